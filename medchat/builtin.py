@@ -1,0 +1,13 @@
+"""The one table of built-in backbones. `setup.py` makes packages and entry points from it.
+
+Standard library only and no import of anything else of ours: `setup.py` runs this file alone.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+BuiltinBackbone = namedtuple("BuiltinBackbone", ["name", "package", "module"])
+
+#: name = entry-point name = what `--backbone` takes; `plugins/<name>/<package>` is where it lives.
+BUILTIN_BACKBONES = (BuiltinBackbone("chatglm", "medchat_chatglm", "medchat_chatglm.plugin"),)

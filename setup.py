@@ -1,0 +1,73 @@
+"""Packaging. The tables of packages and entry points come from one place: medchat/builtin.py."""
+
+import runpy
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = runpy.run_path(str(HERE / "medchat" / "__init__.py"))["__version__"]
+BUILTIN = runpy.run_path(str(HERE / "medchat" / "builtin.py"))["BUILTIN_BACKBONES"]
+
+package_dir = {"medchat": "medchat", "medchat_templates": "templates"}
+packages = ["medchat_templates", *find_packages(include=["medchat", "medchat.*"])]
+for plugin in BUILTIN:
+    folder = f"plugins/{plugin.name}/{plugin.package}"
+    package_dir[plugin.package] = folder
+    packages += [plugin.package, *(f"{plugin.package}.{sub}" for sub in find_packages(str(HERE / folder)))]
+
+setup(
+    name="medchat",
+    version=VERSION,
+    description="Terminal chat and fine-tuning for Chinese medical language models",
+    long_description=(HERE / "README_EN.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.11",
+    packages=packages,
+    package_dir=package_dir,
+    package_data={
+        "medchat": ["data/*", "py.typed"],
+        "medchat_templates": ["*.json"],
+        **{plugin.package: ["data/*"] for plugin in BUILTIN},
+    },
+    install_requires=[
+        "accelerate>=1.10",
+        "click>=8.2",
+        "cpm-kernels>=1.0.11",
+        "peft>=0.18",
+        "platformdirs>=4",
+        "pluggy>=1.7",
+        "prompt-toolkit>=3.0.50",
+        "protobuf>=5",
+        "rich>=14",
+        "safetensors>=0.5",
+        "sentencepiece>=0.2",
+        "torch>=2.10",
+        "transformers>=5",
+    ],
+    extras_require={
+        "test": [
+            "coverage>=7.6",
+            "hypothesis>=6.100",
+            "import-linter>=2.3",
+            "mypy>=1.15",
+            "pyte>=0.8.2",
+            "pytest>=8.3",
+            "pytest-cov>=6",
+            "pytest-timeout>=2.3",
+            "ruff>=0.12",
+        ],
+    },
+    entry_points={
+        "console_scripts": ["medchat = medchat.__main__:main"],
+        "medchat": [f"{plugin.name} = {plugin.module}" for plugin in BUILTIN],
+    },
+    classifiers=[
+        "Environment :: Console",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
