@@ -59,6 +59,30 @@ class Conversation:
         return replace(self, turns=self.turns[: max(0, len(self.turns) - count)])
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something told to the user before an answer. Plugins may add notices, never remove one.
+
+    `text` is in the interface language; `urgent` ones concern a life at risk and are shown first.
+    """
+
+    text: str
+    urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SlashCommand:
+    """A command typed at the prompt as `/name` or `/zh_name`.
+
+    `run` takes the conversation and the words after the command and returns the text to show.
+    """
+
+    name: str
+    zh_name: str
+    summary: Mapping[str, str]
+    run: Callable[[Conversation, str], str]
+
+
 # ---------------------------------------------------------------- prompts
 
 

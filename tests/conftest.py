@@ -1,0 +1,23 @@
+"""Make the source tree importable when MedChat is not installed, and keep tests out of the user's folders."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+for folder in (ROOT, *sorted((ROOT / "plugins").iterdir()), ROOT / "tests"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the configuration and sessions of whoever runs it."""
+    for name in [name for name in os.environ if name.startswith("MEDCHAT_")]:
+        if name not in ("MEDCHAT_SHARED", "MEDCHAT_GOLDENS"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MEDCHAT_HOME", str(tmp_path / "medchat-home"))
