@@ -1,0 +1,98 @@
+"""ChatGLM-6B (first generation) and its medical fine-tunes as a MedChat backbone.
+
+Cheap to import: torch, transformers and sentencepiece are imported inside the methods that need them,
+so `plugins list` and `models show` never pay for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from medchat.api import (
+    Backbone,
+    ChatModel,
+    GenerationConfig,
+    KnownWeights,
+    LoadOptions,
+    ModelCard,
+    PromptTemplate,
+    SFTRecipe,
+)
+
+_WEIGHTS_LICENCE = "ChatGLM-6B MODEL_LICENSE"
+
+
+class ChatGLMBackbone(Backbone):
+    """ChatGLM-6B v1: both id generations, the Med fine-tunes, int8/int4 checkpoints, P-tuning prefixes."""
+
+    name = "chatglm"
+    summary: Mapping[str, str] = {
+        "zh": "ChatGLM-6B 第一代及其医学微调（ChatGLM-6B-Med）",
+        "en": "First-generation ChatGLM-6B and its medical fine-tunes (ChatGLM-6B-Med)",
+    }
+    # specs/backbones.md, sections 2 and 3.
+    known_weights = (
+        KnownWeights(
+            name="chatglm-6b-med",
+            title="ChatGLM-6B-Med",
+            source="https://github.com/SCIR-HI/Med-ChatGLM",
+            licence=_WEIGHTS_LICENCE,
+            template="med_chatglm",
+        ),
+        KnownWeights(
+            name="chatglm-6b",
+            title="ChatGLM-6B v1.1.0",
+            source="https://huggingface.co/THUDM/chatglm-6b",
+            licence=_WEIGHTS_LICENCE,
+            template="chatglm_rounds",
+        ),
+        KnownWeights(
+            name="chatglm-6b-int8",
+            title="ChatGLM-6B int8",
+            source="https://huggingface.co/THUDM/chatglm-6b-int8",
+            licence=_WEIGHTS_LICENCE,
+            template="chatglm_rounds",
+        ),
+        KnownWeights(
+            name="chatglm-6b-int4",
+            title="ChatGLM-6B int4",
+            source="https://huggingface.co/THUDM/chatglm-6b-int4",
+            licence=_WEIGHTS_LICENCE,
+            template="chatglm_rounds",
+        ),
+    )
+    # specs/chatglm-6b.md, section 7: the published demo's defaults.
+    generation = GenerationConfig(top_p=0.7, temperature=0.95)
+    load_keys: Mapping[str, tuple[str, ...]] = {"rule": ("med", "med_demo", "upstream_v0", "v11")}
+
+    def load(self, options: LoadOptions) -> ChatModel:
+        """Load a checkpoint folder in any of the published layouts."""
+        from medchat_chatglm.chat_model import load_chat_model
+
+        return load_chat_model(options)
+
+    def template(self, options: LoadOptions) -> PromptTemplate:
+        """Return the form the weights were trained on, from config.json alone."""
+        from medchat_chatglm.prompts import template_for
+
+        return template_for(options.model)
+
+    def inspect(self, path: Path) -> ModelCard | None:
+        """Describe the folder from its headers, or return None if it is no first-generation ChatGLM."""
+        from medchat_chatglm.inspection import inspect
+
+        return inspect(path)
+
+    def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
+        """Write a miniature random checkpoint in the published layout."""
+        from medchat_chatglm.tiny import write_tiny
+
+        write_tiny(path, corpus=corpus, seed=seed, **shape)
+
+    @property
+    def recipes(self) -> Mapping[str, SFTRecipe]:
+        """Full fine-tuning of every weight."""
+        from medchat_chatglm.recipes import FullRecipe
+
+        return {"full": FullRecipe()}

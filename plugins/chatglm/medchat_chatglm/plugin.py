@@ -1,0 +1,15 @@
+"""The entry point of the ChatGLM backbone. Importing it imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+from medchat.api import Backbone
+from medchat.hookspecs import hookimpl
+from medchat_chatglm.backbone import ChatGLMBackbone
+
+medchat_api_version = 1
+
+
+@hookimpl
+def medchat_backbones() -> list[Backbone]:
+    """Offer the one backbone of this plugin."""
+    return [ChatGLMBackbone()]
