@@ -1,0 +1,217 @@
+"""The decode loop: from prompt ids to a stream of tokens, and from tokens to the deltas of an answer.
+
+Knows nothing of any model family: a `Stepper` reads the prompt and takes one token at a time, whatever
+cache, positions and masks that needs. Knows nothing of tokenizers: a `TextDecoder` turns ids into text.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from medchat.api import Delta, Finish, GenerationConfig
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.torchside.interrupt import Interrupted
+from medchat.torchside.sampling import TokenChooser
+
+
+class Stepper(Protocol):
+    """A model with its cache. Both calls return the logits [V] of the token that comes next."""
+
+    @property
+    def reused_tokens(self) -> int:
+        """How many tokens of the last prompt were still in the cache and not computed again."""
+        ...
+
+    def prefill(self, ids: Sequence[int], cancel: threading.Event) -> Tensor:
+        """Read a whole prompt. Raises Interrupted once `cancel` is set."""
+        ...
+
+    def advance(self, token: int) -> Tensor:
+        """Append one token to what has been read."""
+        ...
+
+
+class TextDecoder(Protocol):
+    """Turns token ids into text that is never taken back."""
+
+    def feed(self, token: int) -> str:
+        """Return the text that `token` completes, often one piece, sometimes none."""
+        ...
+
+    def flush(self) -> str:
+        """Return what was held back. Called once, at the end."""
+        ...
+
+
+class TextFilter(Protocol):
+    """Rewrites text as it streams (a family's own clean-up)."""
+
+    def feed(self, text: str) -> str:
+        """Return the part of the rewritten text that later input cannot change."""
+        ...
+
+    def flush(self) -> str:
+        """Return the rest. Called once, at the end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One token of an answer, or its end: exactly one of the two is set. End tokens are not shown."""
+
+    token: int | None = None
+    finish: Finish | None = None
+
+
+def answer_room(prompt_tokens: int, config: GenerationConfig, context_length: int) -> int:
+    """Return how many tokens the answer may take. Raises UsageError if the prompt leaves room for none."""
+    if prompt_tokens >= context_length:
+        raise UsageError(
+            say(
+                f"输入有 {prompt_tokens} 个 token，已占满模型的上下文（{context_length}）",
+                f"the prompt has {prompt_tokens} tokens and fills the model's context ({context_length})",
+            ),
+            say("请缩短问题，或用 /new 开始新对话", "shorten the question, or start afresh with /new"),
+        )
+    return min(config.max_new_tokens, context_length - prompt_tokens)
+
+
+def stream_tokens(
+    stepper: Stepper,
+    prompt_ids: Sequence[int],
+    config: GenerationConfig,
+    *,
+    stop_ids: Collection[int],
+    context_length: int,
+    cancel: threading.Event,
+) -> Iterator[Step]:
+    """Yield the tokens of one answer, then one Step with the reason it ended.
+
+    Any of `stop_ids` ends it, as do `config.max_new_tokens` and the context (prompt and answer together
+    take at most `context_length` tokens). Raises UsageError if the prompt alone is too long, MedchatError
+    on non-finite logits.
+    """
+    room = answer_room(len(prompt_ids), config, context_length)
+    chooser = TokenChooser(config, prompt_ids)
+    if cancel.is_set():
+        yield Step(finish=Finish.CANCELLED)
+        return
+    try:
+        logits = stepper.prefill(prompt_ids, cancel)
+    except Interrupted:
+        yield Step(finish=Finish.CANCELLED)
+        return
+    for remaining in range(room - 1, -1, -1):
+        if cancel.is_set():
+            yield Step(finish=Finish.CANCELLED)
+            return
+        token = chooser.choose(logits)
+        if token in stop_ids:
+            yield Step(finish=Finish.STOP)
+            return
+        yield Step(token=token)
+        # The last token's own logits would be thrown away. A cancel set while the caller held the
+        # token above must not cost one more forward pass either.
+        if remaining and not cancel.is_set():
+            logits = stepper.advance(token)
+    yield Step(finish=Finish.CANCELLED if cancel.is_set() else Finish.LENGTH)
+
+
+class StopText:
+    """Watches a stream for texts that end the answer, holding back what may be the start of one."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stop for stop in stops if stop)
+        self._held = ""
+        self.found = False
+
+    def feed(self, text: str) -> str:
+        """Return the text that cannot belong to a stop text. After `found` is set, nothing more."""
+        if self.found:
+            return ""
+        self._held += text
+        starts = [start for stop in self._stops if (start := self._held.find(stop)) >= 0]
+        if starts:
+            self.found = True
+            return self._release(min(starts))
+        return self._release(len(self._held) - self._possible_start())
+
+    def flush(self) -> str:
+        """Return what was held back: it did not become a stop text after all."""
+        return "" if self.found else self._release(len(self._held))
+
+    def _release(self, length: int) -> str:
+        text, self._held = self._held[:length], self._held[length:]
+        return text
+
+    def _possible_start(self) -> int:
+        """Return the length of the longest end of the held text that begins a stop text."""
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        for length in range(min(longest, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self._stops):
+                return length
+        return 0
+
+
+class Unchanged:
+    """The clean-up of families that have none."""
+
+    def feed(self, text: str) -> str:
+        """Return `text`."""
+        return text
+
+    def flush(self) -> str:
+        """Return nothing: nothing was held back."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the final counts of an answer say about its prompt."""
+
+    tokens: int
+    stepper: Stepper | None = None
+
+    @property
+    def reused(self) -> int:
+        """How many of the tokens came from the turn before; known only once the prompt has been read."""
+        return self.stepper.reused_tokens if self.stepper else 0
+
+
+def stream_deltas(
+    steps: Iterable[Step],
+    prompt: Prompt,
+    decoder: TextDecoder,
+    *,
+    stops: Sequence[str] = (),
+    cleanup: TextFilter | None = None,
+) -> Iterator[Delta]:
+    """Turn steps into the deltas of one answer; the last carries `finish` and the counts.
+
+    `completion_tokens` counts the tokens of the answer without its end token. A stop text ends the
+    answer, and is not part of it. Every delta but the last has text.
+    """
+    watch, cleanup = StopText(stops), cleanup or Unchanged()
+    count, finish = 0, Finish.ERROR
+    for step in steps:
+        if step.token is None:
+            finish = step.finish or Finish.ERROR
+            break
+        count += 1
+        text = cleanup.feed(watch.feed(decoder.feed(step.token)))
+        if text:
+            yield Delta(text, count)
+        if watch.found:
+            finish = Finish.STOP
+            break
+    tail = watch.feed(decoder.flush())
+    if watch.found:
+        finish = Finish.STOP
+    tail = cleanup.feed(tail + watch.flush()) + cleanup.flush()
+    yield Delta(tail, count, prompt.tokens, prompt.reused, finish)
