@@ -1,0 +1,51 @@
+"""`medchat` and `python -m medchat`."""
+
+from __future__ import annotations
+
+import sys
+
+from medchat.language import LANGUAGES, language_from_environment, set_language
+
+
+def split_global_flags(arguments: list[str]) -> tuple[list[str], str | None, bool]:
+    """Take `--lang X` and `--debug` out of `arguments`, wherever they stand before `--`.
+
+    Returns what is left, the language (as typed, possibly wrong) and whether `--debug` was there.
+    """
+    rest: list[str] = []
+    language: str | None = None
+    debug = False
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word == "--debug":
+            debug = True
+        elif word == "--lang":
+            language = next(words, "")
+        elif word.startswith("--lang="):
+            language = word.removeprefix("--lang=")
+        else:
+            rest.append(word)
+    return rest, language, debug
+
+
+def main() -> int:
+    """Run the program on `sys.argv` and return its exit code."""
+    arguments, language, debug = split_global_flags(sys.argv[1:])
+    set_language(language if language in LANGUAGES else language_from_environment())
+    if language is None or language in LANGUAGES:
+        from medchat.cli.front import answer_quickly
+
+        answer = answer_quickly(arguments)
+        if answer is not None:
+            from medchat.cli.output import write_out
+
+            return write_out(answer + "\n")
+    from medchat.cli.program import run
+
+    return run(arguments, language=language, debug=debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The front door: the one table of commands, and the top-level help made from it.
+
+`medchat --help` and `medchat plugins list` are answered within a few times the start of bare Python
+(see docs/decisions/0003-fast-start.md), which is less than importing click takes. So this module
+imports nothing but `medchat.language` and the names-only half of the registry.
+"""
+
+from __future__ import annotations
+
+from medchat import __version__
+from medchat.language import say
+
+#: name, module that holds a click command called `command`, one line in Chinese and in English.
+COMMANDS = (
+    ("chat", "medchat.commands.chat", "多轮对话（不带参数时的默认命令）", "chat, with history (the default)"),
+    ("ask", "medchat.commands.ask", "只问一个问题，回答写到标准输出", "one question, the answer on stdout"),
+    ("demo", "medchat.commands.demo", "无需权重：现场训练一个微型模型并对话", "no weights needed: train a tiny model and chat"),
+    ("models", "medchat.commands.models", "查看模型目录", "look at model folders"),
+    ("sessions", "medchat.commands.sessions", "查看、删除保存的会话", "list, show and delete saved sessions"),
+    ("plugins", "medchat.commands.plugins", "查看插件", "look at plugins"),
+    ("config", "medchat.commands.config", "查看配置及其来源", "show settings and where they come from"),
+    ("doctor", "medchat.commands.doctor", "检查运行环境", "check this machine and installation"),
+)
+
+
+def plugin_command_names() -> list[tuple[str, str]]:
+    """Return (command, distribution) for the commands that plugins add, from metadata alone."""
+    from medchat.registry.metadata import scan
+
+    builtin = {name for name, *_ in COMMANDS}
+    found = {}
+    for entry in scan():
+        if entry.group == "medchat.commands" and entry.name not in builtin:
+            found.setdefault(entry.name, entry.distribution)
+    return sorted(found.items())
+
+
+def top_help() -> str:
+    """Return the page that `medchat --help` prints."""
+    rows = [(name, say(zh, en)) for name, _, zh, en in COMMANDS]
+    rows += [(name, say(f"来自插件 {dist}", f"from plugin {dist}")) for name, dist in plugin_command_names()]
+    width = max(len(name) for name, _ in rows) + 2
+    lines = [
+        say("用法：medchat [--lang zh|en] [--debug] 命令 [参数]", "Usage: medchat [--lang zh|en] [--debug] COMMAND [ARGS]"),
+        "",
+        say(
+            "MedChat：中文医学语言模型的终端对话与微调程序。仅供研究，不能替代医生诊断。",
+            "MedChat: terminal chat and fine-tuning for Chinese medical language models. Research only; no substitute for a physician.",
+        ),
+        "",
+        say("命令：", "Commands:"),
+        *(f"  {name.ljust(width)}{summary}" for name, summary in rows),
+        "",
+        say("选项：", "Options:"),
+        "  --lang zh|en  " + say("界面语言", "interface language"),
+        "  --debug       " + say("出错时显示调用栈", "show the traceback of an error"),
+        "  --version     " + say("版本", "version"),
+        "  -h, --help    " + say("本页；“medchat 命令 --help”看某个命令", "this page; 'medchat COMMAND --help' for one command"),
+        "",
+        say("第一次用？medchat demo", "New here? medchat demo"),
+    ]
+    return "\n".join(lines)
+
+
+def answer_quickly(arguments: list[str]) -> str | None:
+    """Return what to print if `arguments` is one of the calls that need no click, else None."""
+    if arguments in (["--help"], ["-h"]):
+        return top_help()
+    if arguments == ["--version"]:
+        return f"medchat {__version__}"
+    if arguments == ["plugins", "list"]:
+        from medchat.cli.plugin_table import plugin_table
+
+        return plugin_table()
+    return None

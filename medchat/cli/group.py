@@ -1,0 +1,121 @@
+"""Click commands whose pages speak the interface language, and the top group that imports a command when it runs."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+import click
+
+from medchat.cli.front import COMMANDS, plugin_command_names, top_help
+from medchat.errors import PluginError, UsageError
+from medchat.language import say
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Page:
+    """The parts of a help page that click writes in English."""
+
+    def format_usage(self: Any, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        pieces = [say("[选项]", "[OPTIONS]") if piece == "[OPTIONS]" else piece for piece in self.collect_usage_pieces(ctx)]
+        formatter.write_usage(ctx.command_path, " ".join(pieces), prefix=say("用法：", "Usage: "))
+
+    def _write_options(self: Any, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [row for parameter in self.get_params(ctx) if (row := parameter.get_help_record(ctx)) is not None]
+        if rows:
+            with formatter.section(say("选项", "Options")):
+                formatter.write_dl(rows)
+
+    def get_help_option(self: Any, ctx: click.Context) -> click.Option | None:
+        option: click.Option | None = super().get_help_option(ctx)  # type: ignore[misc]
+        if option is not None:
+            option.help = say("显示本页", "show this page")
+        return option
+
+
+class Command(_Page, click.Command):
+    """A command."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["context_settings"] = {**CONTEXT, **kwargs.get("context_settings", {})}
+        super().__init__(*args, **kwargs)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under a heading in the interface language."""
+        self._write_options(ctx, formatter)
+
+
+class Group(_Page, click.Group):
+    """A command with subcommands, such as `medchat sessions`."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["context_settings"] = {**CONTEXT, **kwargs.get("context_settings", {})}
+        kwargs.setdefault("subcommand_metavar", say("子命令 [参数]", "SUBCOMMAND [ARGS]"))
+        super().__init__(*args, **kwargs)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options and the subcommands under headings in the interface language."""
+        self._write_options(ctx, formatter)
+        rows = [(name, command.get_short_help_str(80)) for name, command in sorted(self.commands.items())]
+        with formatter.section(say("子命令", "Subcommands")):
+            formatter.write_dl(rows)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the subcommand; an unknown one is answered with the nearest names."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            raise unknown_command(args[0], list(self.commands), ctx.command_path)
+        return super().resolve_command(ctx, args)
+
+
+class TopGroup(Group):
+    """`medchat` itself: knows its commands from the table and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names, built-in ones first."""
+        return [name for name, *_ in COMMANDS] + [name for name, _ in plugin_command_names()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        for name, module, *_ in COMMANDS:
+            if name == cmd_name:
+                found: click.Command = importlib.import_module(module).command
+                return found
+        return self._plugin_command(cmd_name)
+
+    def _plugin_command(self, name: str) -> click.Command | None:
+        if name not in dict(plugin_command_names()):
+            return None
+        from medchat.registry import Registry
+
+        for made in Registry().commands(name):
+            if isinstance(made, click.Command) and made.name == name:
+                return made
+        raise PluginError(
+            say(f"插件没有提供命令 {name}", f"the plugin does not provide the command {name}"),
+            "medchat plugins list",
+        )
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command; an unknown one is answered with the nearest names."""
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            raise unknown_command(args[0], self.list_commands(ctx), "medchat")
+        return click.Group.resolve_command(self, ctx, args)
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the same page as the fast path."""
+        return top_help()
+
+
+def unknown_command(name: str, known: list[str], path: str) -> UsageError:
+    """Return the error for a mistyped command, with the nearest names."""
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    remedy = (
+        say("是不是想用：", "did you mean: ") + ", ".join(f"{path} {other}" for other in near)
+        if near
+        else say(f"看看有哪些：{path} --help", f"see what there is: {path} --help")
+    )
+    return UsageError(say(f"没有命令 {name!r}", f"there is no command {name!r}"), remedy)

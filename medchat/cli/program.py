@@ -1,0 +1,63 @@
+"""From arguments to an exit code: choose the language, run the click command, show what failed."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from medchat.cli.failures import show_failure
+from medchat.cli.group import TopGroup
+from medchat.cli.output import CLOSED_PIPE, forgive_encoding, silence_stdout
+from medchat.cli.signals import Stopped, stop_on_signals
+from medchat.cli.wording import as_usage_error
+from medchat.errors import UsageError
+from medchat.language import LANGUAGES, say, set_language
+
+
+def run(arguments: list[str], *, language: str | None, debug: bool) -> int:
+    """Run one command line (global flags already taken out) and return its exit code."""
+    forgive_encoding()
+    try:
+        with stop_on_signals():
+            _choose_language(language)
+            return _invoke(arguments or _default_command(), debug=debug)
+    except Stopped as stopped:
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        silence_stdout()
+        return CLOSED_PIPE
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        return show_failure(as_usage_error(error), debug=debug)
+    except Exception as error:
+        return show_failure(error, debug=debug)
+
+
+def _choose_language(flag: str | None) -> None:
+    from medchat.settings import Settings
+
+    if flag is not None:
+        if flag not in LANGUAGES:
+            raise UsageError(say(f"--lang 的值 {flag!r} 无效", f"invalid --lang {flag!r}"), "--lang zh | --lang en")
+        set_language(flag)
+        return
+    configured = Settings.load().value("lang")
+    if configured in LANGUAGES:
+        set_language(str(configured))
+
+
+def _default_command() -> list[str]:
+    """`medchat` alone opens chat on a terminal; with piped input it is `ask -`."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return ["chat"]
+    return ["ask", "-"]
+
+
+def _invoke(arguments: list[str], *, debug: bool) -> int:
+    group = TopGroup(name="medchat", no_args_is_help=False)
+    result = group.main(arguments, prog_name="medchat", standalone_mode=False, obj={"debug": debug})
+    return result if isinstance(result, int) else 0

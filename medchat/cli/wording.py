@@ -1,0 +1,49 @@
+"""What click says of wrong usage, in the interface language and as our own error."""
+
+from __future__ import annotations
+
+import click
+
+from medchat.errors import UsageError
+from medchat.language import say
+
+
+def as_usage_error(error: click.ClickException) -> UsageError:
+    """Translate a click exception into a UsageError (exit code 2) that names the next command to type."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "medchat"
+    see = say(f"用法见：{path} --help", f"for usage: {path} --help")
+    if isinstance(error, click.NoSuchOption):
+        near = ", ".join(sorted(error.possibilities or ()))
+        return UsageError(
+            say(f"没有选项 {error.option_name}", f"there is no option {error.option_name}"),
+            say(f"是不是想用：{near}", f"did you mean: {near}") if near else see,
+        )
+    if isinstance(error, click.MissingParameter):
+        name = _name(error, context)
+        return UsageError(say(f"缺少参数 {name}", f"missing {name}"), see)
+    if isinstance(error, click.BadParameter):
+        name = _name(error, context)
+        return UsageError(
+            say(f"{name} 的值无效：{_expected(error)}", f"invalid value for {name}: {_expected(error)}"), see
+        )
+    return UsageError(error.format_message(), see)
+
+
+def _name(error: click.BadParameter, context: click.Context | None) -> str:
+    if error.param is None or context is None:
+        return str(error.param_hint or "?")
+    hint = error.param.get_error_hint(context)
+    return hint.strip("'") if hint else str(error.param.name)
+
+
+def _expected(error: click.BadParameter) -> str:
+    kind = error.param.type if error.param is not None else None
+    if isinstance(kind, click.Choice):
+        choices = ", ".join(str(choice) for choice in kind.choices)
+        return say(f"可选 {choices}", f"choose from {choices}")
+    if isinstance(kind, click.types.IntParamType):
+        return say("需要一个整数", "a whole number is needed")
+    if isinstance(kind, click.types.FloatParamType):
+        return say("需要一个数", "a number is needed")
+    return error.message
