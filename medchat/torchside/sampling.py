@@ -22,6 +22,9 @@ from medchat.api import GenerationConfig
 from medchat.errors import MedchatError
 from medchat.language import say
 
+#: Temperatures and penalties below this act as this: nearer to zero they vanish in float32, and 0/0 is NaN.
+_SMALLEST_DIVISOR = 1e-30
+
 
 def refuse_non_finite(logits: Tensor) -> None:
     """Raise MedchatError if any of the logits is NaN or infinite: no choice among them means anything."""
@@ -45,7 +48,7 @@ class TokenChooser:
         self._samples = config.samples
         self._penalises = config.repetition_penalty != 1.0
         self._seen = list(prompt_ids) if self._penalises else []
-        self._penalty = RepetitionPenaltyLogitsProcessor(config.repetition_penalty)
+        self._penalty = RepetitionPenaltyLogitsProcessor(max(config.repetition_penalty, _SMALLEST_DIVISOR))
         self._filters = _sampling_filters(config)
         self._generator = torch.Generator()
         if config.seed is None:
@@ -54,7 +57,7 @@ class TokenChooser:
             self._generator.manual_seed(config.seed)
 
     def choose(self, logits: Tensor) -> int:
-        """Return the next token id. `logits` is [V], any float dtype. Raises MedchatError if not all are finite."""
+        """Return the next token id from `logits` [V], any float dtype. Raises MedchatError on non-finite ones."""
         refuse_non_finite(logits)
         scores = logits.detach().float().unsqueeze(0)
         if self._penalises:
@@ -78,7 +81,7 @@ class TokenChooser:
 def _sampling_filters(config: GenerationConfig) -> LogitsProcessorList:
     filters = LogitsProcessorList()
     if config.temperature != 1.0:
-        filters.append(TemperatureLogitsWarper(float(config.temperature)))
+        filters.append(TemperatureLogitsWarper(max(float(config.temperature), _SMALLEST_DIVISOR)))
     if config.top_k:
         filters.append(TopKLogitsWarper(config.top_k))
     if config.top_p < 1.0:
