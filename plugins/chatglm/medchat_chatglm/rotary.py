@@ -1,0 +1,55 @@
+"""The 2-D rotary embedding (specification section 5).
+
+Each head is split in two halves: the first turns with the position, the second with the block
+position. Within a half, component j is paired with component j + width / 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_BASE = 10000.0
+
+
+def inverse_frequencies(half_width: int, device: torch.device | str | None = None) -> Tensor:
+    """Return the [half_width / 2] frequencies of one half-head in radians a position, rounded to float16.
+
+    The original keeps them in float16 even in float32 models, and the goldens are sensitive to it.
+    """
+    exponents = torch.arange(0, half_width, 2, dtype=torch.float32, device=device) / half_width
+    return (1.0 / _BASE**exponents).half()
+
+
+def turn_table(positions: Tensor, half_width: int, precision: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine for `positions` [...], each [..., half_width / 2] in `precision`.
+
+    float16 rounds position, angle and result as the original did when served on a GPU; float32
+    rounds the frequencies only.
+    """
+    frequencies = inverse_frequencies(half_width, positions.device).to(precision)
+    angles = positions.to(precision).unsqueeze(-1) * frequencies
+    return angles.cos(), angles.sin()
+
+
+def table_precision(rotary_precision: str, compute: torch.dtype) -> torch.dtype:
+    """Return the dtype of the table for a model computing in `compute`.
+
+    "auto" keeps float32 under bfloat16: bfloat16 cannot tell positions above 256 apart.
+    """
+    if rotary_precision == "auto":
+        return torch.float16 if compute == torch.float16 else torch.float32
+    return torch.float16 if rotary_precision == "float16" else torch.float32
+
+
+def turn(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotate queries or keys.
+
+    `states` is [B, T, ..., head_dim]; `cosine` and `sine` are [B, T, 1..., 2, head_dim / 4], the axis
+    of 2 being (position, block position). Computed in the wider of the
+    two dtypes, returned in that of `states`.
+    """
+    quarter = cosine.shape[-1]
+    first, second = states.view(*states.shape[:-1], 2, 2, quarter).unbind(-2)
+    turned = torch.stack((first * cosine - second * sine, second * cosine + first * sine), dim=-2)
+    return turned.flatten(-3).to(states.dtype)
