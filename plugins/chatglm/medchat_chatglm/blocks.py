@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from medchat_chatglm.configuration import ChatGLMConfig
+from medchat_chatglm.quantised import make_linear
 from medchat_chatglm.rotary import turn
 
 #: The residual factor. 28 is the depth of the 6B model.
@@ -48,8 +49,8 @@ class ChatGLMAttention(nn.Module):
         self.heads = config.num_attention_heads
         self.head_dim = config.head_dim
         self.layer = layer
-        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.query_key_value = make_linear(config, config.hidden_size, 3 * config.hidden_size)
+        self.dense = make_linear(config, config.hidden_size, config.hidden_size)
 
     def forward(
         self,
@@ -84,8 +85,8 @@ class ChatGLMFeedForward(nn.Module):
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__()
-        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.inner_hidden_size)
-        self.dense_4h_to_h = nn.Linear(config.inner_hidden_size, config.hidden_size)
+        self.dense_h_to_4h = make_linear(config, config.hidden_size, config.inner_hidden_size)
+        self.dense_4h_to_h = make_linear(config, config.inner_hidden_size, config.hidden_size)
 
     def forward(self, states: Tensor) -> Tensor:
         """Map [B, T, hidden] to [B, T, hidden]."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel, initialization
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
@@ -23,6 +23,7 @@ from medchat_chatglm import rules
 from medchat_chatglm.blocks import ChatGLMBlock, NormInOwnPrecision, Turns
 from medchat_chatglm.configuration import ChatGLMConfig
 from medchat_chatglm.prefix import PrefixEncoder
+from medchat_chatglm.quantised import QuantisedEmbedding, QuantisedLinear, make_embedding, make_head
 from medchat_chatglm.rotary import table_precision, turn_table
 
 
@@ -40,10 +41,11 @@ class ChatGLMPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$"]  # noqa: RUF012
 
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
         if isinstance(module, NormInOwnPrecision):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
+            initialization.ones_(module.weight)
+            initialization.zeros_(module.bias)
+        elif not isinstance(module, (QuantisedLinear, QuantisedEmbedding)):
+            super()._init_weights(module)
 
     @property
     def special_ids(self) -> rules.SpecialIds:
@@ -59,7 +61,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.word_embeddings = make_embedding(config)
         self.layers = nn.ModuleList(ChatGLMBlock(config, layer) for layer in range(config.num_layers))
         self.final_layernorm = NormInOwnPrecision(config.hidden_size, eps=config.layernorm_epsilon)
         self.prefix_encoder = PrefixEncoder(config) if config.pre_seq_len else None
@@ -91,6 +93,9 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         `hidden_states`: the embedding output, the outputs of all blocks but the last, the final norm's.
         """
         states = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if isinstance(self.word_embeddings, QuantisedEmbedding):
+            # Packed rows know no dtype to compute in; the biases of the linears have it.
+            states = states.to(self.layers[0].mlp.dense_4h_to_h.bias.dtype)  # type: ignore[union-attr, arg-type]
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if use_cache and past_key_values is None:
@@ -168,7 +173,13 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin): 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)
         self.transformer = ChatGLMModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = make_head(config)
+        if config.quantization_embeddings:
+            # The head of these checkpoints is the packed embedding itself.
+            self._tied_weights_keys = {
+                f"lm_head.{name}": f"transformer.word_embeddings.{name}"
+                for name in ("weight", "weight_scale")
+            }
         self.post_init()
 
     @can_return_tuple  # type: ignore[untyped-decorator]
