@@ -1,0 +1,95 @@
+"""The three prompt forms of ChatGLM-6B and ChatGLM-6B-Med, and which one a checkpoint was trained with.
+
+All yield text only: the tokenizer's `build_prompt` puts [gMASK] `<sop>` behind it.
+Specification: chatglm-6b section 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medchat.api import PromptTemplate, Segment, Text, Turn
+from medchat.errors import CheckpointError
+from medchat.language import say
+from medchat_chatglm.config_file import generation_of, read_json
+
+#: The config.json key that names the form; our own fine-tuning writes it.
+TEMPLATE_KEY = "medchat_template"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundsTemplate:
+    """`[Round n]` blocks as the original chat function writes them; the first question stands bare."""
+
+    name: str = "chatglm_rounds"
+    stop: tuple[str, ...] = ()
+    multi_turn: bool = True
+
+    def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
+        """Return the prompt. Rounds count from 0; `system`, which the model never saw, goes in front."""
+        if not turns:
+            return (Text(_lead(system) + question),)
+        rounds = [
+            f"[Round {number}]\n问：{turn.question}\n答：{turn.answer}\n" for number, turn in enumerate(turns)
+        ]
+        last = f"[Round {len(turns)}]\n问：{question}\n答："
+        return (Text(_lead(system) + "".join(rounds) + last),)
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionTemplate:
+    """A single-turn form around one question; in a longer chat the block is repeated for each turn."""
+
+    name: str
+    before: str
+    after: str
+    stop: tuple[str, ...] = ()
+    multi_turn: bool = False
+
+    def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
+        """Return the prompt; `system`, which the model never saw, goes in front."""
+        earlier = [f"{self._block(turn.question)}{turn.answer}\n" for turn in turns]
+        return (Text(_lead(system) + "".join(earlier) + self._block(question)),)
+
+    def _block(self, question: str) -> str:
+        return f"{self.before}{question}{self.after}"
+
+
+CHATGLM_ROUNDS = RoundsTemplate()
+#: The form of ChatGLM-6B-Med's training data: an ASCII colon and a space at the end.
+MED_CHATGLM = QuestionTemplate("med_chatglm", before="问题：", after="\n回答: ")
+#: The form its demo uses, which the weights were not trained with.
+MED_CHATGLM_DEMO = QuestionTemplate("med_chatglm_demo", before="问题：", after="\n答案：")
+
+TEMPLATES: Mapping[str, PromptTemplate] = {
+    template.name: template for template in (CHATGLM_ROUNDS, MED_CHATGLM, MED_CHATGLM_DEMO)
+}
+
+
+def template_for(folder: Path) -> PromptTemplate:
+    """Return the form the checkpoint in `folder` was trained with, from its config.json.
+
+    The key `medchat_template` names it; else v0 takes the trained Med form, v1.1 the rounds.
+    Raises CheckpointError if config.json is missing, unreadable or names a form that is not here.
+    """
+    config = read_json(folder / "config.json")
+    name = config.get(TEMPLATE_KEY)
+    if name is None:
+        return MED_CHATGLM if generation_of(config) == "v0" else CHATGLM_ROUNDS
+    if name not in TEMPLATES:
+        known = ", ".join(TEMPLATES)
+        raise CheckpointError(
+            say(
+                f"{TEMPLATE_KEY} 的值 {name!r} 不是已知的提示模板",
+                f"{TEMPLATE_KEY} {name!r} is no known template",
+            ),
+            say(f"可用的模板：{known}；或用 --template 另行指定", f"use one of {known}, or pass --template"),
+            where=str(folder / "config.json"),
+        )
+    return TEMPLATES[name]
+
+
+def _lead(system: str) -> str:
+    return f"{system}\n" if system else ""

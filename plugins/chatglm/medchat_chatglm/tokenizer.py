@@ -1,0 +1,299 @@
+"""ChatGLM-6B's tokenizer on raw SentencePiece, for both id generations and both file layouts.
+
+What a user types can never become a special id: text goes through the core encoder, where control
+pieces never match, and specials come from `Control` segments alone. (The original's hosting class turned
+a typed `<sop>`, `</s>` or [MASK] into the real token; this one does not copy that.)
+Specification: chatglm-6b section 10. Knows no weights and imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import sentencepiece
+
+from medchat.api import Control, Segment, Text
+from medchat.errors import CheckpointError, UsageError
+from medchat.language import say
+from medchat.torchside.stream_text import StreamText, unfinished_characters
+from medchat_chatglm.config_file import V0_IMAGE_TOKENS, V0_ROWS, generation_of, read_json
+from medchat_chatglm.vocabulary import (
+    APPENDED_COUNT,
+    CONTROL_PIECES,
+    FILE_NAME,
+    FIRST_PIECES,
+    LONGEST_BLANK,
+    NEWLINE_PIECE,
+    TAB_PIECE,
+    blank_piece,
+    complete_model,
+)
+
+#: Bytes of the two published vocabularies (specification: backbones section 2).
+PUBLISHED_SIZES = {"v0": 2699926, "v11": 2706249}
+
+_PLACEHOLDERS = {
+    NEWLINE_PIECE: "\n",
+    TAB_PIECE: "\t",
+    **{blank_piece(length): " " * length for length in range(2, LONGEST_BLANK + 1)},
+}
+_PLACEHOLDER = re.compile("|".join(map(re.escape, _PLACEHOLDERS)))
+_PLACEHOLDER_STARTS = {piece[:length] for piece in _PLACEHOLDERS for length in range(1, len(piece))}
+_LONGEST_START = max(map(len, _PLACEHOLDER_STARTS))
+_BLANKS = re.compile(f" {{2,{LONGEST_BLANK}}}")
+
+
+class ChatGLMTokenizer:
+    """Text to ids and back. Immutable after construction; survives pickle and deepcopy.
+
+    `generation` is "v0" (icetk era: `</s>` ends an answer in training, [MASK] may stand for [gMASK]) or
+    "v11". Ids are SentencePiece's plus `num_image_tokens`; ids below that are image tokens and decode
+    to nothing, as do ids past the last piece (the embedding has more rows than there are pieces).
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        num_image_tokens: int | None = None,
+        eos_token: str | None = None,
+        where: str = "",
+    ) -> None:
+        """Read a vocabulary from bytes; the arguments are those of `from_file`."""
+        complete, lacked_pieces = complete_model(model, where)
+        offset = num_image_tokens
+        if offset is None:
+            offset = V0_IMAGE_TOKENS if lacked_pieces else 0
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=complete)
+        self.num_image_tokens = offset
+        self.generation = "v0" if lacked_pieces or offset else "v11"
+        self.text_pieces: int = self._processor.get_piece_size()
+        controls = (*FIRST_PIECES[:4], *CONTROL_PIECES)
+        self._specials = {piece: self._processor.piece_to_id(piece) + offset for piece in controls}
+        self.eos_token = eos_token or ("</s>" if self.generation == "v0" else "<eop>")
+        self.eos_token_id = self.id_of(self.eos_token)
+        self.pad_token_id = self.id_of("<pad>")
+
+    @classmethod
+    def from_file(
+        cls, path: Path, *, num_image_tokens: int | None = None, eos_token: str | None = None
+    ) -> ChatGLMTokenizer:
+        """Read `ice_text.model`, with or without the appended pieces.
+
+        `num_image_tokens` None means 20000 for the icetk-era file and 0 for the one with all pieces;
+        a checkpoint with other ids (a re-numbered miniature) states it in tokenizer_config.json.
+        `eos_token` None means `</s>` in v0 and `<eop>` in v1.1.
+        Raises CheckpointError if the file is missing, damaged or of another model.
+        """
+        try:
+            model = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(
+                say("找不到或无法读取词表文件", "the vocabulary file is missing or cannot be read"),
+                say(
+                    f"请把与权重配套的 {FILE_NAME} 放进模型文件夹",
+                    f"put the {FILE_NAME} of these weights into the folder",
+                ),
+                where=str(path),
+            ) from error
+        return cls(model, num_image_tokens=num_image_tokens, eos_token=eos_token, where=str(path))
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ChatGLMTokenizer:
+        """Read the vocabulary of a checkpoint folder and check that it belongs to the weights' ids.
+
+        `num_image_tokens` and `eos_token` come from tokenizer_config.json where it states them, else from
+        the vocabulary's layout. It belongs if config.json has a row for every id and its `bos_token_id`,
+        `mask_token_id` and `gmask_token_id` (where given) are this tokenizer's: holds for re-numbered
+        miniatures, and tells 150528-row weights from the 130344-piece vocabulary and the reverse.
+        Raises CheckpointError naming both files otherwise, or for a missing or damaged file.
+        """
+        config = read_json(folder / "config.json")
+        stated_path = folder / "tokenizer_config.json"
+        stated = read_json(stated_path) if stated_path.exists() else {}
+        offset, eos = stated.get("num_image_tokens"), stated.get("eos_token")
+        tokenizer = cls.from_file(
+            folder / FILE_NAME,
+            num_image_tokens=offset if isinstance(offset, int) and offset >= 0 else None,
+            eos_token=eos if eos in ("</s>", "<eop>") else None,
+        )
+        tokenizer.check_belongs(config, folder)
+        return tokenizer
+
+    def check_belongs(self, config: Mapping[str, Any], folder: Path) -> None:
+        """Raise CheckpointError unless the ids of `config` are this tokenizer's (see `from_folder`)."""
+        rows = config.get("vocab_size", V0_ROWS)
+        if not isinstance(rows, int) or rows < self.vocab_size:
+            raise _mismatch(folder, config, f"vocab_size {rows} < {self.vocab_size}")
+        for key, token in (
+            ("bos_token_id", "<sop>"),
+            ("mask_token_id", "[MASK]"),
+            ("gmask_token_id", "[gMASK]"),
+        ):
+            stated, own = config.get(key), self.id_of(token)
+            if stated not in (None, own):
+                raise _mismatch(folder, config, f"{key} {stated}, {token} {own}")
+
+    # ------------------------------------------------------------ ids by name
+
+    @property
+    def vocab_size(self) -> int:
+        """Return the number of ids, image ids included. The embedding may have more rows, never fewer."""
+        return self.num_image_tokens + self.text_pieces
+
+    @property
+    def first_appended_id(self) -> int:
+        """Return the id of [MASK], the first id after the trained pieces."""
+        return self.vocab_size - APPENDED_COUNT
+
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """Return the ids of the special pieces by name; no text encodes to any of them."""
+        return MappingProxyType(self._specials)
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Return the ids that end an answer: `<eop>`, `</s>` (which Med weights learnt) and the eos."""
+        return frozenset({self.id_of("<eop>"), self.id_of("</s>"), self.eos_token_id})
+
+    def id_of(self, token: str) -> int:
+        """Return the id of a special piece. Raises UsageError for any other word."""
+        try:
+            return self._specials[token]
+        except KeyError:
+            known = " ".join(self._specials)
+            raise UsageError(
+                say(f"{token!r} 不是 ChatGLM 的特殊标记", f"{token!r} is no special token of ChatGLM"),
+                say(f"可用的特殊标记：{known}", f"the special tokens are {known}"),
+            ) from None
+
+    # ------------------------------------------------------------ text to ids
+
+    def encode(self, text: str, *, dummy_prefix: bool = True) -> list[int]:
+        """Return the ids of ordinary text, whatever it holds; never a special id.
+
+        Lone surrogates become U+FFFD. Without `dummy_prefix` no word border is put in front.
+        """
+        prepared = _prepare(text)
+        if dummy_prefix:
+            ids = self._processor.encode(prepared)
+        else:
+            # The border lands before the newline piece, and both are dropped.
+            ids = self._processor.encode(NEWLINE_PIECE + prepared)[2:]
+        return [token + self.num_image_tokens for token in ids]
+
+    def encode_segments(self, segments: Iterable[Segment]) -> list[int]:
+        """Return the ids of a template's segments: one id a `Control`, adjacent `Text` joined first."""
+        ids: list[int] = []
+        for is_text, run in groupby(segments, key=lambda segment: isinstance(segment, Text)):
+            if is_text:
+                ids += self.encode("".join(segment.text for segment in run if isinstance(segment, Text)))
+            else:
+                ids += [self.id_of(segment.token) for segment in run if isinstance(segment, Control)]
+        return ids
+
+    def build_prompt(self, segments: Sequence[Segment], max_length: int | None = None) -> list[int]:
+        """Return the ids of a prompt, ready for the model: it has a mask token and `<sop>`.
+
+        Both are put behind segments that carry neither; [MASK] among them gets `<sop>` alone (v0: `</s>`
+        in between unless it is last, as in training), and segments with both stay as they are.
+        `max_length` counts all ids: the end of the prompt's text is cut and what was appended stays.
+        Raises UsageError for an unknown token or for `<sop>` without a mask token.
+        """
+        ids = self.encode_segments(segments)
+        named = {segment.token for segment in segments if isinstance(segment, Control)}
+        masked = not named.isdisjoint(("[MASK]", "[gMASK]"))
+        if "<sop>" in named:
+            if not masked:
+                raise UsageError(
+                    say(
+                        "提示模板有 <sop> 却没有 [gMASK] 或 [MASK]",
+                        "the template has <sop> but no [gMASK] or [MASK]",
+                    ),
+                    say(
+                        "请在 <sop> 之前加上 [gMASK]，或去掉 <sop>",
+                        "put [gMASK] before <sop>, or leave <sop> out",
+                    ),
+                )
+            return ids
+        if masked and self.generation == "v11":
+            return [*ids, self.id_of("<sop>")]
+        return self.add_specials(ids, max_length=max_length)
+
+    def add_specials(
+        self, ids: Sequence[int], answer: Sequence[int] | None = None, *, max_length: int | None = None
+    ) -> list[int]:
+        """Return encoded text with the original's special ids; with `answer`, that and `<eop>` behind it.
+
+        v1.1 always appends [gMASK] `<sop>`. v0 appends [gMASK] only if no mask token is there, `</s>` if
+        the last id then is no mask token, and `<sop>`. `max_length` cuts the end of `ids`, never specials.
+        """
+        sop, mask, gmask = self.id_of("<sop>"), self.id_of("[MASK]"), self.id_of("[gMASK]")
+        text = list(ids if max_length is None else ids[: max(0, max_length - 2)])
+        if self.generation == "v11" or (mask not in text and gmask not in text):
+            text.append(gmask)
+        if text[-1] not in (mask, gmask):
+            text.append(self.id_of("</s>"))
+        text.append(sop)
+        return text if answer is None else [*text, *answer, self.id_of("<eop>")]
+
+    def pad_left(self, rows: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[int]]:
+        """Return rows of equal length, `<pad>` in front, and how many pads each got."""
+        longest = max(map(len, rows), default=0)
+        pads = [longest - len(row) for row in rows]
+        return [[self.pad_token_id] * count + list(row) for count, row in zip(pads, rows, strict=True)], pads
+
+    # ------------------------------------------------------------ ids to text
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`. Pads, controls, image ids and ids past the last piece give nothing."""
+        pieces = self._processor.decode(list(self._text_pieces_of(ids)))
+        return _PLACEHOLDER.sub(lambda found: _PLACEHOLDERS[found[0]], pieces)
+
+    def _text_pieces_of(self, ids: Iterable[int]) -> Iterator[int]:
+        pad, first, last = self.pad_token_id, self.num_image_tokens, self.vocab_size
+        return (token - first for token in ids if first <= token < last and token != pad)
+
+    def stream(self) -> StreamText:
+        """Return a decoder for an answer that comes id by id."""
+        return StreamText(self.decode, unfinished)
+
+
+def _mismatch(folder: Path, config: Mapping[str, Any], difference: str) -> CheckpointError:
+    size = PUBLISHED_SIZES[generation_of(config)]
+    return CheckpointError(
+        say(
+            f"词表与权重不配套（{difference}）：{folder / FILE_NAME} 与 {folder / 'config.json'}",
+            f"the vocabulary does not match ({difference}): {folder / FILE_NAME}, {folder / 'config.json'}",
+        ),
+        say(
+            f"请换上与权重同一版本的 {FILE_NAME}（原版为 {size} 字节）",
+            f"put the {FILE_NAME} published with these weights there (the original has {size} bytes)",
+        ),
+    )
+
+
+def unfinished(text: str) -> int:
+    """Return how many last characters of decoded text more ids may change.
+
+    These are the bytes of an unfinished character, and a beginning of `<n>`, `<|tab|>` or
+    `<|blank_k|>` that was written letter by letter: the whole is decoded as white space.
+    """
+    at = text.rfind("<", max(0, len(text) - _LONGEST_START))
+    if at >= 0 and text[at:] in _PLACEHOLDER_STARTS:
+        return len(text) - at
+    return unfinished_characters(text)
+
+
+def _prepare(text: str) -> str:
+    if not text.isascii():
+        # Surrogates cannot be encoded; pairs of them are the character they stand for.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = text.replace("\n", NEWLINE_PIECE).replace("\t", TAB_PIECE)
+    # Greedy from the left takes 80 first, as the original's loop from 80 down to 2 does.
+    return _BLANKS.sub(lambda run: blank_piece(len(run[0])), text)
