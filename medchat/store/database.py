@@ -1,0 +1,160 @@
+"""One SQLite file, private to its owner and safe to kill: how it is opened, written and emptied.
+
+Knows files, locks and transactions. Does not know what the tables mean (see `sessions`).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from medchat.errors import MedchatError
+from medchat.language import say
+from medchat.places import PRIVATE_FILE_MODE, make_private
+from medchat.store.faults import explained
+from medchat.store.schema import check_ours, migrate
+
+#: How long to wait for another MedChat that is writing. A turn takes it milliseconds.
+BUSY_SECONDS = 10.0
+IN_MEMORY = ":memory:"
+
+_PRAGMAS = (
+    "foreign_keys = ON",
+    "synchronous = FULL",  # in WAL mode NORMAL may lose the last turns when the power goes
+    "fullfsync = ON",  # macOS: fsync alone does not reach the disk; elsewhere without effect
+    "secure_delete = ON",  # deleted words are overwritten
+    "temp_store = MEMORY",  # words never go to a temporary file outside our folder
+    "trusted_schema = OFF",
+)
+
+
+class Database:
+    """An open sessions file. Usable from several threads and, on one file, from several processes."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Open or create the file at `path`; None keeps everything in memory. Raises MedchatError."""
+        self.path = path
+        self._where = str(path) if path else IN_MEMORY
+        self._lock = threading.RLock()
+        with explained(self._where):
+            if path:
+                make_private(path.parent)
+                _born_private(path)
+            self._connection = sqlite3.connect(
+                self._where, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _prepare(self) -> None:
+        connection = self._connection
+        connection.row_factory = sqlite3.Row
+        check_ours(connection, self._where)
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        if self.path:
+            _write_ahead(connection)
+        migrate(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write in one transaction: when the block ends, all of it is on disk; if it raises, none."""
+        with self._lock, explained(self._where):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    with suppress(sqlite3.Error):
+                        self._connection.execute("ROLLBACK")
+                raise
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """Return what a SELECT gives."""
+        with self._lock, explained(self._where):
+            return self._connection.execute(statement, values).fetchall()
+
+    def purge(self) -> None:
+        """Rebuild the file without what was deleted and empty its log, so no byte of it is left.
+
+        Raises MedchatError if another process keeps the old state open.
+        """
+        with self._lock, explained(self._where):
+            self._connection.execute("VACUUM")
+            if self.path is None:
+                return
+            deadline = time.monotonic() + BUSY_SECONDS
+            while self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > deadline:
+                    raise MedchatError(
+                        say(
+                            "已删除，但另一个 MedChat 仍开着，旧内容尚未从磁盘上抹去",
+                            "deleted, but another MedChat is open and the old words are still on disk",
+                        ),
+                        say(
+                            "请关闭另一个 MedChat，再运行一次同样的命令",
+                            "close it and run the same command again",
+                        ),
+                        where=self._where,
+                    )
+                time.sleep(0.05)
+
+    def close(self) -> None:
+        """Close the file. The last one to leave folds the log into it."""
+        with self._lock, explained(self._where):
+            self._connection.close()
+
+
+def _born_private(path: Path) -> None:
+    """Make sure the file is there with mode 0600; SQLite gives its log and index the same mode."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), PRIVATE_FILE_MODE)
+    try:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != PRIVATE_FILE_MODE:
+            with suppress(PermissionError):  # someone else's file that we may write: theirs to decide
+                os.fchmod(descriptor, PRIVATE_FILE_MODE)
+    finally:
+        os.close(descriptor)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to WAL. Where the file system cannot (it stays in rollback mode), FULL is as durable.
+
+    Two processes switching a new file at once meet SQLITE_BUSY at once, not after the busy timeout.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def keys_seen_in(path: Path) -> tuple[str, ...]:
+    """Return what the file says was seen, leaving no trace: () where it cannot be read.
+
+    `immutable` keeps SQLite from making a log beside it; a mark still in a log is not found, so at
+    worst something is shown once more.
+    """
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        try:
+            return tuple(row[0] for row in connection.execute("SELECT key FROM seen"))
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return ()

@@ -1,0 +1,97 @@
+"""The tables, and the steps from each version of them to the next.
+
+`PRAGMA user_version` is the number of steps a file has been through, so a step is never edited once
+released: add another. Questions and answers are in table `turn` under a stable integer id, which is
+what a search index can refer to.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from medchat.errors import CheckpointError
+from medchat.language import say
+
+#: "MEDC": marks a file as ours, so that no other program's database is ever changed.
+APPLICATION_ID = 0x4D454443
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE session (
+            id TEXT PRIMARY KEY,
+            name TEXT UNIQUE,
+            created REAL NOT NULL,
+            updated REAL NOT NULL,
+            backbone TEXT NOT NULL,
+            model TEXT NOT NULL,
+            adapters TEXT NOT NULL,
+            template TEXT NOT NULL,
+            system TEXT NOT NULL
+        )""",
+        """CREATE TABLE turn (
+            id INTEGER PRIMARY KEY,
+            session_id TEXT NOT NULL REFERENCES session(id) ON DELETE CASCADE,
+            position INTEGER NOT NULL,
+            question TEXT NOT NULL,
+            answer TEXT NOT NULL,
+            finish TEXT NOT NULL,
+            created REAL NOT NULL,
+            prompt_tokens INTEGER NOT NULL,
+            reused_tokens INTEGER NOT NULL,
+            completion_tokens INTEGER NOT NULL,
+            first_token_seconds REAL NOT NULL,
+            seconds REAL NOT NULL,
+            undone INTEGER NOT NULL DEFAULT 0,
+            UNIQUE (session_id, position)
+        )""",
+        "CREATE INDEX session_by_update ON session(updated)",
+        "CREATE TABLE input (id INTEGER PRIMARY KEY, text TEXT NOT NULL, created REAL NOT NULL)",
+        "CREATE TABLE seen (key TEXT PRIMARY KEY, created REAL NOT NULL)",
+    ),
+)
+
+
+def check_ours(connection: sqlite3.Connection, where: str) -> None:
+    """Raise CheckpointError if the file is another program's or a newer MedChat's. Changes nothing."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    empty = tables == 0 and application == 0 and version == 0
+    if not empty and application != APPLICATION_ID:
+        raise CheckpointError(
+            say("这个文件不是 MedChat 的会话数据库", "this file is not MedChat's session database"),
+            say("请把它移到别处，文件未被改动", "move it elsewhere; it was not changed"),
+            where=where,
+        )
+    if version > len(MIGRATIONS):
+        raise CheckpointError(
+            say(
+                f"会话数据库来自更新版本的 MedChat（格式 {version}，本程序只认识到 {len(MIGRATIONS)}）",
+                f"the session database is a newer MedChat's (format {version}, known to {len(MIGRATIONS)})",
+            ),
+            say(
+                "请升级 MedChat，或用 MEDCHAT_HOME 指定另一个目录；文件未被改动",
+                "upgrade MedChat, or point MEDCHAT_HOME at another folder; the file was not changed",
+            ),
+            where=where,
+        )
+
+
+def migrate(connection: sqlite3.Connection, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) -> None:
+    """Bring the file to the latest version in one transaction. Several processes may try at once."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] >= len(migrations):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        for step in migrations[version:]:
+            for statement in step:
+                connection.execute(statement)
+        # Pragmas take no parameters; both numbers are our own.
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {max(version, len(migrations))}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,271 @@
+"""Sessions, their turns, the line editor's history, and what has been shown once."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from medchat.api import Conversation, Turn
+from medchat.errors import MedchatError, UsageError
+from medchat.language import say
+from medchat.places import sessions_file
+from medchat.store import turn_rows
+from medchat.store.database import Database, keys_seen_in
+from medchat.store.records import (
+    AnswerCost,
+    SavedTurn,
+    SessionRecord,
+    new_id,
+    record_from,
+    restored,
+    stored,
+    turn_from,
+)
+from medchat.store.references import checked_name, gone, matching, not_one, refuse_taken
+
+#: Lines the editor remembers; older ones are dropped.
+INPUT_LIMIT = 5000
+
+_RECORD = """SELECT session.*,
+    (SELECT count(*) FROM turn WHERE session_id = session.id AND undone = 0) AS turns,
+    (SELECT question FROM turn WHERE session_id = session.id ORDER BY position LIMIT 1) AS first_question
+    FROM session"""
+#: Sessions that were opened and left without a word are clutter, unless they were given a name.
+_WORTH_SHOWING = "(name IS NOT NULL OR EXISTS (SELECT 1 FROM turn WHERE session_id = session.id))"
+_NEWEST_FIRST = "ORDER BY updated DESC, rowid DESC"
+
+
+class SessionStore:
+    """The saved sessions. Each writing call returns only when its change is on disk.
+
+    Every call raises MedchatError where the file cannot be read or written (CheckpointError where
+    it is damaged); a caller in a chat says so loudly and goes on with `SessionStore.unsaved()`.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, path: Path | None = None) -> SessionStore:
+        """Open the sessions file (the user's own, unless `path` says another), creating it if need be."""
+        return cls(Database(path or sessions_file()))
+
+    @classmethod
+    def unsaved(cls, beside: Path | None = None) -> SessionStore:
+        """Return a store that leaves nothing on disk: all of it is in memory, and gone with `close`.
+
+        What the file `beside` says was seen counts as seen here too; the file is only read.
+        """
+        store = cls(Database(None))
+        for key in keys_seen_in(beside) if beside else ():
+            store.mark_seen(key)
+        return store
+
+    @property
+    def path(self) -> Path | None:
+        """The file, or None for a store in memory."""
+        return self._database.path
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def __enter__(self) -> SessionStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------ sessions
+
+    def create(
+        self,
+        backbone: str,
+        model: str,
+        adapters: Sequence[str] = (),
+        template: str = "",
+        system: str = "",
+        name: str | None = None,
+    ) -> SessionRecord:
+        """Begin a session. Raises UsageError if the name is taken or cannot be a name."""
+        name = checked_name(name) if name is not None else None
+        now = time.time()
+        about = (backbone, model, json.dumps(list(adapters)), template, system)
+        values = (now, now, *(stored(text) for text in about))
+        for _ in range(100):
+            identity = new_id()
+            try:
+                with self._database.transaction() as connection:
+                    refuse_taken(connection, name)
+                    connection.execute(
+                        "INSERT INTO session VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (identity, name, *values)
+                    )
+                return self._record(identity)
+            except sqlite3.IntegrityError:  # the id was drawn before: draw again
+                continue
+        raise MedchatError(say("无法取得新的会话编号", "could not find a free session id"))
+
+    def get(self, reference: str) -> SessionRecord:
+        """Return the session with that id, that name, or the only one whose id begins so.
+
+        The four characters after the date may stand alone. Raises UsageError for none or several.
+        """
+        found: tuple[SessionRecord, ...] = ()
+        for condition, values in matching(reference):
+            found = found or self._records(f"{condition} {_NEWEST_FIRST}", values)
+        if len(found) == 1:
+            return found[0]
+        raise not_one(reference, found, self.list())
+
+    def named(self, name: str) -> SessionRecord | None:
+        """Return the session of exactly that name, or None (`--session NAME` then creates it)."""
+        found = self._records("WHERE name = ?", [checked_name(name)])
+        return found[0] if found else None
+
+    def latest(self) -> SessionRecord | None:
+        """Return the session that was changed last and is not empty and nameless, or None."""
+        found = self._records(f"WHERE {_WORTH_SHOWING} {_NEWEST_FIRST} LIMIT 1")
+        return found[0] if found else None
+
+    def list(self) -> tuple[SessionRecord, ...]:
+        """Return all sessions but the empty nameless ones, the one changed last first."""
+        return self._records(f"WHERE {_WORTH_SHOWING} {_NEWEST_FIRST}")
+
+    def rename(self, session_id: str, name: str) -> SessionRecord:
+        """Give a session another name. Raises UsageError if it is taken or cannot be a name."""
+        name = checked_name(name)
+        with self._database.transaction() as connection:
+            refuse_taken(connection, name, besides=session_id)
+            turn_rows.touch(connection, session_id)
+            connection.execute("UPDATE session SET name = ? WHERE id = ?", (name, session_id))
+        return self._record(session_id)
+
+    def change(
+        self,
+        session_id: str,
+        *,
+        backbone: str,
+        model: str,
+        adapters: Sequence[str] = (),
+        template: str = "",
+        system: str = "",
+    ) -> SessionRecord:
+        """Note that the session goes on with another model, template or system prompt."""
+        about = (backbone, model, json.dumps(list(adapters)), template, system)
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            connection.execute(
+                "UPDATE session SET backbone = ?, model = ?, adapters = ?, template = ?, system = ?"
+                " WHERE id = ?",
+                (*(stored(text) for text in about), session_id),
+            )
+        return self._record(session_id)
+
+    def delete(self, session_id: str) -> None:
+        """Delete a session, its turns and its questions in the editor's history, from the disk too."""
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            connection.execute(
+                "DELETE FROM input WHERE text IN (SELECT question FROM turn WHERE session_id = ?)",
+                (session_id,),
+            )
+            connection.execute("DELETE FROM session WHERE id = ?", (session_id,))
+        self._database.purge()
+
+    def delete_all(self) -> int:
+        """Delete every session and the editor's history, from the disk too. Returns how many sessions."""
+        with self._database.transaction() as connection:
+            count = connection.execute("DELETE FROM session").rowcount
+            connection.execute("DELETE FROM input")
+        self._database.purge()
+        return count
+
+    # ------------------------------------------------------------ turns
+
+    def append_turn(self, session_id: str, turn: Turn, cost: AnswerCost | None = None) -> int:
+        """Save a turn and return its position, from 1. Turns that were undone can then not come back.
+
+        A position other than expected means that another MedChat goes on with the same session.
+        """
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            turn_rows.forget_undone(connection, session_id)
+            return turn_rows.insert(connection, session_id, turn, cost)
+
+    def replace_last(self, session_id: str, turn: Turn, cost: AnswerCost | None = None) -> int:
+        """Put a turn in the place of the last one (a new answer, an edited question); return its position."""
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            turn_rows.forget_undone(connection, session_id)
+            if not turn_rows.delete_last(connection, session_id):
+                raise UsageError(say("这个会话还没有内容", "the session has no turn yet"))
+            return turn_rows.insert(connection, session_id, turn, cost)
+
+    def undo(self, session_id: str, count: int = 1) -> tuple[SavedTurn, ...]:
+        """Take back up to `count` last turns and return them, oldest first. `restore` brings them back."""
+        return self._mark(session_id, count, undone=True)
+
+    def restore(self, session_id: str, count: int = 1) -> tuple[SavedTurn, ...]:
+        """Bring back up to `count` turns that were undone since the last save; return them, oldest first."""
+        return self._mark(session_id, count, undone=False)
+
+    def turns(self, session_id: str) -> tuple[SavedTurn, ...]:
+        """Return the turns of a session that are not undone, oldest first."""
+        rows = self._database.rows(
+            "SELECT * FROM turn WHERE session_id = ? AND undone = 0 ORDER BY position", (session_id,)
+        )
+        return tuple(turn_from(row) for row in rows)
+
+    def conversation(self, session_id: str) -> Conversation:
+        """Return what was said, ready to go on with. Raises UsageError if there is no such session."""
+        record = self._record(session_id)
+        return Conversation(tuple(saved.turn for saved in self.turns(session_id)), record.system)
+
+    def _mark(self, session_id: str, count: int, *, undone: bool) -> tuple[SavedTurn, ...]:
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            return turn_rows.mark_undone(connection, session_id, count, undone=undone)
+
+    # ------------------------------------------------------------ the editor's history, things seen
+
+    def remember_input(self, text: str) -> None:
+        """Add a line to the editor's history, unless it is the newest already. Keeps `INPUT_LIMIT`."""
+        with self._database.transaction() as connection:
+            newest = connection.execute("SELECT text FROM input ORDER BY id DESC LIMIT 1").fetchone()
+            if newest is not None and newest["text"] == stored(text):
+                return
+            connection.execute("INSERT INTO input (text, created) VALUES (?, ?)", (stored(text), time.time()))
+            connection.execute(
+                "DELETE FROM input WHERE id <= (SELECT max(id) FROM input) - ?", (INPUT_LIMIT,)
+            )
+
+    def recent_inputs(self, limit: int = 1000) -> tuple[str, ...]:
+        """Return the editor's history, newest first."""
+        rows = self._database.rows("SELECT text FROM input ORDER BY id DESC LIMIT ?", (limit,))
+        return tuple(restored(row["text"]) for row in rows)
+
+    def seen(self, key: str) -> bool:
+        """Whether `key` (such as one edition of the disclaimer) was marked as seen on this install."""
+        return bool(self._database.rows("SELECT 1 FROM seen WHERE key = ?", (key,)))
+
+    def mark_seen(self, key: str) -> None:
+        """Remember that `key` was shown. Survives `delete_all`: it holds no one's words."""
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, time.time()))
+
+    # ------------------------------------------------------------ inside
+
+    def _records(self, condition: str, values: Sequence[object] = ()) -> tuple[SessionRecord, ...]:
+        return tuple(record_from(row) for row in self._database.rows(f"{_RECORD} {condition}", values))
+
+    def _record(self, session_id: str) -> SessionRecord:
+        found = self._records("WHERE id = ?", [session_id])
+        if not found:
+            raise gone(session_id)
+        return found[0]

@@ -1,0 +1,73 @@
+"""Writing turns inside a transaction that the caller holds."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+from medchat.api import Turn
+from medchat.store.records import AnswerCost, SavedTurn, stored, turn_from
+from medchat.store.references import gone
+
+
+def touch(connection: sqlite3.Connection, session_id: str) -> None:
+    """Note that the session changes now. Raises UsageError if it is not there (any more)."""
+    changed = connection.execute("UPDATE session SET updated = ? WHERE id = ?", (time.time(), session_id))
+    if not changed.rowcount:
+        raise gone(session_id)
+
+
+def forget_undone(connection: sqlite3.Connection, session_id: str) -> None:
+    """Delete what was undone: after a new turn it can no longer follow."""
+    connection.execute("DELETE FROM turn WHERE session_id = ? AND undone = 1", (session_id,))
+
+
+def insert(connection: sqlite3.Connection, session_id: str, turn: Turn, cost: AnswerCost | None) -> int:
+    """Write `turn` after the last one and return its position."""
+    last = connection.execute("SELECT max(position) FROM turn WHERE session_id = ?", (session_id,))
+    position: int = (last.fetchone()[0] or 0) + 1
+    connection.execute(
+        "INSERT INTO turn (session_id, position, question, answer, finish, created, prompt_tokens,"
+        " reused_tokens, completion_tokens, first_token_seconds, seconds)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            session_id,
+            position,
+            stored(turn.question),
+            stored(turn.answer),
+            turn.finish.value,
+            time.time(),
+            cost.prompt_tokens if cost else 0,
+            cost.reused_tokens if cost else 0,
+            cost.completion_tokens if cost else 0,
+            cost.first_token_seconds if cost else 0.0,
+            cost.seconds if cost else 0.0,
+        ),
+    )
+    return position
+
+
+def delete_last(connection: sqlite3.Connection, session_id: str) -> bool:
+    """Delete the last turn; return whether there was one."""
+    deleted = connection.execute(
+        "DELETE FROM turn WHERE session_id = :session AND position ="
+        " (SELECT max(position) FROM turn WHERE session_id = :session)",
+        {"session": session_id},
+    )
+    return deleted.rowcount > 0
+
+
+def mark_undone(
+    connection: sqlite3.Connection, session_id: str, count: int, *, undone: bool
+) -> tuple[SavedTurn, ...]:
+    """Mark up to `count` last turns as undone, or the first undone ones as not; return them, oldest first.
+
+    Undone turns always follow the others, so both ends meet where the conversation now stops.
+    """
+    order = "DESC" if undone else "ASC"
+    rows = connection.execute(
+        f"SELECT * FROM turn WHERE session_id = ? AND undone = ? ORDER BY position {order} LIMIT ?",
+        (session_id, int(not undone), max(0, count)),
+    ).fetchall()
+    connection.executemany("UPDATE turn SET undone = ? WHERE id = ?", [(int(undone), r["id"]) for r in rows])
+    return tuple(sorted((turn_from(row) for row in rows), key=lambda saved: saved.position))
