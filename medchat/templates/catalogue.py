@@ -1,0 +1,73 @@
+"""Where templates are found: the shipped ones by name, any other by its path, plugins' by theirs."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from medchat.api import PromptTemplate
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.templates.json_template import JsonTemplate, parse_template, read_template
+
+_PACKAGE = "medchat_templates"
+_SOURCE_TREE = Path(__file__).resolve().parents[2] / "templates"
+
+
+def list_templates() -> tuple[JsonTemplate, ...]:
+    """Return the shipped templates, by name."""
+    return tuple(_shipped().values())
+
+
+def load_template(name_or_path: str | Path, extra_templates: Iterable[PromptTemplate] = ()) -> PromptTemplate:
+    """Return the template of that name, or the one in that file.
+
+    A plain word is a name: a shipped template's, else one of `extra_templates` (a backbone's or a
+    plugin's), else a file of that name. Anything that ends in .json or has a folder in it is a path.
+    Raises UsageError: no such template (with the nearest names), or a file that is not one.
+    """
+    wanted = os.fspath(name_or_path)
+    if isinstance(name_or_path, Path) or _looks_like_path(wanted):
+        return read_template(Path(wanted).expanduser())
+    known: dict[str, PromptTemplate] = {template.name: template for template in extra_templates}
+    known.update(_shipped())
+    if wanted in known:
+        return known[wanted]
+    if Path(wanted).is_file():
+        return read_template(Path(wanted))
+    near = difflib.get_close_matches(wanted, known, n=2, cutoff=0.5)
+    names = ", ".join(near or sorted(known))
+    raise UsageError(
+        say(f"没有名为 {wanted!r} 的模板", f"there is no template named {wanted!r}"),
+        say(
+            f"{'是不是想用' if near else '可用的有'}：{names}；也可以给出 .json 文件的路径",
+            f"{'did you mean' if near else 'there are'}: {names}; or give the path of a .json file",
+        ),
+    )
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.endswith(".json") or os.sep in text or bool(os.altsep and os.altsep in text)
+
+
+@cache
+def _shipped() -> dict[str, JsonTemplate]:
+    files = (file for file in _folder().iterdir() if file.name.endswith(".json"))
+    names = {file.name.removesuffix(".json"): file for file in files}
+    return {
+        name: parse_template(file.read_text(encoding="utf-8"), name=name, where=file.name)
+        for name, file in sorted(names.items())
+    }
+
+
+def _folder() -> Traversable:
+    """The installed templates; the folder beside the package where nothing was installed."""
+    try:
+        return resources.files(_PACKAGE)
+    except ModuleNotFoundError:
+        return _SOURCE_TREE

@@ -1,0 +1,64 @@
+"""Making a prompt fit: whole oldest turns are dropped, the question never."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from medchat.api import Conversation, PromptTemplate, Segment
+from medchat.errors import UsageError
+from medchat.language import say
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A prompt that fits. `dropped` counts the oldest turns left out."""
+
+    segments: tuple[Segment, ...]
+    tokens: int
+    dropped: int
+
+
+def fit(
+    template: PromptTemplate,
+    conversation: Conversation,
+    question: str,
+    count: Callable[[Sequence[Segment]], int],
+    budget: int,
+) -> Fitted:
+    """Return the prompt for `question` with as many of the latest turns as `budget` tokens hold.
+
+    Counting is the costly part, so it is done once where everything fits and about log2(turns) times
+    otherwise. That takes for granted that a prompt never grows by dropping its oldest turn; where it
+    does, the result still fits but may hold a turn fewer than it could. Raises UsageError where the
+    question alone (with the system text) is over the budget.
+    """
+
+    def without(dropped: int) -> Fitted:
+        segments = template.render(conversation.turns[dropped:], question, conversation.system)
+        return Fitted(segments, count(segments), dropped)
+
+    whole = without(0)
+    if whole.tokens <= budget:
+        return whole
+    best = without(len(conversation.turns)) if conversation.turns else whole
+    if best.tokens > budget:
+        raise _too_long(best.tokens, budget)
+    too_few = 0
+    while best.dropped - too_few > 1:
+        attempt = without((too_few + best.dropped) // 2)
+        if attempt.tokens <= budget:
+            best = attempt
+        else:
+            too_few = attempt.dropped
+    return best
+
+
+def _too_long(tokens: int, budget: int) -> UsageError:
+    return UsageError(
+        say(
+            f"问题太长：需要 {tokens} 个 token，最多 {budget} 个",
+            f"the question is too long: it takes {tokens} tokens, {budget} is the most that fits",
+        ),
+        say("请缩短问题，或调低 --max-new-tokens", "shorten it, or lower --max-new-tokens"),
+    )
