@@ -5,6 +5,7 @@ Knows the keys, their defaults and which position rule a checkpoint follows; kno
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -37,6 +38,15 @@ class PositionRule(StrEnum):
     MED_DEMO = "med_demo"
     UPSTREAM_V0 = "upstream_v0"
     V11 = "v11"
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialIds:
+    """The ids that positions depend on."""
+
+    mask: int
+    gmask: int
+    sop: int
 
 
 #: `rotary_precision` values; "auto" takes float16 for float16 models and float32 for all others.
@@ -80,7 +90,7 @@ class ChatGLMConfig(PreTrainedConfig):  # type: ignore[misc]
     initializer_range: float = 0.02
     use_cache: bool = True
     bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
+    eos_token_id: int | None = None
     pad_token_id: int | None = None
     mask_token_id: int | None = None
     gmask_token_id: int | None = None
@@ -149,6 +159,13 @@ class ChatGLMConfig(PreTrainedConfig):  # type: ignore[misc]
     def rule(self) -> PositionRule:
         """Return the position and mask rule this checkpoint follows."""
         return PositionRule(str(self.medchat_position_rule))
+
+    @property
+    def special_ids(self) -> SpecialIds:
+        """Return the ids that positions depend on."""
+        assert self.mask_token_id is not None and self.gmask_token_id is not None
+        assert self.bos_token_id is not None
+        return SpecialIds(self.mask_token_id, self.gmask_token_id, self.bos_token_id)
 
     @property
     def head_dim(self) -> int:

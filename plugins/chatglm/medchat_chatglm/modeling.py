@@ -21,7 +21,7 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat_chatglm import rules
 from medchat_chatglm.blocks import ChatGLMBlock, NormInOwnPrecision, Turns
-from medchat_chatglm.configuration import ChatGLMConfig
+from medchat_chatglm.configuration import ChatGLMConfig, SpecialIds
 from medchat_chatglm.prefix import PrefixEncoder
 from medchat_chatglm.quantised import QuantisedEmbedding, QuantisedLinear, make_embedding, make_head
 from medchat_chatglm.rotary import table_precision, turn_table
@@ -48,12 +48,9 @@ class ChatGLMPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             super()._init_weights(module)
 
     @property
-    def special_ids(self) -> rules.SpecialIds:
+    def special_ids(self) -> SpecialIds:
         """Return the ids positions depend on."""
-        config = self.config
-        mask, gmask, sop = config.mask_token_id, config.gmask_token_id, config.bos_token_id
-        assert mask is not None and gmask is not None and sop is not None
-        return rules.SpecialIds(mask, gmask, sop)
+        return self.config.special_ids
 
 
 class ChatGLMModel(ChatGLMPreTrainedModel):
@@ -142,7 +139,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
                 say("请使用 prefill 与 advance，或 generate", "use prefill and advance, or generate"),
             )  # fmt: skip
         padding = None if has_mask else attention_mask
-        marks = rules.find_landmarks(ids, self.special_ids, self.config.rule, padding)
+        marks = rules.find_landmarks(ids, self.config.special_ids, self.config.rule, padding)
         length = ids.shape[1]
         if not has_mask:
             attention_mask = rules.prompt_visible(marks, self.config.rule, length, padding, direct=True)
@@ -259,7 +256,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin): 
         }
         cached = past_key_values is not None and not is_first_iteration
         marks = rules.find_landmarks(
-            input_ids, self.special_ids, rule, attention_mask, checked=bool(is_first_iteration)
+            input_ids, self.config.special_ids, rule, attention_mask, checked=bool(is_first_iteration)
         )
         if cached:
             return kept | {

@@ -19,16 +19,7 @@ from torch.nn import functional
 
 from medchat.errors import DataError
 from medchat.language import say
-from medchat_chatglm.configuration import PositionRule
-
-
-@dataclass(frozen=True, slots=True)
-class SpecialIds:
-    """The ids that positions depend on."""
-
-    mask: int
-    gmask: int
-    sop: int
+from medchat_chatglm.configuration import PositionRule, SpecialIds
 
 
 @dataclass(frozen=True, slots=True)

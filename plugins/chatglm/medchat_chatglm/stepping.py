@@ -52,7 +52,7 @@ class ChatGLMStepper:
         model, rule = self._model, self._model.config.rule
         self.forget()
         prompt = torch.tensor([list(ids)], device=model.device)
-        marks = rules.find_landmarks(prompt, model.special_ids, rule)
+        marks = rules.find_landmarks(prompt, model.config.special_ids, rule)
         cache = DynamicCache(config=model.config)
         with interruptible(self._layers, cancel or threading.Event()):
             logits = self._read(
