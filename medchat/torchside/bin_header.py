@@ -1,0 +1,200 @@
+"""Names, shapes and dtypes of a torch `.bin`, read without torch and without running its pickle.
+
+A pickle can call whatever its `find_class` hands out. The one here hands out stand-ins of ours for
+the handful of names that a plain state dict needs and refuses every other name, so nothing of the
+file's choosing is ever imported or called. The weights themselves are later read by torch's own
+safe loader (`shards`); this reader lets both be checked before the first weight is touched.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import struct
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+_ZIP_MAGIC = b"PK\x03\x04"
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, MAGIC_NUMBER
+_LEGACY_PROTOCOL = 1001
+_PICKLE_LIMIT = 64 * 2**20
+_STORAGES = {
+    "DoubleStorage": ("float64", 8),
+    "FloatStorage": ("float32", 4),
+    "HalfStorage": ("float16", 2),
+    "BFloat16Storage": ("bfloat16", 2),
+    "LongStorage": ("int64", 8),
+    "IntStorage": ("int32", 4),
+    "ShortStorage": ("int16", 2),
+    "CharStorage": ("int8", 1),
+    "ByteStorage": ("uint8", 1),
+    "BoolStorage": ("bool", 1),
+}
+
+Declared = tuple[str, str, tuple[int, ...]]
+
+
+class DamagedError(Exception):
+    """The file is cut short or is not what its name says."""
+
+
+class UnsafeError(Exception):
+    """The pickle asks for something that is no part of a plain state dict. The text names it."""
+
+
+class _StorageType(NamedTuple):
+    dtype: str
+    item_bytes: int
+
+
+class _Storage(NamedTuple):
+    kind: _StorageType
+    key: str
+    length: int
+
+
+class _Tensor(NamedTuple):
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_bin_header(file: Path) -> list[Declared]:
+    """Return (name, dtype, shape) of each tensor of one `.bin`. Raises DamagedError or UnsafeError."""
+    with file.open("rb") as stream:
+        start = stream.read(4)
+        if start == _ZIP_MAGIC:
+            return _read_zip(stream)
+        if start[:1] == b"\x80":
+            stream.seek(0)
+            return _read_legacy(stream)
+    raise DamagedError("not a torch file")
+
+
+def is_legacy(file: Path) -> bool:
+    """Say whether a `.bin` is in the format before torch 1.6, which cannot be mapped."""
+    with file.open("rb") as stream:
+        return stream.read(4) != _ZIP_MAGIC
+
+
+class _HeaderUnpickler(pickle.Unpickler):
+    """Unpickles a state dict into `_Tensor` stand-ins and collects the storages it mentions."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(stream)
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _STORAGES:
+            return _StorageType(*_STORAGES[name])
+        stand_in = _STAND_INS.get((module, name))
+        if stand_in is None:
+            raise UnsafeError(f"{module}.{name}")
+        return stand_in
+
+    def persistent_load(self, saved_id: Any) -> _Storage:
+        match saved_id:
+            case ("storage", _StorageType() as kind, str() as key, str(), int() as count, *_) if count >= 0:
+                storage = _Storage(kind, key, count)
+                if self.storages.setdefault(key, storage) != storage:
+                    raise DamagedError(f"storage {key}")
+                return storage
+            case ("module", *_):
+                raise UnsafeError("a whole module")
+        raise DamagedError("storage")
+
+
+def _whole_numbers(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, Sequence) or not all(type(value) is int and value >= 0 for value in values):
+        raise DamagedError("shape")
+    return tuple(values)
+
+
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _Tensor:
+    shape, steps, (first,) = _whole_numbers(size), _whole_numbers(stride), _whole_numbers((offset,))
+    if not isinstance(storage, _Storage) or len(shape) != len(steps):
+        raise DamagedError("tensor")
+    if math.prod(shape):
+        last = first + sum((length - 1) * step for length, step in zip(shape, steps, strict=True))
+        if last >= storage.length:
+            raise DamagedError(f"storage {storage.key}")
+    return _Tensor(storage.kind.dtype, shape)
+
+
+def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
+    return tensor
+
+
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+}
+
+
+def _unpickle(unpickler: _HeaderUnpickler) -> Any:
+    try:
+        return unpickler.load()
+    except (DamagedError, UnsafeError):
+        raise
+    except Exception as error:  # a hostile pickle can break its reader in any way; all mean one thing
+        raise DamagedError(f"pickle: {type(error).__name__}") from None
+
+
+def _declared(table: Any) -> list[Declared]:
+    if not isinstance(table, dict) or not table:
+        raise DamagedError("no table of tensors")
+    for name, tensor in table.items():
+        if not isinstance(name, str):
+            raise DamagedError("tensor name")
+        if not isinstance(tensor, _Tensor):
+            raise UnsafeError(f"{name} ({type(tensor).__name__})")
+    return [(name, tensor.dtype, tensor.shape) for name, tensor in table.items()]
+
+
+def _read_zip(stream: IO[bytes]) -> list[Declared]:
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+            pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+            if len(pickles) != 1:
+                raise DamagedError("data.pkl")
+            root = pickles[0].removesuffix("data.pkl")
+            if f"{root}constants.pkl" in entries:
+                raise UnsafeError("TorchScript")
+            if f"{root}byteorder" in entries:
+                with archive.open(f"{root}byteorder") as record:
+                    if record.read(16).decode("ascii", "replace") != sys.byteorder:
+                        raise DamagedError("byte order")
+            if entries[pickles[0]].file_size > _PICKLE_LIMIT:
+                raise DamagedError("data.pkl")
+            with archive.open(pickles[0]) as record:
+                unpickler = _HeaderUnpickler(record)
+                declared = _declared(_unpickle(unpickler))
+            for storage in unpickler.storages.values():
+                entry = entries.get(f"{root}data/{storage.key}")
+                wanted = storage.length * storage.kind.item_bytes
+                # Records are stored, never deflated: they are mapped as they lie in the file.
+                if entry is None or entry.file_size != wanted or entry.compress_type != zipfile.ZIP_STORED:
+                    raise DamagedError(f"{root}data/{storage.key}")
+            return declared
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, struct.error, ValueError) as error:
+        raise DamagedError(str(error) or type(error).__name__) from None
+
+
+def _read_legacy(stream: IO[bytes]) -> list[Declared]:
+    unpickler = _HeaderUnpickler(stream)
+    if _unpickle(unpickler) != _LEGACY_MAGIC or _unpickle(_HeaderUnpickler(stream)) != _LEGACY_PROTOCOL:
+        raise UnsafeError("a pickle that is no torch file")
+    _unpickle(_HeaderUnpickler(stream))  # byte order and sizes of the machine that saved it
+    unpickler = _HeaderUnpickler(stream)
+    declared = _declared(_unpickle(unpickler))
+    wanted = sum(storage.length * storage.kind.item_bytes for storage in unpickler.storages.values())
+    position = stream.tell()
+    if stream.seek(0, 2) - position < wanted:
+        raise DamagedError("storages")
+    return declared

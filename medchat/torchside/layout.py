@@ -1,0 +1,267 @@
+"""Which files of a folder are the checkpoint, and whether they may be opened at all.
+
+Standard library only, so that `models show` can look at a folder without torch. Knows names and
+first bytes; the tensors inside are `headers` (what they are) and `load` (what they hold).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from medchat.errors import CheckpointError
+from medchat.language import say
+
+WeightFormat = Literal["safetensors", "bin"]
+
+#: Weight files in order of preference: the safe format first, a single file before shards.
+_CANDIDATES: tuple[tuple[str, WeightFormat], ...] = (
+    ("model.safetensors", "safetensors"),
+    ("model.safetensors.index.json", "safetensors"),
+    ("pytorch_model.bin", "bin"),
+    ("pytorch_model.bin.index.json", "bin"),
+)
+_JSON_LIMIT = 64 * 2**20
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_SNIFFED = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The weight files of one folder. `placed` is the index's name -> shard table, empty without one."""
+
+    folder: Path
+    format: WeightFormat
+    files: tuple[Path, ...]
+    index: Path | None = None
+    placed: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def file_bytes(self) -> int:
+        """Return the size of all weight files together, in bytes."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Find the weight files of `folder` and check that each exists, lies inside and is no text.
+
+    Reads the index and the first bytes of each file. Raises CheckpointError.
+    """
+    require_folder(folder)
+    for name, weight_format in _CANDIDATES:
+        path = folder / name
+        if not path.exists():
+            continue
+        if name.endswith(".json"):
+            return _from_index(folder, path, weight_format)
+        refuse_text(path)
+        return Checkpoint(folder, weight_format, (path,))
+    shards = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".safetensors", ".bin"))
+    if shards:
+        raise CheckpointError(
+            say(
+                f"文件夹里有权重文件（如 {shards[0]}），但缺少索引",
+                f"there are weight files (such as {shards[0]}) but no index",
+            ),
+            say(
+                "请补上 *.index.json，或把单个文件命名为 model.safetensors",
+                "add the *.index.json, or name a single file model.safetensors",
+            ),
+            where=str(folder),
+        )
+    raise CheckpointError(
+        say("这个文件夹不是模型：里面没有权重文件", "this folder is not a checkpoint: it holds no weights"),
+        say(
+            "需要 model.safetensors 或 pytorch_model.bin（分片时连同 *.index.json）；请检查 --model 的路径",
+            "it needs model.safetensors or pytorch_model.bin (or shards with *.index.json); check --model",
+        ),
+        where=str(folder),
+    )
+
+
+def require_folder(folder: Path) -> None:
+    """Raise CheckpointError unless `folder` is a folder."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise CheckpointError(
+            say("这是一个文件，不是模型文件夹", "this is a file, not a checkpoint folder"),
+            say(
+                f"请改用它所在的文件夹：--model {folder.parent}",
+                f"pass its folder instead: --model {folder.parent}",
+            ),
+            where=str(folder),
+        )
+    raise CheckpointError(
+        say("找不到这个模型文件夹", "no such checkpoint folder"),
+        say(
+            "请检查 --model 的路径；medchat models list 列出已知模型",
+            "check --model; medchat models list shows known models",
+        ),
+        where=str(folder),
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return `config.json` of a checkpoint folder. Raises CheckpointError where missing or damaged."""
+    require_folder(folder)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            say(
+                "这个文件夹不是模型：缺少 config.json",
+                "this folder is not a checkpoint: config.json is missing",
+            ),
+            say("请检查 --model 的路径，或重新下载 config.json", "check --model, or fetch config.json again"),
+            where=str(folder),
+        )
+    return read_json_object(path)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a small file. Raises CheckpointError naming the line where it is broken."""
+    try:
+        if path.stat().st_size > _JSON_LIMIT:
+            raise ValueError(f"larger than {_JSON_LIMIT} bytes")
+        text = path.read_text(encoding="utf-8-sig")
+        if text.startswith(_LFS_POINTER.decode()):
+            raise _lfs_pointer(path)
+        value = json.loads(text, object_pairs_hook=_no_repeats)
+        if not isinstance(value, dict):
+            raise ValueError("not a JSON object")
+    except json.JSONDecodeError as error:
+        raise _broken_json(path, error.msg, f"{path}:{error.lineno}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _broken_json(path, str(error) or type(error).__name__, str(path)) from None
+    return value
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{repeated!r} twice")
+    return table
+
+
+def _broken_json(path: Path, reason: str, where: str) -> CheckpointError:
+    return CheckpointError(
+        say(f"{path.name} 无法读取（{reason}）", f"{path.name} cannot be read ({reason})"),
+        say("文件已损坏或下载不完整，请重新获取", "the file is damaged or incomplete: fetch it again"),
+        where=where,
+    )
+
+
+def _from_index(folder: Path, index: Path, weight_format: WeightFormat) -> Checkpoint:
+    table = read_json_object(index).get("weight_map")
+    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
+        raise _broken_json(index, "weight_map", str(index))
+    shards = {name: _shard(folder, name, index) for name in dict.fromkeys(table.values())}
+    missing = [name for name, path in shards.items() if not path.is_file()]
+    if missing:
+        raise CheckpointError(
+            say(
+                f"缺少分片 {names(missing)}（共 {len(shards)} 个）",
+                f"missing shard {names(missing)} (of {len(shards)} in all)",
+            ),
+            say("请下载缺少的文件，放到同一文件夹", "download what is missing into the same folder"),
+            where=str(folder),
+        )
+    for path in shards.values():
+        refuse_text(path)
+    placed = {name: shards[shard] for name, shard in table.items()}
+    return Checkpoint(folder, weight_format, tuple(shards.values()), index, placed)
+
+
+def _shard(folder: Path, name: str, index: Path) -> Path:
+    """Return the shard's path. A name with a path in it, or a link out of the folder, is refused."""
+    plain = name not in ("", ".", "..") and not any(sign in name for sign in "/\\\0:")
+    path = folder / name if plain else folder
+    if not plain or not _stays_inside(folder, path):
+        raise CheckpointError(
+            say(
+                f"索引里的分片名 {name!r} 指向文件夹之外",
+                f"the index names a shard outside the folder: {name!r}",
+            ),
+            say(
+                "索引可能被改动过：请从可信来源重新下载",
+                "the index may have been tampered with: fetch it again from a source you trust",
+            ),
+            where=str(index),
+        )
+    return path
+
+
+def _stays_inside(folder: Path, path: Path) -> bool:
+    home, target = folder.resolve(), path.resolve()
+    if target.parent == home:
+        return True
+    # The Hugging Face cache keeps each file once, as <repo>/blobs/<hash>, and links to it from
+    # <repo>/snapshots/<revision>: the one link out of a folder that is part of a published layout.
+    return home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
+
+
+def refuse_text(path: Path) -> None:
+    """Raise CheckpointError if a file that should hold weights is empty or holds text."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_SNIFFED)
+    except OSError as error:
+        raise CheckpointError(
+            say(
+                f"权重文件 {path.name} 打不开（{error.strerror}）",
+                f"weights {path.name} cannot be opened ({error.strerror})",
+            ),
+            say("请检查文件权限", "check the file's permissions"),
+            where=str(path),
+        ) from None
+    if start.startswith(_LFS_POINTER):
+        raise _lfs_pointer(path)
+    lowered = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if lowered.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise _not_weights(path, say("一个网页", "a web page"))
+    if not start:
+        raise _not_weights(path, say("空文件", "an empty file"))
+    if is_text(start):
+        raise _not_weights(path, say("文本", "text"))
+
+
+def is_text(start: bytes) -> bool:
+    """Say whether the first bytes of a file are plain text: UTF-8 (but for a cut end), no control byte."""
+    if any(byte < 32 and byte not in b"\t\n\r\f" for byte in start):
+        return False
+    try:
+        start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return True
+
+
+def _lfs_pointer(path: Path) -> CheckpointError:
+    return CheckpointError(
+        say(
+            f"{path.name} 只是 git-lfs 指针，文件本身没有下载",
+            f"{path.name} is a git-lfs pointer, not the file itself",
+        ),
+        say(f"请运行：git -C {path.parent} lfs pull", f"run: git -C {path.parent} lfs pull"),
+        where=str(path),
+    )
+
+
+def _not_weights(path: Path, found: str) -> CheckpointError:
+    return CheckpointError(
+        say(f"{path.name} 不是权重文件，而是{found}", f"{path.name} is not a weight file but {found}"),
+        say("请重新下载这个文件", "download the file again"),
+        where=str(path),
+    )
+
+
+def names(items: Iterable[str], shown: int = 3) -> str:
+    """Return the first few names and the count of all: `a, b, c … (368)`."""
+    listed = list(items)
+    text = ", ".join(listed[:shown])
+    return text if len(listed) <= shown else f"{text} … ({len(listed)})"
