@@ -1,0 +1,243 @@
+"""Writes a miniature ChatGLM-6B with random weights, in every file like the published one.
+
+Layout from the specification (chatglm-6b sections 1, 2 and 10), written without the model's own code, so
+that a mistake there cannot hide in its test data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat_chatglm.tokenizer import ChatGLMTokenizer
+from medchat_chatglm.vocabulary import FILE_NAME, train_vocabulary
+
+GENERATIONS = ("v11", "v0")
+LAYOUTS = ("sharded_bin", "bin", "sharded_safetensors", "safetensors")
+
+#: Standard deviation of the random matrices, the usual one for models of this family.
+INITIALIZER_RANGE = 0.02
+_SHARDS = 3
+# The published embeddings have more rows than there are pieces: 130528 for 130344.
+_ROWS_MULTIPLE = 64
+
+#: Words of the prompt forms; always part of the vocabulary's corpus, so that no prompt is spelled in bytes.
+_PROMPT_FORMS = ("[Round 0]", "问：", "答：", "问题：", "回答: ", "答案：", "0 1 2 3 4 5 6 7 8 9")
+#: The corpus when none is given.
+_CORPUS = (
+    "你好，很高兴认识你。请问今天有什么可以帮你的吗？",
+    "我最近睡得不太好，晚上总是醒，白天没有精神。",
+    "感冒以后要多喝温水，注意休息，房间里要常常通风。",
+    "头痛、头晕、恶心的时候，先坐下来休息一会儿，看看有没有好转。",
+    "如果突然胸痛、喘不上气，或者一侧手脚没有力气，请马上拨打120。",
+    "饮食清淡一些，多吃蔬菜和水果，少吃油炸的东西。",
+    "医生会根据检查的结果来判断，不要自己随便停药。",
+    "血压要在安静的时候量，连续量几天，把数字记下来给医生看。",
+    "小孩发烧的时候，要看他的精神好不好，能不能喝水。",
+    "每天走走路，晒晒太阳，对心情和身体都有好处！",
+    "这个问题我不能确定，建议你带上以前的病历去医院看一看。",
+    "谢谢你的回答；我明白了，下次再来问你。",
+    "Hello, how are you today? I have a question about my health.",
+    "Drink enough water, sleep well, and go for a walk every day.",
+    "Please see a doctor if the pain does not go away.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TinyShape:
+    """The size of a miniature. Heads must divide the width into multiples of four (two rotary halves)."""
+
+    hidden_size: int = 64
+    num_layers: int = 2
+    num_attention_heads: int = 4
+    inner_hidden_size: int = 256
+    vocabulary_size: int = 1000
+
+    def __post_init__(self) -> None:
+        smallest = min(self.hidden_size, self.num_layers, self.num_attention_heads, self.inner_hidden_size)
+        if smallest < 1 or self.hidden_size % (4 * self.num_attention_heads):
+            raise UsageError(
+                say(f"微型模型的尺寸无效：{self}", f"a tiny model cannot have this shape: {self}"),
+                say(
+                    "各项都要大于 0，且 hidden_size 要能被 4×num_attention_heads 整除",
+                    "all must be positive, and hidden_size a multiple of 4 * num_attention_heads",
+                ),
+            )
+
+
+def write_tiny(
+    path: Path,
+    *,
+    corpus: Iterable[str] = (),
+    seed: int = 0,
+    generation: str = "v11",
+    layout: str = "sharded_bin",
+    **shape: int,
+) -> None:
+    """Write a checkpoint folder: config.json, tokenizer_config.json, `ice_text.model` and the weights.
+
+    The vocabulary is trained on `corpus` (a few sentences of our own if it is empty) and keeps Chinese
+    punctuation, unlike the published one. `generation` "v0" has 20000 image rows first, the older
+    vocabulary file and no mask ids in config.json. `layout` is one of `LAYOUTS`; `shape` are the fields
+    of `TinyShape`. Norms are float32 and everything else float16, the head is stored besides the equal
+    embedding, as published. The same arguments give the same weights.
+    Raises UsageError for an impossible shape, an unknown choice, or a folder that is not empty.
+    """
+    sizes = TinyShape(**shape)
+    _check_choice("generation", generation, GENERATIONS)
+    _check_choice("layout", layout, LAYOUTS)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(
+            say(f"不会覆盖已有的内容：{path}", f"{path} is not empty and will not be overwritten"),
+            say("请换一个空的或不存在的文件夹", "name a folder that is empty or does not exist"),
+        )
+    vocabulary = train_vocabulary(
+        [*(tuple(corpus) or _CORPUS), *_PROMPT_FORMS], sizes.vocabulary_size, icetk_era=generation == "v0"
+    )
+    path.mkdir(parents=True, exist_ok=True)
+    (path / FILE_NAME).write_bytes(vocabulary)
+    tokenizer = ChatGLMTokenizer(vocabulary)
+    config = _config(sizes, tokenizer)
+    _write_json(path / "config.json", config)
+    _write_json(path / "tokenizer_config.json", _tokenizer_config(tokenizer))
+    _write_weights(path, dict(_tensors(sizes, config["vocab_size"], seed)), layout)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(
+            say(f"{name} 没有 {value!r} 这个选项", f"{name} cannot be {value!r}"),
+            say(f"可选：{', '.join(choices)}", f"choose one of {', '.join(choices)}"),
+        )
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _config(sizes: TinyShape, tokenizer: ChatGLMTokenizer) -> dict[str, Any]:
+    special = tokenizer.special_ids
+    config: dict[str, Any] = {
+        "architectures": ["ChatGLMModel"],
+        "model_type": "chatglm",
+        "bos_token_id": special["<sop>"],
+        "eos_token_id": special["<eop>"],
+        "pad_token_id": special["<pad>"],
+        "hidden_size": sizes.hidden_size,
+        "inner_hidden_size": sizes.inner_hidden_size,
+        "layernorm_epsilon": 1e-5,
+        "max_sequence_length": 2048,
+        "num_attention_heads": sizes.num_attention_heads,
+        "num_layers": sizes.num_layers,
+        "position_encoding_2d": True,
+        "torch_dtype": "float16",
+        "use_cache": True,
+        "vocab_size": -(-tokenizer.vocab_size // _ROWS_MULTIPLE) * _ROWS_MULTIPLE,
+    }
+    if tokenizer.generation == "v11":  # files of the older generation leave these to the code
+        config |= {"mask_token_id": special["[MASK]"], "gmask_token_id": special["[gMASK]"]}
+    return config
+
+
+def _tokenizer_config(tokenizer: ChatGLMTokenizer) -> dict[str, Any]:
+    generation_keys: dict[str, Any] = (
+        {"eos_token": "</s>", "eop_token": "<eop>"}
+        if tokenizer.generation == "v0"
+        else {"eos_token": "<eop>", "end_token": "</s>", "num_image_tokens": 0}
+    )
+    return {
+        "tokenizer_class": "ChatGLMTokenizer",
+        "bos_token": "<sop>",
+        "gmask_token": "[gMASK]",
+        "mask_token": "[MASK]",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "remove_space": False,
+        "do_lower_case": False,
+        **generation_keys,
+    }
+
+
+# ---------------------------------------------------------------- weights
+
+
+def _tensors(sizes: TinyShape, rows: int, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield every tensor of the checkpoint in the published order."""
+    width, inner = sizes.hidden_size, sizes.inner_hidden_size
+    random = torch.Generator().manual_seed(seed)
+
+    def matrix(*shape: int) -> torch.Tensor:
+        return (torch.randn(*shape, generator=random) * INITIALIZER_RANGE).half()
+
+    def norm(name: str) -> Iterator[tuple[str, torch.Tensor]]:
+        yield f"{name}.weight", torch.ones(width)
+        yield f"{name}.bias", torch.zeros(width)
+
+    def linear(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, torch.Tensor]]:
+        yield f"{name}.weight", matrix(outputs, inputs)
+        yield f"{name}.bias", torch.zeros(outputs, dtype=torch.float16)
+
+    embedding = matrix(rows, width)
+    yield "transformer.word_embeddings.weight", embedding
+    for layer in range(sizes.num_layers):
+        prefix = f"transformer.layers.{layer}"
+        yield from norm(f"{prefix}.input_layernorm")
+        yield f"{prefix}.attention.rotary_emb.inv_freq", _frequencies(width // sizes.num_attention_heads)
+        yield from linear(f"{prefix}.attention.query_key_value", 3 * width, width)
+        yield from linear(f"{prefix}.attention.dense", width, width)
+        yield from norm(f"{prefix}.post_attention_layernorm")
+        yield from linear(f"{prefix}.mlp.dense_h_to_4h", inner, width)
+        yield from linear(f"{prefix}.mlp.dense_4h_to_h", width, inner)
+    yield from norm("transformer.final_layernorm")
+    yield "lm_head.weight", embedding.clone()
+
+
+def _frequencies(head_width: int) -> torch.Tensor:
+    """Return the rotary frequencies of one half of a head, [head_width / 4] (specification section 5)."""
+    half = head_width // 2
+    return (10000.0 ** (-torch.arange(0, half, 2, dtype=torch.float32) / half)).half()
+
+
+def _write_weights(path: Path, tensors: dict[str, torch.Tensor], layout: str) -> None:
+    stem, ending = ("model", "safetensors") if layout.endswith("safetensors") else ("pytorch_model", "bin")
+    if not layout.startswith("sharded"):
+        _save(tensors, path / f"{stem}.{ending}")
+        return
+    shards = _split(tensors, _SHARDS)
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"{stem}-{number:05d}-of-{len(shards):05d}.{ending}"
+        _save(shard, path / name)
+        weight_map |= dict.fromkeys(shard, name)
+    index = {"metadata": {"total_size": sum(map(_size, tensors.values()))}, "weight_map": weight_map}
+    _write_json(path / f"{stem}.{ending}.index.json", index)
+
+
+def _size(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _split(tensors: dict[str, torch.Tensor], count: int) -> list[dict[str, torch.Tensor]]:
+    """Cut the tensors, in their order, into `count` parts of about equal size."""
+    total, seen = sum(map(_size, tensors.values())), 0
+    parts: list[dict[str, torch.Tensor]] = [{} for _ in range(count)]
+    for name, tensor in tensors.items():
+        parts[min(count - 1, seen * count // total)][name] = tensor
+        seen += _size(tensor)
+    return [part for part in parts if part]
+
+
+def _save(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    if file.suffix == ".safetensors":
+        # Not `save_file`, which makes files that only their owner may read.
+        file.write_bytes(save(tensors, metadata={"format": "pt"}))
+    else:
+        torch.save(tensors, file)
