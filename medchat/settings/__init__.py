@@ -1,0 +1,9 @@
+"""Settings in layers: where each value comes from, and which one counts.
+
+Start at `Settings.load`; the keys there are stand in the one table `KEYS`.
+"""
+
+from medchat.settings.keys import KEYS, Key, key_named
+from medchat.settings.layered import Effective, Layer, Origin, Settings
+
+__all__ = ["KEYS", "Effective", "Key", "Layer", "Origin", "Settings", "key_named"]

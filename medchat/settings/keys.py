@@ -1,0 +1,166 @@
+"""The one table of settings: name, kind, default, what it means, and who may set it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from medchat.api import DEVICES_HELP, DTYPES, GENERATION_RANGES, QUANTIZE, Range
+from medchat.builtin import BUILTIN_BACKBONES
+from medchat.errors import UsageError
+from medchat.language import LANGUAGES, say
+
+#: `generation.` keys without a value leave the backbone's own default in force.
+GENERATION = "generation."
+
+#: Built-in backbones that a folder's own `medchat.toml` may choose: not other people's code, and
+#: nothing that sends questions away.
+_LOCAL_BACKBONES = tuple(builtin.name for builtin in BUILTIN_BACKBONES if builtin.name != "remote")
+
+
+class Kind(Enum):
+    """What a value is, with its names for the user."""
+
+    TEXT = ("文字", "text")
+    FLAG = (" true 或 false", "true or false")
+    WHOLE = ("整数", "a whole number")
+    NUMBER = ("数字", "a number")
+    LIST = ("文字列表", "a list of texts")
+
+    def described(self) -> str:
+        """Return the name in the interface language."""
+        return say(*self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting. `default` None means unset.
+
+    `project` says what `./medchat.toml` may choose: anything (True), nothing (False), or these values.
+    `live` ones can be changed by `/set` in a running chat. `place` ones are a name or a path.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    zh: str
+    en: str
+    choices: tuple[str, ...] = ()
+    allowed: Range | None = None
+    pattern: str = ""
+    project: bool | tuple[Any, ...] = True
+    live: bool = False
+    place: bool = False
+
+    @property
+    def short(self) -> str:
+        """The name without its table: what `/set` takes."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return "MEDCHAT_" + self.short.upper()
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag."""
+        return "--" + self.short.replace("_", "-")
+
+    @property
+    def summary(self) -> str:
+        """What it means, in the interface language."""
+        return say(self.zh, self.en)
+
+
+def _generation(name: str, kind: Kind, zh: str, en: str) -> Key:
+    return Key(GENERATION + name, kind, None, zh, en, allowed=GENERATION_RANGES.get(name), live=True)
+
+
+_TABLE = (
+    Key("backbone", Kind.TEXT, None, "模型家族（插件名）", "model family (plugin)", project=_LOCAL_BACKBONES),
+    Key("model", Kind.TEXT, None, "权重目录或名字", "folder with the weights, or a name", place=True),
+    Key("adapter", Kind.LIST, (), "适配器目录", "adapter folders", place=True),
+    Key("template", Kind.TEXT, None, "提示模板：名字或 JSON 文件", "template: name or JSON file", place=True),
+    Key("system", Kind.TEXT, None, "系统提示", "system prompt"),
+    Key(
+        "device", Kind.TEXT, "auto", f"计算设备：{DEVICES_HELP}", f"where to compute: {DEVICES_HELP}",
+        pattern=r"auto|cpu|mps|cuda(:[0-9]+)?",
+    ),
+    Key("dtype", Kind.TEXT, "auto", "计算精度", "compute precision", choices=DTYPES),
+    Key("quantize", Kind.TEXT, "none", "载入时量化", "quantise while loading", choices=QUANTIZE),
+    Key("offline", Kind.FLAG, False, "不使用网络", "never use the network", project=(True,)),
+    Key("style", Kind.TEXT, "rich", "显示样式", "how answers look", choices=("rich", "plain"), live=True),
+    Key("theme", Kind.TEXT, "auto", "配色", "colours", choices=("auto", "light", "dark"), live=True),
+    Key("lang", Kind.TEXT, None, "界面语言", "interface language", choices=LANGUAGES, live=True),
+    Key("save", Kind.FLAG, True, "把会话存到磁盘", "save sessions to disk", project=(False,)),
+    Key(
+        "history", Kind.TEXT, "all", "模型看到的对话历史；none 为每问单独发送",
+        "the history the model sees; none sends each question alone",
+        choices=("all", "none"), live=True,
+    ),
+    Key(
+        "max_question_bytes", Kind.WHOLE, 1 << 20, "一个问题的最大字节数（UTF-8）",
+        "longest question in bytes of UTF-8", allowed=Range(1, 1 << 30), live=True,
+    ),
+    Key(
+        "plugins", Kind.LIST, None, "只启用这些插件（不设则全部启用）",
+        "the only plugins to enable (all, if unset)", project=False,
+    ),
+    _generation("max_new_tokens", Kind.WHOLE, "回答的最大词元数", "longest answer in tokens"),
+    _generation("temperature", Kind.NUMBER, "采样温度", "sampling temperature"),
+    _generation("top_p", Kind.NUMBER, "核采样", "nucleus sampling"),
+    _generation("top_k", Kind.WHOLE, "只在最可能的 K 个词元中采样，0 为关", "from the K likeliest; 0: off"),
+    _generation("num_beams", Kind.WHOLE, "集束宽度，大于 1 时不采样", "beam width; above 1: no sampling"),
+    _generation("repetition_penalty", Kind.NUMBER, "重复惩罚，1 为关", "repetition penalty, 1 is off"),
+    _generation("seed", Kind.WHOLE, "随机种子", "random seed"),
+    _generation("greedy", Kind.FLAG, "总取最可能的词元", "always the likeliest token"),
+)  # fmt: skip
+
+#: Every setting by its full name, in the order they are shown.
+KEYS: Mapping[str, Key] = {key.name: key for key in _TABLE}
+_BY_SHORT_NAME: Mapping[str, Key] = {key.short: key for key in _TABLE}
+
+
+def key_named(name: str) -> Key:
+    """Return the key of that full or short name (`-` as good as `_`). Raises UsageError."""
+    plain = name.strip().replace("-", "_")
+    key = KEYS.get(plain) or _BY_SHORT_NAME.get(plain)
+    if key is None:
+        raise unknown(name)
+    return key
+
+
+def unknown(name: str, where: str = "") -> UsageError:
+    """Return the error for a name that is no setting: what was meant, or why secrets do not belong here."""
+    import difflib
+
+    last = name.rpartition(".")[2]
+    secret = _names_a_secret(name)
+    # `max_new_token` is a slip of the pen and `model_key` a secret.
+    near = difflib.get_close_matches(last, _BY_SHORT_NAME, n=1, cutoff=0.8 if secret else 0.6)
+    if near:
+        meant = _BY_SHORT_NAME[near[0]].name if where else near[0]
+        hint = say(f"你要写的是 {meant} 吗？", f"did you mean {meant}?")
+        if meant.startswith(GENERATION) and not name.startswith(GENERATION):
+            hint += say("（写在 [generation] 一节里）", " (in the table [generation])")
+    elif secret:
+        return UsageError(
+            say(
+                f"“{name}”像是密钥，不能写在配置里",
+                f"{name!r} looks like a secret; none belongs in configuration",
+            ),
+            say("请从文件中删去，改用环境变量传入", "delete it there and pass it in an environment variable"),
+            where=where,
+        )
+    else:
+        hint = say("所有配置项：medchat config show", "all settings: medchat config show")
+    return UsageError(say(f"未知的配置项“{name}”", f"unknown setting {name!r}"), hint, where=where)
+
+
+def _names_a_secret(name: str) -> bool:
+    plain = name.lower().replace("-", "_")
+    words = ("key", "token", "secret", "password", "passwd", "credential", "密钥", "密码", "口令")
+    return any(plain.removesuffix("s").endswith(word) for word in words)

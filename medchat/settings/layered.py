@@ -1,0 +1,188 @@
+"""The layers put together: the highest one that has a value counts, and says where it came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from medchat.api import GenerationConfig
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.places import config_file, project_config_file
+from medchat.settings.files import read_file
+from medchat.settings.keys import GENERATION, KEYS, Key, key_named
+from medchat.settings.values import checked, from_text
+
+#: Variables of ours that are no settings.
+_OTHER_VARIABLES = {"MEDCHAT_HOME", "MEDCHAT_STRICT", "MEDCHAT_SHARED", "MEDCHAT_GOLDENS"}
+
+
+class Layer(IntEnum):
+    """Where a value can come from, lowest first (specs: Configuration)."""
+
+    BUILTIN = 0
+    PLUGIN = 1
+    USER_FILE = 2
+    PROJECT_FILE = 3
+    VARIABLE = 4
+    FLAG = 5
+    CHAT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from. `place` is `file:line`, a variable, a flag, `/set`, or a backbone's name."""
+
+    layer: Layer
+    place: str = ""
+
+    def __str__(self) -> str:
+        if self.layer is Layer.BUILTIN:
+            return say("内置", "built-in")
+        if self.layer is Layer.PLUGIN:
+            return say(f"插件 {self.place}", f"plugin {self.place}")
+        return self.place
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One setting as it counts now: what `config show` lists. `value` None is unset."""
+
+    key: Key
+    value: Any
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one run. Immutable: `with_value` (for `/set`) returns new ones."""
+
+    _layers: Mapping[Layer, Mapping[str, tuple[Any, str]]]
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def load(
+        cls,
+        flags: Mapping[str, Any] | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        user_file: Path | None = None,
+        project_file: Path | None = None,
+    ) -> Settings:
+        """Read the files and the environment, and put `flags` (full names; None is not given) over them.
+
+        Raises UsageError naming file and line, variable or flag for an unknown key or a bad value.
+        """
+        environment = os.environ if environment is None else environment
+        layers = {
+            Layer.USER_FILE: read_file(user_file or config_file(), project=False),
+            Layer.PROJECT_FILE: read_file(project_file or project_config_file(), project=True),
+            Layer.VARIABLE: _from_variables(environment),
+            Layer.FLAG: _from_flags(flags or {}),
+        }
+        return cls(layers, _misspelt_variables(environment))
+
+    def value(self, name: str) -> Any:
+        """Return the value that counts: str, bool, int, float, a tuple of str, or None where unset.
+
+        `name` is full (`generation.top_p`) or short (`top_p`). Raises UsageError for an unknown one.
+        """
+        return self._found(key_named(name))[0]
+
+    def origin(self, name: str) -> Origin:
+        """Return where the value that counts came from."""
+        return self._found(key_named(name))[1]
+
+    def is_set(self, name: str) -> bool:
+        """Whether anyone has chosen a value, rather than leaving the default."""
+        return self.origin(name).layer is not Layer.BUILTIN
+
+    def generation(self, over: GenerationConfig | None = None) -> GenerationConfig:
+        """Return `over` (the backbone's own defaults) with every generation setting that was chosen."""
+        chosen = {
+            key.short: self.value(name)
+            for name, key in KEYS.items()
+            if name.startswith(GENERATION) and self.is_set(name)
+        }
+        return replace(over or GenerationConfig(), **chosen)
+
+    def effective(
+        self, backbone: str = "", defaults: GenerationConfig | None = None
+    ) -> tuple[Effective, ...]:
+        """Return every setting as it counts. `defaults` are those of `backbone`, the layer of plugins."""
+        shown = []
+        for name, key in KEYS.items():
+            value, origin = self._found(key)
+            if name.startswith(GENERATION) and origin.layer is Layer.BUILTIN:
+                value = getattr(defaults or GenerationConfig(), key.short)
+                origin = Origin(Layer.PLUGIN, backbone) if defaults else origin
+            shown.append(Effective(key, value, origin))
+        return tuple(shown)
+
+    def with_value(self, name: str, text: str) -> Settings:
+        """Return these settings with one changed as by `/set`. Raises UsageError."""
+        key = key_named(name)
+        if not key.live:
+            raise UsageError(
+                say(
+                    f"{key.short} 在对话中不能用 /set 更改",
+                    f"/set cannot change {key.short} in a running chat",
+                ),
+                say("请退出后换一个值重新开始", "leave, and start again with another value"),
+            )
+        chat = {**self._layers.get(Layer.CHAT, {}), key.name: (from_text(key, text, key.short), "/set")}
+        return replace(self, _layers={**self._layers, Layer.CHAT: chat})
+
+    def without_value(self, name: str) -> Settings:
+        """Return these settings with what `/set` changed taken back."""
+        key = key_named(name)
+        chat = {k: v for k, v in self._layers.get(Layer.CHAT, {}).items() if k != key.name}
+        return replace(self, _layers={**self._layers, Layer.CHAT: chat})
+
+    def _found(self, key: Key) -> tuple[Any, Origin]:
+        for layer in reversed(Layer):
+            if key.name in self._layers.get(layer, {}):
+                value, place = self._layers[layer][key.name]
+                return value, Origin(layer, place)
+        return key.default, Origin(Layer.BUILTIN)
+
+
+def _from_variables(environment: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    """Return what the variables say. An empty variable counts as unset."""
+    return {
+        name: (from_text(key, environment[key.variable], key.variable), key.variable)
+        for name, key in KEYS.items()
+        if environment.get(key.variable)
+    }
+
+
+def _from_flags(flags: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    found = {}
+    for name, value in flags.items():
+        if value is not None:
+            key = key_named(name)
+            found[key.name] = (checked(key, value, key.flag), key.flag)
+    return found
+
+
+def _misspelt_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a line for each variable that is none of ours but nearly one. Others are left alone:
+    plugins and users may have their own."""
+    known = {key.variable for key in KEYS.values()} | _OTHER_VARIABLES
+    strangers = sorted(name for name in environment if name.startswith("MEDCHAT_") and name not in known)
+    if not strangers:
+        return ()
+    import difflib
+
+    return tuple(
+        say(
+            f"环境变量 {stranger} 不起作用；你要写的是 {near[0]} 吗？",
+            f"the variable {stranger} has no effect; did you mean {near[0]}?",
+        )
+        for stranger in strangers
+        if (near := difflib.get_close_matches(stranger, known, n=1, cutoff=0.85))
+    )
