@@ -1,0 +1,106 @@
+"""The hooks a plugin may implement. Few on purpose: what a model family does lives on its `Backbone`.
+
+A plugin is a module (or an object) with `medchat_api_version = 1` and functions marked `@hookimpl`,
+named by an entry point. A hook implementation may take fewer of the arguments than are listed here.
+Each plugin is called under its own guard: an exception, or a result of the wrong kind, is reported once
+in one line and the others go on. No hook stops at the first result, and none can take away what MedChat
+or another plugin says: the disclaimer, the sanitising of text, file modes and the loading of weights
+are not hookable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pluggy
+
+from medchat.api import Backbone, Conversation, Notice, PromptTemplate, SFTRecipe, SlashCommand, Turn
+
+PROJECT = "medchat"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `medchat doctor`: what was looked at and found; `remedy` is what to do if not `ok`."""
+
+    ok: bool
+    text: str
+    remedy: str = ""
+
+
+@hookspec
+def medchat_backbones() -> Sequence[Backbone]:
+    """Offer model families. Called when one of the plugin's names is asked for with `--backbone`.
+
+    For entry points of the group `medchat`. Return instances, one of them with the entry point's name.
+    Called again in each process; construct nothing heavy and import no torch here. An exception ends the
+    program with exit code 5 if this backbone was asked for, and is one reported line otherwise.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def medchat_templates() -> Sequence[PromptTemplate]:
+    """Offer prompt templates for `--template NAME`. Called once, before a chat, batch or training starts.
+
+    A shipped template of the same name is not replaced.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def medchat_sft_recipes() -> Mapping[str, Sequence[SFTRecipe]]:
+    """Offer ways of fine-tuning, by the name of the backbone they are for. Called once by `medchat sft`.
+
+    A backbone's own recipe of the same method is not replaced.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def medchat_slash_commands() -> Sequence[SlashCommand]:
+    """Offer commands for the prompt. Called once when an interactive chat starts.
+
+    A built-in command of the same name is not replaced. What `run` returns is shown as plain text; what
+    it raises is shown as one line.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def medchat_commands() -> Sequence[object]:
+    """Offer `click.Command` objects for `medchat NAME`. Called when the user types that NAME.
+
+    The name must stand in the entry-point group `medchat.commands` too, so that `medchat --help` can
+    list it without importing the plugin. A built-in command of the same name is not replaced.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def medchat_advise(conversation: Conversation, text: str) -> Sequence[Notice]:
+    """Add notices about what the user just typed, before the model sees it. Called for every question.
+
+    `conversation` is what was said before `text`. Return no notice for "nothing to say". The answer
+    waits for this: be quick, do not touch the network.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def medchat_turn_saved(conversation: Conversation, turn: Turn) -> None:
+    """Be told that `turn`, now the last of `conversation`, is complete (and on disk, if sessions are saved).
+
+    Return nothing. The words are a person's own: a plugin that sends them anywhere must say so in its
+    documentation.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def medchat_doctor(settings: Mapping[str, object]) -> Sequence[Finding]:
+    """Add findings to `medchat doctor`. `settings` are the effective values by key, to be read only."""
+    raise NotImplementedError

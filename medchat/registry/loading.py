@@ -1,0 +1,179 @@
+"""The registry: which plugins there are, and the code of the one that is asked for.
+
+Knows no command line, no settings file and no model. Names come from `medchat.registry.metadata`;
+nothing is imported until a backbone, the extensions or a command is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Collection, Iterable
+
+from medchat.api import Backbone
+from medchat.errors import PluginError, UsageError
+from medchat.inert import inert_line
+from medchat.language import say
+from medchat.registry.extensions import Extensions
+from medchat.registry.metadata import (
+    BACKBONES,
+    COMMANDS,
+    EXTENSIONS,
+    PluginEntry,
+    allowed_names,
+    conflicts,
+    scan,
+)
+from medchat.registry.plugin import (
+    BrokenPluginError,
+    LoadedPlugin,
+    PluginFailure,
+    Refusal,
+    contained,
+    load_plugin,
+)
+
+
+class Registry:
+    """The plugins of this process. May be used from several threads.
+
+    `entries` defaults to what is installed; `allowed` (names) to `MEDCHAT_PLUGINS`, where None allows all.
+    """
+
+    def __init__(
+        self, entries: Iterable[PluginEntry] | None = None, allowed: Collection[str] | None = None
+    ) -> None:
+        self._installed = list(scan() if entries is None else entries)
+        chosen = allowed_names() if allowed is None else allowed
+        self.entries = tuple(entry for entry in self._installed if chosen is None or entry.name in chosen)
+        self._conflicts = conflicts(list(self.entries))
+        self._loaded: dict[tuple[str, str], LoadedPlugin] = {}
+        self._failures: dict[PluginFailure, None] = {}
+        self._chosen: list[LoadedPlugin] = []
+        self._lock = threading.RLock()
+        for claimants in self._conflicts.values():
+            self._note(_conflict(claimants))
+
+    @property
+    def failures(self) -> tuple[PluginFailure, ...]:
+        """Plugins found broken so far, each once: two claiming one name, and those that failed."""
+        return tuple(self._failures)
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names `--backbone` takes, sorted, without importing any plugin."""
+        names = {entry.name for entry in self.entries if entry.group == BACKBONES}
+        return tuple(sorted(name for name in names if (BACKBONES, name) not in self._conflicts))
+
+    def backbone(self, name: str) -> Backbone:
+        """Import the plugin that offers backbone `name`, and no other, and return the backbone.
+
+        Its other hooks take part in `extensions` from then on. Raises UsageError for a name nobody
+        offers or that `MEDCHAT_PLUGINS` leaves out, PluginError where two offer it or the plugin fails.
+        """
+        plugin = self._load(self._entry(BACKBONES, name))
+        offered: list[Backbone] = plugin.items("medchat_backbones", Backbone)
+        with contained(plugin.entry, "medchat_backbones"):
+            named = [backbone for backbone in offered if backbone.name == name]
+            if len(named) != 1:
+                raise Refusal(_not_offered(plugin, name, len(named)))
+        with self._lock:
+            if plugin not in self._chosen:
+                self._chosen.append(plugin)
+        return named[0]
+
+    def backbones(self) -> tuple[Backbone, ...]:
+        """Import every backbone plugin and return what works; the rest is in `failures`.
+
+        For questions that no single backbone answers, such as whose folder this is.
+        """
+        found = []
+        for name in self.names():
+            try:
+                found.append(self.backbone(name))
+            except BrokenPluginError as error:
+                self._note(error.failure)
+        return tuple(found)
+
+    def extensions(self) -> Extensions:
+        """Import the hook-only plugins and return all that take part in hooks; the rest is in `failures`.
+
+        The chosen backbones' plugins take part too, as they stand when a hook is called.
+        """
+        working = []
+        for entry in self.entries:
+            if entry.group == EXTENSIONS and (EXTENSIONS, entry.name) not in self._conflicts:
+                try:
+                    working.append(self._load(entry))
+                except BrokenPluginError as error:
+                    self._note(error.failure)
+        return Extensions(working, self._chosen, self._note)
+
+    def commands(self, name: str) -> tuple[object, ...]:
+        """Import the plugin that offers `medchat NAME` and return its click commands.
+
+        Raises UsageError for a name nobody offers, PluginError where two offer it or the plugin fails.
+        """
+        return tuple(self._load(self._entry(COMMANDS, name)).items("medchat_commands"))
+
+    def _entry(self, group: str, name: str) -> PluginEntry:
+        claimants = [entry for entry in self.entries if (entry.group, entry.name) == (group, name)]
+        if not claimants:
+            raise self._unknown(group, name)
+        if len(claimants) > 1:
+            failure = _conflict(claimants)
+            spare = next((entry for entry in claimants if entry.distribution != "medchat"), claimants[0])
+            raise PluginError(
+                failure.reason,
+                say("卸载其中一个：", "remove one of them: ")
+                + f"pip uninstall {inert_line(spare.distribution, 60)}",
+            )
+        return claimants[0]
+
+    def _load(self, entry: PluginEntry) -> LoadedPlugin:
+        key = (entry.distribution, entry.value)
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = load_plugin(entry)
+            return self._loaded[key]
+
+    def _note(self, failure: PluginFailure) -> None:
+        self._failures.setdefault(failure)
+
+    def _unknown(self, group: str, name: str) -> UsageError:
+        known = [entry.name for entry in self.entries if entry.group == group]
+        shown = inert_line(name, 60)
+        if any((entry.group, entry.name) == (group, name) for entry in self._installed):
+            return UsageError(
+                say(f"插件 {shown} 已安装，但未被允许使用", f"plugin {shown} is installed but not allowed"),
+                say(f"把 {shown} 加进 MEDCHAT_PLUGINS", f"add {shown} to MEDCHAT_PLUGINS"),
+            )
+        near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+        names = ", ".join(inert_line(other, 60) for other in near or sorted(set(known)))
+        hint = say("是不是想用：", "did you mean: ") if near else say("可用的有：", "there are: ")
+        return UsageError(
+            say(f"没有名为 {shown} 的模型后端", f"there is no backbone named {shown}")
+            if group == BACKBONES
+            else say(f"没有插件提供 {shown}", f"no plugin offers {shown}"),
+            f"{hint}{names}" if names else "medchat plugins list",
+        )
+
+
+def _conflict(claimants: list[PluginEntry]) -> PluginFailure:
+    who = [inert_line(f"{entry.distribution} {entry.version}".strip(), 60) for entry in claimants]
+    name = inert_line(claimants[0].name, 60)
+    return PluginFailure(
+        ", ".join(entry.distribution for entry in claimants),
+        claimants[0].name,
+        say(
+            f"名字 {name} 同时被 {'、'.join(who)} 占用", f"the name {name} is claimed by {' and '.join(who)}"
+        ),
+    )
+
+
+def _not_offered(plugin: LoadedPlugin, name: str, times: int) -> str:
+    if times:
+        return say(f"给出了 {times} 个名为 {name} 的后端", f"offers {times} backbones named {name}")
+    marked = plugin.manager.hook.medchat_backbones.get_hookimpls()
+    if not marked and callable(getattr(plugin.plugin, "medchat_backbones", None)):
+        return say("函数前缺少 @hookimpl", "the function lacks @hookimpl")
+    return say(f"没有给出名为 {name} 的后端", f"offers no backbone named {name}")
