@@ -51,7 +51,7 @@ class Letters:
     def feed(self, token: int) -> str:
         return chr(ord("a") + token)
 
-    def flush(self) -> str:
+    def finish(self) -> str:
         return ""
 
 
@@ -163,7 +163,7 @@ def test_stop_texts_are_found_however_the_text_is_cut(
     watch, got = StopText(stops), ""
     for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
         got += watch.feed(text[start:end])
-    got += watch.flush()
+    got += watch.finish()
     # Fed one character at a time, a stop text ends the answer as soon as its last character is there;
     # a coarser feed may also see an earlier, longer one. Both end before the first that is complete.
     firsts = [position for stop in stops if (position := text.find(stop)) >= 0]

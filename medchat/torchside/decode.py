@@ -44,7 +44,7 @@ class TextDecoder(Protocol):
         """Return the text that `token` completes, often one piece, sometimes none."""
         ...
 
-    def flush(self) -> str:
+    def finish(self) -> str:
         """Return what was held back. Called once, at the end."""
         ...
 
@@ -56,7 +56,7 @@ class TextFilter(Protocol):
         """Return the part of the rewritten text that later input cannot change."""
         ...
 
-    def flush(self) -> str:
+    def finish(self) -> str:
         """Return the rest. Called once, at the end."""
         ...
 
@@ -142,7 +142,7 @@ class StopText:
             return self._release(min(starts))
         return self._release(len(self._held) - self._possible_start())
 
-    def flush(self) -> str:
+    def finish(self) -> str:
         """Return what was held back: it did not become a stop text after all."""
         return "" if self.found else self._release(len(self._held))
 
@@ -166,7 +166,7 @@ class Unchanged:
         """Return `text`."""
         return text
 
-    def flush(self) -> str:
+    def finish(self) -> str:
         """Return nothing: nothing was held back."""
         return ""
 
@@ -210,8 +210,8 @@ def stream_deltas(
         if watch.found:
             finish = Finish.STOP
             break
-    tail = watch.feed(decoder.flush())
+    tail = watch.feed(decoder.finish())
     if watch.found:
         finish = Finish.STOP
-    tail = cleanup.feed(tail + watch.flush()) + cleanup.flush()
+    tail = cleanup.feed(tail + watch.finish()) + cleanup.finish()
     yield Delta(tail, count, prompt.tokens, prompt.reused, finish)

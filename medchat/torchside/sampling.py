@@ -57,7 +57,7 @@ class TokenChooser:
             self._generator.manual_seed(config.seed)
 
     def choose(self, logits: Tensor) -> int:
-        """Return the next token id from `logits` [V], any float dtype. Raises MedchatError on non-finite ones."""
+        """Return the next token id from `logits` [V] of any float dtype. Raises MedchatError on NaN or infinity."""
         refuse_non_finite(logits)
         scores = logits.detach().float().unsqueeze(0)
         if self._penalises:
