@@ -1,0 +1,54 @@
+"""Writing a trained model's weights, and reading them back before anyone is told that it worked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from medchat.errors import MedchatError
+from medchat.language import say
+
+WEIGHTS_NAME = "model.safetensors"
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's tensors by name, each once: of tied ones only the first name."""
+    seen: set[tuple[int, int, torch.Size]] = set()
+    weights: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        place = (tensor.data_ptr(), tensor.storage_offset(), tensor.shape)
+        if place not in seen:
+            seen.add(place)
+            weights[name] = tensor
+    return weights
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write `model.safetensors` and compare it with the model, tensor by tensor.
+
+    Raises MedchatError if a weight is not finite or what stands on the disk differs.
+    """
+    weights = weights_of(model)
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise MedchatError(
+                say(f"训练后的权重 {name} 含有无效数值", f"the trained weight {name} is not finite"),
+                say("请调小 --learning-rate 再试", "try a lower --learning-rate"),
+            )
+    path = folder / WEIGHTS_NAME
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, {"format": "pt"})
+    with safe_open(path, framework="pt") as written:
+        names = set(written.keys())
+        same = names == set(weights) and all(
+            torch.equal(written.get_tensor(name), tensor.cpu()) for name, tensor in weights.items()
+        )
+    if not same:
+        raise MedchatError(
+            say("写到磁盘上的权重与训练结果不一致", "the weights on the disk differ from the trained ones"),
+            say("请检查磁盘后重新训练", "check the disk and train again"),
+            where=str(path),
+        )

@@ -1,0 +1,250 @@
+"""Training on features with transformers' Trainer: length-grouped batches, logits on label positions only.
+
+Knows no model family and writes no files but the log of steps it is handed.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import SchedulerType
+
+from medchat.api import SFTOptions, SFTProgress
+from medchat.errors import MedchatError, UsageError
+from medchat.language import say
+from medchat.torchside.sft.features import Feature
+from medchat.torchside.sft.progress import StepLog
+from medchat.torchside.shortage import memory_shortage_told
+
+#: Ignored by the loss, as torch's cross entropy has it.
+NO_LABEL = -100
+
+#: Makes the model's inputs of some features: tensors by argument name, `labels` [B, T] among them, not
+#: shifted, `NO_LABEL` where there is none. The rows may come in another order than the features.
+Collator = Callable[[Sequence[Feature]], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training did. Losses are means per label token, of the first and last logged steps."""
+
+    steps: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+
+
+def check_options(options: SFTOptions) -> None:
+    """Raise UsageError for settings no run can have."""
+    micro = min(options.micro_batch_size, options.batch_size)
+    for flag, valid, meaning in (
+        ("--learning-rate", options.learning_rate > 0, "> 0"),
+        ("--num-epochs", options.epochs > 0, "> 0"),
+        ("--batch-size", options.batch_size >= 1, ">= 1"),
+        ("--micro-batch-size", options.micro_batch_size >= 1, ">= 1"),
+        ("--max-length", options.max_length >= 8, ">= 8"),
+        ("--warmup-ratio", 0 <= options.warmup_ratio < 1, "0 <= x < 1"),
+        ("--weight-decay", options.weight_decay >= 0, ">= 0"),
+        ("--adam-epsilon", options.adam_epsilon > 0, "> 0"),
+        ("--logging-steps", options.logging_steps >= 1, ">= 1"),
+        ("--scheduler", options.scheduler in set(SchedulerType), " | ".join(SchedulerType)),
+    ):
+        if not valid:
+            value = getattr(options, flag[2:].replace("-", "_").replace("num_epochs", "epochs"))
+            raise UsageError(
+                say(f"{flag} 的值 {value} 无效", f"{flag} {value} is not valid"),
+                say(f"应为 {meaning}", f"it must be {meaning}"),
+            )
+    if options.batch_size % micro:
+        raise UsageError(
+            say(
+                f"--batch-size {options.batch_size} 不是 --micro-batch-size {micro} 的整数倍",
+                f"--batch-size {options.batch_size} is not a multiple of --micro-batch-size {micro}",
+            ),
+            say(f"例如 --batch-size {micro}", f"for example --batch-size {micro}"),
+        )
+
+
+def train(
+    model: PreTrainedModel,
+    features: Sequence[Feature],
+    collate: Collator,
+    options: SFTOptions,
+    folder: Path,
+    on_progress: Callable[[SFTProgress], None],
+    cancel: threading.Event,
+) -> Trained:
+    """Train the parameters of `model` that require gradients; log each reported step in `folder`.
+
+    The same seed, data and machine give the same weights. Raises MedchatError when the loss is no
+    longer finite (naming the records of the batch) or `cancel` was set, MemoryShortageError.
+    """
+    check_options(options)
+    accumulation = options.batch_size // min(options.micro_batch_size, options.batch_size)
+    batches = math.ceil(len(features) / min(options.micro_batch_size, options.batch_size))
+    steps = math.ceil(options.epochs * max(1, math.ceil(batches / accumulation)))
+    started = time.perf_counter()
+    with StepLog(folder, on_progress, cancel) as log, _training_mode(model):
+        trainer = _LabelTrainer(
+            model=model,
+            args=_arguments(model, options, folder, steps),
+            train_dataset=_Rows(features),
+            data_collator=_Batches(collate),
+            callbacks=[log],
+        )
+        # It prints to stdout, which is the answer's.
+        trainer.remove_callback(PrinterCallback)
+        trainer.log_of_steps = log
+        with memory_shortage_told(
+            say("请调小 --micro-batch-size 或 --max-length", "lower --micro-batch-size or --max-length")
+        ):
+            trainer.train()
+    if cancel.is_set():
+        raise MedchatError(
+            say("训练已取消，没有写入模型", "training was cancelled; no model was written"),
+            say("重新运行同一命令即可从头开始", "run the same command to start again"),
+        )
+    return Trained(log.step, log.first_loss, log.last_loss, time.perf_counter() - started)
+
+
+@torch.inference_mode()
+def mean_loss(model: PreTrainedModel, features: Sequence[Feature], collate: Collator) -> float:
+    """Return the mean loss per label token of some features, without training."""
+    batch = {name: tensor.to(model.device) for name, tensor in collate(features).items()}
+    labels = batch.pop("labels")
+    inputs = _on_label_positions(batch, _shifted(labels))
+    was_training = model.training
+    model.eval()
+    loss = float(model(**inputs, use_cache=False).loss)
+    model.train(was_training)
+    return loss
+
+
+def _arguments(model: PreTrainedModel, options: SFTOptions, folder: Path, steps: int) -> TrainingArguments:
+    micro = min(options.micro_batch_size, options.batch_size)
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=options.batch_size // micro,
+        num_train_epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.scheduler,
+        warmup_steps=options.warmup_ratio,
+        weight_decay=options.weight_decay,
+        adam_epsilon=options.adam_epsilon,
+        seed=options.seed,
+        train_sampling_strategy="group_by_length",
+        # A short run is still a curve: specs/sft.md, Small runs.
+        logging_steps=max(1, min(options.logging_steps, steps // 10)),
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=model.device.type == "cuda",
+        use_cpu=model.device.type == "cpu",
+        bf16=model.device.type == "cuda" and model.dtype is torch.float32 and torch.cuda.is_bf16_supported(),
+    )
+
+
+class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Features as the Trainer's sampler wants them: `input_ids` for the length, and the feature itself."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self._features = features
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        feature = self._features[index]
+        return {"input_ids": (*feature.prompt_ids, *feature.answer_ids), "feature": feature}
+
+
+class _Batches:
+    """A family's collator, and beside its tensors what the log needs to know of the batch."""
+
+    def __init__(self, collate: Collator) -> None:
+        self._collate = collate
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        features: list[Feature] = [row["feature"] for row in rows]
+        batch = dict(self._collate(features))
+        # The Trainer counts label tokens over an accumulated batch in these.
+        batch["shift_labels"] = _shifted(batch["labels"])
+        batch["records"] = torch.tensor([feature.record for feature in features])
+        batch["tokens"] = torch.tensor(sum(feature.length for feature in features))
+        return batch
+
+
+class _LabelTrainer(Trainer):  # type: ignore[misc]
+    """Computes logits at label positions alone, and stops at the first loss that is not a number."""
+
+    log_of_steps: StepLog
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss; raise MedchatError naming the batch if it is not finite."""
+        records, tokens = inputs.pop("records"), inputs.pop("tokens")
+        inputs.pop("labels")
+        inputs = _on_label_positions(inputs, inputs.pop("shift_labels"))
+        result = super().compute_loss(
+            model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch=num_items_in_batch
+        )
+        loss = result[0] if return_outputs else result
+        if not bool(torch.isfinite(loss)):
+            raise _diverged(self.state.global_step + 1, records.tolist(), float(loss))
+        self.log_of_steps.count_tokens(int(tokens))
+        return result
+
+
+def _shifted(labels: Tensor) -> Tensor:
+    """Return labels [B, T] moved one to the left: each position's own next token."""
+    return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=NO_LABEL)
+
+
+def _on_label_positions(inputs: Mapping[str, Tensor], shifted: Tensor) -> dict[str, Tensor]:
+    keep = shifted != NO_LABEL
+    chosen = shifted[keep]
+    # Models of the library compute a loss only when `labels` are given, and use `shift_labels` for it.
+    return {**inputs, "labels": chosen, "shift_labels": chosen, "logits_to_keep": keep}
+
+
+def _diverged(step: int, records: Sequence[int], loss: float) -> MedchatError:
+    shown = ", ".join(map(str, records[:16])) + (" …" if len(records) > 16 else "")
+    return MedchatError(
+        say(
+            f"第 {step} 步的损失变成了 {loss}，训练已停止；该批数据是第 {shown} 条",
+            f"the loss became {loss} at step {step}, so training stopped; the batch was examples {shown}",
+        ),
+        say(
+            "请调小 --learning-rate，或检查这些数据；没有写入模型",
+            "lower --learning-rate, or look at those examples; no model was written",
+        ),
+    )
+
+
+@contextmanager
+def _training_mode(model: PreTrainedModel) -> Iterator[None]:
+    model.train()
+    try:
+        yield
+    finally:
+        model.eval()

@@ -1,0 +1,206 @@
+"""How ChatGLM is fine-tuned. A recipe says what is trained, on what, in what form; torchside trains."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from medchat import __version__
+from medchat.api import Example, LoadOptions, Segment, SFTOptions, SFTProgress, SFTReport
+from medchat.errors import MedchatError, UsageError
+from medchat.language import say
+from medchat.torchside.sft.checkpoint import save_weights
+from medchat.torchside.sft.features import Feature, build_features
+from medchat.torchside.sft.manifest import write_manifest
+from medchat.torchside.sft.partial_folder import partial_folder, refuse_existing
+from medchat.torchside.sft.training import Collator, Trained, check_options, mean_loss, train
+from medchat_chatglm.collators import AnswerCollator, MedCollator, TrainingSample
+from medchat_chatglm.config_file import read_json
+from medchat_chatglm.configuration import PositionRule
+from medchat_chatglm.loading import load_model
+from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
+from medchat_chatglm.prompts import TEMPLATE_KEY, template_for
+from medchat_chatglm.tokenizer import ChatGLMTokenizer
+
+COLLATORS = ("default", "med")
+RULE_KEY = "medchat_position_rule"
+
+#: Beside the weights, what a checkpoint folder needs to be loaded by itself.
+_TOKENIZER_FILES = ("ice_text.model", "tokenizer_config.json", "generation_config.json")
+#: Keys of the source's config.json that are not true of what we write.
+_STALE_KEYS = ("auto_map", "quantization_bit", "quantization_embeddings", "dtype")
+#: The reloaded model's loss may differ from the trained one's by this share: the order of sums, no more.
+_RELOAD_TOLERANCE = 1e-4
+#: Which examples the reloaded model is compared on.
+_COMPARED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ChatGLMEncoder:
+    """Prompts and answers as ids, by the same tokenizer calls that chat makes."""
+
+    tokenizer: ChatGLMTokenizer
+
+    def encode_prompt(self, segments: Sequence[Segment]) -> list[int]:
+        """Return a prompt's ids, [gMASK] `<sop>` included."""
+        return self.tokenizer.build_prompt(segments)
+
+    def encode_answer(self, answer: str) -> list[int]:
+        """Return an answer's ids and the end token its generation was trained with."""
+        return [*self.tokenizer.encode(answer), self.tokenizer.eos_token_id]
+
+
+class FullRecipe:
+    """Every weight is trained, in float32 (mixed with bfloat16 on GPUs that compute it)."""
+
+    method = "full"
+
+    def run(
+        self,
+        examples: Sequence[Example],
+        options: SFTOptions,
+        on_progress: Callable[[SFTProgress], None],
+        cancel: threading.Event,
+    ) -> SFTReport:
+        """Train, write `options.output` atomically, and read it back before saying it worked.
+
+        `options.extra`: `device` as in LoadOptions, `rule` to train under another position rule,
+        `allow_truncation` "true" to leave out examples that exceed `max_length`. Raises UsageError for
+        bad options or an output that exists, DataError, CheckpointError, MemoryShortageError, and
+        MedchatError if training diverged or was cancelled; nothing is left at the output then.
+        """
+        check_options(options)
+        if options.collator not in COLLATORS:
+            raise UsageError(
+                say(
+                    f"没有名为 {options.collator!r} 的 collator", f"no collator is named {options.collator!r}"
+                ),
+                say(f"可选：{', '.join(COLLATORS)}", f"choose one of {', '.join(COLLATORS)}"),
+            )
+        refuse_existing(options.output)
+        template = template_for(options.model)
+        tokenizer = ChatGLMTokenizer.from_folder(options.model)
+        data = build_features(
+            examples,
+            template,
+            ChatGLMEncoder(tokenizer),
+            options.max_length,
+            allow_left_out=options.extra.get("allow_truncation") == "true",
+        )
+        with partial_folder(options.output) as folder:
+            trained = self._train_and_write(data.features, options, folder, on_progress, cancel)
+            facts = {
+                "medchat": __version__,
+                "backbone": "chatglm",
+                "method": self.method,
+                "steps": trained.steps,
+                "examples": len(data.features),
+                "seed": options.seed,
+            }
+            write_manifest(folder, facts)
+        return SFTReport(
+            output=options.output,
+            steps=trained.steps,
+            examples=len(data.features),
+            label_tokens=data.label_tokens,
+            first_loss=trained.first_loss,
+            last_loss=trained.last_loss,
+            seconds=trained.seconds,
+        )
+
+    def _train_and_write(
+        self,
+        features: Sequence[Feature],
+        options: SFTOptions,
+        folder: Path,
+        on_progress: Callable[[SFTProgress], None],
+        cancel: threading.Event,
+    ) -> Trained:
+        model = _load(options.model, options)
+        collate = _collator(model, options, ChatGLMTokenizer.from_folder(options.model))
+        model.requires_grad_(True)
+        trained = train(model, features, collate, options, folder, on_progress, cancel)
+        expected = mean_loss(model, features[:_COMPARED], collate)
+        save_weights(model, folder)
+        _write_small_files(options.model, folder, model.config.rule)
+        # Two copies of the weights at once would need twice the memory.
+        del model, collate
+        gc.collect()
+        _compare_reloaded(folder, features[:_COMPARED], options, expected)
+        return trained
+
+
+def _load(folder: Path, options: SFTOptions) -> ChatGLMForConditionalGeneration:
+    config = read_json(folder / "config.json")
+    if config.get("quantization_bit"):
+        raise UsageError(
+            say("量化后的权重不能做全参数微调", "quantised weights cannot be fine-tuned in full"),
+            say("请换用未量化的检查点", "use the checkpoint that is not quantised"),
+            where=str(folder),
+        )
+    extra = {"rule": options.extra["rule"]} if "rule" in options.extra else {}
+    loaded = load_model(
+        LoadOptions(folder, device=options.extra.get("device", "auto"), dtype="float32", extra=extra)
+    )
+    return loaded.model
+
+
+def _collator(
+    model: ChatGLMForConditionalGeneration, options: SFTOptions, tokenizer: ChatGLMTokenizer
+) -> Collator:
+    if options.collator == "med":
+        model.config.medchat_position_rule = str(PositionRule.MED)
+        family: MedCollator | AnswerCollator = MedCollator(tokenizer.eos_token_id)
+    else:
+        family = AnswerCollator(model.config)
+
+    def collate(features: Sequence[Feature]) -> dict[str, Tensor]:
+        return family(
+            [
+                TrainingSample((*feature.prompt_ids, *feature.answer_ids), len(feature.prompt_ids))
+                for feature in features
+            ]
+        )
+
+    return collate
+
+
+def _write_small_files(source: Path, folder: Path, rule: PositionRule) -> None:
+    config = read_json(source / "config.json")
+    for key in _STALE_KEYS:
+        config.pop(key, None)
+    config |= {"torch_dtype": "float32", RULE_KEY: str(rule), TEMPLATE_KEY: template_for(source).name}
+    text = json.dumps(config, ensure_ascii=False, indent=2)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    for name in _TOKENIZER_FILES:
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
+
+
+def _compare_reloaded(
+    folder: Path, features: Sequence[Feature], options: SFTOptions, expected: float
+) -> None:
+    """Load what was written as chat would, and raise MedchatError unless it is the model just trained."""
+    model = _load(folder, options)
+    collate = _collator(model, options, ChatGLMTokenizer.from_folder(folder))
+    loss = mean_loss(model, features, collate)
+    if not math.isclose(loss, expected, rel_tol=_RELOAD_TOLERANCE, abs_tol=_RELOAD_TOLERANCE):
+        raise MedchatError(
+            say(
+                f"重新载入的模型损失为 {loss:.6f}，训练结束时为 {expected:.6f}，两者不符",
+                f"the reloaded model's loss is {loss:.6f}, but it was {expected:.6f} after training",
+            ),
+            say(
+                "这是程序的缺陷，请反馈；没有写入模型",
+                "this is a defect, please report it; nothing was written",
+            ),
+            where=str(folder),
+        )
