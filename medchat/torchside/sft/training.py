@@ -209,8 +209,8 @@ class _LabelTrainer(Trainer):  # type: ignore[misc]
             model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch=num_items_in_batch
         )
         loss = result[0] if return_outputs else result
-        if not bool(torch.isfinite(loss)):
-            raise _diverged(self.state.global_step + 1, records.tolist(), float(loss))
+        if not math.isfinite(value := float(loss.detach())):
+            raise _diverged(self.state.global_step + 1, records.tolist(), value)
         self.log_of_steps.count_tokens(int(tokens))
         return result
 
