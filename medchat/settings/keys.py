@@ -140,7 +140,7 @@ def unknown(name: str, where: str = "") -> UsageError:
     last = name.rpartition(".")[2]
     secret = _names_a_secret(name)
     # `max_new_token` is a slip of the pen and `model_key` a secret.
-    near = difflib.get_close_matches(last, _BY_SHORT_NAME, n=1, cutoff=0.8 if secret else 0.6)
+    near = difflib.get_close_matches(last, _BY_SHORT_NAME, n=1, cutoff=0.8 if secret else 0.65)
     if near:
         meant = _BY_SHORT_NAME[near[0]].name if where else near[0]
         hint = say(f"你要写的是 {meant} 吗？", f"did you mean {meant}?")
