@@ -28,9 +28,9 @@ class StreamText:
     the text before it but the last `unfinished(text)` characters. It may treat the very beginning
     specially (SentencePiece drops leading spaces).
 
-    Only a window of the last ids is decoded again: it starts at an id before which everything had
-    settled and, together with the ids already shown, has text of its own, so that it is never mistaken
-    for the beginning. The cost of a long answer therefore grows with its length, not its square.
+    Only the newest ids are decoded again, behind an anchor: the last ids before them that had settled and
+    have text of their own, so that what follows is never mistaken for the beginning. The cost of a long
+    answer therefore grows with its length, not its square.
     """
 
     def __init__(
@@ -40,36 +40,32 @@ class StreamText:
     ) -> None:
         self._decode = decode
         self._unfinished = unfinished
-        self._window: list[int] = []
-        self._settled = 0  # ids of the window whose text had all been given at the last clean point
-        self._settled_length = 0  # and the length of the window's text then
-        self._given = 0  # characters of the window's text already given
+        self._anchor: list[int] = []
+        self._anchor_length = 0  # characters of the anchor's own text, all of them given
+        self._newest: list[int] = []
+        self._given = 0  # characters given of the text of anchor and newest together
 
     def feed(self, token: int) -> str:
         """Add one id and return the text that has become certain ("" when none has)."""
-        self._window.append(token)
-        text = self._decode(self._window)
+        self._newest.append(token)
+        text = self._decode(self._anchor + self._newest)
         held = self._unfinished(text)
         piece = text[self._given : len(text) - held]
         self._given += len(piece)
         if held == 0:
-            self._slide(text)
+            self._settle()
         return piece
 
     def finish(self) -> str:
         """Return what was held back, as it is; afterwards the object is as new."""
-        rest = self._decode(self._window)[self._given :] if self._window else ""
-        self._window, self._settled, self._settled_length, self._given = [], 0, 0, 0
+        rest = self._decode(self._anchor + self._newest)[self._given :]
+        self._anchor, self._newest, self._anchor_length, self._given = [], [], 0, 0
         return rest
 
-    def _slide(self, text: str) -> None:
-        """Everything has been given: forget the ids that later text no longer depends on."""
-        newest = self._window[self._settled :]
-        alone = self._decode(newest)
+    def _settle(self) -> None:
+        """All text so far has been given: forget the ids that later text does not depend on."""
+        alone = len(self._decode(self._newest))
         if alone:
-            self._window, text = newest, alone
-        elif text and len(text) == self._settled_length:
-            # Ids without text (control pieces) after the beginning: nothing depends on them.
-            del self._window[self._settled :]
-        self._settled = len(self._window)
-        self._settled_length = self._given = len(text)
+            self._anchor, self._anchor_length = self._newest, alone
+        if self._anchor:
+            self._newest, self._given = [], self._anchor_length

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import sentencepiece
-
 from medchat.api import Control, Segment, Text
 from medchat.errors import CheckpointError, UsageError
 from medchat.language import say
@@ -31,7 +29,7 @@ from medchat_chatglm.vocabulary import (
     NEWLINE_PIECE,
     TAB_PIECE,
     blank_piece,
-    complete_model,
+    open_vocabulary,
 )
 
 #: Bytes of the two published vocabularies (specification: backbones section 2).
@@ -65,11 +63,10 @@ class ChatGLMTokenizer:
         where: str = "",
     ) -> None:
         """Read a vocabulary from bytes; the arguments are those of `from_file`."""
-        complete, lacked_pieces = complete_model(model, where)
+        self._processor, lacked_pieces = open_vocabulary(model, where)
         offset = num_image_tokens
         if offset is None:
             offset = V0_IMAGE_TOKENS if lacked_pieces else 0
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=complete)
         self.num_image_tokens = offset
         self.generation = "v0" if lacked_pieces or offset else "v11"
         self.text_pieces: int = self._processor.get_piece_size()

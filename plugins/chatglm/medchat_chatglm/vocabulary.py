@@ -44,6 +44,15 @@ _APPENDED = (
 APPENDED_COUNT = len(_APPENDED)
 
 
+def open_vocabulary(model: bytes, where: str = "") -> tuple[sentencepiece.SentencePieceProcessor, bool]:
+    """Return SentencePiece on the completed model, and what `complete_model` says; raises as it does."""
+    complete, lacked_pieces = complete_model(model, where)
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=complete), lacked_pieces
+    except RuntimeError:
+        raise _not_a_vocabulary(model, where) from None
+
+
 def complete_model(model: bytes, where: str = "") -> tuple[bytes, bool]:
     """Return the model with all pieces, and whether it lacked the appended ones (icetk era).
 
