@@ -80,7 +80,7 @@ def parse_entry_points(text: str) -> list[tuple[str, str, str]]:
 def _metadata_folders(folder: str) -> list[str]:
     try:
         names = [os.fsdecode(name) for name in os.listdir(folder)]  # noqa: PTH208  (pathlib: see above)
-    except OSError:  # not a folder (a zip file, say), not there, not ours to read
+    except (OSError, ValueError):  # not a folder (a zip file, say), not there, not ours to read
         return []
     return [name for name in names if name.lower().endswith((".dist-info", ".egg-info"))]
 

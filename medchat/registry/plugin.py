@@ -161,9 +161,7 @@ def _returned(value: object, expected: str) -> str:
 
 def _remedy(entry: PluginEntry) -> str:
     if entry.distribution == "medchat":
-        return say(
-            "MedChat 的安装不完整，请重新安装", "the installation of MedChat is damaged: install it again"
-        )
+        return say("MedChat 的安装不完整，请重新安装", "MedChat itself is damaged: install it again")
     name = inert_line(entry.distribution, 60)
     return say(
         f"升级或卸载它：pip install -U {name} / pip uninstall {name}；MEDCHAT_STRICT=1 可看完整错误",
