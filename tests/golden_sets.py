@@ -124,6 +124,7 @@ def stored_weights(folder: Path) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=3)
+@torch.inference_mode(False)  # the model is kept: its weights must stay trainable whoever asks first
 def model_of(folder: Path, rule: PositionRule, dtype: torch.dtype) -> ChatGLMForConditionalGeneration:
     """Build the model of a folder on the meta device and give it its weights one by one."""
     config = ChatGLMConfig.from_pretrained(folder, medchat_position_rule=str(rule))
