@@ -160,7 +160,8 @@ class GenerationConfig:
     """How an answer is decoded. Validated on construction; raises UsageError naming the valid range.
 
     `num_beams` above 1 is beam search without sampling (length penalty 1, no early stopping);
-    `greedy` never samples. `top_k` 0 is off. `seed` None draws a fresh one each answer.
+    `greedy` never samples. `top_k` 0 is off. `seed` None draws a fresh one each answer. `stop` are texts
+    that end an answer besides the model's own end tokens; they are not part of it.
     """
 
     max_new_tokens: int = 512
@@ -171,6 +172,7 @@ class GenerationConfig:
     repetition_penalty: float = 1.0
     seed: int | None = None
     greedy: bool = False
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, allowed in GENERATION_RANGES.items():

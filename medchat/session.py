@@ -30,6 +30,7 @@ from medchat.templates import Fitted, fit
 MAX_QUESTION_BYTES = 1 << 20
 
 Adviser = Callable[[Conversation, str], Iterable[Notice]]
+Listener = Callable[[Conversation, Turn], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,10 @@ class Recorder(Protocol):
         """Append one turn."""
         ...
 
+    def replace(self, turn: Turn, stats: TurnStats) -> None:
+        """Put a turn in the place of the last one."""
+        ...
+
     def undo(self, count: int) -> None:
         """Take back the last `count` turns."""
         ...
@@ -117,6 +122,9 @@ class NoRecorder:
 
     def save(self, turn: Turn, stats: TurnStats) -> None:
         """Forget the turn."""
+
+    def replace(self, turn: Turn, stats: TurnStats) -> None:
+        """Forget both turns."""
 
     def undo(self, count: int) -> None:
         """Nothing was kept, so there is nothing to take back."""
@@ -163,7 +171,8 @@ def repeats_without_end(text: str) -> bool:
 class ChatSession:
     """One conversation. Call `ask` and iterate; `conversation` holds what has been said since.
 
-    `advisers` look at the user's words before the model does. `remember_history` False sends each
+    `advisers` look at the user's words before the model does; `listeners` are told of each turn once it
+    is recorded. `remember_history` False sends each
     question alone. `guard_loops` stops an answer that repeats itself without end (chat only).
     """
 
@@ -173,6 +182,7 @@ class ChatSession:
     conversation: Conversation = Conversation()
     recorder: Recorder = field(default_factory=NoRecorder)
     advisers: Sequence[Adviser] = ()
+    listeners: Sequence[Listener] = ()
     remember_history: bool = True
     guard_loops: bool = False
     max_question_bytes: int = MAX_QUESTION_BYTES
@@ -233,7 +243,11 @@ class ChatSession:
         fitted = self.fitted(question, before=before)
         yield from self._remarks(before, fitted, config)
         room = self.model.context_length - fitted.tokens
-        config = replace(config, max_new_tokens=min(config.max_new_tokens, max(1, room)))
+        config = replace(
+            config,
+            max_new_tokens=min(config.max_new_tokens, max(1, room)),
+            stop=(*config.stop, *self.template.stop),
+        )
 
         gathered = _Gathered(started)
         try:
@@ -269,11 +283,14 @@ class ChatSession:
             yield SingleTurnTemplate(self.template.name)
 
     def _keep(self, turn: Turn, stats: TurnStats, before: Conversation, replacing: bool) -> None:
-        if replacing:
-            self.recorder.undo(1)
         self.conversation = before.with_turn(turn)
         self.last_stats = stats
-        self.recorder.save(turn, stats)
+        if replacing:
+            self.recorder.replace(turn, stats)
+        else:
+            self.recorder.save(turn, stats)
+        for listener in self.listeners:
+            listener(self.conversation, turn)
 
 
 @dataclass

@@ -28,5 +28,11 @@ def show_failure(error: BaseException, *, debug: bool) -> int:
     say_aside(say("程序内部错误：", "Internal error: ") + inert_line(f"{type(error).__name__}: {error}", 300))
     if not debug:
         command = " ".join(inert_line(word, 80) for word in sys.argv[1:3])
-        say_aside(say("下一步：加上 --debug 再运行一次，并报告输出：medchat ", "Next: run again with --debug and report the output: medchat ") + f"{command} … --debug")
+        say_aside(
+            say(
+                "下一步：加上 --debug 再运行一次，并报告输出：medchat ",
+                "Next: run again with --debug and report the output: medchat ",
+            )
+            + f"{command} … --debug"
+        )
     return DEFECT

@@ -14,7 +14,12 @@ from medchat.language import say
 COMMANDS = (
     ("chat", "medchat.commands.chat", "多轮对话（不带参数时的默认命令）", "chat, with history (the default)"),
     ("ask", "medchat.commands.ask", "只问一个问题，回答写到标准输出", "one question, the answer on stdout"),
-    ("demo", "medchat.commands.demo", "无需权重：现场训练一个微型模型并对话", "no weights needed: train a tiny model and chat"),
+    (
+        "demo",
+        "medchat.commands.demo",
+        "无需权重：现场训练一个微型模型并对话",
+        "no weights needed: train a tiny model and chat",
+    ),
     ("models", "medchat.commands.models", "查看模型目录", "look at model folders"),
     ("sessions", "medchat.commands.sessions", "查看、删除保存的会话", "list, show and delete saved sessions"),
     ("plugins", "medchat.commands.plugins", "查看插件", "look at plugins"),
@@ -41,7 +46,10 @@ def top_help() -> str:
     rows += [(name, say(f"来自插件 {dist}", f"from plugin {dist}")) for name, dist in plugin_command_names()]
     width = max(len(name) for name, _ in rows) + 2
     lines = [
-        say("用法：medchat [--lang zh|en] [--debug] 命令 [参数]", "Usage: medchat [--lang zh|en] [--debug] COMMAND [ARGS]"),
+        say(
+            "用法：medchat [--lang zh|en] [--debug] 命令 [参数]",
+            "Usage: medchat [--lang zh|en] [--debug] COMMAND [ARGS]",
+        ),
         "",
         say(
             "MedChat：中文医学语言模型的终端对话与微调程序。仅供研究，不能替代医生诊断。",
@@ -55,7 +63,8 @@ def top_help() -> str:
         "  --lang zh|en  " + say("界面语言", "interface language"),
         "  --debug       " + say("出错时显示调用栈", "show the traceback of an error"),
         "  --version     " + say("版本", "version"),
-        "  -h, --help    " + say("本页；“medchat 命令 --help”看某个命令", "this page; 'medchat COMMAND --help' for one command"),
+        "  -h, --help    "
+        + say("本页；“medchat 命令 --help”看某个命令", "this page; 'medchat COMMAND --help' for one command"),
         "",
         say("第一次用？medchat demo", "New here? medchat demo"),
     ]

@@ -19,11 +19,16 @@ class _Page:
     """The parts of a help page that click writes in English."""
 
     def format_usage(self: Any, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        pieces = [say("[选项]", "[OPTIONS]") if piece == "[OPTIONS]" else piece for piece in self.collect_usage_pieces(ctx)]
+        pieces = [
+            say("[选项]", "[OPTIONS]") if piece == "[OPTIONS]" else piece
+            for piece in self.collect_usage_pieces(ctx)
+        ]
         formatter.write_usage(ctx.command_path, " ".join(pieces), prefix=say("用法：", "Usage: "))
 
     def _write_options(self: Any, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [row for parameter in self.get_params(ctx) if (row := parameter.get_help_record(ctx)) is not None]
+        rows = [
+            row for parameter in self.get_params(ctx) if (row := parameter.get_help_record(ctx)) is not None
+        ]
         if rows:
             with formatter.section(say("选项", "Options")):
                 formatter.write_dl(rows)

@@ -42,7 +42,9 @@ def _choose_language(flag: str | None) -> None:
 
     if flag is not None:
         if flag not in LANGUAGES:
-            raise UsageError(say(f"--lang 的值 {flag!r} 无效", f"invalid --lang {flag!r}"), "--lang zh | --lang en")
+            raise UsageError(
+                say(f"--lang 的值 {flag!r} 无效", f"invalid --lang {flag!r}"), "--lang zh | --lang en"
+            )
         set_language(flag)
         return
     configured = Settings.load().value("lang")

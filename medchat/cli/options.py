@@ -1,0 +1,157 @@
+"""The flags that `chat`, `ask` and later commands share, and what they mean as settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from medchat.api import DEVICES_HELP, DTYPES, GENERATION_RANGES, QUANTIZE
+from medchat.language import say
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Flags whose values are settings of the same name, the highest layer but `/set`.
+SETTING_FLAGS = ("backbone", "model", "template", "system", "device", "dtype", "quantize", "style", "history")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChoice:
+    """Which saved session to go on with: by name (opened or created), the latest, or one picked by id."""
+
+    name: str | None = None
+    latest: bool = False
+    resume: str | None = None
+    save: bool = True
+
+
+def model_flags(command: F) -> F:
+    """Add the flags that say what to load and how."""
+    for decorate in reversed(
+        [
+            click.option(
+                "--backbone",
+                metavar="NAME",
+                help=say(
+                    "模型家族（插件名），见 medchat plugins list",
+                    "model family (plugin name), see medchat plugins list",
+                ),
+            ),
+            click.option(
+                "--model",
+                metavar="PATH|NAME",
+                help=say("权重目录或名字", "folder with the weights, or a name"),
+            ),
+            click.option(
+                "--adapter",
+                metavar="PATH",
+                multiple=True,
+                help=say("适配器目录，可重复", "adapter folder, repeatable"),
+            ),
+            click.option(
+                "--template",
+                metavar="NAME|PATH",
+                help=say("提示模板：名字或 JSON 文件", "prompt template: a name or a JSON file"),
+            ),
+            click.option("--system", metavar="TEXT", help=say("系统提示", "system prompt")),
+            click.option(
+                "--rule",
+                metavar="RULE",
+                help=say(
+                    "ChatGLM 的位置规则：med|med_demo|upstream_v0|v11",
+                    "ChatGLM's position rule: med|med_demo|upstream_v0|v11",
+                ),
+            ),
+            click.option("--device", metavar=DEVICES_HELP, help=say("计算设备", "where to compute")),
+            click.option("--dtype", type=click.Choice(DTYPES), help=say("计算精度", "compute precision")),
+            click.option(
+                "--quantize", type=click.Choice(QUANTIZE), help=say("载入时量化", "quantise while loading")
+            ),
+            click.option(
+                "--offline", is_flag=True, default=None, help=say("不使用网络", "never use the network")
+            ),
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
+def generation_flags(command: F) -> F:
+    """Add the flags that say how to decode."""
+    help_texts = {
+        "max_new_tokens": (int, "回答的最大token数", "longest answer in tokens"),
+        "temperature": (float, "采样温度", "sampling temperature"),
+        "top_p": (float, "核采样", "nucleus sampling"),
+        "top_k": (int, "只在最可能的 K 个token中采样，0 为关", "sample from the K likeliest, 0 is off"),
+        "num_beams": (int, "集束宽度，大于 1 时不采样", "beam width; above 1 nothing is sampled"),
+        "repetition_penalty": (float, "重复惩罚，1 为关", "repetition penalty, 1 is off"),
+        "seed": (int, "随机种子", "random seed"),
+    }
+    command = click.option(
+        "--greedy",
+        is_flag=True,
+        default=None,
+        help=say("总取最可能的token，结果可重复", "always the likeliest token: repeatable"),
+    )(command)
+    for name, (kind, zh, en) in reversed(help_texts.items()):
+        allowed = "" if name == "seed" else f" {GENERATION_RANGES[name]}"
+        flag = "--" + name.replace("_", "-")
+        command = click.option(
+            flag, type=kind, metavar="N" if kind is int else "X", help=say(zh, en) + allowed
+        )(command)
+    return command
+
+
+def session_flags(command: F) -> F:
+    """Add the flags that choose the saved session."""
+    for decorate in reversed(
+        [
+            click.option(
+                "--session",
+                metavar="NAME",
+                help=say("打开或新建这个名字的会话", "open or create the session of this name"),
+            ),
+            click.option(
+                "-c",
+                "--continue",
+                "continue_",
+                is_flag=True,
+                help=say("接着最近的会话", "go on with the latest session"),
+            ),
+            click.option(
+                "--resume",
+                metavar="[ID]",
+                is_flag=False,
+                flag_value="",
+                help=say("接着某个会话；不给 ID 时列出可选的", "go on with a session; without ID, list them"),
+            ),
+            click.option(
+                "--no-save", is_flag=True, help=say("不在磁盘上留下任何内容", "leave nothing on disk")
+            ),
+            click.option(
+                "--history",
+                type=click.Choice(["all", "none"]),
+                help=say("none：每个问题单独发送", "none: send each question alone"),
+            ),
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
+def as_settings(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the given flags as settings: unset ones left out, generation flags under `generation.`."""
+    chosen: dict[str, Any] = {}
+    for name in SETTING_FLAGS:
+        if flags.get(name) is not None:
+            chosen[name] = flags[name]
+    for name in (*GENERATION_RANGES, "greedy"):
+        if flags.get(name) is not None:
+            chosen[f"generation.{name}"] = flags[name]
+    if flags.get("adapter"):
+        chosen["adapter"] = list(flags["adapter"])
+    if flags.get("offline"):
+        chosen["offline"] = True
+    return chosen

@@ -1,0 +1,66 @@
+"""What `medchat plugins list` prints, from metadata alone: no plugin is imported, nor is click."""
+
+from __future__ import annotations
+
+from medchat.language import say
+from medchat.registry.metadata import BACKBONES, COMMANDS, EXTENSIONS, allowed_names, conflicts, scan
+
+
+def plugin_rows() -> list[dict[str, str]]:
+    """Return one row a plugin: name, kind (backbone, extension, command), distribution, version, module, status.
+
+    `status` is "ready" (its code is imported when it is needed), "conflict" or "not allowed".
+    """
+    kinds = {BACKBONES: "backbone", EXTENSIONS: "extension", COMMANDS: "command"}
+    entries = scan()
+    claimed = conflicts(entries)
+    allowed = allowed_names()
+    rows = []
+    for entry in sorted(
+        entries, key=lambda entry: (list(kinds).index(entry.group), entry.name, entry.distribution)
+    ):
+        status = "ready"
+        if (entry.group, entry.name) in claimed:
+            status = "conflict"
+        elif allowed is not None and entry.name not in allowed:
+            status = "not allowed"
+        rows.append(
+            {
+                "name": entry.name,
+                "kind": kinds[entry.group],
+                "distribution": entry.distribution,
+                "version": entry.version,
+                "module": entry.value,
+                "status": status,
+            }
+        )
+    return rows
+
+
+def plugin_table() -> str:
+    """Return the table as text, untrusted metadata made inert."""
+    rows = plugin_rows()
+    words = {
+        "ready": say("就绪", "ready"),
+        "conflict": say(
+            "冲突：多个发行包占用此名字，均不使用",
+            "conflict: several distributions claim this name; none is used",
+        ),
+        "not allowed": say("不在 MEDCHAT_PLUGINS 之列", "not in MEDCHAT_PLUGINS"),
+    }
+    lines = []
+    for row in rows:
+        origin = f"{row['distribution']} {row['version']}"
+        lines.append(
+            f"{_plain(row['name']):<14} {row['kind']:<10} {_plain(origin):<24} {words[row['status']]}"
+        )
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Metadata that is anything but printable ASCII goes through the sanitiser, imported only then."""
+    if text.isascii() and text.isprintable():
+        return text
+    from medchat.inert import inert_line
+
+    return inert_line(text, 60)

@@ -1,0 +1,245 @@
+"""`medchat ask`: one question, the answer alone on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from medchat import safety
+from medchat.api import Finish, Notice
+from medchat.cli.group import Command
+from medchat.cli.options import SessionChoice, generation_flags, model_flags, session_flags
+from medchat.cli.output import CLOSED_PIPE, say_aside, silence_stdout
+from medchat.cli.signals import cancel_on_signals
+from medchat.commands.conversation import Prepared, prepare_conversation
+from medchat.errors import UsageError
+from medchat.inert import InertStream, inert_line
+from medchat.language import say
+from medchat.session import (
+    Advice,
+    Answered,
+    AnswerShortened,
+    ChatSession,
+    Event,
+    HistoryDropped,
+    Piece,
+    SingleTurnTemplate,
+    check_question,
+)
+
+
+def read_question(argument: str, max_bytes: int) -> str:
+    """Return the question: the argument, or all of stdin for `-`. Raises UsageError if too large or not UTF-8."""
+    if argument != "-":
+        check_question(argument, max_bytes)
+        return argument
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError(
+            say("没有从管道读到问题", "there is no piped question to read"),
+            'printf "头痛怎么办？" | medchat ask -',
+        )
+    raw = sys.stdin.buffer.read(max_bytes + 5)  # a byte-order mark and a line end are not counted
+    try:
+        question = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if len(raw) <= max_bytes or error.start < max_bytes - 4:
+            raise UsageError(
+                say(
+                    f"输入不是 UTF-8（第 {error.start + 1} 个字节）",
+                    f"the input is not UTF-8 (byte {error.start + 1})",
+                ),
+                say("先转换编码：iconv -f GB18030 -t UTF-8", "convert it first: iconv -f GB18030 -t UTF-8"),
+            ) from None
+        question = raw.decode("utf-8", "ignore")
+    question = question.removesuffix("\n").removesuffix("\r")
+    check_question(question, max_bytes)
+    return question
+
+
+@dataclass
+class _Answer:
+    """What has come so far, and how it is written: text, one JSON object, or JSON lines."""
+
+    session: ChatSession
+    prepared: Prepared
+    style: str
+    text: str = ""
+    notices: list[Notice] = field(default_factory=list)
+    dropped: int = 0
+    answered: Answered | None = None
+    screen: InertStream | None = None
+
+    def take(self, event: Event) -> None:
+        """Write what the event means in this style."""
+        if isinstance(event, Piece):
+            self.text += event.text
+            self._piece(event.text)
+        elif isinstance(event, Advice):
+            self.notices.append(event.notice)
+            self._notice(event.notice)
+        elif isinstance(event, HistoryDropped):
+            self.dropped = event.turns
+            say_aside(
+                say(
+                    f"（最早的 {event.turns} 轮放不下，模型看不到）",
+                    f"(the oldest {event.turns} turns no longer fit)",
+                )
+            )
+        elif isinstance(event, AnswerShortened):
+            say_aside(
+                say(
+                    f"（上下文只剩 {event.tokens} 个 token 给回答）",
+                    f"(the context leaves {event.tokens} tokens for the answer)",
+                )
+            )
+        elif isinstance(event, SingleTurnTemplate):
+            say_aside(
+                say(
+                    f"（模板 {inert_line(event.template)} 只在单轮数据上训练过）",
+                    f"(template {inert_line(event.template)} was trained on single turns)",
+                )
+            )
+        elif isinstance(event, Answered):
+            self.answered = event
+
+    def _piece(self, text: str) -> None:
+        if self.style == "events":
+            _line({"event": "delta", "text": text})
+        elif self.style == "text":
+            _write(self.screen.feed(text) if self.screen else text)
+
+    def _notice(self, notice: Notice) -> None:
+        if self.style == "events":
+            _line({"event": "notice", "text": notice.text, "urgent": notice.urgent})
+        elif self.style == "text" and notice.urgent:
+            _write(inert_line(notice.text, 600) + "\n")
+        say_aside(inert_line(notice.text, 600))
+
+    def finish(self) -> None:
+        """Write the end of the answer, the mark and what is worth a remark."""
+        if self.style == "text":
+            tail = self.screen.flush() if self.screen else ""
+            _write(tail + "\n")
+        elif self.style == "json":
+            _line(self.as_json())
+        else:
+            _line({"event": "end", **self.as_json()})
+        turn = self.answered.turn if self.answered else None
+        if turn is None or turn.finish is Finish.CANCELLED:
+            say_aside(say("（已停止，保留部分回答）", "(stopped; the partial answer is kept)"))
+        elif turn.finish is Finish.LENGTH:
+            say_aside(
+                say(
+                    "（到达长度上限，可用 --max-new-tokens 调高）",
+                    "(hit the length limit; raise --max-new-tokens)",
+                )
+            )
+        say_aside(safety.ai_mark())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
+        turn = self.answered.turn if self.answered else None
+        stats = self.answered.stats if self.answered else None
+        config = self.session.config
+        record = getattr(self.session.recorder, "record", None)
+        about = self.session.model.describe()
+        return {
+            "answer": turn.answer if turn else self.text,
+            "finish": str(turn.finish if turn else Finish.CANCELLED),
+            "prompt_tokens": stats.prompt_tokens if stats else 0,
+            "completion_tokens": stats.completion_tokens if stats else 0,
+            "reused_tokens": stats.reused_tokens if stats else 0,
+            "seconds": round(stats.seconds, 4) if stats else 0.0,
+            "first_token_seconds": round(stats.first_token_seconds, 4) if stats else 0.0,
+            "tokens_per_second": round(stats.tokens_per_second, 2) if stats else 0.0,
+            "model": str(about.get("model", "")),
+            "backbone": self.prepared.opening.backbone.name,
+            "adapters": [str(path) for path in self.prepared.opening.options.adapters],
+            "template": self.session.template.name,
+            "dtype": str(about.get("dtype", "")),
+            "device": str(about.get("device", "")),
+            "greedy": config.greedy,
+            "seed": config.seed,
+            "dropped_turns": self.dropped,
+            "session": record.id if record and self.prepared.store.path else None,
+            "safety": [{"text": notice.text, "urgent": notice.urgent} for notice in self.notices],
+            "disclaimer": safety.ai_mark(),
+            "AIGC": safety.aigc_metadata(turn.answer if turn else self.text),
+        }
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _line(value: dict[str, Any]) -> None:
+    _write(json.dumps(value, ensure_ascii=not _speaks_unicode()) + "\n")
+
+
+def _speaks_unicode() -> bool:
+    return "utf" in (sys.stdout.encoding or "").lower()
+
+
+def _opening_lines(prepared: Prepared) -> Iterator[str]:
+    if not prepared.store.seen(safety.DISCLAIMER_KEY):
+        yield safety.disclaimer()
+        prepared.store.mark_seen(safety.DISCLAIMER_KEY)
+    yield safety.start_line()
+    yield from prepared.plugin_lines()
+
+
+@click.command(
+    cls=Command,
+    help=say(
+        "回答一个问题。问题为 - 时从标准输入读取。", "Answer one question; - reads it from standard input."
+    ),
+)
+@click.argument("question", metavar=say("问题|-", "QUESTION|-"))
+@model_flags
+@generation_flags
+@session_flags
+@click.option("--json", "as_json", is_flag=True, help=say("输出一个 JSON 对象", "print one JSON object"))
+@click.option("--events", is_flag=True, help=say("边生成边输出 JSON 行", "print JSON lines while streaming"))
+def command(question: str, as_json: bool, events: bool, **flags: Any) -> int:
+    """Answer one question."""
+    if as_json and events:
+        raise UsageError(say("--json 和 --events 只能用一个", "use only one of --json and --events"))
+    choice = SessionChoice(flags["session"], flags["continue_"], flags["resume"], not flags["no_save"])
+    prepared = prepare_conversation(flags, choice, say_aside)
+    try:
+        text = read_question(question, int(prepared.settings.value("max_question_bytes")))
+        for line in _opening_lines(prepared):
+            say_aside(line)
+        style = "json" if as_json else "events" if events else "text"
+        return _answer(prepared, text, style)
+    finally:
+        prepared.store.close()
+
+
+def _answer(prepared: Prepared, question: str, style: str) -> int:
+    model = prepared.opening.load()
+    cancel = threading.Event()
+    try:
+        session = prepared.begin(model)
+        screen = InertStream() if sys.stdout.isatty() else None
+        answer = _Answer(session, prepared, style, screen=screen)
+        with cancel_on_signals(cancel) as codes:
+            try:
+                if style == "events":
+                    _line({"event": "start", "question": question, "disclaimer": safety.ai_mark()})
+                for event in session.ask(question, cancel):
+                    answer.take(event)
+                answer.finish()
+            except BrokenPipeError:
+                silence_stdout()
+                return CLOSED_PIPE
+        return codes[0] if codes else 0
+    finally:
+        model.close()

@@ -1,0 +1,138 @@
+"""`medchat chat`: a conversation, on a terminal or one question an input line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from medchat import safety
+from medchat.api import Conversation
+from medchat.cli.group import Command
+from medchat.cli.options import SessionChoice, generation_flags, model_flags, session_flags
+from medchat.cli.output import say_aside
+from medchat.commands.conversation import Prepared, prepare_conversation
+from medchat.errors import UsageError
+from medchat.inert import inert_line
+from medchat.language import say
+from medchat.repl import Startup, run_lines, run_repl
+from medchat.session import ChatSession
+from medchat.settings import Settings
+from medchat.store import SessionStore
+
+#: How many earlier questions the line editor offers.
+PAST_INPUTS = 1000
+
+
+@click.command(
+    cls=Command,
+    help=say(
+        "多轮对话。没有终端时，每行输入是一个问题，标准输出只有回答。",
+        "Chat, with history. Without a terminal each input line is a question; stdout holds the answers alone.",
+    ),
+)
+@model_flags
+@generation_flags
+@session_flags
+@click.option("--style", type=click.Choice(["rich", "plain"]), help=say("显示样式", "how answers look"))
+@click.option("--stats", is_flag=True, help=say("每次回答后显示统计", "show figures after each answer"))
+@click.pass_context
+def command(context: click.Context, **flags: Any) -> int:
+    """Hold a conversation."""
+    if flags["resume"] == "":
+        return _list_resumable()
+    choice = SessionChoice(flags["session"], flags["continue_"], flags["resume"], not flags["no_save"])
+    prepared = prepare_conversation(flags, choice, say_aside)
+    debug = bool((context.obj or {}).get("debug"))
+    try:
+        return hold(prepared, replace(startup_for(prepared), debug=debug))
+    finally:
+        prepared.store.close()
+
+
+def _list_resumable() -> int:
+    from medchat.commands.sessions import print_sessions
+
+    with SessionStore.open() as store:
+        print_sessions(store.list())
+    raise UsageError(
+        say("请给出要接着的会话编号", "name the session to go on with"),
+        "medchat chat --resume ID | medchat chat -c",
+    )
+
+
+def hold(prepared: Prepared, startup: Startup) -> int:
+    """Chat on the terminal, or line by line where there is none; return the exit code."""
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
+        return run_repl(startup)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError(
+            say("标准输出不是终端，无法交互对话", "stdout is not a terminal: no interactive chat"),
+            say('单个问题请用：medchat ask "问题"', 'for one question: medchat ask "QUESTION"'),
+        )
+    return run_lines(startup, sys.stdin)
+
+
+def startup_for(prepared: Prepared, *, banner: Sequence[str] = ()) -> Startup:
+    """Return what the screen needs for a conversation with this model."""
+    opening = prepared.opening
+
+    def open_session() -> ChatSession:
+        return prepared.begin(opening.load(), guard_loops=True)
+
+    def new_session(session: ChatSession) -> ChatSession:
+        prepared.choice = SessionChoice(save=prepared.choice.save)
+        empty = Conversation(system=session.conversation.system)
+        return replace(session, conversation=empty, recorder=prepared.recorder(), last_stats=None, dropped=0)
+
+    def label(session: ChatSession) -> str:
+        record = getattr(session.recorder, "record", None)
+        if prepared.store.path is None or record is None:
+            return ""
+        return record.name or record.id
+
+    return Startup(
+        open_session=open_session,
+        model_label=f"{opening.backbone.name} · {inert_line(opening.options.model.name, 30)}",
+        opening=[*banner, *disclaimer_lines(prepared.store), *prepared.plugin_lines()],
+        style=str(prepared.settings.value("style")),
+        past_inputs=prepared.store.recent_inputs(PAST_INPUTS),
+        remember_input=prepared.store.remember_input,
+        new_session=new_session,
+        session_label=label,
+        ready_lines=lambda session: _ready_lines(prepared, session),
+        slash_commands=opening.extensions.slash_commands,
+        settings=lambda: _fixed_settings(prepared.settings),
+    )
+
+
+def disclaimer_lines(store: SessionStore) -> list[str]:
+    """Return the full disclaimer once per install, and the line of every start."""
+    lines = []
+    if not store.seen(safety.DISCLAIMER_KEY):
+        lines.append(safety.disclaimer())
+        store.mark_seen(safety.DISCLAIMER_KEY)
+    return [*lines, safety.start_line()]
+
+
+def _ready_lines(prepared: Prepared, session: ChatSession) -> list[str]:
+    lines = []
+    if session.conversation.turns and prepared.record is not None:
+        title = inert_line(prepared.record.name or prepared.record.id, 60)
+        count = len(session.conversation.turns)
+        lines.append(say(f"接着会话 {title}（{count} 轮）", f"going on with session {title} ({count} turns)"))
+    if prepared.store.path is None:
+        lines.append(say("本次对话不会保存", "this conversation is not saved"))
+    return lines
+
+
+def _fixed_settings(settings: Settings) -> list[tuple[str, str]]:
+    """The settings that cannot be changed while the model is loaded."""
+    names = ("backbone", "model", "adapter", "template", "device", "dtype", "quantize")
+    shown = [(name, settings.value(name)) for name in names]
+    return [
+        (name, ", ".join(value) if isinstance(value, tuple) else str(value)) for name, value in shown if value
+    ]

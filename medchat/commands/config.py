@@ -1,0 +1,72 @@
+"""`medchat config`: what is set, and where it came from."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from medchat import places
+from medchat.cli.group import Group
+from medchat.cli.output import write_out
+from medchat.commands.opening import open_registry
+from medchat.errors import MedchatError
+from medchat.inert import inert_line
+from medchat.language import say
+from medchat.settings import Effective, Settings
+
+
+def _effective(settings: Settings) -> tuple[Effective, ...]:
+    """Return the settings as they count, the chosen backbone's own defaults among them."""
+    name = settings.value("backbone")
+    if not name:
+        return settings.effective()
+    try:
+        backbone = open_registry(settings).backbone(str(name))
+    except MedchatError:  # config show must work above all when something is broken
+        return settings.effective()
+    return settings.effective(backbone.name, backbone.generation)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return say("（未设置）", "(unset)")
+    return json.dumps(value, ensure_ascii=False)
+
+
+@click.group(cls=Group, help=say("查看配置。", "Look at the configuration."))
+def command() -> None:
+    """Hold the subcommands."""
+
+
+@command.command("show", help=say("显示每个配置项现在的值。", "Show the value of every setting."))
+@click.option("--origin", is_flag=True, help=say("同时显示来源", "also where it came from"))
+@click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
+def show(origin: bool, as_json: bool) -> int:
+    """Show the settings."""
+    rows = _effective(Settings.load())
+    if as_json:
+        whole = {row.key.name: {"value": row.value, "origin": str(row.origin)} for row in rows}
+        values: dict[str, Any] = whole if origin else {name: item["value"] for name, item in whole.items()}
+        return write_out(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+    lines = []
+    for row in rows:
+        line = f"{row.key.name} = {inert_line(_shown(row.value), 200)}"
+        lines.append(f"{line:<44}  # {inert_line(str(row.origin), 200)}" if origin else line)
+    return write_out("\n".join(lines) + "\n")
+
+
+@command.command("path", help=say("显示配置文件的位置。", "Show where the configuration file is."))
+@click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
+def path(as_json: bool) -> int:
+    """Print the path of the user's configuration file."""
+    file = places.config_file()
+    if as_json:
+        whole = {
+            "path": str(file),
+            "exists": file.exists(),
+            "project": str(places.project_config_file().absolute()),
+        }
+        return write_out(json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
+    return write_out(f"{file}\n")

@@ -1,0 +1,219 @@
+"""`medchat demo`: no weights, no GPU: a miniature model trained on our own questions, then a chat with it."""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import hashlib
+import shutil
+import sys
+import threading
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medchat import places, safety
+from medchat.api import Backbone, Conversation, Example, Notice, SlashCommand
+from medchat.cli.group import Command
+from medchat.cli.options import SessionChoice
+from medchat.cli.output import say_aside, write_out
+from medchat.commands.chat import disclaimer_lines, hold, startup_for
+from medchat.commands.conversation import Prepared, prepare_conversation
+from medchat.commands.training import show_training
+from medchat.demo_data import DemoPair, demo_examples
+from medchat.demo_recipe import DEMO_RECIPES, DemoRecipe
+from medchat.errors import UsageError
+from medchat.inert import inert
+from medchat.language import say
+from medchat.registry import Registry
+from medchat.session import Piece
+
+#: Asked and answered where there is no terminal to chat on.
+SAMPLES = 3
+
+
+@click.command(
+    cls=Command,
+    help=say(
+        "无需权重：用真实的训练代码教一个微型模型约 150 条健康常识，然后和它对话。第二次启动直接进入对话。",
+        "No weights needed: teach a miniature model about 150 health questions with the real training code, then chat.",
+    ),
+)
+@click.option("--backbone", default="chatglm", metavar="NAME", help=say("模型家族", "model family"))
+@click.option("--retrain", is_flag=True, help=say("重新训练", "train it anew"))
+@click.option("--no-save", is_flag=True, help=say("不保存会话", "do not save the session"))
+@click.option("--style", type=click.Choice(["rich", "plain"]), help=say("显示样式", "how answers look"))
+def command(backbone: str, retrain: bool, no_save: bool, style: str | None) -> int:
+    """Train if need be, then chat, or answer a few samples where there is no terminal."""
+    chosen = Registry().backbone(backbone)
+    pairs = demo_examples()
+    for line in banner(len(pairs)):
+        say_aside(line)
+    model = trained_model(chosen, pairs, retrain=retrain)
+    flags: dict[str, Any] = {"backbone": backbone, "model": str(model), "greedy": True, "style": style}
+    # Each pair was learned alone: with earlier turns in front of it a question is another one.
+    flags |= {"history": "none", "device": "cpu", "dtype": "float32"}
+    prepared = prepare_conversation(flags, SessionChoice(save=not no_save), say_aside)
+    known = KnownQuestions(pairs)
+    prepared.extra_advisers = (known.advise,)
+    try:
+        if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
+            startup = startup_for(prepared, banner=invitation(pairs))
+            return hold(prepared, replace(startup, slash_commands=lambda: [known.slash_command()]))
+        return answer_samples(prepared, pairs)
+    finally:
+        prepared.store.close()
+
+
+def banner(count: int) -> list[str]:
+    """Return what is said before anything else; it names 120."""
+    return [
+        say(
+            f"MedChat 演示：一个只学过 {count} 条健康常识的微型模型。它只会这些题，不能回答真实的病情。",
+            f"MedChat demo: a miniature model that has learned {count} pieces of health education and nothing else.",
+        ),
+        say(
+            "有生命危险时请立即拨打 120，不要等待这里的回答。",
+            "If a life is at risk call 120 at once; do not wait for an answer here.",
+        ),
+    ]
+
+
+def invitation(pairs: Sequence[DemoPair]) -> list[str]:
+    """Return the lines that say what can be asked: a question from each of a few topics."""
+    shown = "  ".join(pair.question for pair in spread(pairs, SAMPLES))
+    return [say(f"可以问：{shown}  （/题目 列出全部）", f"ask for example: {shown}  (/questions lists all)")]
+
+
+def spread(pairs: Sequence[DemoPair], count: int) -> list[DemoPair]:
+    """Return `count` pairs evenly spread over the file, so from different topics."""
+    return [pairs[(2 * index + 1) * len(pairs) // (2 * count)] for index in range(count)]
+
+
+def trained_model(backbone: Backbone, pairs: Sequence[DemoPair], *, retrain: bool = False) -> Path:
+    """Return the folder of the trained miniature, training it (with progress on stderr) where it is not there yet.
+
+    The folder's name changes with the data, the recipe and the code's version, so what is stale is never used.
+    Two demos at once train once: the second waits.
+    """
+    recipe = DEMO_RECIPES.get(backbone.name)
+    if recipe is None or not backbone.recipes:
+        raise UsageError(
+            say(f"{backbone.name} 没有演示", f"{backbone.name} has no demo"),
+            "medchat demo --backbone " + "|".join(DEMO_RECIPES),
+        )
+    folder = places.make_private(places.cache_dir() / "demo")
+    target = folder / f"{backbone.name}-{fingerprint(recipe, pairs)}"
+    with _one_at_a_time(folder / "lock"):
+        if retrain:
+            shutil.rmtree(target, ignore_errors=True)
+        if not target.is_dir():
+            _train(backbone, recipe, pairs, target)
+    return target
+
+
+def fingerprint(recipe: DemoRecipe, pairs: Sequence[DemoPair]) -> str:
+    """Return 16 hex digits that change with what is taught and how."""
+    taught = "\n".join(f"{pair.question}\t{pair.answer}" for pair in pairs)
+    return hashlib.sha256(f"{recipe.fingerprint}\n{taught}".encode()).hexdigest()[:16]
+
+
+def _train(backbone: Backbone, recipe: DemoRecipe, pairs: Sequence[DemoPair], target: Path) -> None:
+    say_aside(
+        say(
+            "第一次运行：正在用真实的微调代码训练它（两个 CPU 核约一分钟）。下次直接开始。",
+            "First run: training it with the real fine-tuning code (about a minute on two CPU cores). Next time it just starts.",
+        )
+    )
+    start = target.with_name(target.name + ".start")
+    shutil.rmtree(start, ignore_errors=True)
+    corpus = [text for pair in pairs for text in (pair.question, pair.answer)]
+    try:
+        backbone.tiny(start, corpus=corpus, seed=recipe.seed, **recipe.shape)
+        options = recipe.options(start, target)
+        examples = [Example(pair.question, pair.answer) for pair in pairs]
+        with show_training() as progress:
+            report = backbone.recipes[options.method].run(examples, options, progress, threading.Event())
+    finally:
+        shutil.rmtree(start, ignore_errors=True)
+    say_aside(
+        say(
+            f"训练完成：{report.steps} 步，损失 {report.first_loss:.2f} → {report.last_loss:.3f}，用时 {report.seconds:.0f} 秒",
+            f"trained: {report.steps} steps, loss {report.first_loss:.2f} -> {report.last_loss:.3f}, {report.seconds:.0f} s",
+        )
+    )
+
+
+@contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say_aside(
+                say("另一个 medchat demo 正在训练，请稍候……", "another medchat demo is training; waiting…")
+            )
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class KnownQuestions:
+    """The questions that the miniature has learned. A question not among them is said to be so, before the answer."""
+
+    def __init__(self, pairs: Sequence[DemoPair]) -> None:
+        self._pairs = tuple(pairs)
+        self._by_form = {_form(pair.question): pair for pair in pairs}
+
+    def advise(self, conversation: Conversation, question: str) -> list[Notice]:
+        """Return a notice unless `question` is, up to punctuation and spaces, one that was learned."""
+        if _form(question) in self._by_form:
+            return []
+        near = difflib.get_close_matches(_form(question), list(self._by_form), n=2, cutoff=0.4)
+        text = say(
+            "这不是演示模型学过的问题，下面的回答没有意义。",
+            "This is not one of the demo's own questions: the answer below means nothing.",
+        )
+        if near:
+            asked = " / ".join(self._by_form[form].question for form in near)
+            text += say(f"它学过：{asked}", f" It has learned: {asked}")
+        return [Notice(text)]
+
+    def slash_command(self) -> SlashCommand:
+        """Return `/questions`, which lists what can be asked."""
+        return SlashCommand(
+            "questions",
+            "题目",
+            {"zh": "列出演示模型学过的问题", "en": "list the questions the demo has learned"},
+            lambda conversation, words: "\n".join(pair.question for pair in self._pairs),
+        )
+
+
+def _form(question: str) -> str:
+    """What of a question counts: its letters, digits and ideographs."""
+    return "".join(
+        character for character in unicodedata.normalize("NFKC", question).casefold() if character.isalnum()
+    )
+
+
+def answer_samples(prepared: Prepared, pairs: Sequence[DemoPair]) -> int:
+    """Ask a few of the demo's own questions; questions and answers go to stdout, the rest to stderr."""
+    for line in [*disclaimer_lines(prepared.store), *prepared.plugin_lines()]:
+        say_aside(line)
+    model = prepared.opening.load()
+    try:
+        session = prepared.begin(model)
+        for pair in spread(pairs, SAMPLES):
+            events = session.ask(pair.question, threading.Event())
+            answer = "".join(event.text for event in events if isinstance(event, Piece))
+            write_out(
+                inert(say(f"问：{pair.question}\n答：{answer}\n", f"Q: {pair.question}\nA: {answer}\n"))
+            )
+        say_aside(safety.ai_mark())
+    finally:
+        model.close()
+    return 0

@@ -1,0 +1,165 @@
+"""`medchat doctor`: is this machine ready, and if not, what to do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from medchat import __version__, places
+from medchat.cli.group import Command
+from medchat.cli.output import write_out
+from medchat.commands.opening import open_registry
+from medchat.errors import MedchatError
+from medchat.inert import inert_line
+from medchat.language import say
+from medchat.registry import Registry
+from medchat.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: `status` is ok, warn or fail; `remedy` what to do when it is not ok."""
+
+    name: str
+    status: str
+    detail: str
+    remedy: str = ""
+
+
+def _versions() -> Iterator[Finding]:
+    ok = sys.version_info >= (3, 11)
+    yield Finding("python", "ok" if ok else "fail", platform.python_version(), "" if ok else "Python >= 3.11")
+    for package in (
+        "torch",
+        "transformers",
+        "peft",
+        "accelerate",
+        "sentencepiece",
+        "safetensors",
+        "prompt-toolkit",
+        "rich",
+        "pluggy",
+        "cpm-kernels",
+    ):
+        try:
+            yield Finding(package, "ok", importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(
+                package, "fail", say("没有安装", "not installed"), "pip install -c constraints.txt -e ."
+            )
+    yield Finding("sqlite", "ok", sqlite3.sqlite_version)
+
+
+def _folders() -> Iterator[Finding]:
+    for name, folder in (
+        ("config", places.config_dir()),
+        ("data", places.data_dir()),
+        ("cache", places.cache_dir()),
+    ):
+        existing = folder
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        writable = os.access(existing, os.W_OK | os.X_OK)
+        free = shutil.disk_usage(existing).free
+        detail = f"{folder} ({free / 1e9:.1f} GB " + say("可用", "free") + ")"
+        remedy = (
+            ""
+            if writable
+            else say("设置 MEDCHAT_HOME 到可写的目录", "set MEDCHAT_HOME to a folder you can write")
+        )
+        yield Finding(name, "ok" if writable else "fail", detail, remedy)
+        if folder.exists() and folder.stat().st_mode & 0o077:
+            yield Finding(name, "warn", say("其他用户可以访问", "open to other users"), f"chmod 700 {folder}")
+
+
+def _terminal() -> Iterator[Finding]:
+    encoding = (sys.stdout.encoding or "?").lower()
+    ok = "utf" in encoding
+    yield Finding(
+        "encoding",
+        "ok" if ok else "warn",
+        encoding,
+        "" if ok else say("把终端设为 UTF-8（export LANG=C.UTF-8）", "use UTF-8 (export LANG=C.UTF-8)"),
+    )
+    yield Finding(
+        "memory",
+        "ok",
+        f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB, {os.cpu_count()} CPU",
+    )
+
+
+def _plugins(registry: Registry, settings: Settings) -> Iterator[Finding]:
+    for name in registry.names():
+        try:
+            registry.backbone(name)
+            yield Finding(f"plugin {name}", "ok", say("可以载入", "loads"))
+        except MedchatError as error:
+            yield Finding(f"plugin {name}", "warn", error.what, error.remedy or "medchat plugins list")
+    values = {item.key.name: item.value for item in settings.effective()}
+    for found in registry.extensions().doctor(values):
+        yield Finding("plugin", "ok" if found.ok else "warn", found.text, found.remedy)
+    for failure in registry.failures:
+        yield Finding(f"plugin {failure.entry}", "warn", failure.reason, failure.distribution)
+
+
+def _torch() -> Iterator[Finding]:
+    """Ask a child process for the devices: torch stays out of this one, and a broken driver cannot take it down."""
+    import subprocess
+
+    script = (
+        "import torch; print(torch.__version__, torch.get_num_threads(), 'threads;', "
+        "'; '.join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or 'no CUDA device')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode == 0:
+        yield Finding("torch devices", "ok", done.stdout.strip())
+    else:
+        last = (done.stderr.strip().splitlines() or ["?"])[-1]
+        yield Finding("torch devices", "fail", last, "pip install -c constraints.txt -e .")
+
+
+def findings() -> list[Finding]:
+    """Look at everything and return what was found, in a fixed order."""
+    settings = Settings.load()
+    return [*_versions(), *_folders(), *_terminal(), *_plugins(open_registry(settings), settings), *_torch()]
+
+
+@click.command(
+    cls=Command,
+    help=say("检查运行环境：版本、目录、插件、计算设备。", "Check versions, folders, plugins and devices."),
+)
+@click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
+def command(as_json: bool) -> int:
+    """Print the findings; exit 1 if anything fails."""
+    found = findings()
+    failed = any(item.status == "fail" for item in found)
+    if as_json:
+        report: dict[str, Any] = {
+            "medchat": __version__,
+            "ok": not failed,
+            "findings": [asdict(item) for item in found],
+        }
+        write_out(json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+        return int(failed)
+    marks = {"ok": "✓", "warn": "!", "fail": "✗"}
+    lines = [f"medchat {__version__}"]
+    for item in found:
+        lines.append(
+            f" {marks.get(item.status, '?')} {inert_line(item.name):<16} {inert_line(item.detail, 200)}"
+        )
+        if item.remedy and item.status != "ok":
+            lines.append("     " + say("下一步：", "next: ") + inert_line(item.remedy, 200))
+    write_out("\n".join(lines) + "\n")
+    return int(failed)

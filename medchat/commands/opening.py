@@ -1,0 +1,145 @@
+"""From flags and settings to something that can be asked: every cheap check first, the model last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medchat import places
+from medchat.api import Backbone, ChatModel, GenerationConfig, LoadOptions, PromptTemplate
+from medchat.cli.options import as_settings
+from medchat.errors import CheckpointError, UsageError
+from medchat.language import say
+from medchat.registry import Extensions, Registry
+from medchat.settings import Settings
+from medchat.templates import load_template
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a conversation needs, checked; `load` is the only slow step left."""
+
+    settings: Settings
+    registry: Registry
+    extensions: Extensions
+    backbone: Backbone
+    options: LoadOptions
+    template: PromptTemplate
+    generation: GenerationConfig
+
+    def load(self) -> ChatModel:
+        """Load the model."""
+        return self.backbone.load(self.options)
+
+
+def read_settings(flags: Mapping[str, Any]) -> Settings:
+    """Return the settings with this command's flags over them."""
+    return Settings.load(flags=as_settings(dict(flags)))
+
+
+def prepare(settings: Settings, *, rule: str | None = None, registry: Registry | None = None) -> Opening:
+    """Check everything that can be checked without loading weights.
+
+    Raises UsageError (unknown backbone, template, setting), CheckpointError (no such model), PluginError.
+    """
+    registry = registry or open_registry(settings)
+    name = settings.value("backbone")
+    backbone = registry.backbone(str(name)) if name else None
+    generation = settings.generation(over=backbone.generation if backbone else GenerationConfig())
+    model = find_model(settings.value("model"), backbone.name if backbone else None)
+    if backbone is None:
+        backbone = recognise(registry, model)
+        generation = settings.generation(over=backbone.generation)
+    options = LoadOptions(
+        model=model,
+        adapters=tuple(find_adapter(value) for value in _many(settings.value("adapter"))),
+        device=str(settings.value("device") or "auto"),
+        dtype=str(settings.value("dtype") or "auto"),
+        quantize=str(settings.value("quantize") or "none"),
+        offline=bool(settings.value("offline")),
+        extra=_extra(backbone, rule),
+    )
+    extensions = registry.extensions()
+    chosen = settings.value("template")
+    template = load_template(str(chosen), extensions.templates()) if chosen else backbone.template(options)
+    return Opening(settings, registry, extensions, backbone, options, template, generation)
+
+
+def open_registry(settings: Settings) -> Registry:
+    """Return the registry, held to the allow-list in the settings where there is one."""
+    allowed = settings.value("plugins")
+    return Registry() if allowed is None else Registry(allowed=tuple(allowed))
+
+
+def find_model(value: Any, backbone: str | None) -> Path:
+    """Return the folder that `--model` names: a path, or a name under the models folder."""
+    flag = f"--backbone {backbone} " if backbone else ""
+    if not value:
+        raise CheckpointError(
+            say("没有指定模型", "no model was given"),
+            say(
+                f"medchat chat {flag}--model 权重目录；手边没有权重就先试：medchat demo",
+                f"medchat chat {flag}--model FOLDER; without weights try: medchat demo",
+            ),
+        )
+    path = Path(str(value)).expanduser()
+    if path.exists():
+        return path
+    named = places.models_dir() / str(value)
+    if "/" not in str(value) and named.is_dir():
+        return named
+    raise CheckpointError(
+        say("找不到模型", "no such model"),
+        say(
+            f"检查路径，或把权重放到 {places.models_dir()} 下；没有权重可用：medchat demo",
+            f"check the path, or put the weights under {places.models_dir()}; without weights: medchat demo",
+        ),
+        where=str(value),
+    )
+
+
+def find_adapter(value: str) -> Path:
+    """Return the adapter folder, or raise CheckpointError."""
+    path = Path(value).expanduser()
+    if path.is_dir():
+        return path
+    raise CheckpointError(
+        say("找不到适配器", "no such adapter"),
+        say("检查 --adapter 的路径", "check the path given to --adapter"),
+        where=value,
+    )
+
+
+def recognise(registry: Registry, model: Path) -> Backbone:
+    """Return the backbone that knows the folder, asking each plugin that loads."""
+    for backbone in registry.backbones():
+        if backbone.inspect(model) is not None:
+            return backbone
+    raise CheckpointError(
+        say("没有插件认识这个模型目录", "no plugin knows this model folder"),
+        say(
+            f"用 --backbone 指定：{', '.join(registry.names())}",
+            f"name one with --backbone: {', '.join(registry.names())}",
+        ),
+        where=str(model),
+    )
+
+
+def _extra(backbone: Backbone, rule: str | None) -> dict[str, str]:
+    if rule is None:
+        return {}
+    allowed: Sequence[str] = backbone.load_keys.get("rule", ())
+    if rule not in allowed:
+        raise UsageError(
+            say(f"{backbone.name} 不支持 --rule {rule}", f"{backbone.name} does not take --rule {rule}"),
+            say(f"可选：{', '.join(allowed)}", f"choose from: {', '.join(allowed)}") if allowed else "",
+        )
+    return {"rule": rule}
+
+
+def _many(value: Any) -> list[str]:
+    if not value:
+        return []
+    return [value] if isinstance(value, str) else [str(item) for item in value]

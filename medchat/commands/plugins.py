@@ -1,0 +1,89 @@
+"""`medchat plugins`: what is installed, and what a backbone offers."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from medchat.cli.group import Group
+from medchat.cli.output import write_out
+from medchat.cli.plugin_table import plugin_rows, plugin_table
+from medchat.inert import inert_line
+from medchat.language import current_language, say
+from medchat.registry import Registry
+
+
+@click.group(cls=Group, help=say("查看插件。", "Look at plugins."))
+def command() -> None:
+    """Hold the subcommands."""
+
+
+@command.command(
+    "list",
+    help=say(
+        "列出插件；只读元数据，不运行插件代码。", "List plugins from metadata; runs none of their code."
+    ),
+)
+@click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
+def list_(as_json: bool) -> int:
+    """List the plugins."""
+    if as_json:
+        return write_out(json.dumps(plugin_rows(), ensure_ascii=False, indent=2) + "\n")
+    return write_out(plugin_table() + "\n")
+
+
+@command.command(
+    "show",
+    help=say("载入一个模型家族的插件并说明它提供什么。", "Load one backbone plugin and say what it offers."),
+)
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
+def show(name: str, as_json: bool) -> int:
+    """Show one backbone."""
+    backbone = Registry().backbone(name)
+    rows = [row for row in plugin_rows() if row["name"] == name and row["kind"] == "backbone"]
+    origin = rows[0] if rows else {}
+    generation = backbone.generation
+    whole = {
+        "name": backbone.name,
+        "summary": dict(backbone.summary),
+        "distribution": origin.get("distribution", ""),
+        "version": origin.get("version", ""),
+        "module": origin.get("module", ""),
+        "methods": sorted(backbone.recipes),
+        "load_keys": {key: list(values) for key, values in backbone.load_keys.items()},
+        "generation": {
+            "temperature": generation.temperature,
+            "top_p": generation.top_p,
+            "top_k": generation.top_k,
+            "repetition_penalty": generation.repetition_penalty,
+            "max_new_tokens": generation.max_new_tokens,
+        },
+        "known_weights": [
+            {
+                "name": known.name,
+                "title": known.title,
+                "source": known.source,
+                "licence": known.licence,
+                "template": known.template,
+            }
+            for known in backbone.known_weights
+        ],
+    }
+    if as_json:
+        return write_out(json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
+    summary = backbone.summary.get(current_language()) or next(iter(backbone.summary.values()), "")
+    lines = [
+        f"{inert_line(backbone.name)}: {inert_line(summary, 200)}",
+        say("来自", "from")
+        + f" {inert_line(str(whole['distribution']))} {inert_line(str(whole['version']))} ({inert_line(str(whole['module']))})",
+        say("训练方法：", "fine-tuning methods: ") + (", ".join(whole["methods"]) or "-"),
+    ]
+    lines += [f"--{key} {'|'.join(values)}" for key, values in backbone.load_keys.items()]
+    lines.append(say("已知权重：", "known weights:"))
+    lines += [
+        f"  {inert_line(known.name)}  {inert_line(known.title, 80)}  {inert_line(known.source, 120)}  [{inert_line(known.licence, 80)}]"
+        for known in backbone.known_weights
+    ]
+    return write_out("\n".join(lines) + "\n")

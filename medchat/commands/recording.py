@@ -1,0 +1,121 @@
+"""Which saved session a command goes on with, and writing its turns there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from medchat import places
+from medchat.api import Conversation, Turn
+from medchat.cli.options import SessionChoice
+from medchat.errors import MedchatError, UsageError
+from medchat.language import say
+from medchat.session import TurnStats
+from medchat.store import SessionRecord, SessionStore
+
+
+class StoreRecorder:
+    """Writes each turn into the session store; the session's row is made with its first turn.
+
+    If the disk fails, the user is told loudly once (`warn`) and the conversation goes on unsaved:
+    an answer on the screen is worth more than a crash.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        create: Callable[[], SessionRecord],
+        existing: SessionRecord | None,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._create = create
+        self._record = existing
+        self._warn = warn
+
+    @property
+    def record(self) -> SessionRecord | None:
+        """The saved session, None before its first turn."""
+        return self._record
+
+    def start_afresh(self) -> None:
+        """Let the next turn begin a new session."""
+        self._record = None
+
+    def save(self, turn: Turn, stats: TurnStats) -> None:
+        """Append one turn in one transaction."""
+        with self._told():
+            if self._record is None:
+                self._record = self._create()
+            self._store.append_turn(self._record.id, turn, stats)
+
+    def replace(self, turn: Turn, stats: TurnStats) -> None:
+        """Put a turn in the place of the last one, in one transaction."""
+        with self._told():
+            if self._record is not None:
+                self._store.replace_last(self._record.id, turn, stats)
+
+    def undo(self, count: int) -> None:
+        """Take back the last `count` turns."""
+        with self._told():
+            if self._record is not None:
+                self._store.undo(self._record.id, count)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except MedchatError as error:
+            self._store, self._record = SessionStore.unsaved(), None
+            self._warn(_not_saved(error))
+
+
+def _not_saved(error: MedchatError) -> str:
+    return say(
+        f"！！没有保存：{error.what}。可以继续对话，但从这一轮起不再写入磁盘。{error.remedy}",
+        f"!! NOT SAVED: {error.what}. You can go on, but from this turn on nothing is written to disk. {error.remedy}",
+    )
+
+
+def open_store(*, save: bool, warn: Callable[[str], None]) -> SessionStore:
+    """Open the sessions file, or a store in memory: for `--no-save`, and (said loudly) where the file fails."""
+    if not save:
+        return SessionStore.unsaved(places.sessions_file())
+    try:
+        return SessionStore.open()
+    except MedchatError as error:
+        warn(_not_saved(error))
+        return SessionStore.unsaved()
+
+
+def choose_session(store: SessionStore, choice: SessionChoice) -> SessionRecord | None:
+    """Return the saved session that the flags ask for, None for a new one. Raises UsageError where it is not there."""
+    if sum([choice.name is not None, choice.latest, choice.resume is not None]) > 1:
+        raise UsageError(
+            say(
+                "--session、--continue、--resume 只能用一个",
+                "use only one of --session, --continue, --resume",
+            ),
+            "medchat sessions list",
+        )
+    if not choice.save and (choice.latest or choice.resume is not None):
+        raise UsageError(
+            say("--no-save 时不能接着旧会话", "--no-save cannot go on with a saved session"),
+            say("去掉 --no-save", "leave out --no-save"),
+        )
+    if choice.name is not None:
+        return store.named(choice.name)
+    if choice.latest:
+        latest = store.latest()
+        if latest is None:
+            raise UsageError(say("还没有保存的会话", "there is no saved session yet"), "medchat chat")
+        return latest
+    return None if choice.resume is None else store.get(choice.resume)
+
+
+def conversation_of(store: SessionStore, record: SessionRecord | None, system: str) -> Conversation:
+    """Return what was said in the saved session, or an empty conversation."""
+    if record is None:
+        return Conversation(system=system)
+    saved = store.conversation(record.id)
+    return Conversation(saved.turns, system or saved.system)

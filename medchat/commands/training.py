@@ -1,0 +1,66 @@
+"""Training progress: a bar with loss, speed and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from medchat.api import SFTProgress
+from medchat.cli.output import say_aside
+from medchat.language import say
+
+#: Where there is no bar, a line is printed each time this share of the run is done.
+LINE_EVERY = 0.1
+
+
+@contextmanager
+def show_training() -> Iterator[Callable[[SFTProgress], None]]:
+    """Give a function that shows each logged step on stderr."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ:
+        with _bar() as show:
+            yield show
+    else:
+        yield _Lines()
+
+
+class _Lines:
+    """One line for each tenth of the run."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, progress: SFTProgress) -> None:
+        done = progress.step / progress.total_steps
+        if done >= self._next or progress.step == progress.total_steps:
+            self._next = (int(done / LINE_EVERY) + 1) * LINE_EVERY
+            say_aside(f"{done:4.0%}  {_figures(progress)}")
+
+
+def _figures(progress: SFTProgress) -> str:
+    left = progress.seconds / progress.step * (progress.total_steps - progress.step)
+    return say(
+        f"第 {progress.step}/{progress.total_steps} 步  损失 {progress.loss:.3f}  {progress.tokens_per_second:.0f} token/s  剩余 {left:.0f} 秒",
+        f"step {progress.step}/{progress.total_steps}  loss {progress.loss:.3f}  {progress.tokens_per_second:.0f} tokens/s  {left:.0f} s left",
+    )
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[SFTProgress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (
+        TextColumn(say("训练", "training")),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[figures]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None, figures=say("准备中……", "preparing…"))
+
+        def show(progress: SFTProgress) -> None:
+            bar.update(task, completed=progress.step, total=progress.total_steps, figures=_figures(progress))
+
+        yield show
