@@ -18,8 +18,9 @@ import re
 
 _C0_OR_C1 = r"\x00-\x1f\x7f-\x9f"
 _STRING_START = r"(?:\x1b[P\]X^_]|[\x90\x98\x9d-\x9f])"  # DCS, OSC, SOS, PM, APC
-# Strings end at their terminator, or unterminated at the end of the line: a real terminal would go on
-# swallowing, but then one stray byte could hide the rest of an answer.
+# A string ends at the next control: its terminator (dropped by the rules for controls and escapes) or,
+# unterminated, the end of the line. A real terminal would go on swallowing, but then one stray byte
+# could hide the rest of an answer.
 _STRING = _STRING_START + rf"[^{_C0_OR_C1}\u2028\u2029]*+"
 _CSI = r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+"
 _ESCAPE = r"\x1b(?![P\]X^_\[])[ -/]*+"
@@ -37,11 +38,11 @@ _HIDDEN = (
 )
 _STAGE_ONE = re.compile(
     rf"(?P<line>{_LINE_END})|(?P<broken>[\ud800-\udfff])"
-    rf"|{_STRING}(?:\x07|\x1b\\|\x9c)?|{_CSI}[@-~]?|{_ESCAPE}[0-~]?|[{_HIDDEN}]"
+    rf"|{_STRING}|{_CSI}[@-~]?|{_ESCAPE}[0-~]?|[{_HIDDEN}]"
 )
 #: A sequence at the very end of a piece that the next piece may continue.
 _UNFINISHED = re.compile(
-    rf"(?:(?P<string>{_STRING_START})[^{_C0_OR_C1}\u2028\u2029]*+(?P<ending>\x1b?)"
+    rf"(?:(?P<string>{_STRING_START})[^{_C0_OR_C1}\u2028\u2029]*+"
     rf"|(?P<csi>\x1b\[|\x9b)[0-?]*+(?P<middle>[ -/]*+)|\x1b[ -/]*+|\r)\Z"
 )
 
@@ -139,7 +140,7 @@ def _shortest_equivalent(unfinished: re.Match[str]) -> str:
     Parameters and strings are dropped in the end, so an endless one costs no memory.
     """
     if start := unfinished["string"]:
-        return start + unfinished["ending"]
+        return start
     if start := unfinished["csi"]:
         return start + unfinished["middle"][:1]
     return unfinished[0][:2]

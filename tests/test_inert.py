@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pyte
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medchat.inert import InertStream, inert, inert_line
@@ -82,6 +82,8 @@ def test_pieces_give_what_the_whole_gives_wherever_it_is_cut(pieces: list[str]) 
 
 
 @given(HOSTILE)
+@example(f"{ESC}[1 2m")
+@example(f"{ESC}]0;x{ESC}\\后")
 def test_one_character_at_a_time_gives_what_the_whole_gives(text: str) -> None:
     stream = InertStream()
     assert "".join(map(stream.feed, text)) + stream.flush() == inert(text)
@@ -137,7 +139,7 @@ def test_ordinary_text_comes_back_unchanged(text: str) -> None:
         ("🏴\U000e0067\U000e007f", "🏴"),
         ("a\u200db 👩\u200dx \u200d⚕", "ab 👩x ⚕"),
         ("a\ufe0f\ufe0f\ufe01b\n\ufe0f", "a\ufe0fb\n"),
-        ("坏\ud83d字", "坏\ufffd字"),
+        ("坏\ud800\udfff字", "坏\ufffd\ufffd字"),
     ],
 )
 def test_what_would_act_or_hide_is_dropped_and_the_words_stay(text: str, shown: str) -> None:

@@ -196,8 +196,8 @@ def test_the_allow_list_leaves_the_rest_alone_and_says_so(
 
 
 def test_several_threads_import_a_plugin_once(site: Path) -> None:
-    source = "import time\ntime.sleep(0.05)\nplugins = []\n" + BACKBONE_MODULE.replace("NAME", "slow")
-    add_backbone(site, "slow", source)
+    source = BACKBONE_MODULE.replace("NAME", "slow") + ADVISER.replace("NAME", "slow")
+    add_backbone(site, "slow", f"import time\ntime.sleep(0.05)\n{source}")
     registry = Registry()
     found: list[object] = []
     threads = [threading.Thread(target=lambda: found.append(registry.backbone("slow"))) for _ in range(4)]
@@ -206,7 +206,7 @@ def test_several_threads_import_a_plugin_once(site: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(found) == 4
-    assert len({type(backbone) for backbone in found}) == 1
+    assert registry.extensions().advise(TALK, "头痛") == (notices("slow"),)
 
 
 # ---------------------------------------------------------------- extensions
@@ -230,6 +230,7 @@ BAD_ADVISERS = {
     "recurses": "@hookimpl\ndef medchat_advise(text): return medchat_advise(text)",
     "one notice, no list": "from medchat import api\n@hookimpl\ndef medchat_advise(): return api.Notice('x')",
     "list of text": "@hookimpl\ndef medchat_advise(): return ['x']",
+    "no list but empty": "@hookimpl\ndef medchat_advise(): return ''",
     "import fails": "import no_such_module_at_all",
     "misspelt": "@hookimpl\ndef medchat_advice(text): return []",
     "version": "medchat_api_version = 7",
@@ -315,6 +316,15 @@ def test_the_chosen_backbones_plugin_takes_part_in_hooks_and_others_do_not(site:
     registry.backbone("chosen")
     registry.backbone("chosen")
     assert extensions.advise(TALK, "头痛") == (notices("chosen"),)
+
+
+def test_a_plugin_that_is_both_backbone_and_extension_is_asked_once(site: Path) -> None:
+    source = BACKBONE_MODULE.replace("NAME", "both") + ADVISER.replace("NAME", "both")
+    groups = {"medchat": {"both": "both_module"}, "medchat.extensions": {"both": "both_module"}}
+    write_distribution(site, "medchat-both", groups, {"both_module": source})
+    registry = Registry()
+    registry.backbone("both")
+    assert registry.extensions().advise(TALK, "头痛") == (notices("both"),)
 
 
 def test_a_command_plugin_is_imported_when_its_command_is_asked_for(site: Path) -> None:

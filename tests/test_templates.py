@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medchat.api import Conversation, Segment, Text, Turn
@@ -256,6 +256,8 @@ def conversation(lengths: Sequence[int]) -> Conversation:
 
 
 @given(st.lists(st.integers(0, 40), max_size=40), st.integers(3, 400))
+@example([5, 5], 2 * len("0qqqqqa\n") + 3)
+@example([5, 5, 5], 2 * len("0qqqqqa\n") + 3)
 def test_exactly_the_oldest_turns_that_do_not_fit_are_dropped(lengths: list[int], budget: int) -> None:
     template, said, count = shipped("bare"), conversation(lengths), Counter()
     fitted = fit(template, said, "头痛？", count, budget)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from medchat.api import Conversation, Notice, PromptTemplate, SFTRecipe, SlashCommand, Turn
@@ -20,7 +20,7 @@ class Extensions:
     def __init__(
         self,
         plugins: Sequence[LoadedPlugin],
-        chosen: Sequence[LoadedPlugin],
+        chosen: Collection[LoadedPlugin],
         note: Callable[[PluginFailure], None],
     ) -> None:
         self._plugins = plugins

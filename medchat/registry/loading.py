@@ -49,7 +49,7 @@ class Registry:
         self._conflicts = conflicts(list(self.entries))
         self._loaded: dict[tuple[str, str], LoadedPlugin] = {}
         self._failures: dict[PluginFailure, None] = {}
-        self._chosen: list[LoadedPlugin] = []
+        self._chosen: dict[LoadedPlugin, None] = {}
         self._lock = threading.RLock()
         for claimants in self._conflicts.values():
             self._note(_conflict(claimants))
@@ -76,9 +76,7 @@ class Registry:
             named = [backbone for backbone in offered if backbone.name == name]
             if len(named) != 1:
                 raise Refusal(_not_offered(plugin, name, len(named)))
-        with self._lock:
-            if plugin not in self._chosen:
-                self._chosen.append(plugin)
+        self._chosen.setdefault(plugin)
         return named[0]
 
     def backbones(self) -> tuple[Backbone, ...]:
