@@ -66,7 +66,9 @@ class ChatGLMAttention(nn.Module):
         scores and softmax in float32, so it has no counterpart here.
         """
         fused = self.query_key_value(states).unflatten(-1, (self.heads, 3, self.head_dim))
-        turned = turn(fused[..., :2, :], turns.cosine, turns.sine)
+        # Elsewhere only where layers are spread over devices; a dataclass keeps FSDP from casting the table.
+        cosine, sine = turns.cosine.to(states.device), turns.sine.to(states.device)
+        turned = turn(fused[..., :2, :], cosine, sine)
         query, key = turned.transpose(1, 2).unbind(-2)
         value = fused[..., 2, :].transpose(1, 2)
         if prefix is not None:

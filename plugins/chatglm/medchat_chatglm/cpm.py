@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,9 +43,7 @@ def serves(device: torch.device) -> bool:
 
     Imports it only if the GPU is one it was compiled for. Asked once a device.
     """
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) not in CAPABILITIES:
-        return False
-    if kernels() is None:
+    if _capability(device) not in CAPABILITIES or kernels() is None:
         return False
     integers = torch.arange(-128, 128, dtype=torch.int8, device=device).view(8, 32)
     scale = torch.linspace(0.001, 0.1, 8, device=device).half()
@@ -54,6 +54,10 @@ def serves(device: torch.device) -> bool:
         _logger.info("cpm-kernels failed on %s (%s): torch takes over", device, type(error).__name__)
         return False
     return bool(torch.allclose(computed, _expand_with_torch(integers, scale), rtol=2e-3))
+
+
+def _capability(device: torch.device) -> tuple[int, int] | None:
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
 
 
 def expand(integers: Tensor, scale: Tensor) -> Tensor:
@@ -73,18 +77,17 @@ def _expand_with_kernel(integers: Tensor, scale: Tensor) -> Tensor:
     rows, columns = integers.shape
     expanded = torch.empty(rows, columns, dtype=torch.float16, device=integers.device)
     scale = scale.half().contiguous()
-    stream = torch.cuda.current_stream(integers.device).cuda_stream
     block = max(1, _BLOCK_BYTES // (4 * columns))
-    with torch.cuda.device(integers.device):
+    with _stream(integers.device) as stream:
         for start in range(0, rows, block):
             wide = integers[start : start + block].int().contiguous()
-            gemm.gemm_scale_x(
-                1,
-                len(wide),
-                columns,
-                wide.data_ptr(),
-                scale[start:].data_ptr(),
-                expanded[start:].data_ptr(),
-                stream,
-            )
+            pointers = (wide.data_ptr(), scale[start:].data_ptr(), expanded[start:].data_ptr())
+            gemm.gemm_scale_x(1, len(wide), columns, *pointers, stream)
     return expanded
+
+
+@contextmanager
+def _stream(device: torch.device) -> Iterator[int]:
+    # The package launches on the current device, whatever device the pointers belong to.
+    with torch.cuda.device(device):
+        yield torch.cuda.current_stream(device).cuda_stream

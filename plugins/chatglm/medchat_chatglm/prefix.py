@@ -11,6 +11,20 @@ from medchat_chatglm.configuration import ChatGLMConfig
 _DROPOUT = 0.1
 
 
+def train_prefix_only(model: nn.Module) -> list[str]:
+    """Freeze everything but the prefix encoder, which is kept in float32; return the names left to train.
+
+    A half-precision or quantised base may stay as it is: the prefix is cast to its activations.
+    """
+    names = []
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("prefix_encoder." in name)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+            names.append(name)
+    return names
+
+
 class PrefixEncoder(nn.Module):
     """Makes `pre_seq_len` keys and values for every layer, neither rotated nor counted in positions."""
 

@@ -66,7 +66,7 @@ class _Packed(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         # `model.to(bfloat16)` must not round the scales: they belong to the stored weights.
-        kept = self.weight_scale
+        kept = self.weight_scale.detach()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.weight_scale.dtype != kept.dtype:
             moved = kept.to(self.weight_scale.device)
