@@ -42,12 +42,21 @@ class TurnStats:
     completion_tokens: int = 0
     first_token_seconds: float = 0.0
     seconds: float = 0.0
+    first_tokens: int = 1
 
     @property
     def tokens_per_second(self) -> float:
-        """Decoding speed: tokens after the first over the time after the first."""
-        decoding = self.seconds - self.first_token_seconds
-        return (self.completion_tokens - 1) / decoding if self.completion_tokens > 1 and decoding > 0 else 0.0
+        """Decoding speed: the tokens after the first piece of text over the time after it.
+
+        `first_tokens` counts those up to it. An answer that came in one piece (beam search) counts whole.
+        """
+        rest, time_for_rest = (
+            self.completion_tokens - self.first_tokens,
+            self.seconds - self.first_token_seconds,
+        )
+        if rest > 0 and time_for_rest > 0:
+            return rest / time_for_rest
+        return self.completion_tokens / self.seconds if self.seconds > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,11 +310,13 @@ class _Gathered:
     text: str = ""
     last: Delta = Delta()
     first_at: float = 0.0
+    first_tokens: int = 0
     looped: bool = False
 
     def add(self, delta: Delta) -> None:
         if not self.first_at and (delta.text or delta.completion_tokens):
             self.first_at = time.perf_counter()
+            self.first_tokens = delta.completion_tokens
         self.text += delta.text
         self.last = delta
 
@@ -326,4 +337,5 @@ class _Gathered:
             completion_tokens=self.last.completion_tokens,
             first_token_seconds=(self.first_at or now) - self.started,
             seconds=now - self.started,
+            first_tokens=self.first_tokens,
         )

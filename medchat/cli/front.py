@@ -33,7 +33,7 @@ def plugin_command_names() -> list[tuple[str, str]]:
     from medchat.registry.metadata import scan
 
     builtin = {name for name, *_ in COMMANDS}
-    found = {}
+    found: dict[str, str] = {}
     for entry in scan():
         if entry.group == "medchat.commands" and entry.name not in builtin:
             found.setdefault(entry.name, entry.distribution)
@@ -53,7 +53,8 @@ def top_help() -> str:
         "",
         say(
             "MedChat：中文医学语言模型的终端对话与微调程序。仅供研究，不能替代医生诊断。",
-            "MedChat: terminal chat and fine-tuning for Chinese medical language models. Research only; no substitute for a physician.",
+            "MedChat: terminal chat and fine-tuning for Chinese medical language models. Research only;"
+            " no substitute for a physician.",
         ),
         "",
         say("命令：", "Commands:"),

@@ -15,6 +15,7 @@ from medchat.cli.group import Command
 from medchat.cli.options import SessionChoice, generation_flags, model_flags, session_flags
 from medchat.cli.output import say_aside
 from medchat.commands.conversation import Prepared, prepare_conversation
+from medchat.commands.recording import StoreRecorder
 from medchat.errors import UsageError
 from medchat.inert import inert_line
 from medchat.language import say
@@ -40,7 +41,7 @@ PAST_INPUTS = 1000
 @click.option("--style", type=click.Choice(["rich", "plain"]), help=say("显示样式", "how answers look"))
 @click.option("--stats", is_flag=True, help=say("每次回答后显示统计", "show figures after each answer"))
 @click.pass_context
-def command(context: click.Context, **flags: Any) -> int:
+def command(context: click.Context, /, **flags: Any) -> int:
     """Hold a conversation."""
     if flags["resume"] == "":
         return _list_resumable()
@@ -89,10 +90,10 @@ def startup_for(prepared: Prepared, *, banner: Sequence[str] = ()) -> Startup:
         return replace(session, conversation=empty, recorder=prepared.recorder(), last_stats=None, dropped=0)
 
     def label(session: ChatSession) -> str:
-        record = getattr(session.recorder, "record", None)
-        if prepared.store.path is None or record is None:
+        recorder = session.recorder
+        if prepared.store.path is None or not isinstance(recorder, StoreRecorder) or recorder.record is None:
             return ""
-        return record.name or record.id
+        return recorder.record.name or recorder.record.id
 
     return Startup(
         open_session=open_session,

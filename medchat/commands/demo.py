@@ -64,7 +64,10 @@ def command(backbone: str, retrain: bool, no_save: bool, style: str | None) -> i
     try:
         if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
             startup = startup_for(prepared, banner=invitation(pairs))
-            return hold(prepared, replace(startup, slash_commands=lambda: [known.slash_command()]))
+            return hold(
+                prepared,
+                replace(startup, slash_commands=lambda: [known.slash_command(), *startup.slash_commands()]),
+            )
         return answer_samples(prepared, pairs)
     finally:
         prepared.store.close()
@@ -127,7 +130,7 @@ def _train(backbone: Backbone, recipe: DemoRecipe, pairs: Sequence[DemoPair], ta
     say_aside(
         say(
             "第一次运行：正在用真实的微调代码训练它（两个 CPU 核约一分钟）。下次直接开始。",
-            "First run: training it with the real fine-tuning code (about a minute on two CPU cores). Next time it just starts.",
+            "First run: training it with the real fine-tuning code (about a minute on two cores).",
         )
     )
     start = target.with_name(target.name + ".start")
@@ -141,10 +144,11 @@ def _train(backbone: Backbone, recipe: DemoRecipe, pairs: Sequence[DemoPair], ta
             report = backbone.recipes[options.method].run(examples, options, progress, threading.Event())
     finally:
         shutil.rmtree(start, ignore_errors=True)
+    loss = f"{report.first_loss:.2f} → {report.last_loss:.3f}"
     say_aside(
         say(
-            f"训练完成：{report.steps} 步，损失 {report.first_loss:.2f} → {report.last_loss:.3f}，用时 {report.seconds:.0f} 秒",
-            f"trained: {report.steps} steps, loss {report.first_loss:.2f} -> {report.last_loss:.3f}, {report.seconds:.0f} s",
+            f"训练完成：{report.steps} 步，损失 {loss}，用时 {report.seconds:.0f} 秒",
+            f"trained: {report.steps} steps, loss {loss}, {report.seconds:.0f} s",
         )
     )
 

@@ -43,7 +43,7 @@ def show(name: str, as_json: bool) -> int:
     """Show one backbone."""
     backbone = Registry().backbone(name)
     rows = [row for row in plugin_rows() if row["name"] == name and row["kind"] == "backbone"]
-    origin = rows[0] if rows else {}
+    origin: dict[str, str] = rows[0] if rows else {}
     generation = backbone.generation
     whole = {
         "name": backbone.name,
@@ -77,13 +77,14 @@ def show(name: str, as_json: bool) -> int:
     lines = [
         f"{inert_line(backbone.name)}: {inert_line(summary, 200)}",
         say("来自", "from")
-        + f" {inert_line(str(whole['distribution']))} {inert_line(str(whole['version']))} ({inert_line(str(whole['module']))})",
-        say("训练方法：", "fine-tuning methods: ") + (", ".join(whole["methods"]) or "-"),
+        + "".join(
+            f" {inert_line(str(origin.get(key, '')))}" for key in ("distribution", "version", "module")
+        ),
+        say("训练方法：", "fine-tuning methods: ") + (", ".join(sorted(backbone.recipes)) or "-"),
     ]
     lines += [f"--{key} {'|'.join(values)}" for key, values in backbone.load_keys.items()]
     lines.append(say("已知权重：", "known weights:"))
-    lines += [
-        f"  {inert_line(known.name)}  {inert_line(known.title, 80)}  {inert_line(known.source, 120)}  [{inert_line(known.licence, 80)}]"
-        for known in backbone.known_weights
-    ]
+    for known in backbone.known_weights:
+        facts = (known.name, known.title, known.source, f"[{known.licence}]")
+        lines.append("  " + "  ".join(inert_line(fact, 120) for fact in facts))
     return write_out("\n".join(lines) + "\n")

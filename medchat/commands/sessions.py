@@ -96,8 +96,11 @@ def show(session: str, as_json: bool) -> int:
             "log": [_turn_as_json(saved) for saved in turns],
         }
         return write_out(json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
-    heading = f"{record.id}  {inert_line(record.name or '')}  {inert_line(record.backbone)}  {inert_line(record.model, 200)}"
-    lines = [heading.rstrip()]
+    lines = [
+        "  ".join(
+            inert_line(part, 200) for part in (record.id, record.name, record.backbone, record.model) if part
+        )
+    ]
     for saved in turns:
         finish = "" if saved.turn.finish == "stop" else f" [{saved.turn.finish}]"
         lines += [

@@ -40,9 +40,11 @@ class _Lines:
 
 def _figures(progress: SFTProgress) -> str:
     left = progress.seconds / progress.step * (progress.total_steps - progress.step)
+    step = f"{progress.step}/{progress.total_steps}"
+    loss, speed = f"{progress.loss:.3f}", f"{progress.tokens_per_second:.0f}"
     return say(
-        f"第 {progress.step}/{progress.total_steps} 步  损失 {progress.loss:.3f}  {progress.tokens_per_second:.0f} token/s  剩余 {left:.0f} 秒",
-        f"step {progress.step}/{progress.total_steps}  loss {progress.loss:.3f}  {progress.tokens_per_second:.0f} tokens/s  {left:.0f} s left",
+        f"第 {step} 步  损失 {loss}  {speed} token/s  剩余 {left:.0f} 秒",
+        f"step {step}  loss {loss}  {speed} tokens/s  {left:.0f} s left",
     )
 
 
