@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from plugin_fixtures import BACKBONE_MODULE, entry_points_text, write_distribution
+from plugin_fixtures import BACKBONE_MODULE, write_distribution
 
+from medchat import hookspecs
 from medchat.api import Conversation, Finish, GenerationConfig, LoadOptions, Notice, Turn
 from medchat.errors import PluginError, UsageError
 from medchat.hookspecs import Finding
 from medchat.registry import Registry
+from medchat.registry.metadata import GROUPS
 from medchat.templates import fit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -344,8 +346,7 @@ def echo_site(site: Path) -> None:
     folder = ROOT / "examples" / "medchat-echo"
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     modules = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
-    text = entry_points_text(project["entry-points"])
-    write_distribution(site, project["name"], text, modules, version=project["version"])
+    write_distribution(site, project["name"], project["entry-points"], modules, version=project["version"])
 
 
 def test_the_example_plugin_is_a_whole_backbone_in_under_100_lines(site: Path, tmp_path: Path) -> None:
@@ -383,17 +384,68 @@ def finishes(deltas: Iterator[object]) -> object:
 # ---------------------------------------------------------------- from outside
 
 
-def run(arguments: Sequence[str], *folders: Path) -> subprocess.CompletedProcess[str]:
-    path = ":".join(map(str, [ROOT, ROOT / "plugins" / "chatglm", *folders]))
-    environment = {"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+def run(arguments: Sequence[str], home: Path, *folders: Path) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PYTHONPATH": ":".join(map(str, [ROOT, ROOT / "plugins" / "chatglm", *folders])),
+        "MEDCHAT_HOME": str(home),
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+    }
     command = [sys.executable, "-m", "medchat", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
+def break_everything(site: Path) -> None:
+    groups = {group: {"broken": "broken_module"} for group in ("medchat", "medchat.extensions")}
+    write_distribution(site, "broken", groups, {"broken_module": "raise SystemExit(3)"})
+
+
 def test_a_broken_third_party_plugin_does_not_change_help(tmp_path: Path) -> None:
-    write_distribution(
-        tmp_path, "broken", {"medchat": {"broken": "b"}, "medchat.extensions": {"b": "b"}}, {"b": "1/0"}
-    )
-    clean, broken = run(["--help"]), run(["--help"], tmp_path)
+    break_everything(tmp_path / "site")
+    clean, broken = run(["--help"], tmp_path), run(["--help"], tmp_path, tmp_path / "site")
     assert clean.returncode == 0
     assert (broken.returncode, broken.stdout, broken.stderr) == (0, clean.stdout, clean.stderr)
+
+
+def test_a_broken_third_party_plugin_only_adds_its_rows_to_the_list(tmp_path: Path) -> None:
+    break_everything(tmp_path / "site")
+    clean = run(["plugins", "list"], tmp_path)
+    broken = run(["plugins", "list"], tmp_path, tmp_path / "site")
+    assert (broken.returncode, broken.stderr) == (0, clean.stderr)
+    others = [line for line in broken.stdout.splitlines() if not line.startswith("broken")]
+    assert others == clean.stdout.splitlines()
+    assert any(line.startswith("chatglm") for line in others)
+
+
+def test_a_chat_with_another_backbone_gains_one_line_naming_the_broken_plugin(tmp_path: Path) -> None:
+    fine, site = tmp_path / "fine", tmp_path / "site"
+    echo_site(fine)
+    break_everything(site)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "echo.json").write_text('{"context_length": 64}', encoding="utf-8")
+    question = ["ask", "头痛怎么办？", "--backbone", "echo", "--model", str(tmp_path / "model")]
+    clean, broken = run(question, tmp_path / "a", fine), run(question, tmp_path / "b", fine, site)
+    assert (clean.returncode, clean.stdout) == (0, "头痛怎么办？\n")
+    assert (broken.returncode, broken.stdout) == (clean.returncode, clean.stdout)
+    added = [line for line in broken.stderr.splitlines() if line not in clean.stderr.splitlines()]
+    assert len(added) == 1
+    assert "broken" in added[0]
+
+
+# ---------------------------------------------------------------- the documentation
+
+
+def test_every_hook_and_group_is_documented() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    hooks = [name for name in vars(hookspecs) if name.startswith("medchat_")]
+    assert len(hooks) == 8
+    for name in [*hooks, *GROUPS, "medchat_api_version", "MEDCHAT_PLUGINS", "MEDCHAT_STRICT"]:
+        assert f"`{name}" in page, name
+    for name in hooks:
+        assert len((getattr(hookspecs, name).__doc__ or "").split()) > 10, name
+
+
+def test_no_hook_stops_at_the_first_result() -> None:
+    for name in vars(hookspecs):
+        if name.startswith("medchat_"):
+            assert getattr(hookspecs, name).medchat_spec["firstresult"] is False
