@@ -38,7 +38,7 @@ def test_the_mark_is_the_agreed_sentence() -> None:
     [
         (
             "zh",
-            ["研究", "有错", "诊断", "处方", "替代医生", "姓名", "身份证号", "BenTsao", "ChatGLM-6B-Med", 
+            ["研究", "有错", "诊断", "处方", "替代医生", "姓名", "身份证号", "BenTsao", "ChatGLM-6B-Med",
              "商用", "120"],
         ),
         (

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 from medchat.errors import CheckpointError, MedchatError, MemoryShortageError, UsageError
 from medchat.language import say
@@ -65,15 +66,13 @@ def explain(error: sqlite3.Error, where: str) -> MedchatError | None:
 def damaged(where: str) -> CheckpointError:
     """Return the error for a damaged file. Its remedy moves the file and its log aside together: a log
     left behind would be replayed into the new file, and it may hold the newest turns."""
-    aside = f"{where}.damaged-{datetime.now():%Y%m%d-%H%M%S}"
-    command = (
-        f"mkdir {shlex.quote(aside)} && mv {shlex.quote(where)} {shlex.quote(where)}-* {shlex.quote(aside)}"
-    )
+    aside = shlex.quote(str(Path(where).parent / f"damaged-{datetime.now():%Y%m%d-%H%M%S}"))
+    command = f"mkdir {aside} && mv {shlex.quote(where)}* {aside}"
     return CheckpointError(
-        say("会话数据库已损坏，文件未被改动", "the session database is damaged; it was not changed"),
+        say("会话数据库已损坏", "the session database is damaged"),
         say(
-            f"移到一边（不会丢失内容，之后可用 sqlite3 的 .recover 抢救）：{command}",
-            f"move it aside (nothing is lost; sqlite3's .recover can rescue it later): {command}",
+            f"移到一边再开始（内容不会丢，之后可用 sqlite3 的 .recover 抢救）：{command}",
+            f"move it aside and start again (nothing is lost; sqlite3's .recover may rescue it): {command}",
         ),
         where=where,
     )

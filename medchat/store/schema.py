@@ -45,7 +45,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             UNIQUE (session_id, position)
         )""",
         "CREATE INDEX session_by_update ON session(updated)",
-        "CREATE TABLE input (id INTEGER PRIMARY KEY, text TEXT NOT NULL, created REAL NOT NULL)",
+        """CREATE TABLE input (
+            id INTEGER PRIMARY KEY,
+            text TEXT NOT NULL,
+            created REAL NOT NULL,
+            session_id TEXT REFERENCES session(id) ON DELETE CASCADE
+        )""",
         "CREATE TABLE seen (key TEXT PRIMARY KEY, created REAL NOT NULL)",
     ),
 )

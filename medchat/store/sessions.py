@@ -171,11 +171,7 @@ class SessionStore:
         """Delete a session, its turns and its questions in the editor's history, from the disk too."""
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)
-            connection.execute(
-                "DELETE FROM input WHERE text IN (SELECT question FROM turn WHERE session_id = ?)",
-                (session_id,),
-            )
-            connection.execute("DELETE FROM session WHERE id = ?", (session_id,))
+            turn_rows.delete_session(connection, session_id)
         self._database.purge()
 
     def delete_all(self) -> int:

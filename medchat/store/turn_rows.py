@@ -19,6 +19,7 @@ def touch(connection: sqlite3.Connection, session_id: str) -> None:
 
 def forget_undone(connection: sqlite3.Connection, session_id: str) -> None:
     """Delete what was undone: after a new turn it can no longer follow."""
+    _claim_inputs(connection, session_id)
     connection.execute("DELETE FROM turn WHERE session_id = ? AND undone = 1", (session_id,))
 
 
@@ -49,6 +50,7 @@ def insert(connection: sqlite3.Connection, session_id: str, turn: Turn, cost: An
 
 def delete_last(connection: sqlite3.Connection, session_id: str) -> bool:
     """Delete the last turn; return whether there was one."""
+    _claim_inputs(connection, session_id)
     deleted = connection.execute(
         "DELETE FROM turn WHERE session_id = :session AND position ="
         " (SELECT max(position) FROM turn WHERE session_id = :session)",
@@ -71,3 +73,20 @@ def mark_undone(
     ).fetchall()
     connection.executemany("UPDATE turn SET undone = ? WHERE id = ?", [(int(undone), r["id"]) for r in rows])
     return tuple(sorted((turn_from(row) for row in rows), key=lambda saved: saved.position))
+
+
+def delete_session(connection: sqlite3.Connection, session_id: str) -> None:
+    """Delete a session with its turns and the lines typed for them, and those for turns deleted before."""
+    connection.execute(
+        "DELETE FROM input WHERE text IN (SELECT question FROM turn WHERE session_id = ?)", (session_id,)
+    )
+    connection.execute("DELETE FROM session WHERE id = ?", (session_id,))
+
+
+def _claim_inputs(connection: sqlite3.Connection, session_id: str) -> None:
+    """Note whose lines these are before a turn goes, so that they can still go with the session."""
+    connection.execute(
+        "UPDATE input SET session_id = :session WHERE session_id IS NULL"
+        " AND text IN (SELECT question FROM turn WHERE session_id = :session)",
+        {"session": session_id},
+    )
