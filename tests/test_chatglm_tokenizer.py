@@ -207,6 +207,14 @@ def test_controls_and_pads_decode_to_nothing(generation: str) -> None:
     assert tokenizer.decode([]) == ""
 
 
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_pads_are_dropped_before_bytes_are_joined(generation: str) -> None:
+    tokenizer = tokenizer_of(generation)
+    first, *rest = tokenizer.encode("👋", dummy_prefix=False)
+    assert tokenizer.decode([first, tokenizer.pad_token_id, *rest]) == "👋"
+    assert tokenizer.decode([first, tokenizer.id_of("<s>"), *rest]) != "👋"
+
+
 # ---------------------------------------------------------------- copies and files
 
 

@@ -111,6 +111,17 @@ def test_a_finished_stream_starts_anew() -> None:
     assert stream.finish() == ""
 
 
+@given(words=st.lists(st.sampled_from([" ", "", "a", " b"])))
+def test_ids_without_text_at_the_beginning_still_count_as_the_beginning(words: list[str]) -> None:
+    """LLaMA's decoder drops one leading space, and no more."""
+
+    def decode(ids: Sequence[int]) -> str:
+        return "".join(words[token] for token in ids).removeprefix(" ")
+
+    pieces, rest = streamed(StreamText(decode), range(len(words)))
+    assert "".join(pieces) + rest == decode(range(len(words)))
+
+
 class CountingDecoder:
     """Counts how many ids are decoded in all."""
 

@@ -226,13 +226,17 @@ def _size(tensor: torch.Tensor) -> int:
 
 
 def _split(tensors: dict[str, torch.Tensor], count: int) -> list[dict[str, torch.Tensor]]:
-    """Cut the tensors, in their order, into `count` parts of about equal size."""
-    total, seen = sum(map(_size, tensors.values())), 0
-    parts: list[dict[str, torch.Tensor]] = [{} for _ in range(count)]
+    """Cut the tensors, in their order, into about `count` parts; one that overflows opens the next."""
+    limit = sum(map(_size, tensors.values())) / count
+    parts: list[dict[str, torch.Tensor]] = [{}]
+    filled = 0
     for name, tensor in tensors.items():
-        parts[min(count - 1, seen * count // total)][name] = tensor
-        seen += _size(tensor)
-    return [part for part in parts if part]
+        if parts[-1] and filled + _size(tensor) > limit:
+            parts.append({})
+            filled = 0
+        parts[-1][name] = tensor
+        filled += _size(tensor)
+    return parts
 
 
 def _save(tensors: dict[str, torch.Tensor], file: Path) -> None:

@@ -120,7 +120,7 @@ def train_vocabulary(
             say(f"词表大小 {size} 太小", f"a vocabulary of {size} is too small"),
             say("至少要 16", "it must be at least 16"),
         )
-    fragments = _fragments(corpus, most_characters=size * 3 // 4)
+    fragments = _fragments(corpus, most_characters=(size - len(FIRST_PIECES) - 1) * 3 // 4)
     if not fragments:
         raise UsageError(
             say("语料里没有文字，无法训练词表", "the corpus holds no text to train a vocabulary on"),
