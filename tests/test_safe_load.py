@@ -496,15 +496,21 @@ def test_ignored_renamed_kept_and_optional_names_follow_the_placement(tmp_path: 
     assert model.scale.is_meta
 
 
-def test_a_conversion_replaces_its_tensor_on_the_way_in(tmp_path: Path) -> None:
+def test_a_conversion_replaces_its_tensor_on_the_way_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = small_weights()
-    weights["both"] = torch.stack((weights.pop("norm.weight"), weights.pop("norm.bias")))
+    weights["both"] = torch.stack((weights.pop("norm.weight"), weights.pop("norm.bias")), dim=1)
     write_weights(tmp_path, weights, "bin")
     split = Conversion(
-        (2, 4), ("norm.weight", "norm.bias"), lambda both: {"norm.weight": both[0], "norm.bias": both[1]}
+        (4, 2),
+        ("norm.weight", "norm.bias"),
+        lambda rows: {"norm.weight": rows[:, 0], "norm.bias": rows[:, 1]},
     )
+    monkeypatch.setattr(shards, "PIECE_BYTES", 16)  # two rows at a time
     model = load_small(tmp_path, conversions={"both": split})
-    assert torch.equal(model.norm.bias, weights["both"][1])
+    assert torch.equal(model.norm.weight, weights["both"][:, 0])
+    assert torch.equal(model.norm.bias, weights["both"][:, 1])
 
 
 def test_a_tied_head_of_the_file_is_not_read(tmp_path: Path) -> None:
@@ -512,6 +518,22 @@ def test_a_tied_head_of_the_file_is_not_read(tmp_path: Path) -> None:
     write_weights(tmp_path, small_weights() | broken, "bin")
     model = load_small(tmp_path)
     assert model.head.weight is model.embed.weight
+
+
+def test_a_tied_head_of_another_shape_is_refused(tmp_path: Path) -> None:
+    write_weights(tmp_path, small_weights() | {"head.weight": torch.zeros(8, 4)}, "bin")
+    assert "head.weight 8x4" in refused(tmp_path).what
+
+
+def test_what_has_its_value_already_is_left_alone(tmp_path: Path) -> None:
+    weights = small_weights()
+    write_weights(tmp_path, {"norm.bias": weights["norm.bias"]}, "safetensors")
+    model = Small()
+    before = model.norm.weight
+    model.norm.bias = nn.Parameter(torch.empty(4, device="meta"))
+    checkpoint = open_checkpoint(tmp_path)
+    assign(model, checkpoint, read_headers(checkpoint), Placement(torch.float32, CPU))
+    assert model.norm.weight is before and torch.equal(model.norm.bias, weights["norm.bias"])
 
 
 def test_weight_bytes_counts_each_memory_once() -> None:

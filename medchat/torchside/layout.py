@@ -7,6 +7,7 @@ first bytes; the tensors inside are `headers` (what they are) and `load` (what t
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,10 @@ from medchat.language import say
 
 WeightFormat = Literal["safetensors", "bin"]
 
-#: Weight files in order of preference: the safe format first, a single file before shards.
-_CANDIDATES: tuple[tuple[str, WeightFormat], ...] = (
+Candidates = tuple[tuple[str, WeightFormat], ...]
+
+#: Weight files of a model in order of preference: the safe format first, a single file before shards.
+MODEL_FILES: Candidates = (
     ("model.safetensors", "safetensors"),
     ("model.safetensors.index.json", "safetensors"),
     ("pytorch_model.bin", "bin"),
@@ -45,13 +48,14 @@ class Checkpoint:
         return sum(file.stat().st_size for file in self.files)
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
+def open_checkpoint(folder: Path, candidates: Candidates = MODEL_FILES, flag: str = "--model") -> Checkpoint:
     """Find the weight files of `folder` and check that each exists, lies inside and is no text.
 
-    Reads the index and the first bytes of each file. Raises CheckpointError.
+    The first of `candidates` that exists is taken. Reads the index and the first bytes of each file.
+    `flag` is where the user named the folder. Raises CheckpointError.
     """
-    require_folder(folder)
-    for name, weight_format in _CANDIDATES:
+    require_folder(folder, flag)
+    for name, weight_format in candidates:
         path = folder / name
         if not path.exists():
             continue
@@ -59,47 +63,49 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             return _from_index(folder, path, weight_format)
         refuse_text(path)
         return Checkpoint(folder, weight_format, (path,))
-    shards = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".safetensors", ".bin"))
-    if shards:
-        raise CheckpointError(
+    raise _no_weights(folder, [name for name, _ in candidates if not name.endswith(".json")], flag)
+
+
+def _no_weights(folder: Path, wanted: list[str], flag: str) -> CheckpointError:
+    present = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".safetensors", ".bin"))
+    if present:
+        return CheckpointError(
             say(
-                f"文件夹里有权重文件（如 {shards[0]}），但缺少索引",
-                f"there are weight files (such as {shards[0]}) but no index",
+                f"文件夹里有 {names(present)}，但没有列出它们的索引（*.index.json）",
+                f"the folder holds {names(present)} but no index of them (*.index.json)",
             ),
             say(
-                "请补上 *.index.json，或把单个文件命名为 model.safetensors",
-                "add the *.index.json, or name a single file model.safetensors",
+                f"请补上索引；单个文件应命名为 {wanted[0]}",
+                f"add the index; a single file must be named {wanted[0]}",
             ),
             where=str(folder),
         )
-    raise CheckpointError(
-        say("这个文件夹不是模型：里面没有权重文件", "this folder is not a checkpoint: it holds no weights"),
+    return CheckpointError(
+        say("这个文件夹里没有权重文件", "this folder holds no weights"),
         say(
-            "需要 model.safetensors 或 pytorch_model.bin（分片时连同 *.index.json）；请检查 --model 的路径",
-            "it needs model.safetensors or pytorch_model.bin (or shards with *.index.json); check --model",
+            f"需要 {' 或 '.join(wanted)}；请检查 {flag} 的路径",
+            f"it needs {' or '.join(wanted)}; check {flag}",
         ),
         where=str(folder),
     )
 
 
-def require_folder(folder: Path) -> None:
-    """Raise CheckpointError unless `folder` is a folder."""
+def require_folder(folder: Path, flag: str = "--model") -> None:
+    """Raise CheckpointError unless `folder`, which the user named by `flag`, is a folder."""
     if folder.is_dir():
         return
     if folder.exists():
+        parent = shlex.quote(str(folder.parent))
         raise CheckpointError(
-            say("这是一个文件，不是模型文件夹", "this is a file, not a checkpoint folder"),
-            say(
-                f"请改用它所在的文件夹：--model {folder.parent}",
-                f"pass its folder instead: --model {folder.parent}",
-            ),
+            say("这是一个文件，不是文件夹", "this is a file, not a folder"),
+            say(f"请改用它所在的文件夹：{flag} {parent}", f"pass its folder instead: {flag} {parent}"),
             where=str(folder),
         )
     raise CheckpointError(
-        say("找不到这个模型文件夹", "no such checkpoint folder"),
+        say("找不到这个文件夹", "no such folder"),
         say(
-            "请检查 --model 的路径；medchat models list 列出已知模型",
-            "check --model; medchat models list shows known models",
+            f"请检查 {flag} 的路径；手头没有权重时可先运行 medchat demo",
+            f"check {flag}; without any weights, medchat demo still works",
         ),
         where=str(folder),
     )
@@ -242,12 +248,13 @@ def is_text(start: bytes) -> bool:
 
 
 def _lfs_pointer(path: Path) -> CheckpointError:
+    folder = shlex.quote(str(path.parent))
     return CheckpointError(
         say(
             f"{path.name} 只是 git-lfs 指针，文件本身没有下载",
             f"{path.name} is a git-lfs pointer, not the file itself",
         ),
-        say(f"请运行：git -C {path.parent} lfs pull", f"run: git -C {path.parent} lfs pull"),
+        say(f"请运行：git -C {folder} lfs pull", f"run: git -C {folder} lfs pull"),
         where=str(path),
     )
 

@@ -30,8 +30,8 @@ from medchat.torchside.shards import StoredTensor, read_tensors
 class Conversion:
     """One stored tensor that becomes others on its way in, such as a weight that is quantised.
 
-    `shape` is what the file must hold; `run` gets it in its stored dtype and returns the model's
-    tensors by name, which must be `makes`.
+    `shape` is what the file must hold. `run` gets some of its rows, in their stored dtype, and returns
+    the same rows of the model's tensors by name, which must be `makes`: no dense copy ever exists.
     """
 
     shape: tuple[int, ...]
@@ -68,25 +68,19 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
 def assign(
     model: nn.Module, checkpoint: Checkpoint, headers: Mapping[str, TensorHeader], placement: Placement
 ) -> None:
-    """Give every parameter and persistent buffer of `model` (on the meta device) its stored value.
+    """Give every parameter and persistent buffer of `model` that is on the meta device its stored value.
 
-    Memory grows by the weights in their final dtype and one piece of a tensor. Raises CheckpointError
-    (missing, unexpected or mis-shaped tensors, values that are not finite, whatever the file reader
-    raises) or MemoryShortageError.
+    What is not on the meta device has its value already and may not be in the file. Memory grows by the
+    weights in their final dtype and one piece of a tensor. Raises CheckpointError (missing, unexpected
+    or mis-shaped tensors, values that are not finite, whatever the file reader raises) or
+    MemoryShortageError.
     """
-    slots = {name: slot for name, slot in _slots(model) if name not in placement.tied}
+    slots = {name: slot for name, slot in _slots(model) if slot.is_meta and name not in placement.tied}
     stored = _compare(slots, headers, placement, checkpoint)
     with memory_shortage(placement.device):
         for tensor in read_tensors(checkpoint, stored.__contains__):
-            name = stored[tensor.name]
-            conversion = placement.conversions.get(name)
-            if conversion is None:
-                _set(model, name, _filled(tensor, slots[name], name, placement))
-                continue
-            whole = _whole(tensor)
-            for made, values in conversion.run(whole).items():
-                _set(model, made, values.to(placement.device))
-            del whole, values
+            for name, values in _filled(tensor, stored[tensor.name], slots, placement).items():
+                _set(model, name, values)
     for name, source in placement.tied.items():
         _tie(model, name, source)
     # A tensor that read_tensors never yielded would otherwise surface as a failure of the first answer.
@@ -126,7 +120,12 @@ def _compare(
     given: set[str] = set()
     for header in headers.values():
         name = placement.rename(header.name)
-        if matches(header.name, placement.ignore) or name in placement.tied:
+        if matches(header.name, placement.ignore):
+            continue
+        if name in placement.tied:
+            source = tuple(slots[placement.tied[name]].shape)
+            if header.shape != source:
+                misfits.append(f"{header.name} {_shape(header.shape)}, {_shape(source)}")
             continue
         conversion = placement.conversions.get(name)
         if conversion is None and name not in slots:
@@ -189,26 +188,26 @@ def _target_dtype(name: str, slot: Tensor, placement: Placement) -> torch.dtype:
     return placement.dtype
 
 
-def _filled(tensor: StoredTensor, slot: Tensor, name: str, placement: Placement) -> Tensor:
-    dtype = _target_dtype(name, slot, placement)
-    target = torch.empty(slot.shape, dtype=dtype, device=placement.device)
-    rows_of_target = target.reshape(1) if target.dim() == 0 else target
+def _filled(
+    tensor: StoredTensor, name: str, slots: Mapping[str, Tensor], placement: Placement
+) -> dict[str, Tensor]:
+    """Return the model's tensors that `tensor`, stored for `name`, gives values to."""
+    conversion = placement.conversions.get(name)
+    makes = (name,) if conversion is None else conversion.makes
+    targets = {
+        made: torch.empty(
+            slots[made].shape, dtype=_target_dtype(made, slots[made], placement), device=placement.device
+        )
+        for made in makes
+    }
     for rows, piece in tensor.pieces():
-        part = rows_of_target[rows]
-        part.copy_(piece)
-        if not _is_finite(part):
-            raise _not_finite(tensor, piece, dtype)
-    return target
-
-
-def _whole(tensor: StoredTensor) -> Tensor:
-    """Return a copy of the values in their stored dtype, checked."""
-    copy = torch.empty(tensor.values.shape, dtype=tensor.values.dtype)
-    for rows, piece in tensor.pieces():
-        copy[rows].copy_(piece)
-        if not _is_finite(piece):
-            raise _not_finite(tensor, piece, piece.dtype)
-    return copy
+        made_rows = {name: piece} if conversion is None else conversion.run(piece)
+        for made, target in targets.items():
+            part = (target.reshape(1) if target.dim() == 0 else target)[rows]
+            part.copy_(made_rows[made])
+            if not _is_finite(part):
+                raise _not_finite(tensor, piece, target.dtype)
+    return targets
 
 
 def _is_finite(values: Tensor) -> bool:

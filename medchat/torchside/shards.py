@@ -40,15 +40,16 @@ class StoredTensor:
     file: Path
     _release: Callable[[Tensor], None]
 
-    def pieces(self, piece_bytes: int = PIECE_BYTES) -> Iterator[tuple[slice, Tensor]]:
+    def pieces(self, piece_bytes: int = 0) -> Iterator[tuple[slice, Tensor]]:
         """Yield (rows, values of those rows) covering the tensor, along its first axis.
 
-        A tensor without axes counts as one of one row. A piece is gone once the next is asked for.
+        `piece_bytes` 0 means PIECE_BYTES. A tensor without axes counts as one of one row. A piece is
+        gone once the next is asked for.
         """
         values = self.values.reshape(1) if self.values.dim() == 0 else self.values
         rows = values.shape[0]
         row_bytes = max(1, values.nbytes // max(1, rows))
-        step = max(1, piece_bytes // row_bytes)
+        step = max(1, (piece_bytes or PIECE_BYTES) // row_bytes)
         for start in range(0, rows, step):
             piece = values[start : start + step]
             yield slice(start, min(start + step, rows)), piece
