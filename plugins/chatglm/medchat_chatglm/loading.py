@@ -1,0 +1,277 @@
+"""From a checkpoint folder in any published layout to a model and its tokenizer.
+
+What can be known without the weights (configuration, vocabulary, names and shapes, memory) is
+checked before the first weight is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor
+
+from medchat.api import QUANTIZE, LoadOptions
+from medchat.errors import CheckpointError, UsageError
+from medchat.language import say
+from medchat.torchside.device import ensure_memory, pick_device, pick_dtype
+from medchat.torchside.headers import TensorHeader, read_headers
+from medchat.torchside.layout import Checkpoint, open_checkpoint, read_config
+from medchat.torchside.load import Conversion, Placement, assign, weight_bytes
+from medchat.torchside.shards import read_tensors
+from medchat_chatglm.adapters import PREFIX_FILES, Adapter, attach, find_adapter, find_prefix, prefix_shape
+from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
+from medchat_chatglm.inspection import EMBEDDING, HEAD, PREFIX, is_tied, read_vocabulary, refuse_other_models
+from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
+from medchat_chatglm.packing import quantise_rows
+from medchat_chatglm.quantised import QuantisedLinear
+from medchat_chatglm.tokenizer import ChatGLMTokenizer
+
+#: Tensors that stay as the model declares them: norms and prefix in float32, scales in float16.
+_KEPT = ("*layernorm.weight", "*layernorm.bias", f"{PREFIX}*", "*.weight_scale")
+#: Stored tables that are always computed anew (specification section 2).
+_IGNORED = ("*.rotary_emb.inv_freq",)
+_COUNTS = ("vocab_size", "hidden_size", "num_layers", "num_attention_heads", "inner_hidden_size")
+#: The keys of config.json that reach the configuration. Others could choose code to run, such as the
+#: library's attention implementations, which it may fetch from the network.
+_CONFIG_KEYS = (*ChatGLMConfig.__annotations__, "architectures", "medchat_template")
+#: Rows of a tied but stored head that are compared with the embedding.
+_COMPARED_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWeights:
+    """A model in evaluation mode. `notes` are for the user, in the interface language."""
+
+    model: ChatGLMForConditionalGeneration
+    config: ChatGLMConfig
+    folder: Path
+    device: torch.device
+    dtype: torch.dtype
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel(LoadedWeights):
+    """A model with the tokenizer that its folder holds."""
+
+    tokenizer: ChatGLMTokenizer
+
+
+def load_model(options: LoadOptions) -> LoadedModel:
+    """Load `options.model` with its tokenizer and adapters.
+
+    Raises CheckpointError (missing, damaged, no ChatGLM v1, not matching), MemoryShortageError (before
+    reading where it can be known) or UsageError (impossible device, dtype, rule or quantisation).
+    """
+    config = read_configuration(options.model, options.extra)
+    tokenizer = read_vocabulary(options.model, config.to_dict())
+    weights = load_weights(options)
+    return LoadedModel(
+        weights.model, weights.config, weights.folder, weights.device, weights.dtype, weights.notes, tokenizer
+    )
+
+
+def load_weights(options: LoadOptions) -> LoadedWeights:
+    """Load `options.model` and its adapters without a tokenizer. Raises what `load_model` raises."""
+    device = pick_device(options.device)
+    dtype = pick_dtype(options.dtype, device)
+    config = read_configuration(options.model, options.extra)
+    checkpoint = open_checkpoint(options.model)
+    headers = read_headers(checkpoint)
+    _refuse_other_shape(config, checkpoint, headers)
+    bits = _bits_to_make(options, config)
+    adapters = [find_adapter(folder) for folder in options.adapters]
+    own_prefix = _prepare_prefix(config, options.model, headers, adapters)
+    config.quantization_bit = bits or config.quantization_bit
+    with torch.device("meta"):
+        model = ChatGLMForConditionalGeneration(config).eval()
+    placement = Placement(
+        dtype,
+        device,
+        ignore=_IGNORED if own_prefix else (*_IGNORED, f"{PREFIX}*"),
+        keep=_KEPT,
+        optional=() if own_prefix else (f"{PREFIX}*",),
+        tied=model._tied_weights_keys if is_tied(config.to_dict()) else {},
+        conversions=_conversions(model, bits) if bits else {},
+    )
+    ensure_memory(weight_bytes(model, placement), device)
+    assign(model, checkpoint, headers, placement)
+    for adapter in adapters:
+        attach(model, adapter, device)
+    notes = _compare_head(model, checkpoint, headers)
+    return LoadedWeights(model.eval(), config, options.model, device, dtype, notes)
+
+
+# ---------------------------------------------------------------- configuration
+
+
+def read_configuration(folder: Path, extra: Mapping[str, str] | None = None) -> ChatGLMConfig:
+    """Read config.json of a ChatGLM v1; `extra["rule"]` replaces the position rule it asks for.
+
+    Raises CheckpointError for another model or impossible values, UsageError for an unknown rule.
+    """
+    stated = read_config(folder)
+    refuse_other_models(stated, folder)
+    known: dict[str, Any] = {key: stated[key] for key in _CONFIG_KEYS if stated.get(key) is not None}
+    if rule := (extra or {}).get("rule"):
+        if rule not in tuple(PositionRule):
+            valid = ", ".join(PositionRule)
+            raise UsageError(
+                say(f"没有名为 {rule!r} 的位置规则", f"there is no position rule {rule!r}"),
+                say(f"可用的值：{valid}", f"valid values: {valid}"),
+            )
+        known["medchat_position_rule"] = rule
+    where = str(folder / "config.json")
+    wrong = [key for key in _COUNTS if not (type(known.get(key, 1)) is int and 0 < known.get(key, 1) < 2**31)]
+    if wrong:
+        raise _bad_configuration(f"{wrong[0]} = {known[wrong[0]]!r}", where)
+    try:
+        return ChatGLMConfig(**known)
+    except CheckpointError as error:
+        raise CheckpointError(error.what, error.remedy, where=where) from None
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise _bad_configuration(" ".join(str(error).split())[:160], where) from None
+
+
+def _bad_configuration(reason: str, where: str) -> CheckpointError:
+    return CheckpointError(
+        say(f"config.json 的内容无效（{reason}）", f"config.json holds an impossible value ({reason})"),
+        say("请从权重的来源重新获取 config.json", "fetch config.json again from where the weights came from"),
+        where=where,
+    )
+
+
+# ---------------------------------------------------------------- weights
+
+
+def _refuse_other_shape(
+    config: ChatGLMConfig, checkpoint: Checkpoint, headers: Mapping[str, TensorHeader]
+) -> None:
+    """Refuse a config.json of another model before building what it describes, which may be huge."""
+    embedding = headers.get(EMBEDDING)
+    if any(name.startswith(PREFIX) for name in headers) and embedding is None:
+        raise CheckpointError(
+            say("这里只有 P-tuning 前缀，没有模型", "this is a P-tuning prefix without a model"),
+            say(
+                "请用 --model 指定基础模型，用 --adapter 指定它",
+                "pass the base as --model and this as --adapter",
+            ),
+            where=str(checkpoint.folder),
+        )
+    stored = {name.split(".")[2] for name in headers if name.startswith("transformer.layers.")}
+    found = None
+    if embedding is not None and embedding.shape[0] != config.vocab_size:
+        found = f"vocab_size {config.vocab_size}, {EMBEDDING} {'x'.join(map(str, embedding.shape))}"
+    elif len(stored) != config.num_layers:
+        found = f"num_layers {config.num_layers}, transformer.layers {len(stored)}"
+    if found:
+        raise CheckpointError(
+            say(f"config.json 与权重对不上（{found}）", f"config.json does not fit the weights ({found})"),
+            say("请确认二者来自同一模型，且下载完整", "check that both belong together and are complete"),
+            where=str(checkpoint.folder / "config.json"),
+        )
+
+
+def _bits_to_make(options: LoadOptions, config: ChatGLMConfig) -> int:
+    """Return the width to quantise to while loading; 0 for none. Raises UsageError for a second time."""
+    if options.quantize not in QUANTIZE:
+        raise UsageError(
+            say(
+                f"--quantize 的值 {options.quantize!r} 无效", f"--quantize {options.quantize!r} is not valid"
+            ),
+            say(f"可用的值：{'|'.join(QUANTIZE)}", f"valid values: {'|'.join(QUANTIZE)}"),
+        )
+    bits = {"int8": 8, "int4": 4}.get(options.quantize, 0)
+    stored = config.quantization_bit
+    if not stored or bits in (0, stored):
+        return 0 if stored else bits
+    raise UsageError(
+        say(
+            f"这份权重已经是 int{stored}，不能再量化为 {options.quantize}",
+            f"these weights are int{stored} already and cannot become {options.quantize}",
+        ),
+        say("请去掉 --quantize，或换用未量化的权重", "leave out --quantize, or use unquantised weights"),
+    )
+
+
+def _conversions(model: ChatGLMForConditionalGeneration, bits: int) -> dict[str, Conversion]:
+    found = {}
+    for path, layer in model.named_modules():
+        if isinstance(layer, QuantisedLinear):
+            name = f"{path}.weight"
+            run = partial(_quantised_rows, name, bits)
+            found[name] = Conversion((layer.out_features, layer.in_features), (name, f"{name}_scale"), run)
+    return found
+
+
+def _quantised_rows(name: str, bits: int, rows: Tensor) -> dict[str, Tensor]:
+    # float16 gives the bytes of the published files; bfloat16 is too coarse to divide in.
+    exact = rows if rows.dtype == torch.float16 else rows.float()
+    packed, scale = quantise_rows(exact, bits)
+    return {name: packed, f"{name}_scale": scale}
+
+
+def _prepare_prefix(
+    config: ChatGLMConfig, folder: Path, headers: Mapping[str, TensorHeader], adapters: list[Adapter]
+) -> bool:
+    """Give `config` the shape of the prefix to come; return whether the model's own files hold it.
+
+    A prefix among `adapters` goes before the model's own. One that lies beside the weights in a file of
+    its own is added to `adapters`.
+    """
+    chosen = [adapter for adapter in adapters if adapter.kind == "prefix"]
+    if len(chosen) > 1:
+        raise UsageError(
+            say("一次只能使用一个 P-tuning 前缀", "only one P-tuning prefix can be used at a time"),
+            say("请只保留一个这样的 --adapter", "keep one such --adapter"),
+        )
+    stored = any(name.startswith(PREFIX) for name in headers)
+    if not chosen and config.pre_seq_len and not stored:
+        if not any((folder / name).is_file() for name, _ in PREFIX_FILES):
+            raise CheckpointError(
+                say(
+                    "这个模型需要 P-tuning 前缀，但权重里没有",
+                    "the model asks for a P-tuning prefix its weights lack",
+                ),
+                say(
+                    "请用 --adapter 指定 P-tuning 检查点，或从 config.json 去掉 pre_seq_len",
+                    "pass the P-tuning checkpoint as --adapter, or remove pre_seq_len from config.json",
+                ),
+                where=str(folder),
+            )
+        chosen = [find_prefix(folder)]
+        adapters += chosen
+    if chosen:
+        config.pre_seq_len, config.prefix_projection = prefix_shape(chosen[0])
+    return stored and not chosen
+
+
+def _compare_head(
+    model: ChatGLMForConditionalGeneration, checkpoint: Checkpoint, headers: Mapping[str, TensorHeader]
+) -> tuple[str, ...]:
+    """Return a note if a head that is stored, but not used because it is tied, differs from the embedding.
+
+    Compares rows spread over the vocabulary: enough to tell two trained matrices apart, without reading
+    a gigabyte twice (specification section 4).
+    """
+    if HEAD not in headers or not is_tied(model.config.to_dict()) or model.config.quantization_embeddings:
+        return ()
+    embedding = model.get_parameter(EMBEDDING)
+    rows = torch.linspace(0, len(embedding) - 1, min(len(embedding), _COMPARED_ROWS)).long()
+    for head in read_tensors(checkpoint, HEAD.__eq__):
+        if torch.equal(head.values[rows].to(embedding.dtype), embedding[rows.to(embedding.device)].cpu()):
+            return ()
+    return (
+        say(
+            "文件中的输出层与词嵌入不同；已按惯例共用词嵌入。若确为独立的输出层，"
+            '请在 config.json 写入 "tie_word_embeddings": false',
+            "the stored output head differs from the embedding, which is used for both as usual; if the head "
+            'is its own, put "tie_word_embeddings": false into config.json',
+        ),
+    )
