@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import os
 import pickle
 import random
+import subprocess
+import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -365,3 +368,12 @@ def test_template_and_model_agree_on_the_generation(rows: int, pad: int | None) 
 
     stated = {"vocab_size": rows} | ({} if pad is None else {"pad_token_id": pad})
     assert generation_of(stated) == ChatGLMConfig(**stated).generation
+
+
+def test_tokenizer_and_prompts_need_no_torch() -> None:
+    code = (
+        "import sys, medchat_chatglm.tokenizer, medchat_chatglm.prompts, medchat_chatglm.cleanup;"
+        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
