@@ -1,0 +1,97 @@
+"""An answer's events on the screen: notices first, then the text, then the mark and the remarks."""
+
+from __future__ import annotations
+
+from medchat.api import Finish, Notice
+from medchat.repl import wording
+from medchat.repl.screen import Screen, Tone
+from medchat.safety import ai_mark
+from medchat.session import (
+    Advice,
+    Answered,
+    AnswerShortened,
+    Event,
+    HistoryDropped,
+    LoopStopped,
+    Piece,
+    SingleTurnTemplate,
+)
+
+
+class AnswerView:
+    """Shows one answer. Feed it every event, `idle` while none comes, and `close` at the end."""
+
+    def __init__(self, screen: Screen, context_length: int, *, footer: bool = True) -> None:
+        self._screen = screen
+        self._context_length = context_length
+        self._footer = footer
+        self._notices: list[Notice] = []
+        self._looped = False
+        self.text_came = False
+        self.answered: Answered | None = None
+        self.error: BaseException | None = None
+
+    def take(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Advice(notice=notice):
+                self._advise(notice)
+            case Piece(text=text):
+                self._show_notices()
+                self.text_came = True
+                self._screen.piece(text)
+            case HistoryDropped():
+                self._remark(wording.dropped(event))
+            case AnswerShortened():
+                self._remark(wording.shortened(event))
+            case SingleTurnTemplate():
+                self._remark(wording.single_turn(event))
+            case LoopStopped():
+                self._looped = True
+            case Answered():
+                self.answered = event
+
+    def idle(self) -> None:
+        """Nothing came for a moment: the advisers are done and the model is at work."""
+        self._show_notices()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End the answer: the mark once, why it ended, and the figures."""
+        self.error = error
+        self._show_notices()
+        self._screen.end_answer()
+        if self.text_came:
+            self._screen.tell(ai_mark())
+        if error is not None:
+            if self.text_came:
+                self._screen.tell(wording.ending(Finish.ERROR, 0), Tone.WARNING)
+            self._screen.tell(wording.failure(error), Tone.WARNING)
+        elif self.answered is not None:
+            self._conclude(self.answered)
+
+    def _conclude(self, answered: Answered) -> None:
+        stats = answered.stats
+        reason = (
+            wording.loop_stopped()
+            if self._looped
+            else wording.ending(answered.turn.finish, stats.completion_tokens)
+        )
+        if reason:
+            self._screen.tell(reason, Tone.WARNING)
+        if self._footer:
+            self._screen.tell(wording.footer(stats, self._context_length))
+
+    def _advise(self, notice: Notice) -> None:
+        if notice.urgent:  # a life may be at risk: not even the other advisers are waited for
+            self._screen.tell(notice.text, Tone.URGENT)
+        else:
+            self._notices.append(notice)
+
+    def _remark(self, text: str) -> None:
+        self._show_notices()
+        self._screen.tell(text)
+
+    def _show_notices(self) -> None:
+        for notice in self._notices:
+            self._screen.tell(notice.text, Tone.WARNING)
+        self._notices.clear()

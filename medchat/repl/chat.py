@@ -1,0 +1,126 @@
+"""One chat: a line goes in, an answer or a command's outcome is shown, and a draft may come back."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+
+from medchat.api import SlashCommand
+from medchat.errors import MedchatError
+from medchat.inert import inert
+from medchat.language import say
+from medchat.repl import wording
+from medchat.repl.commands import COMMANDS
+from medchat.repl.exchange import Exchange
+from medchat.repl.screen import Screen, Tone, untrusted
+from medchat.repl.slash import Command, Typed, find, parse
+from medchat.repl.startup import Startup
+from medchat.session import ChatSession, Event, check_question
+
+
+class Chat:
+    """What the terminal and the line-by-line chat have in common. Main thread only.
+
+    `leaving` is set by `/exit`; `failed` holds the exit code of the first line that could not be answered.
+    """
+
+    def __init__(self, startup: Startup, screen: Screen, exchange: Exchange) -> None:
+        self.startup = startup
+        self.screen = screen
+        self.exchange = exchange
+        self.leaving = False
+        self.failed = 0
+
+    @property
+    def commands(self) -> Sequence[Command[Chat]]:
+        """Every command that can be typed now: ours, then those of plugins whose names are free."""
+        taken = {name for command in COMMANDS for name in (command.name, command.zh_name)}
+        added = []
+        for command in self.exchange.plugin_commands:
+            names = {command.name, command.zh_name}
+            if not names & taken:
+                taken |= names
+                added.append(_of_plugin(command))
+        return (*COMMANDS, *added)
+
+    def handle(self, line: str) -> str:
+        """Answer a line or run its command. Returns what goes back into the prompt ("" mostly).
+
+        Raises what loading the model raised: there is nothing to chat with.
+        """
+        typed = parse(line)
+        try:
+            if isinstance(typed, Typed):
+                self._run(typed)
+                return ""
+            check_question(typed)
+            if not self.exchange.ready():
+                return line
+        except Exception as error:
+            if error is self.exchange.load_error:
+                raise
+            self._failure(error)
+            return ""
+        view = self.show_answer(lambda session, cancel: session.ask(typed, cancel))
+        if view is None:
+            self.screen.tell(wording.nothing_said())
+            return line
+        return ""
+
+    def show_answer(self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]]) -> bool | None:
+        """Show an answer. True if one was kept, False if it failed, None if it was stopped before it began."""
+        view = self.exchange.answer(ask)
+        if view.error is not None:
+            self._count(view.error)
+            return False
+        return True if view.answered is not None else None
+
+    def _run(self, typed: Typed) -> None:
+        try:
+            command = find(typed.name, self.commands)
+        except MedchatError:
+            if self.exchange.loading_seconds is None or not self.exchange.ready():
+                raise
+            command = find(typed.name, self.commands)  # the plugins' commands are known now
+        command.run(self, typed.words)
+
+    def _failure(self, error: Exception) -> None:
+        self._count(error)
+        if self.startup.debug:
+            self.screen.show(inert("".join(traceback.format_exception(error))))
+        self.screen.tell(wording.failure(error), Tone.WARNING)
+
+    def _count(self, error: BaseException) -> None:
+        self.failed = self.failed or (error.exit_code if isinstance(error, MedchatError) else 1)
+
+
+def _of_plugin(command: SlashCommand) -> Command[Chat]:
+    def run(chat: Chat, words: str) -> None:
+        if not chat.exchange.ready():
+            return
+        conversation = chat.exchange.call(lambda session: session.conversation)
+        try:
+            shown = str(command.run(conversation, words))
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            reason = untrusted(f"{type(error).__name__}: {error}")[:300]
+            chat.screen.tell(
+                say(
+                    f"插件命令 /{command.name} 出错：{reason}",
+                    f"the plugin command /{command.name} failed: {reason}",
+                ),
+                Tone.WARNING,
+            )
+            return
+        if shown:
+            chat.screen.show(untrusted(shown))
+
+    summary = command.summary
+    return Command(
+        command.name,
+        command.zh_name,
+        "",
+        untrusted(summary.get("zh", summary.get("en", ""))),
+        untrusted(summary.get("en", summary.get("zh", ""))),
+        run,
+    )

@@ -1,0 +1,80 @@
+"""Signals as requests: Ctrl-C stops what is under way, SIGTERM and SIGHUP ask the chat to end.
+
+A handler raises only where the main thread is blocked in a read: an exception in the middle of drawing
+would leave half a frame and a broken terminal.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+_EXIT_CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+class Interrupted(BaseException):
+    """A signal came while the main thread was blocked in a read (see `Interrupts.raising`)."""
+
+
+class Interrupts:
+    """A context manager that holds the handlers of SIGINT, SIGTERM and SIGHUP. Main thread only.
+
+    `exit_code` is set by the first SIGTERM or SIGHUP; `on_end` is then called, from the handler.
+    Ctrl-C ends the program too where `end_on_ctrl_c`: there is no prompt to go back to.
+    """
+
+    def __init__(self, *, end_on_ctrl_c: bool = False) -> None:
+        self.exit_code: int | None = None
+        self._codes = {**_EXIT_CODES, signal.SIGINT: 130} if end_on_ctrl_c else _EXIT_CODES
+        self._raising = False
+        self.on_end: Callable[[], None] = lambda: None
+        self._stoppable: threading.Event | None = None
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGINT, *_EXIT_CODES):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    @contextmanager
+    def stopping(self, event: threading.Event) -> Iterator[threading.Event]:
+        """While inside, each of the signals sets `event`."""
+        outer, self._stoppable = self._stoppable, event
+        if self.exit_code is not None:
+            event.set()
+        try:
+            yield event
+        finally:
+            self._stoppable = outer
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """While inside, each of the signals raises `Interrupted`: for a read that nothing else can end."""
+        self._raising = True
+        try:
+            if self.exit_code is not None:
+                raise Interrupted
+            yield
+        finally:
+            self._raising = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        code = self._codes.get(signal.Signals(number))
+        if self.exit_code is None:
+            self.exit_code = code
+        if self._stoppable is not None:
+            self._stoppable.set()
+        if code is not None:
+            self.on_end()
+        if self._raising:
+            self._raising = False
+            raise Interrupted

@@ -1,0 +1,93 @@
+"""The keyboard between two prompts: nothing typed is echoed into an answer, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
+
+from prompt_toolkit.input import Input
+from prompt_toolkit.input.typeahead import store_typeahead
+from prompt_toolkit.keys import Keys
+
+_INPUT_FLAGS, _LOCAL_FLAGS, _CONTROL_CHARACTERS = 0, 3, 6
+_PASTE_ON, _PASTE_OFF, _SHOW_CURSOR = "\x1b[?2004h", "\x1b[?2004l", "\x1b[?25h"
+
+
+class Keyboard:
+    """A context manager that keeps the terminal quiet, and puts it back as it was.
+
+    The mode holds for the whole chat, prompts included (they add to it and come back to it), so there is
+    no moment between an answer and a prompt at which a key would be echoed or a line sent by the kernel.
+    Ctrl-C and Ctrl-Z stay signals.
+    """
+
+    def __init__(self, keys: Input) -> None:
+        self._keys = keys
+        self._descriptor = keys.fileno()
+        self._before = termios.tcgetattr(self._descriptor)
+
+    def __enter__(self) -> Keyboard:
+        self._quieten()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Put the terminal back as it was found. Never raises: the terminal may be gone."""
+        with suppress(OSError, ValueError):
+            sys.__stdout__.write(_PASTE_OFF + _SHOW_CURSOR)  # type: ignore[union-attr]
+            sys.__stdout__.flush()  # type: ignore[union-attr]
+        with suppress(OSError, termios.error):
+            termios.tcsetattr(self._descriptor, termios.TCSANOW, self._before)
+
+    @contextmanager
+    def away_from_prompt(self) -> Iterator[None]:
+        """While inside, `collect` may be called; what was typed is in the next prompt afterwards.
+
+        Pastes stay marked as such, so that a pasted block typed ahead does not send itself either.
+        """
+        self._write(_PASTE_ON)
+        before = signal.signal(signal.SIGTSTP, self._suspend)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTSTP, before)
+            self.collect()
+
+    def collect(self) -> None:
+        """Take what was typed so far: the kernel keeps 4 KiB, a paste may be longer."""
+        while typed := self._keys.read_keys():
+            keys = [key for key in typed if key.key is not Keys.CPRResponse]
+            store_typeahead(self._keys, keys)
+
+    def _quieten(self) -> None:
+        flags = termios.tcgetattr(self._descriptor)
+        flags[_INPUT_FLAGS] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR | termios.IXON)
+        flags[_LOCAL_FLAGS] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
+        # Without NOFLSH the kernel throws typed keys away at Ctrl-C.
+        flags[_LOCAL_FLAGS] |= termios.ISIG | termios.NOFLSH
+        flags[_CONTROL_CHARACTERS][termios.VMIN] = 1
+        flags[_CONTROL_CHARACTERS][termios.VTIME] = 0
+        termios.tcsetattr(self._descriptor, termios.TCSANOW, flags)
+
+    def _suspend(self, number: int, frame: FrameType | None) -> None:
+        """Ctrl-Z during an answer: hand the terminal to the shell, and take it again afterwards."""
+        self.restore()
+        before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, before)
+        self._quieten()
+        self._write(_PASTE_ON)
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):
+            sys.__stdout__.write(text)  # type: ignore[union-attr]
+            sys.__stdout__.flush()  # type: ignore[union-attr]

@@ -1,0 +1,158 @@
+"""A model's Markdown for the terminal: which blocks are finished, and how a block looks.
+
+Only what a model may say is parsed: no HTML, links, images, entities or references. Those stay as they
+were written, so no address hides behind other words and nothing escapes the sanitiser by being decoded
+after it. A single line end stays a line end: chat models mean it.
+"""
+
+from __future__ import annotations
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import (
+    BlockQuote,
+    CodeBlock,
+    Heading,
+    ListElement,
+    ListItem,
+    Markdown,
+    MarkdownContext,
+    MarkdownElement,
+    Paragraph,
+    TableDataElement,
+)
+from rich.segment import Segment
+from rich.syntax import Syntax
+
+from medchat.repl.line_breaks import MixedText
+
+_PARSER = (
+    MarkdownIt("commonmark")
+    .enable(["strikethrough", "table"])
+    .disable(["html_block", "html_inline", "link", "image", "autolink", "entity", "reference"])
+)
+
+
+def split_finished(text: str) -> tuple[list[str], str]:
+    """Return the blocks of `text` that no later text can change, and the unfinished rest.
+
+    A block is a paragraph, heading, list, table, fence or quotation at the top level. Only the last one
+    can still grow: once another has begun, those before it are closed for good. The pieces joined are `text`.
+    """
+    starts = [
+        token.map[0] for token in _PARSER.parse(text) if token.level == 0 and token.map and token.nesting >= 0
+    ]
+    lines = [line + "\n" for line in text.split("\n")]
+    lines[-1] = lines[-1][:-1]
+    pieces = [
+        "".join(lines[start:end])
+        for start, end in zip([0, *starts[1:]], [*starts[1:], len(lines)], strict=True)
+    ]
+    return (pieces[:-1], pieces[-1]) if starts else ([], text)
+
+
+class _Paragraph(Paragraph):
+    def on_enter(self, context: MarkdownContext) -> None:
+        self.style = context.enter_style(self.style_name)
+        self.text = MixedText(justify="left")
+
+
+class _Heading(Heading):
+    LEVEL_ALIGN = {}  # noqa: RUF012  # rich centres the first level
+
+    def on_enter(self, context: MarkdownContext) -> None:
+        self.text = MixedText()
+        context.enter_style(self.style_name)
+
+
+class _Code(CodeBlock):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Syntax(
+            str(self.text).rstrip(),
+            self.lexer_name,
+            theme="ansi_dark",
+            word_wrap=True,
+            background_color="default",
+        )
+
+
+class _Quotation(BlockQuote):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # rich draws quotations with the glyph of our own notices.
+        lines = console.render_lines(
+            self.elements, options.update(width=max(1, options.max_width - 2)), style=self.style
+        )
+        for line in lines:
+            yield Segment("│ ", self.style)
+            yield from line
+            yield Segment("\n")
+
+
+class _Item(ListItem):
+    def behind(self, marker: str, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the item's lines behind `marker`, all after the first indented by its width."""
+        width = len(marker)
+        style = console.get_style("markdown.item.bullet", default="none")
+        narrowed = options.update(width=max(1, options.max_width - width))
+        for number, line in enumerate(console.render_lines(self.elements, narrowed, style=self.style)):
+            yield Segment(marker if number == 0 else " " * width, style)
+            yield from line
+            yield Segment("\n")
+
+
+class _List(ListElement):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        first = 1 if self.list_start is None else self.list_start
+        widest = len(str(first + len(self.items) - 1))
+        for index, item in enumerate(self.items):
+            numbered = f"{first + index}.".rjust(widest + 1) + " "
+            marker = "• " if self.list_type == "bullet_list_open" else numbered
+            assert isinstance(item, _Item)
+            yield from item.behind(marker, console, options)
+
+
+class _Cell(TableDataElement):
+    @classmethod
+    def create(cls, markdown: Markdown, token: Token) -> MarkdownElement:
+        cell = super().create(markdown, token)
+        assert isinstance(cell, TableDataElement)
+        cell.content = MixedText("", justify=cell.justify)
+        return cell
+
+
+class ModelMarkdown(Markdown):
+    """One or more blocks of a model's Markdown, already inert."""
+
+    elements = {  # noqa: RUF012
+        **Markdown.elements,
+        "paragraph_open": _Paragraph,
+        "heading_open": _Heading,
+        "fence": _Code,
+        "code_block": _Code,
+        "blockquote_open": _Quotation,
+        "bullet_list_open": _List,
+        "ordered_list_open": _List,
+        "list_item_open": _Item,
+        "td_open": _Cell,
+        "th_open": _Cell,
+    }
+
+    def __init__(self, text: str) -> None:
+        super().__init__("", hyperlinks=False)
+        self.parsed = _PARSER.parse(text)
+        for token in self.parsed:
+            for child in token.children or ():
+                if child.type == "softbreak":
+                    child.type = "hardbreak"
+
+
+def rendered(text: str, console: Console, width: int) -> list[list[Segment]]:
+    """Return the lines of `text` at `width` cells; as plain text should its Markdown ever fail to render."""
+    options = console.options.update(width=max(1, width), height=None)
+    try:
+        lines = console.render_lines(ModelMarkdown(text), options, pad=False)
+    except Exception:  # an odd table must not cost the user the answer
+        lines = console.render_lines(MixedText(text), options, pad=False)
+    filled = [index for index, line in enumerate(lines) if any(segment.text.strip() for segment in line)]
+    return lines[filled[0] : filled[-1] + 1] if filled else []

@@ -1,0 +1,68 @@
+"""The screen without colour or movement: every character is written once, in order."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from medchat.inert import InertStream
+from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
+
+
+class PlainScreen:
+    """Writes answers to `answers` and everything else to `aside`; on a terminal both are the same."""
+
+    def __init__(self, answers: TextIO, aside: TextIO) -> None:
+        self._answers = answers
+        self._aside = aside
+        self._inert = InertStream()
+        self._line_open = False
+        self._waiting = ""
+
+    def show(self, text: str) -> None:
+        """Print the outcome of a command."""
+        self._write(self._aside, text + "\n")
+
+    def tell(self, text: str, tone: Tone = Tone.REMARK) -> None:
+        """Print lines of ours. An urgent one also goes before the answer, where that goes elsewhere."""
+        framed = "".join(f"{OURS} {line}\n" for line in untrusted(text).split("\n"))
+        if self._line_open and self._answers is self._aside:
+            self._close_line()
+        self._write(self._aside, framed)
+        if tone is Tone.URGENT and self._answers is not self._aside:
+            self._write(self._answers, framed)
+
+    def wait_for(self, what: str, seconds: float = 0.0) -> None:
+        """Say it once: a line that counts seconds would be a moving one."""
+        if what and what != self._waiting:
+            self.tell(what)
+        self._waiting = what
+
+    def piece(self, text: str) -> None:
+        """Write the piece as it comes."""
+        self._write_answer(self._inert.feed(text))
+
+    def end_answer(self) -> None:
+        """Write what was held back, and end the line."""
+        self._write_answer(self._inert.flush())
+        self._close_line()
+        self._waiting = ""
+
+    def tick(self) -> None:
+        """Nothing moves here."""
+
+    def clear(self) -> None:
+        """Nothing is taken back here."""
+
+    def _write_answer(self, shown: str) -> None:
+        if shown:
+            self._line_open = not shown.endswith("\n")
+            self._write(self._answers, unforgeable(shown))
+
+    def _close_line(self) -> None:
+        if self._line_open:
+            self._write(self._answers, "\n")
+            self._line_open = False
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        stream.write(text)
+        stream.flush()

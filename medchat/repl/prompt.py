@@ -1,0 +1,178 @@
+"""The input line: editing, history, completion and the status under it, with prompt_toolkit."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.history import History
+from prompt_toolkit.input import Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import Output
+from prompt_toolkit.styles import Style
+
+from medchat.repl.setting import setting_names
+from medchat.repl.slash import SLASHES, Command
+
+_MARK = "› "
+_STYLE = Style.from_dict({"mark": "bold", "bottom-toolbar": "noreverse", "status": "fg:ansibrightblack"})
+
+
+class Ended(Exception):
+    """The prompt was ended by the program; what had been typed is in `LinePrompt.text`."""
+
+
+class LinePrompt:
+    """Asks for one line (of any number of rows) at a time. Main thread only, but for `post`."""
+
+    def __init__(
+        self,
+        keys: Input,
+        output: Output,
+        past: Sequence[str],
+        remember: Callable[[str], None],
+        commands: Callable[[], Sequence[Command[Any]]],
+        status: Callable[[], str],
+    ) -> None:
+        self._history = _PastInputs(past, remember)
+        self._status = status
+        self._context: contextvars.Context | None = None
+        self._session: PromptSession[str] = PromptSession(
+            [("class:mark", _MARK)],
+            input=keys,
+            output=output,
+            multiline=True,
+            prompt_continuation=" " * len(_MARK),
+            history=self._history,
+            completer=_SlashCompleter(commands),
+            complete_while_typing=Condition(lambda: self.text.startswith(SLASHES)),
+            reserve_space_for_menu=4,
+            key_bindings=self._keys(),
+            bottom_toolbar=lambda: [("class:status", self._status())],
+            style=_STYLE,
+            enable_suspend=True,
+            tempfile_suffix=".md",
+            search_ignore_case=True,
+        )
+        # No scolding of terminals that do not tell the cursor's position: they go without the status line.
+        self._session.app.renderer.cpr_not_supported_callback = lambda: None
+
+    @property
+    def text(self) -> str:
+        """What stands in the input line."""
+        return self._session.default_buffer.text
+
+    def read(self, draft: str, begin: Callable[[], None], *, ticking: bool) -> str:
+        """Return the line the user sends. `begin` is called once the prompt is on the screen.
+
+        `ticking` brings the status line up to date every second. Raises EOFError on Ctrl-D in an empty
+        line, and Ended after `end`.
+        """
+
+        def started() -> None:
+            self._context = contextvars.copy_context()
+            self._session.app.loop.call_soon(begin, context=self._context)  # type: ignore[union-attr]
+
+        self._session.refresh_interval = 1.0 if ticking else 0
+        try:
+            return self._session.prompt(default=draft, pre_run=started, handle_sigint=False)
+        finally:
+            self._context = None
+
+    def post(self, action: Callable[[], None]) -> None:
+        """From any thread or signal handler: run `action` in the prompt's own loop, if there is a prompt."""
+        context, loop = self._context, self._session.app.loop
+        if context is not None and loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(action, context=context)
+
+    def end(self) -> None:
+        """End the prompt under way: `read` raises Ended. Called through `post`."""
+        future = self._session.app.future
+        if future is not None and not future.done():
+            self._session.app.exit(exception=Ended())
+
+    def print_above(self, print_lines: Callable[[], None]) -> None:
+        """Run `print_lines` with the input line out of the way. Called through `post`."""
+        run_in_terminal(print_lines)
+
+    def redraw(self) -> None:
+        """Bring the status line up to date. Called through `post`."""
+        self._session.app.invalidate()
+
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
+
+        @keys.add("enter")
+        def _send(event: KeyPressEvent) -> None:
+            if event.current_buffer.text.strip():
+                event.current_buffer.validate_and_handle()
+
+        @keys.add("escape", "enter")
+        @keys.add("c-j")
+        def _new_line(event: KeyPressEvent) -> None:
+            event.current_buffer.newline(copy_margin=False)
+
+        @keys.add("c-c")
+        def _clear_line(event: KeyPressEvent) -> None:
+            self._history.keep_until_end(event.current_buffer.text)
+            event.current_buffer.reset()
+
+        @keys.add("c-g")
+        def _open_editor(event: KeyPressEvent) -> None:
+            event.current_buffer.open_in_editor()
+
+        return keys
+
+
+class _PastInputs(History):
+    """What was typed in this chat and before, newest first."""
+
+    def __init__(self, past: Sequence[str], remember: Callable[[str], None]) -> None:
+        super().__init__()
+        self._past = past
+        self._remember = remember
+
+    def load_history_strings(self) -> Iterable[str]:
+        return self._past
+
+    def store_string(self, string: str) -> None:
+        self._remember(string)
+
+    def keep_until_end(self, text: str) -> None:
+        """Make a line that was cleared reachable with Up in this chat, and leave nothing on disk."""
+        remember, self._remember = self._remember, lambda text: None
+        try:
+            if text.strip():
+                self.append_string(text)
+        finally:
+            self._remember = remember
+
+
+class _SlashCompleter(Completer):
+    """Completes command names in the language they were begun in, and what `/set` takes."""
+
+    def __init__(self, commands: Callable[[], Sequence[Command[Any]]]) -> None:
+        self._commands = commands
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        typed = document.text_before_cursor
+        if not typed.startswith(SLASHES) or "\n" in typed:
+            return
+        name, blank, rest = typed[1:].partition(" ")
+        if not blank:
+            for command in self._commands():
+                for candidate, other in ((command.name, command.zh_name), (command.zh_name, command.name)):
+                    if candidate.startswith(name.lower()) and (name or candidate.isascii()):
+                        yield Completion(
+                            candidate, -len(name), f"/{candidate} /{other}", display_meta=command.summary
+                        )
+        elif " " not in rest and name in ("set", "设置"):
+            for setting in setting_names():
+                if setting.startswith(rest.lower()):
+                    yield Completion(setting, -len(rest))

@@ -1,0 +1,165 @@
+"""The screen with colour: finished Markdown blocks go into the scrollback once, only the rest is redrawn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.segment import Segment
+from rich.style import Style
+
+from medchat.inert import InertStream
+from medchat.repl.line_breaks import MixedText
+from medchat.repl.markdown import rendered, split_finished
+from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
+
+#: Seconds between two drawings of the unfinished part.
+_FRAME = 0.08
+#: Wider text is hard to read.
+_WIDEST = 120
+#: An unfinished block longer than this is shown as it was written until it ends: laying it out again for
+#: every frame would take longer than the frame.
+_LAID_OUT = 6000
+
+_STYLES = {
+    Tone.REMARK: Style(dim=True),
+    Tone.WARNING: Style(color="yellow"),
+    Tone.URGENT: Style(color="red", bold=True),
+}
+
+
+class _Lines:
+    """Lines that were laid out before, as something rich can print."""
+
+    def __init__(self, lines: Sequence[Sequence[Segment]]) -> None:
+        self._lines = lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self._lines:
+            yield from line
+            yield Segment.line()
+
+
+class RichScreen:
+    """Draws on the terminal behind `stream`. `width` fixes the width, for tests."""
+
+    def __init__(self, stream: TextIO, width: int | None = None) -> None:
+        self._console = Console(
+            file=stream, force_terminal=True, markup=False, emoji=False, highlight=False, width=width
+        )
+        self._inert = InertStream()
+        self._tail = ""
+        self._blocks = 0
+        self._waiting = ""
+        self._live: Live | None = None
+        self._drawn_at = 0.0
+        self._stale = False
+
+    def show(self, text: str) -> None:
+        """Print the outcome of a command."""
+        self._print(self._laid_out(text))
+
+    def tell(self, text: str, tone: Tone = Tone.REMARK) -> None:
+        """Print lines of ours, wrapped so that each of them begins with the glyph."""
+        style = _STYLES[tone]
+        lines = self._laid_out(untrusted(text), less=len(OURS) + 1, style=style)
+        self._print([[Segment(f"{OURS} ", style), *line] for line in lines])
+
+    def wait_for(self, what: str, seconds: float = 0.0) -> None:
+        """Show what is being waited for and for how long it has been."""
+        waiting = f"{what}… {seconds:.0f}s" if what else ""
+        if waiting != self._waiting:
+            self._waiting = waiting
+            self._stale = True
+
+    def piece(self, text: str) -> None:
+        """Take the next piece; blocks that are finished with it are printed at once."""
+        self._add(self._inert.feed(text))
+
+    def end_answer(self) -> None:
+        """Print what is left and end the redrawing."""
+        self._waiting = ""
+        self._add(self._inert.flush())
+        rest, self._tail = self._tail, ""
+        self._print_block(rest)
+        self._stop_live()
+        self._blocks = 0
+
+    def tick(self) -> None:
+        """Redraw the unfinished part if it has changed."""
+        if self._stale and time.monotonic() - self._drawn_at >= _FRAME:
+            self._draw()
+
+    def clear(self) -> None:
+        """Empty the screen; the scrollback stays."""
+        self._console.clear()
+
+    @property
+    def _width(self) -> int:
+        return min(self._console.width, _WIDEST)
+
+    def _add(self, shown: str) -> None:
+        if not shown:
+            return
+        self._waiting = ""
+        self._tail = (self._tail + unforgeable(shown)).lstrip("\n")
+        if "\n" in shown:
+            finished, self._tail = split_finished(self._tail)
+            for block in finished:
+                self._print_block(block)
+        self._stale = True
+        self.tick()
+
+    def _print_block(self, block: str) -> None:
+        lines = rendered(block, self._console, self._width)
+        if lines:
+            self._print(lines if self._blocks == 0 else [[], *lines])
+            self._blocks += 1
+
+    def _print(self, lines: Sequence[Sequence[Segment]]) -> None:
+        """Print finished lines: into the scrollback, above whatever is still being redrawn."""
+        if self._live is not None:
+            # What is redrawn now no longer holds what goes into the scrollback.
+            self._live.update(_Lines(self._moving_lines()))
+        self._console.print(_Lines(lines), soft_wrap=True)
+
+    def _laid_out(self, text: str, less: int = 0, style: Style | None = None) -> list[list[Segment]]:
+        options = self._console.options.update(width=max(1, self._width - less), height=None)
+        return self._console.render_lines(MixedText(text), options, style=style, pad=False)
+
+    def _moving_lines(self) -> list[list[Segment]]:
+        """Return the unfinished block's last lines, as many as the screen certainly holds."""
+        if not self._tail.strip():
+            return self._laid_out(self._waiting, style=_STYLES[Tone.REMARK]) if self._waiting else []
+        most = max(1, self._console.height - 2)
+        if len(self._tail) > _LAID_OUT:
+            lines = self._laid_out(self._tail[-most * self._width :])
+        else:
+            lines = rendered(self._tail, self._console, self._width)
+        separated = [[], *lines] if self._blocks else lines
+        return separated[-most:]
+
+    def _draw(self) -> None:
+        if self._live is None:
+            self._live = Live(
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                vertical_overflow="visible",
+            )
+            self._live.start()
+        self._live.update(_Lines(self._moving_lines()), refresh=True)
+        self._drawn_at = time.monotonic()
+        self._stale = False
+
+    def _stop_live(self) -> None:
+        self._stale = False
+        if self._live is not None:
+            self._live.update(_Lines([]))
+            self._live.stop()
+            self._live = None

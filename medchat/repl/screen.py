@@ -1,0 +1,65 @@
+"""What is drawn, apart from how: the screen's operations, and the glyph that only our own lines begin with."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Protocol
+
+from medchat.inert import inert
+
+#: Every line of ours among a model's words begins with this. No untrusted text ever holds it.
+OURS = "▌"
+
+#: Block elements and ornaments that could be taken for it, and the dividers a frame could be drawn with.
+_LOOK_ALIKES = "▀▁▂▃▄▅▆▇█▉▊▋▌▍▎▏▐▔▕▖▗▘▙▚▛▜▝▞▟❘❙❚⎸⎹⏐｜￨🭰🭱🭲🭳🭴🭵"
+_UNFORGEABLE = str.maketrans(dict.fromkeys(_LOOK_ALIKES, "|"))
+
+
+class Tone(Enum):
+    """How a line of ours is meant."""
+
+    REMARK = "remark"
+    WARNING = "warning"
+    URGENT = "urgent"
+
+
+def unforgeable(text: str) -> str:
+    """Return already inert `text` without the glyph of our own lines. Character by character: streams too."""
+    return text.translate(_UNFORGEABLE)
+
+
+def untrusted(text: str) -> str:
+    """Return `text` fit to be shown among our lines: inert, and never like one of them."""
+    return unforgeable(inert(text))
+
+
+class Screen(Protocol):
+    """Where a chat is shown. Used by the main thread only."""
+
+    def show(self, text: str) -> None:
+        """Print the outcome of a command, as it stands. Untrusted words in it went through `untrusted`."""
+        ...
+
+    def tell(self, text: str, tone: Tone = Tone.REMARK) -> None:
+        """Print lines of ours, each behind the glyph, above an answer's unfinished part."""
+        ...
+
+    def wait_for(self, what: str, seconds: float = 0.0) -> None:
+        """Show what is being waited for and since when, in place of what was shown before. "" takes it away."""
+        ...
+
+    def piece(self, text: str) -> None:
+        """Show the next piece of an answer. `text` is raw."""
+        ...
+
+    def end_answer(self) -> None:
+        """Print what is left of the answer, and take away what is waited for."""
+        ...
+
+    def tick(self) -> None:
+        """Called some ten times a second while something is under way."""
+        ...
+
+    def clear(self) -> None:
+        """Empty the screen, where there is one."""
+        ...

@@ -1,0 +1,92 @@
+"""Slash commands as a table: how one is found from what was typed. What each does stands elsewhere."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.repl.screen import untrusted
+
+Target = TypeVar("Target")
+
+#: The keyboard of a Chinese input method gives the wide one.
+SLASHES = ("/", "／")
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[Target]):
+    """One command: its two names, what may follow it, one line of help in each language, what it does."""
+
+    name: str
+    zh_name: str
+    words: str
+    zh: str
+    en: str
+    run: Callable[[Target, str], None]
+
+    @property
+    def summary(self) -> str:
+        """The line of help in the interface language."""
+        return say(self.zh, self.en)
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A command as it was typed: `/name words`."""
+
+    name: str
+    words: str
+
+
+def parse(line: str) -> Typed | str:
+    """Return the command that `line` calls, or the question it is. A doubled slash begins a question."""
+    text = line.strip()
+    if not text.startswith(SLASHES):
+        return line
+    if text[1:].startswith(SLASHES):
+        return text[1:]
+    name, *rest = text[1:].split(maxsplit=1) or [""]
+    return Typed(name, rest[0] if rest else "")
+
+
+def find(name: str, commands: Sequence[Command[Target]]) -> Command[Target]:
+    """Return the command of that name or unique prefix. Raises UsageError with what was perhaps meant."""
+    wanted = name.lower()
+    for command in commands:
+        if wanted in (command.name, command.zh_name):
+            return command
+    fitting = [c for c in commands if wanted and (c.name.startswith(wanted) or c.zh_name.startswith(wanted))]
+    if len(fitting) == 1:
+        return fitting[0]
+    shown = untrusted(name[:40])
+    if fitting:
+        raise UsageError(
+            say(f"/{shown} 可以是几个命令", f"/{shown} could be several commands"), _listed(fitting)
+        )
+    raise UsageError(
+        say(f"没有命令 /{shown}，内容没有发给模型", f"there is no command /{shown}; nothing was sent"),
+        _suggestion(wanted, commands)
+        + say(
+            "/帮助 列出全部命令；要把斜杠发给模型，请用 // 开头",
+            "/help lists them; begin with // to send a slash",
+        ),
+    )
+
+
+def _suggestion(wanted: str, commands: Iterable[Command[Target]]) -> str:
+    by_name = {name: command for command in commands for name in (command.name, command.zh_name)}
+    near = difflib.get_close_matches(wanted, by_name, n=2, cutoff=0.5)
+    near += [name for name in by_name if set(name) & set(wanted) and not name.isascii() and name not in near]
+    if not near:
+        return ""
+    return (
+        say("是不是想用：", "did you mean: ") + "  ".join(f"/{name}" for name in near[:3]) + say("？", "? ")
+    )
+
+
+def _listed(commands: Iterable[Command[Target]]) -> str:
+    return "  ".join(f"/{command.name} /{command.zh_name}" for command in commands)

@@ -1,0 +1,77 @@
+"""What a chat starts with: everything the terminal needs and does not find out by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from medchat.api import Conversation, SlashCommand
+from medchat.session import ChatSession
+
+
+def afresh(session: ChatSession) -> ChatSession:
+    """Return a new conversation with the same model and settings, kept nowhere."""
+    return ChatSession(
+        model=session.model,
+        template=session.template,
+        config=session.config,
+        conversation=Conversation(system=session.conversation.system),
+        advisers=session.advisers,
+        remember_history=session.remember_history,
+        guard_loops=session.guard_loops,
+        max_question_bytes=session.max_question_bytes,
+    )
+
+
+def _nothing_to_say(session: ChatSession) -> Sequence[str]:
+    return ()
+
+
+def _unnamed(session: ChatSession) -> str:
+    return ""
+
+
+def _no_commands() -> Sequence[SlashCommand]:
+    return ()
+
+
+def _forget(text: str) -> None:
+    """Keep no input history."""
+
+
+def _no_settings() -> Sequence[tuple[str, str]]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """One chat, ready to begin.
+
+    `open_session`, `slash_commands`, `new_session`, `ready_lines` and `session_label` are called in one
+    background thread, which also answers: a model and a session's recorder are never used by two threads.
+    `remember_input` and `settings` are called in the main thread. All texts may hold untrusted words.
+    """
+
+    #: Loads the model. Whatever it raises ends the chat and goes on to the caller of `run_repl`.
+    open_session: Callable[[], ChatSession]
+    #: What is loaded, for the status line: "chatglm · tiny".
+    model_label: str = ""
+    #: Printed before the first prompt: banner, disclaimer if it is due, start line.
+    opening: Sequence[str] = ()
+    #: "rich" or "plain". Plain wherever the terminal has no colour.
+    style: str = "rich"
+    #: What was typed in earlier chats, newest first.
+    past_inputs: Sequence[str] = ()
+    remember_input: Callable[[str], None] = _forget
+    #: `/new`: makes the next conversation, with its own recorder, out of the present session.
+    new_session: Callable[[ChatSession], ChatSession] = afresh
+    #: The saved session's name or id, for the status line; "" where nothing is saved.
+    session_label: Callable[[ChatSession], str] = _unnamed
+    #: Said once the model is there: warnings, "going on with session …".
+    ready_lines: Callable[[ChatSession], Sequence[str]] = _nothing_to_say
+    #: Slash commands of plugins. Their failures are contained; a name of ours cannot be taken.
+    slash_commands: Callable[[], Sequence[SlashCommand]] = _no_commands
+    #: Further settings that `/set` without arguments shows: (name, value).
+    settings: Callable[[], Sequence[tuple[str, str]]] = _no_settings
+    #: Show the traceback of an unexpected failure.
+    debug: bool = False

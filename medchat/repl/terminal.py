@@ -1,0 +1,186 @@
+"""The chat on a terminal: prompt, answer, prompt, until the user leaves or a signal says so."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from typing import TextIO
+
+from prompt_toolkit.input import create_input
+from prompt_toolkit.output import create_output
+
+from medchat.language import say
+from medchat.repl.asides import Asides
+from medchat.repl.chat import Chat
+from medchat.repl.exchange import Exchange
+from medchat.repl.interrupts import Interrupted, Interrupts
+from medchat.repl.keyboard import Keyboard
+from medchat.repl.plain_screen import PlainScreen
+from medchat.repl.prompt import Ended, LinePrompt
+from medchat.repl.screen import Screen, untrusted
+from medchat.repl.startup import Startup
+
+
+def run_repl(startup: Startup) -> int:
+    """Chat on the terminal of stdin and stdout, and return the exit code: 0, 143 (SIGTERM) or 129 (SIGHUP).
+
+    Raises what loading the model raised, with the draft printed and the terminal put back.
+    """
+    terminal = sys.stdout
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        if os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+            chat = _chat(startup, PlainScreen(terminal, terminal), interrupts)
+            code = _run_bare(chat, interrupts)
+        else:
+            chat = _chat(startup, _screen(startup, terminal), interrupts)
+            code = _Terminal(chat, terminal, interrupts, stack).run()
+    if not chat.exchange.at_rest(0.5):
+        # A model that is still loading, or would not stop: unwinding a thread inside torch's C++ code at
+        # the interpreter's exit would abort the process.
+        terminal.flush()
+        os._exit(code)
+    return code
+
+
+def _chat(startup: Startup, screen: Screen, interrupts: Interrupts) -> Chat:
+    for line in startup.opening:
+        screen.show(untrusted(line))
+    return Chat(startup, screen, Exchange(startup, screen, interrupts))
+
+
+def _screen(startup: Startup, terminal: TextIO) -> Screen:
+    if startup.style == "plain" or os.environ.get("NO_COLOR"):
+        return PlainScreen(terminal, terminal)
+    from medchat.repl.rich_screen import RichScreen
+
+    return RichScreen(terminal)
+
+
+class _Terminal:
+    """A chat with an editing prompt. The model loads behind the first one."""
+
+    def __init__(self, chat: Chat, terminal: TextIO, interrupts: Interrupts, stack: ExitStack) -> None:
+        keys = create_input(sys.stdin)
+        self._chat = chat
+        self._exchange = chat.exchange
+        self._interrupts = interrupts
+        self._keyboard = stack.enter_context(Keyboard(keys))
+        self._asides = stack.enter_context(Asides())
+        self._still = bool(os.environ.get("NO_COLOR"))
+        startup = chat.startup
+        self._prompt = LinePrompt(
+            keys,
+            create_output(terminal),
+            startup.past_inputs,
+            startup.remember_input,
+            lambda: chat.commands,
+            self._status,
+        )
+        interrupts.on_end = lambda: self._prompt.post(self._prompt.end)
+        self._exchange.meanwhile = self._meanwhile
+        self._asides.on_line = lambda: self._prompt.post(self._print_above)
+
+    def run(self) -> int:
+        """Chat until the end and return the exit code."""
+        try:
+            return self._run()
+        except OSError:
+            if self._interrupts.exit_code is None:
+                raise
+            # The terminal has gone (SIGHUP): what is still to be written can go nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
+            return self._interrupts.exit_code
+
+    def _run(self) -> int:
+        draft = ""
+        while self._interrupts.exit_code is None and not self._chat.leaving:
+            self._show_asides()
+            try:
+                line = self._prompt.read(
+                    draft, self._begin, ticking=not self._still and self._exchange.loading_seconds is not None
+                )
+            except EOFError:
+                break
+            except Ended:
+                self._keep_draft(self._prompt.text)
+                break
+            with self._keyboard.away_from_prompt():
+                draft = self._answer(line)
+        if draft:
+            self._chat.startup.remember_input(draft)
+        if (error := self._exchange.load_error) is not None:
+            raise error
+        return self._interrupts.exit_code or 0
+
+    def _answer(self, line: str) -> str:
+        try:
+            draft = self._chat.handle(line)
+        except Exception as error:
+            if error is self._exchange.load_error:
+                self._keep_draft(line)
+            raise
+        self._show_asides()
+        if not self._chat.leaving:
+            self._chat.screen.show("")
+        return draft
+
+    def _keep_draft(self, text: str) -> None:
+        if text.strip():
+            self._chat.startup.remember_input(text)
+            self._chat.screen.show(say("未发送的内容：", "Not sent: ") + untrusted(text))
+
+    # ------------------------------------------------------------ while the prompt is shown
+
+    def _begin(self) -> None:
+        self._exchange.begin().when_finished(lambda: self._prompt.post(self._loaded))
+        if self._interrupts.exit_code is not None:
+            self._prompt.end()
+
+    def _loaded(self) -> None:
+        if self._exchange.load_error is not None:
+            self._prompt.end()
+        elif self._exchange.ready_lines:
+            self._prompt.print_above(self._exchange.greet)
+        self._prompt.redraw()
+
+    def _status(self) -> str:
+        seconds = self._exchange.loading_seconds
+        if seconds is not None:
+            counted = "" if self._still else f" {seconds:.0f}s"
+            return say(f"模型载入中…{counted}", f"loading the model…{counted}")
+        parts = [self._chat.startup.model_label, self._exchange.session_label, say("/帮助", "/help")]
+        return " · ".join(untrusted(part) for part in parts if part)
+
+    # ------------------------------------------------------------ while there is none
+
+    def _meanwhile(self) -> None:
+        self._keyboard.collect()
+        self._show_asides()
+
+    def _print_above(self) -> None:
+        self._prompt.print_above(self._show_asides)
+
+    def _show_asides(self) -> None:
+        for line in self._asides.take():
+            self._chat.screen.tell(line)
+
+
+def _run_bare(chat: Chat, interrupts: Interrupts) -> int:
+    """Chat on a terminal that can only print (TERM=dumb): its own line editing, no status, no colour."""
+    chat.exchange.begin()
+    while interrupts.exit_code is None and not chat.leaving:
+        sys.stdout.write("› ")
+        sys.stdout.flush()
+        try:
+            with interrupts.raising():
+                line = sys.stdin.readline()
+        except Interrupted:
+            chat.screen.show("")
+            continue
+        if not line:
+            break
+        if line.strip() and (unsent := chat.handle(line.rstrip("\n"))):
+            chat.screen.show(unsent)
+    return interrupts.exit_code or 0
