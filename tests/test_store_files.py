@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +123,7 @@ def test_deleting_everything_leaves_no_byte_of_it(tmp_path: Path, another_open: 
         assert store.delete_all() == 1
         assert SECRET.encode() not in bytes_in(path.parent)
         assert store.list() == () and store.recent_inputs() == ()
+        assert path.stat().st_size < 100_000, "the file was not rebuilt"
     assert SECRET.encode() not in bytes_in(path.parent)
     if idle:
         idle.close()
@@ -195,6 +197,19 @@ def test_several_processes_may_create_and_write_one_file_at_once(tmp_path: Path)
         shared = store.turns(store.get("shared").id)
         assert [saved.position for saved in shared] == list(range(1, 15 * len(names) + 1))
         assert {saved.turn.question for saved in shared} == {f"{n} {i}" for n in names for i in range(15)}
+
+
+def test_a_new_file_that_another_process_is_setting_up_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    path.touch()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, lambda: other.execute("ROLLBACK"))
+    release.start()
+    with SessionStore.open(path) as store:
+        assert store.list() == ()
+    release.join()
+    other.close()
 
 
 def test_a_file_that_stays_locked_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

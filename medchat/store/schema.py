@@ -58,9 +58,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 def check_ours(connection: sqlite3.Connection, where: str) -> None:
     """Raise CheckpointError if the file is another program's or a newer MedChat's. Changes nothing."""
+    connection.execute("BEGIN")  # one snapshot: another process may be creating the tables now
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    connection.execute("COMMIT")
     empty = tables == 0 and application == 0 and version == 0
     if not empty and application != APPLICATION_ID:
         raise CheckpointError(
