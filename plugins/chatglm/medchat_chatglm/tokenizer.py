@@ -177,11 +177,12 @@ class ChatGLMTokenizer:
         Lone surrogates become U+FFFD. Without `dummy_prefix` no word border is put in front.
         """
         prepared = _prepare(text)
-        if dummy_prefix:
-            ids = self._processor.encode(prepared)
-        else:
-            # The border lands before the newline piece, and both are dropped.
-            ids = self._processor.encode(NEWLINE_PIECE + prepared)[2:]
+        # With a newline piece in front the border lands before that, and both are dropped.
+        ids = (
+            self._processor.encode(prepared)
+            if dummy_prefix
+            else self._processor.encode(NEWLINE_PIECE + prepared)[2:]
+        )
         return [token + self.num_image_tokens for token in ids]
 
     def encode_segments(self, segments: Iterable[Segment]) -> list[int]:
