@@ -93,7 +93,6 @@ _TABLE = (
     Key("quantize", Kind.TEXT, "none", "载入时量化", "quantise while loading", choices=QUANTIZE),
     Key("offline", Kind.FLAG, False, "不使用网络", "never use the network", project=(True,)),
     Key("style", Kind.TEXT, "rich", "显示样式", "how answers look", choices=("rich", "plain"), live=True),
-    Key("theme", Kind.TEXT, "auto", "配色", "colours", choices=("auto", "light", "dark"), live=True),
     Key("lang", Kind.TEXT, None, "界面语言", "interface language", choices=LANGUAGES, live=True),
     Key("save", Kind.FLAG, True, "把会话存到磁盘", "save sessions to disk", project=(False,)),
     Key(
