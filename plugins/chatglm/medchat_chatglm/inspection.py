@@ -95,7 +95,8 @@ def inspect(path: Path) -> ModelCard | None:
 def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> ChatGLMTokenizer:
     """Read the tokenizer of `folder` and hold its ids against those of `config`, its configuration.
 
-    config.json may leave ids to the class; whoever has the class passes them filled in. Raises CheckpointError: missing or damaged vocabulary, or one of the other generation.
+    config.json may leave ids to the class; whoever has the class passes them filled in.
+    Raises CheckpointError: missing or damaged vocabulary, or one of the other generation.
     """
     tokenizer = ChatGLMTokenizer.from_folder(folder)
     tokenizer.check_belongs(config, folder)

@@ -37,6 +37,15 @@ _KEPT = ("*layernorm.weight", "*layernorm.bias", f"{PREFIX}*", "*.weight_scale")
 #: Stored tables that are always computed anew (specification section 2).
 _IGNORED = ("*.rotary_emb.inv_freq",)
 _COUNTS = ("vocab_size", "hidden_size", "num_layers", "num_attention_heads", "inner_hidden_size")
+_SWITCHES = (
+    "position_encoding_2d",
+    "tie_word_embeddings",
+    "quantization_embeddings",
+    "prefix_projection",
+    "use_cache",
+)
+#: Far beyond any size or id, and still an index that torch takes.
+_MOST = 2**31
 #: The keys of config.json that reach the configuration. Others could choose code to run, such as the
 #: library's attention implementations, which it may fetch from the network.
 _CONFIG_KEYS = (*ChatGLMConfig.__annotations__, "architectures", "medchat_template")
@@ -128,15 +137,27 @@ def read_configuration(folder: Path, extra: Mapping[str, str] | None = None) -> 
             )
         known["medchat_position_rule"] = rule
     where = str(folder / "config.json")
-    wrong = [key for key in _COUNTS if not (type(known.get(key, 1)) is int and 0 < known.get(key, 1) < 2**31)]
+    wrong = [key for key, value in known.items() if not _is_possible(key, value)]
     if wrong:
-        raise _bad_configuration(f"{wrong[0]} = {known[wrong[0]]!r}", where)
+        raise _bad_configuration(f"{wrong[0]} = {known[wrong[0]]!r}"[:160], where)
     try:
         return ChatGLMConfig(**known)
     except CheckpointError as error:
         raise CheckpointError(error.what, error.remedy, where=where) from None
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise _bad_configuration(" ".join(str(error).split())[:160], where) from None
+
+
+def _is_possible(key: str, value: object) -> bool:
+    """Say whether a value of config.json has the type that its key needs; ranges are the configuration's."""
+    if key in _SWITCHES:
+        return isinstance(value, bool)
+    if key == "layernorm_epsilon":
+        return isinstance(value, float | int) and 0 < value < 1
+    if key.endswith("_id"):
+        ids = value if key == "eos_token_id" and isinstance(value, list) else [value]
+        return bool(ids) and all(type(number) is int and 0 <= number < _MOST for number in ids)
+    return key not in _COUNTS or (type(value) is int and 0 < value < _MOST)
 
 
 def _bad_configuration(reason: str, where: str) -> CheckpointError:
