@@ -30,12 +30,14 @@ COMMANDS = (
 
 def plugin_command_names() -> list[tuple[str, str]]:
     """Return (command, distribution) for the commands that plugins add, from metadata alone."""
-    from medchat.registry.metadata import scan
+    from medchat.registry.metadata import COMMANDS as GROUP
+    from medchat.registry.metadata import allowed_names, scan
 
     builtin = {name for name, *_ in COMMANDS}
+    allowed = allowed_names()
     found: dict[str, str] = {}
     for entry in scan():
-        if entry.group == "medchat.commands" and entry.name not in builtin:
+        if entry.group == GROUP and entry.name not in builtin and (allowed is None or entry.name in allowed):
             found.setdefault(entry.name, entry.distribution)
     return sorted(found.items())
 

@@ -11,7 +11,7 @@ from medchat.cli.group import TopGroup
 from medchat.cli.output import CLOSED_PIPE, forgive_encoding, silence_stdout
 from medchat.cli.signals import Stopped, stop_on_signals
 from medchat.cli.wording import as_usage_error
-from medchat.errors import UsageError
+from medchat.errors import MedchatError, UsageError
 from medchat.language import LANGUAGES, say, set_language
 
 
@@ -47,7 +47,12 @@ def _choose_language(flag: str | None) -> None:
             )
         set_language(flag)
         return
-    configured = Settings.load().value("lang")
+    try:
+        configured = Settings.load().value("lang")
+    except MedchatError:
+        # `config path` and `doctor` must work above all when the configuration is broken;
+        # whatever needs the settings reads them again and says what is wrong.
+        return
     if configured in LANGUAGES:
         set_language(str(configured))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from medchat.cli.group import Command
 from medchat.cli.options import SessionChoice, generation_flags, model_flags, session_flags
 from medchat.cli.output import CLOSED_PIPE, say_aside, silence_stdout
 from medchat.cli.signals import cancel_on_signals
+from medchat.commands.chat import disclaimer_lines, model_notes
 from medchat.commands.conversation import Prepared, prepare_conversation
 from medchat.errors import UsageError
 from medchat.inert import InertStream, inert_line
@@ -187,14 +187,6 @@ def _speaks_unicode() -> bool:
     return "utf" in (sys.stdout.encoding or "").lower()
 
 
-def _opening_lines(prepared: Prepared) -> Iterator[str]:
-    if not prepared.store.seen(safety.DISCLAIMER_KEY):
-        yield safety.disclaimer()
-        prepared.store.mark_seen(safety.DISCLAIMER_KEY)
-    yield safety.start_line()
-    yield from prepared.plugin_lines()
-
-
 @click.command(
     cls=Command,
     help=say(
@@ -215,7 +207,7 @@ def command(question: str, as_json: bool, events: bool, **flags: Any) -> int:
     prepared = prepare_conversation(flags, choice, say_aside)
     try:
         text = read_question(question, int(prepared.settings.value("max_question_bytes")))
-        for line in _opening_lines(prepared):
+        for line in [*disclaimer_lines(prepared.store), *prepared.plugin_lines()]:
             say_aside(line)
         style = "json" if as_json else "events" if events else "text"
         return _answer(prepared, text, style)
@@ -227,6 +219,8 @@ def _answer(prepared: Prepared, question: str, style: str) -> int:
     model = prepared.opening.load()
     cancel = threading.Event()
     try:
+        for note in model_notes(model):
+            say_aside(note)
         session = prepared.begin(model)
         screen = InertStream() if sys.stdout.isatty() else None
         answer = _Answer(session, prepared, style, screen=screen)

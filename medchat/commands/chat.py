@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from medchat import safety
-from medchat.api import Conversation
+from medchat.api import ChatModel, Conversation
 from medchat.cli.group import Command
 from medchat.cli.options import SessionChoice, generation_flags, model_flags, session_flags
 from medchat.cli.output import say_aside
@@ -125,9 +125,15 @@ def _ready_lines(prepared: Prepared, session: ChatSession) -> list[str]:
         title = inert_line(prepared.record.name or prepared.record.id, 60)
         count = len(session.conversation.turns)
         lines.append(say(f"接着会话 {title}（{count} 轮）", f"going on with session {title} ({count} turns)"))
+    lines += model_notes(session.model)
     if prepared.store.path is None:
         lines.append(say("本次对话不会保存", "this conversation is not saved"))
     return lines
+
+
+def model_notes(model: ChatModel) -> list[str]:
+    """Return what loading has to tell the user (a rule that was assumed, two heads that differ)."""
+    return [inert_line(str(note), 300) for note in model.describe().get("notes", ())]
 
 
 def _fixed_settings(settings: Settings) -> list[tuple[str, str]]:

@@ -132,8 +132,15 @@ def _torch() -> Iterator[Finding]:
 
 def findings() -> list[Finding]:
     """Look at everything and return what was found, in a fixed order."""
-    settings = Settings.load()
-    return [*_versions(), *_folders(), *_terminal(), *_plugins(open_registry(settings), settings), *_torch()]
+    found = [*_versions(), *_folders(), *_terminal()]
+    try:
+        settings = Settings.load()
+    except MedchatError as error:
+        found.append(Finding("settings", "fail", f"{error.what} ({error.where})", error.remedy))
+    else:
+        found += [Finding("settings", "warn", warning) for warning in settings.warnings]
+        found += _plugins(open_registry(settings), settings)
+    return [*found, *_torch()]
 
 
 @click.command(

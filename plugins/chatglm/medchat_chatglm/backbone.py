@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from medchat.api import (
     Backbone,
@@ -88,7 +89,8 @@ class ChatGLMBackbone(Backbone):
         """Write a miniature random checkpoint in the published layout."""
         from medchat_chatglm.tiny import write_tiny
 
-        write_tiny(path, corpus=corpus, seed=seed, **shape)
+        sizes: dict[str, Any] = {**shape}
+        write_tiny(path, corpus=corpus, seed=seed, **sizes)
 
     @property
     def recipes(self) -> Mapping[str, SFTRecipe]:

@@ -26,18 +26,25 @@ def load_chat_model(options: LoadOptions) -> ChatGLMChatModel:
     from medchat_chatglm.loading import load_model
 
     loaded = load_model(options)
-    return ChatGLMChatModel(loaded.model, loaded.tokenizer, path=options.model)
+    return ChatGLMChatModel(loaded.model, loaded.tokenizer, path=options.model, notes=loaded.notes)
 
 
 class ChatGLMChatModel:
     """One model and its tokenizer. One caller at a time; the prompt is read anew each turn."""
 
     def __init__(
-        self, model: ChatGLMForConditionalGeneration, tokenizer: ChatGLMTokenizer, *, path: Path
+        self,
+        model: ChatGLMForConditionalGeneration,
+        tokenizer: ChatGLMTokenizer,
+        *,
+        path: Path,
+        notes: tuple[str, ...] = (),
     ) -> None:
+        """`path` is what `describe` calls the model; `notes` is what loading has to tell the user."""
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._path = path
+        self._notes = notes
         self._stepper = ChatGLMStepper(model)
         eos = model.config.eos_token_id
         from_config = {eos} if isinstance(eos, int) else set(eos or ())
@@ -57,7 +64,7 @@ class ChatGLMChatModel:
         ids = self._tokenizer.build_prompt(segments)
         if config.num_beams > 1:
             steps = _replay(generate_rows(self._model, [ids], config, self._limits, cancel)[0])
-            yield from self._deltas(steps, Prompt(len(ids)))
+            yield from self._deltas(steps, Prompt(len(ids)), config)
             return
         steps = stream_tokens(
             self._stepper,
@@ -68,7 +75,7 @@ class ChatGLMChatModel:
             cancel=cancel,
         )
         try:
-            yield from self._deltas(steps, Prompt(len(ids), self._stepper))
+            yield from self._deltas(steps, Prompt(len(ids), self._stepper), config)
         finally:
             # The next turn could not use it: its question changes every state of this one.
             self._stepper.forget()
@@ -79,7 +86,7 @@ class ChatGLMChatModel:
         """Answer several prompts at once, in their order. Each equals what it would be alone."""
         rows = [self._tokenizer.build_prompt(segments) for segments in prompts]
         answers = generate_rows(self._model, rows, config, self._limits)
-        return [self._completion(answer, len(row)) for answer, row in zip(answers, rows, strict=True)]
+        return [self._completion(answer, len(row), config) for answer, row in zip(answers, rows, strict=True)]
 
     def score(self, segments: Sequence[Segment], answer: str) -> tuple[float, ...]:
         """Return the natural log-probability of each token of `answer` and of the end token after it.
@@ -123,6 +130,7 @@ class ChatGLMChatModel:
             "rule": str(config.rule),
             "vocab_size": config.vocab_size,
             "context_length": self.context_length,
+            "notes": self._notes,
         }
 
     def close(self) -> None:
@@ -133,14 +141,15 @@ class ChatGLMChatModel:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _deltas(self, steps: Iterator[Step], prompt: Prompt) -> Iterator[Delta]:
+    def _deltas(self, steps: Iterator[Step], prompt: Prompt, config: GenerationConfig) -> Iterator[Delta]:
         cleanup = StreamingResponse(full_width=self._tokenizer.generation == "v11")
-        return stream_deltas(steps, prompt, self._tokenizer.stream(), cleanup=cleanup)
+        return stream_deltas(steps, prompt, self._tokenizer.stream(), stops=config.stop, cleanup=cleanup)
 
-    def _completion(self, answer: BatchAnswer, prompt_tokens: int) -> Completion:
-        deltas = list(self._deltas(_replay(answer), Prompt(prompt_tokens)))
+    def _completion(self, answer: BatchAnswer, prompt_tokens: int, config: GenerationConfig) -> Completion:
+        deltas = list(self._deltas(_replay(answer), Prompt(prompt_tokens), config))
+        last = deltas[-1]
         text = "".join(delta.text for delta in deltas)
-        return Completion(text, answer.finish, prompt_tokens, len(answer.tokens))
+        return Completion(text, last.finish or answer.finish, prompt_tokens, last.completion_tokens)
 
 
 def _replay(answer: BatchAnswer) -> Iterator[Step]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medchat.api import Backbone
+from medchat.api import Backbone, PromptTemplate
 from medchat.hookspecs import hookimpl
 from medchat_chatglm.backbone import ChatGLMBackbone
 
@@ -13,3 +13,11 @@ medchat_api_version = 1
 def medchat_backbones() -> list[Backbone]:
     """Offer the one backbone of this plugin."""
     return [ChatGLMBackbone()]
+
+
+@hookimpl
+def medchat_templates() -> list[PromptTemplate]:
+    """Offer ChatGLM's own forms by name, so that `--template med_chatglm_demo` finds one."""
+    from medchat_chatglm.prompts import TEMPLATES
+
+    return list(TEMPLATES.values())
