@@ -206,7 +206,7 @@ class Terminal:
         import pyte
 
         class Screen(pyte.HistoryScreen):
-            def write_process_input(screen, data: str) -> None:  # noqa: N805
+            def write_process_input(screen, data: str) -> None:
                 os.write(self._master, data.encode())
 
         self.folder = folder
@@ -224,7 +224,7 @@ class Terminal:
             stdout=self._slave,
             stderr=self._slave,
             env=_environment(environment or {}),
-            preexec_fn=_own_terminal,  # noqa: PLW1509
+            preexec_fn=_own_terminal,
             close_fds=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

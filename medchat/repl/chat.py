@@ -25,12 +25,16 @@ class Chat:
     `leaving` is set by `/exit`; `failed` holds the exit code of the first line that could not be answered.
     """
 
-    def __init__(self, startup: Startup, screen: Screen, exchange: Exchange) -> None:
+    def __init__(self, startup: Startup, exchange: Exchange) -> None:
         self.startup = startup
-        self.screen = screen
         self.exchange = exchange
         self.leaving = False
         self.failed = 0
+
+    @property
+    def screen(self) -> Screen:
+        """Where everything is shown."""
+        return self.exchange.screen
 
     @property
     def commands(self) -> Sequence[Command[Chat]]:

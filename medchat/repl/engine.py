@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -21,33 +22,35 @@ class Job(Generic[Result]):
     def __init__(self, work: Callable[[Job[Result]], Result]) -> None:
         self.cancel = threading.Event()
         self._work = work
-        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._finished = threading.Event()
+        self._changed = threading.Condition()
+        self._events: deque[Any] = deque()
+        self._ended = False
         self._when_finished: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
         self._error: BaseException | None = None
         self._result: Result | None = None
 
     def emit(self, event: Any) -> None:
         """Called by the work: hand `event` to whoever waits for it."""
-        self._events.put(event)
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
 
     def take(self, timeout: float) -> Any | None:
         """Return the next event, or None if there is none within `timeout` seconds or the work has ended."""
-        try:
-            return self._events.get(timeout=timeout)
-        except queue.Empty:
-            return None
+        with self._changed:
+            self._changed.wait_for(lambda: self._events or self._ended, timeout)
+            return self._events.popleft() if self._events else None
 
     @property
     def finished(self) -> bool:
         """Whether the work has ended and every event was taken."""
-        return self._finished.is_set() and self._events.empty()
+        with self._changed:
+            return self._ended and not self._events
 
     def when_finished(self, callback: Callable[[], None]) -> None:
         """Call `callback` once the work has ended: in the background thread, or at once if it has."""
-        with self._lock:
-            if not self._finished.is_set():
+        with self._changed:
+            if not self._ended:
                 self._when_finished.append(callback)
                 return
         callback()
@@ -59,7 +62,7 @@ class Job(Generic[Result]):
 
     def result(self) -> Result:
         """Return what the finished work returned, or raise what it raised."""
-        if not self._finished.is_set():
+        if not self._ended:
             raise RuntimeError("the work is still under way")
         if self._error is not None:
             raise self._error
@@ -71,11 +74,10 @@ class Job(Generic[Result]):
             self._result = self._work(self)
         except BaseException as error:  # handed over whole: the main thread decides what it means
             self._error = error
-        with self._lock:
-            self._finished.set()
-            callbacks = list(self._when_finished)
-        self._events.put(None)  # wakes a waiting `take`
-        for callback in callbacks:
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        for callback in self._when_finished:
             callback()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TypeVar
 
 from medchat.api import SlashCommand
@@ -27,19 +28,24 @@ _LAST_WORDS = 10.0
 class Exchange:
     """The chat's session behind its thread. `meanwhile` is called some twenty times a second while waiting."""
 
-    def __init__(self, startup: Startup, screen: Screen, interrupts: Interrupts) -> None:
-        self.screen = screen
+    def __init__(self, startup: Startup, make_screen: Callable[[], Screen], interrupts: Interrupts) -> None:
         self.meanwhile: Callable[[], None] = lambda: None
         self.context_length = 0
         self.session_label = ""
         self.ready_lines: tuple[str, ...] = ()
         self.plugin_commands: tuple[SlashCommand, ...] = ()
         self._startup = startup
+        self._make_screen = make_screen
         self._interrupts = interrupts
         self._engine = Engine()
         self._session: ChatSession | None = None
         self._began = 0.0
         self._loading: Job[None] | None = None
+
+    @cached_property
+    def screen(self) -> Screen:
+        """The screen, made when it is first drawn on: rich takes a third of the time to the first prompt."""
+        return self._make_screen()
 
     # ------------------------------------------------------------ loading
 

@@ -24,7 +24,7 @@ def run_lines(startup: Startup, stream: TextIO) -> int:
     """
     screen = PlainScreen(sys.stdout, sys.stderr)
     with Interrupts(end_on_ctrl_c=True) as interrupts:
-        chat = Chat(startup, screen, Exchange(startup, screen, interrupts))
+        chat = Chat(startup, Exchange(startup, lambda: screen, interrupts))
         for line in startup.opening:
             screen.show(untrusted(line))
         chat.exchange.begin()

@@ -1,13 +1,7 @@
-"""A model's Markdown for the terminal: which blocks are finished, and how a block looks.
-
-Only what a model may say is parsed: no HTML, links, images, entities or references. Those stay as they
-were written, so no address hides behind other words and nothing escapes the sanitiser by being decoded
-after it. A single line end stays a line end: chat models mean it.
-"""
+"""How a model's Markdown looks on the terminal. rich draws it; here is what we want otherwise."""
 
 from __future__ import annotations
 
-from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import (
@@ -26,30 +20,7 @@ from rich.segment import Segment
 from rich.syntax import Syntax
 
 from medchat.repl.line_breaks import MixedText
-
-_PARSER = (
-    MarkdownIt("commonmark")
-    .enable(["strikethrough", "table"])
-    .disable(["html_block", "html_inline", "link", "image", "autolink", "entity", "reference"])
-)
-
-
-def split_finished(text: str) -> tuple[list[str], str]:
-    """Return the blocks of `text` that no later text can change, and the unfinished rest.
-
-    A block is a paragraph, heading, list, table, fence or quotation at the top level. Only the last one
-    can still grow: once another has begun, those before it are closed for good. The pieces joined are `text`.
-    """
-    starts = [
-        token.map[0] for token in _PARSER.parse(text) if token.level == 0 and token.map and token.nesting >= 0
-    ]
-    lines = [line + "\n" for line in text.split("\n")]
-    lines[-1] = lines[-1][:-1]
-    pieces = [
-        "".join(lines[start:end])
-        for start, end in zip([0, *starts[1:]], [*starts[1:], len(lines)], strict=True)
-    ]
-    return (pieces[:-1], pieces[-1]) if starts else ([], text)
+from medchat.repl.markdown_syntax import parsed
 
 
 class _Paragraph(Paragraph):
@@ -140,11 +111,7 @@ class ModelMarkdown(Markdown):
 
     def __init__(self, text: str) -> None:
         super().__init__("", hyperlinks=False)
-        self.parsed = _PARSER.parse(text)
-        for token in self.parsed:
-            for child in token.children or ():
-                if child.type == "softbreak":
-                    child.type = "hardbreak"
+        self.parsed = parsed(text)
 
 
 def rendered(text: str, console: Console, width: int) -> list[list[Segment]]:

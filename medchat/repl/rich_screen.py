@@ -13,7 +13,8 @@ from rich.style import Style
 
 from medchat.inert import InertStream
 from medchat.repl.line_breaks import MixedText
-from medchat.repl.markdown import rendered, split_finished
+from medchat.repl.markdown import rendered
+from medchat.repl.markdown_syntax import split_finished
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
 
 #: Seconds between two drawings of the unfinished part.

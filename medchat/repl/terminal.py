@@ -28,14 +28,14 @@ def run_repl(startup: Startup) -> int:
     Raises what loading the model raised, with the draft printed and the terminal put back.
     """
     terminal = sys.stdout
+    bare = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
+    for line in startup.opening:
+        terminal.write(untrusted(line) + "\n")
+    terminal.flush()
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
-        if os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
-            chat = _chat(startup, PlainScreen(terminal, terminal), interrupts)
-            code = _run_bare(chat, interrupts)
-        else:
-            chat = _chat(startup, _screen(startup, terminal), interrupts)
-            code = _Terminal(chat, terminal, interrupts, stack).run()
+        chat = Chat(startup, Exchange(startup, lambda: _screen(startup, terminal, bare), interrupts))
+        code = _run_bare(chat, interrupts) if bare else _Terminal(chat, terminal, interrupts, stack).run()
     if not chat.exchange.at_rest(0.5):
         # A model that is still loading, or would not stop: unwinding a thread inside torch's C++ code at
         # the interpreter's exit would abort the process.
@@ -44,14 +44,8 @@ def run_repl(startup: Startup) -> int:
     return code
 
 
-def _chat(startup: Startup, screen: Screen, interrupts: Interrupts) -> Chat:
-    for line in startup.opening:
-        screen.show(untrusted(line))
-    return Chat(startup, screen, Exchange(startup, screen, interrupts))
-
-
-def _screen(startup: Startup, terminal: TextIO) -> Screen:
-    if startup.style == "plain" or os.environ.get("NO_COLOR"):
+def _screen(startup: Startup, terminal: TextIO, bare: bool) -> Screen:
+    if bare or startup.style == "plain" or os.environ.get("NO_COLOR"):
         return PlainScreen(terminal, terminal)
     from medchat.repl.rich_screen import RichScreen
 
