@@ -65,9 +65,10 @@ def test_quantised_weights_are_off_by_half_a_step_at_most(bits: int, seed: int, 
 
 
 @BITS
-def test_a_row_of_zeros_stays_zero(bits: int) -> None:
-    packed, scale = quantise_rows(torch.zeros(2, 8), bits)
-    assert not dequantise_rows(packed, scale, bits).any()
+def test_a_row_too_small_for_a_scale_becomes_zeros(bits: int) -> None:
+    packed, scale = quantise_rows(torch.stack((torch.zeros(8), torch.full((8,), 1e-9), torch.ones(8))), bits)
+    assert not packed[:2].any() and not scale[:2].any()
+    assert torch.allclose(dequantise_rows(packed, scale, bits)[2], torch.ones(8), rtol=1e-3)
 
 
 @pytest.mark.parametrize(("columns", "bits"), [(7, 4), (8, 3)])

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from medchat_chatglm import rules
-from medchat_chatglm.collators import IGNORED, AnswerCollator, MedCollator, TrainingSample
+from medchat_chatglm.collators import IGNORED, AnswerCollator, MedCollator, OfficialCollator, TrainingSample
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule, SpecialIds
 from medchat_chatglm.rotary import table_precision, turn, turn_table
 from torch import Tensor
@@ -253,6 +253,19 @@ def test_the_med_collator_sorts_longest_first_and_learns_two_ends(samples: list[
         assert learned[0] == IDS.sop
         assert learned[-2:] == [95, 95]
         assert labels[length] == 95
+
+
+@given(prompt=TEXT, answer=TEXT, room=st.integers(1, 8), answer_room=st.integers(2, 8))
+def test_the_official_preprocessing_cuts_text_and_keeps_special_ids(
+    prompt: list[int], answer: list[int], room: int, answer_room: int
+) -> None:
+    batch = OfficialCollator(small_config("v11"), room, answer_room)([(prompt, answer)])
+    used_prompt, used_answer = prompt[: room - 1], answer[: answer_room - 2]
+    row = [*used_prompt, IDS.gmask, IDS.sop, *used_answer, 95]
+    padding = room + answer_room - len(row)
+    assert batch["input_ids"].tolist() == [row + [3] * padding]
+    learned = [IGNORED] * (len(used_prompt) + 1) + row[len(used_prompt) + 1 :] + [IGNORED] * padding
+    assert batch["labels"].tolist() == [learned]
 
 
 @pytest.mark.parametrize(("ids", "prompt_length"), [((91, 94), 2), ((91,), 1), ((5, 91, 94, 7), 1)])
