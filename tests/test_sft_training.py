@@ -18,7 +18,7 @@ from medchat.api import SFTOptions, SFTProgress
 from medchat.errors import MedchatError, UsageError
 from medchat.torchside.sft.checkpoint import save_weights, weights_of
 from medchat.torchside.sft.features import Feature
-from medchat.torchside.sft.training import Trained, mean_loss, train
+from medchat.torchside.sft.training import Trained, label_losses, train
 
 pytestmark = pytest.mark.torch
 
@@ -162,7 +162,7 @@ def test_label_only_logits_give_the_loss_and_gradients_of_full_logits(tmp_path: 
         logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=-100
     )
     expected.backward()  # type: ignore[no-untyped-call]
-    assert mean_loss(model, features, collate) == pytest.approx(expected.item(), rel=1e-6)
+    assert float(label_losses(model, features, collate).mean()) == pytest.approx(expected.item(), rel=1e-6)
 
     gradients: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():

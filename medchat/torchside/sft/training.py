@@ -76,6 +76,23 @@ def check_options(options: SFTOptions) -> None:
         )
 
 
+@contextmanager
+def cpu_threads(count: str | None) -> Iterator[None]:
+    """Within this block torch computes on `count` CPU threads (None: as before). Raises UsageError."""
+    before = torch.get_num_threads()
+    if count is not None:
+        if not count.isdecimal() or int(count) < 1:
+            raise UsageError(
+                say(f"线程数 {count!r} 无效", f"{count!r} is no number of threads"),
+                say("应为正整数", "it must be a positive whole number"),
+            )
+        torch.set_num_threads(int(count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def train(
     model: PreTrainedModel,
     features: Sequence[Feature],
@@ -119,16 +136,16 @@ def train(
 
 
 @torch.inference_mode()
-def mean_loss(model: PreTrainedModel, features: Sequence[Feature], collate: Collator) -> float:
-    """Return the mean loss per label token of some features, without training."""
+def label_losses(model: PreTrainedModel, features: Sequence[Feature], collate: Collator) -> Tensor:
+    """Return the loss of every label token of some features, float32 on the CPU, without training."""
     batch = {name: tensor.to(model.device) for name, tensor in collate(features).items()}
-    labels = batch.pop("labels")
-    inputs = _on_label_positions(batch, _shifted(labels))
+    shifted = _shifted(batch.pop("labels"))
+    keep = shifted != NO_LABEL
     was_training = model.training
     model.eval()
-    loss = float(model(**inputs, use_cache=False).loss)
+    logits = model(**batch, use_cache=False, logits_to_keep=keep).logits
     model.train(was_training)
-    return loss
+    return torch.nn.functional.cross_entropy(logits.float(), shifted[keep], reduction="none").cpu()
 
 
 def _arguments(model: PreTrainedModel, options: SFTOptions, folder: Path, steps: int) -> TrainingArguments:

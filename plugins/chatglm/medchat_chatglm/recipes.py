@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from medchat import __version__
@@ -21,7 +21,14 @@ from medchat.torchside.sft.checkpoint import save_weights
 from medchat.torchside.sft.features import Feature, build_features
 from medchat.torchside.sft.manifest import write_manifest
 from medchat.torchside.sft.partial_folder import partial_folder, refuse_existing
-from medchat.torchside.sft.training import Collator, Trained, check_options, mean_loss, train
+from medchat.torchside.sft.training import (
+    Collator,
+    Trained,
+    check_options,
+    cpu_threads,
+    label_losses,
+    train,
+)
 from medchat_chatglm.collators import AnswerCollator, MedCollator, TrainingSample
 from medchat_chatglm.config_file import read_json
 from medchat_chatglm.configuration import PositionRule
@@ -37,7 +44,7 @@ RULE_KEY = "medchat_position_rule"
 _TOKENIZER_FILES = ("ice_text.model", "tokenizer_config.json", "generation_config.json")
 #: Keys of the source's config.json that are not true of what we write.
 _STALE_KEYS = ("auto_map", "quantization_bit", "quantization_embeddings", "dtype")
-#: The reloaded model's loss may differ from the trained one's by this share: the order of sums, no more.
+#: The reloaded model's token losses may differ from the trained one's by this: the order of sums, no more.
 _RELOAD_TOLERANCE = 1e-4
 #: Which examples the reloaded model is compared on.
 _COMPARED = 8
@@ -73,7 +80,8 @@ class FullRecipe:
         """Train, write `options.output` atomically, and read it back before saying it worked.
 
         `options.extra`: `device` as in LoadOptions, `rule` to train under another position rule,
-        `allow_truncation` "true" to leave out examples that exceed `max_length`. Raises UsageError for
+        `allow_truncation` "true" to leave out examples that exceed `max_length`, `threads` for the CPU
+        (miniatures are fastest on one: more threads wait for each other). Raises UsageError for
         bad options or an output that exists, DataError, CheckpointError, MemoryShortageError, and
         MedchatError if training diverged or was cancelled; nothing is left at the output then.
         """
@@ -95,7 +103,7 @@ class FullRecipe:
             options.max_length,
             allow_left_out=options.extra.get("allow_truncation") == "true",
         )
-        with partial_folder(options.output) as folder:
+        with cpu_threads(options.extra.get("threads")), partial_folder(options.output) as folder:
             trained = self._train_and_write(data.features, options, folder, on_progress, cancel)
             facts = {
                 "medchat": __version__,
@@ -128,7 +136,7 @@ class FullRecipe:
         collate = _collator(model, options, ChatGLMTokenizer.from_folder(options.model))
         model.requires_grad_(True)
         trained = train(model, features, collate, options, folder, on_progress, cancel)
-        expected = mean_loss(model, features[:_COMPARED], collate)
+        expected = label_losses(model, features[:_COMPARED], collate)
         save_weights(model, folder)
         _write_small_files(options.model, folder, model.config.rule)
         # Two copies of the weights at once would need twice the memory.
@@ -186,21 +194,19 @@ def _write_small_files(source: Path, folder: Path, rule: PositionRule) -> None:
 
 
 def _compare_reloaded(
-    folder: Path, features: Sequence[Feature], options: SFTOptions, expected: float
+    folder: Path, features: Sequence[Feature], options: SFTOptions, expected: Tensor
 ) -> None:
     """Load what was written as chat would, and raise MedchatError unless it is the model just trained."""
     model = _load(folder, options)
     collate = _collator(model, options, ChatGLMTokenizer.from_folder(folder))
-    loss = mean_loss(model, features, collate)
-    if not math.isclose(loss, expected, rel_tol=_RELOAD_TOLERANCE, abs_tol=_RELOAD_TOLERANCE):
+    losses = label_losses(model, features, collate)
+    if not torch.allclose(losses, expected, rtol=_RELOAD_TOLERANCE, atol=_RELOAD_TOLERANCE):
+        difference = float((losses - expected).abs().max())
         raise MedchatError(
             say(
-                f"重新载入的模型损失为 {loss:.6f}，训练结束时为 {expected:.6f}，两者不符",
-                f"the reloaded model's loss is {loss:.6f}, but it was {expected:.6f} after training",
+                f"写出的模型重新载入后结果不同（损失最多相差 {difference:.2g}），没有保留",
+                f"the written model differs when loaded again (by up to {difference:.2g} in loss); it is not kept",
             ),
-            say(
-                "这是程序的缺陷，请反馈；没有写入模型",
-                "this is a defect, please report it; nothing was written",
-            ),
+            say("这是程序的缺陷，请反馈", "this is a defect of MedChat, please report it"),
             where=str(folder),
         )
