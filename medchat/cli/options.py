@@ -81,10 +81,10 @@ def model_flags(command: F) -> F:
 def generation_flags(command: F) -> F:
     """Add the flags that say how to decode."""
     help_texts = {
-        "max_new_tokens": (int, "回答的最大token数", "longest answer in tokens"),
+        "max_new_tokens": (int, "回答的最大词元数", "longest answer in tokens"),
         "temperature": (float, "采样温度", "sampling temperature"),
         "top_p": (float, "核采样", "nucleus sampling"),
-        "top_k": (int, "只在最可能的 K 个token中采样，0 为关", "sample from the K likeliest, 0 is off"),
+        "top_k": (int, "只在最可能的 K 个词元中采样，0 为关", "sample from the K likeliest, 0 is off"),
         "num_beams": (int, "集束宽度，大于 1 时不采样", "beam width; above 1 nothing is sampled"),
         "repetition_penalty": (float, "重复惩罚，1 为关", "repetition penalty, 1 is off"),
         "seed": (int, "随机种子", "random seed"),
@@ -93,7 +93,7 @@ def generation_flags(command: F) -> F:
         "--greedy",
         is_flag=True,
         default=None,
-        help=say("总取最可能的token，结果可重复", "always the likeliest token: repeatable"),
+        help=say("总取最可能的词元，结果可重复", "always the likeliest token: repeatable"),
     )(command)
     for name, (kind, zh, en) in reversed(help_texts.items()):
         allowed = "" if name == "seed" else f" {GENERATION_RANGES[name]}"

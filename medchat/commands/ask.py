@@ -94,7 +94,7 @@ class _Answer:
         elif isinstance(event, AnswerShortened):
             say_aside(
                 say(
-                    f"（上下文只剩 {event.tokens} 个 token 给回答）",
+                    f"（上下文只剩 {event.tokens} 个词元给回答）",
                     f"(the context leaves {event.tokens} tokens for the answer)",
                 )
             )

@@ -43,7 +43,7 @@ def _figures(progress: SFTProgress) -> str:
     step = f"{progress.step}/{progress.total_steps}"
     loss, speed = f"{progress.loss:.3f}", f"{progress.tokens_per_second:.0f}"
     return say(
-        f"第 {step} 步  损失 {loss}  {speed} token/s  剩余 {left:.0f} 秒",
+        f"第 {step} 步  损失 {loss}  {speed} 词元/秒  剩余 {left:.0f} 秒",
         f"step {step}  loss {loss}  {speed} tokens/s  {left:.0f} s left",
     )
 

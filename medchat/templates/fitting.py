@@ -57,7 +57,7 @@ def fit(
 def _too_long(tokens: int, budget: int) -> UsageError:
     return UsageError(
         say(
-            f"问题太长：需要 {tokens} 个 token，最多 {budget} 个",
+            f"问题太长：需要 {tokens} 个词元，最多 {budget} 个",
             f"the question is too long: it takes {tokens} tokens, {budget} is the most that fits",
         ),
         say("请缩短问题，或调低 --max-new-tokens", "shorten it, or lower --max-new-tokens"),

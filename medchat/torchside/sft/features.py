@@ -108,7 +108,7 @@ def _too_long(total: int, left_out: Sequence[int], max_length: int) -> DataError
     first = ", ".join(map(str, left_out[:5]))
     return DataError(
         say(
-            f"{total} 条数据中有 {len(left_out)} 条超过 {max_length} 个 token（如第 {first} 条）",
+            f"{total} 条数据中有 {len(left_out)} 条超过 {max_length} 个词元（如第 {first} 条）",
             f"{len(left_out)} of {total} examples exceed {max_length} tokens (such as no. {first})",
         ),
         say(
