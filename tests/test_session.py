@@ -59,11 +59,15 @@ class Form:
 
 @dataclass
 class ScriptedModel:
-    """Says its pieces, one character a token; keeps what it was sent. `then` runs after the last piece."""
+    """Says its pieces, one character a token; keeps what it was sent. `then` runs after the last piece.
+
+    `stopped` is what it calls being cancelled.
+    """
 
     pieces: Sequence[str] = ("多", "喝水")
     context_length: int = 1000
     then: Callable[[], None] | None = None
+    stopped: Finish = Finish.CANCELLED
     sent: list[tuple[tuple[str, ...], GenerationConfig]] = field(default_factory=list)
 
     def stream(
@@ -78,7 +82,7 @@ class ScriptedModel:
             yield Delta(piece, said, prompt)
         if self.then is not None:
             self.then()
-        yield Delta("", said, prompt, 3, Finish.CANCELLED if cancel.is_set() else Finish.STOP)
+        yield Delta("", said, prompt, 3, self.stopped if cancel.is_set() else Finish.STOP)
 
     def generate_batch(
         self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
@@ -464,20 +468,39 @@ def test_short_text_is_never_a_loop(text: str) -> None:
     assert not repeats_without_end(text[:239])
 
 
+def distinct(length: int) -> str:
+    """Return `length` different characters."""
+    return "".join(chr(0x4E00 + number) for number in range(length))
+
+
+@pytest.mark.parametrize("period", [1, 2, 39, 40, 41, 79, 80])
+def test_one_repetition_fewer_than_the_stated_number_is_no_loop(period: int) -> None:
+    times = max(6, -(-240 // period))
+    unit, before = distinct(period), "。" * 3 + "，" * 300
+    assert repeats_without_end(before + unit * times)
+    assert not repeats_without_end(before + unit * (times - 1))
+
+
+def test_a_unit_longer_than_stated_is_no_loop() -> None:
+    assert not repeats_without_end(distinct(81) * 20)
+
+
 @given(st.integers(1, 80), st.integers(0, 300))
 def test_a_loop_that_has_ended_is_none(period: int, tail: int) -> None:
-    unit = "".join(chr(0x4E00 + number) for number in range(period))
-    ended = unit * max(6, -(-240 // period)) + "".join(chr(0x6E00 + number) for number in range(tail + 1))
+    ended = distinct(period) * max(6, -(-240 // period)) + "".join(
+        chr(0x6E00 + number) for number in range(tail + 1)
+    )
     assert not repeats_without_end(ended)
 
 
-def endless() -> ScriptedModel:
-    return ScriptedModel(("休息",) * 10_000, context_length=100_000)
+def endless(stopped: Finish = Finish.CANCELLED) -> ScriptedModel:
+    return ScriptedModel(("休息",) * 10_000, context_length=100_000, stopped=stopped)
 
 
-def test_the_loop_guard_stops_the_model_and_keeps_what_it_said() -> None:
+@pytest.mark.parametrize("stopped", [Finish.CANCELLED, Finish.STOP])
+def test_the_loop_guard_stops_the_model_and_keeps_what_it_said(stopped: Finish) -> None:
     journal = Journal()
-    session = session_of(endless(), guard_loops=True, recorder=journal)
+    session = session_of(endless(stopped), guard_loops=True, recorder=journal)
     events = ask(session)
     assert kinds(events)[-2:] == [LoopStopped, Answered] and kinds(events).count(LoopStopped) == 1
     turn = session.conversation.turns[-1]
