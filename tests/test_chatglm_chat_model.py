@@ -46,7 +46,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def prompt(model: ChatGLMChatModel, question: str, turns: tuple[Turn, ...] = ()) -> tuple[Segment, ...]:
-    return ChatGLMBackbone().template(LoadOptions(model._path)).render(turns, question)
+    return ChatGLMBackbone().template(LoadOptions(model._facts.path)).render(turns, question)
 
 
 def stream(
