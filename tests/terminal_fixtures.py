@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import pty
+import select
 import signal
 import struct
 import subprocess
@@ -202,6 +203,7 @@ class Terminal:
         columns: int = 80,
         rows: int = 24,
         environment: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
         import pyte
 
@@ -218,8 +220,9 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
         self.raw = bytearray()
         self._lock = threading.Lock()
+        self._done = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
+            list(command or (sys.executable, __file__, str(folder))),
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,
@@ -236,6 +239,11 @@ class Terminal:
         """Return the screen's rows, blanks at their ends removed."""
         with self._lock:
             return [row.rstrip() for row in self.screen.display]
+
+    def cursor_row(self) -> str:
+        """Return the row in which the cursor stands."""
+        with self._lock:
+            return self.screen.display[self.screen.cursor.y].rstrip()
 
     def everything(self) -> list[str]:
         """Return the scrollback and the screen, top to bottom."""
@@ -263,6 +271,14 @@ class Terminal:
         while data:
             data = data[os.write(self._master, data) :]
 
+    def enter(self, line: str) -> None:
+        """Type `line` (one row of it) at the prompt and send it."""
+        self.wait_for_prompt()
+        self.type(line)
+        self.wait_for_prompt(line)
+        self.type("\r")
+        self.wait(lambda: self.cursor_row() != f"› {line}", f"{line!r} sent")
+
     def open_gate(self, name: str) -> None:
         """Let the scripted model go on."""
         (self.folder / name).touch()
@@ -276,6 +292,8 @@ class Terminal:
 
     def hang_up(self) -> None:
         """Close the window."""
+        self._done.set()  # first: a reader at a closed number might read what another file then gets
+        self._reader.join()
         os.close(self._slave)
         os.close(self._master)
         self._master = self._slave = -1
@@ -297,13 +315,7 @@ class Terminal:
 
     def wait_for_prompt(self, typed: str = "") -> None:
         """Wait until the cursor stands in a prompt behind `typed`."""
-
-        def at_prompt() -> bool:
-            with self._lock:
-                row = self.screen.display[self.screen.cursor.y].rstrip()
-            return row == f"› {typed}".rstrip()
-
-        self.wait(at_prompt, f"a prompt with {typed!r}")
+        self.wait(lambda: self.cursor_row() == f"› {typed}".rstrip(), f"a prompt with {typed!r}")
 
     def exit_code(self, seconds: float = 20.0) -> int:
         """Wait for the chat to end and return its exit code."""
@@ -319,25 +331,19 @@ class Terminal:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for descriptor in (self._slave, self._master):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._reader.join(5)
+        if self._master >= 0:
+            self.hang_up()
 
     def _set_size(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def _read(self) -> None:
-        while True:
-            try:
+        while not self._done.is_set():
+            if select.select([self._master], [], [], 0.02)[0]:
                 data = os.read(self._master, 65536)
-            except OSError:
-                return
-            if not data:
-                return
-            with self._lock:
-                self.raw += data
-                self._stream.feed(data)
+                with self._lock:
+                    self.raw += data
+                    self._stream.feed(data)
 
 
 def _row_text(row: Any, width: int) -> str:

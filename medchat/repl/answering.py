@@ -31,6 +31,11 @@ class AnswerView:
         self.answered: Answered | None = None
         self.error: BaseException | None = None
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the answer was stopped before its first word, so that there is no turn."""
+        return self.answered is None and self.error is None
+
     def take(self, event: Event) -> None:
         """Show one event."""
         match event:

@@ -7,10 +7,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 
 from medchat.api import SlashCommand
-from medchat.errors import MedchatError
+from medchat.errors import MedchatError, UsageError
 from medchat.inert import inert
 from medchat.language import say
 from medchat.repl import wording
+from medchat.repl.answering import AnswerView
 from medchat.repl.commands import COMMANDS
 from medchat.repl.exchange import Exchange
 from medchat.repl.screen import Screen, Tone, untrusted
@@ -51,6 +52,7 @@ class Chat:
     def handle(self, line: str) -> str:
         """Answer a line or run its command. Returns what goes back into the prompt ("" mostly).
 
+        A question comes back if nothing was said to it: stopped, or refused as it stands (too long).
         Raises what loading the model raised: there is nothing to chat with.
         """
         typed = parse(line)
@@ -65,20 +67,19 @@ class Chat:
             if error is self.exchange.load_error:
                 raise
             self._failure(error)
-            return ""
+            return "" if isinstance(typed, Typed) else line
         view = self.show_answer(lambda session, cancel: session.ask(typed, cancel))
-        if view is None:
+        if view.stopped_early:
             self.screen.tell(wording.nothing_said())
-            return line
-        return ""
+        refused = isinstance(view.error, UsageError) and not view.text_came
+        return line if view.stopped_early or refused else ""
 
-    def show_answer(self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]]) -> bool | None:
-        """Show an answer. True if one was kept, False if it failed, None if it was stopped before it began."""
+    def show_answer(self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]]) -> AnswerView:
+        """Show an answer and return what came of it."""
         view = self.exchange.answer(ask)
         if view.error is not None:
             self._count(view.error)
-            return False
-        return True if view.answered is not None else None
+        return view
 
     def _run(self, typed: Typed) -> None:
         try:

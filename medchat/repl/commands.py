@@ -96,7 +96,9 @@ def _undo(chat: Chat, words: str) -> None:
 
 
 def _regenerate(chat: Chat, words: str) -> None:
-    if chat.exchange.ready() and chat.show_answer(lambda session, cancel: session.regenerate(cancel)) is None:
+    if not chat.exchange.ready():
+        return
+    if chat.show_answer(lambda session, cancel: session.regenerate(cancel)).stopped_early:
         chat.screen.tell(say("（已停止，保留原来的回答）", "(stopped; the earlier answer is kept)"))
 
 

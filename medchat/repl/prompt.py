@@ -8,15 +8,19 @@ from typing import Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition
+from prompt_toolkit.filters import Condition, is_searching
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout.controls import SearchBufferControl
+from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
+from medchat.language import say
 from medchat.repl.setting import setting_names
 from medchat.repl.slash import SLASHES, Command
 
@@ -43,6 +47,7 @@ class LinePrompt:
         self._history = _PastInputs(past, remember)
         self._status = status
         self._context: contextvars.Context | None = None
+        completer = _SlashCompleter(commands)
         self._session: PromptSession[str] = PromptSession(
             [("class:mark", _MARK)],
             input=keys,
@@ -50,10 +55,10 @@ class LinePrompt:
             multiline=True,
             prompt_continuation=" " * len(_MARK),
             history=self._history,
-            completer=_SlashCompleter(commands),
+            completer=completer,
             complete_while_typing=Condition(lambda: self.text.startswith(SLASHES)),
             reserve_space_for_menu=4,
-            key_bindings=self._keys(),
+            key_bindings=self._keys(completer),
             bottom_toolbar=lambda: [("class:status", self._status())],
             style=_STYLE,
             enable_suspend=True,
@@ -62,6 +67,7 @@ class LinePrompt:
         )
         # No scolding of terminals that do not tell the cursor's position: they go without the status line.
         self._session.app.renderer.cpr_not_supported_callback = lambda: None
+        self._name_search()
 
     @property
     def text(self) -> str:
@@ -105,29 +111,52 @@ class LinePrompt:
         """Bring the status line up to date. Called through `post`."""
         self._session.app.invalidate()
 
-    def _keys(self) -> KeyBindings:
+    def _keys(self, completer: Completer) -> KeyBindings:
         keys = KeyBindings()
 
-        @keys.add("enter")
+        @keys.add("enter", filter=~is_searching)
         def _send(event: KeyPressEvent) -> None:
             if event.current_buffer.text.strip():
                 event.current_buffer.validate_and_handle()
 
-        @keys.add("escape", "enter")
-        @keys.add("c-j")
+        @keys.add("escape", "enter", filter=~is_searching)
+        @keys.add("c-j", filter=~is_searching)
         def _new_line(event: KeyPressEvent) -> None:
             event.current_buffer.newline(copy_margin=False)
 
-        @keys.add("c-c")
+        @keys.add("c-c", filter=~is_searching)
         def _clear_line(event: KeyPressEvent) -> None:
             self._history.keep_until_end(event.current_buffer.text)
             event.current_buffer.reset()
 
-        @keys.add("c-g")
+        @keys.add("c-g", filter=~is_searching)
         def _open_editor(event: KeyPressEvent) -> None:
             event.current_buffer.open_in_editor()
 
+        @keys.add("tab", filter=~is_searching)
+        def _complete(event: KeyPressEvent) -> None:
+            _complete_now(event.current_buffer, completer)
+
         return keys
+
+    def _name_search(self) -> None:
+        """Say in the interface language what Ctrl-R does."""
+        name = say("搜索输入历史：", "search history: ")
+        for control in self._session.app.layout.find_all_controls():
+            if isinstance(control, SearchBufferControl):
+                control.input_processors = [BeforeInput(lambda: name if is_searching() else "")]
+
+
+def _complete_now(buffer: Buffer, completer: Completer) -> None:
+    """What Tab does: the next candidate, or the only one at once, or the list of them."""
+    if buffer.complete_state is not None:
+        buffer.complete_next()
+        return
+    found = list(completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
+    if len(found) == 1:
+        buffer.apply_completion(found[0])
+    elif found:
+        buffer.start_completion(insert_common_part=True)
 
 
 class _PastInputs(History):
