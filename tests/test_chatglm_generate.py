@@ -15,9 +15,11 @@ from medchat_chatglm.collators import IGNORED, AnswerCollator, TrainingSample
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 from medchat_chatglm.prefix import train_prefix_only
+from medchat_chatglm.roomy_cache import RoomyLayer
 from medchat_chatglm.stepping import ChatGLMStepper
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import DynamicLayer
 
 from medchat.errors import UsageError
 from medchat.torchside.interrupt import Interrupted
@@ -154,6 +156,34 @@ def test_a_filled_cache_without_positions_is_refused(model: ChatGLMForConditiona
     model(torch.tensor([PROMPTS[0]]), past_key_values=cache)
     with pytest.raises(UsageError, match="position_ids"):
         model(torch.tensor([[5]]), past_key_values=cache)
+
+
+@given(
+    steps=st.lists(
+        st.one_of(st.integers(1, 300), st.sampled_from(["crop", "reorder", "shrink"])), min_size=1, max_size=8
+    )
+)
+def test_the_roomy_cache_holds_what_the_library_s_cache_holds(steps: list[int | str]) -> None:
+    roomy, plain = RoomyLayer(), DynamicLayer()
+    generator = torch.Generator().manual_seed(len(steps))
+    rows = 3
+    for step in steps:
+        if isinstance(step, int):
+            states = torch.randn(2, rows, 2, step, 4, generator=generator)
+            returned, expected = roomy.update(*states), plain.update(*states)
+            assert all(torch.equal(one, other) for one, other in zip(returned, expected, strict=True))
+            continue
+        if not plain.get_seq_length():
+            continue
+        for layer in (roomy, plain):
+            if step == "crop":
+                layer.crop(-min(5, layer.get_seq_length() - 1))
+            elif step == "reorder":
+                layer.reorder_cache(torch.arange(rows).flip(0))
+            else:
+                layer.batch_select_indices(torch.arange(max(1, rows - 1)))
+        rows = plain.keys.shape[0]
+    assert roomy.get_seq_length() == plain.get_seq_length()
 
 
 # ---------------------------------------------------------------- loading and saving

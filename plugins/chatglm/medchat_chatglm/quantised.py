@@ -25,10 +25,31 @@ QUANTISED_NAMES = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 _KERNEL_ROWS = {torch.bfloat16: 32, torch.float32: 1}
 
 
+#: Bytes of int4 weights widened at a time: they must still be in the cache when the product reads them.
+_WIDENED_BYTES = 2**18
+
+
+def _few_rows_product(rows: Tensor, packed: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """Return rows [N, in] times the weights by torch's int8 kernel, N small, on a CPU."""
+    scale = scale.to(rows.dtype)
+    if bits == 8:
+        return torch._weight_int8pack_mm(rows.contiguous(), packed, scale)
+    # A nibble left in the high half of its byte is 16 times itself: one operation widens it.
+    rows, scale, width = torch.cat((rows[:, 0::2], rows[:, 1::2]), dim=-1), scale / 16, packed.shape[1]
+    step = max(1, _WIDENED_BYTES // width)
+    scratch = torch.empty(step, 2 * width, dtype=torch.int8)
+    products = []
+    for start in range(0, len(packed), step):
+        block = packed[start : start + step]
+        widened = scratch[: len(block)]
+        torch.bitwise_and(block, -16, out=widened[:, :width])
+        torch.bitwise_left_shift(block, 4, out=widened[:, width:])
+        products.append(torch._weight_int8pack_mm(rows, widened, scale[start : start + step]))
+    return torch.cat(products, dim=-1)
+
+
 def _product(rows: Tensor, integers: Tensor, scale: Tensor) -> Tensor:
-    """Return rows [N, in] times (integers * scale)ᵀ [in, out]."""
-    if rows.device.type == "cpu" and len(rows) <= _KERNEL_ROWS.get(rows.dtype, 0):
-        return torch._weight_int8pack_mm(rows.contiguous(), integers, scale.to(rows.dtype))
+    """Return rows [N, in] times (integers * scale)ᵀ [in, out], expanding the whole matrix."""
     if rows.dtype == torch.float16:
         # Unscaled sums would leave float16's range.
         return functional.linear(rows, cpm.expand(integers, scale))
@@ -42,6 +63,8 @@ class _PackedProduct(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, packed: Tensor, scale: Tensor, bits: int) -> Tensor:
         ctx.save_for_backward(packed, scale)
         ctx.bits = bits
+        if rows.device.type == "cpu" and len(rows) <= _KERNEL_ROWS.get(rows.dtype, 0):
+            return _few_rows_product(rows, packed, scale, bits)
         parts = [_product(rows[:, columns], part, scale) for columns, part in column_parts(packed, bits)]
         return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
 

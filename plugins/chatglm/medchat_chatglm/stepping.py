@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.torchside.interrupt import decoder_layers, interruptible
 from medchat_chatglm import rules
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
+from medchat_chatglm.roomy_cache import roomy_cache
 
 
 class ChatGLMStepper:
@@ -53,7 +54,7 @@ class ChatGLMStepper:
         self.forget()
         prompt = torch.tensor([list(ids)], device=model.device)
         marks = rules.find_landmarks(prompt, model.config.special_ids, rule)
-        cache = DynamicCache(config=model.config)
+        cache = roomy_cache(model.config)
         with interruptible(self._layers, cancel or threading.Event()):
             logits = self._read(
                 prompt,
