@@ -25,14 +25,14 @@ GREEDY = GenerationConfig(greedy=True, max_new_tokens=24)
 QUESTIONS = ("头痛怎么办？", "感冒了，要多喝水吗？要不要休息几天再去上班，还是马上去医院？", "你好")
 
 
-@pytest.fixture(scope="module", params=["v11", "v0"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ChatGLMChatModel:
-    folder = tmp_path_factory.mktemp("tiny") / request.param
-    write_tiny(folder, generation=request.param, num_layers=3)
-    loaded = ChatGLMBackbone().load(LoadOptions(folder, device="cpu", dtype="float32"))
+def load(folder: Path, generation: str, rule: str = "") -> ChatGLMChatModel:
+    """Return a miniature that says something: each token depends on all before it."""
+    write_tiny(folder, generation=generation, num_layers=3)
+    extra = {"rule": rule} if rule else {}
+    loaded = ChatGLMBackbone().load(LoadOptions(folder, device="cpu", dtype="float32", extra=extra))
     assert isinstance(loaded, ChatGLMChatModel)
-    # Miniatures are drawn with the usual small spread, and then say one word for ever. With layers that
-    # outweigh the residual, every token depends on all before it.
+    # Miniatures are drawn with the usual small spread, and then say one word for ever: here the layers
+    # outweigh the residual.
     torch.manual_seed(3)
     with torch.no_grad():
         for parameter in loaded._model.parameters():
@@ -43,6 +43,11 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         embedding[: tokenizer.num_image_tokens + 6] = 0.0
         embedding[tokenizer.first_appended_id :] = 0.0
     return loaded
+
+
+@pytest.fixture(scope="module", params=["v11", "v0"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ChatGLMChatModel:
+    return load(tmp_path_factory.mktemp("tiny") / "model", request.param)
 
 
 def prompt(model: ChatGLMChatModel, question: str, turns: tuple[Turn, ...] = ()) -> tuple[Segment, ...]:
@@ -110,6 +115,19 @@ def test_a_batch_answers_each_prompt_as_it_would_alone(
         assert completion.prompt_tokens == alone[-1].prompt_tokens
 
 
+def test_a_long_prompt_in_a_batch_ends_at_the_context_and_its_neighbours_do_not(
+    model: ChatGLMChatModel,
+) -> None:
+    room = 5
+    long = "水" * (model.context_length - room - model.count(prompt(model, "")))
+    assert model.context_length - model.count(prompt(model, long)) < 24
+    longer, short = model.generate_batch([prompt(model, long), prompt(model, QUESTIONS[0])], GREEDY)
+    assert longer.prompt_tokens + longer.completion_tokens == model.context_length
+    assert longer.finish is Finish.LENGTH
+    assert longer.text == text_of(stream(model, long))
+    assert short.text == text_of(stream(model, QUESTIONS[0]))
+
+
 def test_an_empty_batch_has_no_answers(model: ChatGLMChatModel) -> None:
     assert model.generate_batch([], GREEDY) == []
 
@@ -171,7 +189,9 @@ def test_both_end_tokens_end_an_answer(
     assert (last.finish, last.completion_tokens) == (Finish.STOP, 3)
 
 
-def test_scores_are_the_log_probabilities_of_stepping_through_the_answer(model: ChatGLMChatModel) -> None:
+@pytest.mark.parametrize("rule", ["v11", "med", "med_demo", "upstream_v0"])
+def test_scores_are_the_log_probabilities_of_stepping_through_the_answer(tmp_path: Path, rule: str) -> None:
+    model = load(tmp_path / "tiny", "v11" if rule == "v11" else "v0", rule)
     segments, answer = prompt(model, QUESTIONS[0]), "多喝水，注意休息。"
     scores = model.score(segments, answer)
     tokens = [*model._tokenizer.encode(answer), model._tokenizer.eos_token_id]

@@ -122,6 +122,12 @@ def test_a_short_run_still_logs_a_tenth_of_its_steps_and_its_last(tmp_path: Path
     assert [row.step for row in progress] == [1, *range(3, 37, 3)]
 
 
+def test_the_last_step_is_logged_even_off_the_beat(tmp_path: Path) -> None:
+    options = replace(OPTIONS, batch_size=1, micro_batch_size=1, epochs=1)
+    _, _, progress = run(tmp_path, options=replace(options, logging_steps=2), features=some_features(25))
+    assert [row.step for row in progress] == [1, *range(2, 25, 2), 25]
+
+
 def test_no_pickle_and_nothing_but_the_log_is_written(tmp_path: Path) -> None:
     run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
