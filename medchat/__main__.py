@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from medchat.language import LANGUAGES, language_from_environment, set_language
@@ -35,9 +36,10 @@ def main() -> int:
     arguments, language, debug = split_global_flags(sys.argv[1:])
     set_language(language if language in LANGUAGES else language_from_environment())
     if language is None or language in LANGUAGES:
-        from medchat.cli.front import answer_quickly
+        from medchat.cli.front import answer_quickly, language_may_be_configured
 
-        answer = answer_quickly(arguments)
+        chosen = language or os.environ.get("MEDCHAT_LANG")
+        answer = answer_quickly(arguments) if chosen or not language_may_be_configured() else None
         if answer is not None:
             from medchat.cli.output import write_out
 

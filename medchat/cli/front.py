@@ -7,6 +7,8 @@ imports nothing but `medchat.language` and the names-only half of the registry.
 
 from __future__ import annotations
 
+import os
+
 from medchat import __version__
 from medchat.language import say
 
@@ -85,3 +87,26 @@ def answer_quickly(arguments: list[str]) -> str | None:
 
         return plugin_table()
     return None
+
+
+def language_may_be_configured() -> bool:
+    """Whether a configuration file speaks of the language: then the full start must read it.
+
+    Looks for the setting's name alone, in every place where `medchat.places` may find the file: parsing TOML,
+    like asking platformdirs, costs as much as Python's own start.
+    """
+    home = os.environ.get("MEDCHAT_HOME")
+    if home:
+        files = [f"{os.path.expanduser(home)}/config.toml"]  # noqa: PTH111  (pathlib: see above)
+    else:
+        folders = (os.environ.get("XDG_CONFIG_HOME"), "~/.config", "~/Library/Application Support")
+        files = [f"{os.path.expanduser(folder)}/medchat/config.toml" for folder in folders if folder]  # noqa: PTH111
+    return any(_mentions_language(file) for file in (*files, "medchat.toml"))
+
+
+def _mentions_language(file: str) -> bool:
+    try:
+        with open(file, "rb") as stream:  # noqa: PTH123  (pathlib: see above)
+            return b"lang" in stream.read(1 << 20)
+    except OSError:
+        return False
