@@ -66,5 +66,10 @@ def _default_command() -> list[str]:
 
 def _invoke(arguments: list[str], *, debug: bool) -> int:
     group = TopGroup(name="medchat", no_args_is_help=False)
-    result = group.main(arguments, prog_name="medchat", standalone_mode=False, obj={"debug": debug})
+    try:
+        # Not `group.main`: it answers a closed pipe and Ctrl-C in its own way.
+        with group.make_context("medchat", arguments, obj={"debug": debug}) as context:
+            result = group.invoke(context)
+    except click.exceptions.Exit as left:
+        return left.exit_code
     return result if isinstance(result, int) else 0
