@@ -123,15 +123,17 @@ class _Answer:
 
     def finish(self) -> None:
         """Write the end of the answer, the mark and what is worth a remark."""
-        if self.style == "text":
-            tail = self.screen.flush() if self.screen else ""
-            _write(tail + "\n")
-        elif self.style == "json":
-            _line(self.as_json())
-        else:
-            _line({"event": "end", **self.as_json()})
         turn = self.answered.turn if self.answered else None
-        if turn is None or turn.finish is Finish.CANCELLED:
+        if self.style == "json":
+            _line(self.as_json())
+        elif self.style == "events":
+            _line({"event": "end", **self.as_json()})
+        elif turn is not None:
+            self._end_line()
+        if turn is None:
+            say_aside(say("（已停止，还没有回答）", "(stopped before any answer came)"))
+            return
+        if turn.finish is Finish.CANCELLED:
             say_aside(say("（已停止，保留部分回答）", "(stopped; the partial answer is kept)"))
         elif turn.finish is Finish.LENGTH:
             say_aside(
@@ -141,6 +143,16 @@ class _Answer:
                 )
             )
         say_aside(safety.ai_mark())
+
+    def break_off(self) -> None:
+        """End what the model said before it failed; the failure itself is shown by whoever catches it."""
+        if self.text:
+            if self.style == "text":
+                self._end_line()
+            say_aside(safety.ai_mark())
+
+    def _end_line(self) -> None:
+        _write((self.screen.flush() if self.screen else "") + "\n")
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -224,16 +236,23 @@ def _answer(prepared: Prepared, question: str, style: str) -> int:
         session = prepared.begin(model)
         screen = InertStream() if sys.stdout.isatty() else None
         answer = _Answer(session, prepared, style, screen=screen)
+        events = session.ask(question, cancel)
         with cancel_on_signals(cancel) as codes:
             try:
                 if style == "events":
                     _line({"event": "start", "question": question, "disclaimer": safety.ai_mark()})
-                for event in session.ask(question, cancel):
+                for event in events:
                     answer.take(event)
                 answer.finish()
             except BrokenPipeError:
                 silence_stdout()
+                cancel.set()
+                for _ in events:  # what had come is saved all the same
+                    pass
                 return CLOSED_PIPE
+            except Exception:
+                answer.break_off()
+                raise
         return codes[0] if codes else 0
     finally:
         model.close()
