@@ -271,6 +271,12 @@ class Terminal:
         while data:
             data = data[os.write(self._master, data) :]
 
+    def paste(self, text: str) -> None:
+        """Paste `text` as a terminal does: its line ends as Enter, in brackets if the program asked for them."""
+        keys = text.replace("\n", "\r")
+        bracketed = (2004 << 5) in self.screen.mode  # pyte keeps private modes shifted
+        self.type(f"\x1b[200~{keys}\x1b[201~" if bracketed else keys)
+
     def enter(self, line: str) -> None:
         """Type `line` (one row of it) at the prompt and send it."""
         self.wait_for_prompt()

@@ -193,7 +193,7 @@ def test_a_long_paste_during_an_answer_is_whole_and_does_not_send_itself(tmp_pat
     ) as screen:
         screen.enter("问")
         screen.wait_for("开始")
-        screen.type("\x1b[200~" + "\r".join(lines) + "\x1b[201~")
+        screen.paste("\n".join(lines))
         screen.open_gate("more")
         screen.wait_for("第599行病历")
         assert len(screen.journal()) == 1
@@ -208,11 +208,13 @@ def test_ctrl_z_during_an_answer_gives_the_shell_back_and_fg_goes_on(tmp_path: P
     environment = {"PS1": "shell$ ", "ENV": "/dev/null"}
     with terminal(tmp_path, script, command=["sh", "-i"], environment=environment) as screen:
         screen.wait_for("shell$")
+        before = screen.attributes()
         screen.type(command + "\n")
         screen.enter("问")
         screen.wait_for("开始")
         screen.type(CTRL_Z)
         screen.wait_for("Stopped")
+        assert screen.attributes() == before
         screen.open_gate("more")
         screen.type("fg\n")
         screen.wait_for("，结束")

@@ -12,7 +12,6 @@ from terminal_fixtures import Terminal, terminal
 
 pytestmark = pytest.mark.terminal
 
-PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"
 UP, LEFT, CTRL_C, CTRL_D, CTRL_J, CTRL_R, CTRL_G, CTRL_Z = (
     "\x1b[A", "\x1b[D", "\x03", "\x04", "\n", "\x12", "\x07", "\x1a",
 )  # fmt: skip
@@ -52,7 +51,7 @@ def test_enter_sends_and_ctrl_j_or_alt_enter_make_a_new_line(tmp_path: Path) -> 
 def test_a_pasted_block_never_sends_itself(tmp_path: Path) -> None:
     with terminal(tmp_path) as screen:
         screen.wait_for_prompt()
-        screen.type(PASTE_BEGIN + "第一行\r第二行\r\n第三行\n" + PASTE_END)
+        screen.paste("第一行\n第二行\n第三行\n")
         screen.wait_for("第三行")
         assert screen.shown()[:3] == ["› 第一行", "  第二行", "  第三行"]
         screen.type("尾\r")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -42,6 +42,16 @@ class _Lines:
         for line in self._lines:
             yield from line
             yield Segment.line()
+
+
+class _Moving:
+    """What is redrawn. Looked up anew each time: printing a finished block redraws the rest in one go."""
+
+    def __init__(self, lines: Callable[[], Sequence[Sequence[Segment]]]) -> None:
+        self._lines = lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield _Lines(self._lines())
 
 
 class RichScreen:
@@ -117,14 +127,12 @@ class RichScreen:
     def _print_block(self, block: str) -> None:
         lines = rendered(block, self._console, self._width)
         if lines:
-            self._print(lines if self._blocks == 0 else [[], *lines])
-            self._blocks += 1
+            separated = [[], *lines] if self._blocks else lines
+            self._blocks += 1  # before printing: what is redrawn under it then keeps its distance
+            self._print(separated)
 
     def _print(self, lines: Sequence[Sequence[Segment]]) -> None:
         """Print finished lines: into the scrollback, above whatever is still being redrawn."""
-        if self._live is not None:
-            # What is redrawn now no longer holds what goes into the scrollback.
-            self._live.update(_Lines(self._moving_lines()))
         self._console.print(_Lines(lines), soft_wrap=True)
 
     def _laid_out(self, text: str, less: int = 0, style: Style | None = None) -> list[list[Segment]]:
@@ -146,6 +154,7 @@ class RichScreen:
     def _draw(self) -> None:
         if self._live is None:
             self._live = Live(
+                _Moving(self._moving_lines),
                 console=self._console,
                 auto_refresh=False,
                 transient=True,
@@ -154,13 +163,12 @@ class RichScreen:
                 vertical_overflow="visible",
             )
             self._live.start()
-        self._live.update(_Lines(self._moving_lines()), refresh=True)
+        self._live.refresh()
         self._drawn_at = time.monotonic()
         self._stale = False
 
     def _stop_live(self) -> None:
         self._stale = False
         if self._live is not None:
-            self._live.update(_Lines([]))
             self._live.stop()
             self._live = None
