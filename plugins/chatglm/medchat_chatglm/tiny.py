@@ -6,26 +6,23 @@ that a mistake there cannot hide in its test data.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.torchside.write_checkpoint import LAYOUTS, begin_folder, check_choice, write_json, write_weights
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 from medchat_chatglm.vocabulary import FILE_NAME, train_vocabulary
 
 GENERATIONS = ("v11", "v0")
-LAYOUTS = ("sharded_bin", "bin", "sharded_safetensors", "safetensors")
 
 #: Standard deviation of the random matrices, the usual one for models of this family.
 INITIALIZER_RANGE = 0.02
-_SHARDS = 3
 # The published embeddings have more rows than there are pieces: 130528 for 130344.
 _ROWS_MULTIPLE = 64
 
@@ -92,35 +89,18 @@ def write_tiny(
     Raises UsageError for an impossible shape, an unknown choice, or a folder that is not empty.
     """
     sizes = TinyShape(**shape)
-    _check_choice("generation", generation, GENERATIONS)
-    _check_choice("layout", layout, LAYOUTS)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(
-            say(f"不会覆盖已有的内容：{path}", f"{path} is not empty and will not be overwritten"),
-            say("请换一个空的或不存在的文件夹", "name a folder that is empty or does not exist"),
-        )
+    check_choice("generation", generation, GENERATIONS)
+    check_choice("layout", layout, LAYOUTS)
     vocabulary = train_vocabulary(
         [*(tuple(corpus) or _CORPUS), *_PROMPT_FORMS], sizes.vocabulary_size, icetk_era=generation == "v0"
     )
-    path.mkdir(parents=True, exist_ok=True)
+    begin_folder(path)
     (path / FILE_NAME).write_bytes(vocabulary)
     tokenizer = ChatGLMTokenizer(vocabulary)
     config = _config(sizes, tokenizer)
-    _write_json(path / "config.json", config)
-    _write_json(path / "tokenizer_config.json", _tokenizer_config(tokenizer))
-    _write_weights(path, dict(_tensors(sizes, config["vocab_size"], seed)), layout)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(
-            say(f"{name} 没有 {value!r} 这个选项", f"{name} cannot be {value!r}"),
-            say(f"可选：{', '.join(choices)}", f"choose one of {', '.join(choices)}"),
-        )
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(path / "config.json", config)
+    write_json(path / "tokenizer_config.json", _tokenizer_config(tokenizer))
+    write_weights(path, dict(_tensors(sizes, config["vocab_size"], seed)), layout)
 
 
 def _config(sizes: TinyShape, tokenizer: ChatGLMTokenizer) -> dict[str, Any]:
@@ -204,44 +184,3 @@ def _frequencies(head_width: int) -> torch.Tensor:
     """Return the rotary frequencies of one half of a head, [head_width / 4] (specification section 5)."""
     half = head_width // 2
     return (10000.0 ** (-torch.arange(0, half, 2, dtype=torch.float32) / half)).half()
-
-
-def _write_weights(path: Path, tensors: dict[str, torch.Tensor], layout: str) -> None:
-    stem, ending = ("model", "safetensors") if layout.endswith("safetensors") else ("pytorch_model", "bin")
-    if not layout.startswith("sharded"):
-        _save(tensors, path / f"{stem}.{ending}")
-        return
-    shards = _split(tensors, _SHARDS)
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        name = f"{stem}-{number:05d}-of-{len(shards):05d}.{ending}"
-        _save(shard, path / name)
-        weight_map |= dict.fromkeys(shard, name)
-    index = {"metadata": {"total_size": sum(map(_size, tensors.values()))}, "weight_map": weight_map}
-    _write_json(path / f"{stem}.{ending}.index.json", index)
-
-
-def _size(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def _split(tensors: dict[str, torch.Tensor], count: int) -> list[dict[str, torch.Tensor]]:
-    """Cut the tensors, in their order, into about `count` parts; one that overflows opens the next."""
-    limit = sum(map(_size, tensors.values())) / count
-    parts: list[dict[str, torch.Tensor]] = [{}]
-    filled = 0
-    for name, tensor in tensors.items():
-        if parts[-1] and filled + _size(tensor) > limit:
-            parts.append({})
-            filled = 0
-        parts[-1][name] = tensor
-        filled += _size(tensor)
-    return parts
-
-
-def _save(tensors: dict[str, torch.Tensor], file: Path) -> None:
-    if file.suffix == ".safetensors":
-        # Not `save_file`, which makes files that only their owner may read.
-        file.write_bytes(save(tensors, metadata={"format": "pt"}))
-    else:
-        torch.save(tensors, file)

@@ -1,0 +1,84 @@
+"""Writing a small checkpoint folder, in any of the layouts that models are published in.
+
+For miniatures (`Backbone.tiny`), whose folder does not exist before; `sft` writes what must survive a crash.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from medchat.errors import UsageError
+from medchat.language import say
+
+LAYOUTS = ("sharded_bin", "bin", "sharded_safetensors", "safetensors")
+
+
+def begin_folder(path: Path) -> None:
+    """Make the folder. Raises UsageError if there is one with something in it, or a file of that name."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(
+            say(f"不会覆盖已有的内容：{path}", f"{path} is not empty and will not be overwritten"),
+            say("请换一个空的或不存在的文件夹", "name a folder that is empty or does not exist"),
+        )
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise UsageError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise UsageError(
+            say(f"{name} 没有 {value!r} 这个选项", f"{name} cannot be {value!r}"),
+            say(f"可选：{', '.join(choices)}", f"choose one of {', '.join(choices)}"),
+        )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file as people read it."""
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], layout: str, shards: int = 3) -> None:
+    """Write `tensors`, in their order, in one of `LAYOUTS`: about `shards` files where it is sharded."""
+    stem, ending = ("model", "safetensors") if layout.endswith("safetensors") else ("pytorch_model", "bin")
+    if not layout.startswith("sharded"):
+        _save(dict(tensors), path / f"{stem}.{ending}")
+        return
+    parts = _split(tensors, shards)
+    weight_map: dict[str, str] = {}
+    for number, part in enumerate(parts, start=1):
+        name = f"{stem}-{number:05d}-of-{len(parts):05d}.{ending}"
+        _save(part, path / name)
+        weight_map |= dict.fromkeys(part, name)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    write_json(
+        path / f"{stem}.{ending}.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
+    )
+
+
+def _split(tensors: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
+    """Cut the tensors into about `count` parts; one that overflows opens the next."""
+    limit = sum(tensor.nbytes for tensor in tensors.values()) / count
+    parts: list[dict[str, Tensor]] = [{}]
+    filled = 0
+    for name, tensor in tensors.items():
+        if parts[-1] and filled + tensor.nbytes > limit:
+            parts.append({})
+            filled = 0
+        parts[-1][name] = tensor
+        filled += tensor.nbytes
+    return parts
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    if file.suffix == ".safetensors":
+        # Not `save_file`, which makes files that only their owner may read.
+        file.write_bytes(save(tensors, metadata={"format": "pt"}))
+    else:
+        torch.save(tensors, file)
