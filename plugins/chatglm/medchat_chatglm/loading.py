@@ -49,8 +49,8 @@ _MOST = 2**31
 #: The keys of config.json that reach the configuration. Others could choose code to run, such as the
 #: library's attention implementations, which it may fetch from the network.
 _CONFIG_KEYS = (*ChatGLMConfig.__annotations__, "architectures", "medchat_template")
-#: Rows of a tied but stored head that are compared with the embedding.
-_COMPARED_ROWS = 64
+#: Rows of a tied but stored head that are compared with the embedding. Few: each may bring a large page in.
+_COMPARED_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
