@@ -261,7 +261,8 @@ class Terminal:
         path = self.folder / "journal.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        whole = path.read_text(encoding="utf-8").split("\n")[:-1]  # the last one may be half written
+        return [json.loads(line) for line in whole]
 
     # ------------------------------------------------------------ what is done
 

@@ -150,6 +150,12 @@ def test_a_model_that_fails_part_way_keeps_what_had_come_and_the_chat_goes_on(tm
         ]
 
 
+def test_an_answer_without_a_word_is_marked_and_said(tmp_path: Path) -> None:
+    with terminal(tmp_path, {"answers": {"问": [" \n"]}}) as screen:
+        screen.enter("问")
+        screen.wait_for(f"▌ {AI_MARK_ZH}", "▌ （模型没有写出任何文字）")
+
+
 # ---------------------------------------------------------------- stopping, typing ahead
 
 
@@ -302,6 +308,17 @@ def test_sigterm_saves_restores_the_terminal_and_ends_with_143(tmp_path: Path, d
             assert STOPPED in screen.everything()
         else:
             assert json.loads((tmp_path / "inputs.jsonl").read_text()) == "草稿"
+
+
+def test_sigterm_while_a_question_waits_for_the_model_keeps_the_question(tmp_path: Path) -> None:
+    with terminal(tmp_path, {"load_gate": "never"}) as screen:
+        screen.enter("头痛怎么办")
+        screen.wait(lambda: screen.shown()[1].startswith("模型载入中…"), "the wait under the question")
+        screen.process.send_signal(signal.SIGTERM)
+        assert screen.exit_code() == 143
+        assert screen.attributes() == screen.attributes_before
+        inputs = (tmp_path / "inputs.jsonl").read_text(encoding="utf-8").splitlines()
+        assert json.loads(inputs[-1]) == "头痛怎么办"
 
 
 @pytest.mark.parametrize("during", ["prompt", "answer"])

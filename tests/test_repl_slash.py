@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ from medchat.session import ChatSession
 
 
 @pytest.fixture
-def session(tmp_path) -> ChatSession:
+def session(tmp_path: Path) -> ChatSession:
     return ChatSession(ScriptedModel(tmp_path, {}), WholeHistory(), GenerationConfig())
 
 

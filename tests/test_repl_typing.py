@@ -150,6 +150,18 @@ def test_ctrl_z_gives_the_shell_back_and_fg_the_draft(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- loading
 
 
+@pytest.mark.parametrize("columns", [40, 80])
+def test_the_opening_is_broken_as_chinese_is(tmp_path: Path, columns: int) -> None:
+    opening = "紧急情况：有生命危险时请立即拨打 12356 或者 120，不要等待这里的回答。\x1b[2J"
+    with terminal(tmp_path, {"opening": [opening]}, columns=columns) as screen:
+        screen.wait_for_prompt()
+        expected = {
+            40: ["紧急情况：有生命危险时请立即拨打 12356", "或者 120，不要等待这里的回答。"],
+            80: ["紧急情况：有生命危险时请立即拨打 12356 或者 120，不要等待这里的回答。"],
+        }[columns]
+        assert screen.shown()[: len(expected)] == expected
+
+
 def test_the_prompt_is_there_while_the_model_loads_and_a_question_waits_visibly(tmp_path: Path) -> None:
     with terminal(tmp_path, {"load_gate": "load", "ready_lines": ["接着会话 甲"]}) as screen:
         screen.wait_for_prompt()

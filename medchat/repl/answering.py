@@ -65,7 +65,7 @@ class AnswerView:
         self.error = error
         self._show_notices()
         self._screen.end_answer()
-        if self.text_came:
+        if self.text_came or self.answered is not None:
             self._screen.tell(ai_mark())
         if error is not None:
             if self.text_came:
@@ -76,6 +76,8 @@ class AnswerView:
 
     def _conclude(self, answered: Answered) -> None:
         stats = answered.stats
+        if not answered.turn.answer.strip():
+            self._screen.tell(wording.empty(), Tone.WARNING)
         reason = (
             wording.loop_stopped()
             if self._looped

@@ -7,10 +7,12 @@ behind an opening one (the rule Chinese typesetting calls 避头尾, as in GB/T 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from rich.cells import cell_len
-from rich.console import Console, JustifyMethod, OverflowMethod
-from rich.containers import Lines
-from rich.text import Text
+
+#: Wider text is hard to read.
+WIDEST = 120
 
 _NOT_FIRST = frozenset("，。、；：？！）》】」』”’〉〕…—～·％℃,.;:?!)]}%")
 _NOT_LAST = frozenset("（《【「『“‘〈〔([{￥$")
@@ -60,29 +62,10 @@ def break_offsets(text: str, width: int) -> list[int]:
     return offsets
 
 
-class MixedText(Text):
-    """rich text that breaks its lines as Chinese is broken."""
-
-    def wrap(
-        self,
-        console: Console,
-        width: int,
-        *,
-        justify: JustifyMethod | None = None,
-        overflow: OverflowMethod | None = None,
-        tab_size: int = 8,
-        no_wrap: bool | None = None,
-    ) -> Lines:
-        """Return the lines of this text, each at most `width` cells."""
-        lines = Lines()
-        for line in self.split(allow_blank=True):
-            if "\t" in line:
-                line.expand_tabs(tab_size)
-            pieces = line.divide(break_offsets(line.plain, max(1, width)))
-            for piece in pieces:
-                piece.rstrip()
-            aligned = justify or self.justify or "left"
-            if aligned in ("center", "right"):  # "left" would fill every line with blanks
-                pieces.justify(console, width, justify=aligned, overflow="fold")
-            lines.extend(pieces)
-        return lines
+def wrapped(text: str, width: int) -> str:
+    """Return `text` with its lines broken to `width` cells."""
+    lines = []
+    for line in text.split("\n"):
+        borders = [0, *break_offsets(line, width), len(line)]
+        lines += [line[start:end].rstrip() for start, end in pairwise(borders)]
+    return "\n".join(lines)

@@ -19,8 +19,8 @@ from rich.markdown import (
 from rich.segment import Segment
 from rich.syntax import Syntax
 
-from medchat.repl.line_breaks import MixedText
 from medchat.repl.markdown_syntax import parsed
+from medchat.repl.mixed_text import MixedText
 
 
 class _Paragraph(Paragraph):

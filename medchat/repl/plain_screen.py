@@ -7,6 +7,9 @@ from typing import TextIO
 from medchat.inert import InertStream
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
 
+#: Seconds after which a wait is said at all.
+_WORTH_SAYING = 1.0
+
 
 class PlainScreen:
     """Writes answers to `answers` and everything else to `aside`; on a terminal both are the same."""
@@ -32,10 +35,12 @@ class PlainScreen:
             self._write(self._answers, framed)
 
     def wait_for(self, what: str, seconds: float = 0.0) -> None:
-        """Say it once: a line that counts seconds would be a moving one."""
-        if what and what != self._waiting:
+        """Say it once, if it takes a while: a line that counts seconds would be a moving one."""
+        if not what:
+            self._waiting = ""
+        elif what != self._waiting and seconds >= _WORTH_SAYING:
             self.tell(what)
-        self._waiting = what
+            self._waiting = what
 
     def piece(self, text: str) -> None:
         """Write the piece as it comes."""

@@ -12,15 +12,14 @@ from rich.segment import Segment
 from rich.style import Style
 
 from medchat.inert import InertStream
-from medchat.repl.line_breaks import MixedText
+from medchat.repl.line_breaks import WIDEST
 from medchat.repl.markdown import rendered
 from medchat.repl.markdown_syntax import split_finished
+from medchat.repl.mixed_text import MixedText
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
 
 #: Seconds between two drawings of the unfinished part.
 _FRAME = 0.08
-#: Wider text is hard to read.
-_WIDEST = 120
 #: An unfinished block longer than this is shown as it was written until it ends: laying it out again for
 #: every frame would take longer than the frame.
 _LAID_OUT = 6000
@@ -110,7 +109,7 @@ class RichScreen:
 
     @property
     def _width(self) -> int:
-        return min(self._console.width, _WIDEST)
+        return min(self._console.width, WIDEST)
 
     def _add(self, shown: str) -> None:
         if not shown:

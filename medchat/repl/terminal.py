@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TextIO
 
 from prompt_toolkit.input import create_input
 from prompt_toolkit.output import create_output
 
+from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.repl.asides import Asides
 from medchat.repl.chat import Chat
 from medchat.repl.exchange import Exchange
 from medchat.repl.interrupts import Interrupted, Interrupts
 from medchat.repl.keyboard import Keyboard
+from medchat.repl.line_breaks import WIDEST, wrapped
 from medchat.repl.plain_screen import PlainScreen
 from medchat.repl.prompt import Ended, LinePrompt
 from medchat.repl.screen import Screen, untrusted
@@ -29,8 +32,9 @@ def run_repl(startup: Startup) -> int:
     """
     terminal = sys.stdout
     bare = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
-    for line in startup.opening:
-        terminal.write(untrusted(line) + "\n")
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    for text in startup.opening:
+        terminal.write(wrapped(untrusted(text), width) + "\n")
     terminal.flush()
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
@@ -68,7 +72,7 @@ class _Terminal:
             keys,
             create_output(terminal),
             startup.past_inputs,
-            startup.remember_input,
+            self._remember,
             lambda: chat.commands,
             self._status,
         )
@@ -103,7 +107,7 @@ class _Terminal:
             with self._keyboard.away_from_prompt():
                 draft = self._answer(line)
         if draft:
-            self._chat.startup.remember_input(draft)
+            self._remember(draft)
         if (error := self._exchange.load_error) is not None:
             raise error
         return self._interrupts.exit_code or 0
@@ -120,9 +124,13 @@ class _Terminal:
             self._chat.screen.show("")
         return draft
 
+    def _remember(self, text: str) -> None:
+        with suppress(MedchatError, OSError):  # a full disk is said where the turn is saved
+            self._chat.startup.remember_input(text)
+
     def _keep_draft(self, text: str) -> None:
         if text.strip():
-            self._chat.startup.remember_input(text)
+            self._remember(text)
             self._chat.screen.show(say("未发送的内容：", "Not sent: ") + untrusted(text))
 
     # ------------------------------------------------------------ while the prompt is shown

@@ -56,6 +56,11 @@ def ending(finish: Finish, tokens: int) -> str:
     return ""
 
 
+def empty() -> str:
+    """Say that the model ended without a word."""
+    return say("（模型没有写出任何文字）", "(the model wrote no text)")
+
+
 def nothing_said() -> str:
     """Say that the question was stopped before anything came."""
     return say(
