@@ -24,7 +24,14 @@ from medchat.torchside.headers import TensorHeader, read_headers
 from medchat.torchside.layout import Checkpoint, open_checkpoint, read_config
 from medchat.torchside.load import Conversion, Placement, assign, weight_bytes
 from medchat.torchside.shards import read_tensors
-from medchat_chatglm.adapters import PREFIX_FILES, Adapter, attach, find_adapter, find_prefix, prefix_shape
+from medchat_chatglm.adapters import (
+    PREFIX_FILES,
+    Adapter,
+    PrefixAdapter,
+    attach_all,
+    find_adapter,
+    find_prefix,
+)
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import EMBEDDING, HEAD, PREFIX, is_tied, read_vocabulary, refuse_other_models
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
@@ -111,8 +118,7 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
     )
     ensure_memory(weight_bytes(model, placement), device)
     assign(model, checkpoint, headers, placement)
-    for adapter in adapters:
-        attach(model, adapter, device)
+    attach_all(model, adapters, device, dtype)
     notes = _compare_head(model, checkpoint, headers)
     return LoadedWeights(model.eval(), config, options.model, device, dtype, notes)
 
@@ -246,7 +252,7 @@ def _prepare_prefix(
     A prefix among `adapters` goes before the model's own. One that lies beside the weights in a file of
     its own is added to `adapters`.
     """
-    chosen = [adapter for adapter in adapters if adapter.kind == "prefix"]
+    chosen = [adapter for adapter in adapters if isinstance(adapter, PrefixAdapter)]
     if len(chosen) > 1:
         raise UsageError(
             say("一次只能使用一个 P-tuning 前缀", "only one P-tuning prefix can be used at a time"),
@@ -269,7 +275,7 @@ def _prepare_prefix(
         chosen = [find_prefix(folder)]
         adapters += chosen
     if chosen:
-        config.pre_seq_len, config.prefix_projection = prefix_shape(chosen[0])
+        config.pre_seq_len, config.prefix_projection = chosen[0].shape()
     return stored and not chosen
 
 

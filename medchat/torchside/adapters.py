@@ -1,0 +1,126 @@
+"""Laying LoRA adapters over a model, merging them into it, and switching them while it is loaded.
+
+    attach(model, open_lora(folder), device, dtype, "med")
+    activate(model, ["med"])
+
+peft builds the layers; the values come through the same strict, safe reader as a model's. Knows no
+family: which adapter fits which base is `known_adapters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from medchat.errors import CheckpointError
+from medchat.language import say
+from medchat.torchside.adapter_files import LoraAdapter, model_name
+from medchat.torchside.load import Placement, assign
+
+
+def attach(
+    model: nn.Module, adapter: LoraAdapter, device: torch.device, dtype: torch.dtype, name: str = "default"
+) -> None:
+    """Lay the adapter over `model` under `name` (no dots) and make it the only active one.
+
+    Its LoRA matrices stay float32; tensors saved whole get `dtype` and fill parameters that `model` has
+    on the meta device. Raises CheckpointError if it belongs to another model or changes nothing.
+    """
+    config = LoraConfig(**adapter.settings, bias="none", inference_mode=True)
+    try:
+        # Builds the layers on the meta device, so that `assign` can hold them to the file's names.
+        inject_adapter_in_model(config, model, adapter_name=name, low_cpu_mem_usage=True)
+    except ValueError as error:
+        raise _no_fit(adapter, str(error).splitlines()[0][:120]) from None
+    for layer in _lora_layers(model):
+        if name in layer.lora_A:
+            # peft declares them in the dtype of the weights below, which is too coarse to sum in.
+            layer.lora_A[name].float()
+            layer.lora_B[name].float()
+    placement = Placement(
+        dtype, device, keep=("*.lora_*",), rename=lambda stored: _injected_name(stored, name)
+    )
+    try:
+        assign(model, adapter.checkpoint, adapter.headers, placement)
+    except CheckpointError as error:
+        raise CheckpointError(error.what, _remedy(), where=str(adapter.folder)) from None
+    if not _changes_anything(model, name):
+        raise _no_fit(
+            adapter, say("lora_B 全为零，加载后不起作用", "every lora_B is zero, so it changes nothing")
+        )
+
+
+def activate(model: nn.Module, names: Sequence[str]) -> None:
+    """Let these of the attached adapters act, together, and no other; none at all for an empty sequence."""
+    for layer in _lora_layers(model):
+        own = [name for name in names if name in layer.lora_A]
+        layer.enable_adapters(bool(own))
+        if own:
+            layer.set_adapter(own, inference_mode=True)
+
+
+def attached(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the adapters over `model`, in the order they were attached."""
+    return tuple(dict.fromkeys(name for layer in _lora_layers(model) for name in layer.lora_A))
+
+
+def merge(model: nn.Module, name: str) -> bool:
+    """Add the adapter to the weights below it and take its layers away; no cost is left at run time.
+
+    Returns False, having changed nothing, where a weight below is quantised: it then stays laid over.
+    """
+    places = [
+        (parent, child_name, child)
+        for parent in model.modules()
+        for child_name, child in parent.named_children()
+        if isinstance(child, LoraLayer) and name in child.lora_A
+    ]
+    if not all(type(layer.get_base_layer()) is nn.Linear for _, _, layer in places):
+        return False
+    for parent, child_name, layer in places:
+        layer.merge(adapter_names=[name])
+        # The layer would else keep a way back that costs its memory.
+        layer.merged_adapters.clear()
+        layer.delete_adapter(name)
+        if not layer.lora_A:
+            setattr(parent, child_name, layer.get_base_layer())
+    getattr(model, "peft_config", {}).pop(name, None)
+    return True
+
+
+def _lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
+    return (module for module in model.modules() if isinstance(module, LoraLayer))
+
+
+def _injected_name(stored: str, name: str) -> str:
+    """Return the injected layer's name of a tensor in a peft file: peft adds the adapter's name."""
+    path, _, leaf = model_name(stored).rpartition(".")
+    is_lora = path.rpartition(".")[2] in ("lora_A", "lora_B")
+    return f"{path}.{name}.{leaf}" if is_lora else f"{path}.{leaf}"
+
+
+def _changes_anything(model: nn.Module, name: str) -> bool:
+    for layer in _lora_layers(model):
+        if name in layer.lora_A and layer.scaling[name] != 0:
+            first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
+            if bool(first.any()) and bool(second.any()):
+                return True
+    return False
+
+
+def _no_fit(adapter: LoraAdapter, reason: str) -> CheckpointError:
+    return CheckpointError(
+        say(f"适配器与这个模型对不上（{reason}）", f"the adapter does not fit this model ({reason})"),
+        _remedy(),
+        where=str(adapter.folder),
+    )
+
+
+def _remedy() -> str:
+    return say(
+        "请确认它是为这个模型训练的，且下载完整", "check that it was trained for this model and is complete"
+    )
