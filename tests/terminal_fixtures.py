@@ -226,7 +226,7 @@ class Terminal:
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,
-            env=_environment(environment or {}),
+            env=chat_environment(environment or {}),
             preexec_fn=_own_terminal,
             close_fds=True,
         )
@@ -362,7 +362,8 @@ def _own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _environment(changes: Mapping[str, str]) -> dict[str, str]:
+def chat_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a chat under test: a colour terminal, UTF-8, our source tree, `changes`."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
+from terminal_fixtures import chat_environment
 
 from medchat.repl.asides import Asides
 from medchat.repl.engine import Engine, Job
@@ -103,7 +106,27 @@ def test_what_libraries_print_is_kept_as_whole_lines_in_their_last_state() -> No
     with Asides() as asides:
         print("载入", end="")
         print("中")
-        print("\r10%\r50%\r100%\n\n  \nhalf", end="")
+        for state in ("10%", "50%", "100%"):
+            print(f"\r{state}", end="")
+        print("\n\n  \nhalf", end="")
         assert asides.take() == ["载入中", "100%"]
         print(" done")
         assert asides.take() == ["half done"]
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("medchat.repl", ("prompt_toolkit", "rich", "termios")),
+        ("medchat.repl.lines", ("prompt_toolkit", "rich.console", "torch")),
+        ("medchat.repl.terminal", ("rich.console", "rich.markdown", "pygments", "torch")),
+    ],
+)
+def test_the_first_prompt_does_not_wait_for_imports_it_does_not_need(
+    module: str, absent: tuple[str, ...]
+) -> None:
+    code = f"import sys, {module}; print([name for name in {absent!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=chat_environment({})
+    )
+    assert done.stdout.strip() == "[]", done.stderr

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import terminal_fixtures
-from terminal_fixtures import _environment
+from terminal_fixtures import chat_environment
 
 
 def start(folder: Path, script: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -21,7 +21,7 @@ def start(folder: Path, script: dict[str, Any]) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_environment({}),
+        env=chat_environment({}),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import queue
 import sys
+import threading
 from collections.abc import Callable
 from types import TracebackType
 
@@ -20,6 +21,7 @@ class Asides(io.TextIOBase):
         super().__init__()
         self.on_line: Callable[[], None] = lambda: None
         self._open = ""
+        self._lock = threading.Lock()
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._before = (sys.stdout, sys.stderr)
 
@@ -39,11 +41,13 @@ class Asides(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take `text`; nothing is shown yet."""
-        *lines, self._open = (self._open + text).split("\n")
-        for line in lines:
-            last_state = line.rstrip("\r").rpartition("\r")[2]
-            if last_state.strip():
-                self._lines.put(last_state)
+        with self._lock:
+            *lines, self._open = (self._open + text).split("\n")
+            for line in lines:
+                last_state = _last_state(line)
+                if last_state.strip():
+                    self._lines.put(last_state)
+            self._open = _last_state(self._open) + "\r" * self._open.endswith("\r")
         if lines:
             self.on_line()
         return len(text)
@@ -54,3 +58,7 @@ class Asides(io.TextIOBase):
         while not self._lines.empty():
             taken.append(self._lines.get())
         return taken
+
+
+def _last_state(line: str) -> str:
+    return line.rstrip("\r").rpartition("\r")[2]
