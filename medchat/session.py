@@ -213,7 +213,10 @@ class ChatSession:
     def regenerate(self, cancel: threading.Event) -> Iterator[Event]:
         """Answer the last question again; the old turn is replaced once the new answer has ended."""
         if not self.conversation.turns:
-            raise UsageError(say("还没有可以重答的问题", "there is no question to answer again"))
+            raise UsageError(
+                say("还没有可以重答的问题", "there is no question to answer again"),
+                say("先问一个问题", "ask one first"),
+            )
         self._attempt += 1
         config = self.config
         if config.seed is not None:  # the same seed would give the same words
@@ -225,7 +228,8 @@ class ChatSession:
         if not 1 <= count <= len(self.conversation.turns):
             have = len(self.conversation.turns)
             raise UsageError(
-                say(f"当前会话有 {have} 轮，无法撤销 {count} 轮", f"cannot undo {count} of {have} turns")
+                say(f"当前会话有 {have} 轮，无法撤销 {count} 轮", f"cannot undo {count} of {have} turns"),
+                say("看看有哪些：/历史", "see what there is: /history"),
             )
         taken = self.conversation.turns[-count:]
         self.recorder.undo(count)

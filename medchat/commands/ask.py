@@ -214,7 +214,13 @@ def _speaks_unicode() -> bool:
 def command(question: str, as_json: bool, events: bool, **flags: Any) -> int:
     """Answer one question."""
     if as_json and events:
-        raise UsageError(say("--json 和 --events 只能用一个", "use only one of --json and --events"))
+        raise UsageError(
+            say("--json 和 --events 只能用一个", "use only one of --json and --events"),
+            say(
+                "--json 在最后输出一个对象，--events 边生成边输出",
+                "--json prints one object at the end, --events prints while streaming",
+            ),
+        )
     choice = SessionChoice(flags["session"], flags["continue_"], flags["resume"], not flags["no_save"])
     prepared = prepare_conversation(flags, choice, say_aside)
     try:
