@@ -16,7 +16,7 @@ from medchat.store import SavedTurn, SessionStore
 
 pytest_plugins = ("cli_fixtures",)
 
-START_ZH, START_EN = "仅供研究：", "Research use only:"
+START_ZH, START_EN = "仅供研究：", "Research only:"
 FULL_ZH, FULL_EN = "MedChat 使用声明", "MedChat: please read"
 QUESTION, ANSWER = next(iter(PAIRS.items()))
 
