@@ -296,3 +296,20 @@ def test_closing_frees_the_weights() -> None:
     chat.close()
     gc.collect()
     assert weight() is None
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("greedy", [True, False])
+def test_rows_without_a_token_are_never_chosen(beams: int, greedy: bool) -> None:
+    network = build("llama")
+    rows = network.config.vocab_size
+    with torch.no_grad():
+        network.get_output_embeddings().weight[rows - 6 :] *= 40
+    config = GenerationConfig(greedy=greedy, num_beams=beams, max_new_tokens=12, seed=1)
+    facts = ModelFacts("llama", Path("tiny"), CONTEXT)
+    # The letters of those rows show that they would be chosen.
+    for token_count, expected in ((None, True), (rows - 6, False)):
+        padded = CausalChatModel(network, Letters(), facts, token_count=token_count)
+        answers = [text_of(stream(padded, QUESTIONS[0], config))]
+        answers += [answer.text for answer in padded.generate_batch([[Text(q)] for q in QUESTIONS], config)]
+        assert all(bool(set(LETTERS[-6:]).intersection(answer)) is expected for answer in answers)

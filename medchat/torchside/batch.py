@@ -40,11 +40,15 @@ class BatchAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What ends the answers of one model: its end tokens and its context. `pad_id` fills the left."""
+    """What bounds the answers of one model: its end tokens and its context. `pad_id` fills the left.
+
+    Ids from `token_count` on are rows of a padded embedding, no tokens, and never chosen.
+    """
 
     stop_ids: Collection[int]
     pad_id: int
     context_length: int
+    token_count: int | None = None
 
 
 def generate_rows(
@@ -84,7 +88,9 @@ def _generate_group(
     ids, mask = _pad_left(rows, limits.pad_id, model.device)
     processors: list[LogitsProcessor] = [_OnlyFinite()]
     if config.num_beams == 1:
-        processors.append(_OneChoiceARow(rows, config, limits.stop_ids))
+        processors.append(_OneChoiceARow(rows, config, limits))
+    elif limits.token_count is not None:
+        processors.append(_OnlyTokens(limits.token_count))
     with torch.inference_mode(), memory_shortage_told():
         output = model.generate(
             input_ids=ids,
@@ -144,14 +150,27 @@ class _OnlyFinite(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
+class _OnlyTokens(LogitsProcessor):  # type: ignore[misc]
+    """Takes rows that are no tokens out of the choice, leaving every token its probability."""
+
+    def __init__(self, token_count: int) -> None:
+        self._token_count = token_count
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores [B, V] with -inf for ids from the count on."""
+        scores = scores.clone()
+        scores[:, self._token_count :] = float("-inf")
+        return scores
+
+
 class _OneChoiceARow(LogitsProcessor):  # type: ignore[misc]
     """Chooses each row's next token and leaves `generate` no other."""
 
-    def __init__(
-        self, rows: Sequence[Sequence[int]], config: GenerationConfig, stop_ids: Collection[int]
-    ) -> None:
-        self._choosers: list[TokenChooser | None] = [TokenChooser(config, row) for row in rows]
-        self._stop_ids = stop_ids
+    def __init__(self, rows: Sequence[Sequence[int]], config: GenerationConfig, limits: Limits) -> None:
+        self._choosers: list[TokenChooser | None] = [
+            TokenChooser(config, row, limits.token_count) for row in rows
+        ]
+        self._stop_ids = limits.stop_ids
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores that are -inf but for the chosen token of each row [B, V]."""

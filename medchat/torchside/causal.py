@@ -29,10 +29,22 @@ class CausalChatModel(TokenChatModel):
         facts: ModelFacts,
         *,
         stop_ids: Collection[int] = (),
+        token_count: int | None = None,
         cleanup: Callable[[], TextFilter] = Unchanged,
     ) -> None:
-        """`stop_ids` come on top of the tokenizer's; `cleanup` makes the filter of one answer."""
-        super().__init__(model, tokenizer, CausalStepper(model), facts, stop_ids=stop_ids, cleanup=cleanup)
+        """`stop_ids` come on top of the tokenizer's; `cleanup` makes the filter of one answer.
+
+        Ids from `token_count` on are rows of a padded embedding, no tokens, and never chosen.
+        """
+        super().__init__(
+            model,
+            tokenizer,
+            CausalStepper(model),
+            facts,
+            stop_ids=stop_ids,
+            token_count=token_count,
+            cleanup=cleanup,
+        )
 
     def _logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
         ids = torch.tensor([[*prompt, *target[:-1]]], device=self._model.device)

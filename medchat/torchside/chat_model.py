@@ -102,16 +102,20 @@ class TokenChatModel(ABC):
         facts: ModelFacts,
         *,
         stop_ids: Collection[int] = (),
+        token_count: int | None = None,
         cleanup: Callable[[], TextFilter] = Unchanged,
     ) -> None:
-        """`stop_ids` come on top of the tokenizer's; `cleanup` makes the filter of one answer."""
+        """`stop_ids` come on top of the tokenizer's; `cleanup` makes the filter of one answer.
+
+        Ids from `token_count` on are rows of a padded embedding, no tokens, and never chosen.
+        """
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._stepper = stepper
         self._facts = facts
         self._cleanup = cleanup
         stops = frozenset(tokenizer.stop_ids) | frozenset(stop_ids)
-        self._limits = Limits(stops, tokenizer.pad_token_id, facts.context_length)
+        self._limits = Limits(stops, tokenizer.pad_token_id, facts.context_length, token_count)
 
     @property
     def context_length(self) -> int:
@@ -134,6 +138,7 @@ class TokenChatModel(ABC):
             stop_ids=self._limits.stop_ids,
             context_length=self.context_length,
             cancel=cancel,
+            token_count=self._limits.token_count,
         )
         with memory_shortage_told():
             yield from self._deltas(steps, Prompt(len(ids), self._stepper), config)

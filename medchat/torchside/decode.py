@@ -90,15 +90,16 @@ def stream_tokens(
     stop_ids: Collection[int],
     context_length: int,
     cancel: threading.Event,
+    token_count: int | None = None,
 ) -> Iterator[Step]:
     """Yield the tokens of one answer, then one Step with the reason it ended.
 
     Any of `stop_ids` ends it, as do `config.max_new_tokens` and the context (prompt and answer together
-    take at most `context_length` tokens). Raises UsageError if the prompt alone is too long, MedchatError
-    on non-finite logits.
+    take at most `context_length` tokens). Ids from `token_count` on are never chosen. Raises UsageError
+    if the prompt alone is too long, MedchatError on non-finite logits.
     """
     room = answer_room(len(prompt_ids), config, context_length)
-    chooser = TokenChooser(config, prompt_ids)
+    chooser = TokenChooser(config, prompt_ids, token_count)
     if cancel.is_set():
         yield Step(finish=Finish.CANCELLED)
         return

@@ -44,7 +44,11 @@ def refuse_non_finite(logits: Tensor) -> None:
 class TokenChooser:
     """Chooses the tokens of one answer, one at a time, by one `GenerationConfig`."""
 
-    def __init__(self, config: GenerationConfig, prompt_ids: Sequence[int]) -> None:
+    def __init__(
+        self, config: GenerationConfig, prompt_ids: Sequence[int], token_count: int | None = None
+    ) -> None:
+        """Ids from `token_count` on are never chosen: rows of a padded embedding that are no tokens."""
+        self._token_count = token_count
         self._samples = config.samples
         self._penalises = config.repetition_penalty != 1.0
         self._seen = list(prompt_ids) if self._penalises else []
@@ -59,7 +63,7 @@ class TokenChooser:
     def choose(self, logits: Tensor) -> int:
         """Return the next token id from `logits` [V] of any float dtype. Raises MedchatError on NaN or infinity."""
         refuse_non_finite(logits)
-        scores = logits.detach().float().unsqueeze(0)
+        scores = logits[: self._token_count].detach().float().unsqueeze(0)
         if self._penalises:
             seen = torch.tensor([self._seen], dtype=torch.long, device=scores.device)
             limits = torch.finfo(scores.dtype)
