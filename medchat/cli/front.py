@@ -16,6 +16,7 @@ from medchat.language import say
 COMMANDS = (
     ("chat", "medchat.commands.chat", "多轮对话（不带参数时的默认命令）", "chat, with history (the default)"),
     ("ask", "medchat.commands.ask", "只问一个问题，回答写到标准输出", "one question, the answer on stdout"),
+    ("infer", "medchat.commands.infer", "批量回答一个文件里的问题", "answer a file of questions"),
     (
         "demo",
         "medchat.commands.demo",

@@ -1,0 +1,188 @@
+"""The files of one run: the result file, and a part for each process where there are several.
+
+Process N appends to `OUTPUT.part-N` and holds it while it lives; the first process waits until the parts
+together answer everything, writes the result file in order and removes the parts, which is how the
+others know that they may end. No process needs a word from another to begin: each looks after its own part.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medchat.batch.results import (
+    Line,
+    ResultFile,
+    file_error,
+    in_order,
+    in_use,
+    is_held,
+    read_results,
+    write_whole,
+)
+from medchat.batch.work import Process
+from medchat.errors import MedchatError, UsageError
+from medchat.language import say
+
+#: Seconds between two looks at the other processes' parts.
+POLL_SECONDS = 0.2
+#: Seconds without any new line after which a process that does not hold its part is taken for dead.
+PATIENCE_SECONDS = 300.0
+
+
+def part_path(output: Path, rank: int) -> Path:
+    """Return where process `rank` writes."""
+    return output.with_name(f"{output.name}.part-{rank}")
+
+
+def part_paths(output: Path) -> dict[int, Path]:
+    """Return the parts that are there, by rank."""
+    named = re.compile(re.escape(output.name) + r"\.part-(\d+)")
+    try:
+        found = [(named.fullmatch(path.name), path) for path in output.parent.iterdir()]
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise file_error(output.parent, error) from error
+    return {int(match[1]): path for match, path in found if match}
+
+
+@dataclass
+class Outputs:
+    """What this process writes, and what is already written. Open it with `open_outputs`; close it."""
+
+    output: Path
+    process: Process
+    own: ResultFile
+    #: The lines of earlier runs, whichever file they stand in.
+    earlier: tuple[Line, ...]
+    _sleep: Callable[[float], None] = field(default=time.sleep)
+
+    @property
+    def done(self) -> set[int]:
+        """The questions that need no more work.
+
+        A failure in the result file is tried again; one in a part is not while there are several
+        processes, since then nobody can tell a failure of this run from one before it.
+        """
+        if not self.process.alone:
+            return self._covered()
+        return {line.index for line in in_order(self.earlier) if line.answered}
+
+    @property
+    def torn(self) -> int:
+        """How many bytes of a torn line were cut off."""
+        return self.own.written.torn
+
+    def finish(self, indexes: set[int]) -> list[Line]:
+        """Wait until `indexes` all have a line, and leave the result file in order. Return its lines.
+
+        Only the first process writes; the others wait until it has. Raises MedchatError if one of
+        them has ended before its work was done.
+        """
+        if not self.process.leads:
+            self._wait_for_the_first()
+            return []
+        if not self.process.alone:
+            self._wait_for_the_others(indexes)
+        lines = in_order(_every_line(self.output))
+        write_whole(self.output, lines)
+        for _, path in sorted(part_paths(self.output).items(), reverse=True):
+            path.unlink(missing_ok=True)
+        return lines
+
+    def close(self) -> None:
+        """Let the own file go; an empty part is removed."""
+        if self.own.path != self.output and self.own.is_empty:
+            self.own.path.unlink(missing_ok=True)
+        self.own.close()
+
+    def _wait_for_the_others(self, indexes: set[int]) -> None:
+        missing, changed = -1, time.monotonic()
+        while True:
+            looked = time.monotonic()
+            left = len(indexes - self._covered())
+            if not left:
+                return
+            if left != missing:
+                missing, changed = left, time.monotonic()
+            elif time.monotonic() - changed > PATIENCE_SECONDS and not self._others_alive():
+                raise _ended_early()
+            self._sleep(max(POLL_SECONDS, 5 * (time.monotonic() - looked)))
+
+    def _covered(self) -> set[int]:
+        done = {line.index for line in read_results(self.output).lines if line.answered}
+        for path in part_paths(self.output).values():
+            done |= {line.index for line in read_results(path).lines}
+        return done
+
+    def _others_alive(self) -> bool:
+        others = range(1, self.process.world_size)
+        return all(is_held(part_path(self.output, rank)) for rank in others)
+
+    def _wait_for_the_first(self) -> None:
+        alive = time.monotonic()
+        while self.own.is_there:
+            if is_held(part_path(self.output, 0)):
+                alive = time.monotonic()
+            elif time.monotonic() - alive > PATIENCE_SECONDS:
+                raise _ended_early()
+            self._sleep(POLL_SECONDS)
+
+
+def _ended_early() -> MedchatError:
+    return MedchatError(
+        say("有一个进程没有做完就结束了", "one of the processes ended before its work was done"),
+        say("加上 --resume 再运行一次", "run the same command again with --resume"),
+    )
+
+
+def open_outputs(output: Path, process: Process, *, resume: bool, overwrite: bool) -> Outputs:
+    """Open this process's file. Raises UsageError where answers are there and neither flag says what of them."""
+    own_path = output if process.alone else part_path(output, process.rank)
+    if resume:
+        own = ResultFile.open(own_path)
+        _refuse_other_runs(output, process)
+        return Outputs(output, process, own, tuple(_every_line(output)))
+    if not overwrite:
+        _refuse_what_is_there(output, own_path)
+    own = ResultFile.open(own_path, afresh=True)
+    if process.leads:
+        _clear(output, own_path, overwrite=overwrite)
+    return Outputs(output, process, own, ())
+
+
+def _every_line(output: Path) -> Iterator[Line]:
+    """Yield the lines of the result file, then those of the parts: the later one counts."""
+    yield from read_results(output).lines
+    for _, path in sorted(part_paths(output).items()):
+        yield from read_results(path).lines
+
+
+def _refuse_other_runs(output: Path, process: Process) -> None:
+    if process.alone and any(is_held(path) for path in part_paths(output).values()):
+        raise in_use(output)
+
+
+def _refuse_what_is_there(*paths: Path) -> None:
+    for path in paths:
+        if path.is_file() and path.stat().st_size:
+            raise UsageError(
+                say("结果文件里已经有回答", "the result file already holds answers"),
+                say("--resume 接着做，--overwrite 从头来", "--resume goes on, --overwrite starts afresh"),
+                where=str(path),
+            )
+
+
+def _clear(output: Path, own: Path, *, overwrite: bool) -> None:
+    """Remove what an earlier run left; what a living process of this run holds stays."""
+    for path in part_paths(output).values():
+        if path != own and not is_held(path):
+            if not overwrite:
+                _refuse_what_is_there(path)
+            path.unlink(missing_ok=True)
+    if own != output:
+        output.unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""From a question to a prompt that fits: rendered and shortened exactly as in a chat.
+
+A question that cannot be sent at all (too long for the limit or the model's context) is refused by
+itself; it does not end the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medchat.api import ChatModel, Conversation, GenerationConfig, PromptTemplate, Segment, Turn
+from medchat.batch.questions import Question
+from medchat.errors import UsageError
+from medchat.session import MAX_QUESTION_BYTES, ChatSession, check_question
+from medchat.templates import JsonTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question ready to be answered. `tokens` is the prompt's length, `dropped` the turns left out of it."""
+
+    question: Question
+    segments: tuple[Segment, ...]
+    tokens: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A question that cannot be sent, and why."""
+
+    question: Question
+    error: UsageError
+
+
+@dataclass(frozen=True)
+class PromptMaker:
+    """Makes prompts for one model with one template.
+
+    `remember_history` False sends each question without what was said before it. A system text of the
+    question's own goes over `system`.
+    """
+
+    model: ChatModel
+    template: PromptTemplate
+    config: GenerationConfig
+    system: str = ""
+    remember_history: bool = True
+    max_question_bytes: int = MAX_QUESTION_BYTES
+
+    def make(self, question: Question) -> Prompt | Refusal:
+        """Return the prompt for `question`, whole oldest turns dropped until it fits, or the refusal."""
+        asked = question.asked
+        template = _WithInput(self.template, asked.input) if asked.input else self.template
+        turns = asked.turns if self.remember_history else ()
+        session = ChatSession(
+            model=self.model,
+            template=template,
+            config=self.config,
+            conversation=Conversation(turns, asked.system or self.system),
+        )
+        try:
+            check_question(asked.last + asked.input, self.max_question_bytes)
+            fitted = session.fitted(asked.last)
+        except UsageError as error:
+            return Refusal(question, error)
+        return Prompt(question, fitted.segments, fitted.tokens, fitted.dropped)
+
+
+def ignores_input(template: PromptTemplate) -> bool:
+    """Whether the template has a form for records with an `input` that leaves the input out."""
+    if not isinstance(template, JsonTemplate):
+        return False
+    return template.render_with_input("?", "1") == template.render_with_input("?", "2")
+
+
+@dataclass(frozen=True, slots=True)
+class _WithInput:
+    """A template that also puts in the record's `input`: by its own form for that, or on a line of its own."""
+
+    template: PromptTemplate
+    input: str
+
+    @property
+    def name(self) -> str:
+        return self.template.name
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        return self.template.stop
+
+    @property
+    def multi_turn(self) -> bool:
+        return self.template.multi_turn
+
+    def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
+        if isinstance(self.template, JsonTemplate) and not turns and not system:
+            return self.template.render_with_input(question, self.input)
+        return self.template.render(turns, f"{question}\n{self.input}", system)

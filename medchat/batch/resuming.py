@@ -1,0 +1,48 @@
+"""Whether the answers already written belong to this data and these settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from medchat.batch.questions import Question
+from medchat.batch.results import Line
+from medchat.batch.rows import Provenance
+from medchat.errors import DataError, UsageError
+from medchat.language import say
+
+
+def check_belongs(
+    lines: Iterable[Line], questions: Iterable[Question], provenance: Provenance, output: Path
+) -> None:
+    """Refuse to mix: earlier lines must answer the same questions with the same model and settings.
+
+    Raises DataError for a line whose question is not the data's, UsageError for one made otherwise.
+    """
+    texts: Mapping[int, str] = {question.index: question.text for question in questions}
+    for line in lines:
+        if texts.get(line.index) != line.row["question"]:
+            raise DataError(
+                say(
+                    f"结果文件里第 {line.index + 1} 条的问题与数据文件不同",
+                    f"the result file's record {line.index + 1} asks something else than the data file's",
+                ),
+                say(
+                    "用原来的 --data，或换一个 --output",
+                    "use the --data it was made from, or another --output",
+                ),
+                where=f"{output}:{line.number}",
+            )
+        if name := provenance.differs_from(line.row):
+            ours, theirs = provenance.as_fields()[name], line.row[name]
+            raise UsageError(
+                say(
+                    f"结果文件里的回答是用另外的设置做的：{name} 是 {theirs}，现在是 {ours}",
+                    f"the answers there were made otherwise: {name} was {theirs} and is now {ours}",
+                ),
+                say(
+                    "用原来的设置接着做，或换一个 --output，或用 --overwrite 从头来",
+                    "go on with the same settings, use another --output, or start afresh with --overwrite",
+                ),
+                where=f"{output}:{line.number}",
+            )

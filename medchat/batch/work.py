@@ -1,0 +1,91 @@
+"""In which order questions are answered, in which batches, and by which of several processes.
+
+Questions are taken in windows of consecutive ones; a window's prompts are sorted by length, so that a
+batch holds prompts of about one length, and cut into batches. All of that depends on the whole file and
+never on what is already answered, so a run that goes on after a kill computes the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from medchat.batch.prompts import Prompt
+from medchat.batch.questions import Question
+from medchat.errors import UsageError
+from medchat.language import say
+
+#: Batches in a window: enough to sort by length, few enough that answers come roughly in order.
+WINDOW_BATCHES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Which of how many processes this is."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process speaks to the user and puts the parts together."""
+        return self.rank == 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other process."""
+        return self.world_size == 1
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Process:
+        """Return the place that `torchrun` or `accelerate launch` gave this process. Raises UsageError."""
+        rank, world_size = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
+        if rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size):
+            return cls(int(rank), int(world_size))
+        raise UsageError(
+            say(
+                f"环境变量 RANK={rank!r}、WORLD_SIZE={world_size!r} 无效",
+                f"the variables RANK={rank!r} and WORLD_SIZE={world_size!r} make no sense",
+            ),
+            say(
+                "由 torchrun 启动，或删除这两个变量：unset RANK WORLD_SIZE",
+                "start with torchrun, or unset RANK WORLD_SIZE",
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Consecutive questions that are answered together."""
+
+    number: int
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How `questions` are cut into windows and batches for `world_size` processes."""
+
+    questions: tuple[Question, ...]
+    batch_size: int
+    world_size: int = 1
+
+    @property
+    def rows(self) -> int:
+        """The prompts of a batch: `batch_size`, or fewer where some process would have nothing to do."""
+        return max(1, min(self.batch_size, -(-len(self.questions) // self.world_size)))
+
+    def windows(self) -> Iterator[Window]:
+        """Yield the windows in the file's order."""
+        size = self.rows * WINDOW_BATCHES
+        for number, start in enumerate(range(0, len(self.questions), size)):
+            yield Window(number, self.questions[start : start + size])
+
+    def batches(self, prompts: Sequence[Prompt]) -> list[tuple[Prompt, ...]]:
+        """Cut a window's prompts into batches, the longest prompts first."""
+        ordered = sorted(prompts, key=lambda prompt: (-prompt.tokens, prompt.question.index))
+        return [tuple(ordered[start : start + self.rows]) for start in range(0, len(ordered), self.rows)]
+
+    def rank_of(self, window: Window, batch: int) -> int:
+        """Return which process answers the window's batch of that number. Batch 0's also notes refusals."""
+        return (window.number + batch) % self.world_size
