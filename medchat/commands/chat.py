@@ -107,6 +107,7 @@ def startup_for(prepared: Prepared, *, banner: Sequence[str] = ()) -> Startup:
         ready_lines=lambda session: _ready_lines(prepared, session),
         slash_commands=opening.extensions.slash_commands,
         settings=lambda: _fixed_settings(prepared.settings),
+        max_question_bytes=int(prepared.settings.value("max_question_bytes")),
     )
 
 

@@ -60,7 +60,7 @@ class Chat:
             if isinstance(typed, Typed):
                 self._run(typed)
                 return ""
-            check_question(typed)
+            check_question(typed, self.startup.max_question_bytes)
             if not self.exchange.ready():
                 return line
         except Exception as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from medchat.api import Conversation, SlashCommand
-from medchat.session import ChatSession
+from medchat.session import MAX_QUESTION_BYTES, ChatSession
 
 
 def afresh(session: ChatSession) -> ChatSession:
@@ -73,5 +73,7 @@ class Startup:
     slash_commands: Callable[[], Sequence[SlashCommand]] = _no_commands
     #: Further settings that `/set` without arguments shows: (name, value).
     settings: Callable[[], Sequence[tuple[str, str]]] = _no_settings
+    #: A question over this is refused before the model is waited for.
+    max_question_bytes: int = MAX_QUESTION_BYTES
     #: Show the traceback of an unexpected failure.
     debug: bool = False
