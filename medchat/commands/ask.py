@@ -21,6 +21,7 @@ from medchat.commands.conversation import Prepared, prepare_conversation
 from medchat.errors import UsageError
 from medchat.inert import InertStream, inert_line
 from medchat.language import say
+from medchat.repl import wording
 from medchat.session import (
     Advice,
     Answered,
@@ -69,6 +70,7 @@ class _Answer:
     session: ChatSession
     prepared: Prepared
     style: str
+    figures: bool = False
     text: str = ""
     notices: list[Notice] = field(default_factory=list)
     dropped: int = 0
@@ -85,26 +87,11 @@ class _Answer:
             self._notice(event.notice)
         elif isinstance(event, HistoryDropped):
             self.dropped = event.turns
-            say_aside(
-                say(
-                    f"（最早的 {event.turns} 轮放不下，模型看不到）",
-                    f"(the oldest {event.turns} turns no longer fit)",
-                )
-            )
+            say_aside(wording.dropped(event))
         elif isinstance(event, AnswerShortened):
-            say_aside(
-                say(
-                    f"（上下文只剩 {event.tokens} 个词元给回答）",
-                    f"(the context leaves {event.tokens} tokens for the answer)",
-                )
-            )
+            say_aside(wording.shortened(event))
         elif isinstance(event, SingleTurnTemplate):
-            say_aside(
-                say(
-                    f"（模板 {inert_line(event.template)} 只在单轮数据上训练过）",
-                    f"(template {inert_line(event.template)} was trained on single turns)",
-                )
-            )
+            say_aside(wording.single_turn(event))
         elif isinstance(event, Answered):
             self.answered = event
 
@@ -143,6 +130,8 @@ class _Answer:
                 )
             )
         say_aside(safety.ai_mark())
+        if self.figures and self.answered:
+            say_aside(wording.footer(self.answered.stats, self.session.model.context_length))
 
     def break_off(self) -> None:
         """End what the model said before it failed; the failure itself is shown by whoever catches it."""
@@ -211,7 +200,8 @@ def _speaks_unicode() -> bool:
 @session_flags
 @click.option("--json", "as_json", is_flag=True, help=say("输出一个 JSON 对象", "print one JSON object"))
 @click.option("--events", is_flag=True, help=say("边生成边输出 JSON 行", "print JSON lines while streaming"))
-def command(question: str, as_json: bool, events: bool, **flags: Any) -> int:
+@click.option("--stats", is_flag=True, help=say("最后在标准错误显示统计", "end with figures on stderr"))
+def command(question: str, as_json: bool, events: bool, stats: bool, **flags: Any) -> int:
     """Answer one question."""
     if as_json and events:
         raise UsageError(
@@ -228,12 +218,12 @@ def command(question: str, as_json: bool, events: bool, **flags: Any) -> int:
         for line in [*disclaimer_lines(prepared.store), *prepared.plugin_lines()]:
             say_aside(line)
         style = "json" if as_json else "events" if events else "text"
-        return _answer(prepared, text, style)
+        return _answer(prepared, text, style, figures=stats)
     finally:
         prepared.store.close()
 
 
-def _answer(prepared: Prepared, question: str, style: str) -> int:
+def _answer(prepared: Prepared, question: str, style: str, *, figures: bool) -> int:
     model = prepared.opening.load()
     cancel = threading.Event()
     try:
@@ -241,7 +231,7 @@ def _answer(prepared: Prepared, question: str, style: str) -> int:
             say_aside(note)
         session = prepared.begin(model)
         screen = InertStream() if sys.stdout.isatty() else None
-        answer = _Answer(session, prepared, style, screen=screen)
+        answer = _Answer(session, prepared, style, figures, screen=screen)
         events = session.ask(question, cancel)
         with cancel_on_signals(cancel) as codes:
             try:

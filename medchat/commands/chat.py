@@ -39,7 +39,6 @@ PAST_INPUTS = 1000
 @generation_flags
 @session_flags
 @click.option("--style", type=click.Choice(["rich", "plain"]), help=say("显示样式", "how answers look"))
-@click.option("--stats", is_flag=True, help=say("每次回答后显示统计", "show figures after each answer"))
 @click.pass_context
 def command(context: click.Context, /, **flags: Any) -> int:
     """Hold a conversation."""

@@ -12,7 +12,7 @@ from medchat.session import AnswerShortened, HistoryDropped, SingleTurnTemplate,
 def dropped(event: HistoryDropped) -> str:
     """Say that old turns no longer fit."""
     return say(
-        f"上下文已满：最早的 {event.turns} 轮没有发给模型（/新建 可以重新开始）",
+        f"上下文已满：最早的 {event.turns} 轮没有发给模型（重新开始：/新建）",
         f"the context is full: the oldest {event.turns} turns were not sent to the model (/new starts over)",
     )
 
