@@ -25,10 +25,11 @@ from medchat.torchside.bin_header import is_legacy
 from medchat.torchside.headers import damaged, refused
 from medchat.torchside.layout import Checkpoint
 
-#: Bytes of one piece. Small beside any model, large beside the cost of one call.
-PIECE_BYTES = 32 * 2**20
+#: Bytes of one piece. Small, so that what a conversion needs on the way leaves no holes in the heap
+#: (int4 while loading 6B: peak 1.03 of the weights with 2 MiB, 1.16 with 8, 1.33 with 32).
+PIECE_BYTES = 2 * 2**20
 #: How many pieces are read ahead. Measured on a cold file: half as fast again as without.
-_AHEAD = 4
+_AHEAD = 64
 #: Before this release `weights_only` could be escaped (CVE-2025-32434, CVE-2026-24747).
 OLDEST_SAFE_TORCH = (2, 10)
 
