@@ -10,4 +10,7 @@ from collections import namedtuple
 BuiltinBackbone = namedtuple("BuiltinBackbone", ["name", "package", "module"])
 
 #: name = entry-point name = what `--backbone` takes; `plugins/<name>/<package>` is where it lives.
-BUILTIN_BACKBONES = (BuiltinBackbone("chatglm", "medchat_chatglm", "medchat_chatglm.plugin"),)
+BUILTIN_BACKBONES = (
+    BuiltinBackbone("chatglm", "medchat_chatglm", "medchat_chatglm.plugin"),
+    BuiltinBackbone("llama", "medchat_llama", "medchat_llama.plugin"),
+)

@@ -1,7 +1,8 @@
 """Laying LoRA adapters over a model, merging them into it, and switching them while it is loaded.
 
-    attach(model, open_lora(folder), device, dtype, "med")
-    activate(model, ["med"])
+    require_fit(model, adapters)                  # while the model is still without weights
+    attach_all(model, adapters, device, dtype)    # adapter0, adapter1, … act together
+    activate(model, ["adapter1"])                 # from now on only this one
 
 peft builds the layers; the values come through the same strict, safe reader as a model's. Knows no
 family: which adapter fits which base is `known_adapters`.
@@ -22,6 +23,42 @@ from medchat.torchside.adapter_files import LoraAdapter, model_name
 from medchat.torchside.load import Placement, assign
 
 
+def require_fit(model: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
+    """Hold the adapters' shapes against `model`, which may be on the meta device: before its weights are read.
+
+    Raises CheckpointError for one that belongs to another model.
+    """
+    for adapter in adapters:
+        shapes = adapter.module_shapes()
+        if not shapes:
+            raise _no_fit(adapter, say("没有 LoRA 矩阵", "it holds no LoRA matrices"))
+        modules = dict(model.named_modules())
+        for name, (outputs, inputs, _) in shapes.items():
+            layer = modules.get(name)
+            if not isinstance(layer, nn.Linear):
+                raise _no_fit(adapter, say(f"模型里没有 {name}", f"the model has no {name}"))
+            if (layer.out_features, layer.in_features) != (outputs, inputs):
+                own = f"{layer.out_features}x{layer.in_features}"
+                raise _no_fit(adapter, f"{name} {outputs}x{inputs}, {own}")
+
+
+def attach_all(
+    model: nn.Module, adapters: Sequence[LoraAdapter], device: torch.device, dtype: torch.dtype
+) -> tuple[str, ...]:
+    """Lay the adapters over `model`, all of them active; return the names of those that can be switched.
+
+    One that brings tensors of its own (a grown vocabulary) is merged for good: the others were trained on
+    top of it. It must come first. Raises what `attach` raises.
+    """
+    names = [f"adapter{number}" for number in range(len(adapters))]
+    for name, adapter in zip(names, adapters, strict=True):
+        attach(model, adapter, device, dtype, name)
+        if adapter.saved:
+            merge(model, name)
+    activate(model, names)
+    return attached(model)
+
+
 def attach(
     model: nn.Module, adapter: LoraAdapter, device: torch.device, dtype: torch.dtype, name: str = "default"
 ) -> None:
@@ -35,7 +72,8 @@ def attach(
         # Builds the layers on the meta device, so that `assign` can hold them to the file's names.
         inject_adapter_in_model(config, model, adapter_name=name, low_cpu_mem_usage=True)
     except ValueError as error:
-        raise _no_fit(adapter, str(error).splitlines()[0][:120]) from None
+        targets = ", ".join(adapter.settings["target_modules"])[:120]
+        raise _no_fit(adapter, say(f"模型里没有 {targets}", f"the model has no {targets}")) from error
     for layer in _lora_layers(model):
         if name in layer.lora_A:
             # peft declares them in the dtype of the weights below, which is too coarse to sum in.

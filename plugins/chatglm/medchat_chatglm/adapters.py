@@ -95,18 +95,16 @@ def attach_all(model: nn.Module, adapters: list[Adapter], device: torch.device, 
 
     Raises CheckpointError if one belongs to another model or changes nothing.
     """
-    names = []
-    for number, adapter in enumerate(adapters):
+    loras = [adapter for adapter in adapters if isinstance(adapter, LoraAdapter)]
+    if loras:
+        # Brings peft, which is slow to import and rarely needed.
+        from medchat.torchside.adapters import attach_all as attach_loras
+        from medchat.torchside.adapters import require_fit
+
+        require_fit(model, loras)
+        attach_loras(model, loras, device, dtype)
+    for adapter in adapters:
         if isinstance(adapter, PrefixAdapter):
             encoder = model.get_submodule(PREFIX.rstrip("."))
             placement = Placement(torch.float32, device, rename=lambda name: name.removeprefix(PREFIX))
             assign(encoder, adapter.checkpoint, adapter.headers, placement)
-            continue
-        from medchat.torchside.adapters import attach  # brings peft: slow to import, rarely needed
-
-        names.append(f"lora{number}")
-        attach(model, adapter, device, dtype, names[-1])
-    if names:
-        from medchat.torchside.adapters import activate
-
-        activate(model, names)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from medchat.api import Control, Segment, Text
+from medchat.api import Control, Segment
 from medchat.errors import CheckpointError, UsageError
 from medchat.language import say
+from medchat.torchside.segment_ids import segment_ids, well_formed
 from medchat.torchside.stream_text import StreamText, unfinished_characters
 from medchat_chatglm.config_file import V0_IMAGE_TOKENS, V0_ROWS, generation_of, read_json
 from medchat_chatglm.vocabulary import (
@@ -187,13 +187,7 @@ class ChatGLMTokenizer:
 
     def encode_segments(self, segments: Iterable[Segment]) -> list[int]:
         """Return the ids of a template's segments: one id a `Control`, adjacent `Text` joined first."""
-        ids: list[int] = []
-        for is_text, run in groupby(segments, key=lambda segment: isinstance(segment, Text)):
-            if is_text:
-                ids += self.encode("".join(segment.text for segment in run if isinstance(segment, Text)))
-            else:
-                ids += [self.id_of(segment.token) for segment in run if isinstance(segment, Control)]
-        return ids
+        return segment_ids(segments, self.encode, self.id_of)
 
     def build_prompt(self, segments: Sequence[Segment], max_length: int | None = None) -> list[int]:
         """Return the ids of a prompt, ready for the model: it has a mask token and `<sop>`.
@@ -289,9 +283,6 @@ def unfinished(text: str) -> int:
 
 
 def _prepare(text: str) -> str:
-    if not text.isascii():
-        # Surrogates cannot be encoded; pairs of them are the character they stand for.
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    text = text.replace("\n", NEWLINE_PIECE).replace("\t", TAB_PIECE)
+    text = well_formed(text).replace("\n", NEWLINE_PIECE).replace("\t", TAB_PIECE)
     # Greedy from the left takes 80 first, as the original's loop from 80 down to 2 does.
     return _BLANKS.sub(lambda run: blank_piece(len(run[0])), text)

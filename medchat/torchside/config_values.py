@@ -1,0 +1,72 @@
+"""The values of a config.json, each of the kind its key needs. No torch here.
+
+A file of unknown origin may hold anything; what is read here is safe to build a model from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medchat.errors import CheckpointError
+from medchat.language import say
+
+#: Far beyond any size or id, and still an index that torch takes.
+MOST = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigValues:
+    """The object in a config.json. Every method raises CheckpointError for a value of another kind."""
+
+    stated: Mapping[str, Any]
+    file: Path
+
+    def size(self, *keys: str, default: int | None = None) -> int:
+        """Return the positive whole number that the first present of `keys` holds; one of them must be."""
+        key = self._first(keys)
+        value = default if key is None else self.stated[key]
+        if type(value) is not int or not 0 < value < MOST:
+            raise self.impossible(f"{key or keys[0]} {value!r}")
+        return value
+
+    def fraction(self, key: str, default: float, *, most: float = 1.0) -> float:
+        """Return the number above 0 and below `most` under `key`."""
+        value = self.stated.get(key)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < most:
+            raise self.impossible(f"{key} {value!r}")
+        return float(value)
+
+    def switch(self, key: str, default: bool) -> bool:
+        """Return the truth value under `key`."""
+        value = self.stated.get(key)
+        value = default if value is None else value
+        if not isinstance(value, bool):
+            raise self.impossible(f"{key} {value!r}")
+        return value
+
+    def word(self, key: str, default: str) -> str:
+        """Return the text under `key`."""
+        value = self.stated.get(key)
+        value = default if value is None else value
+        if not isinstance(value, str):
+            raise self.impossible(f"{key} {value!r}")
+        return value
+
+    def impossible(self, reason: str) -> CheckpointError:
+        """Return the error for a value that no model of the family has."""
+        shown = reason[:120]
+        return CheckpointError(
+            say(f"config.json 的内容无效（{shown}）", f"config.json holds an impossible value ({shown})"),
+            say(
+                "请从权重的来源重新获取 config.json",
+                "fetch config.json again from where the weights came from",
+            ),
+            where=str(self.file),
+        )
+
+    def _first(self, keys: tuple[str, ...]) -> str | None:
+        return next((key for key in keys if self.stated.get(key) is not None), None)

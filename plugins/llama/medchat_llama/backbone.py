@@ -1,0 +1,61 @@
+"""LLaMA-7B, Chinese-LLaMA-7B and Chinese-Alpaca-7B, with BenTsao's LoRA adapters, as a MedChat backbone.
+
+Cheap to import: torch, transformers and sentencepiece are imported inside the methods that need them,
+so `plugins list` and `models show` never pay for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medchat.api import (
+    Backbone,
+    ChatModel,
+    GenerationConfig,
+    LoadOptions,
+    ModelCard,
+    PromptTemplate,
+)
+from medchat_llama.weights import KNOWN_WEIGHTS
+
+
+class LlamaBackbone(Backbone):
+    """The first LLaMA and its Chinese extensions, in every published layout, with LoRA adapters."""
+
+    name = "llama"
+    summary: Mapping[str, str] = {
+        "zh": "LLaMA-7B、Chinese-Alpaca-7B 及本草（BenTsao）的 LoRA 适配器",
+        "en": "LLaMA-7B and Chinese-Alpaca-7B with BenTsao's LoRA adapters",
+    }
+    known_weights = KNOWN_WEIGHTS
+    # BenTsao's own script states temperature 0.1, top-p 0.75, top-k 40 and four beams without sampling,
+    # which is plain beam search: nothing shows before its end. Sampled with the same numbers an answer is
+    # nearly the greedy one, and streams. `medchat infer --num-beams 4 --max-new-tokens 256` is the script.
+    generation = GenerationConfig(max_new_tokens=256, temperature=0.1, top_p=0.75, top_k=40)
+
+    def load(self, options: LoadOptions) -> ChatModel:
+        """Load a checkpoint folder in any of the published layouts, with its adapters."""
+        from medchat_llama.loading import load_chat_model
+
+        return load_chat_model(options)
+
+    def template(self, options: LoadOptions) -> PromptTemplate:
+        """Return the form that the adapter, else the base, was trained on: from small files alone."""
+        from medchat_llama.prompts import template_for
+
+        return template_for(options)
+
+    def inspect(self, path: Path) -> ModelCard | None:
+        """Describe the folder from its headers, or return None if it is no LLaMA."""
+        from medchat_llama.inspection import inspect
+
+        return inspect(path)
+
+    def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
+        """Write a miniature random checkpoint in decapoda's layout."""
+        from medchat_llama.tiny import write_tiny
+
+        sizes: dict[str, Any] = {**shape}
+        write_tiny(path, corpus=corpus, seed=seed, **sizes)

@@ -1,0 +1,143 @@
+"""What config.json says of a LLaMA checkpoint, and which of the published bases it is.
+
+Standard library only, so that `models show` stays fast. Specification: backbones section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medchat.errors import CheckpointError
+from medchat.language import say
+from medchat.torchside.config_values import ConfigValues
+from medchat.torchside.headers import TensorHeader
+from medchat.torchside.layout import read_config
+
+MODEL_TYPE = "llama"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+#: Tables that the published files store and that are computed anew.
+IGNORED = ("*.rotary_emb.inv_freq",)
+CONTEXT_LENGTH = 2048
+#: Rows of the published vocabularies, and the base each belongs to (a key of known_adapters.BASES).
+BASE_OF_ROWS: Mapping[int, str] = {32000: "llama", 49953: "chinese-llama", 49954: "chinese-alpaca"}
+#: Width, layers and heads of the 7B models.
+SEVEN_BILLION = (4096, 32, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaShape:
+    """The sizes of one model and how its numbers are computed. `vocab_size` is what config.json states."""
+
+    vocab_size: int
+    hidden_size: int
+    inner_size: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    context_length: int
+    norm_epsilon: float
+    rope_theta: float
+    tied: bool
+
+
+def is_llama(config: Mapping[str, Any]) -> bool:
+    """Say whether the object in a config.json is of this architecture."""
+    return config.get("model_type") == MODEL_TYPE
+
+
+def base_of(rows: int) -> str:
+    """Return the published base with so many rows, or the rows in words, which is the name of none."""
+    return BASE_OF_ROWS.get(rows, say(f"词表为 {rows} 行的 LLaMA", f"a LLaMA with {rows} rows"))
+
+
+def read_shape(folder: Path) -> LlamaShape:
+    """Read config.json. Raises CheckpointError: missing, damaged, another architecture, impossible values.
+
+    The ids of special tokens are not read: the published ones are wrong (bos 0, eos 1, pad -1).
+    """
+    config = read_config(folder)
+    values = ConfigValues(config, folder / "config.json")
+    if not is_llama(config):
+        raise _other_architecture(values)
+    heads, hidden = values.size("num_attention_heads"), values.size("hidden_size")
+    shape = LlamaShape(
+        vocab_size=values.size("vocab_size"),
+        hidden_size=hidden,
+        inner_size=values.size("intermediate_size"),
+        layers=values.size("num_hidden_layers"),
+        heads=heads,
+        key_value_heads=values.size("num_key_value_heads", default=heads),
+        # The first conversions name it otherwise; some later ones state both and mean this one.
+        context_length=values.size("max_sequence_length", "max_position_embeddings", default=CONTEXT_LENGTH),
+        norm_epsilon=values.fraction("rms_norm_eps", 1e-6),
+        rope_theta=_rope_theta(values),
+        tied=values.switch("tie_word_embeddings", False),
+    )
+    if hidden % (2 * heads) or heads % shape.key_value_heads:
+        raise values.impossible(f"hidden_size {hidden}, heads {heads}, {shape.key_value_heads}")
+    _refuse_later_kinds(values, shape)
+    return shape
+
+
+def stored_rows(headers: Mapping[str, TensorHeader], shape: LlamaShape) -> int:
+    """Return the rows of the stored embedding: config.json may still state those before a merge."""
+    embedding = headers.get(EMBEDDING)
+    return embedding.shape[0] if embedding is not None and embedding.shape else shape.vocab_size
+
+
+def refuse_other_sizes(shape: LlamaShape, headers: Mapping[str, TensorHeader], folder: Path) -> None:
+    """Refuse a config.json of another model before building what it describes, which may be huge."""
+    layers = {name.split(".")[2] for name in headers if name.startswith("model.layers.")}
+    embedding = headers.get(EMBEDDING)
+    found = None
+    if len(layers) != shape.layers:
+        found = f"num_hidden_layers {shape.layers}, model.layers {len(layers)}"
+    elif embedding is not None and embedding.shape[1:] != (shape.hidden_size,):
+        found = f"hidden_size {shape.hidden_size}, {EMBEDDING} {'x'.join(map(str, embedding.shape))}"
+    if found:
+        raise CheckpointError(
+            say(f"config.json 与权重对不上（{found}）", f"config.json does not fit the weights ({found})"),
+            say("请确认二者来自同一模型，且下载完整", "check that both belong together and are complete"),
+            where=str(folder / "config.json"),
+        )
+
+
+def _rope_theta(values: ConfigValues) -> float:
+    """Return the base of the rotary frequencies; today's library nests it, beside what must be plain."""
+    nested = values.stated.get("rope_parameters")
+    scaling = values.stated.get("rope_scaling")
+    for table in (nested, scaling):
+        if table is None:
+            continue
+        kind = table.get("rope_type", table.get("type", "default")) if isinstance(table, dict) else table
+        if kind != "default":
+            raise values.impossible(f"rope {kind!r}")
+    holder = ConfigValues(nested, values.file) if isinstance(nested, dict) else values
+    return holder.fraction("rope_theta", 10000.0, most=1e12)
+
+
+def _refuse_later_kinds(values: ConfigValues, shape: LlamaShape) -> None:
+    """Refuse what shares the model type and computes otherwise: answers would be wrong without a word."""
+    if values.word("hidden_act", "silu") != "silu":
+        raise values.impossible(f"hidden_act {values.stated['hidden_act']!r}")
+    for key in ("attention_bias", "mlp_bias"):
+        if values.switch(key, False):
+            raise values.impossible(f"{key} true")
+    own = shape.hidden_size // shape.heads
+    if values.size("head_dim", default=own) != own:
+        raise values.impossible(f"head_dim {values.stated['head_dim']}")
+
+
+def _other_architecture(values: ConfigValues) -> CheckpointError:
+    found = str(values.stated.get("model_type") or say("未注明的模型", "a model of no stated type"))[:60]
+    return CheckpointError(
+        say(f"这是 {found}，不是 LLaMA 结构的模型", f"this is {found}, not a model of LLaMA's architecture"),
+        say(
+            "请换用 LLaMA 或 Chinese-Alpaca 的权重，或换用支持它的 --backbone（medchat plugins list）",
+            "use weights of LLaMA or Chinese-Alpaca, or a --backbone that supports it (medchat plugins list)",
+        ),
+        where=str(values.file),
+    )

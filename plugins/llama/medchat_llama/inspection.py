@@ -1,0 +1,75 @@
+"""What a folder with LLaMA's architecture is, from headers alone: no torch here. `models show` runs this."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from medchat.api import LoadOptions, ModelCard
+from medchat.errors import CheckpointError
+from medchat.language import say
+from medchat.torchside.headers import read_headers
+from medchat.torchside.known_adapters import BASES, KNOWN_ADAPTERS
+from medchat.torchside.layout import open_checkpoint, read_config
+from medchat_llama.folder import (
+    HEAD,
+    IGNORED,
+    SEVEN_BILLION,
+    LlamaShape,
+    base_of,
+    is_llama,
+    read_shape,
+    stored_rows,
+)
+from medchat_llama.prompts import template_for
+from medchat_llama.vocabulary import find_vocabulary, rows_note
+
+
+def inspect(path: Path) -> ModelCard | None:
+    """Describe a checkpoint folder, or return None if it is not of this family.
+
+    Raises CheckpointError if it is and a file of it is missing or damaged.
+    """
+    if not (path / "config.json").is_file() or not is_llama(read_config(path)):
+        return None
+    shape = read_shape(path)
+    headers = read_headers(open_checkpoint(path))
+    rows = stored_rows(headers, shape)
+    counted = [
+        header
+        for name, header in headers.items()
+        if not any(fnmatchcase(name, pattern) for pattern in IGNORED) and not (shape.tied and name == HEAD)
+    ]
+    return ModelCard(
+        backbone="llama",
+        family=_family(shape, rows),
+        path=path,
+        vocab_size=rows,
+        layers=shape.layers,
+        hidden_size=shape.hidden_size,
+        parameters=sum(header.count for header in counted),
+        dtypes=tuple(sorted({header.dtype for header in counted})),
+        weight_bytes=sum(header.byte_count for header in counted),
+        context_length=shape.context_length,
+        template=template_for(LoadOptions(path)).name,
+        notes=(*rows_note(shape, rows, path), *_notes(path, shape, rows)),
+    )
+
+
+def _family(shape: LlamaShape, rows: int) -> str:
+    base = base_of(rows)
+    if (shape.hidden_size, shape.layers, shape.heads) == SEVEN_BILLION:
+        return BASES.get(base, "LLaMA-7B")
+    return BASES.get(base, "LLaMA").removesuffix("-7B")
+
+
+def _notes(path: Path, shape: LlamaShape, rows: int) -> tuple[str, ...]:
+    notes = []
+    try:
+        find_vocabulary(path, rows)
+    except CheckpointError as error:
+        notes.append(say(f"无法对话：{error.what}", f"it cannot chat: {error.what}"))
+    fitting = [known.name for known in KNOWN_ADAPTERS if known.base == base_of(rows)]
+    if fitting and (shape.hidden_size, shape.layers, shape.heads) == SEVEN_BILLION:
+        notes.append(say(f"配套的适配器：{'、'.join(fitting)}", f"adapters that fit: {', '.join(fitting)}"))
+    return tuple(notes)
