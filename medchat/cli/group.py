@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from medchat.cli.front import COMMANDS, plugin_command_names, top_help
+from medchat.cli.output import ReservedStdout
 from medchat.errors import PluginError, UsageError
 from medchat.language import say
 
@@ -46,6 +47,11 @@ class Command(_Page, click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["context_settings"] = {**CONTEXT, **kwargs.get("context_settings", {})}
         super().__init__(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; nobody but itself writes to stdout meanwhile."""
+        with ReservedStdout():
+            return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under a heading in the interface language."""

@@ -5,13 +5,43 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False  # as in medchat.registry: this module is on the path of `medchat --help`
+if TYPE_CHECKING:
+    from typing import TextIO
+
+#: The real stdout while `ReservedStdout` is in force.
+_reserved: TextIO | None = None
+
 #: The reader went away (`medchat ask … | head -1`): not an error of ours, and nothing to say.
 CLOSED_PIPE = 0
 
 
+def answers() -> TextIO:
+    """Return the stream for what a command was asked for: stdout, whatever else has taken its name."""
+    return _reserved or sys.stdout
+
+
+class ReservedStdout:
+    """While inside, what plugins and libraries print goes to stderr, so that stdout carries the answer alone.
+
+    On a terminal, where both are the same, nothing changes.
+    """
+
+    def __enter__(self) -> None:
+        global _reserved
+        self._before = _reserved
+        if _reserved is None and sys.stdout is not None and not sys.stdout.isatty():
+            _reserved, sys.stdout = sys.stdout, sys.stderr
+
+    def __exit__(self, *raised: object) -> None:
+        global _reserved
+        if self._before is None and _reserved is not None:
+            sys.stdout, _reserved = _reserved, None
+
+
 def forgive_encoding() -> None:
     """Write characters that the terminal's encoding lacks as escapes instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (answers(), sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
@@ -19,15 +49,16 @@ def forgive_encoding() -> None:
 
 def silence_stdout() -> None:
     """Point the closed standard output at nothing, so that the interpreter's last flush is quiet too."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), answers().fileno())
 
 
 def write_out(text: str) -> int:
     """Write `text` to stdout and return the exit code: 0, also where the reader has gone."""
     forgive_encoding()
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stream = answers()
+        stream.write(text)
+        stream.flush()
     except BrokenPipeError:
         silence_stdout()
         return CLOSED_PIPE

@@ -14,7 +14,7 @@ from medchat import safety
 from medchat.api import Finish, Notice
 from medchat.cli.group import Command
 from medchat.cli.options import SessionChoice, generation_flags, model_flags, session_flags
-from medchat.cli.output import CLOSED_PIPE, say_aside, silence_stdout
+from medchat.cli.output import CLOSED_PIPE, answers, say_aside, silence_stdout
 from medchat.cli.signals import cancel_on_signals
 from medchat.commands.chat import disclaimer_lines, model_notes
 from medchat.commands.conversation import Prepared, prepare_conversation
@@ -176,8 +176,9 @@ class _Answer:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    stream = answers()
+    stream.write(text)
+    stream.flush()
 
 
 def _line(value: dict[str, Any]) -> None:
@@ -185,7 +186,7 @@ def _line(value: dict[str, Any]) -> None:
 
 
 def _speaks_unicode() -> bool:
-    return "utf" in (sys.stdout.encoding or "").lower()
+    return "utf" in (answers().encoding or "").lower()
 
 
 @click.command(
@@ -230,7 +231,7 @@ def _answer(prepared: Prepared, question: str, style: str, *, figures: bool) -> 
         for note in model_notes(model):
             say_aside(note)
         session = prepared.begin(model)
-        screen = InertStream() if sys.stdout.isatty() else None
+        screen = InertStream() if answers().isatty() else None
         answer = _Answer(session, prepared, style, figures, screen=screen)
         events = session.ask(question, cancel)
         with cancel_on_signals(cancel) as codes:

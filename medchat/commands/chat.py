@@ -13,7 +13,7 @@ from medchat import safety
 from medchat.api import ChatModel, Conversation
 from medchat.cli.group import Command
 from medchat.cli.options import SessionChoice, generation_flags, model_flags, session_flags
-from medchat.cli.output import say_aside
+from medchat.cli.output import answers, say_aside
 from medchat.commands.conversation import Prepared, prepare_conversation
 from medchat.commands.recording import StoreRecorder
 from medchat.errors import UsageError
@@ -66,7 +66,7 @@ def _list_resumable() -> int:
 
 def hold(prepared: Prepared, startup: Startup) -> int:
     """Chat on the terminal, or line by line where there is none; return the exit code."""
-    if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
+    if sys.stdin is not None and sys.stdin.isatty() and answers().isatty():
         return run_repl(startup)
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError(

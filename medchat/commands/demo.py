@@ -21,7 +21,7 @@ from medchat import places, safety
 from medchat.api import Backbone, Conversation, Example, Notice, SlashCommand
 from medchat.cli.group import Command
 from medchat.cli.options import SessionChoice
-from medchat.cli.output import say_aside, write_out
+from medchat.cli.output import answers, say_aside, write_out
 from medchat.commands.chat import disclaimer_lines, hold, startup_for
 from medchat.commands.conversation import Prepared, prepare_conversation
 from medchat.commands.training import show_training
@@ -62,7 +62,7 @@ def command(backbone: str, retrain: bool, no_save: bool, style: str | None) -> i
     known = KnownQuestions(pairs)
     prepared.extra_advisers = (known.advise,)
     try:
-        if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
+        if sys.stdin is not None and sys.stdin.isatty() and answers().isatty():
             startup = startup_for(prepared, banner=invitation(pairs))
             return hold(
                 prepared,

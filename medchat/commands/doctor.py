@@ -17,7 +17,7 @@ import click
 
 from medchat import __version__, places
 from medchat.cli.group import Command
-from medchat.cli.output import write_out
+from medchat.cli.output import answers, write_out
 from medchat.commands.opening import open_registry
 from medchat.errors import MedchatError
 from medchat.inert import inert_line
@@ -83,7 +83,7 @@ def _folders() -> Iterator[Finding]:
 
 
 def _terminal() -> Iterator[Finding]:
-    encoding = (sys.stdout.encoding or "?").lower()
+    encoding = (answers().encoding or "?").lower()
     ok = "utf" in encoding
     yield Finding(
         "encoding",

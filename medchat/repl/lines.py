@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
+from medchat.cli.output import answers
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.repl.chat import Chat
@@ -22,7 +23,7 @@ def run_lines(startup: Startup, stream: TextIO) -> int:
     failure. Ctrl-C, SIGTERM and SIGHUP keep the partial answer and end with 130, 143 and 129. Raises what
     loading the model raised, and BrokenPipeError where the reader of the answers has gone.
     """
-    screen = PlainScreen(sys.stdout, sys.stderr)
+    screen = PlainScreen(answers(), sys.stderr)
     with Interrupts(end_on_ctrl_c=True) as interrupts:
         chat = Chat(startup, Exchange(startup, lambda: screen, interrupts))
         for line in startup.opening:
