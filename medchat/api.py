@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from medchat.errors import UsageError
 from medchat.language import say
@@ -381,15 +381,47 @@ class SFTRecipe(Protocol):
 # ---------------------------------------------------------------- backbones
 
 
+HUB = "https://huggingface.co/"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """One file of published weights. `size` in bytes and `sha256` are 0 and "" where nobody stated them."""
+
+    name: str
+    size: int = 0
+    sha256: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class KnownWeights:
-    """Published weights that a backbone can load."""
+    """Published weights that a backbone can load. `models list|show|pull|verify` work from this.
+
+    `source` is a page for people; one on the hub is also where `pull` takes them from, at `revision`.
+    `size` is the whole download in bytes, about; `files` are those whose facts were published, not
+    necessarily all. An adapter's `fits` are the names of the bases it was trained on. `by_hand` are the
+    links where a person must fetch the weights. `modelscope` is their OWNER/NAME there. `note` is a
+    sentence in each language, e.g. {"zh": "…", "en": "…"}.
+    """
 
     name: str
     title: str
     source: str
     licence: str
     template: str
+    kind: Literal["base", "adapter"] = "base"
+    revision: str = "main"
+    size: int = 0
+    files: tuple[KnownFile, ...] = ()
+    fits: tuple[str, ...] = ()
+    by_hand: tuple[str, ...] = ()
+    modelscope: str = ""
+    note: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> str:
+        """OWNER/NAME on the hub, "" for weights that are not there."""
+        return self.source.removeprefix(HUB) if self.source.startswith(HUB) else ""
 
 
 class Backbone(ABC):
