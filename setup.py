@@ -44,6 +44,7 @@ setup(
         "rich>=14",
         "safetensors>=0.5",
         "sentencepiece>=0.2",
+        "tokenizers>=0.21",
         "torch>=2.10",
         "transformers>=5",
     ],

@@ -13,4 +13,6 @@ BuiltinBackbone = namedtuple("BuiltinBackbone", ["name", "package", "module"])
 BUILTIN_BACKBONES = (
     BuiltinBackbone("chatglm", "medchat_chatglm", "medchat_chatglm.plugin"),
     BuiltinBackbone("llama", "medchat_llama", "medchat_llama.plugin"),
+    BuiltinBackbone("bloom", "medchat_bloom", "medchat_bloom.plugin"),
+    BuiltinBackbone("huozi", "medchat_huozi", "medchat_huozi.plugin"),
 )

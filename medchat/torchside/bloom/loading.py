@@ -1,0 +1,107 @@
+"""From a Bloom checkpoint folder in any published layout, and its adapters, to a model and its tokenizer.
+
+What can be known without the weights (configuration, vocabulary, names and shapes, memory) is checked
+before the first weight is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import BloomConfig, BloomForCausalLM
+
+from medchat.api import LoadOptions
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.torchside.adapter_files import LoraAdapter, open_lora
+from medchat.torchside.adapters import activate, attach
+from medchat.torchside.bloom.folder import (
+    EMBEDDING,
+    HEAD,
+    IGNORED,
+    BloomShape,
+    model_name,
+    read_shape,
+    refuse_other_sizes,
+)
+from medchat.torchside.bloom.inspection import read_vocabulary
+from medchat.torchside.bloom.tokenizer import BloomTokenizer
+from medchat.torchside.device import ensure_memory, pick_device, pick_dtype
+from medchat.torchside.headers import read_headers
+from medchat.torchside.known_adapters import check_base
+from medchat.torchside.layout import open_checkpoint
+from medchat.torchside.load import Placement, assign, weight_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBloom:
+    """A model in evaluation mode with its tokenizer. `notes` are for the user, in the interface language."""
+
+    model: BloomForCausalLM
+    tokenizer: BloomTokenizer
+    shape: BloomShape
+    adapters: tuple[LoraAdapter, ...]
+    notes: tuple[str, ...]
+
+
+def load_bloom(options: LoadOptions, base: str, required: tuple[str, ...] = ()) -> LoadedBloom:
+    """Load `options.model` and lay its adapters over it. `base` is the key of `known_adapters.BASES`;
+    `required` are control tokens without which the family cannot chat.
+
+    Raises CheckpointError (missing, damaged, not Bloom, not matching), MemoryShortageError (before reading
+    where it can be known) or UsageError (impossible device, dtype or quantisation).
+    """
+    if options.quantize != "none":
+        raise _cannot_quantize(options.quantize)
+    device = pick_device(options.device)
+    dtype = pick_dtype(options.dtype, device)
+    shape = read_shape(options.model)
+    checkpoint = open_checkpoint(options.model)
+    headers = read_headers(checkpoint)
+    refuse_other_sizes(shape, headers, options.model)
+    tokenizer = read_vocabulary(options.model, shape, required)
+    adapters = tuple(open_lora(folder) for folder in options.adapters)
+    notes = tuple(note for adapter in adapters for note in check_base(adapter, base))
+    with torch.device("meta"):
+        model = BloomForCausalLM(library_config(shape, tokenizer)).eval()
+    placement = Placement(
+        dtype,
+        device,
+        ignore=IGNORED,
+        tied={HEAD: EMBEDDING} if shape.tied else {},
+        rename=model_name,
+    )
+    ensure_memory(weight_bytes(model, placement), device)
+    assign(model, checkpoint, headers, placement)
+    names = [f"adapter{number}" for number in range(len(adapters))]
+    for name, adapter in zip(names, adapters, strict=True):
+        attach(model, adapter, device, dtype, name)
+    activate(model, names)
+    return LoadedBloom(model.eval(), tokenizer, shape, adapters, notes)
+
+
+def library_config(shape: BloomShape, tokenizer: BloomTokenizer) -> BloomConfig:
+    """Return the library's configuration; no other key of config.json reaches it."""
+    return BloomConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        n_layer=shape.layers,
+        n_head=shape.heads,
+        layer_norm_epsilon=shape.layer_norm_epsilon,
+        apply_residual_connection_post_layernorm=shape.residual_after_norm,
+        tie_word_embeddings=shape.tied,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        architectures=["BloomForCausalLM"],
+    )
+
+
+def _cannot_quantize(wanted: str) -> UsageError:
+    return UsageError(
+        say(
+            f"这个模型家族不支持 --quantize {wanted}", f"this model family does not take --quantize {wanted}"
+        ),
+        say("请去掉 --quantize，或用 --dtype bfloat16", "leave out --quantize, or use --dtype bfloat16"),
+    )

@@ -1,0 +1,95 @@
+"""Bloom-7B (bloom-7b1, bloomz-7b1) and BenTsao's adapter for it as a MedChat backbone.
+
+Cheap to import: torch, transformers and tokenizers are imported inside the methods that need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medchat.api import (
+    Backbone,
+    ChatModel,
+    GenerationConfig,
+    KnownWeights,
+    LoadOptions,
+    ModelCard,
+    PromptTemplate,
+)
+from medchat.language import say
+from medchat.templates import load_template
+
+_WEIGHTS_LICENCE = "bigscience-bloom-rail-1.0"
+#: The form of BenTsao's adapter; the bases were trained on plain text and on instructions without a frame.
+ADAPTER_TEMPLATE, BASE_TEMPLATE = "bloom_deploy", "bare"
+
+
+class BloomBackbone(Backbone):
+    """Bloom with 250680 tokens in 250880 rows, plain or with LoRA adapters on the fused query_key_value."""
+
+    name = "bloom"
+    summary: Mapping[str, str] = {
+        "zh": "Bloom-7B（bloomz-7b1、bloom-7b1）及 BenTsao 的医学 LoRA",
+        "en": "Bloom-7B (bloomz-7b1, bloom-7b1) and BenTsao's medical LoRA",
+    }
+    # specs/backbones.md, section 6.
+    known_weights = (
+        KnownWeights(
+            name="bloomz-7b1",
+            title="BLOOMZ-7B1",
+            source="https://huggingface.co/bigscience/bloomz-7b1",
+            licence=_WEIGHTS_LICENCE,
+            template=BASE_TEMPLATE,
+        ),
+        KnownWeights(
+            name="bloom-7b1",
+            title="BLOOM-7B1",
+            source="https://huggingface.co/bigscience/bloom-7b1",
+            licence=_WEIGHTS_LICENCE,
+            template=BASE_TEMPLATE,
+        ),
+    )
+    # specs/backbones.md, section 9: the original's script. It searched with four beams, which nobody can
+    # read along: `--num-beams 4` asks for that.
+    generation = GenerationConfig(max_new_tokens=256, temperature=0.1, top_p=0.75, top_k=40)
+
+    def load(self, options: LoadOptions) -> ChatModel:
+        """Load a checkpoint folder in any of the published layouts, and its adapters."""
+        from medchat.torchside.bloom.chat_model import load_chat_model
+
+        notes = (which_base(),) if options.adapters else ()
+        return load_chat_model(options, backbone=self.name, base="bloom", notes=notes)
+
+    def template(self, options: LoadOptions) -> PromptTemplate:
+        """Return the form of the last adapter, else the question alone."""
+        from medchat.torchside.bloom.adapter_form import adapter_form
+
+        return adapter_form(options, ADAPTER_TEMPLATE) or load_template(BASE_TEMPLATE)
+
+    def inspect(self, path: Path) -> ModelCard | None:
+        """Describe the folder from its headers, or return None if it is no Bloom, or a Huozi."""
+        from medchat.torchside.bloom.folder import is_bloom
+        from medchat.torchside.bloom.inspection import card, is_huozi
+
+        if not is_bloom(path) or is_huozi(path):
+            return None
+        return card(path, backbone=self.name, family="Bloom", template=BASE_TEMPLATE, notes=(which_base(),))
+
+    def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
+        """Write a miniature random checkpoint in the published layout."""
+        from medchat.torchside.bloom.tiny import write_tiny
+
+        sizes: dict[str, Any] = {**shape}
+        write_tiny(path, corpus=corpus, seed=seed, **sizes)
+
+
+def which_base() -> str:
+    """Return what the user must know: no file tells the two bases apart, and either loads silently."""
+    return say(
+        "bloomz-7b1 与 bloom-7b1 大小相同，程序无法分辨；BenTsao 的适配器用于哪一个，其说明前后不一"
+        "（安装部分为 bloomz-7b1，新闻部分为 bloom-7b1）。先用 bloomz-7b1，回答不佳再换另一个",
+        "bloomz-7b1 and bloom-7b1 have equal sizes and cannot be told apart; BenTsao's adapter wants one of "
+        "them and its page names both (bloomz-7b1 to install, bloom-7b1 in the news): begin with bloomz-7b1",
+    )

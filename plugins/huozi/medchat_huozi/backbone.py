@@ -1,0 +1,85 @@
+"""Huozi 1.0 (HIT-SCIR/huozi-7b-sft), plain or with BenTsao's LoRA, as a MedChat backbone.
+
+Bloom's architecture with chat tokens. Cheap to import: torch, transformers and tokenizers are imported
+inside the methods that need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from medchat.api import (
+    Backbone,
+    ChatModel,
+    GenerationConfig,
+    KnownWeights,
+    LoadOptions,
+    ModelCard,
+    PromptTemplate,
+)
+from medchat_huozi.prompts import BEGIN, END, HUOZI
+
+#: The form of BenTsao's LoRA, which has no chat tokens (specification: backbones section 7).
+ADAPTER_TEMPLATE = "bloom_deploy"
+_CHAT_TOKENS = (BEGIN.token, END.token)
+
+
+class HuoziBackbone(Backbone):
+    """Huozi 1.0: its own chat form when plain, `bloom_deploy` with an adapter; stops on both end tokens."""
+
+    name = "huozi"
+    summary: Mapping[str, str] = {
+        "zh": "活字 1.0（Huozi）及 BenTsao 的医学 LoRA",
+        "en": "Huozi 1.0 and BenTsao's medical LoRA",
+    }
+    known_weights = (
+        KnownWeights(
+            name="huozi-7b-sft",
+            title="活字 1.0 (Huozi 1.0)",
+            source="https://huggingface.co/HIT-SCIR/huozi-7b-sft",
+            licence="Apache-2.0",
+            template=HUOZI.name,
+        ),
+    )
+    # specs/backbones.md, section 7: the published demo's defaults.
+    generation = GenerationConfig(
+        max_new_tokens=512, temperature=0.5, top_k=50, top_p=0.95, repetition_penalty=1.03
+    )
+
+    def load(self, options: LoadOptions) -> ChatModel:
+        """Load a checkpoint folder in any of the published layouts, and its adapters."""
+        from medchat.torchside.bloom.chat_model import load_chat_model
+        from medchat.torchside.cleanup import StreamingCleanup
+        from medchat.torchside.decode import Unchanged
+
+        # The published chat function cleans its answers up; BenTsao's script, for the adapter, does not.
+        markers = dict.fromkeys(_CHAT_TOKENS, "")
+        cleanup = Unchanged if options.adapters else partial(StreamingCleanup, replaced=markers)
+        return load_chat_model(
+            options, backbone=self.name, base="huozi", required=_CHAT_TOKENS, cleanup=cleanup
+        )
+
+    def template(self, options: LoadOptions) -> PromptTemplate:
+        """Return the form of the last adapter, else the chat form."""
+        from medchat.torchside.bloom.adapter_form import adapter_form
+
+        return adapter_form(options, ADAPTER_TEMPLATE, [HUOZI]) or HUOZI
+
+    def inspect(self, path: Path) -> ModelCard | None:
+        """Describe the folder from its headers, or return None if it has no Huozi's chat tokens."""
+        from medchat.torchside.bloom.folder import is_bloom
+        from medchat.torchside.bloom.inspection import card, is_huozi
+
+        if not is_bloom(path) or not is_huozi(path):
+            return None
+        return card(path, backbone=self.name, family="Huozi", template=HUOZI.name)
+
+    def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
+        """Write a miniature random checkpoint in the published layout: one file of weights, chat tokens."""
+        from medchat.torchside.bloom.tiny import write_tiny
+
+        choices: dict[str, Any] = {"layout": "bin", "chat_tokens": (*_CHAT_TOKENS, "<|endoftext|>"), **shape}
+        write_tiny(path, corpus=corpus, seed=seed, **choices)

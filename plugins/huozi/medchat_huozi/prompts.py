@@ -1,0 +1,43 @@
+"""The form of Huozi 1.0: utterances between two control tokens, the system's first.
+
+Specification: backbones section 7. A class and not a JSON template: the markers are control tokens, and
+JSON templates hold text alone, so that nothing a user types can become one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medchat.api import Control, Segment, Text, Turn
+
+BEGIN, END = Control("<|beginofutterance|>"), Control("<|endofutterance|>")
+SYSTEM, USER, ASSISTANT = "系统", "用户", "助手"
+#: The published code sends a system utterance with every prompt, a page about its makers. Ours is the
+#: short one that the later Huozi models are shown with; `--system` replaces it.
+DEFAULT_SYSTEM = "你是一个智能助手"
+#: Past turns that the published code sends at most.
+MOST_TURNS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class HuoziTemplate:
+    """`<|beginofutterance|>role` newline text `<|endofutterance|>` newline, for each utterance."""
+
+    name: str = "huozi"
+    stop: tuple[str, ...] = ()
+    multi_turn: bool = True
+
+    def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
+        """Return the prompt for `question` after the latest 14 of `turns`; it ends where the answer begins."""
+        segments = [*_utterance(SYSTEM, system or DEFAULT_SYSTEM)]
+        for turn in turns[-MOST_TURNS:]:
+            segments += [*_utterance(USER, turn.question), *_utterance(ASSISTANT, turn.answer)]
+        return (*segments, *_utterance(USER, question), BEGIN, Text(f"{ASSISTANT}\n"))
+
+
+def _utterance(role: str, text: str) -> tuple[Segment, ...]:
+    return BEGIN, Text(f"{role}\n"), *((Text(text),) if text else ()), END, Text("\n")
+
+
+HUOZI = HuoziTemplate()
