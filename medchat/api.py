@@ -199,7 +199,10 @@ QUANTIZE = ("none", "int8", "int4")
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What to load and how. `extra` holds a backbone's own keys (ChatGLM: `rule`)."""
+    """What to load and how. `extra` holds a backbone's own keys (ChatGLM: `rule`).
+
+    `address` is what `Backbone.address` made of `--model`, "" where the model is the folder `model`.
+    """
 
     model: Path
     adapters: tuple[Path, ...] = ()
@@ -208,6 +211,12 @@ class LoadOptions:
     quantize: str = "none"
     offline: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
+
+    @property
+    def place(self) -> str:
+        """What `--model` takes to load this again: the address, or the folder as it was given."""
+        return self.address or str(self.model)
 
 
 # ---------------------------------------------------------------- answers
@@ -219,6 +228,7 @@ class Delta:
 
     `finish` is set on the last delta only, together with the final counts. `prompt_tokens` counts
     the whole prompt; `reused_tokens` those of it whose keys and values were kept from the turn before.
+    `estimated` says that the counts are guesses: whoever computed the answer did not tell them.
     """
 
     text: str = ""
@@ -226,16 +236,18 @@ class Delta:
     prompt_tokens: int = 0
     reused_tokens: int = 0
     finish: Finish | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer from batch generation."""
+    """A whole answer from batch generation. `estimated` is as in `Delta`."""
 
     text: str
     finish: Finish
     prompt_tokens: int
     completion_tokens: int
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,6 +464,21 @@ class Backbone(ABC):
     @abstractmethod
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint in the real layout, its vocabulary made from `corpus`."""
+
+    def address(self, value: str) -> str | None:
+        """Return what `--model` names where that is no folder (an endpoint), in its one proper form.
+
+        None, the default, says that models are folders. `value` is "" where none was given. Touches no
+        network. Raises UsageError for an address that cannot be used.
+        """
+        return None
+
+    def notices(self, options: LoadOptions) -> tuple[str, ...]:
+        """Return what the user must have read before the first question: shown at every start.
+
+        Nothing is loaded yet and nothing may be; most backbones have nothing to say.
+        """
+        return ()
 
     @property
     def recipes(self) -> Mapping[str, SFTRecipe]:

@@ -35,7 +35,10 @@ Listener = Callable[[Conversation, Turn], None]
 
 @dataclass(frozen=True, slots=True)
 class TurnStats:
-    """What one answer cost. Times in seconds; `first_token_seconds` counts from the question."""
+    """What one answer cost. Times in seconds; `first_token_seconds` counts from the question.
+
+    `estimated` says that the token counts are guesses.
+    """
 
     prompt_tokens: int = 0
     reused_tokens: int = 0
@@ -43,6 +46,7 @@ class TurnStats:
     first_token_seconds: float = 0.0
     seconds: float = 0.0
     first_tokens: int = 1
+    estimated: bool = False
 
     @property
     def tokens_per_second(self) -> float:
@@ -342,4 +346,5 @@ class _Gathered:
             first_token_seconds=(self.first_at or now) - self.started,
             seconds=now - self.started,
             first_tokens=self.first_tokens,
+            estimated=self.last.estimated,
         )

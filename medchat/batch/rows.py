@@ -105,6 +105,8 @@ def answer_row(
         "tokens": completion.completion_tokens,
         "seconds": round(seconds, 4),
     }
+    if completion.estimated:
+        row["tokens_estimated"] = True
     return _marked(row, provenance, notices)
 
 

@@ -156,6 +156,7 @@ class _Answer:
             "prompt_tokens": stats.prompt_tokens if stats else 0,
             "completion_tokens": stats.completion_tokens if stats else 0,
             "reused_tokens": stats.reused_tokens if stats else 0,
+            "tokens_estimated": bool(stats and stats.estimated),
             "seconds": round(stats.seconds, 4) if stats else 0.0,
             "first_token_seconds": round(stats.first_token_seconds, 4) if stats else 0.0,
             "tokens_per_second": round(stats.tokens_per_second, 2) if stats else 0.0,
@@ -216,7 +217,11 @@ def command(question: str, as_json: bool, events: bool, stats: bool, **flags: An
     prepared = prepare_conversation(flags, choice, say_aside)
     try:
         text = read_question(question, int(prepared.settings.value("max_question_bytes")))
-        for line in [*disclaimer_lines(prepared.store), *prepared.plugin_lines()]:
+        for line in [
+            *disclaimer_lines(prepared.store),
+            *prepared.plugin_lines(),
+            *prepared.opening.notices(),
+        ]:
             say_aside(line)
         style = "json" if as_json else "events" if events else "text"
         return _answer(prepared, text, style, figures=stats)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from medchat import safety
-from medchat.api import ChatModel, Conversation
+from medchat.api import ChatModel, Conversation, LoadOptions
 from medchat.cli.group import Command
 from medchat.cli.options import SessionChoice, generation_flags, model_flags, session_flags
 from medchat.cli.output import answers, say_aside
@@ -96,8 +96,8 @@ def startup_for(prepared: Prepared, *, banner: Sequence[str] = ()) -> Startup:
 
     return Startup(
         open_session=open_session,
-        model_label=f"{opening.backbone.name} · {inert_line(opening.options.model.name, 30)}",
-        opening=[*banner, *disclaimer_lines(prepared.store), *prepared.plugin_lines()],
+        model_label=f"{opening.backbone.name} · {_short_place(opening.options)}",
+        opening=[*banner, *disclaimer_lines(prepared.store), *prepared.plugin_lines(), *opening.notices()],
         style=str(prepared.settings.value("style")),
         past_inputs=prepared.store.recent_inputs(PAST_INPUTS),
         remember_input=prepared.store.remember_input,
@@ -134,6 +134,12 @@ def _ready_lines(prepared: Prepared, session: ChatSession) -> list[str]:
 def model_notes(model: ChatModel) -> list[str]:
     """Return what loading has to tell the user (a rule that was assumed, two heads that differ)."""
     return [inert_line(str(note), 300) for note in model.describe().get("notes", ())]
+
+
+def _short_place(options: LoadOptions) -> str:
+    return inert_line(
+        options.address.partition("://")[2] or options.model.name, 40 if options.address else 30
+    )
 
 
 def _fixed_settings(settings: Settings) -> list[tuple[str, str]]:

@@ -63,7 +63,7 @@ class Prepared:
         name = self.choice.name if self.choice.name and self.store.named(self.choice.name) is None else None
         return self.store.create(
             self.opening.backbone.name,
-            str(options.model.absolute()),
+            options.address or str(options.model.absolute()),
             tuple(str(adapter.absolute()) for adapter in options.adapters),
             self._template(),
             str(self.settings.value("system") or ""),

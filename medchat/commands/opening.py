@@ -11,6 +11,7 @@ from medchat import places
 from medchat.api import Backbone, ChatModel, GenerationConfig, LoadOptions, PromptTemplate
 from medchat.cli.options import as_settings
 from medchat.errors import CheckpointError, UsageError
+from medchat.inert import inert_line
 from medchat.language import say
 from medchat.registry import Extensions, Registry
 from medchat.settings import Settings
@@ -33,6 +34,10 @@ class Opening:
         """Load the model."""
         return self.backbone.load(self.options)
 
+    def notices(self) -> list[str]:
+        """Return what the backbone has to say before the first question (where the words go)."""
+        return [inert_line(notice, 600) for notice in self.backbone.notices(self.options)]
+
 
 def read_settings(flags: Mapping[str, Any]) -> Settings:
     """Return the settings with this command's flags over them."""
@@ -48,7 +53,12 @@ def prepare(settings: Settings, *, rule: str | None = None, registry: Registry |
     name = settings.value("backbone")
     backbone = registry.backbone(str(name)) if name else None
     generation = settings.generation(over=backbone.generation if backbone else GenerationConfig())
-    model = find_model(settings.value("model"), backbone.name if backbone else None)
+    address = backbone.address(str(settings.value("model") or "")) if backbone else None
+    model = (
+        Path(address) if address else find_model(settings.value("model"), backbone.name if backbone else None)
+    )
+    if address and settings.value("offline"):
+        raise _forbidden_offline(address)
     if backbone is None:
         backbone = recognise(registry, model)
         generation = settings.generation(over=backbone.generation)
@@ -60,6 +70,7 @@ def prepare(settings: Settings, *, rule: str | None = None, registry: Registry |
         quantize=str(settings.value("quantize") or "none"),
         offline=bool(settings.value("offline")),
         extra=_extra(backbone, rule),
+        address=address or "",
     )
     extensions = registry.extensions()
     chosen = settings.value("template")
@@ -83,6 +94,12 @@ def find_model(value: Any, backbone: str | None) -> Path:
                 f"medchat chat {flag}--model 权重目录；手边没有权重就先试：medchat demo",
                 f"medchat chat {flag}--model FOLDER; without weights try: medchat demo",
             ),
+        )
+    if "://" in str(value):
+        raise UsageError(
+            say("--model 是网址，不是权重目录", "--model is an address, not a folder"),
+            say("远程模型要写明：--backbone remote", "a remote model must be asked for: --backbone remote"),
+            where=str(value),
         )
     path = Path(str(value)).expanduser()
     if path.exists():
@@ -124,6 +141,17 @@ def recognise(registry: Registry, model: Path) -> Backbone:
             f"name one with --backbone: {', '.join(registry.names())}",
         ),
         where=str(model),
+    )
+
+
+def _forbidden_offline(address: str) -> UsageError:
+    return UsageError(
+        say("--offline 禁止使用远程模型", "--offline forbids a remote model"),
+        say(
+            "去掉 --offline（或配置项 offline），或换用本机的权重",
+            "leave --offline (or the setting) out, or use weights on this machine",
+        ),
+        where=address,
     )
 
 

@@ -105,7 +105,8 @@ def _plain(dotted: str) -> str:
 
 
 def _refuse_to_project(key: Key, value: Any, where: str) -> None:
-    if key.project is True or (key.project and value in key.project):
+    remote = key.place and any("://" in part for part in ((value,) if isinstance(value, str) else value))
+    if not remote and (key.project is True or (key.project and value in key.project)):
         return
     shown = (
         value if isinstance(value, str) else "true" if value is True else "false" if value is False else "…"
