@@ -72,11 +72,12 @@ def nothing_said() -> str:
 def footer(stats: TurnStats, context_length: int) -> str:
     """Return the line of figures under an answer."""
     used = stats.prompt_tokens + stats.completion_tokens
-    about, roughly = ("约 ", "~") if stats.estimated else ("", "")
+    about = say("约 ", "~") if stats.estimated else ""
+    given, written = f"{about}{stats.prompt_tokens}", f"{about}{stats.completion_tokens}"
     return say(
-        f"输入 {about}{stats.prompt_tokens} · 输出 {about}{stats.completion_tokens} 词元 · {stats.tokens_per_second:.1f} 词元/秒"
+        f"输入 {given} · 输出 {written} 词元 · {stats.tokens_per_second:.1f} 词元/秒"
         f" · 首词元 {stats.first_token_seconds:.1f} 秒 · 上下文 {used}/{context_length}",
-        f"in {roughly}{stats.prompt_tokens} · out {roughly}{stats.completion_tokens} tokens · {stats.tokens_per_second:.1f} tokens/s"
+        f"in {given} · out {written} tokens · {stats.tokens_per_second:.1f} tokens/s"
         f" · first token {stats.first_token_seconds:.1f} s · context {used}/{context_length}",
     )
 
