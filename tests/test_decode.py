@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from medchat.api import Delta, Finish, GenerationConfig
 from medchat.errors import MedchatError, UsageError
-from medchat.torchside.decode import Prompt, Step, StopText, stream_deltas, stream_tokens
+from medchat.torchside.decode import Prompt, Step, stream_deltas, stream_tokens
 from medchat.torchside.interrupt import Interrupted, interruptible
 from medchat.torchside.sampling import TokenChooser
+from medchat.torchside.stop_text import StopText
 
 pytestmark = pytest.mark.torch
 
