@@ -15,7 +15,6 @@ from medchat.api import LoadOptions
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.torchside.adapter_files import LoraAdapter, open_lora
-from medchat.torchside.adapters import activate, attach
 from medchat.torchside.bloom.folder import (
     EMBEDDING,
     HEAD,
@@ -73,11 +72,13 @@ def load_bloom(options: LoadOptions, base: str, required: tuple[str, ...] = ()) 
         rename=model_name,
     )
     ensure_memory(weight_bytes(model, placement), device)
+    if adapters:
+        from medchat.torchside.adapters import attach_all, require_fit  # brings peft: slow to import
+
+        require_fit(model, adapters)
     assign(model, checkpoint, headers, placement)
-    names = [f"adapter{number}" for number in range(len(adapters))]
-    for name, adapter in zip(names, adapters, strict=True):
-        attach(model, adapter, device, dtype, name)
-    activate(model, names)
+    if adapters:
+        attach_all(model, adapters, device, dtype)
     return LoadedBloom(model.eval(), tokenizer, shape, adapters, notes)
 
 

@@ -13,17 +13,13 @@ from medchat.api import (
     Backbone,
     ChatModel,
     GenerationConfig,
-    KnownWeights,
     LoadOptions,
     ModelCard,
     PromptTemplate,
 )
 from medchat.language import say
 from medchat.templates import load_template
-
-_WEIGHTS_LICENCE = "bigscience-bloom-rail-1.0"
-#: The form of BenTsao's adapter; the bases were trained on plain text and on instructions without a frame.
-ADAPTER_TEMPLATE, BASE_TEMPLATE = "bloom_deploy", "bare"
+from medchat_bloom.weights import ADAPTER_TEMPLATE, BASE_TEMPLATE, KNOWN_WEIGHTS, WHICH_BASE
 
 
 class BloomBackbone(Backbone):
@@ -34,23 +30,7 @@ class BloomBackbone(Backbone):
         "zh": "Bloom-7B（bloomz-7b1、bloom-7b1）及 BenTsao 的医学 LoRA",
         "en": "Bloom-7B (bloomz-7b1, bloom-7b1) and BenTsao's medical LoRA",
     }
-    # specs/backbones.md, section 6.
-    known_weights = (
-        KnownWeights(
-            name="bloomz-7b1",
-            title="BLOOMZ-7B1",
-            source="https://huggingface.co/bigscience/bloomz-7b1",
-            licence=_WEIGHTS_LICENCE,
-            template=BASE_TEMPLATE,
-        ),
-        KnownWeights(
-            name="bloom-7b1",
-            title="BLOOM-7B1",
-            source="https://huggingface.co/bigscience/bloom-7b1",
-            licence=_WEIGHTS_LICENCE,
-            template=BASE_TEMPLATE,
-        ),
-    )
+    known_weights = KNOWN_WEIGHTS
     # specs/backbones.md, section 9: the original's script. It searched with four beams, which nobody can
     # read along: `--num-beams 4` asks for that.
     generation = GenerationConfig(max_new_tokens=256, temperature=0.1, top_p=0.75, top_k=40)
@@ -87,9 +67,4 @@ class BloomBackbone(Backbone):
 
 def which_base() -> str:
     """Return what the user must know: no file tells the two bases apart, and either loads silently."""
-    return say(
-        "bloomz-7b1 与 bloom-7b1 大小相同，程序无法分辨；BenTsao 的适配器用于哪一个，其说明前后不一"
-        "（安装部分为 bloomz-7b1，新闻部分为 bloom-7b1）。先用 bloomz-7b1，回答不佳再换另一个",
-        "bloomz-7b1 and bloom-7b1 have equal sizes and cannot be told apart; BenTsao's adapter wants one of "
-        "them and its page names both (bloomz-7b1 to install, bloom-7b1 in the news): begin with bloomz-7b1",
-    )
+    return say(WHICH_BASE["zh"], WHICH_BASE["en"])

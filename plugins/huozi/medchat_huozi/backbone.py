@@ -15,15 +15,13 @@ from medchat.api import (
     Backbone,
     ChatModel,
     GenerationConfig,
-    KnownWeights,
     LoadOptions,
     ModelCard,
     PromptTemplate,
 )
 from medchat_huozi.prompts import BEGIN, END, HUOZI
+from medchat_huozi.weights import ADAPTER_TEMPLATE, KNOWN_WEIGHTS
 
-#: The form of BenTsao's LoRA, which has no chat tokens (specification: backbones section 7).
-ADAPTER_TEMPLATE = "bloom_deploy"
 _CHAT_TOKENS = (BEGIN.token, END.token)
 
 
@@ -35,15 +33,7 @@ class HuoziBackbone(Backbone):
         "zh": "活字 1.0（Huozi）及 BenTsao 的医学 LoRA",
         "en": "Huozi 1.0 and BenTsao's medical LoRA",
     }
-    known_weights = (
-        KnownWeights(
-            name="huozi-7b-sft",
-            title="活字 1.0 (Huozi 1.0)",
-            source="https://huggingface.co/HIT-SCIR/huozi-7b-sft",
-            licence="Apache-2.0",
-            template=HUOZI.name,
-        ),
-    )
+    known_weights = KNOWN_WEIGHTS
     # specs/backbones.md, section 7: the published demo's defaults.
     generation = GenerationConfig(
         max_new_tokens=512, temperature=0.5, top_k=50, top_p=0.95, repetition_penalty=1.03
