@@ -1,0 +1,74 @@
+"""What the network, the hub and the disk raise, as errors that say what to type next."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medchat.errors import CheckpointError, MedchatError
+from medchat.language import say
+from medchat.weights.remote import Source
+
+_NOT_FOUND = 404
+
+
+@contextmanager
+def told(source: Source, folder: Path | None = None) -> Iterator[None]:
+    """Turn what escapes into a MedchatError. Anything that is neither the network's nor the disk's passes."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except HfHubHTTPError as error:
+        raise _refused(error.response.status_code, str(error.response.url), source) from error
+    except httpx2.HTTPError as error:
+        raise _unreachable(error, source) from error
+    except OSError as error:
+        raise _disk(error, folder) from error
+
+
+def _refused(status: int, url: str, source: Source) -> MedchatError:
+    if status == _NOT_FOUND:
+        return CheckpointError(
+            say("来源处没有这个文件", "the source has no such file"),
+            say(
+                "换一个来源：--repo OWNER/NAME，或 HF_ENDPOINT",
+                "choose another: --repo OWNER/NAME, or HF_ENDPOINT",
+            ),
+            where=url,
+        )
+    return MedchatError(
+        say(f"{source.address} 回答 {status}", f"{source.address} answers {status}"),
+        _go_on(),
+        where=url,
+    )
+
+
+def _unreachable(error: Exception, source: Source) -> MedchatError:
+    reason = str(error) or type(error).__name__
+    return MedchatError(say(f"连不上：{reason}", f"no connection: {reason}"), _go_on(), where=source.address)
+
+
+def _go_on() -> str:
+    return say(
+        "已下载的部分都保留着，稍后再运行同一条命令；网络不通可换镜像：HF_ENDPOINT=https://镜像",
+        "what has come is kept: run the same command later, or through a mirror: HF_ENDPOINT=https://…",
+    )
+
+
+def _disk(error: OSError, folder: Path | None) -> MedchatError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return MedchatError(
+        say(f"无法写入：{reason}", f"cannot write: {reason}"),
+        say("腾出空间后再运行同一条命令", "make room and run the same command again")
+        if full
+        else say(
+            "检查权限，或用 --dir 换一个目录", "check the permissions, or choose another folder with --dir"
+        ),
+        where=str(error.filename or folder or ""),
+    )

@@ -1,0 +1,124 @@
+"""Where weights lie on this machine, and what a name given in place of a path means.
+
+Pulled weights are in `places.models_dir()/NAME`. While they are on their way the folder holds one named
+`.medchat-pull`; a folder with that in it is not whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from medchat import places
+from medchat.api import KnownWeights
+from medchat.errors import CheckpointError
+from medchat.language import say
+from medchat.weights.catalogue import Catalogue
+
+#: In a folder whose download is not finished; holds what has come of each file.
+UNFINISHED = ".medchat-pull"
+
+
+class State(StrEnum):
+    """Whether weights are on this machine."""
+
+    HERE = "here"
+    UNFINISHED = "unfinished"
+    ABSENT = "absent"
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder where the weights of that name lie, or would."""
+    return places.models_dir() / name
+
+
+def state_of(folder: Path) -> State:
+    """Say whether `folder` holds weights. Looks at names only; `verifying` looks at bytes."""
+    if (folder / UNFINISHED).exists():
+        return State.UNFINISHED
+    return State.HERE if folder.is_dir() and any(folder.iterdir()) else State.ABSENT
+
+
+def resolve(value: str, kind: Literal["base", "adapter"], catalogue: Callable[[], Catalogue]) -> Path:
+    """Return the folder that `--model` or `--adapter` names: a path, or a name under the models folder.
+
+    The catalogue is only asked for where there is no such folder. Raises CheckpointError that says what to
+    type: the `pull` of known weights, the name that may have been meant, or the right flag for the kind.
+    """
+    path = Path(value).expanduser()
+    if path.is_dir() or (kind == "base" and path.exists()):
+        folder, name = path, str(path)
+    else:
+        entry = None if _is_name(value) and folder_of(value).is_dir() else catalogue().find(value)
+        name = entry.known.name if entry else value
+        folder = folder_of(name)
+        if not (_is_name(name) and folder.is_dir()):
+            raise _not_here(value, kind, catalogue())
+    if state_of(folder) is State.UNFINISHED:
+        raise CheckpointError(
+            say("这些权重还没有下载完", "the download of these weights is not finished"),
+            f"medchat models pull {folder.name}"
+            + ("" if folder == folder_of(folder.name) else f" --dir {folder}"),
+            where=str(folder),
+        )
+    return folder
+
+
+def _is_name(value: str) -> bool:
+    """Whether `value` can be the name of a folder under the models folder, and nothing outside it."""
+    return value not in ("", ".", "..") and "/" not in value and "\0" not in value
+
+
+def _not_here(value: str, kind: Literal["base", "adapter"], catalogue: Catalogue) -> CheckpointError:
+    what = say("找不到模型", "no such model") if kind == "base" else say("找不到适配器", "no such adapter")
+    entry = catalogue.find(value)
+    if entry is None:
+        return CheckpointError(what, _remedy_for_unknown(value, kind, catalogue), where=value)
+    known = entry.known
+    if known.kind != kind:
+        return _wrong_kind(known)
+    return CheckpointError(
+        say(f"{known.name} 还不在本机", f"{known.name} is not here yet"),
+        f"medchat models pull {known.name}",
+        where=str(folder_of(known.name)),
+    )
+
+
+def _wrong_kind(known: KnownWeights) -> CheckpointError:
+    if known.kind == "adapter":
+        base = known.fits[0] if known.fits else say("底座", "BASE")
+        return CheckpointError(
+            say(
+                f"{known.name} 是适配器，不是完整的模型",
+                f"{known.name} is an adapter, not a whole model",
+            ),
+            f"--model {base} --adapter {known.name}",
+        )
+    return CheckpointError(
+        say(
+            f"{known.name} 是完整的模型，不是适配器",
+            f"{known.name} is a whole model, not an adapter",
+        ),
+        f"--model {known.name}",
+    )
+
+
+def _remedy_for_unknown(value: str, kind: Literal["base", "adapter"], catalogue: Catalogue) -> str:
+    near = catalogue.near(value)
+    if near:
+        names = ", ".join(near)
+        return say(
+            f"是不是想用：{names}（medchat models list）", f"did you mean: {names} (medchat models list)"
+        )
+    if kind == "adapter":
+        return say(
+            "检查 --adapter 的路径，或看看有哪些：medchat models list",
+            "check the path given to --adapter, or see what there is: medchat models list",
+        )
+    place = places.models_dir()
+    return say(
+        f"检查路径，或把权重放到 {place} 下（有哪些：medchat models list）；没有权重可用：medchat demo",
+        f"check the path, or put the weights under {place} (see: medchat models list); without weights: medchat demo",
+    )
