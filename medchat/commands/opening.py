@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medchat import places
 from medchat.api import Backbone, ChatModel, GenerationConfig, LoadOptions, PromptTemplate
 from medchat.cli.options import as_settings
 from medchat.errors import CheckpointError, UsageError
@@ -16,6 +16,8 @@ from medchat.language import say
 from medchat.registry import Extensions, Registry
 from medchat.settings import Settings
 from medchat.templates import load_template
+from medchat.weights.catalogue import Catalogue
+from medchat.weights.folders import resolve
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ def prepare(settings: Settings, *, rule: str | None = None, registry: Registry |
     generation = settings.generation(over=backbone.generation if backbone else GenerationConfig())
     address = backbone.address(str(settings.value("model") or "")) if backbone else None
     model = (
-        Path(address) if address else find_model(settings.value("model"), backbone.name if backbone else None)
+        Path(address)
+        if address
+        else find_model(settings.value("model"), backbone.name if backbone else None, registry)
     )
     if address and settings.value("offline"):
         raise _forbidden_offline(address)
@@ -64,7 +68,7 @@ def prepare(settings: Settings, *, rule: str | None = None, registry: Registry |
         generation = settings.generation(over=backbone.generation)
     options = LoadOptions(
         model=model,
-        adapters=tuple(find_adapter(value) for value in _many(settings.value("adapter"))),
+        adapters=tuple(find_adapter(value, registry) for value in _many(settings.value("adapter"))),
         device=str(settings.value("device") or "auto"),
         dtype=str(settings.value("dtype") or "auto"),
         quantize=str(settings.value("quantize") or "none"),
@@ -84,8 +88,11 @@ def open_registry(settings: Settings) -> Registry:
     return Registry() if allowed is None else Registry(allowed=tuple(allowed))
 
 
-def find_model(value: Any, backbone: str | None) -> Path:
-    """Return the folder that `--model` names: a path, or a name under the models folder."""
+def find_model(value: Any, backbone: str | None, registry: Registry | None = None) -> Path:
+    """Return the folder that `--model` names: a path, or a name under the models folder.
+
+    Raises CheckpointError; for published weights that are not here it names the command that fetches them.
+    """
     flag = f"--backbone {backbone} " if backbone else ""
     if not value:
         raise CheckpointError(
@@ -101,32 +108,17 @@ def find_model(value: Any, backbone: str | None) -> Path:
             say("远程模型要写明：--backbone remote", "a remote model must be asked for: --backbone remote"),
             where=str(value),
         )
-    path = Path(str(value)).expanduser()
-    if path.exists():
-        return path
-    named = places.models_dir() / str(value)
-    if "/" not in str(value) and named.is_dir():
-        return named
-    raise CheckpointError(
-        say("找不到模型", "no such model"),
-        say(
-            f"检查路径，或把权重放到 {places.models_dir()} 下；没有权重可用：medchat demo",
-            f"check the path, or put the weights under {places.models_dir()}; without weights: medchat demo",
-        ),
-        where=str(value),
-    )
+    return resolve(str(value), "base", partial(known_weights, registry))
 
 
-def find_adapter(value: str) -> Path:
-    """Return the adapter folder, or raise CheckpointError."""
-    path = Path(value).expanduser()
-    if path.is_dir():
-        return path
-    raise CheckpointError(
-        say("找不到适配器", "no such adapter"),
-        say("检查 --adapter 的路径", "check the path given to --adapter"),
-        where=value,
-    )
+def find_adapter(value: str, registry: Registry | None = None) -> Path:
+    """Return the folder that `--adapter` names: a path, or a name as in `find_model`."""
+    return resolve(value, "adapter", partial(known_weights, registry))
+
+
+def known_weights(registry: Registry | None = None) -> Catalogue:
+    """Return the published weights of every backbone that loads."""
+    return Catalogue((registry or Registry()).backbones())
 
 
 def recognise(registry: Registry, model: Path) -> Backbone:
