@@ -193,8 +193,12 @@ def _read_legacy(stream: IO[bytes]) -> list[Declared]:
     _unpickle(_HeaderUnpickler(stream))  # byte order and sizes of the machine that saved it
     unpickler = _HeaderUnpickler(stream)
     declared = _declared(_unpickle(unpickler))
-    wanted = sum(storage.length * storage.kind.item_bytes for storage in unpickler.storages.values())
+    keys = _unpickle(_HeaderUnpickler(stream))
+    if not isinstance(keys, list) or set(map(str, keys)) != set(unpickler.storages):
+        raise DamagedError("storages")
+    # Each storage follows as its length in eight bytes and its values.
+    wanted = sum(8 + storage.length * storage.kind.item_bytes for storage in unpickler.storages.values())
     position = stream.tell()
-    if stream.seek(0, 2) - position < wanted:
+    if stream.seek(0, 2) - position != wanted:
         raise DamagedError("storages")
     return declared
