@@ -35,6 +35,7 @@ KNOWN_WEIGHTS = (
         licence=_LICENCE,
         template=BASE_TEMPLATE,
         size=_BASE_BYTES,
+        modelscope="AI-ModelScope/bloom-7b1",
     ),
     KnownWeights(
         name="lora-bloom-med-bloom",
@@ -45,6 +46,7 @@ KNOWN_WEIGHTS = (
         kind="adapter",
         size=15_800_000,
         fits=("bloomz-7b1", "bloom-7b1"),
+        by_hand=("https://pan.baidu.com/s/1jPcuEOhesFGYpzJ7U52Fag?pwd=scir",),
         note=WHICH_BASE,
     ),
 )

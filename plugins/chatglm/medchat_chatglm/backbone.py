@@ -14,14 +14,12 @@ from medchat.api import (
     Backbone,
     ChatModel,
     GenerationConfig,
-    KnownWeights,
     LoadOptions,
     ModelCard,
     PromptTemplate,
     SFTRecipe,
 )
-
-_WEIGHTS_LICENCE = "ChatGLM-6B MODEL_LICENSE"
+from medchat_chatglm.weights import KNOWN_WEIGHTS
 
 
 class ChatGLMBackbone(Backbone):
@@ -32,37 +30,7 @@ class ChatGLMBackbone(Backbone):
         "zh": "ChatGLM-6B 第一代及其医学微调（ChatGLM-6B-Med）",
         "en": "First-generation ChatGLM-6B and its medical fine-tunes (ChatGLM-6B-Med)",
     }
-    # specs/backbones.md, sections 2 and 3.
-    known_weights = (
-        KnownWeights(
-            name="chatglm-6b-med",
-            title="ChatGLM-6B-Med",
-            source="https://github.com/SCIR-HI/Med-ChatGLM",
-            licence=_WEIGHTS_LICENCE,
-            template="med_chatglm",
-        ),
-        KnownWeights(
-            name="chatglm-6b",
-            title="ChatGLM-6B v1.1.0",
-            source="https://huggingface.co/THUDM/chatglm-6b",
-            licence=_WEIGHTS_LICENCE,
-            template="chatglm_rounds",
-        ),
-        KnownWeights(
-            name="chatglm-6b-int8",
-            title="ChatGLM-6B int8",
-            source="https://huggingface.co/THUDM/chatglm-6b-int8",
-            licence=_WEIGHTS_LICENCE,
-            template="chatglm_rounds",
-        ),
-        KnownWeights(
-            name="chatglm-6b-int4",
-            title="ChatGLM-6B int4",
-            source="https://huggingface.co/THUDM/chatglm-6b-int4",
-            licence=_WEIGHTS_LICENCE,
-            template="chatglm_rounds",
-        ),
-    )
+    known_weights = KNOWN_WEIGHTS
     # specs/chatglm-6b.md, section 7: the published demo's defaults.
     generation = GenerationConfig(top_p=0.7, temperature=0.95)
     load_keys: Mapping[str, tuple[str, ...]] = {"rule": ("med", "med_demo", "upstream_v0", "v11")}
