@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -97,9 +98,19 @@ class Parrot:
         return ["infer", "--backbone", "parrot", "--model", str(self.model), *where, *more]
 
     def start(
-        self, data: Path, output: Path, *more: str, environment: Mapping[str, str] | None = None
+        self,
+        data: Path,
+        output: Path,
+        *more: str,
+        environment: Mapping[str, str] | None = None,
+        file_limit: int | None = None,
     ) -> subprocess.Popen[str]:
-        """Start `medchat infer`."""
+        """Start `medchat infer`. No file may grow beyond `file_limit` bytes."""
+
+        def limit_files() -> None:
+            if file_limit is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+
         return subprocess.Popen(
             [sys.executable, "-m", "medchat", *self.arguments(data, output, *more)],
             env={**self.environment, **(environment or {})},
@@ -107,13 +118,12 @@ class Parrot:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=limit_files,
         )
 
-    def infer(
-        self, data: Path, output: Path, *more: str, environment: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run `medchat infer` to its end."""
-        process = self.start(data, output, *more, environment=environment)
+    def infer(self, data: Path, output: Path, *more: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run `medchat infer` to its end; `options` are those of `start`."""
+        process = self.start(data, output, *more, **options)
         out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

@@ -21,6 +21,7 @@ from medchat.batch.results import (
     in_use,
     is_held,
     read_results,
+    remove_unless_held,
     write_whole,
 )
 from medchat.batch.work import Process
@@ -57,8 +58,9 @@ class Outputs:
     output: Path
     process: Process
     own: ResultFile
-    #: The lines of earlier runs, whichever file they stand in.
+    #: The lines of earlier runs, whichever file they stand in; none where this run starts afresh.
     earlier: tuple[Line, ...]
+    resumed: bool
     _sleep: Callable[[float], None] = field(default=time.sleep)
 
     @property
@@ -68,7 +70,7 @@ class Outputs:
         A failure in the result file is tried again; one in a part is not while there are several
         processes, since then nobody can tell a failure of this run from one before it.
         """
-        if not self.process.alone:
+        if self.resumed and not self.process.alone:
             return self._covered()
         return {line.index for line in in_order(self.earlier) if line.answered}
 
@@ -76,6 +78,10 @@ class Outputs:
     def torn(self) -> int:
         """How many bytes of a torn line were cut off."""
         return self.own.written.torn
+
+    def stored(self) -> int:
+        """Return how many questions have an answer on disk now, in whichever file."""
+        return sum(line.answered for line in in_order(_every_line(self.output)))
 
     def finish(self, indexes: set[int]) -> list[Line]:
         """Wait until `indexes` all have a line, and leave the result file in order. Return its lines.
@@ -146,13 +152,13 @@ def open_outputs(output: Path, process: Process, *, resume: bool, overwrite: boo
     if resume:
         own = ResultFile.open(own_path)
         _refuse_other_runs(output, process)
-        return Outputs(output, process, own, tuple(_every_line(output)))
+        return Outputs(output, process, own, tuple(_every_line(output)), resumed=True)
     if not overwrite:
         _refuse_what_is_there(output, own_path)
     own = ResultFile.open(own_path, afresh=True)
     if process.leads:
         _clear(output, own_path, overwrite=overwrite)
-    return Outputs(output, process, own, ())
+    return Outputs(output, process, own, (), resumed=False)
 
 
 def _every_line(output: Path) -> Iterator[Line]:
@@ -183,6 +189,6 @@ def _clear(output: Path, own: Path, *, overwrite: bool) -> None:
         if path != own and not is_held(path):
             if not overwrite:
                 _refuse_what_is_there(path)
-            path.unlink(missing_ok=True)
+            remove_unless_held(path)
     if own != output:
         output.unlink(missing_ok=True)

@@ -11,7 +11,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def read_results(path: Path) -> Written:
         if row is not None:
             lines.append(Line(piece + b"\n", row, position + 1))
             size += len(piece) + 1
-        elif position == last and _begins_like_ours(piece):
+        elif position == last and _is_torn(piece):
             break
         else:
             raise DataError(
@@ -86,21 +87,26 @@ def read_results(path: Path) -> Written:
     return Written(tuple(lines), min(size, len(raw)), max(0, len(raw) - size))
 
 
-def _row(piece: bytes) -> Mapping[str, Any] | None:
+def _value(piece: bytes) -> Any:
+    """Return what the JSON in `piece` says, None if it is not JSON."""
     try:
-        row = json.loads(piece)
+        return json.loads(piece)
     except (ValueError, RecursionError):
         return None
+
+
+def _row(piece: bytes) -> Mapping[str, Any] | None:
+    row = _value(piece)
     if not isinstance(row, dict) or type(row.get("index")) is not int:
         return None
     texts = all(isinstance(row.get(name), str) for name in ("question", "answer", "finish"))
     return row if texts else None
 
 
-def _begins_like_ours(piece: bytes) -> bool:
-    # After a power cut the end of a file may be zeros.
+def _is_torn(piece: bytes) -> bool:
+    """Whether the piece is the beginning of a line of ours. After a power cut its end may be zeros."""
     start = piece.rstrip(b"\0")[: len(LINE_START)]
-    return LINE_START.startswith(start)
+    return LINE_START.startswith(start) and _value(piece) is None
 
 
 def file_error(path: Path, error: OSError) -> MedchatError:
@@ -229,19 +235,39 @@ def is_at(path: Path, descriptor: int) -> bool:
 
 def is_held(path: Path) -> bool:
     """Whether a process that is alive has the result file open for appending."""
+    with _locked(path) as ours:
+        return ours is False
+
+
+def remove_unless_held(path: Path) -> bool:
+    """Remove the result file, unless a process that is alive has it open. Return whether one has.
+
+    It is locked meanwhile, so that nobody can begin to write what is being removed.
+    """
+    with _locked(path) as ours:
+        if ours:
+            path.unlink(missing_ok=True)
+        return ours is False
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool | None]:
+    """Lock the file for a moment: True if that went well, False if another has it, None if it is not there."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        yield None
+        return
     except OSError as error:
         raise file_error(path, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        yield False
+    else:
+        yield is_at(path, descriptor) or None
     finally:
         os.close(descriptor)
-    return False
 
 
 def in_order(lines: Iterable[Line]) -> list[Line]:

@@ -64,7 +64,7 @@ class BatchRun:
             lines = self.outputs.finish(wanted)
         except BaseException:
             if self._leads:
-                say_aside(self._how_to_go_on(progress))
+                say_aside(self._how_to_go_on(len(wanted)))
             raise
         return self._report(progress, lines) if self._leads else 0
 
@@ -176,12 +176,12 @@ class BatchRun:
         where = f"{inert_line(str(self.source.path))}:{question.line}"
         return say(f"{where}（第 {question.index + 1} 条）", f"{where} (record {question.index + 1})")
 
-    def _how_to_go_on(self, progress: Progress) -> str:
+    def _how_to_go_on(self, total: int) -> str:
+        # Counted on disk: a signal may have come between storing answers and counting them.
+        stored, output = self.outputs.stored(), inert_line(str(self.shown_output))
         return say(
-            f"已停止：{progress.done}/{progress.total} 个回答已保存在 {inert_line(str(self.shown_output))}。"
-            "接着做：同一条命令加上 --resume",
-            f"stopped: {progress.done} of {progress.total} answers are saved in {inert_line(str(self.shown_output))};"
-            " go on with the same command and --resume",
+            f"已停止：{stored}/{total} 个回答已保存在 {output}。接着做：同一条命令加上 --resume",
+            f"stopped: {stored}/{total} answers are saved in {output}; go on with the same command and --resume",
         )
 
     def _report(self, progress: Progress, lines: Sequence[Line]) -> int:
