@@ -34,7 +34,8 @@ class JsonTemplate:
     """One template. `render` is its one renderer for chat, batch inference, training and evaluation.
 
     A single-turn form in a longer chat repeats its block for each turn: block, answer, newline. A
-    dialogue form puts all turns into one block. A system text, which none of these weights were
+    dialogue form puts all turns into one block; a question that is such a dialogue already, as records of
+    the data are, stays as it is. A system text, which none of these weights were
     trained with, stands once before everything, on lines of its own.
     """
 
@@ -76,6 +77,9 @@ class JsonTemplate:
     def _dialogue(self, turns: Sequence[Turn], question: str) -> tuple[Text, ...]:
         assert self.dialogue is not None
         asked, answered = self.dialogue
+        mark = asked.pieces[0][0].strip()
+        if mark and not turns and question.lstrip().startswith(mark):
+            return (Text(question),)  # a record of such data, which holds the whole dialogue already
         parts: list[Text] = []
         for turn in turns:
             parts += asked.fill({QUESTION: turn.question}) + answered.fill({ANSWER: turn.answer})
