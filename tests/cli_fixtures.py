@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
+import select
 import shutil
 import subprocess
 import sys
@@ -110,6 +112,53 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
         env=child_environment(**environment),
     )
+
+
+class DumbTerminal:
+    """The program on a terminal that can only print."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        self._master, slave = pty.openpty()
+        self._process = subprocess.Popen(
+            command(*arguments),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=child_environment(TERM="dumb", **environment),
+            start_new_session=True,
+        )
+        os.close(slave)
+
+    def type(self, text: str) -> None:
+        """Type a line."""
+        os.write(self._master, f"{text}\n".encode())
+
+    def wait_for(self, text: str, seconds: float = 60) -> str:
+        """Return what is shown from now on up to `text`."""
+        shown = b""
+        while text not in shown.decode(errors="replace"):
+            ready, _, _ = select.select([self._master], [], [], seconds)
+            assert ready, shown.decode(errors="replace")
+            shown += os.read(self._master, 4096)
+        return shown.decode(errors="replace").replace("\r\n", "\n")
+
+    def end(self, seconds: float = 30) -> Outcome:
+        """Wait for the program to end and return its exit code and all that was shown since the last wait."""
+        code, shown = self._process.wait(seconds), b""
+        while select.select([self._master], [], [], 0)[0]:
+            try:
+                shown += os.read(self._master, 4096)
+            except OSError:  # Linux's way of saying that the other end has closed
+                break
+        return Outcome(code, shown.decode().replace("\r\n", "\n"), "")
+
+    def __enter__(self) -> DumbTerminal:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
 
 
 Call = Callable[..., Outcome]

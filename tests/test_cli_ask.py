@@ -9,7 +9,21 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cli_fixtures import MARK_EN, MARK_ZH, PAIRS, Call, Outcome, Scripted, copy_of, run, start, tree
+from cli_fixtures import (
+    MARK_EN,
+    MARK_ZH,
+    PAIRS,
+    Call,
+    DumbTerminal,
+    Outcome,
+    Scripted,
+    child_environment,
+    command,
+    copy_of,
+    run,
+    start,
+    tree,
+)
 from scripted_backbone import ENDLESS, FAILING, HOSTILE, HOSTILE_TEXT, STOPPED
 
 from medchat.store import SavedTurn, SessionStore
@@ -253,6 +267,50 @@ def test_piped_input_without_a_command_is_a_question(scripted: Scripted) -> None
         MEDCHAT_MODEL=str(scripted.model),
     )
     assert (outcome.code, outcome.out) == (0, "你问的是头痛\n")
+
+
+@pytest.mark.terminal
+def test_on_a_terminal_the_program_without_a_command_is_a_chat(scripted: Scripted) -> None:
+    chosen = {"MEDCHAT_BACKBONE": "scripted", "MEDCHAT_MODEL": str(scripted.model)}
+    with DumbTerminal(PYTHONPATH=scripted.python_path, **chosen) as screen:
+        assert START_ZH in screen.wait_for("› ")
+        screen.type("头痛")
+        assert "你问的是头痛" in screen.wait_for(MARK_ZH)
+        screen.type("/exit")
+        assert screen.end().code == 0
+
+
+@pytest.mark.terminal
+@pytest.mark.safety
+def test_nothing_a_model_says_reaches_the_terminal_as_a_control(scripted: Scripted) -> None:
+    with DumbTerminal("ask", HOSTILE, *scripted.flags, PYTHONPATH=scripted.python_path) as screen:
+        shown = screen.end()
+    assert shown.code == 0 and "多喝水" in shown.out
+    assert not set("\x1b\x07\u202e") & set(shown.out)
+
+
+@pytest.mark.terminal
+def test_a_dash_on_a_terminal_is_refused_and_not_waited_for(scripted: Scripted) -> None:
+    with DumbTerminal("ask", "-", *scripted.flags, PYTHONPATH=scripted.python_path) as screen:
+        shown = screen.end()
+    assert shown.code == 2 and "下一步：printf" in shown.out
+
+
+@pytest.mark.terminal
+def test_a_chat_whose_answers_go_elsewhere_is_not_interactive(scripted: Scripted) -> None:
+    master, slave = os.openpty()
+    done = subprocess.run(
+        command("chat", *scripted.flags),
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        env=child_environment(PYTHONPATH=scripted.python_path),
+        check=False,
+    )
+    said = os.read(master, 65536).decode()
+    os.close(master)
+    os.close(slave)
+    assert (done.returncode, done.stdout) == (2, b"") and "medchat ask" in said
 
 
 def test_a_question_that_begins_with_a_dash_goes_behind_two(scripted: Scripted) -> None:

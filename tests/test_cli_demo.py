@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import os
-import pty
 import re
-import select
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from cli_fixtures import MARK_ZH, Call, child_environment, command, copy_of
+from cli_fixtures import MARK_ZH, Call, DumbTerminal, copy_of
 
 from medchat.api import (
     Backbone,
@@ -114,48 +110,7 @@ def test_on_a_terminal_a_question_it_has_not_learned_is_said_to_be_so_before_the
         screen.type("/题目")
         screen.wait_for(demo_examples()[-1].question)
         screen.type("/退出")
-        assert screen.exit_code() == 0
-
-
-class DumbTerminal:
-    """The program on a terminal that can only print."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._master, slave = pty.openpty()
-        self._process = subprocess.Popen(
-            command(*arguments),
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=child_environment(TERM="dumb"),
-            start_new_session=True,
-        )
-        os.close(slave)
-
-    def type(self, text: str) -> None:
-        """Type a line."""
-        os.write(self._master, f"{text}\n".encode())
-
-    def wait_for(self, text: str, seconds: float = 60) -> str:
-        """Return what is shown from now on up to `text`."""
-        shown = b""
-        while text not in shown.decode(errors="replace"):
-            ready, _, _ = select.select([self._master], [], [], seconds)
-            assert ready, shown.decode(errors="replace")
-            shown += os.read(self._master, 4096)
-        return shown.decode(errors="replace").replace("\r\n", "\n")
-
-    def exit_code(self) -> int:
-        """Wait for the program to end."""
-        return self._process.wait(30)
-
-    def __enter__(self) -> DumbTerminal:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._master)
+        assert screen.end().code == 0
 
 
 # ---------------------------------------------------------------- what it knows
