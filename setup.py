@@ -36,6 +36,7 @@ setup(
         "accelerate>=1.10",
         "click>=8.2",
         "cpm-kernels>=1.0.11",
+        "httpx>=0.28",
         "peft>=0.18",
         "platformdirs>=4",
         "pluggy>=1.7",
@@ -51,14 +52,17 @@ setup(
     extras_require={
         "test": [
             "coverage>=7.6",
+            "fastapi>=0.115",
             "hypothesis>=6.100",
             "import-linter>=2.3",
             "mypy>=1.15",
+            "openai>=1.98",
             "pyte>=0.8.2",
             "pytest>=8.3",
             "pytest-cov>=6",
             "pytest-timeout>=2.3",
             "ruff>=0.12",
+            "uvicorn>=0.30",
         ],
     },
     entry_points={

@@ -15,4 +15,5 @@ BUILTIN_BACKBONES = (
     BuiltinBackbone("llama", "medchat_llama", "medchat_llama.plugin"),
     BuiltinBackbone("bloom", "medchat_bloom", "medchat_bloom.plugin"),
     BuiltinBackbone("huozi", "medchat_huozi", "medchat_huozi.plugin"),
+    BuiltinBackbone("remote", "medchat_remote", "medchat_remote.plugin"),
 )

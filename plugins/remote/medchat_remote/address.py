@@ -1,0 +1,108 @@
+"""Where a remote model is: `https://host/v1#model`, checked and in its one proper form.
+
+Knows no network: a name is not looked up here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+from medchat.errors import UsageError
+from medchat.inert import inert_line
+from medchat.language import say
+
+EXAMPLE = "--model http://127.0.0.1:8000/v1#MODEL"
+#: What users copy from examples along with the address; the API's own paths come behind it.
+_CALLS = ("/chat/completions", "/completions", "/models")
+_LONGEST = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint and the model asked for there ("" lets the endpoint say, where it serves just one)."""
+
+    scheme: str
+    authority: str
+    host: str
+    path: str
+    model: str = ""
+
+    @classmethod
+    def parse(cls, value: str) -> Endpoint:
+        """Return the endpoint that `value` names. `/v1` is meant where no path is given.
+
+        Raises UsageError: no http(s) address, or a user name, password or query in it (a key has no place
+        in an address, which is shown and saved).
+        """
+        value = value.strip()
+        if not value:
+            raise UsageError(
+                say("没有指定远程模型的地址", "no address of a remote model was given"),
+                f"medchat chat --backbone remote {EXAMPLE}",
+            )
+        parts = _split(value)
+        if parts.username is not None or parts.password is not None or parts.query:
+            raise UsageError(
+                say(
+                    "地址里不能有用户名、密码或参数",
+                    "an address may hold no user name, password or parameters",
+                ),
+                say(
+                    "密钥请放进环境变量 MEDCHAT_REMOTE_KEY",
+                    "put the key into the variable MEDCHAT_REMOTE_KEY",
+                ),
+                where=inert_line(parts.hostname or "", 100),
+            )
+        path = parts.path.rstrip("/")
+        for call in _CALLS:
+            path = path.removesuffix(call)
+        return cls(parts.scheme, parts.netloc.lower(), parts.hostname or "", path or "/v1", parts.fragment)
+
+    @property
+    def base(self) -> str:
+        """The address without the model: what the API's own paths are appended to."""
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+    @property
+    def root(self) -> str:
+        """The address in front of `/v1`, where servers keep what is not OpenAI's."""
+        return self.base.removesuffix("/v1")
+
+    @property
+    def address(self) -> str:
+        """The whole, as `--model` takes it."""
+        return f"{self.base}#{self.model}" if self.model else self.base
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is."""
+        return self.scheme == "https"
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether the host is a loopback address, so that the words do not leave the machine."""
+        return self.host == "localhost" or self.host.endswith(".localhost") or _is_loopback(self.host)
+
+
+def _split(value: str) -> SplitResult:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        usable = False
+    if not usable or len(value) > _LONGEST or not value.isprintable() or " " in value:
+        raise UsageError(
+            say("不是可用的接口地址", "this is no address of an endpoint"),
+            say(f"要写成：{EXAMPLE}", f"write it like: {EXAMPLE}"),
+            where=inert_line(value.rpartition("@")[2], 100),
+        )
+    return parts
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,61 @@
+"""Any OpenAI-compatible endpoint (vLLM, SGLang, Ollama, `transformers serve`, hosted ones) as a backbone.
+
+Cheap to import: the HTTP client is imported by `load`, so `plugins list` and the first prompt never pay
+for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from medchat.api import Backbone, ChatModel, GenerationConfig, LoadOptions, ModelCard, PromptTemplate
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat_remote.address import Endpoint
+from medchat_remote.key import find_key
+from medchat_remote.messages import MessagesTemplate
+from medchat_remote.notices import where_words_go
+from medchat_remote.proxy import proxy_for
+
+
+class RemoteBackbone(Backbone):
+    """A model that someone serves over HTTP. The user's words leave this process, and it says so."""
+
+    name = "remote"
+    summary: Mapping[str, str] = {
+        "zh": "任何 OpenAI 兼容的接口（vLLM、SGLang、Ollama、transformers serve）；问题会发送到该接口",
+        "en": "any OpenAI-compatible endpoint (vLLM, SGLang, Ollama, transformers serve); questions are sent to it",
+    }
+    generation = GenerationConfig(max_new_tokens=1024, temperature=0.7, top_p=0.8)
+
+    def address(self, value: str) -> str:
+        """Return the endpoint and model in their one proper form. Raises UsageError."""
+        return Endpoint.parse(value).address
+
+    def notices(self, options: LoadOptions) -> tuple[str, ...]:
+        """Say where the words go. Raises UsageError for a key or a proxy that cannot be used."""
+        endpoint = Endpoint.parse(options.place)
+        return where_words_go(endpoint, find_key(endpoint, os.environ), proxy_for(endpoint))
+
+    def load(self, options: LoadOptions) -> ChatModel:
+        """Reach the endpoint and find the model. No word of the user's is sent yet."""
+        from medchat_remote.loading import load_chat_model
+
+        return load_chat_model(options)
+
+    def template(self, options: LoadOptions) -> PromptTemplate:
+        """Return the template that keeps the roles: the endpoint applies the model's own chat template."""
+        return MessagesTemplate()
+
+    def inspect(self, path: Path) -> ModelCard | None:
+        """No folder is a remote model."""
+        return None
+
+    def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
+        """Raise UsageError: there are no weights to write."""
+        raise UsageError(
+            say("remote 没有权重，做不出微型模型", "remote has no weights: there is no miniature to write"),
+            say("换一个模型家族，例如：medchat demo", "take a model family that has: medchat demo"),
+        )

@@ -1,0 +1,183 @@
+"""A remote model as the chat engine sees it (`medchat.api.ChatModel`)."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from medchat.api import Completion, Delta, Finish, GenerationConfig, Segment
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat_remote.answer import GrowingAnswer
+from medchat_remote.connection import Connection
+from medchat_remote.counting import Counter
+from medchat_remote.faults import Failure
+from medchat_remote.pieces import Piece
+from medchat_remote.request import Dialect, Request
+from medchat_remote.scoring import answer_scores
+
+#: Seconds between two looks at `cancel` while the endpoint says nothing.
+_POLL = 0.05
+#: How long a broken-off request may take to let its connection go.
+_LETTING_GO = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFacts:
+    """What is known of a remote model. `context_length` in tokens; `notes` is what the user should know."""
+
+    model: str
+    context_length: int
+    notes: tuple[str, ...] = ()
+
+
+class RemoteModel:
+    """One model of one endpoint. One caller at a time."""
+
+    def __init__(self, connection: Connection, facts: RemoteFacts, counter: Counter) -> None:
+        """The connection is closed with the model."""
+        self._connection = connection
+        self._facts = facts
+        self._counter = counter
+        self._dialect = Dialect()
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and answer may take together, as far as it is known."""
+        return self._facts.context_length
+
+    def stream(
+        self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        """Answer one prompt as the pieces come. Cancelling closes the connection at once.
+
+        Raises MedchatError where the endpoint fails; what had come by then has been given.
+        """
+        request = Request.build(segments, config)
+        answer = self._answer(segments, config)
+        arrivals: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
+        let_go = threading.Event()
+
+        async def pump() -> None:
+            try:
+                async with aclosing(self._pieces(request)) as pieces:
+                    async for piece in pieces:
+                        arrivals.put(piece)
+            finally:
+                arrivals.put(None)
+                let_go.set()
+
+        if cancel.is_set():
+            yield answer.end(Finish.CANCELLED)
+            return
+        future = self._connection.start(pump())
+        try:
+            while not answer.ended:
+                if cancel.is_set():
+                    yield answer.end(Finish.CANCELLED)
+                    return
+                try:
+                    piece = arrivals.get(timeout=_POLL)
+                except queue.Empty:
+                    continue
+                if piece is None:
+                    future.result()
+                    break
+                yield answer.take(piece)
+            yield answer.end()
+        except Failure as failure:
+            raise failure.error from None
+        finally:
+            future.cancel()
+            let_go.wait(_LETTING_GO)
+
+    def generate_batch(
+        self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
+    ) -> list[Completion]:
+        """Answer several prompts, under way together, in their order. The first failure ends them all."""
+        requests = [Request.build(segments, config) for segments in prompts]
+
+        async def complete(segments: Sequence[Segment], request: Request) -> Completion:
+            answer, text = self._answer(segments, config), []
+            async with aclosing(self._pieces(request)) as pieces:
+                async for piece in pieces:
+                    text.append(answer.take(piece).text)
+                    if answer.ended:
+                        break
+            last = answer.end()
+            whole = "".join([*text, last.text])
+            finish = last.finish or Finish.STOP
+            return Completion(whole, finish, last.prompt_tokens, last.completion_tokens, last.estimated)
+
+        async def complete_all() -> list[Completion]:
+            tasks = [
+                asyncio.ensure_future(complete(segments, request))
+                for segments, request in zip(prompts, requests, strict=True)
+            ]
+            try:
+                return list(await asyncio.gather(*tasks))
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+        return self._connection.call(complete_all())
+
+    def score(self, segments: Sequence[Segment], answer: str) -> tuple[float, ...]:
+        """Return the natural log-probability of each token of `answer`, the end token's left out.
+
+        Only for a named template (the API scores plain text) and servers that echo a prompt with its
+        log-probabilities (vLLM, SGLang). No API tells the end token's. Raises UsageError elsewhere.
+        """
+        request = Request.build(segments, GenerationConfig())
+        prompt = dict(request.prompt).get("prompt")
+        if not isinstance(prompt, str):
+            raise UsageError(
+                say("对话接口不给出已有回答的概率", "the chat call gives no probabilities of a given answer"),
+                say("用 --template 指定模板，改走文本接口", "name a --template: that uses the text call"),
+            )
+        return self._connection.call(answer_scores(self._connection, self._facts.model, prompt, answer))
+
+    def count(self, segments: Sequence[Segment]) -> int:
+        """Return the length of the prompt in tokens: the endpoint's own count where it has a call for it."""
+        return self._counter.count(segments)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return what answers, in plain values. No key is among them."""
+        endpoint = self._connection.endpoint
+        return {
+            "backbone": "remote",
+            "model": endpoint.address,
+            "dtype": "remote",
+            "device": endpoint.authority,
+            "served_model": self._facts.model,
+            "context_length": self.context_length,
+            "exact_counts": self._counter.exact,
+            "notes": self._facts.notes,
+        }
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
+
+    def _answer(self, segments: Sequence[Segment], config: GenerationConfig) -> GrowingAnswer:
+        return GrowingAnswer(self._counter.known(segments), config.max_new_tokens, config.stop)
+
+    async def _pieces(self, request: Request) -> AsyncGenerator[Piece, None]:
+        """Yield an answer's pieces, asking in the way the endpoint takes."""
+        while True:
+            dialect = self._dialect
+            try:
+                pieces = self._connection.pieces(request.call, request.body(self._facts.model, dialect))
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        yield piece
+                return
+            except Failure as failure:
+                self._dialect = dialect.after(failure.complaint)
+                if self._dialect == dialect:
+                    raise

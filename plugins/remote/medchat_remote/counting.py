@@ -1,0 +1,72 @@
+"""How long a prompt is: asked of the endpoint where it has a tokenizer to ask, guessed elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from medchat.api import Segment
+from medchat_remote.connection import Connection
+from medchat_remote.faults import Failure
+from medchat_remote.messages import as_messages, as_text
+from medchat_remote.tokens import AROUND_MESSAGE, guess
+
+#: A count is not worth more: the guess is good enough.
+_SECONDS = 5.0
+
+
+class Counter:
+    """Counts prompts. `exact` says that the endpoint does it (vLLM's and SGLang's `/tokenize`)."""
+
+    def __init__(self, connection: Connection, model: str) -> None:
+        """Guess, until `probe` finds the endpoint's own."""
+        self._connection = connection
+        self._model = model
+        self._last: tuple[Sequence[Segment], int] | None = None
+        self.exact = False
+
+    def probe(self) -> int | None:
+        """Look for the endpoint's tokenizer, with no word of the user's; return the context it states."""
+        answer = self._connection.call(self._ask({"prompt": "。"}))
+        self.exact = _whole_number(answer.get("count")) is not None
+        return _whole_number(answer.get("max_model_len"))
+
+    def count(self, segments: Sequence[Segment]) -> int:
+        """Return the length in tokens."""
+        counted = None
+        if self.exact:
+            messages = as_messages(segments)
+            asked: dict[str, Any] = (
+                {"prompt": as_text(segments)} if messages is None else {"messages": messages}
+            )
+            counted = _whole_number(self._connection.call(self._ask(asked)).get("count"))
+        tokens = _guess(segments) if counted is None else counted
+        self._last = (segments, tokens)
+        return tokens
+
+    def known(self, segments: Sequence[Segment]) -> int:
+        """Return the count of the prompt counted last, a guess for any other: asks no one."""
+        if self._last is not None and self._last[0] == segments:
+            return self._last[1]
+        return _guess(segments)
+
+    async def _ask(self, what: dict[str, Any]) -> dict[str, Any]:
+        url = self._connection.endpoint.root + "/tokenize"
+        try:
+            async with asyncio.timeout(_SECONDS):
+                answer = await self._connection.fetch("POST", url, {"model": self._model, **what})
+        except (Failure, TimeoutError):
+            return {}
+        return answer if isinstance(answer, dict) else {}
+
+
+def _guess(segments: Sequence[Segment]) -> int:
+    messages = as_messages(segments)
+    if messages is None:
+        return guess([as_text(segments)]) + 1
+    return guess(message["content"] for message in messages) + AROUND_MESSAGE * (len(messages) + 1)
+
+
+def _whole_number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

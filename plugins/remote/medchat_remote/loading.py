@@ -1,0 +1,149 @@
+"""Finding the model behind an endpoint: which one, how long its context is, what it can count."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medchat.api import LoadOptions
+from medchat.errors import CheckpointError, UsageError
+from medchat.inert import inert_line
+from medchat.language import say
+from medchat_remote.address import Endpoint
+from medchat_remote.chat_model import RemoteFacts, RemoteModel
+from medchat_remote.connection import Connection
+from medchat_remote.counting import Counter
+from medchat_remote.faults import Failure
+from medchat_remote.key import find_key
+from medchat_remote.limits import ASSUMED_CONTEXT, CONTEXT, Limits
+from medchat_remote.patience import Patience
+
+#: Where servers state a model's context: vLLM and SGLang; OpenRouter; Groq; Mistral; llama.cpp (in `meta`).
+_CONTEXT_FIELDS = (
+    "max_model_len",
+    "context_length",
+    "context_window",
+    "max_context_length",
+    "n_ctx",
+    "n_ctx_train",
+)
+#: So many of the models on offer are named.
+_NAMED = 5
+
+
+def load_chat_model(options: LoadOptions, patience: Patience | None = None) -> RemoteModel:
+    """Reach the endpoint named by `options` and return the model. Sends none of the user's words.
+
+    Raises UsageError (--offline, adapters, no key, several models and none named), CheckpointError (no
+    such call), MedchatError (unreachable).
+    """
+    endpoint = Endpoint.parse(options.place)
+    if options.offline:
+        raise UsageError(
+            say("--offline 禁止使用远程模型", "--offline forbids a remote model"),
+            say("去掉 --offline", "leave --offline out"),
+            where=endpoint.authority,
+        )
+    if options.adapters:
+        raise UsageError(
+            say("远程模型不能在这里加适配器", "a remote model takes no adapter here"),
+            say("在服务端加载适配器，再用 # 写它的名字", "load it at the server and give its name behind #"),
+        )
+    limits = Limits.from_environment(os.environ)
+    try:
+        connection = Connection(
+            endpoint, find_key(endpoint, os.environ), timeout=limits.timeout, patience=patience
+        )
+    except OSError as error:
+        raise UsageError(
+            say(f"读不了证书文件：{error}", f"cannot read the certificates: {error}"),
+            say("检查 SSL_CERT_FILE 和 SSL_CERT_DIR", "check SSL_CERT_FILE and SSL_CERT_DIR"),
+        ) from None
+    try:
+        return _load(connection, limits)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _load(connection: Connection, limits: Limits) -> RemoteModel:
+    offered = connection.call(_offered(connection))
+    endpoint = connection.endpoint
+    model = endpoint.model or _only(offered, endpoint)
+    counter = Counter(connection, model)
+    stated = counter.probe() or _stated_context(offered.get(model, {}))
+    context = limits.context_length or stated or ASSUMED_CONTEXT
+    host = inert_line(endpoint.authority, 100)
+    notes = [
+        say(
+            f"远程模型 {inert_line(model, 100)}（{host}），上下文 {context} 词元",
+            f"remote model {inert_line(model, 100)} ({host}), context {context} tokens",
+        )
+    ]
+    if not (limits.context_length or stated):
+        notes.append(
+            say(
+                f"接口没有说明上下文长度，按 {context} 计；可用 {CONTEXT} 指定",
+                f"the endpoint does not state its context: taken for {context}; {CONTEXT} says otherwise",
+            )
+        )
+    if offered and model not in offered:
+        notes.append(
+            say(
+                f"接口的模型列表里没有这个名字，只有：{_listed(offered)}",
+                f"the endpoint does not list that name, only: {_listed(offered)}",
+            )
+        )
+    return RemoteModel(connection, RemoteFacts(model, context, tuple(notes)), counter)
+
+
+async def _offered(connection: Connection) -> dict[str, Mapping[str, Any]]:
+    """Return what the endpoint lists, by name; nothing where it keeps no list."""
+    try:
+        answer = await connection.fetch("GET", connection.endpoint.base + "/models")
+    except Failure as failure:
+        if isinstance(failure.error, CheckpointError):
+            return {}
+        raise
+    models = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(models, list):
+        raise connection.faults.nonsense("/models")
+    return {
+        model["id"]: model for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)
+    }
+
+
+def _only(offered: Mapping[str, Any], endpoint: Endpoint) -> str:
+    if len(offered) == 1:
+        return next(iter(offered))
+    address = f"--model {endpoint.base}#"
+    if not offered:
+        raise UsageError(
+            say("没有写明要哪个模型，接口也没有列出", "no model was named, and the endpoint lists none"),
+            say(f"在地址后面用 # 写模型名：{address}模型名", f"write its name behind #: {address}MODEL"),
+            where=endpoint.authority,
+        )
+    raise UsageError(
+        say(
+            f"接口有 {len(offered)} 个模型，要写明用哪个", f"the endpoint has {len(offered)} models: name one"
+        ),
+        f"{address}{inert_line(next(iter(offered)), 100)}"
+        + say(f"（有：{_listed(offered)}）", f" (there are: {_listed(offered)})"),
+        where=endpoint.authority,
+    )
+
+
+def _listed(offered: Sequence[str] | Mapping[str, Any]) -> str:
+    names = [inert_line(name, 60) for name in list(offered)[:_NAMED]]
+    return ", ".join(names) + ("…" if len(offered) > _NAMED else "")
+
+
+def _stated_context(model: Mapping[str, Any]) -> int | None:
+    meta = model.get("meta")
+    for place in (model, meta if isinstance(meta, dict) else {}):
+        for field in _CONTEXT_FIELDS:
+            value = place.get(field)
+            if isinstance(value, int) and not isinstance(value, bool) and value >= 64:
+                return value
+    return None

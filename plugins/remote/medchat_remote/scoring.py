@@ -1,0 +1,61 @@
+"""The probabilities of a given answer, from servers that echo a prompt with its log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat_remote.connection import Connection
+from medchat_remote.faults import Failure
+
+
+async def answer_scores(connection: Connection, model: str, prompt: str, answer: str) -> tuple[float, ...]:
+    """Return the log-probability of each token of `answer` behind `prompt`.
+
+    A token that reaches from the prompt into the answer counts as the answer's. Raises Failure, and
+    UsageError where the server does not echo.
+    """
+    body = {
+        "model": model,
+        "prompt": prompt + answer,
+        "echo": True,
+        "logprobs": 1,
+        "max_tokens": 1,  # several servers refuse 0; what they write is left out
+        "temperature": 0,
+    }
+    try:
+        found = await connection.fetch("POST", connection.endpoint.base + "/completions", body)
+    except Failure as failure:
+        if failure.complaint:
+            raise _not_given() from None
+        raise
+    return _read(found, len(prompt), len(prompt) + len(answer))
+
+
+def _read(found: Any, start: int, end: int) -> tuple[float, ...]:
+    try:
+        logprobs: Mapping[str, Any] = found["choices"][0]["logprobs"]
+        tokens, scores = logprobs["tokens"], logprobs["token_logprobs"]
+        offsets = logprobs["text_offset"]
+        spans = [
+            (offset, offset + len(token), score)
+            for token, offset, score in zip(tokens, offsets, scores, strict=True)
+        ]
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise _not_given() from None
+    wanted = [score for first, last, score in spans if last > start and first < end]
+    if not spans or spans[0][0] >= start > 0 or not all(isinstance(score, (int, float)) for score in wanted):
+        raise _not_given()  # the prompt is not echoed: these would be of what the server wrote
+    return tuple(float(score) for score in wanted)
+
+
+def _not_given() -> UsageError:
+    return UsageError(
+        say("这个接口不给出已有文本的概率", "this endpoint gives no probabilities of a given text"),
+        say(
+            "换用 vLLM 或 SGLang 的接口，或本机的权重",
+            "use one of vLLM or SGLang, or weights on this machine",
+        ),
+    )
