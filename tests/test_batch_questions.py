@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from medchat.api import Turn
 from medchat.batch import Question, read_questions
-from medchat.batch.records import split_dialogue
+from medchat.batch.records import read_text, split_dialogue
 from medchat.errors import CheckpointError, DataError
 from medchat.templates import load_template
 
@@ -87,14 +87,21 @@ WORDS = st.text(st.characters(exclude_characters="<\0", exclude_categories=["Cs"
 @given(st.lists(st.tuples(WORDS, WORDS)), WORDS)
 def test_a_dialogue_is_taken_apart_and_nothing_is_lost(pairs: list[tuple[str, str]], last: str) -> None:
     text = "".join(f" <user>: {question} <bot>: {answer}" for question, answer in pairs)
-    assert split_dialogue(f"{text} <user>: {last}") == (tuple(Turn(*pair) for pair in pairs), last)
+    said = [words for pair in pairs for words in pair]
+    assert split_dialogue(f"{text} <user>: {last}") == (*said, last)
+
+
+def test_the_demos_own_spacing_is_understood_too() -> None:
+    assert split_dialogue("<user>: 甲 <bot>: 乙。<user>: 丙") == ("甲", "乙。", "丙")
+    assert read_text("<user>: 甲").last == "甲"
 
 
 @pytest.mark.parametrize(
-    "text", ["头痛", "<user>: 头痛", " <user>: 头痛 <bot>: 休息", "见 <user>: 头痛", " <user>: a <user>: b"]
+    "text", ["头痛", "见 <user>: 头痛", " <user>: 头痛 <bot>: 休息", " <user>: a <user>: b"]
 )
 def test_a_text_that_is_no_dialogue_stays_as_it_is(text: str) -> None:
-    assert split_dialogue(text) == ((), text)
+    assert split_dialogue(text) == ()
+    assert (read_text(text).last, read_text(text).is_dialogue) == (text, False)
 
 
 FORMS = [

@@ -70,6 +70,18 @@ def test_references_ids_and_other_fields_go_with_the_answer(parrot: Parrot, tmp_
     assert "单轮" not in ended.stderr
 
 
+def test_a_dialogue_goes_as_it_stands_to_weights_trained_on_such_and_in_turns_to_others(
+    parrot: Parrot, tmp_path: Path
+) -> None:
+    data = tmp_path / "data.txt"
+    data.write_text("<user>: 一 <bot>: 二。<user>: 三\n", encoding="utf-8")
+    parrot.infer(data, tmp_path / "dialogue.jsonl", "--template", "literature_template")
+    parrot.infer(data, tmp_path / "turns.jsonl", "--template", "med_template")
+    first, second = (call["texts"][0] for call in parrot.calls())
+    assert "\n<user>: 一 <bot>: 二。<user>: 三\n" in first
+    assert "### 问题:\n一\n### 回答:\n二。\n" in second and second.endswith("### 问题:\n三\n### 回答:\n")
+
+
 def test_history_none_sends_the_last_question_alone(parrot: Parrot, tmp_path: Path) -> None:
     data, output = tmp_path / "data.json", tmp_path / "answers.jsonl"
     data.write_text('[" <user>: 一 <bot>: 二 <user>: 三"]', encoding="utf-8")

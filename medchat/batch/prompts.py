@@ -7,13 +7,14 @@ itself; it does not end the run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medchat.api import ChatModel, Conversation, GenerationConfig, PromptTemplate, Segment, Turn
 from medchat.batch.questions import Question
+from medchat.batch.records import Asked
 from medchat.errors import UsageError
 from medchat.session import MAX_QUESTION_BYTES, ChatSession, check_question
-from medchat.templates import JsonTemplate
+from medchat.templates import Fitted, JsonTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,24 @@ class PromptMaker:
 
     def make(self, question: Question) -> Prompt | Refusal:
         """Return the prompt for `question`, whole oldest turns dropped until it fits, or the refusal."""
-        asked = question.asked
+        try:
+            check_question(question.text + question.asked.input, self.max_question_bytes)
+            fitted = self._as_it_stands(question.asked) or self._fitted(question.asked, question.asked.last)
+        except UsageError as error:
+            return Refusal(question, error)
+        return Prompt(question, fitted.segments, fitted.tokens, fitted.dropped)
+
+    def _as_it_stands(self, asked: Asked) -> Fitted | None:
+        """A dialogue for weights that were trained on such texts, None where it does not fit or is none."""
+        trained = isinstance(self.template, JsonTemplate) and self.template.multi_turn
+        if not (trained and asked.is_dialogue and self.remember_history):
+            return None
+        try:
+            return self._fitted(replace(asked, turns=()), asked.text)
+        except UsageError:
+            return None
+
+    def _fitted(self, asked: Asked, last: str) -> Fitted:
         template = _WithInput(self.template, asked.input) if asked.input else self.template
         turns = asked.turns if self.remember_history else ()
         session = ChatSession(
@@ -60,12 +78,7 @@ class PromptMaker:
             config=self.config,
             conversation=Conversation(turns, asked.system or self.system),
         )
-        try:
-            check_question(asked.last + asked.input, self.max_question_bytes)
-            fitted = session.fitted(asked.last)
-        except UsageError as error:
-            return Refusal(question, error)
-        return Prompt(question, fitted.segments, fitted.tokens, fitted.dropped)
+        return session.fitted(last)
 
 
 def ignores_input(template: PromptTemplate) -> bool:

@@ -3,14 +3,14 @@
 Alpaca and BenTsao (`instruction`, `input`, `output`), question files (`question`), Med-ChatGLM
 (`context`, `target`), ChatGLM's P-tuning data (`content`, `summary`, `history`), OpenAI `messages`,
 ShareGPT `conversations`, and a bare text. A text in the literature data's own dialogue form
-(` <user>: … <bot>: … <user>: …`) becomes earlier turns and a last question.
+(` <user>: … <bot>: … <user>: …`) is taken apart into earlier turns and a last question.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medchat.api import Turn
@@ -37,7 +37,8 @@ _ROLES = {
     "bot": "assistant",
     "system": "system",
 }
-_MARKS = re.compile(r"( <user>: | <bot>: )")
+#: The published data puts one space on each side of a mark; the published demo does not always.
+_MARKS = re.compile(r" ?<(user|bot)>: ?")
 #: Med-ChatGLM's training data holds its questions inside their prompt.
 _CONTEXT = re.compile(r"问题：(?P<question>.*)\n回答[:：] ?", re.DOTALL)
 
@@ -48,12 +49,16 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a record asks. `text` is the question as the file has it, `last` what is asked after `turns`."""
+    """What a record asks. `text` is the question as the file has it, `last` what is asked after `turns`.
+
+    `is_dialogue` says that `text` is itself a dialogue with all of the turns in it.
+    """
 
     text: str
     last: str
     input: str = ""
     turns: tuple[Turn, ...] = ()
+    is_dialogue: bool = False
     system: str = ""
     reference: Any = None
     id: Any = None
@@ -78,6 +83,7 @@ def read_record(value: Any) -> Asked:
         last=_not_blank(asked.last),
         input=extra_input,
         turns=asked.turns,
+        is_dialogue=asked.is_dialogue,
         system=asked.system or system,
         reference=asked.reference if reference in (None, "") else reference,
         id=identifier,
@@ -86,23 +92,29 @@ def read_record(value: Any) -> Asked:
 
 
 def read_text(text: str) -> Asked:
-    """Return what a text asks: itself, or the last question of the dialogue in it."""
-    turns, last = split_dialogue(text)
-    return Asked(_not_blank(text), _not_blank(last), turns=turns)
+    """Return what a text asks: itself, or the last question of the dialogue in it. Raises RecordError."""
+    asked = _from_text(text)
+    _not_blank(asked.last)
+    return asked
 
 
-def split_dialogue(text: str) -> tuple[tuple[Turn, ...], str]:
-    """Return the turns and the last question of the literature data's dialogue form, else no turn and `text`.
+def _from_text(text: str) -> Asked:
+    said = split_dialogue(_not_blank(text))
+    if not said:
+        return Asked(text, text)
+    turns = tuple(Turn(said[number], said[number + 1]) for number in range(0, len(said) - 1, 2))
+    return Asked(text, said[-1], turns=turns, is_dialogue=True)
 
-    Nothing is lost: put into that form again they are `text` once more.
+
+def split_dialogue(text: str) -> tuple[str, ...]:
+    """Return what was said by turns in a text of the literature data's form, nothing if it is not of that form.
+
+    It begins with the user's mark and ends with a question of the user.
     """
     before, *rest = _MARKS.split(text)
-    marks, words = rest[::2], rest[1::2]
-    alternating = [(" <user>: ", " <bot>: ")[number % 2] for number in range(len(marks))]
-    if before or len(marks) % 2 == 0 or marks != alternating:
-        return (), text
-    turns = tuple(Turn(words[number], words[number + 1]) for number in range(0, len(words) - 1, 2))
-    return turns, words[-1]
+    speakers, said = rest[::2], rest[1::2]
+    by_turns = [("user", "bot")[number % 2] for number in range(len(speakers))]
+    return () if before or len(speakers) % 2 == 0 or speakers != by_turns else tuple(said)
 
 
 def _from_fields(fields: dict[str, Any]) -> Asked:
@@ -115,8 +127,10 @@ def _from_fields(fields: dict[str, Any]) -> Asked:
     text = _text(fields.pop(key), key)
     if key == "context" and (framed := _CONTEXT.fullmatch(text)):
         text = framed["question"]
-    turns, last = split_dialogue(text)
-    return Asked(text, last, turns=(*_history(fields.pop("history", None)), *turns))
+    asked, history = _from_text(text), _history(fields.pop("history", None))
+    if history:
+        return replace(asked, turns=(*history, *asked.turns), is_dialogue=False)
+    return asked
 
 
 def _history(value: Any) -> tuple[Turn, ...]:

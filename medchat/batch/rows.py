@@ -95,7 +95,10 @@ def answer_row(
     provenance: Provenance,
     notices: Sequence[Notice] = (),
 ) -> dict[str, Any]:
-    """Return the line of an answer. `seconds` is this answer's share of its batch's time."""
+    """Return the line of an answer. `seconds` is this answer's share of its batch's time.
+
+    `estimated` stands there where the token counts are guesses (a remote endpoint did not tell them).
+    """
     row = _asked(prompt.question)
     row |= {"answer": completion.text, "finish": str(completion.finish)}
     if prompt.dropped:

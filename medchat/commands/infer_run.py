@@ -42,7 +42,7 @@ class BatchRun:
         """What answers, as far as it is known before the model is loaded."""
         opening = self.opening
         return Provenance(
-            model=str(opening.options.model),
+            model=opening.options.place,
             backbone=opening.backbone.name,
             adapters=tuple(str(adapter) for adapter in opening.options.adapters),
             template=opening.template.name,
@@ -128,6 +128,7 @@ class BatchRun:
             lines = disclaimer_lines(store)
         finally:
             store.close()
+        lines += self.opening.notices()
         lines += [inert_line(warning, 300) for warning in self.opening.settings.warnings]
         lines += [str(failure) for failure in self.opening.registry.failures]
         lines += self._remarks(done)
