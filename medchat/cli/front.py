@@ -23,7 +23,12 @@ COMMANDS = (
         "无需权重：现场训练一个微型模型并对话",
         "no weights needed: train a tiny model and chat",
     ),
-    ("models", "medchat.commands.models", "查看模型目录", "look at model folders"),
+    (
+        "models",
+        "medchat.commands.models",
+        "查看、下载、校验权重",
+        "list, show, fetch and check weights",
+    ),
     ("sessions", "medchat.commands.sessions", "查看、删除保存的会话", "list, show and delete saved sessions"),
     ("plugins", "medchat.commands.plugins", "查看插件", "look at plugins"),
     ("config", "medchat.commands.config", "查看配置及其来源", "show settings and where they come from"),

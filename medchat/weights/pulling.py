@@ -30,6 +30,7 @@ from medchat.weights.hashing import sha256_of
 from medchat.weights.patience import Patience
 from medchat.weights.record import write_record
 from medchat.weights.remote import Listing, RemoteFile, Source
+from medchat.weights.sizes import amount
 
 #: Files fetched at once: mirrors often limit each connection.
 HANDS = 4
@@ -224,8 +225,8 @@ def _tell_waiting(watcher: Watcher) -> None:
 def _no_space(folder: Path, needed: int, free: int) -> MedchatError:
     return MedchatError(
         say(
-            f"磁盘空间不够：还需要 {gigabytes(needed)}，只剩 {gigabytes(free)}",
-            f"not enough space: {gigabytes(needed)} are needed and {gigabytes(free)} are free",
+            f"磁盘空间不够：还需要 {amount(needed)}，只剩 {amount(free)}",
+            f"not enough space: {amount(needed)} are needed and {amount(free)} are free",
         ),
         say("腾出空间，或用 --dir 换一个磁盘", "make room, or choose another disk with --dir"),
         where=str(folder),
@@ -245,11 +246,3 @@ def _wrong_checksum(plan: Plan, wrong: dict[str, Path]) -> CheckpointError:
         ),
         where=str(plan.folder),
     )
-
-
-def gigabytes(size: int) -> str:
-    """Return a size as the publishers state it: powers of ten."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}"
-    return f"{size} B"

@@ -1,26 +1,30 @@
-"""`medchat models`: what a model folder is, learned without loading its weights."""
+"""`medchat models show`: what a folder or a name is, learned without loading any weights."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
 from medchat.api import Backbone, ModelCard
-from medchat.cli.group import Group
+from medchat.cli.group import Command
 from medchat.cli.output import write_out
-from medchat.commands.opening import find_model, recognise
+from medchat.commands.models.adapter_folder import is_adapter, read_adapter
+from medchat.commands.models.described import as_json, rows, table
+from medchat.commands.opening import find_adapter, find_model, known_weights, recognise
 from medchat.errors import CheckpointError
 from medchat.inert import inert_line
 from medchat.language import say
 from medchat.registry import Registry
+from medchat.weights.folders import State, folder_of, state_of
 
 #: Bytes a parameter takes at each width, for the memory table. int4 with one fp16 scale a row is just over a half.
 WIDTHS = (("float32", 4.0), ("bfloat16", 2.0), ("float16", 2.0), ("int8", 1.0), ("int4", 0.5))
 
 
-def _as_json(card: ModelCard) -> dict[str, Any]:
+def _card_as_json(card: ModelCard) -> dict[str, Any]:
     return {
         "backbone": card.backbone,
         "family": card.family,
@@ -39,8 +43,8 @@ def _as_json(card: ModelCard) -> dict[str, Any]:
     }
 
 
-def _as_text(card: ModelCard) -> str:
-    rows = [
+def _card_as_text(card: ModelCard) -> str:
+    facts = [
         (say("家族", "family"), f"{card.family} (--backbone {card.backbone})"),
         (say("目录", "folder"), str(card.path)),
         (say("参数量", "parameters"), _amount(card.parameters)),
@@ -56,12 +60,7 @@ def _as_text(card: ModelCard) -> str:
             "  ".join(f"{name} {_gib(card.memory(width))}" for name, width in WIDTHS),
         ),
     ]
-    lines = [f"{label}{'：' if _wide(label) else ': '}{inert_line(value, 300)}" for label, value in rows]
-    return "\n".join([*lines, *(f"! {inert_line(note, 300)}" for note in card.notes)])
-
-
-def _wide(label: str) -> bool:
-    return not label.isascii()
+    return "\n".join([table(facts), *(f"! {inert_line(note, 300)}" for note in card.notes)])
 
 
 def _amount(count: int) -> str:
@@ -75,25 +74,29 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**29 else f"{size / 2**20:.1f} MiB"
 
 
-@click.group(cls=Group, help=say("查看模型目录。", "Look at model folders."))
-def command() -> None:
-    """Hold the subcommands."""
-
-
-@command.command(
+@click.command(
     "show",
+    cls=Command,
     help=say(
-        "说明一个目录是什么模型、用什么模板、要多少内存。",
-        "Say what model a folder holds, its template, the memory it needs.",
+        "说明一个目录或名字是什么：模型、模板、要多少内存；还没下载的，说明在哪里。",
+        "Say what a folder or a name is: model, template, memory; for what is not here yet, where it is.",
     ),
 )
 @click.argument("model", metavar="PATH|NAME")
 @click.option("--backbone", metavar="NAME", help=say("按这个模型家族解读", "read it as this family"))
-@click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
-def show(model: str, backbone: str | None, as_json: bool) -> int:
-    """Show what the folder holds."""
+@click.option("--json", "as_json_", is_flag=True, help=say("输出 JSON", "print JSON"))
+def command(model: str, backbone: str | None, as_json_: bool) -> int:
+    """Show what the folder or the name is."""
     registry = Registry()
-    path = find_model(model, backbone)
+    catalogue = known_weights(registry)
+    entry = None if Path(model).expanduser().exists() else catalogue.find(model)
+    if entry and state_of(folder_of(entry.known.name)) is not State.HERE:
+        return _write(as_json(entry), table(rows(entry)), as_json_)
+    adapter = entry is not None and entry.known.kind == "adapter"
+    path = find_adapter(model, registry) if adapter else find_model(model, backbone, registry)
+    if is_adapter(path):
+        facts = read_adapter(path, catalogue)
+        return _write(facts.as_json(), table(facts.rows()), as_json_)
     chosen: Backbone = registry.backbone(backbone) if backbone else recognise(registry, path)
     card = chosen.inspect(path)
     if card is None:
@@ -102,6 +105,8 @@ def show(model: str, backbone: str | None, as_json: bool) -> int:
             f"medchat models show {model}",
             where=str(path),
         )
-    if as_json:
-        return write_out(json.dumps(_as_json(card), ensure_ascii=False, indent=2) + "\n")
-    return write_out(_as_text(card) + "\n")
+    return _write(_card_as_json(card), _card_as_text(card), as_json_)
+
+
+def _write(whole: dict[str, Any], text: str, as_json_: bool) -> int:
+    return write_out((json.dumps(whole, ensure_ascii=False, indent=2) if as_json_ else text) + "\n")

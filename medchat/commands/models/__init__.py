@@ -1,0 +1,24 @@
+"""`medchat models`: which weights there are, what a folder holds, fetching them and checking them."""
+
+from __future__ import annotations
+
+import click
+
+from medchat.cli.group import Group
+from medchat.commands.models import listing, pull, show, verify
+from medchat.language import say
+
+
+@click.group(
+    cls=Group,
+    help=say(
+        "有哪些权重，目录里是什么；下载与校验。",
+        "Which weights there are, what a folder holds; fetch, check.",
+    ),
+)
+def command() -> None:
+    """Hold the subcommands."""
+
+
+for subcommand in (listing.command, show.command, pull.command, verify.command):
+    command.add_command(subcommand)
