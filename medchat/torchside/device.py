@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -23,11 +24,12 @@ _MARGIN_SHARE, _MARGIN_BYTES = 0.03, 64 * 2**20
 def pick_device(wanted: str) -> torch.device:
     """Return the device for `auto|cpu|cuda[:N]|mps`; auto takes a GPU where there is one.
 
+    `auto` and `cuda` mean this process's own GPU where `torchrun` started several on one machine.
     Raises UsageError for any other word and for a device that this machine or this torch lacks.
     """
     if wanted == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
+            return torch.device("cuda", _own_gpu())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if not _DEVICE.fullmatch(wanted):
         raise UsageError(
@@ -40,7 +42,17 @@ def pick_device(wanted: str) -> torch.device:
         raise _no_device(wanted, say(f"找到 {count} 块 CUDA 显卡", f"{count} CUDA devices found"))
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise _no_device(wanted, say("没有可用的 Apple GPU", "no Apple GPU available"))
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+    if device.type == "cuda":
+        return torch.device("cuda", _own_gpu() if device.index is None else device.index)
+    return device
+
+
+def _own_gpu() -> int:
+    """The GPU of this process: its own where a launcher numbered the processes of this machine."""
+    number = os.environ.get("LOCAL_RANK", "")
+    if number.isdecimal():
+        return int(number) % torch.cuda.device_count()
+    return torch.cuda.current_device()
 
 
 def _no_device(wanted: str, found: str) -> UsageError:
