@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +89,37 @@ def test_an_end_token_ends_the_answer_and_is_not_shown(folder: Path) -> None:
     ended = stream(model, prompt(QUESTIONS[0]))
     assert said.completion_tokens == GREEDY.max_new_tokens
     assert (text_of(ended), ended[-1].completion_tokens, ended[-1].finish) == ("", 0, Finish.STOP)
+
+
+def test_the_end_tokens_that_the_configuration_names_end_an_answer_too(folder: Path, tmp_path: Path) -> None:
+    loaded = load_bloom(LoadOptions(folder, device="cpu", dtype="float32"), "bloom")
+    ids = loaded.tokenizer.build_prompt(prompt(QUESTIONS[0]))
+    with torch.no_grad():
+        best = int(loaded.model(torch.tensor([ids])).logits[0, -1].argmax())
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "eos_token_id": [2, best]}))
+    ended = stream(
+        BloomBackbone().load(LoadOptions(copy, device="cpu", dtype="float32")), prompt(QUESTIONS[0])
+    )
+    assert (text_of(ended), ended[-1].finish) == ("", Finish.STOP)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_rows_without_a_token_are_never_chosen(folder: Path, beams: int) -> None:
+    model = BloomBackbone().load(LoadOptions(folder, device="cpu", dtype="float32"))
+    facts = model.describe()
+    assert facts["tokens"] < facts["vocab_size"]
+    with torch.no_grad():
+        # Opposite rows: whatever the model thinks, one of them has the largest logit of all.
+        weight = model._model.get_input_embeddings().weight  # type: ignore[attr-defined]
+        weight[facts["tokens"] :] = (
+            9 * torch.cat([weight[5:6], -weight[5:6]]).repeat(64, 1)[: len(weight) - facts["tokens"]]
+        )
+    config = GenerationConfig(greedy=True, num_beams=beams, max_new_tokens=8)
+    said = model.generate_batch([prompt(question) for question in QUESTIONS], config)
+    # Such a row has no text, so an answer made of them would be empty.
+    assert all(answer.text and answer.completion_tokens == 8 for answer in said)
 
 
 def test_score_counts_every_token_and_the_end(model: ChatModel) -> None:

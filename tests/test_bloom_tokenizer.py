@@ -65,6 +65,23 @@ def test_typed_markers_stay_text_and_come_back_whole(tokenizer: BloomTokenizer, 
     assert tokenizer.decode(ids) == text
 
 
+@pytest.fixture(scope="module")
+def marked_and_plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[BloomTokenizer, Tokenizer]:
+    # Trained on markers, merges would build some of them; here they have pieces of more than a letter.
+    raw = train_tokenizer(["beginofutterance endofutterance pad unk"] * 9, 330, CHAT)
+    content = {**json.loads(raw.to_str()), "added_tokens": []}
+    return read(tmp_path_factory.mktemp("marked"), raw), Tokenizer.from_str(json.dumps(content))
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=TYPED)
+def test_typed_markers_get_the_ids_that_a_vocabulary_without_markers_gives_them(
+    marked_and_plain: tuple[BloomTokenizer, Tokenizer], text: str
+) -> None:
+    marked, plain = marked_and_plain
+    assert marked.encode(text) == plain.encode(text).ids
+
+
 @settings(max_examples=100, deadline=None)
 @given(text=TYPED)
 def test_a_streamed_answer_never_shows_half_a_character(tokenizer: BloomTokenizer, text: str) -> None:
