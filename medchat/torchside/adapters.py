@@ -10,6 +10,7 @@ family: which adapter fits which base is `known_adapters`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -69,16 +70,15 @@ def attach(
     """
     config = LoraConfig(**adapter.settings, bias="none", inference_mode=True)
     try:
-        # Builds the layers on the meta device, so that `assign` can hold them to the file's names.
-        inject_adapter_in_model(config, model, adapter_name=name, low_cpu_mem_usage=True)
+        with warnings.catch_warnings():
+            # A second adapter is meant; and what else peft remarks is for whoever writes such code.
+            warnings.simplefilter("ignore")
+            # Builds the layers on the meta device, so that `assign` can hold them to the file's names.
+            inject_adapter_in_model(config, model, adapter_name=name, low_cpu_mem_usage=True)
     except ValueError as error:
         targets = ", ".join(adapter.settings["target_modules"])[:120]
         raise _no_fit(adapter, say(f"模型里没有 {targets}", f"the model has no {targets}")) from error
-    for layer in _lora_layers(model):
-        if name in layer.lora_A:
-            # peft declares them in the dtype of the weights below, which is too coarse to sum in.
-            layer.lora_A[name].float()
-            layer.lora_B[name].float()
+    # peft declares its matrices as float32 here, which half precision would be too coarse for.
     placement = Placement(
         dtype, device, keep=("*.lora_*",), rename=lambda stored: _injected_name(stored, name)
     )
@@ -121,7 +121,7 @@ def merge(model: nn.Module, name: str) -> bool:
         return False
     for parent, child_name, layer in places:
         layer.merge(adapter_names=[name])
-        # The layer would else keep a way back that costs its memory.
+        # Else switching the others off would try to take this one out again.
         layer.merged_adapters.clear()
         layer.delete_adapter(name)
         if not layer.lora_A:
