@@ -277,11 +277,19 @@ def in_order(lines: Iterable[Line]) -> list[Line]:
 
 
 def write_whole(path: Path, lines: Sequence[Line]) -> None:
-    """Put `lines` in the place of the file at `path` in one step, keeping its mode. Raises MedchatError."""
-    data = b"".join(line.raw for line in lines)
+    """Put `lines` in the place of the file at `path`, unless it holds just them. Raises MedchatError."""
+    replace_file(path, b"".join(line.raw for line in lines))
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put `data` in the place of the file at `path` in one step, keeping its mode; a new one is private.
+
+    A file that holds just that is left alone. Raises MedchatError, and then nothing has changed.
+    """
     try:
         if path.exists() and path.read_bytes() == data:
             return
+        make_private(path.parent)
         mode = path.stat().st_mode & 0o777 if path.exists() else PRIVATE_FILE_MODE
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:

@@ -17,6 +17,7 @@ COMMANDS = (
     ("chat", "medchat.commands.chat", "多轮对话（不带参数时的默认命令）", "chat, with history (the default)"),
     ("ask", "medchat.commands.ask", "只问一个问题，回答写到标准输出", "one question, the answer on stdout"),
     ("infer", "medchat.commands.infer", "批量回答一个文件里的问题", "answer a file of questions"),
+    ("compare", "medchat.commands.compare", "把几次批量回答并排成表", "put batch answers side by side"),
     (
         "demo",
         "medchat.commands.demo",
