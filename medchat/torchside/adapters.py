@@ -121,7 +121,7 @@ def merge(model: nn.Module, name: str) -> bool:
         return False
     for parent, child_name, layer in places:
         layer.merge(adapter_names=[name])
-        # Else switching the others off would try to take this one out again.
+        # Else the layer would leave the others out, taking all for merged.
         layer.merged_adapters.clear()
         layer.delete_adapter(name)
         if not layer.lora_A:
