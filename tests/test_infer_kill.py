@@ -254,15 +254,23 @@ def test_a_senseless_rank_is_refused(parrot: Parrot, questions: Path, tmp_path: 
         assert refused.returncode == 2 and "RANK" in refused.stderr
 
 
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--no_python"]
+
+
 @pytest.mark.torch
-def test_torchrun_starts_two_real_processes_and_the_file_is_the_same(
-    parrot: Parrot, questions: Path, uninterrupted: list[dict[str, object]], tmp_path: Path
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_launchers_start_two_real_processes_and_the_file_is_the_same(
+    parrot: Parrot,
+    questions: Path,
+    uninterrupted: list[dict[str, object]],
+    tmp_path: Path,
+    launcher: list[str],
 ) -> None:
     output = tmp_path / "answers.jsonl"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    program = ["--no-python", sys.executable, "-m", "medchat"]
+    program = [sys.executable, "-m", "medchat", *parrot.arguments(questions, output, "--batch-size", "4")]
     launched = subprocess.run(
-        [*launcher, *program, *parrot.arguments(questions, output, "--batch-size", "4")],
+        [sys.executable, "-m", *launcher, *program],
         env=parrot.environment,
         capture_output=True,
         text=True,

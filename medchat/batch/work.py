@@ -86,6 +86,15 @@ class Plan:
         ordered = sorted(prompts, key=lambda prompt: (-prompt.tokens, prompt.question.index))
         return [tuple(ordered[start : start + self.rows]) for start in range(0, len(ordered), self.rows)]
 
+    def share(self, rank: int) -> int:
+        """Return how many of the questions fall to that process, if none is refused."""
+        return sum(
+            len(window.questions[start : start + self.rows])
+            for window in self.windows()
+            for batch, start in enumerate(range(0, len(window.questions), self.rows))
+            if self.rank_of(window, batch) == rank
+        )
+
     def rank_of(self, window: Window, batch: int) -> int:
         """Return which process answers the window's batch of that number. Batch 0's also notes refusals."""
         return (window.number + batch) % self.world_size

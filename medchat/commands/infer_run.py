@@ -53,7 +53,7 @@ class BatchRun:
         """Answer what is missing, put the result file in order and return the exit code."""
         wanted = {question.index for question in self.plan.questions}
         done = self.outputs.done & wanted
-        progress = Progress(len(wanted), before=len(done))
+        progress = Progress(self._expected(len(done)), before=len(done))
         if self._leads:
             self._announce(len(done))
         try:
@@ -67,6 +67,11 @@ class BatchRun:
                 say_aside(self._how_to_go_on(len(wanted)))
             raise
         return self._report(progress, lines) if self._leads else 0
+
+    def _expected(self, done: int) -> int:
+        """Where this process's progress ends: with its own share of what is missing."""
+        total, rank = len(self.plan.questions), self.outputs.process.rank
+        return done + round((total - done) * self.plan.share(rank) / total)
 
     def _answer(self, progress: Progress, done: frozenset[int]) -> None:
         model = self.opening.load()
@@ -139,7 +144,12 @@ class BatchRun:
         template, world_size = self.opening.template, self.outputs.process.world_size
         lines = []
         if world_size > 1:
-            lines.append(say(f"{world_size} 个进程分工", f"the work is divided among {world_size} processes"))
+            lines.append(
+                say(
+                    f"{world_size} 个进程分工，进度是本进程的",
+                    f"the work is divided among {world_size} processes; the progress is this one's",
+                )
+            )
         if self.outputs.torn:
             lines.append(
                 say(
