@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medchat.api import Completion, Delta, Finish, GenerationConfig, Segment
@@ -151,7 +151,7 @@ class RemoteModel:
         endpoint = self._connection.endpoint
         return {
             "backbone": "remote",
-            "model": endpoint.address,
+            "model": replace(endpoint, model=self._facts.model).address,
             "dtype": "remote",
             "device": endpoint.authority,
             "served_model": self._facts.model,
