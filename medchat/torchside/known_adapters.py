@@ -136,23 +136,23 @@ def recognise(adapter: LoraAdapter) -> Recognised | None:
 
 
 def check_base(adapter: LoraAdapter, base: str) -> tuple[str, ...]:
-    """Hold the adapter against `base`, a key of BASES; return what the user should know.
+    """Hold the adapter against `base`, a key of BASES or words for another; return what the user should know.
 
     Raises CheckpointError if it is a published adapter trained on another base. One that is not in the
     table loads with a note: nothing in its files says what it was trained on.
     """
-    found = recognise(adapter)
+    found, title = recognise(adapter), BASES.get(base, base)
     name = adapter.folder.resolve().name
     if found is None:
         return (
             say(
-                f"适配器 {name} 不在已知列表中，无法核对它是否在 {BASES[base]} 上训练",
-                f"adapter {name} is not a published one: whether it was trained on {BASES[base]} is not known",
+                f"适配器 {name} 不在已知列表中，无法核对它是否在 {title} 上训练",
+                f"adapter {name} is not a published one: whether it was trained on {title} is not known",
             ),
         )
     known = found.known
     if known.base != base:
-        raise _wrong_base(found, base)
+        raise _wrong_base(found, title)
     if found.mislabelled:
         return (
             say(
@@ -163,14 +163,14 @@ def check_base(adapter: LoraAdapter, base: str) -> tuple[str, ...]:
     return (say(f"适配器：{known.name}", f"adapter: {known.name}"),)
 
 
-def _wrong_base(found: Recognised, base: str) -> CheckpointError:
+def _wrong_base(found: Recognised, title: str) -> CheckpointError:
     known, wanted = found.known, BASES[found.known.base]
     named = say("" if found.by_hash else "（按文件夹名和大小判断）",
                 "" if found.by_hash else " (going by the folder's name and size)")  # fmt: skip
     return CheckpointError(
         say(
-            f"适配器与模型不配套：{known.name}{named} 是在 {wanted} 上训练的，而这个模型是 {BASES[base]}",
-            f"the adapter does not fit: {known.name}{named} was trained on {wanted}, this is {BASES[base]}",
+            f"适配器与模型不配套：{known.name}{named} 是在 {wanted} 上训练的，而这个模型是 {title}",
+            f"the adapter does not fit: {known.name}{named} was trained on {wanted}, this is {title}",
         ),
         say(
             f"请用 --model 指定 {wanted}" + ("" if found.by_hash else "；若这是您自己训练的，请给文件夹改名"),

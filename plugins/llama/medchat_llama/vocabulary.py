@@ -30,8 +30,8 @@ def find_vocabulary(model: Path, rows: int, adapter: Path | None = None) -> Llam
     path = own if own is not None and own.is_file() else model / FILE_NAME
     tokenizer = LlamaTokenizer.from_file(path)
     spare = rows - tokenizer.size
-    published = rows in BASE_OF_ROWS or tokenizer.size in BASE_OF_ROWS
-    if spare == 0 or (0 < spare <= _SPARE_ROWS and not (rows in BASE_OF_ROWS and published)):
+    may_spare = adapter is None and rows not in BASE_OF_ROWS
+    if spare == 0 or (may_spare and 0 < spare <= _SPARE_ROWS):
         return tokenizer
     weights = adapter if adapter is not None else model
     raise CheckpointError(
