@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +111,34 @@ def test_answers_in_a_batch_equal_the_answers_alone(
     assert run([*asked, "--json", *decoding, questions[3]], language=None, debug=True) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["answer"], answer["finish"]) == (alone[3]["answer"], alone[3]["finish"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_killed_five_times_on_a_published_file_is_as_if_it_never_was(
+    chatglm: Path, tmp_path: Path, name: str
+) -> None:
+    records(name)
+    flags = ["--max-new-tokens", "4", "--batch-size", "8"]
+    uninterrupted = infer(chatglm, DATA / name, tmp_path / "whole.jsonl", *flags)
+    output, luck = tmp_path / "killed.jsonl", random.Random(name)
+    words = ["infer", "--model", str(chatglm), "--device", "cpu", "--dtype", "float32", "--resume", *flags]
+    words += ["--data", str(DATA / name), "--output", str(output)]
+    for _ in range(5):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "medchat", *words],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stderr=subprocess.DEVNULL,
+        )
+        before = output.stat().st_size if output.exists() else 0
+        while process.poll() is None and (not output.exists() or output.stat().st_size == before):
+            time.sleep(0.01)
+        time.sleep(luck.random() * 0.5)
+        process.kill()
+        process.wait()
+    assert without_seconds(infer(chatglm, DATA / name, output, "--resume", *flags)) == without_seconds(
+        uninterrupted
+    )
 
 
 def recorded() -> list[Any]:
