@@ -333,6 +333,15 @@ def test_a_ptuning_folder_is_an_adapter_and_equals_the_model_that_holds_it(
     assert quantised.model.transformer.prefix_encoder.embedding.weight.dtype == torch.float32
 
 
+def test_a_prefix_given_as_adapter_goes_before_the_models_own(tiny: Path, tmp_path: Path) -> None:
+    own = {name: value + 1 for name, value in prefix_weights(tiny, 2, False).items()}
+    whole = variant(tiny, tmp_path / "whole", tensors_of(tiny) | own, pre_seq_len=2)
+    write_weights(tmp_path / "adapter", prefix_weights(tiny, 3, False), "bin")
+    expected = load(tiny, adapters=(tmp_path / "adapter",))
+    loaded = load(whole, adapters=(tmp_path / "adapter",))
+    assert torch.equal(logits(loaded.model, loaded.config), logits(expected.model, expected.config))
+
+
 def test_a_prefix_of_another_model_is_refused(tiny: Path, tmp_path: Path) -> None:
     wrong = {"transformer.prefix_encoder.embedding.weight": torch.zeros(3, 100)}
     write_weights(tmp_path / "adapter", wrong, "bin")
