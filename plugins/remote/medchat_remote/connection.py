@@ -105,8 +105,10 @@ class Connection:
                 failures += 1
                 await self._wait_or_raise(failure, failures, hopeless=said)
 
-    async def fetch(self, method: str, url: str, body: dict[str, Any] | None = None) -> Any:
-        """Return the JSON at `url`, trying again like `pieces`. Raises Failure."""
+    async def fetch(
+        self, method: str, url: str, body: dict[str, Any] | None = None, *, patient: bool = True
+    ) -> Any:
+        """Return the JSON at `url`; `patient` tries again like `pieces`. Raises Failure."""
         failures = 0
         while True:
             try:
@@ -118,7 +120,7 @@ class Connection:
                     raise self.faults.nonsense(text[:200]) from None
             except Failure as failure:
                 failures += 1
-                await self._wait_or_raise(failure, failures)
+                await self._wait_or_raise(failure, failures, hopeless=not patient)
 
     async def _wait_or_raise(self, failure: Failure, failures: int, *, hopeless: bool = False) -> None:
         pause = (

@@ -55,7 +55,9 @@ class Counter:
         url = self._connection.endpoint.root + "/tokenize"
         try:
             async with asyncio.timeout(_SECONDS):
-                answer = await self._connection.fetch("POST", url, {"model": self._model, **what})
+                answer = await self._connection.fetch(
+                    "POST", url, {"model": self._model, **what}, patient=False
+                )
         except (Failure, TimeoutError):
             return {}
         return answer if isinstance(answer, dict) else {}

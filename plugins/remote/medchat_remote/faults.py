@@ -23,7 +23,11 @@ _WORTH_ANOTHER_TRY = frozenset({408, 429, 500, 502, 503, 504, 529})
 
 
 class Failure(Exception):
-    """One try failed. `error` is what the user is told if it was the last."""
+    """One try failed. `error` is what the user is told if it was the last.
+
+    `again` says that another try may succeed, `retry_after` when (seconds). `status` is that of the answer,
+    0 where there was none; `complaint` the server's own words about the request.
+    """
 
     def __init__(
         self,
@@ -37,6 +41,7 @@ class Failure(Exception):
         self.error = error
         self.again = again
         self.retry_after = retry_after
+        self.status = 0
         self.complaint = complaint
 
 
@@ -132,6 +137,11 @@ class Faults:
 
     def refused(self, response: httpx.Response, body: str) -> Failure:
         """Tell what a status other than 200 means."""
+        failure = self._refused(response, body)
+        failure.status = response.status_code
+        return failure
+
+    def _refused(self, response: httpx.Response, body: str) -> Failure:
         status, message = response.status_code, _message_in(body)
         said = self._said(message)
         if 300 <= status < 400:

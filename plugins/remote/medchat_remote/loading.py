@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medchat.api import LoadOptions
-from medchat.errors import CheckpointError, UsageError
+from medchat.errors import UsageError
 from medchat.inert import inert_line
 from medchat.language import say
 from medchat_remote.address import Endpoint
@@ -99,11 +99,16 @@ def _load(connection: Connection, limits: Limits) -> RemoteModel:
 
 
 async def _offered(connection: Connection) -> dict[str, Mapping[str, Any]]:
-    """Return what the endpoint lists, by name; nothing where it keeps no list."""
+    """Return what the endpoint lists, by name; nothing where it keeps no list.
+
+    Nor where the list fails and is not needed: `transformers serve` has none to give on a machine that
+    never downloaded a model.
+    """
+    named = bool(connection.endpoint.model)
     try:
-        answer = await connection.fetch("GET", connection.endpoint.base + "/models")
+        answer = await connection.fetch("GET", connection.endpoint.base + "/models", patient=not named)
     except Failure as failure:
-        if isinstance(failure.error, CheckpointError):
+        if failure.status in (404, 405) or (named and failure.status >= 500):
             return {}
         raise
     models = answer.get("data") if isinstance(answer, dict) else None
