@@ -68,7 +68,7 @@ def test_a_file_torn_anywhere_is_repaired_to_its_whole_lines(
 
 
 @pytest.mark.parametrize(
-    "tail", [b"\0" * 4096, b'{"index": 1, "quest\0\0\0', b'{"ind', b'{"index": 1, "ans\n']
+    "tail", [b"\0" * 4096, b'{"index": 1, "quest\0\0\0', b'{"ind', b'{"index": 1, "ans\n', b"{"]
 )
 def test_what_a_power_cut_leaves_at_the_end_is_cut_off(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / "answers.jsonl"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import Finish
-from medchat.batch.rows import LINE_START, as_line
+from medchat.batch.rows import as_line
 from medchat.errors import DataError, MedchatError, UsageError
 from medchat.language import say
 from medchat.places import PRIVATE_FILE_MODE, make_private
@@ -104,9 +104,8 @@ def _row(piece: bytes) -> Mapping[str, Any] | None:
 
 
 def _is_torn(piece: bytes) -> bool:
-    """Whether the piece is the beginning of a line of ours. After a power cut its end may be zeros."""
-    start = piece.rstrip(b"\0")[: len(LINE_START)]
-    return LINE_START.startswith(start) and _value(piece) is None
+    """Whether the piece may be the beginning of a line of ours. After a power cut its end may be zeros."""
+    return piece.strip(b"\0")[:1] in (b"", b"{") and _value(piece) is None
 
 
 def file_error(path: Path, error: OSError) -> MedchatError:

@@ -20,9 +20,6 @@ from medchat.batch.prompts import Prompt
 from medchat.batch.questions import Question
 from medchat.errors import DataError, MedchatError, UsageError
 
-#: What every line begins with: tells a torn line of ours from somebody else's file.
-LINE_START = b'{"index": '
-
 #: DEL and C1 controls, Unicode line ends, marks that change the direction of reading, lone surrogates.
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
