@@ -67,6 +67,7 @@ class ParrotBackbone(Backbone):
     def load(self, options): return Parrot(options.model)
     def template(self, options): return load_template("med_template")
     def inspect(self, path): return None
+    def notices(self, options): return ("the words stay in the cage",)
     def tiny(self, path, *, corpus=(), seed=0, **shape): pass
 
 @hookimpl

@@ -111,6 +111,18 @@ def test_decoding_is_greedy_unless_a_flag_asks_for_sampling(parrot: Parrot, tmp_
     assert (sampled["decoding"]["temperature"], sampled["decoding"]["top_p"]) == (0.3, 0.5)
 
 
+def test_a_templates_stop_texts_reach_the_model_and_the_backbones_notice_the_user(
+    parrot: Parrot, tmp_path: Path
+) -> None:
+    template = tmp_path / "mine.json"
+    template.write_text('{"prompt_no_input": "Q: {instruction} A:", "stop": ["Q:"]}', encoding="utf-8")
+    data = write_questions(tmp_path / "questions.jsonl", 1)
+    ended = parrot.infer(data, tmp_path / "answers.jsonl", "--template", str(template))
+    assert "stop=('Q:',)" in parrot.calls()[0]["config"]
+    assert rows(tmp_path / "answers.jsonl")[0]["template"] == "mine"
+    assert "the words stay in the cage" in ended.stderr and "a note" in ended.stderr
+
+
 def test_only_the_first_questions_and_later_the_rest(parrot: Parrot, questions: Path) -> None:
     output = questions.with_name("answers.jsonl")
     parrot.infer(questions, output, "--limit", "3")
