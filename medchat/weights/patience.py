@@ -8,7 +8,7 @@ from collections.abc import Callable
 #: Answers that say "later": a time-out, too many requests, a server in trouble.
 BUSY = (408, 429, 500, 502, 503, 504)
 TRIES = 5
-LONGEST_WAIT = 8.0
+FIRST_WAIT, LONGEST_WAIT = 1.0, 8.0
 #: A server that asks for more than this (seconds) is not waited for.
 LONGEST_ASKED = 300.0
 
@@ -36,7 +36,7 @@ class Patience:
         if asked is None or self._failures > TRIES:
             raise error
         self._on_wait()
-        if self._cancel.wait(asked or min(LONGEST_WAIT, 2.0 ** (self._failures - 1))):
+        if self._cancel.wait(asked or min(LONGEST_WAIT, FIRST_WAIT * 2 ** (self._failures - 1))):
             raise Interrupted from error
 
 
