@@ -37,6 +37,7 @@ setup(
         "click>=8.2",
         "cpm-kernels>=1.0.11",
         "httpx>=0.28",
+        "huggingface-hub>=2.4",
         "peft>=0.18",
         "platformdirs>=4",
         "pluggy>=1.7",
@@ -50,6 +51,7 @@ setup(
         "transformers>=5",
     ],
     extras_require={
+        "modelscope": ["modelscope>=1.20"],
         "test": [
             "coverage>=7.6",
             "fastapi>=0.115",
