@@ -47,7 +47,7 @@ class Parrot:
         if len(texts) > self.script.get("memory", 10**9):
             raise MemoryShortageError("no memory") if self.script.get("told") else MemoryError()
         for text in texts:
-            if (bad := self.script.get("fails")) and bad in text:
+            if any(bad in text for bad in self.script.get("fails", ())):
                 raise MedchatError("it failed")
         return [self.answer(text, config) for text in texts]
 

@@ -230,12 +230,14 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on(
 
 def test_a_question_that_makes_the_model_fail_is_found_and_named(parrot: Parrot, questions: Path) -> None:
     output = questions.with_name("answers.jsonl")
-    parrot.script(fails="第13题")
-    ended = parrot.infer(questions, output)
-    assert ended.returncode == 1
+    failing = [0, 3, 8, 13]  # more than end a run if they came one after the other
+    parrot.script(fails=[f"第{number}题" for number in failing])
+    ended = parrot.infer(questions, output, "--batch-size", "5")
+    assert ended.returncode == 1, ended.stderr
     assert f"{questions}:14" in ended.stderr
-    failed = [line["index"] for line in rows(output) if line["finish"] == "error"]
-    assert failed == [13]
+    failed = [line for line in rows(output) if line["finish"] == "error"]
+    assert [line["index"] for line in failed] == failing
+    assert {(line["error"], line["error_code"]) for line in failed} == {("it failed", 1)}
     parrot.script()
     assert parrot.infer(questions, output, "--resume").returncode == 0
     assert all(line["finish"] == "stop" for line in rows(output))
