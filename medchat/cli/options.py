@@ -46,9 +46,9 @@ def model_flags(command: F) -> F:
             ),
             click.option(
                 "--adapter",
-                metavar="PATH",
+                metavar="PATH|NAME",
                 multiple=True,
-                help=say("适配器目录，可重复", "adapter folder, repeatable"),
+                help=say("适配器目录或名字，可重复", "adapter folder or name, repeatable"),
             ),
             click.option(
                 "--template",
