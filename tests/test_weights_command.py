@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from cli_fixtures import SOURCES, child_environment, run
 from hub_server import Fault, Hub
+from plugin_fixtures import write_distribution
 from weights_fixtures import REPOSITORY, SHARDS, Program, known_as, published_files
 
 from medchat.weights.folders import UNFINISHED
@@ -228,6 +230,15 @@ def test_list_answers_the_common_questions_and_cites() -> None:
     assert "arXiv:2304.06975" in done.out and "Med-ChatGLM" in done.out
 
 
+def test_a_broken_plugin_costs_the_list_one_line(program: Program) -> None:
+    write_distribution(
+        program.site, "medchat-bad", {"medchat": {"bad": "bad_plugin"}}, {"bad_plugin": "1 / 0"}
+    )
+    done = program.run("models", "list", MEDCHAT_PLUGINS="published,bad")
+    assert done.code == 0 and "tiny-6b" in done.out
+    assert len(done.err.splitlines()) == 1 and "bad" in done.err
+
+
 def test_show_knows_what_is_not_here_yet(program: Program) -> None:
     program.know(TINY, LORA, BY_HAND)
     shown = program.run("models", "show", "tiny-lora", "--json").one()
@@ -250,3 +261,24 @@ def test_show_describes_an_adapter_folder(program: Program, folder: Path) -> Non
     assert "\x1b" not in program.run("models", "show", str(place)).out
     (place / "adapter_config.json").write_text("[")
     assert program.run("models", "show", "tiny-lora").code == 3
+
+
+def test_a_terminal_gets_a_bar_and_stdout_only_the_folder(program: Program, hub: Hub, folder: Path) -> None:
+    screen, stderr = os.openpty()
+    command_line = [sys.executable, "-m", "medchat", "models", "pull", "tiny-6b"]
+    environment = child_environment(**program.environment(), TERM="xterm", COLUMNS="100")
+    process = subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=stderr, env=environment)
+    os.close(stderr)
+    shown = b""
+    try:
+        while piece := os.read(screen, 1 << 16):
+            shown += piece
+    except OSError:  # the other end is closed: the program has ended
+        pass
+    finally:
+        os.close(screen)
+    out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out.decode()) == (0, f"{folder}\n")
+    text = shown.decode()
+    assert "100%" in text and re.search(r"[\d.]+ [kM]?B/s|bytes/s", text)
+    assert text.count("6 个文件") == 1 and "完成" in text

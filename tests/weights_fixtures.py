@@ -110,7 +110,7 @@ class Program:
 
     def run(self, *arguments: str, **options: Any) -> Outcome:
         """Run `medchat ARGUMENTS`."""
-        return run(*arguments, **self.environment(), **options)
+        return run(*arguments, **{**self.environment(), **options})
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start `medchat ARGUMENTS`."""

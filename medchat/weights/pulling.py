@@ -219,7 +219,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _tell_waiting(watcher: Watcher) -> None:
-    watcher.tell(say("服务器暂时没有应答，稍候重试……", "no answer for now; trying again…"))
+    watcher.tell(say("连接中断或服务器繁忙，稍候重试……", "connection lost or server busy; trying again…"))
 
 
 def _no_space(folder: Path, needed: int, free: int) -> MedchatError:

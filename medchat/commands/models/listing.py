@@ -8,7 +8,7 @@ from itertools import groupby
 import click
 
 from medchat.cli.group import Command
-from medchat.cli.output import write_out
+from medchat.cli.output import say_aside, write_out
 from medchat.commands.models.described import as_json, kind_in_words, note_of, size_of, state_in_words
 from medchat.inert import inert_line
 from medchat.language import current_language, say
@@ -28,8 +28,11 @@ from medchat.weights.common_questions import citations, common_questions
 @click.option("--json", "as_json_", is_flag=True, help=say("输出 JSON", "print JSON"))
 def command(as_json_: bool) -> int:
     """List the weights."""
-    backbones = list(Registry().backbones())
+    registry = Registry()
+    backbones = registry.backbones()
     catalogue = Catalogue(backbones)
+    for failure in registry.failures:
+        say_aside(str(failure))
     if as_json_:
         return write_out(
             json.dumps([as_json(entry) for entry in catalogue], ensure_ascii=False, indent=2) + "\n"

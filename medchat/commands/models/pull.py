@@ -66,7 +66,7 @@ def command(
     source: Source = ModelScope() if origin == "modelscope" else Hub()
     with show_pull() as watcher:
         planned = plan(entry.known, source, repository, revision, target, catalogue, watcher)
-        say_aside(_announced(planned))
+        watcher.tell(_announced(planned))
         watcher.begin(planned.total, planned.present)
         try:
             pull(planned, watcher)
