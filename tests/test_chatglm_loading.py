@@ -18,7 +18,6 @@ from golden_sets import golden_folders, model_of
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import inspect
 from medchat_chatglm.loading import LoadedModel, load_model, load_weights, read_configuration
-from medchat_chatglm.packing import quantise_rows
 from medchat_chatglm.quantised import QUANTISED_NAMES
 from medchat_chatglm.tiny import write_tiny
 from safetensors.torch import load_file, save_file
@@ -27,6 +26,7 @@ from torch import Tensor
 from medchat.api import LoadOptions
 from medchat.errors import CheckpointError, MedchatError, MemoryShortageError, UsageError
 from medchat.language import LANGUAGES, set_language
+from medchat.torchside.packing import quantise_rows
 
 pytestmark = pytest.mark.torch
 SHARED = Path(os.environ.get("MEDCHAT_SHARED", Path(__file__).resolve().parent.parent.parent / "shared"))

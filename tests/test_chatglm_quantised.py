@@ -15,14 +15,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medchat_chatglm import cpm
 from medchat_chatglm.configuration import ChatGLMConfig
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
-from medchat_chatglm.packing import LARGEST, dequantise_rows, pack, quantise_rows, unpack
-from medchat_chatglm.quantised import QuantisedLinear, dequantise, quantise
+from medchat_chatglm.quantised import dequantise, quantise
 from torch import nn
 
 from medchat.errors import UsageError
+from medchat.torchside import cpm
+from medchat.torchside.packing import LARGEST, dequantise_rows, pack, quantise_rows, unpack
+from medchat.torchside.quantised import QuantisedLinear
 
 pytestmark = pytest.mark.torch
 
@@ -290,7 +291,7 @@ def test_an_import_that_fails_in_any_way_leaves_torch(
 def test_importing_and_running_the_model_does_not_import_cpm_kernels() -> None:
     code = (
         "import sys, torch\n"
-        "from medchat_chatglm.quantised import QuantisedLinear\n"
+        "from medchat.torchside.quantised import QuantisedLinear\n"
         "QuantisedLinear(8, 8, 8).half()(torch.ones(2, 8).half())\n"
         "sys.exit('cpm_kernels' in sys.modules or 'pkg_resources' in sys.modules)"
     )

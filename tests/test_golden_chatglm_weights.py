@@ -20,11 +20,12 @@ from golden_sets import (
     tensors_of,
 )
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
-from medchat_chatglm.packing import dequantise_rows, pack, quantise_rows, unpack
 from medchat_chatglm.quantised import dequantise
 from medchat_chatglm.rotary import inverse_frequencies, turn_table
 from medchat_chatglm.stepping import ChatGLMStepper
 from safetensors.torch import load_file
+
+from medchat.torchside.packing import dequantise_rows, pack, quantise_rows, unpack
 
 pytestmark = [pytest.mark.golden, pytest.mark.torch]
 

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor
 
-from medchat.api import QUANTIZE, LoadOptions
+from medchat.api import LoadOptions
 from medchat.errors import CheckpointError, UsageError
 from medchat.language import say
 from medchat.torchside.device import ensure_memory, pick_device, pick_dtype
 from medchat.torchside.headers import TensorHeader, read_headers
 from medchat.torchside.layout import Checkpoint, open_checkpoint, read_config
-from medchat.torchside.load import Conversion, Placement, assign, weight_bytes
+from medchat.torchside.load import Placement, assign, weight_bytes
+from medchat.torchside.quantised import bits_of, conversions
 from medchat.torchside.shards import read_tensors
 from medchat_chatglm.adapters import (
     PREFIX_FILES,
@@ -35,8 +34,6 @@ from medchat_chatglm.adapters import (
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import EMBEDDING, HEAD, PREFIX, is_tied, read_vocabulary, refuse_other_models
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
-from medchat_chatglm.packing import quantise_rows
-from medchat_chatglm.quantised import QuantisedLinear
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 
 #: Tensors that stay as the model declares them: norms and prefix in float32, scales in float16.
@@ -114,7 +111,7 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
         keep=_KEPT,
         optional=() if own_prefix else (f"{PREFIX}*",),
         tied=model._tied_weights_keys if is_tied(config.to_dict()) else {},
-        conversions=_conversions(model, bits) if bits else {},
+        conversions=conversions(model) if bits else {},
     )
     ensure_memory(weight_bytes(model, placement), device)
     assign(model, checkpoint, headers, placement)
@@ -207,14 +204,7 @@ def _refuse_other_shape(
 
 def _bits_to_make(options: LoadOptions, config: ChatGLMConfig) -> int:
     """Return the width to quantise to while loading; 0 for none. Raises UsageError for a second time."""
-    if options.quantize not in QUANTIZE:
-        raise UsageError(
-            say(
-                f"--quantize 的值 {options.quantize!r} 无效", f"--quantize {options.quantize!r} is not valid"
-            ),
-            say(f"可用的值：{'|'.join(QUANTIZE)}", f"valid values: {'|'.join(QUANTIZE)}"),
-        )
-    bits = {"int8": 8, "int4": 4}.get(options.quantize, 0)
+    bits = bits_of(options.quantize)
     stored = config.quantization_bit
     if not stored or bits in (0, stored):
         return 0 if stored else bits
@@ -225,23 +215,6 @@ def _bits_to_make(options: LoadOptions, config: ChatGLMConfig) -> int:
         ),
         say("请去掉 --quantize，或换用未量化的权重", "leave out --quantize, or use unquantised weights"),
     )
-
-
-def _conversions(model: ChatGLMForConditionalGeneration, bits: int) -> dict[str, Conversion]:
-    found = {}
-    for path, layer in model.named_modules():
-        if isinstance(layer, QuantisedLinear):
-            name = f"{path}.weight"
-            run = partial(_quantised_rows, name, bits)
-            found[name] = Conversion((layer.out_features, layer.in_features), (name, f"{name}_scale"), run)
-    return found
-
-
-def _quantised_rows(name: str, bits: int, rows: Tensor) -> dict[str, Tensor]:
-    # float16 gives the bytes of the published files; bfloat16 is too coarse to divide in.
-    exact = rows if rows.dtype == torch.float16 else rows.float()
-    packed, scale = quantise_rows(exact, bits)
-    return {name: packed, f"{name}_scale": scale}
 
 
 def _prepare_prefix(

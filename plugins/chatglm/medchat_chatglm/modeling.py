@@ -19,11 +19,12 @@ from transformers.utils.generic import can_return_tuple
 
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.torchside.quantised import QuantisedEmbedding, QuantisedLinear
 from medchat_chatglm import rules
 from medchat_chatglm.blocks import ChatGLMBlock, NormInOwnPrecision, Turns
 from medchat_chatglm.configuration import ChatGLMConfig, SpecialIds
 from medchat_chatglm.prefix import PrefixEncoder
-from medchat_chatglm.quantised import QuantisedEmbedding, QuantisedLinear, make_embedding, make_head
+from medchat_chatglm.quantised import make_embedding, make_head
 from medchat_chatglm.rotary import table_precision, turn_table
 
 

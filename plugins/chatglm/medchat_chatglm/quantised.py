@@ -1,140 +1,19 @@
-"""Linears and embeddings that keep their weights as int8 or int4, and multiply without a dense copy.
+"""Which parts of a ChatGLM are quantised, as the published int8 and int4 files have it (specification section 11).
 
-What runs where: on a CPU, few rows in bfloat16 (decoding) go through torch's own int8 kernel; all
-else expands one matrix at a time and multiplies as usual. On the GPUs that cpm-kernels was compiled
-for, its kernel does the expanding (see `cpm`). Results agree up to rounding.
+The layers themselves are `medchat.torchside.quantised`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from medchat_chatglm import cpm
+from medchat.torchside import quantised
+from medchat.torchside.quantised import QuantisedEmbedding, QuantisedLinear
 from medchat_chatglm.configuration import ChatGLMConfig
-from medchat_chatglm.packing import column_parts, dequantise_rows, packed_columns, quantise_rows
 
 #: The linears of a block that the original quantises; norms, biases and embeddings stay as they are.
 QUANTISED_NAMES = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
-#: Up to how many rows torch's int8 kernel beats expanding, by dtype (measured: one core, 4096 x 4096).
-#: Float16 is left out: its kernel is scalar.
-_KERNEL_ROWS = {torch.bfloat16: 32, torch.float32: 1}
-
-
-#: Bytes of int4 weights widened at a time: they must still be in the cache when the product reads them.
-_WIDENED_BYTES = 2**18
-
-
-def _few_rows_product(rows: Tensor, packed: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """Return rows [N, in] times the weights by torch's int8 kernel, N small, on a CPU."""
-    scale = scale.to(rows.dtype)
-    if bits == 8:
-        return torch._weight_int8pack_mm(rows.contiguous(), packed, scale)
-    # A nibble left in the high half of its byte is 16 times itself: one operation widens it.
-    rows, scale, width = torch.cat((rows[:, 0::2], rows[:, 1::2]), dim=-1), scale / 16, packed.shape[1]
-    step = max(1, _WIDENED_BYTES // width)
-    scratch = torch.empty(step, 2 * width, dtype=torch.int8)
-    products = []
-    for start in range(0, len(packed), step):
-        block = packed[start : start + step]
-        widened = scratch[: len(block)]
-        torch.bitwise_and(block, -16, out=widened[:, :width])
-        torch.bitwise_left_shift(block, 4, out=widened[:, width:])
-        products.append(torch._weight_int8pack_mm(rows, widened, scale[start : start + step]))
-    return torch.cat(products, dim=-1)
-
-
-def _product(rows: Tensor, integers: Tensor, scale: Tensor) -> Tensor:
-    """Return rows [N, in] times (integers * scale)ᵀ [in, out], expanding the whole matrix."""
-    if rows.dtype == torch.float16:
-        # Unscaled sums would leave float16's range.
-        return functional.linear(rows, cpm.expand(integers, scale))
-    return functional.linear(rows, integers.to(rows.dtype)) * scale.to(rows.dtype)
-
-
-class _PackedProduct(torch.autograd.Function):
-    """The product with frozen packed weights: backward expands them again instead of keeping them."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, packed: Tensor, scale: Tensor, bits: int) -> Tensor:
-        ctx.save_for_backward(packed, scale)
-        ctx.bits = bits
-        if rows.device.type == "cpu" and len(rows) <= _KERNEL_ROWS.get(rows.dtype, 0):
-            return _few_rows_product(rows, packed, scale, bits)
-        parts = [_product(rows[:, columns], part, scale) for columns, part in column_parts(packed, bits)]
-        return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        packed, scale = ctx.saved_tensors
-        return gradients[0] @ dequantise_rows(packed, scale, ctx.bits, gradients[0].dtype), None, None, None
-
-
-class _Packed(nn.Module):
-    """Packed integers `weight` and their `weight_scale`, named as in the published files."""
-
-    weight: Tensor
-    weight_scale: Tensor
-
-    def __init__(self, rows: int, columns: int, bits: int) -> None:
-        nn.Module.__init__(self)
-        self.bits = bits
-        empty = torch.zeros(rows, packed_columns(columns, bits), dtype=torch.int8)
-        self.weight = nn.Parameter(empty, requires_grad=False)
-        self.weight_scale = nn.Parameter(torch.zeros(rows, dtype=torch.float16), requires_grad=False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        # `model.to(bfloat16)` must not round the scales: they belong to the stored weights.
-        kept = self.weight_scale.detach()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.weight_scale.dtype != kept.dtype:
-            moved = kept.to(self.weight_scale.device)
-            self.weight_scale = nn.Parameter(moved, requires_grad=False)
-        return self
-
-    def set_dense(self, weight: Tensor) -> None:
-        """Quantise `weight` [rows, columns] into this module, on the device of `weight`."""
-        packed, scale = quantise_rows(weight.detach(), self.bits)
-        self.weight = nn.Parameter(packed, requires_grad=False)
-        self.weight_scale = nn.Parameter(scale, requires_grad=False)
-
-    def dense_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the weights [rows, columns]; exact in float32."""
-        return dequantise_rows(self.weight, self.weight_scale, self.bits, dtype)
-
-
-class QuantisedLinear(_Packed, nn.Linear):
-    """A linear layer with frozen int8 or int4 weights. Activations keep their precision.
-
-    It is an `nn.Linear` so that peft can lay LoRA over it.
-    """
-
-    def __init__(self, inputs: int, outputs: int, bits: int, bias: bool = True) -> None:
-        super().__init__(outputs, inputs, bits)
-        self.in_features, self.out_features = inputs, outputs
-        self.register_parameter("bias", nn.Parameter(torch.zeros(outputs)) if bias else None)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Map [..., in] to [..., out] in the dtype of `input`."""
-        rows = input.reshape(-1, self.in_features)
-        product: Tensor = _PackedProduct.apply(  # type: ignore[no-untyped-call]
-            rows, self.weight, self.weight_scale, self.bits
-        )
-        if self.bias is not None:
-            product = product + self.bias
-        return product.view(*input.shape[:-1], self.out_features)
-
-
-class QuantisedEmbedding(_Packed):
-    """The embedding of a checkpoint with `quantization_embeddings` ("int4-qe"): packed rows and scales."""
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Return the rows of `ids`, [..., hidden] in float32; the model casts them to what it computes in."""
-        return dequantise_rows(self.weight[ids], self.weight_scale[ids], self.bits)
 
 
 def make_linear(config: ChatGLMConfig, inputs: int, outputs: int) -> nn.Module:
@@ -158,48 +37,20 @@ def make_head(config: ChatGLMConfig) -> nn.Module:
     return nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
 
-def _replace(
-    model: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module], names: tuple[str, ...]
-) -> Iterator[None]:
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if name in names and type(child) is kind:
-                setattr(parent, name, make(child))
-                yield
-
-
-def _quantised(dense: nn.Linear, bits: int) -> QuantisedLinear:
-    with torch.device("meta"):
-        layer = QuantisedLinear(dense.in_features, dense.out_features, bits, dense.bias is not None)
-    layer.set_dense(dense.weight)
-    layer.bias = dense.bias
-    return layer
-
-
-def _dense(layer: QuantisedLinear, dtype: torch.dtype) -> nn.Linear:
-    with torch.device("meta"):
-        dense = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
-    dense.weight = nn.Parameter(layer.dense_weight(dtype))
-    dense.bias = layer.bias if layer.bias is None else nn.Parameter(layer.bias.detach().to(dtype))
-    return dense
-
-
 def quantise(model: nn.Module, bits: int) -> int:
-    """Quantise the four linears of every block in place, one at a time; return how many were.
+    """Quantise the four linears of every block in place; return how many were.
 
-    The configuration then says so, as in the published files. Linears already quantised stay as they are.
+    The configuration then says so, as in the published files.
     """
-    done = sum(1 for _ in _replace(model, nn.Linear, lambda dense: _quantised(dense, bits), QUANTISED_NAMES))
+    done = quantised.quantise(model, bits, QUANTISED_NAMES)
     if done:
         model.config.quantization_bit = bits  # type: ignore[union-attr]
     return done
 
 
 def dequantise(model: nn.Module, dtype: torch.dtype = torch.float32) -> int:
-    """Turn quantised linears back into dense ones in place (trainable again); return how many were."""
-    done = sum(
-        1 for _ in _replace(model, QuantisedLinear, lambda layer: _dense(layer, dtype), QUANTISED_NAMES)
-    )
+    """Turn the quantised linears of every block back into dense ones in place; return how many were."""
+    done = quantised.dequantise(model, QUANTISED_NAMES, dtype)
     if done:
         model.config.quantization_bit = 0  # type: ignore[union-attr]
     return done
