@@ -31,6 +31,9 @@ install() {
         "$python" -m venv "$venv"
     fi
     echo "+ pip install -c constraints.txt -e .$1" >&2
-    "$venv/bin/python" -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".$1" >&2
+    echo '（torch 等依赖要下载几百 MB 以上，通常需要几分钟 / the download is some hundred MB or more: a few minutes）' >&2
+    # pip's progress is for people; logs get what goes wrong.
+    if [ -t 2 ]; then quiet=; else quiet=--quiet; fi
+    "$venv/bin/python" -m pip install --disable-pip-version-check $quiet -c constraints.txt -e ".$1" >&2
     printf '%s' "$wanted" > "$venv/medchat-installed"
 }

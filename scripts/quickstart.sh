@@ -4,5 +4,6 @@
 set -eu
 . "$(dirname -- "$0")/environment.sh"
 install ""
+echo "以后使用 medchat 先执行 / to use medchat later, first run: . $venv/bin/activate" >&2
 echo "+ medchat demo $*" >&2
 exec "$venv/bin/medchat" demo "$@"

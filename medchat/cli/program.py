@@ -8,7 +8,7 @@ import click
 
 from medchat.cli.failures import show_failure
 from medchat.cli.group import TopGroup
-from medchat.cli.output import CLOSED_PIPE, forgive_encoding, silence_stdout
+from medchat.cli.output import CLOSED_PIPE, forgive_encoding, say_aside, silence_stdout
 from medchat.cli.signals import Stopped, stop_on_signals
 from medchat.cli.wording import as_usage_error
 from medchat.errors import MedchatError, UsageError
@@ -31,6 +31,9 @@ def run(arguments: list[str], *, language: str | None, debug: bool) -> int:
         return CLOSED_PIPE
     except click.exceptions.Abort:
         return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        say_aside(error.format_message())
+        return error.exit_code
     except click.ClickException as error:
         return show_failure(as_usage_error(error), debug=debug)
     except Exception as error:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from medchat.errors import UsageError
 from medchat.language import say
+
+#: click's words for arguments that no parameter takes; it has no exception of their own.
+_UNEXPECTED = re.compile(r"Got unexpected extra arguments? \((.*)\)", re.DOTALL)
 
 
 def as_usage_error(error: click.ClickException) -> UsageError:
@@ -26,6 +31,11 @@ def as_usage_error(error: click.ClickException) -> UsageError:
         name = _name(error, context)
         return UsageError(
             say(f"{name} 的值无效：{_expected(error)}", f"invalid value for {name}: {_expected(error)}"), see
+        )
+    if extra := _UNEXPECTED.match(error.message):
+        return UsageError(
+            say(f"多余的参数：{extra[1]}", f"too many arguments: {extra[1]}"),
+            say("文字里有空格时请加引号；", "put text with spaces in quotes; ") + see,
         )
     return UsageError(error.format_message(), see)
 

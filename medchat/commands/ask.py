@@ -148,7 +148,7 @@ class _Answer:
         turn = self.answered.turn if self.answered else None
         stats = self.answered.stats if self.answered else None
         config = self.session.config
-        record = getattr(self.session.recorder, "record", None)
+        record = self.prepared.saved_session()
         about = self.session.model.describe()
         return {
             "answer": turn.answer if turn else self.text,
@@ -169,7 +169,7 @@ class _Answer:
             "greedy": config.greedy,
             "seed": config.seed,
             "dropped_turns": self.dropped,
-            "session": record.id if record and self.prepared.store.path else None,
+            "session": record.id if record else None,
             "safety": [{"text": notice.text, "urgent": notice.urgent} for notice in self.notices],
             "disclaimer": safety.ai_mark(),
             "AIGC": safety.aigc_metadata(turn.answer if turn else self.text),

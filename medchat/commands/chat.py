@@ -15,7 +15,6 @@ from medchat.cli.group import Command
 from medchat.cli.options import SessionChoice, generation_flags, model_flags, session_flags
 from medchat.cli.output import answers, say_aside
 from medchat.commands.conversation import Prepared, prepare_conversation
-from medchat.commands.recording import StoreRecorder
 from medchat.errors import UsageError
 from medchat.inert import inert_line
 from medchat.language import say
@@ -67,7 +66,17 @@ def _list_resumable() -> int:
 def hold(prepared: Prepared, startup: Startup) -> int:
     """Chat on the terminal, or line by line where there is none; return the exit code."""
     if sys.stdin is not None and sys.stdin.isatty() and answers().isatty():
-        return run_repl(startup)
+        exit_code = run_repl(startup)
+        record = prepared.saved_session()
+        if record is not None:
+            name = inert_line(record.name or record.id, 60)
+            say_aside(
+                say(
+                    f"会话已保存：{name}。接着聊：medchat chat -c",
+                    f"saved as {name}; to go on: medchat chat -c",
+                )
+            )
+        return exit_code
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError(
             say("标准输出不是终端，无法交互对话", "stdout is not a terminal: no interactive chat"),
@@ -89,10 +98,8 @@ def startup_for(prepared: Prepared, *, banner: Sequence[str] = ()) -> Startup:
         return replace(session, conversation=empty, recorder=prepared.recorder(), last_stats=None, dropped=0)
 
     def label(session: ChatSession) -> str:
-        recorder = session.recorder
-        if prepared.store.path is None or not isinstance(recorder, StoreRecorder) or recorder.record is None:
-            return ""
-        return recorder.record.name or recorder.record.id
+        record = prepared.saved_session()
+        return (record.name or record.id) if record else ""
 
     return Startup(
         open_session=open_session,
@@ -104,7 +111,7 @@ def startup_for(prepared: Prepared, *, banner: Sequence[str] = ()) -> Startup:
         new_session=new_session,
         session_label=label,
         ready_lines=lambda session: _ready_lines(prepared, session),
-        slash_commands=opening.extensions.slash_commands,
+        slash_commands=prepared.slash_commands,
         settings=lambda: _fixed_settings(prepared.settings),
         max_question_bytes=int(prepared.settings.value("max_question_bytes")),
     )
@@ -126,6 +133,13 @@ def _ready_lines(prepared: Prepared, session: ChatSession) -> list[str]:
         count = len(session.conversation.turns)
         lines.append(say(f"接着会话 {title}（{count} 轮）", f"going on with session {title} ({count} turns)"))
     lines += model_notes(session.model)
+    if prepared.demo is not None:
+        lines.append(
+            say(
+                "这是演示模型，只会它学过的题（/题目）",
+                "this is the demo's miniature: it knows its own questions only (/questions)",
+            )
+        )
     if prepared.store.path is None:
         lines.append(say("本次对话不会保存", "this conversation is not saved"))
     return lines

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medchat import safety
-from medchat.api import ChatModel, Conversation, Notice
+from medchat.api import ChatModel, Conversation, Notice, SlashCommand
 from medchat.cli.options import SessionChoice
+from medchat.commands.demo_mode import KnownQuestions, LearnedAlone, is_demo
 from medchat.commands.opening import Opening, prepare, read_settings
 from medchat.commands.recording import StoreRecorder, choose_session, conversation_of, open_store
+from medchat.demo_data import demo_examples
 from medchat.inert import inert_line
 from medchat.session import ChatSession
 from medchat.settings import Settings
@@ -27,7 +29,8 @@ class Prepared:
     record: SessionRecord | None
     choice: SessionChoice
     warn: Callable[[str], None]
-    extra_advisers: tuple[Callable[[Conversation, str], Iterable[Notice]], ...] = field(default=())
+    demo: KnownQuestions | None = None
+    _recorder: StoreRecorder | None = None
 
     @property
     def settings(self) -> Settings:
@@ -52,16 +55,26 @@ class Prepared:
 
     def recorder(self, record: SessionRecord | None = None) -> StoreRecorder:
         """Return a recorder that goes on with `record`, or begins a session with its first turn."""
-        return StoreRecorder(self.store, self._create, record, self.warn)
+        self._recorder = StoreRecorder(self.store, self._create, record, self.warn)
+        return self._recorder
+
+    def saved_session(self) -> SessionRecord | None:
+        """Return the session on disk that is being held, None where nothing was saved."""
+        return self._recorder.record if self._recorder is not None and self._recorder.on_disk else None
+
+    def slash_commands(self) -> list[SlashCommand]:
+        """Return the commands that the demo and the plugins add."""
+        ours = [self.demo.slash_command()] if self.demo else []
+        return [*ours, *self.opening.extensions.slash_commands()]
 
     def plugin_lines(self) -> list[str]:
         """Return one line for each plugin found broken so far."""
         return [str(failure) for failure in self.opening.registry.failures]
 
-    def _create(self) -> SessionRecord:
+    def _create(self, store: SessionStore) -> SessionRecord:
         options = self.opening.options
-        name = self.choice.name if self.choice.name and self.store.named(self.choice.name) is None else None
-        return self.store.create(
+        name = self.choice.name if self.choice.name and store.named(self.choice.name) is None else None
+        return store.create(
             self.opening.backbone.name,
             options.address or str(options.model.absolute()),
             tuple(str(adapter.absolute()) for adapter in options.adapters),
@@ -77,7 +90,7 @@ class Prepared:
         return str(path.absolute()) if path is not None and path.is_file() else self.opening.template.name
 
     def _advise(self, conversation: Conversation, question: str) -> tuple[Notice, ...]:
-        advised = [notice for adviser in self.extra_advisers for notice in adviser(conversation, question)]
+        advised = self.demo.advise(conversation, question) if self.demo else []
         advised += self.opening.extensions.advise(conversation, question)
         return safety.check(question, advised)
 
@@ -99,10 +112,21 @@ def prepare_conversation(
             settings = read_settings({**_of_session(record, given), **given})
         for warning in settings.warnings:
             warn(inert_line(warning, 300))
-        return Prepared(prepare(settings, rule=flags.get("rule")), store, record, choice, warn)
+        opening = prepare(settings, rule=flags.get("rule"))
+        known = KnownQuestions(demo_examples()) if is_demo(opening.options.model) else None
+        if known is not None:
+            opening = _as_demo(opening, known)
+        return Prepared(opening, store, record, choice, warn, known)
     except BaseException:
         store.close()
         raise
+
+
+def _as_demo(opening: Opening, known: KnownQuestions) -> Opening:
+    generation = opening.generation
+    if not opening.settings.is_set("generation.greedy"):
+        generation = replace(generation, greedy=True)
+    return replace(opening, template=LearnedAlone(opening.template, known), generation=generation)
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import fcntl
 import hashlib
 import shutil
 import sys
 import threading
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from medchat import places, safety
-from medchat.api import Backbone, Conversation, Example, Notice, SlashCommand
+from medchat.api import Backbone, Example
 from medchat.cli.group import Command
 from medchat.cli.options import SessionChoice
 from medchat.cli.output import answers, say_aside, write_out
 from medchat.commands.chat import disclaimer_lines, hold, startup_for
 from medchat.commands.conversation import Prepared, prepare_conversation
+from medchat.commands.demo_mode import demo_folder
 from medchat.commands.training import show_training
 from medchat.demo_data import DemoPair, demo_examples
 from medchat.demo_recipe import DEMO_RECIPES, DemoRecipe
@@ -56,18 +54,11 @@ def command(backbone: str, retrain: bool, no_save: bool, style: str | None) -> i
         say_aside(line)
     model = trained_model(chosen, pairs, retrain=retrain)
     flags: dict[str, Any] = {"backbone": backbone, "model": str(model), "greedy": True, "style": style}
-    # Each pair was learned alone: with earlier turns in front of it a question is another one.
-    flags |= {"history": "none", "device": "cpu", "dtype": "float32"}
+    flags |= {"device": "cpu", "dtype": "float32"}
     prepared = prepare_conversation(flags, SessionChoice(save=not no_save), say_aside)
-    known = KnownQuestions(pairs)
-    prepared.extra_advisers = (known.advise,)
     try:
         if sys.stdin is not None and sys.stdin.isatty() and answers().isatty():
-            startup = startup_for(prepared, banner=invitation(pairs))
-            return hold(
-                prepared,
-                replace(startup, slash_commands=lambda: [known.slash_command(), *startup.slash_commands()]),
-            )
+            return hold(prepared, startup_for(prepared, banner=invitation(pairs)))
         return answer_samples(prepared, pairs)
     finally:
         prepared.store.close()
@@ -110,7 +101,7 @@ def trained_model(backbone: Backbone, pairs: Sequence[DemoPair], *, retrain: boo
             say(f"{backbone.name} 没有演示", f"{backbone.name} has no demo"),
             "medchat demo --backbone " + "|".join(DEMO_RECIPES),
         )
-    folder = places.make_private(places.cache_dir() / "demo")
+    folder = places.make_private(demo_folder())
     target = folder / f"{backbone.name}-{fingerprint(recipe, pairs)}"
     with _one_at_a_time(folder / "lock"):
         if retrain:
@@ -129,8 +120,8 @@ def fingerprint(recipe: DemoRecipe, pairs: Sequence[DemoPair]) -> str:
 def _train(backbone: Backbone, recipe: DemoRecipe, pairs: Sequence[DemoPair], target: Path) -> None:
     say_aside(
         say(
-            "第一次运行：正在用真实的微调代码训练它（两个 CPU 核约一分钟）。下次直接开始。",
-            "First run: training it with the real fine-tuning code (about a minute on two cores).",
+            "正在用真实的微调代码训练它（两个 CPU 核约一分钟）。下次直接开始。",
+            "Training it with the real fine-tuning code (about a minute on two cores).",
         )
     )
     start = target.with_name(target.name + ".start")
@@ -164,44 +155,6 @@ def _one_at_a_time(lock: Path) -> Iterator[None]:
             )
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-class KnownQuestions:
-    """The questions that the miniature has learned. A question not among them is said to be so, before the answer."""
-
-    def __init__(self, pairs: Sequence[DemoPair]) -> None:
-        self._pairs = tuple(pairs)
-        self._by_form = {_form(pair.question): pair for pair in pairs}
-
-    def advise(self, conversation: Conversation, question: str) -> list[Notice]:
-        """Return a notice unless `question` is, up to punctuation and spaces, one that was learned."""
-        if _form(question) in self._by_form:
-            return []
-        near = difflib.get_close_matches(_form(question), list(self._by_form), n=2, cutoff=0.4)
-        text = say(
-            "这不是演示模型学过的问题，下面的回答没有意义。",
-            "This is not one of the demo's own questions: the answer below means nothing.",
-        )
-        if near:
-            asked = " / ".join(self._by_form[form].question for form in near)
-            text += say(f"它学过：{asked}", f" It has learned: {asked}")
-        return [Notice(text)]
-
-    def slash_command(self) -> SlashCommand:
-        """Return `/questions`, which lists what can be asked."""
-        return SlashCommand(
-            "questions",
-            "题目",
-            {"zh": "列出演示模型学过的问题", "en": "list the questions the demo has learned"},
-            lambda conversation, words: "\n".join(pair.question for pair in self._pairs),
-        )
-
-
-def _form(question: str) -> str:
-    """What of a question counts: its letters, digits and ideographs."""
-    return "".join(
-        character for character in unicodedata.normalize("NFKC", question).casefold() if character.isalnum()
-    )
 
 
 def answer_samples(prepared: Prepared, pairs: Sequence[DemoPair]) -> int:

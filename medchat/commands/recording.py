@@ -17,14 +17,15 @@ from medchat.store import SessionRecord, SessionStore
 class StoreRecorder:
     """Writes each turn into the session store; the session's row is made with its first turn.
 
-    If the disk fails, the user is told loudly once (`warn`) and the conversation goes on unsaved:
-    an answer on the screen is worth more than a crash.
+    If the disk fails, or the session was deleted meanwhile, the user is told loudly once (`warn`) and the
+    conversation goes on unsaved: an answer on the screen is worth more than a crash. If another MedChat
+    writes to the same session, that is said once too; no turn of either is lost.
     """
 
     def __init__(
         self,
         store: SessionStore,
-        create: Callable[[], SessionRecord],
+        create: Callable[[SessionStore], SessionRecord],
         existing: SessionRecord | None,
         warn: Callable[[str], None],
     ) -> None:
@@ -32,22 +33,27 @@ class StoreRecorder:
         self._create = create
         self._record = existing
         self._warn = warn
+        self._saved = existing.turns if existing else 0
+        self._told_of_another = False
 
     @property
     def record(self) -> SessionRecord | None:
         """The saved session, None before its first turn."""
         return self._record
 
-    def start_afresh(self) -> None:
-        """Let the next turn begin a new session."""
-        self._record = None
+    @property
+    def on_disk(self) -> bool:
+        """Whether a session was saved, and still is."""
+        return self._record is not None and self._store.path is not None
 
     def save(self, turn: Turn, stats: TurnStats) -> None:
         """Append one turn in one transaction."""
         with self._told():
             if self._record is None:
-                self._record = self._create()
-            self._store.append_turn(self._record.id, turn, stats)
+                self._record = self._create(self._store)
+            self._saved += 1
+            if self._store.append_turn(self._record.id, turn, stats) != self._saved:
+                self._tell_of_another()
 
     def replace(self, turn: Turn, stats: TurnStats) -> None:
         """Put a turn in the place of the last one, in one transaction."""
@@ -60,13 +66,24 @@ class StoreRecorder:
         with self._told():
             if self._record is not None:
                 self._store.undo(self._record.id, count)
+                self._saved -= count
+
+    def _tell_of_another(self) -> None:
+        if not self._told_of_another:
+            self._told_of_another = True
+            self._warn(
+                say(
+                    "另一个 MedChat 也在写这个会话：双方的问答会按时间先后混在一起。要分开，请输入 /新建",
+                    "another MedChat writes to this session too: both dialogues end up mixed. To part them: /new",
+                )
+            )
 
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield
         except MedchatError as error:
-            self._store, self._record = SessionStore.unsaved(), None
+            self._store, self._record, self._saved = SessionStore.unsaved(), None, 0
             self._warn(_not_saved(error))
 
 
@@ -110,6 +127,11 @@ def choose_session(store: SessionStore, choice: SessionChoice) -> SessionRecord 
         if latest is None:
             raise UsageError(say("还没有保存的会话", "there is no saved session yet"), "medchat chat")
         return latest
+    if choice.resume == "":
+        raise UsageError(
+            say("请给出要接着的会话编号", "name the session to go on with"),
+            say("先看看有哪些：medchat sessions list", "see which there are: medchat sessions list"),
+        )
     return None if choice.resume is None else store.get(choice.resume)
 
 

@@ -149,7 +149,7 @@ class Registry:
         names = ", ".join(inert_line(other, 60) for other in near or sorted(set(known)))
         hint = say("是不是想用：", "did you mean: ") if near else say("可用的有：", "there are: ")
         return UsageError(
-            say(f"没有名为 {shown} 的模型后端", f"there is no backbone named {shown}")
+            say(f"没有名为 {shown} 的模型家族", f"there is no backbone named {shown}")
             if group == BACKBONES
             else say(f"没有插件提供 {shown}", f"no plugin offers {shown}"),
             f"{hint}{names}" if names else "medchat plugins list",

@@ -12,7 +12,7 @@ from medchat.inert import inert_line
 from medchat.language import say
 from medchat.repl import wording
 from medchat.repl.screen import unforgeable, untrusted
-from medchat.repl.setting import apply_setting, values_in_force
+from medchat.repl.setting import apply_setting, values_in_force, without_effect
 from medchat.repl.slash import Command
 from medchat.safety import ai_mark, disclaimer
 from medchat.session import ChatSession
@@ -147,9 +147,8 @@ def _set(chat: Chat, words: str) -> None:
         )
         return
     name, value = chat.exchange.call(lambda session: apply_setting(session, words))
-    chat.screen.show(
-        say(f"{name} = {value}（下一个回答起生效）", f"{name} = {value} (from the next answer on)")
-    )
+    told = say(f"{name} = {value}（下一个回答起生效）", f"{name} = {value} (from the next answer on)")
+    chat.screen.show(told + chat.exchange.call(lambda session: without_effect(session, name)))
 
 
 def _stats(chat: Chat, words: str) -> None:
@@ -158,7 +157,10 @@ def _stats(chat: Chat, words: str) -> None:
 
 
 def _statistics(session: ChatSession) -> str:
-    rows = [(untrusted(str(key)), untrusted(str(value))) for key, value in session.model.describe().items()]
+    facts = [
+        (key, value) for key, value in session.model.describe().items() if value not in ((), [], "", None)
+    ]
+    rows = [(untrusted(str(key)), untrusted(str(value))) for key, value in facts]
     rows.append((say("轮数", "turns"), str(len(session.conversation.turns))))
     shown = _table(rows)
     if session.last_stats is not None:

@@ -14,6 +14,7 @@ from medchat.session import ChatSession
 
 _KEYS = (*GENERATION_RANGES, "greedy")
 _WHOLE = ("max_new_tokens", "top_k", "num_beams", "seed")
+_WHEN_LOADING = ("backbone", "model", "adapter", "template", "system", "device", "dtype", "quantize")
 _ON = ("on", "true", "yes", "1", "开", "是")
 _OFF = ("off", "false", "no", "0", "关", "否")
 _UNSET = ("none", "off", "random", "随机", "无")
@@ -55,6 +56,21 @@ def apply_setting(session: ChatSession, words: str) -> tuple[str, str]:
     return name, dict(values_in_force(session))[name]
 
 
+def without_effect(session: ChatSession, name: str) -> str:
+    """Return a remark if the setting changes nothing while no token is drawn at random, else ""."""
+    if name not in ("temperature", "top-p", "top-k", "seed") or session.config.samples:
+        return ""
+    if session.config.greedy:
+        return say(
+            "；但 greedy 开着，现在不起作用：/设置 greedy off",
+            "; no effect while greedy is on: /set greedy off",
+        )
+    return say(
+        "；但集束搜索不采样，现在不起作用：/设置 num-beams 1",
+        "; no effect with beam search: /set num-beams 1",
+    )
+
+
 def _named(typed: str) -> str:
     wanted = typed.strip().lower().lstrip("-").replace("_", "-")
     names = setting_names()
@@ -64,6 +80,14 @@ def _named(typed: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     near = fitting or difflib.get_close_matches(wanted, names, n=3, cutoff=0.5) or list(names)
+    if wanted in _WHEN_LOADING:
+        raise UsageError(
+            say(f"对话中不能改 {wanted}", f"{wanted} cannot change while the model is loaded"),
+            say(
+                f"退出后重新开始：medchat chat --{wanted} …",
+                f"leave and start again: medchat chat --{wanted} …",
+            ),
+        )
     raise UsageError(
         say(f"没有设置项 {untrusted(typed[:40])}", f"there is no setting {untrusted(typed[:40])}"),
         say("可以设置：", "you can set: ") + ", ".join(near),

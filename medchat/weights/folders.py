@@ -48,7 +48,16 @@ def resolve(value: str, kind: Literal["base", "adapter"], catalogue: Callable[[]
     type: the `pull` of known weights, the name that may have been meant, or the right flag for the kind.
     """
     path = Path(value).expanduser()
-    if path.is_dir() or (kind == "base" and path.exists()):
+    if path.is_file():
+        raise CheckpointError(
+            say(
+                f"--{'model' if kind == 'base' else 'adapter'} 要的是目录，这是一个文件",
+                "a folder is needed, this is a file",
+            ),
+            say(f"给出它所在的目录：{path.parent}", f"name the folder it is in: {path.parent}"),
+            where=str(path),
+        )
+    if path.is_dir():
         folder, name = path, str(path)
     else:
         entry = None if _is_name(value) and folder_of(value).is_dir() else catalogue().find(value)
