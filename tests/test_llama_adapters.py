@@ -51,6 +51,16 @@ def test_an_adapter_goes_on_top_of_the_vocabulary_one_in_either_order(
     torch.testing.assert_close(logits(loaded.model), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_over_quantised_weights_the_vocabulary_adapter_stays_laid_over(tiny: Path, tmp_path: Path) -> None:
+    """Packed integers cannot take a delta in."""
+    merged = grow(tiny, tmp_path / "grown").merge_and_unload()
+    expected = logits(lora(merged, tmp_path / "med", 10))
+    loaded = load(tiny, tmp_path / "med", tmp_path / "grown", quantize="int8")
+    assert loaded.tokenizer.size == loaded.model.config.vocab_size
+    difference = (logits(loaded.model) - expected).abs().max()
+    assert 0 < difference < 0.02 * expected.abs().max()
+
+
 def test_a_vocabulary_adapter_with_the_old_vocabulary_is_refused_naming_both(
     tiny: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from transformers import LlamaForCausalLM
 
 from medchat.api import LoadOptions
 from medchat.errors import UsageError
+from medchat.torchside.packing import dequantise_rows, quantise_rows
 from medchat.torchside.write_checkpoint import LAYOUTS
 
 pytestmark = pytest.mark.torch
@@ -106,6 +107,30 @@ def test_a_config_that_still_states_the_rows_before_a_merge_loads_with_a_note(
     loaded = load(copy(tiny, tmp_path / "m", vocab_size=32))
     assert loaded.model.config.vocab_size == load(tiny).model.config.vocab_size
     assert any("32" in note for note in loaded.notes)
+
+
+@pytest.mark.parametrize(("quantize", "bits"), [("int8", 8), ("int4", 4)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_quantising_on_the_way_in_gives_the_logits_of_weights_rounded_by_hand(
+    tiny: Path, quantize: str, bits: int, dtype: str
+) -> None:
+    dense = load(tiny, dtype="float32").model
+    with torch.no_grad():
+        for layer in dense.model.layers:
+            for name, linear in layer.named_modules():
+                if name.endswith("_proj"):
+                    packed, scale = quantise_rows(linear.weight.half(), bits)
+                    linear.weight.copy_(dequantise_rows(packed, scale, bits))
+    packed_model = load(tiny, quantize=quantize, dtype=dtype).model
+    assert not torch.allclose(logits(dense), logits(load(tiny).model), atol=1e-6, rtol=0)
+    allowed = 1e-5 if dtype == "float32" else 2e-2
+    torch.testing.assert_close(logits(packed_model).float(), logits(dense), atol=allowed, rtol=allowed)
+    integers = [weight for weight in packed_model.parameters() if weight.dtype == torch.int8]
+    assert len(integers) == 7 * packed_model.config.num_hidden_layers
+
+
+def test_an_unknown_width_is_refused(tiny: Path) -> None:
+    assert "int8" in refused(lambda: load(tiny, quantize="int3"), UsageError, 2).remedy
 
 
 # ---------------------------------------------------------------- what is refused

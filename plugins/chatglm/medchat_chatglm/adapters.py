@@ -90,21 +90,31 @@ def find_prefix(folder: Path, candidates: Candidates = PREFIX_FILES) -> PrefixAd
     return PrefixAdapter(folder, checkpoint, headers)
 
 
+def require_fit(model: nn.Module, adapters: list[Adapter]) -> None:
+    """Hold LoRA adapters against `model` before its weights are read. Raises CheckpointError."""
+    loras = _loras(adapters)
+    if loras:
+        from medchat.torchside import adapters as toolkit  # brings peft: slow to import, rarely needed
+
+        toolkit.require_fit(model, loras)
+
+
 def attach_all(model: nn.Module, adapters: list[Adapter], device: torch.device, dtype: torch.dtype) -> None:
     """Put the adapters' weights into `model`. A prefix needs the empty encoder that its shape asks for.
 
     Raises CheckpointError if one belongs to another model or changes nothing.
     """
-    loras = [adapter for adapter in adapters if isinstance(adapter, LoraAdapter)]
+    loras = _loras(adapters)
     if loras:
-        # Brings peft, which is slow to import and rarely needed.
-        from medchat.torchside.adapters import attach_all as attach_loras
-        from medchat.torchside.adapters import require_fit
+        from medchat.torchside import adapters as toolkit
 
-        require_fit(model, loras)
-        attach_loras(model, loras, device, dtype)
+        toolkit.attach_all(model, loras, device, dtype)
     for adapter in adapters:
         if isinstance(adapter, PrefixAdapter):
             encoder = model.get_submodule(PREFIX.rstrip("."))
             placement = Placement(torch.float32, device, rename=lambda name: name.removeprefix(PREFIX))
             assign(encoder, adapter.checkpoint, adapter.headers, placement)
+
+
+def _loras(adapters: list[Adapter]) -> list[LoraAdapter]:
+    return [adapter for adapter in adapters if isinstance(adapter, LoraAdapter)]

@@ -30,6 +30,7 @@ from medchat_chatglm.adapters import (
     attach_all,
     find_adapter,
     find_prefix,
+    require_fit,
 )
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import EMBEDDING, HEAD, PREFIX, is_tied, read_vocabulary, refuse_other_models
@@ -114,6 +115,7 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
         conversions=conversions(model) if bits else {},
     )
     ensure_memory(weight_bytes(model, placement), device)
+    require_fit(model, adapters)
     assign(model, checkpoint, headers, placement)
     attach_all(model, adapters, device, dtype)
     notes = _compare_head(model, checkpoint, headers)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from transformers import GenerationConfig as GenerateSettings
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -24,6 +23,7 @@ from medchat.torchside.headers import read_headers
 from medchat.torchside.known_adapters import check_base
 from medchat.torchside.layout import open_checkpoint
 from medchat.torchside.load import Placement, assign, weight_bytes
+from medchat.torchside.quantised import bits_of, conversions, prepare
 from medchat_llama.folder import (
     EMBEDDING,
     HEAD,
@@ -36,6 +36,9 @@ from medchat_llama.folder import (
 )
 from medchat_llama.tokenizer import LlamaTokenizer
 from medchat_llama.vocabulary import find_vocabulary, rows_note
+
+#: What `--quantize` packs: the linears of every layer. Norms, embedding and head stay as they are.
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ def load_llama(options: LoadOptions) -> LoadedLlama:
     """
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
+    bits = bits_of(options.quantize)
     shape = read_shape(options.model)
     checkpoint = open_checkpoint(options.model)
     headers = read_headers(checkpoint)
@@ -91,13 +95,17 @@ def load_llama(options: LoadOptions) -> LoadedLlama:
         notes += check_base(adapter, base_of(stored if adapter is grown else rows))
     with torch.device("meta"):
         model = LlamaForCausalLM(_library_config(shape, rows, tokenizer)).eval()
+    if bits:
+        prepare(model, bits, LINEARS)
     saved = tuple(grown.saved) if grown else ()
     placement = Placement(
         dtype,
         device,
         ignore=(*IGNORED, *saved),
         optional=saved,
+        keep=("*.weight_scale",),
         tied={HEAD: EMBEDDING} if shape.tied else {},
+        conversions=conversions(model),
     )
     ensure_memory(weight_bytes(model, placement), device)
     if adapters:
@@ -109,7 +117,6 @@ def load_llama(options: LoadOptions) -> LoadedLlama:
         attach_all(model, adapters, device, dtype)
     # Computed, not stored: on the meta device it has no values yet.
     model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)
-    model.generation_config = _settings(tokenizer)
     return LoadedLlama(model.eval(), tokenizer, shape, base_of(rows), tuple(adapters), tuple(notes))
 
 
@@ -162,12 +169,4 @@ def _library_config(shape: LlamaShape, rows: int, tokenizer: LlamaTokenizer) -> 
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         architectures=["LlamaForCausalLM"],
-    )
-
-
-def _settings(tokenizer: LlamaTokenizer) -> GenerateSettings:
-    return GenerateSettings(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
