@@ -15,8 +15,9 @@ from transformers import BloomForCausalLM
 
 from medchat.api import LoadOptions
 from medchat.errors import CheckpointError, MedchatError, UsageError
-from medchat.torchside.bloom.loading import load_bloom
+from medchat.torchside.bloom.loading import LINEARS, load_bloom
 from medchat.torchside.bloom.tiny import write_tiny
+from medchat.torchside.packing import dequantise_rows, quantise_rows
 from medchat.torchside.write_checkpoint import LAYOUTS
 
 pytestmark = pytest.mark.torch
@@ -233,9 +234,24 @@ def test_weights_that_are_not_all_the_models_are_refused(tmp_path: Path, change:
     assert name in refusal.value.what
 
 
-def test_quantising_is_refused_and_not_quietly_left_out(base: Path) -> None:
-    with pytest.raises(UsageError, match="--quantize int8"):
-        load_bloom(options(base, quantize="int8"), "bloom")
+@pytest.mark.parametrize(("quantize", "bits"), [("int8", 8), ("int4", 4)])
+def test_quantising_on_the_way_in_gives_the_logits_of_weights_rounded_by_hand(
+    base: Path, quantize: str, bits: int
+) -> None:
+    dense = load_bloom(options(base), "bloom").model
+    with torch.no_grad():
+        for name, linear in dense.named_modules():
+            if name.endswith(LINEARS) and isinstance(linear, torch.nn.Linear):
+                packed, scale = quantise_rows(linear.weight.half(), bits)
+                linear.weight.copy_(dequantise_rows(packed, scale, bits))
+        expected = dense(IDS).logits
+    assert not torch.allclose(expected, logits(base), atol=1e-6, rtol=0)
+    torch.testing.assert_close(logits(base, quantize=quantize), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_unknown_width_is_refused(base: Path) -> None:
+    with pytest.raises(UsageError, match="int3"):
+        load_bloom(options(base, quantize="int3"), "bloom")
 
 
 # ---------------------------------------------------------------- what a folder is

@@ -12,8 +12,6 @@ import torch
 from transformers import BloomConfig, BloomForCausalLM
 
 from medchat.api import LoadOptions
-from medchat.errors import UsageError
-from medchat.language import say
 from medchat.torchside.adapter_files import LoraAdapter, open_lora
 from medchat.torchside.bloom.folder import (
     EMBEDDING,
@@ -31,6 +29,10 @@ from medchat.torchside.headers import read_headers
 from medchat.torchside.known_adapters import check_base
 from medchat.torchside.layout import open_checkpoint
 from medchat.torchside.load import Placement, assign, weight_bytes
+from medchat.torchside.quantised import bits_of, conversions, prepare
+
+#: What `--quantize` packs: the linears of every layer. Norms and the embedding, which is the head, stay.
+LINEARS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,9 @@ def load_bloom(options: LoadOptions, base: str, required: tuple[str, ...] = ()) 
     Raises CheckpointError (missing, damaged, not Bloom, not matching), MemoryShortageError (before reading
     where it can be known) or UsageError (impossible device, dtype or quantisation).
     """
-    if options.quantize != "none":
-        raise _cannot_quantize(options.quantize)
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
+    bits = bits_of(options.quantize)
     shape = read_shape(options.model)
     checkpoint = open_checkpoint(options.model)
     headers = read_headers(checkpoint)
@@ -64,12 +65,16 @@ def load_bloom(options: LoadOptions, base: str, required: tuple[str, ...] = ()) 
     notes = tuple(note for adapter in adapters for note in check_base(adapter, base))
     with torch.device("meta"):
         model = BloomForCausalLM(library_config(shape, tokenizer)).eval()
+    if bits:
+        prepare(model, bits, LINEARS)
     placement = Placement(
         dtype,
         device,
         ignore=IGNORED,
+        keep=("*.weight_scale",),
         tied={HEAD: EMBEDDING} if shape.tied else {},
         rename=model_name,
+        conversions=conversions(model),
     )
     ensure_memory(weight_bytes(model, placement), device)
     if adapters:
@@ -96,13 +101,4 @@ def library_config(shape: BloomShape, tokenizer: BloomTokenizer) -> BloomConfig:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         architectures=["BloomForCausalLM"],
-    )
-
-
-def _cannot_quantize(wanted: str) -> UsageError:
-    return UsageError(
-        say(
-            f"这个模型家族不支持 --quantize {wanted}", f"this model family does not take --quantize {wanted}"
-        ),
-        say("请去掉 --quantize，或用 --dtype bfloat16", "leave out --quantize, or use --dtype bfloat16"),
     )
