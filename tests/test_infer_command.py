@@ -50,6 +50,13 @@ def test_a_batch_holds_prompts_of_about_one_length(parrot: Parrot, questions: Pa
     assert flat == sorted(flat, reverse=True) and flat[0] > flat[-1]
 
 
+def test_the_seconds_of_all_answers_are_the_time_spent(parrot: Parrot, tmp_path: Path) -> None:
+    parrot.script(seconds=0.2)
+    data = write_questions(tmp_path / "questions.jsonl", 8)
+    parrot.infer(data, tmp_path / "answers.jsonl")
+    assert 0.2 <= sum(line["seconds"] for line in rows(tmp_path / "answers.jsonl")) < 8 * 0.2
+
+
 def test_references_ids_and_other_fields_go_with_the_answer(parrot: Parrot, tmp_path: Path) -> None:
     data, output = tmp_path / "data.json", tmp_path / "answers.jsonl"
     record = {"id": "a1", "instruction": "头痛", "input": "三天", "output": "休息", "ICD-10": "G44"}
