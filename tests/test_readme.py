@@ -6,11 +6,15 @@ import importlib
 import os
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 from cli_fixtures import ROOT, Call
+from medchat_remote.key import OURS as REMOTE_KEY
+from medchat_remote.limits import CONTEXT as REMOTE_CONTEXT
+from medchat_remote.limits import TIMEOUT as REMOTE_TIMEOUT
 
 from medchat.cli.front import COMMANDS
 from medchat.repl.commands import COMMANDS as SLASH_COMMANDS
@@ -22,13 +26,28 @@ READMES = ("README.md", "README_EN.md")
 PAGES = [*READMES, *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 
 #: Everything these need is fetched from the network; a test of their own runs them.
-SET_UP = ("sh scripts/quickstart.sh", "sh scripts/test.sh", "pip install -c constraints.txt -e .")
+SET_UP = (
+    "sh scripts/quickstart.sh",
+    "sh scripts/test.sh",
+    ". .venv/bin/activate",
+    "pip install -c constraints.txt -e .",
+)
 #: What stands for a model folder and for a session's id.
 MODEL_PLACEHOLDERS = ("/path/to/ChatGLM-6B-Med", "/path/to/folder", "目录", "FOLDER")
 ID_PLACEHOLDERS = ("编号", "ID")
+#: What stands for a base and its adapter: recorded ones, where they are at hand.
+BENTSAO: dict[str, Callable[[], str]] = {
+    "/path/to/llama-7b": lambda: str(seed_stack() / "llama" / "base"),
+    "/path/to/lora-llama-med": lambda: str(seed_stack() / "llama" / "adapter"),
+}
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 #: Flags of other programs that the pages name.
-FOREIGN_FLAGS = {"pip": {"--extra-index-url"}}
+FOREIGN_FLAGS = {"pip": {"--extra-index-url"}, "benchmarks": {"--dir", "--keep", "--tokens", "--json"}}
+
+
+def seed_stack() -> Path:
+    shared = Path(os.environ.get("MEDCHAT_SHARED", ROOT.parent / "shared"))
+    return Path(os.environ.get("MEDCHAT_GOLDENS", shared / "goldens")) / "seed-stack"
 
 
 def text_of(page: str) -> str:
@@ -59,14 +78,20 @@ def test_every_command_of_the_readme_runs(
     monkeypatch.chdir(tmp_path)
     ran = 0
     for line in shell_lines(readme):
-        if line in SET_UP:
+        if line in SET_UP or (any(place in line for place in BENTSAO) and not seed_stack().is_dir()):
             continue
         words, stdin = _parsed(line)
         latest = ""
         if any(word in ID_PLACEHOLDERS for word in words):
             latest = call("sessions", "list", "--json").one()[0]["id"]
         replaced = [
-            str(talker) if word in MODEL_PLACEHOLDERS else latest if word in ID_PLACEHOLDERS else word
+            BENTSAO[word]()
+            if word in BENTSAO
+            else str(talker)
+            if word in MODEL_PLACEHOLDERS
+            else latest
+            if word in ID_PLACEHOLDERS
+            else word
             for word in words
         ]
         outcome = call(*replaced, stdin=stdin)
@@ -165,6 +190,7 @@ def test_every_slash_command_a_page_names_exists(page: str) -> None:
 def test_every_variable_a_page_names_is_read(page: str) -> None:
     known = {key.variable for key in KEYS.values()}
     known |= {f"MEDCHAT_{name}" for name in ("HOME", "STRICT", "SHARED", "GOLDENS", "VENV", "PLUGINS")}
+    known |= {REMOTE_KEY, REMOTE_CONTEXT, REMOTE_TIMEOUT}
     assert set(re.findall(r"MEDCHAT_[A-Z_]*[A-Z]", text_of(page))) <= known
 
 

@@ -41,8 +41,11 @@ def model_flags(command: F) -> F:
             ),
             click.option(
                 "--model",
-                metavar="PATH|NAME",
-                help=say("权重目录或名字", "folder with the weights, or a name"),
+                metavar="PATH|NAME|URL",
+                help=say(
+                    "权重目录或名字；--backbone remote 用网址",
+                    "folder with the weights, or a name; an address for --backbone remote",
+                ),
             ),
             click.option(
                 "--adapter",
