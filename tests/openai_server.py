@@ -71,6 +71,7 @@ class OpenAIServer:
         self.usual = Reply()
         self.script: deque[Reply] = deque()
         self.models: Any = {"object": "list", "data": [{"id": "tiny", "max_model_len": 2048}]}
+        self.models_status = 200
         #: What other paths answer: path -> function of the body. None is 404.
         self.calls: dict[str, Callable[[Any], Any]] = {}
         self.seen: list[Asked] = []
@@ -140,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._note(None)
         if self.path == "/v1/models" and self.owner.models is not None:
-            self._send_json(200, self.owner.models)
+            self._send_json(self.owner.models_status, self.owner.models)
         else:
             self._send_json(404, {"detail": "Not Found"})
 

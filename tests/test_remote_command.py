@@ -220,6 +220,7 @@ def test_offline_forbids_it_before_anything_is_sent(
         outcome = call(*verb, *remote(server), *flags, stdin=QUESTION)
         what, _ = outcome.failure()
         assert (outcome.code, outcome.out) == (2, "") and "offline" in what
+        assert "会发送到" not in outcome.err, "it was refused too late"
     assert not server.seen
 
 

@@ -447,6 +447,17 @@ def test_an_endpoint_without_a_list_will_do_if_the_model_is_named(server: OpenAI
         load()
 
 
+def test_a_list_that_fails_is_not_needed_where_the_model_is_named(server: OpenAIServer, load: Load) -> None:
+    server.models_status = 500
+    assert text_of(ask(load(server.url + "#m"))) == ANSWER
+    assert [asked.method for asked in server.seen].count("GET") == 1
+    with pytest.raises(MedchatError, match="500"):
+        load()
+    server.models_status = 401
+    with pytest.raises(UsageError, match="401"):
+        load(server.url + "#m")
+
+
 @pytest.mark.parametrize("models", ["<html>", ["x"], {"data": 3}])
 def test_a_list_that_is_none_is_said_to_be_none(server: OpenAIServer, load: Load, models: object) -> None:
     server.models = models
