@@ -106,7 +106,7 @@ def find_model(value: Any, backbone: str | None, registry: Registry | None = Non
         raise UsageError(
             say("--model 是网址，不是权重目录", "--model is an address, not a folder"),
             say("远程模型要写明：--backbone remote", "a remote model must be asked for: --backbone remote"),
-            where=str(value),
+            where=str(value).rpartition("@")[2],
         )
     return resolve(str(value), "base", partial(known_weights, registry))
 
