@@ -25,12 +25,15 @@ from medchat.api import (
     SFTOptions,
     SFTProgress,
     SFTReport,
+    Turn,
 )
-from medchat.commands.demo import KnownQuestions, fingerprint, trained_model
+from medchat.commands.demo import fingerprint, trained_model
+from medchat.commands.demo_mode import KnownQuestions, LearnedAlone
 from medchat.demo_data import DemoPair, demo_examples
 from medchat.demo_recipe import DEMO_RECIPES, DemoRecipe
 from medchat.errors import MedchatError
 from medchat.places import cache_dir
+from medchat.templates import load_template
 
 pytest_plugins = ("cli_fixtures",)
 
@@ -66,7 +69,7 @@ def test_without_a_terminal_it_trains_once_and_answers_three_of_its_own_question
     learned = {pair.question: pair.answer for pair in quick}
     assert len(asked) == 3 and answers == [learned[question] for question in asked]
     banner, *_ = (line for line in first.err.splitlines() if "120" in line)
-    assert first.err.index(banner) < first.err.index("第一次运行") and MARK_ZH in first.err
+    assert first.err.index(banner) < first.err.index("正在用真实的微调代码训练它") and MARK_ZH in first.err
     assert re.search(r"100%.*损失 0\.\d+", first.err) and "剩余" in first.err
 
     def no_training(*_: object) -> None:
@@ -76,7 +79,7 @@ def test_without_a_terminal_it_trains_once_and_answers_three_of_its_own_question
         patch.setattr("medchat.commands.demo._train", no_training)
         second = call("demo", "--no-save")
     assert (second.code, second.out) == (0, first.out)
-    assert "第一次运行" not in second.err and "120" in second.err
+    assert "正在用真实的微调代码训练它" not in second.err and "120" in second.err
     assert [path.name for path in (cache_dir() / "demo").iterdir() if path.suffix == ".start"] == []
 
 
@@ -99,7 +102,7 @@ def test_on_a_terminal_a_question_it_has_not_learned_is_said_to_be_so_before_the
     known = demo_examples()[0].question
     with DumbTerminal("demo", "--no-save") as screen:
         opening = screen.wait_for("› ")
-        assert "120" in opening and "可以问：" in opening and "第一次运行" not in opening
+        assert "120" in opening and "可以问：" in opening and "正在用真实的微调代码训练它" not in opening
         screen.type("量子力学是什么？")
         unknown = screen.wait_for(MARK_ZH)
         assert unknown.count(NOTICE) == 1
@@ -127,6 +130,31 @@ def test_every_question_of_its_own_is_known_however_it_is_punctuated() -> None:
             f"{pair.question}！",
         ):
             assert known.advise(Conversation(), asked) == []
+
+
+def test_a_question_is_sent_alone_and_as_it_was_learned() -> None:
+    pair = demo_examples()[0]
+    before = (Turn("别的问题", "别的回答"),)
+    form = LearnedAlone(load_template("bare"), KnownQuestions(demo_examples()))
+    learned = load_template("bare").render((), pair.question)
+    assert form.render(before, pair.question.rstrip("？") + "?") == learned
+    assert form.render(before, "没学过的") == load_template("bare").render((), "没学过的")
+
+
+@pytest.mark.torch
+@pytest.mark.safety
+def test_the_warning_stays_with_the_miniature_when_another_command_loads_it(
+    call: Call, quick: Sequence[DemoPair]
+) -> None:
+    assert call("demo").code == 0
+    pair = quick[-1]
+    again = call("chat", "-c", stdin=f"{pair.question.rstrip('？')}\n量子力学是什么？\n")
+    assert again.code == 0, again.err
+    assert again.out.splitlines()[0] == pair.answer
+    assert NOTICE in again.err
+    (model,) = (path for path in (cache_dir() / "demo").iterdir() if path.is_dir())
+    asked = call("ask", "量子力学是什么？", "--model", str(model), "--json").one()
+    assert NOTICE in asked["safety"][0]["text"] and asked["greedy"] is True
 
 
 @pytest.mark.safety
