@@ -17,6 +17,7 @@ from medchat_llama.loading import load_chat_model
 from medchat_llama.tiny import write_tiny
 
 from medchat.api import Finish, GenerationConfig, LoadOptions, Turn
+from medchat.torchside.known_adapters import KNOWN_ADAPTERS
 
 pytest_plugins = ("cli_fixtures",)
 pytestmark = pytest.mark.torch
@@ -119,6 +120,16 @@ def test_an_adapter_brings_the_form_it_was_trained_on(
 ) -> None:
     options = LoadOptions(tiny, adapters=(published(tmp_path / name, tiny, **config),))
     assert LlamaBackbone().template(options).name == template
+
+
+def test_the_two_tables_of_published_adapters_agree() -> None:
+    """One is for `models list` and `pull`, the other tells a folder's identity by its weights."""
+    listed = {weights.name: weights for weights in LlamaBackbone().known_weights if weights.kind == "adapter"}
+    known = {adapter.name: adapter for adapter in KNOWN_ADAPTERS}
+    assert {name for name in listed if name.startswith("lora-")} <= set(known)
+    for name in set(listed) & set(known):
+        assert (listed[name].template, listed[name].repository) == (known[name].template, known[name].source)
+        assert any(base.startswith(known[name].base) for base in listed[name].fits)
 
 
 def test_without_an_adapter_the_base_decides(

@@ -93,6 +93,15 @@ def test_the_literature_form_puts_the_dialogue_into_one_block() -> None:
     assert template.multi_turn
 
 
+def test_a_question_that_is_a_dialogue_already_is_not_wrapped_in_another() -> None:
+    """Records of the literature data carry the marks themselves."""
+    template = shipped("literature_template")
+    for record in ("<user>: 肝癌是什么？", " <user>: 甲？ <bot>: 乙。 <user>: 丙？"):
+        assert f"### 说明:\n{record}\n\n### 回复:" in joined(template.render((), record))
+    later = joined(template.render((Turn("甲？", "乙。"),), "<user>: 丙？"))
+    assert "### 说明:\n <user>: 甲？ <bot>: 乙。 <user>: <user>: 丙？\n" in later
+
+
 @pytest.mark.skipif(not (SHARED / "data" / "liver_cancer.json").is_file(), reason="no published dialogues")
 def test_the_published_dialogues_are_rendered_as_they_were_trained() -> None:
     records = json.loads((SHARED / "data" / "liver_cancer.json").read_text(encoding="utf-8").splitlines()[0])
