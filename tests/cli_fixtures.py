@@ -104,9 +104,10 @@ def run(
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-    """Start the program with pipes for its three streams."""
+    """Start the program with pipes for its three streams, none of them buffered on our side."""
     return subprocess.Popen(
         command(*arguments),
+        bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

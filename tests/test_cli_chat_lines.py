@@ -152,6 +152,7 @@ def test_a_signal_during_an_answer_keeps_it_and_all_before(
         process.send_signal(number)
         rest, err = process.communicate(timeout=30)
     assert process.returncode == code and b"Traceback" not in err
+    assert saved(), err.decode()
     (turns,) = saved().values()
     assert [turn.question for turn in turns] == ["你好", ENDLESS]
     assert turns[1].answer == (partial + rest).decode().rstrip("\n") and turns[1].finish == "cancelled"
