@@ -22,6 +22,8 @@ medchat_api_version = 1
 Prompt = Sequence[api.Segment]
 
 MARKER = "scripted.txt"
+#: A model folder with this file in it has the program asked to end while it loads.
+STOPPED_LOADING = "stop"
 ENDLESS, FAILING, HOSTILE, STOPPED = "没完", "出错", "控制", "停下"
 HOSTILE_TEXT = "\x1b]52;c;aGk=\x07\x1b[2J多喝水\u202e"
 
@@ -88,6 +90,9 @@ class Scripted(api.Backbone):
     summary: Mapping[str, str] = {"zh": "测试用", "en": "for tests"}
 
     def load(self, options: api.LoadOptions) -> api.ChatModel:
+        if (options.model / STOPPED_LOADING).exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
         return ScriptedModel(options.model)
 
     def template(self, options: api.LoadOptions) -> api.PromptTemplate:

@@ -24,7 +24,7 @@ from cli_fixtures import (
     start,
     tree,
 )
-from scripted_backbone import ENDLESS, FAILING, HOSTILE, HOSTILE_TEXT, STOPPED
+from scripted_backbone import ENDLESS, FAILING, HOSTILE, HOSTILE_TEXT, STOPPED, STOPPED_LOADING
 
 from medchat.store import SavedTurn, SessionStore
 
@@ -198,6 +198,13 @@ def test_every_page_may_be_cut_short_by_its_reader(arguments: list[str]) -> None
     assert (process.stderr.read(), process.wait(30)) == (b"", 0)
 
 
+def test_a_signal_while_the_model_loads_ends_at_once_and_quietly(scripted: Scripted) -> None:
+    (scripted.model / STOPPED_LOADING).touch()
+    outcome = scripted.run("ask", "你好", timeout=20)
+    assert (outcome.code, outcome.out) == (143, "")
+    assert outcome.err.splitlines()[-1].startswith(START_ZH)
+
+
 def test_stopping_before_the_answer_begins_leaves_nothing(scripted: Scripted) -> None:
     outcome = scripted.run("ask", STOPPED)
     with SessionStore.open() as store:
@@ -244,8 +251,8 @@ def test_json_and_the_saved_session_hold_the_models_text_exactly(scripted: Scrip
 def test_an_encoding_without_chinese_is_escaped_and_never_a_crash(scripted: Scripted) -> None:
     plain = scripted.run("ask", "你好", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert plain.code == 0 and plain.out.encode("ascii").decode("unicode_escape") == "你问的是你好\n"
-    as_json = scripted.run("ask", "你好", "--json", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
-    assert as_json.out.isascii() and as_json.one()["answer"] == "你问的是你好"
+    as_json = scripted.run("ask", "你好😀", "--json", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert as_json.out.isascii() and as_json.one()["answer"] == "你问的是你好😀"
 
 
 @pytest.mark.parametrize(
@@ -259,14 +266,14 @@ def test_a_question_may_have_several_lines(scripted: Scripted) -> None:
     assert scripted.run("ask", "-", stdin="头痛\n三天了\n\n").out == "你问的是头痛\n三天了\n\n"
 
 
-def test_piped_input_without_a_command_is_a_question(scripted: Scripted) -> None:
+def test_piped_input_without_a_command_is_one_question(scripted: Scripted) -> None:
     outcome = run(
-        stdin="头痛\n",
+        stdin="头痛\n三天了\n",
         PYTHONPATH=scripted.python_path,
         MEDCHAT_BACKBONE="scripted",
         MEDCHAT_MODEL=str(scripted.model),
     )
-    assert (outcome.code, outcome.out) == (0, "你问的是头痛\n")
+    assert (outcome.code, outcome.out) == (0, "你问的是头痛\n三天了\n")
 
 
 @pytest.mark.terminal

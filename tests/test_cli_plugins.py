@@ -143,6 +143,56 @@ def test_a_chat_with_chatglm_is_the_same_but_for_one_line(
     assert "broken_one" not in sys.modules
 
 
+ADVISER = (
+    HEAD
+    + """
+import sys
+from medchat.api import Notice
+
+@hookimpl
+def medchat_advise(conversation, text):
+    return [Notice("请立即拨打 120", urgent=True), Notice("少熬夜")] if "胸痛" in text else []
+
+@hookimpl
+def medchat_turn_saved(conversation, turn):
+    print("saved", len(conversation.turns), turn.answer, file=sys.stderr)
+"""
+)
+
+
+@pytest.fixture
+def advised(scripted: Scripted, tmp_path: Path) -> Scripted:
+    """Give the program with an extension that looks at the user's words and hears of saved turns."""
+    write_distribution(
+        tmp_path / "third", "adviser", {"medchat.extensions": {"adviser": "adviser"}}, {"adviser": ADVISER}
+    )
+    return Scripted(Path(os.pathsep.join([str(scripted.site), str(tmp_path / "third")])), scripted.model)
+
+
+@pytest.mark.safety
+def test_an_urgent_notice_stands_before_the_answer_on_both_streams_and_apart_in_json(
+    advised: Scripted,
+) -> None:
+    text = advised.run("ask", "胸痛")
+    assert text.out == "请立即拨打 120\n你问的是胸痛\n"
+    assert "请立即拨打 120" in text.err and "少熬夜" in text.err
+    whole = advised.run("ask", "胸痛", "--json").one()
+    assert whole["answer"] == "你问的是胸痛"
+    assert whole["safety"] == [
+        {"text": "请立即拨打 120", "urgent": True},
+        {"text": "少熬夜", "urgent": False},
+    ]
+    kinds = [line["event"] for line in advised.run("ask", "胸痛", "--events").lines()]
+    assert kinds[:4] == ["start", "notice", "notice", "delta"] and kinds[-1] == "end"
+    assert advised.run("ask", "头痛", "--json").one()["safety"] == []
+
+
+def test_a_plugin_hears_of_every_turn(advised: Scripted) -> None:
+    assert "saved 1 你问的是头痛" in advised.run("ask", "头痛").err
+    told = advised.run("chat", "-c", stdin="一\n二\n").err
+    assert "saved 2 你问的是一" in told and "saved 3 你问的是二" in told
+
+
 def test_the_allow_list_silences_a_broken_plugin(broken: Scripted) -> None:
     found = broken.run("ask", "头痛", MEDCHAT_PLUGINS="scripted")
     assert found.code == 0 and "third-" not in found.err
