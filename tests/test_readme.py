@@ -41,8 +41,6 @@ BENTSAO: dict[str, Callable[[], str]] = {
     "/path/to/lora-llama-med": lambda: str(seed_stack() / "llama" / "adapter"),
 }
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
-#: Flags of other programs that the pages name.
-FOREIGN_FLAGS = {"pip": {"--extra-index-url"}, "benchmarks": {"--dir", "--keep", "--tokens", "--json"}}
 
 
 def seed_stack() -> Path:
@@ -151,12 +149,13 @@ def tree_of_commands() -> dict[tuple[str, ...], click.Command]:
 
 
 def known_flags() -> set[str]:
-    """Return every flag of every command."""
+    """Return every flag of every command, and of every benchmark."""
     flags = {"--help", "--version", "--lang", "--debug"}
     for command in tree_of_commands().values():
         for parameter in command.params:
             flags |= {option for option in parameter.opts if option.startswith("--")}
-    return flags.union(*FOREIGN_FLAGS.values())
+    benchmarks = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
+    return flags | set(re.findall(r'"(--[a-z-]+)"', benchmarks))
 
 
 @pytest.mark.parametrize("page", PAGES)
