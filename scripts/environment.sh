@@ -21,19 +21,23 @@ find_python() {
 
 # install EXTRAS: an editable install under the tested versions, skipped when nothing has changed since the last one.
 install() {
-    wanted="$1 $(cat setup.py constraints.txt medchat/builtin.py | cksum) $root"
-    if [ -x "$venv/bin/medchat" ] && [ "$(cat "$venv/medchat-installed" 2>/dev/null)" = "$wanted" ]; then
-        return 0
-    fi
-    if [ ! -x "$venv/bin/python" ]; then
+    wanted="$(cat setup.py constraints.txt medchat/builtin.py | cksum) $root"
+    # An environment with more extras serves those who need fewer.
+    for extras in "$1" "[test]"; do
+        if [ -x "$venv/bin/medchat" ] && [ "$(cat "$venv/medchat-installed" 2>/dev/null)" = "$extras $wanted" ]; then
+            return 0
+        fi
+    done
+    # Without pip it is the rest of an attempt that was interrupted.
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         python=$(find_python)
-        echo "+ $python -m venv $venv" >&2
-        "$python" -m venv "$venv"
+        echo "+ $python -m venv --clear $venv" >&2
+        "$python" -m venv --clear "$venv"
     fi
     echo "+ pip install -c constraints.txt -e .$1" >&2
     echo '（torch 等依赖要下载几百 MB 以上，通常需要几分钟 / the download is some hundred MB or more: a few minutes）' >&2
     # pip's progress is for people; logs get what goes wrong.
     if [ -t 2 ]; then quiet=; else quiet=--quiet; fi
     "$venv/bin/python" -m pip install --disable-pip-version-check $quiet -c constraints.txt -e ".$1" >&2
-    printf '%s' "$wanted" > "$venv/medchat-installed"
+    printf '%s' "$1 $wanted" > "$venv/medchat-installed"
 }

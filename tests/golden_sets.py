@@ -30,6 +30,9 @@ LOGITS, HIDDEN, LOSS, GRADIENT_NORM = 3e-4, 5e-4, 1e-4, 1e-3
 def goldens_root() -> Path:
     """Return the folder that holds `chatglm/`."""
     shared = Path(os.environ.get("MEDCHAT_SHARED", HERE.parent.parent / "shared"))
+    if "MEDCHAT_GOLDENS" in os.environ:
+        asked_for = Path(os.environ["MEDCHAT_GOLDENS"])
+        assert asked_for.is_dir(), f"$MEDCHAT_GOLDENS is no folder: {asked_for}"
     wanted = Path(os.environ.get("MEDCHAT_GOLDENS", shared / "goldens"))
     return wanted if (wanted / "chatglm").is_dir() else HERE / "data" / "goldens"
 

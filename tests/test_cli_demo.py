@@ -28,7 +28,7 @@ from medchat.api import (
     Turn,
 )
 from medchat.commands.demo import fingerprint, trained_model
-from medchat.commands.demo_mode import KnownQuestions, LearnedAlone
+from medchat.commands.demo_mode import KnownQuestions, LearnedAlone, mark_as_demo
 from medchat.demo_data import DemoPair, demo_examples
 from medchat.demo_recipe import DEMO_RECIPES, DemoRecipe
 from medchat.errors import MedchatError
@@ -91,7 +91,9 @@ def prepared(talker: Path) -> Path:
     """Put a checkpoint where the trained demo would lie, and return it."""
     target = cache_dir() / "demo" / f"chatglm-{fingerprint(RECIPE, demo_examples())}"
     target.parent.mkdir(parents=True)
-    return copy_of(talker, target)
+    copy_of(talker, target)
+    mark_as_demo(target)
+    return target
 
 
 @pytest.mark.torch
@@ -152,7 +154,8 @@ def test_the_warning_stays_with_the_miniature_when_another_command_loads_it(
     assert again.code == 0, again.err
     assert again.out.splitlines()[0] == pair.answer
     assert NOTICE in again.err
-    (model,) = (path for path in (cache_dir() / "demo").iterdir() if path.is_dir())
+    (trained,) = (path for path in (cache_dir() / "demo").iterdir() if path.is_dir())
+    model = copy_of(trained, cache_dir() / "elsewhere")
     asked = call("ask", "量子力学是什么？", "--model", str(model), "--json").one()
     assert NOTICE in asked["safety"][0]["text"] and asked["greedy"] is True
 

@@ -43,6 +43,7 @@ def command(context: click.Context, /, **flags: Any) -> int:
     """Hold a conversation."""
     if flags["resume"] == "":
         return _list_resumable()
+    on_terminal()  # before the disclaimer counts as shown, or anything is loaded
     choice = SessionChoice(flags["session"], flags["continue_"], flags["resume"], not flags["no_save"])
     prepared = prepare_conversation(flags, choice, say_aside)
     debug = bool((context.obj or {}).get("debug"))
@@ -63,9 +64,21 @@ def _list_resumable() -> int:
     )
 
 
+def on_terminal() -> bool:
+    """Whether there is a terminal to chat on. Raises UsageError where neither that nor piped input is there."""
+    if sys.stdin is not None and sys.stdin.isatty() and answers().isatty():
+        return True
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError(
+            say("标准输出不是终端，无法交互对话", "stdout is not a terminal: no interactive chat"),
+            say('单个问题请用：medchat ask "问题"', 'for one question: medchat ask "QUESTION"'),
+        )
+    return False
+
+
 def hold(prepared: Prepared, startup: Startup) -> int:
     """Chat on the terminal, or line by line where there is none; return the exit code."""
-    if sys.stdin is not None and sys.stdin.isatty() and answers().isatty():
+    if on_terminal():
         exit_code = run_repl(startup)
         record = prepared.saved_session()
         if record is not None:
@@ -77,11 +90,6 @@ def hold(prepared: Prepared, startup: Startup) -> int:
                 )
             )
         return exit_code
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError(
-            say("标准输出不是终端，无法交互对话", "stdout is not a terminal: no interactive chat"),
-            say('单个问题请用：medchat ask "问题"', 'for one question: medchat ask "QUESTION"'),
-        )
     return run_lines(startup, sys.stdin)
 
 

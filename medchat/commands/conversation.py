@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat import safety
-from medchat.api import ChatModel, Conversation, Notice, SlashCommand
+from medchat.api import ChatModel, Conversation, Notice, SlashCommand, Turn
 from medchat.cli.options import SessionChoice
 from medchat.commands.demo_mode import KnownQuestions, LearnedAlone, is_demo
 from medchat.commands.opening import Opening, prepare, read_settings
@@ -31,6 +31,7 @@ class Prepared:
     warn: Callable[[str], None]
     demo: KnownQuestions | None = None
     _recorder: StoreRecorder | None = None
+    _told_failures: int = 0
 
     @property
     def settings(self) -> Settings:
@@ -46,8 +47,9 @@ class Prepared:
             config=self.opening.generation,
             conversation=conversation,
             recorder=self.recorder(self.record),
-            advisers=(self._advise,),
-            listeners=(self.opening.extensions.turn_saved,),
+            # Ours first: a slow plugin must not hold back an urgent notice.
+            advisers=(safety.advise, self._advise),
+            listeners=(self._after_turn,),
             remember_history=self.settings.value("history") != "none",
             guard_loops=guard_loops,
             max_question_bytes=int(self.settings.value("max_question_bytes")),
@@ -68,8 +70,15 @@ class Prepared:
         return [*ours, *self.opening.extensions.slash_commands()]
 
     def plugin_lines(self) -> list[str]:
-        """Return one line for each plugin found broken so far."""
-        return [str(failure) for failure in self.opening.registry.failures]
+        """Return one line for each plugin found broken since this was last asked."""
+        failures = self.opening.registry.failures
+        told, self._told_failures = self._told_failures, len(failures)
+        return [str(failure) for failure in failures[told:]]
+
+    def _after_turn(self, conversation: Conversation, turn: Turn) -> None:
+        self.opening.extensions.turn_saved(conversation, turn)
+        for line in self.plugin_lines():
+            self.warn(line)
 
     def _create(self, store: SessionStore) -> SessionRecord:
         options = self.opening.options
@@ -92,7 +101,7 @@ class Prepared:
     def _advise(self, conversation: Conversation, question: str) -> tuple[Notice, ...]:
         advised = self.demo.advise(conversation, question) if self.demo else []
         advised += self.opening.extensions.advise(conversation, question)
-        return safety.check(question, advised)
+        return safety.check(question, advised, rules=())
 
 
 def prepare_conversation(

@@ -14,22 +14,23 @@ from typing import Any
 
 import click
 
-from medchat import places, safety
+from medchat import __version__, places, safety
 from medchat.api import Backbone, Example
 from medchat.cli.group import Command
 from medchat.cli.options import SessionChoice
 from medchat.cli.output import answers, say_aside, write_out
 from medchat.commands.chat import disclaimer_lines, hold, startup_for
 from medchat.commands.conversation import Prepared, prepare_conversation
-from medchat.commands.demo_mode import demo_folder
+from medchat.commands.demo_mode import demo_folder, is_demo, mark_as_demo
+from medchat.commands.opening import open_registry
 from medchat.commands.training import show_training
 from medchat.demo_data import DemoPair, demo_examples
 from medchat.demo_recipe import DEMO_RECIPES, DemoRecipe
 from medchat.errors import UsageError
 from medchat.inert import inert
 from medchat.language import say
-from medchat.registry import Registry
 from medchat.session import Piece
+from medchat.settings import Settings
 
 #: Asked and answered where there is no terminal to chat on.
 SAMPLES = 3
@@ -48,7 +49,7 @@ SAMPLES = 3
 @click.option("--style", type=click.Choice(["rich", "plain"]), help=say("显示样式", "how answers look"))
 def command(backbone: str, retrain: bool, no_save: bool, style: str | None) -> int:
     """Train if need be, then chat, or answer a few samples where there is no terminal."""
-    chosen = Registry().backbone(backbone)
+    chosen = open_registry(Settings.load()).backbone(backbone)
     pairs = demo_examples()
     for line in banner(len(pairs)):
         say_aside(line)
@@ -106,15 +107,17 @@ def trained_model(backbone: Backbone, pairs: Sequence[DemoPair], *, retrain: boo
     with _one_at_a_time(folder / "lock"):
         if retrain:
             shutil.rmtree(target, ignore_errors=True)
-        if not target.is_dir():
+        if not is_demo(target):
+            shutil.rmtree(target, ignore_errors=True)
             _train(backbone, recipe, pairs, target)
+            mark_as_demo(target)
     return target
 
 
 def fingerprint(recipe: DemoRecipe, pairs: Sequence[DemoPair]) -> str:
-    """Return 16 hex digits that change with what is taught and how."""
+    """Return 16 hex digits that change with what is taught, how, and the version of the code."""
     taught = "\n".join(f"{pair.question}\t{pair.answer}" for pair in pairs)
-    return hashlib.sha256(f"{recipe.fingerprint}\n{taught}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{__version__}\n{recipe.fingerprint}\n{taught}".encode()).hexdigest()[:16]
 
 
 def _train(backbone: Backbone, recipe: DemoRecipe, pairs: Sequence[DemoPair], target: Path) -> None:

@@ -16,15 +16,23 @@ from medchat.api import Conversation, Notice, PromptTemplate, Segment, SlashComm
 from medchat.demo_data import DemoPair
 from medchat.language import say
 
+#: The file that marks a miniature. A copy of the folder takes it along.
+MARK = "medchat_demo.json"
+
 
 def demo_folder() -> Path:
     """Return the folder that holds the trained miniatures."""
     return places.cache_dir() / "demo"
 
 
+def mark_as_demo(model: Path) -> None:
+    """Write into the folder that it holds the demo's miniature. Its last file: without it training did not end."""
+    (model / MARK).write_text("{}\n", encoding="utf-8")
+
+
 def is_demo(model: Path) -> bool:
-    """Whether `model` is a miniature that `medchat demo` trained."""
-    return model.absolute().parent == demo_folder().absolute()
+    """Whether `model` is a miniature that `medchat demo` trained, wherever it was copied to."""
+    return (model / MARK).is_file()
 
 
 class KnownQuestions:
