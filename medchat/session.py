@@ -111,7 +111,23 @@ class Answered:
     stats: TurnStats
 
 
-Event = Advice | HistoryDropped | AnswerShortened | SingleTurnTemplate | Piece | LoopStopped | Answered
+@dataclass(frozen=True, slots=True)
+class OldAnswerKept:
+    """The question was to be answered again, but the new answer was stopped or failed: nothing changed."""
+
+    finish: Finish
+
+
+Event = (
+    Advice
+    | HistoryDropped
+    | AnswerShortened
+    | SingleTurnTemplate
+    | Piece
+    | LoopStopped
+    | Answered
+    | OldAnswerKept
+)
 
 
 class Recorder(Protocol):
@@ -215,7 +231,10 @@ class ChatSession:
         yield from self._answer(question, self.config, cancel, replacing=False)
 
     def regenerate(self, cancel: threading.Event) -> Iterator[Event]:
-        """Answer the last question again; the old turn is replaced once the new answer has ended."""
+        """Answer the last question again; the old turn is replaced once the new answer has ended.
+
+        A new answer that was stopped or failed replaces nothing: the last event is `OldAnswerKept`.
+        """
         if not self.conversation.turns:
             raise UsageError(
                 say("还没有可以重答的问题", "there is no question to answer again"),
@@ -276,15 +295,20 @@ class ChatSession:
                         gathered.looped = True
                         cancel.set()
         except Exception:
-            if gathered.text:
-                self._keep(gathered.turn(question, Finish.ERROR), gathered.stats(), before, replacing)
+            if replacing:
+                yield OldAnswerKept(Finish.ERROR)
+            elif gathered.text:
+                self._keep(gathered.turn(question, Finish.ERROR), gathered.stats(), before, replacing=False)
             raise
         if gathered.looped:
             yield LoopStopped()
         turn, stats = gathered.turn(question, gathered.finish), gathered.stats()
+        if replacing and turn.finish in (Finish.CANCELLED, Finish.ERROR):
+            yield OldAnswerKept(turn.finish)
+            return
         if turn.finish is Finish.CANCELLED and not turn.answer:
             return
-        self._keep(turn, stats, before, replacing)
+        self._keep(turn, stats, before, replacing=replacing)
         yield Answered(turn, stats)
 
     def _remarks(self, before: Conversation, fitted: Fitted, config: GenerationConfig) -> Iterator[Event]:
@@ -299,7 +323,7 @@ class ChatSession:
             self._told_single_turn = True
             yield SingleTurnTemplate(self.template.name)
 
-    def _keep(self, turn: Turn, stats: TurnStats, before: Conversation, replacing: bool) -> None:
+    def _keep(self, turn: Turn, stats: TurnStats, before: Conversation, *, replacing: bool) -> None:
         self.conversation = before.with_turn(turn)
         self.last_stats = stats
         if replacing:

@@ -55,6 +55,22 @@ def test_regen_answers_again_in_place_of_the_last_turn(tmp_path: Path) -> None:
         assert "  2  " not in "\n".join(screen.everything())
 
 
+def test_a_new_answer_that_is_stopped_leaves_the_earlier_one(tmp_path: Path) -> None:
+    with terminal(tmp_path, {"answers": {"一": ["开头", {"gate": "more"}, "结尾"]}}) as screen:
+        screen.open_gate("more")
+        screen.enter("一")
+        screen.wait_for("开头结尾")
+        screen.wait_for_prompt()
+        (tmp_path / "more").unlink()
+        screen.enter("/regen")
+        screen.wait(lambda: "\n".join(screen.shown()).count("开头") == 2, "the new answer begins")
+        screen.type("\x03")
+        screen.wait_for("（已停止，保留原来的回答）")
+        screen.wait_for_prompt()
+        assert "保留部分回答" not in "\n".join(screen.everything())
+        assert screen.journal() == [{"save": ["一", "开头结尾", "stop"]}]
+
+
 def test_set_shows_changes_and_refuses(tmp_path: Path) -> None:
     with terminal(tmp_path, {"answers": {"长": ["甲乙丙丁"]}}, rows=40) as screen:
         screen.enter("/set temperature 9")

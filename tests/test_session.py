@@ -35,6 +35,7 @@ from medchat.session import (
     HistoryDropped,
     LoopStopped,
     NoRecorder,
+    OldAnswerKept,
     Piece,
     Recorder,
     SingleTurnTemplate,
@@ -434,15 +435,27 @@ def test_answering_again_with_no_question_is_refused() -> None:
         list(session_of().regenerate(threading.Event()))
 
 
-@pytest.mark.parametrize("model", [ScriptedModel(()), ScriptedModel((), then=failing)])
-def test_an_answer_that_never_came_leaves_the_old_one(model: ScriptedModel) -> None:
-    journal = Journal()
-    session = session_of(model, conversation=told(1, 5), recorder=journal)
-    cancel = threading.Event()
-    cancel.set()
-    with contextlib.suppress(RuntimeError):
-        list(session.regenerate(cancel))
+@pytest.mark.parametrize("said", [(), ("多", "喝水")], ids=["before a word", "part-way"])
+@pytest.mark.parametrize("fails", [False, True], ids=["stopped", "failed"])
+def test_a_new_answer_that_did_not_end_by_itself_leaves_the_old_one(
+    said: tuple[str, ...], fails: bool
+) -> None:
+    journal, events, cancel = Journal(), list[Event](), threading.Event()
+    then = failing if fails else cancel.set
+    session = session_of(ScriptedModel(said, then=then), conversation=told(1, 5), recorder=journal)
+    with pytest.raises(RuntimeError) if fails else contextlib.nullcontext():
+        for event in session.regenerate(cancel):
+            events.append(event)
     assert session.conversation == told(1, 5) and journal.entries == []
+    finish = Finish.ERROR if fails else Finish.CANCELLED
+    assert events == [*map(Piece, said), OldAnswerKept(finish)]
+
+
+def test_a_new_answer_that_repeats_itself_leaves_the_old_one() -> None:
+    session = session_of(ScriptedModel(("好的。",) * 200), conversation=told(1, 5), guard_loops=True)
+    events = list(session.regenerate(threading.Event()))
+    assert events[-2:] == [LoopStopped(), OldAnswerKept(Finish.CANCELLED)]
+    assert session.conversation == told(1, 5)
 
 
 # ---------------------------------------------------------------- loops

@@ -13,6 +13,7 @@ from medchat.session import (
     Event,
     HistoryDropped,
     LoopStopped,
+    OldAnswerKept,
     Piece,
     SingleTurnTemplate,
 )
@@ -27,13 +28,14 @@ class AnswerView:
         self._footer = footer
         self._notices: list[Notice] = []
         self._looped = False
+        self._old_kept: OldAnswerKept | None = None
         self.text_came = False
         self.answered: Answered | None = None
         self.error: BaseException | None = None
 
     @property
     def stopped_early(self) -> bool:
-        """Whether the answer was stopped before its first word, so that there is no turn."""
+        """Whether the answer was stopped so that there is no new turn."""
         return self.answered is None and self.error is None
 
     def take(self, event: Event) -> None:
@@ -55,6 +57,8 @@ class AnswerView:
                 self._looped = True
             case Answered():
                 self.answered = event
+            case OldAnswerKept():
+                self._old_kept = event
 
     def idle(self) -> None:
         """Nothing came for a moment: the advisers are done and the model is at work."""
@@ -68,9 +72,15 @@ class AnswerView:
         if self.text_came or self.answered is not None:
             self._screen.tell(ai_mark())
         if error is not None:
-            if self.text_came:
+            if self._old_kept is not None:
+                self._screen.tell(wording.old_kept(self._old_kept), Tone.WARNING)
+            elif self.text_came:
                 self._screen.tell(wording.ending(Finish.ERROR, 0), Tone.WARNING)
             self._screen.tell(wording.failure(error), Tone.WARNING)
+        elif self._old_kept is not None:
+            if self._looped:
+                self._screen.tell(wording.loop_stopped(), Tone.WARNING)
+            self._screen.tell(wording.old_kept(self._old_kept), Tone.WARNING)
         elif self.answered is not None:
             self._conclude(self.answered)
 

@@ -96,10 +96,8 @@ def _undo(chat: Chat, words: str) -> None:
 
 
 def _regenerate(chat: Chat, words: str) -> None:
-    if not chat.exchange.ready():
-        return
-    if chat.show_answer(lambda session, cancel: session.regenerate(cancel)).stopped_early:
-        chat.screen.tell(say("（已停止，保留原来的回答）", "(stopped; the earlier answer is kept)"))
+    if chat.exchange.ready():
+        chat.show_answer(lambda session, cancel: session.regenerate(cancel))
 
 
 def _history(chat: Chat, words: str) -> None:

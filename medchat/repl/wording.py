@@ -6,7 +6,7 @@ from medchat.api import Finish
 from medchat.errors import MedchatError
 from medchat.inert import inert_line
 from medchat.language import say
-from medchat.session import AnswerShortened, HistoryDropped, SingleTurnTemplate, TurnStats
+from medchat.session import AnswerShortened, HistoryDropped, OldAnswerKept, SingleTurnTemplate, TurnStats
 
 
 def dropped(event: HistoryDropped) -> str:
@@ -54,6 +54,15 @@ def ending(finish: Finish, tokens: int) -> str:
     if finish is Finish.ERROR:
         return say("（回答中途出错，保留部分回答）", "(the answer failed part-way; what had come is kept)")
     return ""
+
+
+def old_kept(event: OldAnswerKept) -> str:
+    """Say that the new answer did not take the old one's place."""
+    if event.finish is Finish.ERROR:
+        return say(
+            "（重答中途出错，保留原来的回答）", "(the new answer failed part-way; the earlier answer is kept)"
+        )
+    return say("（已停止，保留原来的回答）", "(stopped; the earlier answer is kept)")
 
 
 def empty() -> str:
