@@ -11,7 +11,7 @@ from medchat.cli.options import SessionChoice
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.session import TurnStats
-from medchat.store import SessionRecord, SessionStore
+from medchat.store import PlacedTurn, SessionRecord, SessionStore
 
 
 class StoreRecorder:
@@ -19,7 +19,8 @@ class StoreRecorder:
 
     If the disk fails, or the session was deleted meanwhile, the user is told loudly once (`warn`) and the
     conversation goes on unsaved: an answer on the screen is worth more than a crash. If another MedChat
-    writes to the same session, that is said once too; no turn of either is lost.
+    writes to the same session, that is said once too; no turn of either is lost: an answer given again
+    then follows the other's turns, and an undo that would take them is refused.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class StoreRecorder:
         self._create = create
         self._record = existing
         self._warn = warn
-        self._saved = existing.turns if existing else 0
+        self._ours: list[PlacedTurn] = (
+            [(saved.position, saved.turn) for saved in store.turns(existing.id)] if existing else []
+        )
         self._told_of_another = False
 
     @property
@@ -51,22 +54,35 @@ class StoreRecorder:
         with self._told():
             if self._record is None:
                 self._record = self._create(self._store)
-            self._saved += 1
-            if self._store.append_turn(self._record.id, turn, stats) != self._saved:
-                self._tell_of_another()
+            position = self._store.append_turn(self._record.id, turn, stats)
+            self._keep(position, turn)
 
     def replace(self, turn: Turn, stats: TurnStats) -> None:
         """Put a turn in the place of the last one, in one transaction."""
         with self._told():
-            if self._record is not None:
-                self._store.replace_last(self._record.id, turn, stats)
+            if self._record is not None and self._ours:
+                last = self._ours.pop()
+                position = self._store.replace_last(self._record.id, turn, stats, expected=last)
+                if position != last[0]:
+                    self._tell_of_another()
+                self._ours.append((position, turn))
 
     def undo(self, count: int) -> None:
-        """Take back the last `count` turns."""
+        """Take back the last `count` turns. Raises UsageError where another MedChat's are among them."""
+        last = self._ours[-count:]
+        if self._record is None or not last:
+            return
+        refused = False
         with self._told():
-            if self._record is not None:
-                self._store.undo(self._record.id, count)
-                self._saved -= count
+            refused = not self._store.undo(self._record.id, len(last), expected=last)
+        if refused:
+            raise _of_another()
+        del self._ours[-count:]
+
+    def _keep(self, position: int, turn: Turn) -> None:
+        if position != (self._ours[-1][0] if self._ours else 0) + 1:
+            self._tell_of_another()
+        self._ours.append((position, turn))
 
     def _tell_of_another(self) -> None:
         if not self._told_of_another:
@@ -83,8 +99,19 @@ class StoreRecorder:
         try:
             yield
         except MedchatError as error:
-            self._store, self._record, self._saved = SessionStore.unsaved(), None, 0
+            self._store, self._record, self._ours = SessionStore.unsaved(), None, []
             self._warn(_not_saved(error))
+
+
+def _of_another() -> UsageError:
+    return UsageError(
+        say(
+            "另一个 MedChat 也在写这个会话，最后几轮不全是这里的，没有撤销",
+            "another MedChat writes to this session too, and the last turns are not all from here:"
+            " nothing was taken back",
+        ),
+        say("要分开，请输入 /新建", "to part them: /new"),
+    )
 
 
 def _not_saved(error: MedchatError) -> str:

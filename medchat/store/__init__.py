@@ -3,7 +3,7 @@
 Start at `SessionStore`. Knows conversations and files; knows nothing of models or the terminal.
 """
 
-from medchat.store.records import AnswerCost, SavedTurn, SessionRecord
+from medchat.store.records import AnswerCost, PlacedTurn, SavedTurn, SessionRecord
 from medchat.store.sessions import SessionStore
 
-__all__ = ["AnswerCost", "SavedTurn", "SessionRecord", "SessionStore"]
+__all__ = ["AnswerCost", "PlacedTurn", "SavedTurn", "SessionRecord", "SessionStore"]

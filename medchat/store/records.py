@@ -18,6 +18,10 @@ _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 _ID = re.compile(r"\d{8}-[0-9a-z]{4}")
 
 
+#: A turn and its position in the session, from 1.
+PlacedTurn = tuple[int, Turn]
+
+
 class AnswerCost(Protocol):
     """What one answer cost: tokens, and seconds of wall time (the engine's `TurnStats`, or a `SavedTurn`)."""
 

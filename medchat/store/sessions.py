@@ -17,6 +17,7 @@ from medchat.store import turn_rows
 from medchat.store.database import Database, keys_seen_in
 from medchat.store.records import (
     AnswerCost,
+    PlacedTurn,
     SavedTurn,
     SessionRecord,
     new_id,
@@ -194,22 +195,45 @@ class SessionStore:
             turn_rows.forget_undone(connection, session_id)
             return turn_rows.insert(connection, session_id, turn, cost)
 
-    def replace_last(self, session_id: str, turn: Turn, cost: AnswerCost | None = None) -> int:
-        """Put a turn in the place of the last one (a new answer, an edited question); return its position."""
+    def replace_last(
+        self,
+        session_id: str,
+        turn: Turn,
+        cost: AnswerCost | None = None,
+        *,
+        expected: PlacedTurn | None = None,
+    ) -> int:
+        """Put a turn in the place of the last one (a new answer, an edited question); return its position.
+
+        Where the last turn is not `expected`, it is another MedChat's: it stays, and the turn is appended.
+        """
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)
             turn_rows.forget_undone(connection, session_id)
-            if not turn_rows.delete_last(connection, session_id):
+            ours = expected is None or turn_rows.ends_with(connection, session_id, [expected])
+            if ours and not turn_rows.delete_last(connection, session_id):
                 raise UsageError(say("这个会话还没有内容", "the session has no turn yet"))
             return turn_rows.insert(connection, session_id, turn, cost)
 
-    def undo(self, session_id: str, count: int = 1) -> tuple[SavedTurn, ...]:
-        """Take back up to `count` last turns and return them, oldest first. `restore` brings them back."""
-        return self._mark(session_id, count, undone=True)
+    def undo(
+        self, session_id: str, count: int = 1, *, expected: Sequence[PlacedTurn] = ()
+    ) -> tuple[SavedTurn, ...]:
+        """Take back up to `count` last turns and return them, oldest first. `restore` brings them back.
+
+        Where the last turns are not `expected` (oldest first), another MedChat wrote meanwhile: nothing is
+        taken back, and () returned.
+        """
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            if not turn_rows.ends_with(connection, session_id, expected):
+                return ()
+            return turn_rows.mark_undone(connection, session_id, count, undone=True)
 
     def restore(self, session_id: str, count: int = 1) -> tuple[SavedTurn, ...]:
         """Bring back up to `count` turns that were undone since the last save; return them, oldest first."""
-        return self._mark(session_id, count, undone=False)
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            return turn_rows.mark_undone(connection, session_id, count, undone=False)
 
     def turns(self, session_id: str) -> tuple[SavedTurn, ...]:
         """Return the turns of a session that are not undone, oldest first."""
@@ -222,11 +246,6 @@ class SessionStore:
         """Return what was said, ready to go on with. Raises UsageError if there is no such session."""
         record = self._record(session_id)
         return Conversation(tuple(saved.turn for saved in self.turns(session_id)), record.system)
-
-    def _mark(self, session_id: str, count: int, *, undone: bool) -> tuple[SavedTurn, ...]:
-        with self._database.transaction() as connection:
-            turn_rows.touch(connection, session_id)
-            return turn_rows.mark_undone(connection, session_id, count, undone=undone)
 
     # ------------------------------------------------------------ the editor's history, things seen
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 
 from medchat.api import Turn
-from medchat.store.records import AnswerCost, SavedTurn, stored, turn_from
+from medchat.store.records import AnswerCost, PlacedTurn, SavedTurn, stored, turn_from
 from medchat.store.references import gone
 
 
@@ -46,6 +47,16 @@ def insert(connection: sqlite3.Connection, session_id: str, turn: Turn, cost: An
         ),
     )
     return position
+
+
+def ends_with(connection: sqlite3.Connection, session_id: str, expected: Sequence[PlacedTurn]) -> bool:
+    """Whether the last turns that are not undone are exactly `expected`, oldest first."""
+    rows = connection.execute(
+        "SELECT * FROM turn WHERE session_id = ? AND undone = 0 ORDER BY position DESC LIMIT ?",
+        (session_id, len(expected)),
+    ).fetchall()
+    found = [(saved.position, saved.turn) for saved in map(turn_from, reversed(rows))]
+    return found == list(expected)
 
 
 def delete_last(connection: sqlite3.Connection, session_id: str) -> bool:

@@ -1,0 +1,91 @@
+"""The recorder of a chat: two chats that go on with one saved session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from medchat.api import Turn
+from medchat.commands.recording import StoreRecorder
+from medchat.errors import UsageError
+from medchat.session import TurnStats
+from medchat.store import SessionRecord, SessionStore
+
+
+class Shared:
+    """A saved session of two turns and the two chats that go on with it."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self.store = store
+        self.id = store.create("chatglm", "/models/med").id
+        for number in (1, 2):
+            store.append_turn(self.id, said(number))
+        self.warnings: list[str] = []
+        self.one, self.other = self._recorder(), self._recorder()
+
+    def _recorder(self) -> StoreRecorder:
+        return StoreRecorder(self.store, never_called, self.store.get(self.id), self.warnings.append)
+
+    def turns(self) -> list[Turn]:
+        return [saved.turn for saved in self.store.turns(self.id)]
+
+
+def never_called(store: SessionStore) -> SessionRecord:
+    raise AssertionError("the session is there already")
+
+
+def said(number: int, answer: str = "") -> Turn:
+    return Turn(f"问{number}", answer or f"答{number}")
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Shared]:
+    with SessionStore.open(tmp_path / "sessions.db") as store:
+        yield Shared(store)
+
+
+def test_answering_again_leaves_the_turn_another_chat_added(shared: Shared) -> None:
+    shared.other.save(said(3), TurnStats())
+    shared.one.replace(said(2, "新"), TurnStats())
+    assert shared.turns() == [said(1), said(2), said(3), said(2, "新")]
+    assert len(shared.warnings) == 1 and "另一个 MedChat" in shared.warnings[0]
+    shared.one.replace(said(2, "更新"), TurnStats())  # the last one is its own again
+    assert shared.turns() == [said(1), said(2), said(3), said(2, "更新")]
+
+
+def test_answering_again_leaves_the_turn_another_chat_put_in_the_same_place(shared: Shared) -> None:
+    shared.other.undo(1)
+    shared.other.save(said(9), TurnStats())
+    shared.one.replace(said(2, "新"), TurnStats())
+    assert shared.turns() == [said(1), said(9), said(2, "新")]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_undo_that_would_take_another_chats_turn_is_refused(shared: Shared, count: int) -> None:
+    shared.other.save(said(3), TurnStats())
+    if count == 2:  # its own last turn is the last one of all, the other's is right before it
+        shared.one.save(said(4), TurnStats())
+    before = shared.turns()
+    with pytest.raises(UsageError, match="另一个 MedChat"):
+        shared.one.undo(count)
+    assert shared.turns() == before
+    assert shared.one.on_disk  # it goes on saving
+
+
+def test_each_chat_can_take_back_what_is_its_own(shared: Shared) -> None:
+    shared.other.save(said(3), TurnStats())
+    shared.one.save(said(4), TurnStats())
+    shared.one.undo(1)
+    shared.other.undo(2)
+    assert shared.turns() == [said(1)]
+
+
+def test_a_chat_alone_saves_answers_again_and_takes_back_without_a_warning(shared: Shared) -> None:
+    shared.one.save(said(3), TurnStats())
+    shared.one.replace(said(3, "新"), TurnStats())
+    shared.one.undo(2)
+    shared.one.replace(said(1, "新"), TurnStats())
+    shared.one.save(said(5), TurnStats())
+    assert shared.turns() == [said(1, "新"), said(5)] and shared.warnings == []
