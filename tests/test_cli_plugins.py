@@ -212,3 +212,114 @@ def test_metadata_that_would_move_the_cursor_is_shown_inert(tmp_path: Path) -> N
     write_distribution(tmp_path / "site", "evil", groups, version="1.0\x1b]52;c;aGk=\x07")
     listed = run("plugins", "list", PYTHONPATH=os.pathsep.join([*sys.path, str(tmp_path / "site")]))
     assert listed.code == 0 and "evil" in listed.out and not set("\x1b\x07") & set(listed.out)
+
+
+# ---------------------------------------------------------------- what a backbone itself does
+
+RUDE = {
+    "inspect raises": "    def inspect(self, path): raise RuntimeError('rude')\n",
+    "inspect exits": "    def inspect(self, path): raise SystemExit(0)\n",
+    "inspect answers nonsense": "    def inspect(self, path): return 'mine'\n",
+    "known_weights raises": "    @property\n    def known_weights(self): raise RuntimeError('rude')\n",
+    "known_weights exits": "    @property\n    def known_weights(self): raise SystemExit(0)\n",
+    "known_weights is nonsense": "    known_weights = (1,)\n",
+}
+
+
+def with_backbone(scripted: Scripted, site: Path, body: str, name: str = "a_rude") -> Scripted:
+    """Install a backbone whose class ends with `body`; its name sorts before the one that knows the folder."""
+    source = BACKBONE_MODULE.replace("NAME", name).replace("\n@hookimpl", f"{body}\n@hookimpl")
+    write_distribution(site, "third-rude", {"medchat": {name: "rude_module"}}, {"rude_module": source})
+    return Scripted(Path(os.pathsep.join([str(scripted.site), str(site)])), scripted.model)
+
+
+@pytest.mark.parametrize("case", [case for case in RUDE if case.startswith("inspect")])
+def test_a_backbone_that_fails_to_recognise_is_passed_over_with_one_line(
+    scripted: Scripted, tmp_path: Path, case: str
+) -> None:
+    rude = with_backbone(scripted, tmp_path / "third", RUDE[case])
+    asked = run("ask", "头痛", "--model", str(rude.model), PYTHONPATH=rude.python_path)
+    assert (asked.code, asked.out) == (0, "你问的是头痛\n"), asked.err
+    assert len([line for line in asked.err.splitlines() if "third-rude" in line]) == 1
+    shown = run("models", "show", str(rude.model), "--json", PYTHONPATH=rude.python_path)
+    assert shown.one()["backbone"] == "scripted" and "third-rude" in shown.err
+    named = run("models", "show", str(rude.model), "--backbone", "a_rude", PYTHONPATH=rude.python_path)
+    assert named.code == 5 and "third-rude" in named.failure()[0]
+
+
+@pytest.mark.parametrize("case", [case for case in RUDE if case.startswith("known")])
+def test_a_backbone_that_fails_to_name_weights_hides_nobody_elses(
+    scripted: Scripted, tmp_path: Path, case: str
+) -> None:
+    rude = with_backbone(scripted, tmp_path / "third", RUDE[case])
+    listed, clean = rude.run("models", "list", "--json"), scripted.run("models", "list", "--json")
+    assert (listed.code, listed.out) == (0, clean.out) and "third-rude" in listed.err
+    for arguments in (
+        ("ask", "头痛", "--model", "tiny"),
+        ("models", "show", "tiny"),
+        ("models", "verify", "x"),
+    ):
+        missing = run(*arguments, PYTHONPATH=rude.python_path)
+        assert missing.code == 3 and missing.failure(), missing.err
+
+
+@pytest.mark.parametrize(
+    "method", ["address(self, value)", "notices(self, options)", "template(self, options)"]
+)
+@pytest.mark.parametrize("error", ["RuntimeError('rude')", "SystemExit(0)"])
+def test_a_backbone_asked_for_by_name_that_fails_is_exit_5(
+    scripted: Scripted, tmp_path: Path, method: str, error: str
+) -> None:
+    own = "    def template(self, options):\n        from medchat.templates import load_template\n"
+    body = own + f"        return load_template('bare', ())\n    def {method}: raise {error}\n"
+    rude = with_backbone(scripted, tmp_path / "third", body)
+    flags = ("--backbone", "a_rude", "--model", str(rude.model))
+    outcome = run("ask", "头痛", *flags, PYTHONPATH=rude.python_path)
+    assert outcome.code == 5 and "third-rude" in outcome.failure()[0], outcome.err
+
+
+def test_what_a_backbone_says_on_purpose_counts_unless_another_knows_the_folder(
+    scripted: Scripted, tmp_path: Path
+) -> None:
+    body = "    def inspect(self, path):\n        from medchat.errors import CheckpointError\n"
+    damaged = with_backbone(
+        scripted, tmp_path / "third", body + "        raise CheckpointError('half a file')\n"
+    )
+    known = run("models", "show", str(damaged.model), "--json", PYTHONPATH=damaged.python_path)
+    assert known.one()["backbone"] == "scripted"
+    (tmp_path / "other").mkdir()
+    for flags in ((), ("--backbone", "a_rude")):
+        outcome = run("models", "show", str(tmp_path / "other"), *flags, PYTHONPATH=damaged.python_path)
+        assert outcome.code == 3 and "half a file" in outcome.err
+
+
+# ---------------------------------------------------------------- the allow-list in the configuration
+
+
+def test_the_allow_list_in_the_configuration_holds_everywhere(scripted: Scripted, tmp_path: Path) -> None:
+    site, trace = tmp_path / "third", tmp_path / "imported"
+    groups = {kind: {"foreign": "foreign"} for kind in ("medchat", "medchat.extensions", "medchat.commands")}
+    source = f"open({str(trace)!r}, 'w').close()\n"
+    write_distribution(site, "third-foreign", groups, {"foreign": source})
+    path = os.pathsep.join([scripted.python_path, str(site)])
+    assert "third-foreign" in run("--help", PYTHONPATH=path).out
+    home = Path(os.environ["MEDCHAT_HOME"])
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text('plugins = ["scripted"]\n', encoding="utf-8")
+    assert "third-foreign" not in run("--help", PYTHONPATH=path).out
+    for arguments in (
+        ("models", "list"),
+        ("models", "show", str(scripted.model)),
+        ("models", "verify", str(scripted.model)),
+        ("ask", "头痛", "--model", str(scripted.model)),
+    ):
+        assert run(*arguments, PYTHONPATH=path).code == 0
+    assert run("plugins", "show", "foreign", PYTHONPATH=path).code == 2
+    assert run("foreign", PYTHONPATH=path).code == 2
+    assert not trace.exists()
+    rows = run("plugins", "list", "--json", PYTHONPATH=path).one()
+    ready = {row["name"] for row in rows if row["status"] == "ready"}
+    table = run("plugins", "list", PYTHONPATH=path).out.splitlines()
+    assert ready == {"scripted"} and sum("就绪" in line for line in table) == 1
+    opened = run("plugins", "list", PYTHONPATH=path, MEDCHAT_PLUGINS="foreign").out
+    assert sum("就绪" in line for line in opened.splitlines()) == 3

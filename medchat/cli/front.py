@@ -37,13 +37,12 @@ COMMANDS = (
 )
 
 
-def plugin_command_names() -> list[tuple[str, str]]:
-    """Return (command, distribution) for the commands that plugins add, from metadata alone."""
+def plugin_command_names(allowed: set[str] | None) -> list[tuple[str, str]]:
+    """Return (command, distribution) for what the `allowed` plugins (None: all) add, from metadata alone."""
     from medchat.registry.metadata import COMMANDS as GROUP
-    from medchat.registry.metadata import allowed_names, scan
+    from medchat.registry.metadata import scan
 
     builtin = {name for name, *_ in COMMANDS}
-    allowed = allowed_names()
     found: dict[str, str] = {}
     for entry in scan():
         if entry.group == GROUP and entry.name not in builtin and (allowed is None or entry.name in allowed):
@@ -51,10 +50,12 @@ def plugin_command_names() -> list[tuple[str, str]]:
     return sorted(found.items())
 
 
-def top_help() -> str:
+def top_help(allowed: set[str] | None) -> str:
     """Return the page that `medchat --help` prints."""
     rows = [(name, say(zh, en)) for name, _, zh, en in COMMANDS]
-    rows += [(name, say(f"来自插件 {dist}", f"from plugin {dist}")) for name, dist in plugin_command_names()]
+    rows += [
+        (name, say(f"来自插件 {dist}", f"from plugin {dist}")) for name, dist in plugin_command_names(allowed)
+    ]
     width = max(len(name) for name, _ in rows) + 2
     lines = [
         say(
@@ -85,35 +86,45 @@ def top_help() -> str:
 
 def answer_quickly(arguments: list[str]) -> str | None:
     """Return what to print if `arguments` is one of the calls that need no click, else None."""
-    if arguments in (["--help"], ["-h"]):
-        return top_help()
     if arguments == ["--version"]:
         return f"medchat {__version__}"
-    if arguments == ["plugins", "list"]:
-        from medchat.cli.plugin_table import plugin_table
+    if arguments not in (["--help"], ["-h"], ["plugins", "list"]) or _plugins_may_be_configured():
+        return None
+    from medchat.registry.metadata import allowed_names
 
-        return plugin_table()
-    return None
+    if arguments != ["plugins", "list"]:
+        return top_help(allowed_names())
+    from medchat.cli.plugin_table import plugin_table
+
+    return plugin_table(allowed_names())
 
 
 def language_may_be_configured() -> bool:
-    """Whether a configuration file speaks of the language: then the full start must read it.
+    """Whether a configuration file speaks of the language: then the full start must read it."""
+    return any(_mentions(file, b"lang") for file in (*_user_files(), "medchat.toml"))
 
-    Looks for the setting's name alone, in every place where `medchat.places` may find the file: parsing TOML,
-    like asking platformdirs, costs as much as Python's own start.
+
+def _plugins_may_be_configured() -> bool:
+    """Whether the user's configuration says which plugins are allowed, and no variable goes over it."""
+    return "MEDCHAT_PLUGINS" not in os.environ and any(_mentions(file, b"plugins") for file in _user_files())
+
+
+def _user_files() -> list[str]:
+    """Return every place where `medchat.places` may find the user's configuration.
+
+    Whoever asks looks for a setting's name alone: parsing TOML, like asking platformdirs, costs as much as
+    Python's own start.
     """
     home = os.environ.get("MEDCHAT_HOME")
     if home:
-        files = [f"{os.path.expanduser(home)}/config.toml"]  # noqa: PTH111  (pathlib: see above)
-    else:
-        folders = (os.environ.get("XDG_CONFIG_HOME"), "~/.config", "~/Library/Application Support")
-        files = [f"{os.path.expanduser(folder)}/medchat/config.toml" for folder in folders if folder]  # noqa: PTH111
-    return any(_mentions_language(file) for file in (*files, "medchat.toml"))
+        return [f"{os.path.expanduser(home)}/config.toml"]  # noqa: PTH111  (pathlib: see above)
+    folders = (os.environ.get("XDG_CONFIG_HOME"), "~/.config", "~/Library/Application Support")
+    return [f"{os.path.expanduser(folder)}/medchat/config.toml" for folder in folders if folder]  # noqa: PTH111
 
 
-def _mentions_language(file: str) -> bool:
+def _mentions(file: str, name: bytes) -> bool:
     try:
         with open(file, "rb") as stream:  # noqa: PTH123  (pathlib: see above)
-            return b"lang" in stream.read(1 << 20)
+            return name in stream.read(1 << 20)
     except OSError:
         return False

@@ -10,7 +10,7 @@ import click
 
 from medchat.cli.front import COMMANDS, plugin_command_names, top_help
 from medchat.cli.output import ReservedStdout
-from medchat.errors import PluginError, UsageError
+from medchat.errors import MedchatError, PluginError, UsageError
 from medchat.language import say
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -87,7 +87,7 @@ class TopGroup(Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, built-in ones first."""
-        return [name for name, *_ in COMMANDS] + [name for name, _ in plugin_command_names()]
+        return [name for name, *_ in COMMANDS] + [name for name, _ in plugin_command_names(allowed_plugins())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command."""
@@ -98,11 +98,12 @@ class TopGroup(Group):
         return self._plugin_command(cmd_name)
 
     def _plugin_command(self, name: str) -> click.Command | None:
-        if name not in dict(plugin_command_names()):
+        if name not in dict(plugin_command_names(allowed_plugins())):
             return None
-        from medchat.registry import Registry
+        from medchat.commands.opening import open_registry
+        from medchat.settings import Settings
 
-        for made in Registry().commands(name):
+        for made in open_registry(Settings.load()).commands(name):
             if isinstance(made, click.Command) and made.name == name:
                 return made
         raise PluginError(
@@ -118,7 +119,21 @@ class TopGroup(Group):
 
     def get_help(self, ctx: click.Context) -> str:
         """Return the same page as the fast path."""
-        return top_help()
+        return top_help(allowed_plugins())
+
+
+def allowed_plugins() -> set[str] | None:
+    """Return the names that the settings allow, None for all; `MEDCHAT_PLUGINS` alone where they are broken."""
+    from medchat.registry.metadata import allowed_names
+    from medchat.settings import Settings
+
+    try:
+        allowed = Settings.load().value("plugins")
+    except (
+        MedchatError
+    ):  # `config path` and `doctor` must work then; whoever runs plugin code reads them again
+        return allowed_names()
+    return allowed_names() if allowed is None else set(allowed)
 
 
 def unknown_command(name: str, known: list[str], path: str) -> UsageError:

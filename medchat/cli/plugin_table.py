@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from medchat.language import say
-from medchat.registry.metadata import BACKBONES, COMMANDS, EXTENSIONS, allowed_names, conflicts, scan
+from medchat.registry.metadata import BACKBONES, COMMANDS, EXTENSIONS, conflicts, scan
 
 
-def plugin_rows() -> list[dict[str, str]]:
+def plugin_rows(allowed: set[str] | None) -> list[dict[str, str]]:
     """Return one row a plugin: name, kind (backbone, extension, command), distribution, version, module, status.
 
-    `status` is "ready" (its code is imported when it is needed), "conflict" or "not allowed".
+    `status` is "ready" (its code is imported when it is needed), "conflict" or "not allowed": its
+    name is not among `allowed` (None: all are).
     """
     kinds = {BACKBONES: "backbone", EXTENSIONS: "extension", COMMANDS: "command"}
     entries = scan()
     claimed = conflicts(entries)
-    allowed = allowed_names()
     rows = []
     for entry in sorted(
         entries, key=lambda entry: (list(kinds).index(entry.group), entry.name, entry.distribution)
@@ -37,16 +37,19 @@ def plugin_rows() -> list[dict[str, str]]:
     return rows
 
 
-def plugin_table() -> str:
+def plugin_table(allowed: set[str] | None) -> str:
     """Return the table as text, untrusted metadata made inert."""
-    rows = plugin_rows()
+    rows = plugin_rows(allowed)
     words = {
         "ready": say("就绪", "ready"),
         "conflict": say(
             "冲突：多个发行包占用此名字，均不使用",
             "conflict: several distributions claim this name; none is used",
         ),
-        "not allowed": say("不在 MEDCHAT_PLUGINS 之列", "not in MEDCHAT_PLUGINS"),
+        "not allowed": say(
+            "不在允许之列（MEDCHAT_PLUGINS 或配置文件的 plugins）",
+            "not allowed by MEDCHAT_PLUGINS or by plugins in config.toml",
+        ),
     }
     lines = []
     for row in rows:

@@ -6,12 +6,14 @@ import json
 
 import click
 
-from medchat.cli.group import Group
+from medchat.api import Backbone
+from medchat.cli.group import Group, allowed_plugins
 from medchat.cli.output import write_out
 from medchat.cli.plugin_table import plugin_rows, plugin_table
+from medchat.commands.opening import open_registry
 from medchat.inert import inert_line
 from medchat.language import current_language, say
-from medchat.registry import Registry
+from medchat.settings import Settings
 
 
 @click.group(cls=Group, help=say("查看插件。", "Look at plugins."))
@@ -29,8 +31,8 @@ def command() -> None:
 def list_(as_json: bool) -> int:
     """List the plugins."""
     if as_json:
-        return write_out(json.dumps(plugin_rows(), ensure_ascii=False, indent=2) + "\n")
-    return write_out(plugin_table() + "\n")
+        return write_out(json.dumps(plugin_rows(allowed_plugins()), ensure_ascii=False, indent=2) + "\n")
+    return write_out(plugin_table(allowed_plugins()) + "\n")
 
 
 @command.command(
@@ -41,9 +43,18 @@ def list_(as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
 def show(name: str, as_json: bool) -> int:
     """Show one backbone."""
-    backbone = Registry().backbone(name)
-    rows = [row for row in plugin_rows() if row["name"] == name and row["kind"] == "backbone"]
+    registry = open_registry(Settings.load())
+    rows = [
+        row for row in plugin_rows(allowed_plugins()) if row["name"] == name and row["kind"] == "backbone"
+    ]
     origin: dict[str, str] = rows[0] if rows else {}
+    described = _as_json if as_json else _as_text
+    return write_out(
+        registry.ask(registry.backbone(name), lambda backbone: described(backbone, origin)) + "\n"
+    )
+
+
+def _as_json(backbone: Backbone, origin: dict[str, str]) -> str:
     generation = backbone.generation
     whole = {
         "name": backbone.name,
@@ -71,8 +82,10 @@ def show(name: str, as_json: bool) -> int:
             for known in backbone.known_weights
         ],
     }
-    if as_json:
-        return write_out(json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
+    return json.dumps(whole, ensure_ascii=False, indent=2)
+
+
+def _as_text(backbone: Backbone, origin: dict[str, str]) -> str:
     summary = backbone.summary.get(current_language()) or next(iter(backbone.summary.values()), "")
     lines = [
         f"{inert_line(backbone.name)}: {inert_line(summary, 200)}",
@@ -87,4 +100,4 @@ def show(name: str, as_json: bool) -> int:
     for known in backbone.known_weights:
         facts = (known.name, known.title, known.source, f"[{known.licence}]")
         lines.append("  " + "  ".join(inert_line(fact, 120) for fact in facts))
-    return write_out("\n".join(lines) + "\n")
+    return "\n".join(lines)

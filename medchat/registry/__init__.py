@@ -10,10 +10,15 @@ TYPE_CHECKING = False  # type checkers read it as true; importing typing costs m
 if TYPE_CHECKING:
     from medchat.registry.extensions import Extensions
     from medchat.registry.loading import Registry
-    from medchat.registry.plugin import PluginFailure
+    from medchat.registry.plugin import PluginFailure, Refusal
 
-__all__ = ["Extensions", "PluginFailure", "Registry"]
-_HOMES = {"Extensions": "extensions", "PluginFailure": "plugin", "Registry": "loading"}
+__all__ = ["Extensions", "PluginFailure", "Refusal", "Registry"]
+_HOMES = {
+    "Extensions": "extensions",
+    "PluginFailure": "plugin",
+    "Refusal": "plugin",
+    "Registry": "loading",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TypeVar
 
 from medchat.api import Backbone
-from medchat.errors import PluginError, UsageError
+from medchat.errors import MedchatError, PluginError, UsageError
 from medchat.inert import inert_line
 from medchat.language import say
 from medchat.registry.extensions import Extensions
@@ -33,6 +34,8 @@ from medchat.registry.plugin import (
     load_plugin,
 )
 
+Answer = TypeVar("Answer")
+
 
 class Registry:
     """The plugins of this process. May be used from several threads.
@@ -50,6 +53,7 @@ class Registry:
         self._loaded: dict[tuple[str, str], LoadedPlugin] = {}
         self._failures: dict[PluginFailure, None] = {}
         self._chosen: dict[LoadedPlugin, None] = {}
+        self._offered: dict[int, tuple[Backbone, PluginEntry]] = {}  # by identity; held, so no id comes twice
         self._lock = threading.RLock()
         for claimants in self._conflicts.values():
             self._note(_conflict(claimants))
@@ -77,7 +81,26 @@ class Registry:
             if len(named) != 1:
                 raise Refusal(_not_offered(plugin, name, len(named)))
         self._chosen.setdefault(plugin)
+        self._offered[id(named[0])] = (named[0], plugin.entry)
         return named[0]
+
+    def ask(self, backbone: Backbone, question: Callable[[Backbone], Answer]) -> Answer:
+        """Return `question(backbone)`, for a backbone that this registry returned.
+
+        A MedchatError that the backbone raises on purpose (CheckpointError, say) passes unchanged; anything
+        else, `SystemExit` too, becomes a PluginError naming its distribution.
+        """
+        _, entry = self._offered[id(backbone)]
+        with contained(entry, passing=(MedchatError,)):
+            return question(backbone)
+
+    def ask_each(self, question: Callable[[Backbone], Answer]) -> Iterator[tuple[Backbone, Answer]]:
+        """Ask every backbone that loads, and give those that answer; one that fails is in `failures`."""
+        for backbone in self.backbones():
+            try:
+                yield backbone, self.ask(backbone, question)
+            except BrokenPluginError as error:
+                self._note(error.failure)
 
     def backbones(self) -> tuple[Backbone, ...]:
         """Import every backbone plugin and return what works; the rest is in `failures`.
@@ -143,7 +166,10 @@ class Registry:
         if any((entry.group, entry.name) == (group, name) for entry in self._installed):
             return UsageError(
                 say(f"插件 {shown} 已安装，但未被允许使用", f"plugin {shown} is installed but not allowed"),
-                say(f"把 {shown} 加进 MEDCHAT_PLUGINS", f"add {shown} to MEDCHAT_PLUGINS"),
+                say(
+                    f"把 {shown} 加进 MEDCHAT_PLUGINS（或配置文件的 plugins）",
+                    f"add {shown} to MEDCHAT_PLUGINS (or to plugins in config.toml)",
+                ),
             )
         near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
         names = ", ".join(inert_line(other, 60) for other in near or sorted(set(known)))

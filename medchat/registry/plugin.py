@@ -98,11 +98,15 @@ def load_plugin(entry: PluginEntry) -> LoadedPlugin:
 
 
 @contextmanager
-def contained(entry: PluginEntry, hook: str = "") -> Iterator[None]:
-    """Turn whatever is raised inside, Ctrl-C excepted, into a BrokenPluginError for `entry`."""
+def contained(
+    entry: PluginEntry, hook: str = "", passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Turn whatever is raised inside, Ctrl-C and `passing` excepted, into a BrokenPluginError for `entry`."""
     try:
         yield
     except KeyboardInterrupt:
+        raise
+    except passing:
         raise
     except BaseException as error:
         if os.environ.get("MEDCHAT_STRICT") == "1":

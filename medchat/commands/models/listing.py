@@ -7,13 +7,15 @@ from itertools import groupby
 
 import click
 
+from medchat.api import Backbone
 from medchat.cli.group import Command
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.models.described import as_json, kind_in_words, note_of, size_of, state_in_words
+from medchat.commands.opening import known_weights, open_registry
 from medchat.inert import inert_line
 from medchat.language import current_language, say
-from medchat.registry import Registry
-from medchat.weights.catalogue import Catalogue, Entry
+from medchat.settings import Settings
+from medchat.weights.catalogue import Entry
 from medchat.weights.common_questions import citations, common_questions
 
 
@@ -28,25 +30,25 @@ from medchat.weights.common_questions import citations, common_questions
 @click.option("--json", "as_json_", is_flag=True, help=say("输出 JSON", "print JSON"))
 def command(as_json_: bool) -> int:
     """List the weights."""
-    registry = Registry()
-    backbones = registry.backbones()
-    catalogue = Catalogue(backbones)
+    registry = open_registry(Settings.load())
+    catalogue = known_weights(registry)
+    titles = {backbone.name: title for backbone, title in registry.ask_each(_title)}
     for failure in registry.failures:
         say_aside(str(failure))
     if as_json_:
         return write_out(
             json.dumps([as_json(entry) for entry in catalogue], ensure_ascii=False, indent=2) + "\n"
         )
-    titles = {
-        backbone.name: backbone.summary.get(current_language()) or next(iter(backbone.summary.values()), "")
-        for backbone in backbones
-    }
     lines = []
     for name, entries in groupby(catalogue, key=lambda entry: entry.backbone):
         lines += [f"{inert_line(name)}: {inert_line(titles.get(name, ''), 200)}"]
         lines += [line for entry in entries for line in _described(entry)]
         lines.append("")
     return write_out("\n".join([*lines, *_afterword()]) + "\n")
+
+
+def _title(backbone: Backbone) -> str:
+    return str(backbone.summary.get(current_language()) or next(iter(backbone.summary.values()), ""))
 
 
 def _described(entry: Entry) -> list[str]:

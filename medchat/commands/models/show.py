@@ -10,14 +10,21 @@ import click
 
 from medchat.api import Backbone, ModelCard
 from medchat.cli.group import Command
-from medchat.cli.output import write_out
+from medchat.cli.output import say_aside, write_out
 from medchat.commands.models.adapter_folder import is_adapter, read_adapter
 from medchat.commands.models.described import as_json, rows, table
-from medchat.commands.opening import find_adapter, find_model, known_weights, recognise
+from medchat.commands.opening import (
+    card_of,
+    find_adapter,
+    find_model,
+    known_weights,
+    open_registry,
+    recognise,
+)
 from medchat.errors import CheckpointError
 from medchat.inert import inert_line
 from medchat.language import say
-from medchat.registry import Registry
+from medchat.settings import Settings
 from medchat.weights.folders import State, folder_of, state_of
 
 #: Bytes a parameter takes at each width, for the memory table. int4 with one fp16 scale a row is just over a half.
@@ -87,7 +94,7 @@ def _gib(size: int) -> str:
 @click.option("--json", "as_json_", is_flag=True, help=say("输出 JSON", "print JSON"))
 def command(model: str, backbone: str | None, as_json_: bool) -> int:
     """Show what the folder or the name is."""
-    registry = Registry()
+    registry = open_registry(Settings.load())
     catalogue = known_weights(registry)
     entry = None if Path(model).expanduser().exists() else catalogue.find(model)
     if entry and state_of(folder_of(entry.known.name)) is not State.HERE:
@@ -98,7 +105,9 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
         facts = read_adapter(path, catalogue)
         return _write(facts.as_json(), table(facts.rows()), as_json_)
     chosen: Backbone = registry.backbone(backbone) if backbone else recognise(registry, path)
-    card = chosen.inspect(path)
+    card = registry.ask(chosen, lambda known: card_of(known, path))
+    for failure in registry.failures:
+        say_aside(str(failure))
     if card is None:
         raise CheckpointError(
             say(f"这个目录不是 {chosen.name} 的模型", f"this folder is not a {chosen.name} model"),

@@ -10,11 +10,12 @@ import click
 from medchat.cli.group import Command
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.models.pull_progress import show_pull
-from medchat.commands.opening import find_adapter, find_model, known_weights
+from medchat.commands.opening import find_adapter, find_model, known_weights, open_registry
 from medchat.errors import CheckpointError
 from medchat.inert import inert_line
 from medchat.language import say
 from medchat.registry import Registry
+from medchat.settings import Settings
 from medchat.weights.catalogue import Catalogue, Entry
 from medchat.weights.folders import folder_of
 from medchat.weights.sizes import amount
@@ -33,7 +34,7 @@ from medchat.weights.verifying import FileVerdict, Origin, Verdict, Verification
 @click.option("--json", "as_json_", is_flag=True, help=say("输出 JSON", "print JSON"))
 def command(model: str, as_json_: bool) -> int:
     """Check the folder."""
-    registry = Registry()
+    registry = open_registry(Settings.load())
     catalogue = known_weights(registry)
     folder, entry = _find(model, registry, catalogue)
     with show_pull(say("校验", "checking")) as progress:
