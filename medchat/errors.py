@@ -59,3 +59,7 @@ class GateError(MedchatError):
     """An evaluation gate was not met (exit code 7)."""
 
     exit_code = 7
+
+
+class Interruption(BaseException):
+    """The program was asked to end. No guard around a plugin takes it for the plugin's own failure."""

@@ -278,6 +278,13 @@ def test_a_backbone_asked_for_by_name_that_fails_is_exit_5(
     assert outcome.code == 5 and "third-rude" in outcome.failure()[0], outcome.err
 
 
+def test_a_signal_while_a_backbone_is_asked_is_not_its_failure(scripted: Scripted, tmp_path: Path) -> None:
+    body = "    def inspect(self, path):\n        import os, signal\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+    rude = with_backbone(scripted, tmp_path / "third", body)
+    outcome = run("ask", "头痛", "--model", str(rude.model), PYTHONPATH=rude.python_path)
+    assert (outcome.code, outcome.out) == (143, "") and "third-rude" not in outcome.err
+
+
 def test_what_a_backbone_says_on_purpose_counts_unless_another_knows_the_folder(
     scripted: Scripted, tmp_path: Path
 ) -> None:

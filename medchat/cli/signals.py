@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from medchat.errors import Interruption
+
 _CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-class Stopped(BaseException):
+class Stopped(Interruption):
     """A signal asked the program to end. A BaseException so that no `except Exception` swallows it."""
 
     def __init__(self, exit_code: int) -> None:

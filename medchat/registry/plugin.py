@@ -1,6 +1,6 @@
 """One plugin: importing it, checking it, calling its hooks, all under one guard.
 
-Whatever a plugin raises (`SystemExit` and `RecursionError` too, only Ctrl-C passes) becomes a
+Whatever a plugin raises (`SystemExit` and `RecursionError` too, only signals pass) becomes a
 `BrokenPluginError` naming the distribution. `MEDCHAT_STRICT=1` lets the original through, for
 those who write plugins.
 """
@@ -18,7 +18,7 @@ import pluggy
 
 from medchat import hookspecs
 from medchat.api import API_VERSION
-from medchat.errors import PluginError
+from medchat.errors import Interruption, PluginError
 from medchat.inert import inert_line
 from medchat.language import say
 from medchat.registry.metadata import PluginEntry
@@ -101,10 +101,10 @@ def load_plugin(entry: PluginEntry) -> LoadedPlugin:
 def contained(
     entry: PluginEntry, hook: str = "", passing: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
-    """Turn whatever is raised inside, Ctrl-C and `passing` excepted, into a BrokenPluginError for `entry`."""
+    """Turn whatever is raised inside, signals and `passing` excepted, into a BrokenPluginError for `entry`."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interruption):
         raise
     except passing:
         raise
