@@ -1,17 +1,22 @@
-"""The recorder of a chat: two chats that go on with one saved session."""
+"""What is recorded: two chats on one session, answers that cannot be shown, a session with another model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, run
 
 import pytest
+from cli_fixtures import Scripted, child_environment, command, saved_turns
+from scripted_backbone import ENDLESS
 
 from medchat.api import Turn
 from medchat.commands.recording import StoreRecorder
 from medchat.errors import UsageError
 from medchat.session import TurnStats
 from medchat.store import SessionRecord, SessionStore
+
+pytest_plugins = ("cli_fixtures",)
 
 
 class Shared:
@@ -89,3 +94,22 @@ def test_a_chat_alone_saves_answers_again_and_takes_back_without_a_warning(share
     shared.one.replace(said(1, "新"), TurnStats())
     shared.one.save(said(5), TurnStats())
     assert shared.turns() == [said(1, "新"), said(5)] and shared.warnings == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_an_answer_that_cannot_be_written_is_saved_and_the_reason_said(
+    scripted: Scripted, style: str
+) -> None:
+    question, flags = ("你好", ["--json"]) if style == "json" else (ENDLESS, [])
+    with Path("/dev/full").open("wb") as full:
+        done = run(
+            command("ask", question, *flags, *scripted.flags),
+            stdin=DEVNULL, stdout=full, stderr=PIPE, env=child_environment(PYTHONPATH=scripted.python_path), timeout=60,
+            check=False,
+        )  # fmt: skip
+    err = done.stderr.decode()
+    assert done.returncode == 1 and "无法写到标准输出" in err and "No space left" in err
+    assert "内部错误" not in err and "Traceback" not in err
+    (saved,) = saved_turns()
+    assert saved.turn.question == question and saved.turn.answer

@@ -18,7 +18,7 @@ from medchat.cli.output import CLOSED_PIPE, answers, say_aside, silence_stdout
 from medchat.cli.signals import cancel_on_signals
 from medchat.commands.chat import disclaimer_lines, model_notes
 from medchat.commands.conversation import Prepared, prepare_conversation
-from medchat.errors import UsageError
+from medchat.errors import MedchatError, UsageError
 from medchat.inert import InertStream, inert_line
 from medchat.language import say
 from medchat.repl import wording
@@ -176,10 +176,34 @@ class _Answer:
         }
 
 
+class _OutputClosed(Exception):
+    """Standard output takes no more. Apart from OSError, which a model may raise for reasons of its own."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+    def exit_code(self) -> int:
+        """Return the exit code for a reader that has gone; raise MedchatError for any other reason."""
+        if isinstance(self.reason, BrokenPipeError):
+            return CLOSED_PIPE
+        why = self.reason.strerror or str(self.reason)
+        raise MedchatError(
+            say(f"无法写到标准输出：{why}", f"standard output could not be written: {why}"),
+            say(
+                "请检查重定向的目标和磁盘空间；已有的回答可用 medchat sessions list 找到",
+                "check where it is redirected and the space there; medchat sessions list finds what was saved",
+            ),
+        ) from self.reason
+
+
 def _write(text: str) -> None:
     stream = answers()
-    stream.write(text)
-    stream.flush()
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        raise _OutputClosed(error) from error
 
 
 def _line(value: dict[str, Any]) -> None:
@@ -246,12 +270,12 @@ def _answer(prepared: Prepared, question: str, style: str, *, figures: bool) -> 
                 for event in events:
                     answer.take(event)
                 answer.finish()
-            except BrokenPipeError:
+            except _OutputClosed as closed:
                 silence_stdout()
                 cancel.set()
                 for _ in events:  # what had come is saved all the same
                     pass
-                return CLOSED_PIPE
+                return closed.exit_code()
             except Exception:
                 answer.break_off()
                 raise
