@@ -38,6 +38,7 @@ setup(
         "cpm-kernels>=1.0.11",
         "httpx>=0.28",
         "huggingface-hub>=2.4",
+        "jinja2>=3.1.6",
         "peft>=0.18",
         "platformdirs>=4",
         "pluggy>=1.7",

@@ -103,6 +103,17 @@ class Text:
 Segment = Control | Text
 
 
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """A vocabulary's special tokens: the pieces that a `Control` may name, and which has which role.
+
+    `roles` maps `bos_token`, `eos_token` (and `unk_token`, `pad_token`) to a token, where there is one.
+    """
+
+    tokens: tuple[str, ...] = ()
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+
 class PromptTemplate(Protocol):
     """Turns a conversation into segments. Never into one string: see docs/decisions."""
 
@@ -456,6 +467,22 @@ class Backbone(ABC):
     @abstractmethod
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the template the checkpoint was trained with. Reads small files only, never weights."""
+
+    def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
+        """Return the names of the templates that these very weights are known to have been trained on.
+
+        Empty, the default, where that is not known: then `template` is a good guess and any other
+        choice is as good. Where it is known the user is told of a `--template` that is not among them.
+        """
+        return ()
+
+    def special_tokens(self, options: LoadOptions) -> SpecialTokens:
+        """Return the special tokens of the vocabulary that `load` would use. Asked for a Jinja template.
+
+        What such a template writes is held against them: a special token becomes a `Control`, all else
+        is text. Without any, the default, everything is text. Raises CheckpointError.
+        """
+        return SpecialTokens()
 
     @abstractmethod
     def inspect(self, path: Path) -> ModelCard | None:

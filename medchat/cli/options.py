@@ -56,7 +56,9 @@ def model_flags(command: F) -> F:
             click.option(
                 "--template",
                 metavar="NAME|PATH",
-                help=say("提示模板：名字或 JSON 文件", "prompt template: a name or a JSON file"),
+                help=say(
+                    "提示模板：名字，或 JSON、Jinja 文件", "prompt template: a name, a JSON or Jinja file"
+                ),
             ),
             click.option("--system", metavar="TEXT", help=say("系统提示", "system prompt")),
             click.option(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from medchat.api import PromptTemplate
+from medchat.api import PromptTemplate, SpecialTokens
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat.templates.json_template import JsonTemplate, parse_template, read_template
+from medchat.templates.json_template import JsonTemplate, parse_template, read_text
 
 _PACKAGE = "medchat_templates"
+#: Files that hold a Jinja chat template and nothing else.
+JINJA_SUFFIXES = (".jinja", ".j2")
 _SOURCE_TREE = Path(__file__).resolve().parents[2] / "templates"
 
 
@@ -24,35 +27,58 @@ def list_templates() -> tuple[JsonTemplate, ...]:
     return tuple(_shipped().values())
 
 
-def load_template(name_or_path: str | Path, extra_templates: Iterable[PromptTemplate] = ()) -> PromptTemplate:
+def load_template(
+    name_or_path: str | Path,
+    extra_templates: Iterable[PromptTemplate] = (),
+    specials: Callable[[], SpecialTokens] = SpecialTokens,
+) -> PromptTemplate:
     """Return the template of that name, or the one in that file.
 
     A plain word is a name: a shipped template's, else one of `extra_templates` (a backbone's or a
-    plugin's), else a file of that name. Anything that ends in .json or has a folder in it is a path.
+    plugin's), else a file of that name. Anything that ends in .json, .jinja or .j2 or has a folder in it
+    is a path. `specials` is asked for the vocabulary's special tokens where the file is a Jinja template.
     Raises UsageError: no such template (with the nearest names), or a file that is not one.
     """
     wanted = os.fspath(name_or_path)
     if isinstance(name_or_path, Path) or _looks_like_path(wanted):
-        return read_template(Path(wanted).expanduser())
+        return _read(Path(wanted).expanduser(), specials)
     known: dict[str, PromptTemplate] = {template.name: template for template in extra_templates}
     known.update(_shipped())
     if wanted in known:
         return known[wanted]
     if Path(wanted).is_file():
-        return read_template(Path(wanted))
+        return _read(Path(wanted), specials)
     near = difflib.get_close_matches(wanted, known, n=2, cutoff=0.5)
     names = ", ".join(near or sorted(known))
     raise UsageError(
         say(f"没有名为 {wanted!r} 的模板", f"there is no template named {wanted!r}"),
         say(
-            f"{'是不是想用' if near else '可用的有'}：{names}；也可以给出 .json 文件的路径",
-            f"{'did you mean' if near else 'there are'}: {names}; or give the path of a .json file",
+            f"{'是不是想用' if near else '可用的有'}：{names}；也可以给出 .json 或 .jinja 文件的路径",
+            f"{'did you mean' if near else 'there are'}: {names}; or give the path of a .json or .jinja file",
         ),
     )
 
 
+def _read(path: Path, specials: Callable[[], SpecialTokens]) -> PromptTemplate:
+    # Jinja is imported where somebody brings such a template: the shipped ones never pay for it.
+    from medchat.templates.jinja_template import KEY, jinja_in, parse_jinja, template_name
+
+    text, name, where = read_text(path), template_name(path), str(path)
+    if path.suffix in JINJA_SUFFIXES:
+        return parse_jinja(text, name=name, where=where, specials=specials())
+    held = jinja_in(text)
+    if held is None:
+        return parse_template(text, name=path.stem, where=where)
+    source, stated = held
+    known = specials()
+    known = replace(known, roles={**known.roles, **stated})
+    return parse_jinja(source, name=name, where=f"{where} {KEY}", specials=known)
+
+
 def _looks_like_path(text: str) -> bool:
-    return text.endswith(".json") or os.sep in text or bool(os.altsep and os.altsep in text)
+    return (
+        text.endswith((".json", *JINJA_SUFFIXES)) or os.sep in text or bool(os.altsep and os.altsep in text)
+    )
 
 
 @cache

@@ -94,6 +94,11 @@ class JsonTemplate:
 
 def read_template(path: Path) -> JsonTemplate:
     """Read one template file. Raises UsageError naming the file, and the line where there is one."""
+    return parse_template(read_text(path), name=path.stem, where=str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a template file of any kind. Raises UsageError: missing, too big, not UTF-8."""
     where = str(path)
     try:
         if not path.is_file():
@@ -110,11 +115,10 @@ def read_template(path: Path) -> JsonTemplate:
     if len(raw) > MAX_FILE_BYTES:
         raise _bad(where, f"超过 {MAX_FILE_BYTES} 字节", f"is over {MAX_FILE_BYTES} bytes")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise _bad(f"{where}:{line}", "不是 UTF-8 文本", "is not UTF-8 text") from None
-    return parse_template(text, name=path.stem, where=where)
 
 
 def parse_template(text: str, *, name: str, where: str) -> JsonTemplate:
