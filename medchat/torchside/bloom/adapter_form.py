@@ -22,9 +22,16 @@ def adapter_form(
     """
     if not options.adapters:
         return None
-    adapter = open_lora(options.adapters[-1])
-    found = recognise(adapter)
     try:
-        return load_template(found.known.template if found else adapter.template or usual, extra)
+        return load_template(trained_form(options) or usual, extra)
     except UsageError:
         return load_template(usual)
+
+
+def trained_form(options: LoadOptions) -> str:
+    """Return the name of the form that the last adapter is known to have been trained on, or ""."""
+    if not options.adapters:
+        return ""
+    adapter = open_lora(options.adapters[-1])
+    found = recognise(adapter)
+    return found.known.template if found else adapter.template

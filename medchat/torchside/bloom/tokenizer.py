@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
-from medchat.api import Segment
+from medchat.api import Segment, SpecialTokens
 from medchat.errors import CheckpointError, UsageError
 from medchat.language import say
 from medchat.torchside.layout import is_text, read_json_object
@@ -76,6 +76,13 @@ class BloomTokenizer:
     def special_ids(self) -> Mapping[str, int]:
         """Return the ids of the control tokens by name; no text encodes to any of them."""
         return MappingProxyType(self._controls)
+
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """Return the control tokens and the roles that the folder's files, or Bloom's habit, give them."""
+        names = {number: token for token, number in self._controls.items()}
+        ids = {"bos_token": self.bos_token_id, "eos_token": self.eos_token_id, "pad_token": self.pad_token_id}
+        return SpecialTokens(tuple(self._controls), {role: names[number] for role, number in ids.items()})
 
     @property
     def stop_ids(self) -> frozenset[int]:

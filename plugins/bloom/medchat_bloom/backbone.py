@@ -16,6 +16,7 @@ from medchat.api import (
     LoadOptions,
     ModelCard,
     PromptTemplate,
+    SpecialTokens,
 )
 from medchat.language import say
 from medchat.templates import load_template
@@ -47,6 +48,19 @@ class BloomBackbone(Backbone):
         from medchat.torchside.bloom.adapter_form import adapter_form
 
         return adapter_form(options, ADAPTER_TEMPLATE) or load_template(BASE_TEMPLATE)
+
+    def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
+        """Return the last adapter's form where it is known; of a plain Bloom none is."""
+        from medchat.torchside.bloom.adapter_form import trained_form
+
+        form = trained_form(options)
+        return (form,) if form else ()
+
+    def special_tokens(self, options: LoadOptions) -> SpecialTokens:
+        """Return the control tokens of the vocabulary beside the weights."""
+        from medchat.torchside.bloom.tokenizer import BloomTokenizer
+
+        return BloomTokenizer.from_folder(options.model).special_tokens
 
     def inspect(self, path: Path) -> ModelCard | None:
         """Describe the folder from its headers, or return None if it is no Bloom, or a Huozi."""

@@ -18,6 +18,7 @@ from medchat.api import (
     ModelCard,
     PromptTemplate,
     SFTRecipe,
+    SpecialTokens,
 )
 from medchat_chatglm.weights import KNOWN_WEIGHTS
 
@@ -46,6 +47,20 @@ class ChatGLMBackbone(Backbone):
         from medchat_chatglm.prompts import template_for
 
         return template_for(options.model)
+
+    def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
+        """Return the form that config.json, or the generation and the rule, tell."""
+        from medchat_chatglm.prompts import trained_on
+
+        return trained_on(options)
+
+    def special_tokens(self, options: LoadOptions) -> SpecialTokens:
+        """Return the control pieces of the vocabulary beside the weights."""
+        from medchat_chatglm.tokenizer import ChatGLMTokenizer
+
+        tokenizer = ChatGLMTokenizer.from_folder(options.model)
+        roles = {"bos_token": "<sop>", "eos_token": tokenizer.eos_token, "pad_token": "<pad>"}
+        return SpecialTokens(tuple(tokenizer.special_ids), roles)
 
     def inspect(self, path: Path) -> ModelCard | None:
         """Describe the folder from its headers, or return None if it is no first-generation ChatGLM."""

@@ -7,16 +7,18 @@ Specification: chatglm-6b section 7.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from medchat.api import PromptTemplate, Segment, Text, Turn
+from medchat.api import LoadOptions, PromptTemplate, Segment, Text, Turn
 from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat_chatglm.config_file import generation_of, read_json
 
 #: The config.json key that names the form; our own fine-tuning writes it.
 TEMPLATE_KEY = "medchat_template"
+#: The one that names the position rule, which tells a plain checkpoint of v0 from a Med one.
+RULE_KEY = "medchat_position_rule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,12 @@ class RoundsTemplate:
     name: str = "chatglm_rounds"
     stop: tuple[str, ...] = ()
     multi_turn: bool = True
+    note: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "zh": "训练所用权重：原版 ChatGLM-6B（第一代），多轮",
+            "en": "trained on it: the plain ChatGLM-6B of the first generation, several turns",
+        }
+    )
 
     def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
         """Return the prompt. Rounds count from 0; `system`, which the model never saw, goes in front."""
@@ -47,6 +55,7 @@ class QuestionTemplate:
     after: str
     stop: tuple[str, ...] = ()
     multi_turn: bool = False
+    note: Mapping[str, str] = field(default_factory=dict)
 
     def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
         """Return the prompt; `system`, which the model never saw, goes in front."""
@@ -59,9 +68,25 @@ class QuestionTemplate:
 
 CHATGLM_ROUNDS = RoundsTemplate()
 #: The form of ChatGLM-6B-Med's training data: an ASCII colon and a space at the end.
-MED_CHATGLM = QuestionTemplate("med_chatglm", before="问题：", after="\n回答: ")
+MED_CHATGLM = QuestionTemplate(
+    "med_chatglm",
+    before="问题：",
+    after="\n回答: ",
+    note={
+        "zh": "训练所用权重：ChatGLM-6B-Med（单轮），及本程序微调的 ChatGLM",
+        "en": "trained on it: ChatGLM-6B-Med (single turns), and ChatGLMs fine-tuned by MedChat",
+    },
+)
 #: The form its demo uses, which the weights were not trained with.
-MED_CHATGLM_DEMO = QuestionTemplate("med_chatglm_demo", before="问题：", after="\n答案：")
+MED_CHATGLM_DEMO = QuestionTemplate(
+    "med_chatglm_demo",
+    before="问题：",
+    after="\n答案：",
+    note={
+        "zh": "ChatGLM-6B-Med 的演示程序用它；没有权重是用它训练的",
+        "en": "what the demo of ChatGLM-6B-Med asks with; no weights were trained on it",
+    },
+)
 
 TEMPLATES: Mapping[str, PromptTemplate] = {
     template.name: template for template in (CHATGLM_ROUNDS, MED_CHATGLM, MED_CHATGLM_DEMO)
@@ -89,6 +114,18 @@ def template_for(folder: Path) -> PromptTemplate:
             where=str(folder / "config.json"),
         )
     return TEMPLATES[name]
+
+
+def trained_on(options: LoadOptions) -> tuple[str, ...]:
+    """Return the name of the form, or nothing for rows of v0 under a rule that is not Med's.
+
+    The plain model of that generation has the same files; only a rule, of `options` or of config.json,
+    says that it is that one.
+    """
+    config = read_json(options.model / "config.json")
+    rule = options.extra.get("rule") or config.get(RULE_KEY, "med")
+    foreign = generation_of(config) == "v0" and rule not in ("med", "med_demo")
+    return () if foreign and TEMPLATE_KEY not in config else (template_for(options.model).name,)
 
 
 def _lead(system: str) -> str:

@@ -18,6 +18,7 @@ from medchat.api import (
     LoadOptions,
     ModelCard,
     PromptTemplate,
+    SpecialTokens,
 )
 from medchat_huozi.prompts import BEGIN, END, HUOZI
 from medchat_huozi.weights import ADAPTER_TEMPLATE, KNOWN_WEIGHTS
@@ -57,6 +58,19 @@ class HuoziBackbone(Backbone):
         from medchat.torchside.bloom.adapter_form import adapter_form
 
         return adapter_form(options, ADAPTER_TEMPLATE, [HUOZI]) or HUOZI
+
+    def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
+        """Return the last adapter's form where it is known, and the chat form of Huozi without one."""
+        from medchat.torchside.bloom.adapter_form import trained_form
+
+        form = trained_form(options) if options.adapters else HUOZI.name
+        return (form,) if form else ()
+
+    def special_tokens(self, options: LoadOptions) -> SpecialTokens:
+        """Return the control tokens of the vocabulary beside the weights."""
+        from medchat.torchside.bloom.tokenizer import BloomTokenizer
+
+        return BloomTokenizer.from_folder(options.model).special_tokens
 
     def inspect(self, path: Path) -> ModelCard | None:
         """Describe the folder from its headers, or return None if it has no Huozi's chat tokens."""

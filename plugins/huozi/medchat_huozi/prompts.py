@@ -6,8 +6,8 @@ JSON templates hold text alone, so that nothing a user types can become one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from medchat.api import Control, Segment, Text, Turn
 
@@ -27,6 +27,12 @@ class HuoziTemplate:
     name: str = "huozi"
     stop: tuple[str, ...] = ()
     multi_turn: bool = True
+    note: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "zh": "训练所用权重：活字 1.0（多轮）；它的 BenTsao LoRA 用 bloom_deploy",
+            "en": "trained on it: Huozi 1.0 (several turns); BenTsao's LoRA for it takes bloom_deploy",
+        }
+    )
 
     def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
         """Return the prompt for `question` after the latest 14 of `turns`; it ends where the answer begins."""

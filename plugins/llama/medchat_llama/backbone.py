@@ -17,6 +17,7 @@ from medchat.api import (
     LoadOptions,
     ModelCard,
     PromptTemplate,
+    SpecialTokens,
 )
 from medchat_llama.weights import KNOWN_WEIGHTS
 
@@ -46,6 +47,18 @@ class LlamaBackbone(Backbone):
         from medchat_llama.prompts import template_for
 
         return template_for(options)
+
+    def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
+        """Return the forms of the adapter, else of a Chinese-Alpaca; of a plain LLaMA none is known."""
+        from medchat_llama.prompts import trained_on
+
+        return trained_on(options)
+
+    def special_tokens(self, options: LoadOptions) -> SpecialTokens:
+        """Return the control pieces of the vocabulary that the weights, or an adapter, bring."""
+        from medchat_llama.vocabulary import special_tokens
+
+        return special_tokens(options)
 
     def inspect(self, path: Path) -> ModelCard | None:
         """Describe the folder from its headers, or return None if it is no LLaMA."""

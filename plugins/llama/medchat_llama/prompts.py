@@ -9,8 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from medchat.api import LoadOptions, PromptTemplate, Segment, Turn
 from medchat.templates import list_templates, load_template
@@ -28,10 +28,17 @@ class AllDataTemplate:
     name: str = "med_alldata"
     stop: tuple[str, ...] = ()
     multi_turn: bool = True
+    parts: tuple[str, str] = ("med_template", "literature_template")
+    note: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "zh": "训练所用权重：lora-alpaca-med-alldata；首问用 med_template，之后用 literature_template",
+            "en": "trained on it: lora-alpaca-med-alldata; med_template first, literature_template later on",
+        }
+    )
 
     def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
         """Return `med_template` for a first question and `literature_template` for every later one."""
-        form = load_template("literature_template" if turns else "med_template")
+        form = load_template(self.parts[1] if turns else self.parts[0])
         return form.render(turns, question, system)
 
 
@@ -49,6 +56,18 @@ def template_for(options: LoadOptions) -> PromptTemplate:
         if EMBEDDING in adapter.saved:
             rows = adapter.saved[EMBEDDING].shape[0]
     return named(CHINESE_ALPACA if base_of(rows) == "chinese-alpaca" else PLAIN)
+
+
+def trained_on(options: LoadOptions) -> tuple[str, ...]:
+    """Return the names of the forms that the weights are known to have been trained on; none if unknown."""
+    own = [open_lora(folder) for folder in options.adapters if is_lora_folder(folder)]
+    tuned = [adapter for adapter in own if not adapter.saved]
+    if tuned:
+        found = recognise(tuned[-1])
+        name = found.known.template if found else tuned[-1].template
+        return (name, *MED_ALLDATA.parts) if name == MED_ALLDATA.name else (name,) if name else ()
+    name = template_for(options).name
+    return (name,) if name == CHINESE_ALPACA else ()
 
 
 def template_of(adapter: LoraAdapter) -> str:

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from sentencepiece import SentencePieceProcessor
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
-from medchat.api import Segment
+from medchat.api import Control, Segment
 from medchat.errors import CheckpointError, UsageError
 from medchat.language import say
 from medchat.torchside.segment_ids import segment_ids, well_formed
@@ -100,10 +100,13 @@ class LlamaTokenizer:
     def build_prompt(self, segments: Sequence[Segment]) -> list[int]:
         """Return the ids of a prompt: `<s>`, then one id a `Control` and SentencePiece's ids of the text.
 
-        The first text gets a word border in front, as in training; one behind a `Control` does too.
+        A template that writes `<s>` first, as Jinja templates do, gets no second one. The first text gets a
+        word border in front, as in training; one behind a `Control` does too.
         Raises UsageError for a control token that the vocabulary lacks.
         """
-        return [self.bos_token_id, *segment_ids(segments, self.encode_whole, self.id_of)]
+        ids = segment_ids(segments, self.encode_whole, self.id_of)
+        begun = bool(segments) and segments[0] == Control(BEGIN)
+        return ids if begun else [self.bos_token_id, *ids]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`. Special ids and ids of rows without a piece give nothing."""
