@@ -8,12 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medchat.api import Backbone, ChatModel, GenerationConfig, LoadOptions, PromptTemplate, Text
+from medchat.api import (
+    Backbone,
+    ChatModel,
+    GenerationConfig,
+    KnownWeights,
+    LoadOptions,
+    ModelCard,
+    PromptTemplate,
+    Text,
+)
 from medchat.cli.options import as_settings
-from medchat.errors import CheckpointError, UsageError
+from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.inert import inert_line
 from medchat.language import say
-from medchat.registry import Extensions, Registry
+from medchat.registry import Extensions, Refusal, Registry
 from medchat.settings import Settings
 from medchat.templates import load_template
 from medchat.weights.catalogue import Catalogue
@@ -38,11 +47,14 @@ class Opening:
 
     def notices(self) -> list[str]:
         """Return what must be read before the first question: where the words go, a template of other weights."""
-        said = [*self.backbone.notices(self.options), *self._other_template()]
+        stated = self.registry.ask(self.backbone, lambda backbone: tuple(backbone.notices(self.options)))
+        said = [*stated, *self._other_template()]
         return [inert_line(notice, 600) for notice in said]
 
     def _other_template(self) -> list[str]:
-        trained = self.backbone.trained_templates(self.options) if self.settings.value("template") else ()
+        if not self.settings.value("template"):
+            return []
+        trained = self.registry.ask(self.backbone, lambda backbone: backbone.trained_templates(self.options))
         if not trained or self.template.name in trained or self._same_form():
             return []
         names = say("、", ", ").join(trained)
@@ -57,7 +69,8 @@ class Opening:
 
     def _same_form(self) -> bool:
         """Whether the chosen template is the weights' own under another name, as a copy in a file is."""
-        return _written(self.template) == _written(self.backbone.template(self.options))
+        own = self.registry.ask(self.backbone, lambda backbone: _written(backbone.template(self.options)))
+        return _written(self.template) == own
 
 
 def _written(template: PromptTemplate) -> str:
@@ -79,7 +92,8 @@ def prepare(settings: Settings, *, rule: str | None = None, registry: Registry |
     name = settings.value("backbone")
     backbone = registry.backbone(str(name)) if name else None
     generation = settings.generation(over=backbone.generation if backbone else GenerationConfig())
-    address = backbone.address(str(settings.value("model") or "")) if backbone else None
+    place = str(settings.value("model") or "")
+    address = registry.ask(backbone, lambda chosen: chosen.address(place)) if backbone else None
     model = (
         Path(address)
         if address
@@ -103,9 +117,13 @@ def prepare(settings: Settings, *, rule: str | None = None, registry: Registry |
     extensions = registry.extensions()
     chosen = settings.value("template")
     template = (
-        load_template(str(chosen), extensions.templates(), partial(backbone.special_tokens, options))
+        load_template(
+            str(chosen),
+            extensions.templates(),
+            lambda: registry.ask(backbone, lambda known: known.special_tokens(options)),
+        )
         if chosen
-        else backbone.template(options)
+        else registry.ask(backbone, lambda known: known.template(options))
     )
     return Opening(settings, registry, extensions, backbone, options, template, generation)
 
@@ -145,15 +163,44 @@ def find_adapter(value: str, registry: Registry | None = None) -> Path:
 
 
 def known_weights(registry: Registry | None = None) -> Catalogue:
-    """Return the published weights of every backbone that loads."""
-    return Catalogue((registry or Registry()).backbones())
+    """Return the published weights of every backbone that loads and can name them."""
+    registry = registry or open_registry(Settings.load())
+    return Catalogue([backbone for backbone, _ in registry.ask_each(_check_known_weights)])
+
+
+def _check_known_weights(backbone: Backbone) -> None:
+    for known in backbone.known_weights:
+        if not isinstance(known, KnownWeights):
+            raise Refusal(f"known_weights: {type(known).__name__} != KnownWeights")
+
+
+def card_of(backbone: Backbone, model: Path) -> ModelCard | None:
+    """Return what the backbone says of the folder. To be asked through the registry; raises Refusal."""
+    card = backbone.inspect(model)
+    if card is not None and not isinstance(card, ModelCard):
+        raise Refusal(f"inspect: {type(card).__name__} != ModelCard")
+    return card
 
 
 def recognise(registry: Registry, model: Path) -> Backbone:
-    """Return the backbone that knows the folder, asking each plugin that loads."""
-    for backbone in registry.backbones():
-        if backbone.inspect(model) is not None:
+    """Return the backbone that knows the folder, asking each plugin that loads.
+
+    What one of them says is wrong with the folder (a MedchatError) counts only if no other knows it.
+    """
+    objections: list[MedchatError] = []
+
+    def asked(backbone: Backbone) -> ModelCard | None:
+        try:
+            return card_of(backbone, model)
+        except MedchatError as error:
+            objections.append(error)
+            return None
+
+    for backbone, card in registry.ask_each(asked):
+        if card is not None:
             return backbone
+    if objections:
+        raise objections[0]
     raise CheckpointError(
         say("没有插件认识这个模型目录", "no plugin knows this model folder"),
         say(
