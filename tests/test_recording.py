@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, run
 
 import pytest
-from cli_fixtures import Scripted, child_environment, command, saved_turns
-from scripted_backbone import ENDLESS
+from cli_fixtures import Scripted, child_environment, command, copy_of, saved_turns
+from scripted_backbone import ENDLESS, STOPPED
 
 from medchat.api import Turn
 from medchat.commands.recording import StoreRecorder
@@ -113,3 +114,24 @@ def test_an_answer_that_cannot_be_written_is_saved_and_the_reason_said(
     assert "内部错误" not in err and "Traceback" not in err
     (saved,) = saved_turns()
     assert saved.turn.question == question and saved.turn.answer
+
+
+def test_a_session_goes_on_with_the_model_and_system_text_it_was_held_with_last(
+    scripted: Scripted, tmp_path: Path
+) -> None:
+    other = copy_of(scripted.model, tmp_path / "另一个模型")
+    scripted.run("ask", "一", "--session", "复诊")
+    moved = replace(scripted, model=other)
+    assert moved.run("ask", "二", "--session", "复诊", "--system", "你是药师").code == 0
+    with SessionStore.open() as store:
+        (record,) = store.list()
+    assert (record.model, record.system, record.turns) == (str(other), "你是药师", 2)
+
+
+def test_a_session_whose_new_model_said_nothing_keeps_the_old_one(scripted: Scripted, tmp_path: Path) -> None:
+    other = copy_of(scripted.model, tmp_path / "另一个模型")
+    scripted.run("ask", "一", "--session", "复诊")
+    assert replace(scripted, model=other).run("ask", STOPPED, "--session", "复诊").code != 0
+    with SessionStore.open() as store:
+        (record,) = store.list()
+    assert (record.model, record.turns) == (str(scripted.model), 1)

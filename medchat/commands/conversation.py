@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,17 @@ from medchat.inert import inert_line
 from medchat.session import ChatSession
 from medchat.settings import Settings
 from medchat.store import SessionRecord, SessionStore
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What a session is held with, as it is saved."""
+
+    backbone: str
+    model: str
+    adapters: tuple[str, ...]
+    template: str
+    system: str
 
 
 @dataclass
@@ -57,7 +68,7 @@ class Prepared:
 
     def recorder(self, record: SessionRecord | None = None) -> StoreRecorder:
         """Return a recorder that goes on with `record`, or begins a session with its first turn."""
-        self._recorder = StoreRecorder(self.store, self._create, record, self.warn)
+        self._recorder = StoreRecorder(self.store, self._create, record, self.warn, self._note_changes)
         return self._recorder
 
     def saved_session(self) -> SessionRecord | None:
@@ -81,15 +92,24 @@ class Prepared:
             self.warn(line)
 
     def _create(self, store: SessionStore) -> SessionRecord:
-        options = self.opening.options
         name = self.choice.name if self.choice.name and store.named(self.choice.name) is None else None
-        return store.create(
+        about = self._about()
+        return store.create(about.backbone, about.model, about.adapters, about.template, about.system, name)
+
+    def _note_changes(self, store: SessionStore, record: SessionRecord) -> SessionRecord:
+        now = self._about(record.system)
+        if now == _About(record.backbone, record.model, record.adapters, record.template, record.system):
+            return record
+        return store.change(record.id, **asdict(now))
+
+    def _about(self, system: str = "") -> _About:
+        options = self.opening.options
+        return _About(
             self.opening.backbone.name,
             options.address or str(options.model.absolute()),
             tuple(str(adapter.absolute()) for adapter in options.adapters),
             self._template(),
-            str(self.settings.value("system") or ""),
-            name,
+            str(self.settings.value("system") or system),
         )
 
     def _template(self) -> str:

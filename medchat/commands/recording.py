@@ -29,11 +29,14 @@ class StoreRecorder:
         create: Callable[[SessionStore], SessionRecord],
         existing: SessionRecord | None,
         warn: Callable[[str], None],
+        note_changes: Callable[[SessionStore, SessionRecord], SessionRecord] | None = None,
     ) -> None:
+        """`note_changes` is called once `existing` has got a turn: it may now go on with another model."""
         self._store = store
         self._create = create
         self._record = existing
         self._warn = warn
+        self._note_changes = note_changes if existing else None
         self._ours: list[PlacedTurn] = (
             [(saved.position, saved.turn) for saved in store.turns(existing.id)] if existing else []
         )
@@ -56,6 +59,7 @@ class StoreRecorder:
                 self._record = self._create(self._store)
             position = self._store.append_turn(self._record.id, turn, stats)
             self._keep(position, turn)
+            self._note()
 
     def replace(self, turn: Turn, stats: TurnStats) -> None:
         """Put a turn in the place of the last one, in one transaction."""
@@ -66,6 +70,7 @@ class StoreRecorder:
                 if position != last[0]:
                     self._tell_of_another()
                 self._ours.append((position, turn))
+                self._note()
 
     def undo(self, count: int) -> None:
         """Take back the last `count` turns. Raises UsageError where another MedChat's are among them."""
@@ -78,6 +83,11 @@ class StoreRecorder:
         if refused:
             raise _of_another()
         del self._ours[-count:]
+
+    def _note(self) -> None:
+        if self._note_changes is not None and self._record is not None:
+            self._record = self._note_changes(self._store, self._record)
+        self._note_changes = None
 
     def _keep(self, position: int, turn: Turn) -> None:
         if position != (self._ours[-1][0] if self._ours else 0) + 1:
@@ -100,6 +110,7 @@ class StoreRecorder:
             yield
         except MedchatError as error:
             self._store, self._record, self._ours = SessionStore.unsaved(), None, []
+            self._note_changes = None
             self._warn(_not_saved(error))
 
 
