@@ -100,10 +100,10 @@ class TopGroup(Group):
     def _plugin_command(self, name: str) -> click.Command | None:
         if name not in dict(plugin_command_names(allowed_plugins())):
             return None
-        from medchat.commands.opening import open_registry
+        from medchat.registry import Registry
         from medchat.settings import Settings
 
-        for made in open_registry(Settings.load()).commands(name):
+        for made in Registry(allowed=Settings.load().value("plugins")).commands(name):
             if isinstance(made, click.Command) and made.name == name:
                 return made
         raise PluginError(
