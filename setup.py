@@ -44,6 +44,7 @@ setup(
         "pluggy>=1.7",
         "prompt-toolkit>=3.0.50",
         "protobuf>=5",
+        "psutil>=6",
         "rich>=14",
         "safetensors>=0.5",
         "sentencepiece>=0.2",
