@@ -86,6 +86,7 @@ def test_tokens_come_by_their_role_and_trimming_is_honoured(llama: PromptTemplat
     assert joined == "<s>[INST] 头痛？ [/INST]  多喝水\n </s>[INST] 还痛？ [/INST]"
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("source", [CHATML, LLAMA])
 def test_the_text_equals_that_of_transformers(tmp_path: Path, source: str) -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
