@@ -54,7 +54,8 @@ def test_the_seconds_of_all_answers_are_the_time_spent(parrot: Parrot, tmp_path:
     parrot.script(seconds=0.2)
     data = write_questions(tmp_path / "questions.jsonl", 8)
     parrot.infer(data, tmp_path / "answers.jsonl")
-    assert 0.2 <= sum(line["seconds"] for line in rows(tmp_path / "answers.jsonl")) < 8 * 0.2
+    # Each share is rounded when written, so the sum may fall a hair short.
+    assert 0.2 - 1e-6 <= sum(line["seconds"] for line in rows(tmp_path / "answers.jsonl")) < 8 * 0.2
 
 
 def test_references_ids_and_other_fields_go_with_the_answer(parrot: Parrot, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from medchat.api import (
     Text,
 )
 from medchat.cli.options import as_settings
-from medchat.errors import CheckpointError, MedchatError, UsageError
+from medchat.errors import CheckpointError, MedchatError, PluginError, UsageError
 from medchat.inert import inert_line
 from medchat.language import say
 from medchat.registry import Extensions, Refusal, Registry
@@ -42,8 +42,18 @@ class Opening:
     generation: GenerationConfig
 
     def load(self) -> ChatModel:
-        """Load the model."""
-        return self.backbone.load(self.options)
+        """Load the model. A plugin that leaves the program instead is a broken plugin (PluginError)."""
+        try:
+            return self.backbone.load(self.options)
+        except SystemExit as error:
+            name = inert_line(self.backbone.name, 60)
+            raise PluginError(
+                say(
+                    f"插件 {name} 在载入模型时退出了程序",
+                    f"plugin {name} left the program while loading the model",
+                ),
+                say("请升级或卸载这个插件", "upgrade or remove this plugin"),
+            ) from error
 
     def notices(self) -> list[str]:
         """Return what must be read before the first question: where the words go, a template of other weights."""
