@@ -171,7 +171,7 @@ def test_fine_tuned_files_of_one_dtype_without_tables_and_head_load(
     assert loaded.notes == ()
 
 
-def test_broken_tables_and_tied_heads_are_never_read(tiny: Path, tmp_path: Path) -> None:
+def test_broken_tables_are_never_read(tiny: Path, tmp_path: Path) -> None:
     weights = {
         name: torch.full_like(tensor, float("nan")) if name.endswith("inv_freq") else tensor
         for name, tensor in tensors_of(tiny).items()
@@ -199,6 +199,23 @@ def test_a_head_that_differs_is_used_only_when_untied_and_told_otherwise(tiny: P
     assert len(tied.notes) == 1 and "tie_word_embeddings" in tied.notes[0]
     assert untied.notes == ()
     assert torch.allclose(logits(tied.model, tied.config), -logits(untied.model, untied.config))
+
+
+@pytest.mark.parametrize("row", [0, 5, -1])
+def test_nan_in_a_head_that_is_stored_but_tied_is_refused_too(tiny: Path, tmp_path: Path, row: int) -> None:
+    weights = tensors_of(tiny)
+    weights[HEAD] = weights[HEAD].clone()
+    weights[HEAD][row, 1] = float("nan")
+    with pytest.raises(CheckpointError) as refused:
+        load(variant(tiny, tmp_path / "model", weights))
+    assert refused.value.exit_code == 3 and HEAD in refused.value.what and "NaN" in refused.value.what
+
+
+def test_a_head_that_differs_in_one_value_is_told(tiny: Path, tmp_path: Path) -> None:
+    weights = tensors_of(tiny)
+    weights[HEAD] = weights[HEAD].clone()
+    weights[HEAD][7, 1] += 1
+    assert len(load(variant(tiny, tmp_path / "model", weights)).notes) == 1
 
 
 def test_an_untied_head_is_required(tiny: Path, tmp_path: Path) -> None:

@@ -210,6 +210,12 @@ def _filled(
     return targets
 
 
+def refuse_not_finite(tensor: StoredTensor, piece: Tensor) -> None:
+    """Raise CheckpointError if a piece of a stored tensor holds NaN or infinity."""
+    if not _is_finite(piece):
+        raise _not_finite(tensor, piece, piece.dtype)
+
+
 def _is_finite(values: Tensor) -> bool:
     if not values.is_floating_point() or not values.numel():
         return True

@@ -20,7 +20,7 @@ from medchat.language import say
 from medchat.torchside.device import ensure_memory, pick_device, pick_dtype
 from medchat.torchside.headers import TensorHeader, read_headers
 from medchat.torchside.layout import Checkpoint, open_checkpoint, read_config
-from medchat.torchside.load import Placement, assign, weight_bytes
+from medchat.torchside.load import Placement, assign, refuse_not_finite, weight_bytes
 from medchat.torchside.quantised import bits_of, conversions
 from medchat.torchside.shards import read_tensors
 from medchat_chatglm.adapters import (
@@ -54,8 +54,6 @@ _MOST = 2**31
 #: The keys of config.json that reach the configuration. Others could choose code to run, such as the
 #: library's attention implementations, which it may fetch from the network.
 _CONFIG_KEYS = (*ChatGLMConfig.__annotations__, "architectures", "medchat_template")
-#: Rows of a tied but stored head that are compared with the embedding. Few: each may bring a large page in.
-_COMPARED_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,16 +257,19 @@ def _compare_head(
 ) -> tuple[str, ...]:
     """Return a note if a head that is stored, but not used because it is tied, differs from the embedding.
 
-    Compares rows spread over the vocabulary: enough to tell two trained matrices apart, without reading
-    a gigabyte twice (specification section 4).
+    Reads it piece by piece, so it is never in memory whole (specification section 4). Raises CheckpointError
+    if it holds NaN or infinity: a file that is broken there is not to be trusted elsewhere.
     """
     if HEAD not in headers or not is_tied(model.config.to_dict()) or model.config.quantization_embeddings:
         return ()
     embedding = model.get_parameter(EMBEDDING)
-    rows = torch.linspace(0, len(embedding) - 1, min(len(embedding), _COMPARED_ROWS)).long()
+    same = True
     for head in read_tensors(checkpoint, HEAD.__eq__):
-        if torch.equal(head.values[rows].to(embedding.dtype), embedding[rows.to(embedding.device)].cpu()):
-            return ()
+        for rows, piece in head.pieces():
+            refuse_not_finite(head, piece)
+            same = same and torch.equal(piece.to(embedding.dtype), embedding[rows].cpu())
+    if same:
+        return ()
     return (
         say(
             "文件中的输出层与词嵌入不同；已按惯例共用词嵌入。若确为独立的输出层，"
