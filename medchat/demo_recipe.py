@@ -42,7 +42,7 @@ class DemoRecipe:
             output=output,
             method="full",
             learning_rate=self.learning_rate,
-            epochs=self.epochs,
+            num_epochs=self.epochs,
             batch_size=self.batch_size,
             micro_batch_size=self.batch_size,
             max_length=self.max_length,
@@ -50,7 +50,10 @@ class DemoRecipe:
             scheduler=self.scheduler,
             logging_steps=self.logging_steps,
             seed=self.seed,
-            extra={"device": "cpu", "threads": "1"},
+            device="cpu",
+            threads=1,
+            val_size=0,
+            samples=0,
         )
 
     @property

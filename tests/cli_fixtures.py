@@ -14,7 +14,6 @@ import select
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import pytest
 from plugin_fixtures import write_distribution
+from sft_fixtures import Watcher
 
 from medchat.language import set_language
 from medchat.store import SavedTurn, SessionStore
@@ -224,7 +224,7 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a miniature ChatGLM that has learned `PAIRS` by heart: a few seconds of real fine-tuning."""
     from medchat_chatglm.backbone import ChatGLMBackbone
 
-    from medchat.api import Example, SFTOptions
+    from medchat.api import Example, SFTData, SFTOptions
 
     folder = tmp_path_factory.mktemp("talker")
     start, trained = folder / "start", folder / "Talker-6B-Med"
@@ -235,14 +235,14 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model=start,
         output=trained,
         learning_rate=1e-2,
-        epochs=60,
+        num_epochs=60,
         batch_size=len(PAIRS),
         micro_batch_size=len(PAIRS),
         max_length=128,
-        extra={"device": "cpu"},
+        device="cpu",
     )
     examples = [Example(question, answer) for question, answer in PAIRS.items()]
-    backbone.recipes["full"].run(examples, options, lambda progress: None, threading.Event())
+    backbone.recipes["full"].run(SFTData(examples), options, Watcher())
     return trained
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +16,13 @@ from medchat_chatglm.recipes import ChatGLMEncoder, FullRecipe
 from medchat_chatglm.tiny import write_tiny
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 from safetensors.torch import load_file
+from sft_fixtures import Watcher
 
 from medchat.api import (
     Example,
     GenerationConfig,
     LoadOptions,
+    SFTData,
     SFTOptions,
     SFTProgress,
     SFTReport,
@@ -52,19 +53,19 @@ def options(folder: Path, **changes: Any) -> SFTOptions:
         model=folder / "base",
         output=folder / "out",
         learning_rate=5e-3,
-        epochs=2,
+        num_epochs=2,
         batch_size=2,
         micro_batch_size=2,
         logging_steps=1,
-        extra={"device": "cpu"},
+        device="cpu",
     )
     return replace(plain, **changes)
 
 
 def run(wanted: SFTOptions, examples: tuple[Example, ...] = EXAMPLES) -> tuple[SFTReport, list[SFTProgress]]:
-    progress: list[SFTProgress] = []
-    report = FullRecipe().run(examples, wanted, progress.append, threading.Event())
-    return report, progress
+    watcher = Watcher()
+    report = FullRecipe().run(SFTData(examples), wanted, watcher)
+    return report, watcher.progress
 
 
 def config_of(folder: Path) -> Mapping[str, Any]:
@@ -147,7 +148,7 @@ def test_scores_of_the_trained_answers_rise_by_what_the_loss_fell(tmp_path: Path
     """The loss is the mean of the very log-probabilities that `score` gives: same prompt, mask and rule."""
     base(tmp_path)
     # A vanishing learning rate: the first logged loss is that of the untouched model on all examples.
-    report, _ = run(options(tmp_path, learning_rate=1e-9, epochs=1, batch_size=4, micro_batch_size=4))
+    report, _ = run(options(tmp_path, learning_rate=1e-9, num_epochs=1, batch_size=4, micro_batch_size=4))
     backbone, load = ChatGLMBackbone(), LoadOptions(tmp_path / "base", device="cpu", dtype="float32")
     model, template = backbone.load(load), backbone.template(load)
     scores = [
@@ -169,14 +170,14 @@ def test_one_seed_is_one_checkpoint(tmp_path: Path) -> None:
 
 def test_the_original_med_recipe_trains_and_states_its_rule(tmp_path: Path) -> None:
     base(tmp_path, "v0")
-    report, _ = run(options(tmp_path, collator="med", extra={"device": "cpu", "rule": "v11"}))
+    report, _ = run(options(tmp_path, collator="med", extra={"rule": "v11"}))
     assert config_of(tmp_path / "out")["medchat_position_rule"] == "med"
     assert report.last_loss > 0
 
 
 def test_another_rule_is_trained_and_stated(tmp_path: Path) -> None:
     base(tmp_path, "v0")
-    run(options(tmp_path, extra={"device": "cpu", "rule": "v11"}))
+    run(options(tmp_path, extra={"rule": "v11"}))
     assert config_of(tmp_path / "out")["medchat_position_rule"] == "v11"
 
 
@@ -211,16 +212,16 @@ def test_an_existing_output_is_refused_before_anything_is_loaded(
 
 def test_cancelling_leaves_nothing(tmp_path: Path) -> None:
     base(tmp_path)
-    cancel = threading.Event()
+    watcher = Watcher(on_event=lambda _: watcher.cancel.set())
     with pytest.raises(MedchatError):
-        FullRecipe().run(EXAMPLES, options(tmp_path, epochs=50), lambda _: cancel.set(), cancel)
+        FullRecipe().run(SFTData(EXAMPLES), options(tmp_path, num_epochs=50), watcher)
     assert_nothing_left(tmp_path)
 
 
 def test_a_diverged_run_leaves_nothing_and_names_its_batch(tmp_path: Path) -> None:
     base(tmp_path)
     with pytest.raises(MedchatError) as caught:
-        run(options(tmp_path, learning_rate=1e38, warmup_ratio=0.0, epochs=9))
+        run(options(tmp_path, learning_rate=1e38, warmup_ratio=0.0, num_epochs=9))
     assert "--learning-rate" in caught.value.remedy
     assert_nothing_left(tmp_path)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from medchat_chatglm.backbone import ChatGLMBackbone
+from sft_fixtures import Watcher
 
-from medchat.api import Example, GenerationConfig, LoadOptions, SFTProgress
+from medchat.api import Example, GenerationConfig, LoadOptions, SFTData
 from medchat.demo_data import demo_examples
 from medchat.demo_recipe import DEMO_RECIPES
 
@@ -22,13 +23,13 @@ def test_the_trained_demo_gives_its_answers_word_for_word(tmp_path: Path) -> Non
     pairs, backbone = demo_examples(), ChatGLMBackbone()
     corpus = [text for pair in pairs for text in (pair.question, pair.answer)]
     backbone.tiny(tmp_path / "base", corpus=corpus, seed=RECIPE.seed, **RECIPE.shape)
-    progress: list[SFTProgress] = []
+    watcher = Watcher()
     report = backbone.recipes["full"].run(
-        [Example(pair.question, pair.answer) for pair in pairs],
+        SFTData([Example(pair.question, pair.answer) for pair in pairs]),
         RECIPE.options(tmp_path / "base", tmp_path / "out"),
-        progress.append,
-        threading.Event(),
+        watcher,
     )
+    progress = watcher.progress
     assert progress[-1].step == report.steps == progress[-1].total_steps
     assert report.last_loss < 0.1 < report.first_loss
     # Demos are seen: a bar that moves at least every other second of a minute.

@@ -65,7 +65,7 @@ OPTIONS = SFTOptions(
     model=Path("unused"),
     output=Path("unused"),
     learning_rate=1e-2,
-    epochs=4,
+    num_epochs=4,
     batch_size=8,
     micro_batch_size=4,
     logging_steps=1,
@@ -117,13 +117,13 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path: Path) -> None:
 
 
 def test_a_short_run_still_logs_a_tenth_of_its_steps_and_its_last(tmp_path: Path) -> None:
-    options = replace(OPTIONS, logging_steps=1000, batch_size=2, micro_batch_size=2, epochs=3)
+    options = replace(OPTIONS, logging_steps=1000, batch_size=2, micro_batch_size=2, num_epochs=3)
     _, _, progress = run(tmp_path, options=options)
     assert [row.step for row in progress] == [1, *range(3, 37, 3)]
 
 
 def test_the_last_step_is_logged_even_off_the_beat(tmp_path: Path) -> None:
-    options = replace(OPTIONS, batch_size=1, micro_batch_size=1, epochs=1)
+    options = replace(OPTIONS, batch_size=1, micro_batch_size=1, num_epochs=1)
     _, _, progress = run(tmp_path, options=replace(options, logging_steps=2), features=some_features(25))
     assert [row.step for row in progress] == [1, *range(2, 25, 2), 25]
 
@@ -173,7 +173,7 @@ def test_label_only_logits_give_the_loss_and_gradients_of_full_logits(tmp_path: 
     gradients: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         parameter.register_hook(lambda grad, name=name: gradients.__setitem__(name, grad.clone()))
-    options = replace(OPTIONS, batch_size=8, micro_batch_size=8, epochs=1)
+    options = replace(OPTIONS, batch_size=8, micro_batch_size=8, num_epochs=1)
     trained, _, _ = run(tmp_path, model, options, features)
     assert trained.first_loss == pytest.approx(expected.item(), rel=1e-5)
     for name, parameter in plain.named_parameters():
@@ -184,7 +184,7 @@ def test_the_head_never_sees_a_position_without_a_label(tmp_path: Path) -> None:
     model, rows = tiny_llama(), []
     model.lm_head.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].shape[:-1].numel()))
     features = some_features()
-    run(tmp_path, model, replace(OPTIONS, epochs=1), features)
+    run(tmp_path, model, replace(OPTIONS, num_epochs=1), features)
     assert sum(rows) == sum(len(feature.answer_ids) for feature in features)
 
 
@@ -200,7 +200,7 @@ def test_batches_hold_examples_of_like_length(tmp_path: Path) -> None:
         tiny_llama(),
         features,
         watched,
-        replace(OPTIONS, epochs=1, batch_size=4, micro_batch_size=4),
+        replace(OPTIONS, num_epochs=1, batch_size=4, micro_batch_size=4),
         tmp_path,
         lambda _: None,
         threading.Event(),
@@ -241,7 +241,7 @@ def test_cancelling_stops_after_the_step_at_hand(tmp_path: Path) -> None:
     [
         ({"learning_rate": 0.0}, "--learning-rate"),
         ({"learning_rate": float("nan")}, "--learning-rate"),
-        ({"epochs": 0}, "--num-epochs"),
+        ({"num_epochs": 0}, "--num-epochs"),
         ({"batch_size": 0}, "--batch-size"),
         ({"batch_size": 6, "micro_batch_size": 4}, "--batch-size"),
         ({"warmup_ratio": 1.0}, "--warmup-ratio"),

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from medchat import __version__, places, safety
-from medchat.api import Backbone, Example
+from medchat.api import Backbone, Example, SFTData
 from medchat.cli.group import Command
 from medchat.cli.options import SessionChoice
 from medchat.cli.output import answers, say_aside, write_out
@@ -23,7 +23,7 @@ from medchat.commands.chat import disclaimer_lines, hold, startup_for
 from medchat.commands.conversation import Prepared, prepare_conversation
 from medchat.commands.demo_mode import demo_folder, is_demo, mark_as_demo
 from medchat.commands.opening import open_registry
-from medchat.commands.training import show_training
+from medchat.commands.training import Watched, show_training
 from medchat.demo_data import DemoPair, demo_examples
 from medchat.demo_recipe import DEMO_RECIPES, DemoRecipe
 from medchat.errors import UsageError
@@ -134,8 +134,8 @@ def _train(backbone: Backbone, recipe: DemoRecipe, pairs: Sequence[DemoPair], ta
         backbone.tiny(start, corpus=corpus, seed=recipe.seed, **recipe.shape)
         options = recipe.options(start, target)
         examples = [Example(pair.question, pair.answer) for pair in pairs]
-        with show_training() as progress:
-            report = backbone.recipes[options.method].run(examples, options, progress, threading.Event())
+        with show_training() as show:
+            report = backbone.recipes[options.method].run(SFTData(examples), options, Watched(show))
     finally:
         shutil.rmtree(start, ignore_errors=True)
     loss = f"{report.first_loss:.2f} → {report.last_loss:.3f}"

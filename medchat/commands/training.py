@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from medchat.api import SFTProgress
+from medchat.api import SFTEvent, SFTProgress, SFTReport
 from medchat.cli.output import say_aside
 from medchat.language import say
 
 #: Where there is no bar, a line is printed each time this share of the run is done.
 LINE_EVERY = 0.1
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Shows the progress of a run that writes no report."""
+
+    show: Callable[[SFTProgress], None]
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+    def told(self, event: SFTEvent) -> None:
+        """Show a logged step; a run of this kind tells nothing else that matters."""
+        if isinstance(event, SFTProgress):
+            self.show(event)
+
+    def finish(self, folder: Path, report: SFTReport) -> None:
+        """Add nothing."""
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def check_options(options: SFTOptions) -> None:
     micro = min(options.micro_batch_size, options.batch_size)
     for flag, valid, meaning in (
         ("--learning-rate", options.learning_rate > 0, "> 0"),
-        ("--num-epochs", options.epochs > 0, "> 0"),
+        ("--num-epochs", options.num_epochs > 0, "> 0"),
         ("--batch-size", options.batch_size >= 1, ">= 1"),
         ("--micro-batch-size", options.micro_batch_size >= 1, ">= 1"),
         ("--max-length", options.max_length >= 8, ">= 8"),
@@ -58,10 +58,11 @@ def check_options(options: SFTOptions) -> None:
         ("--weight-decay", options.weight_decay >= 0, ">= 0"),
         ("--adam-epsilon", options.adam_epsilon > 0, "> 0"),
         ("--logging-steps", options.logging_steps >= 1, ">= 1"),
+        ("--threads", options.threads >= 0, ">= 0"),
         ("--scheduler", options.scheduler in set(SchedulerType), " | ".join(SchedulerType)),
     ):
         if not valid:
-            value = getattr(options, flag[2:].replace("-", "_").replace("num_epochs", "epochs"))
+            value = getattr(options, flag[2:].replace("-", "_"))
             raise UsageError(
                 say(f"{flag} 的值 {value} 无效", f"{flag} {value} is not valid"),
                 say(f"应为 {meaning}", f"it must be {meaning}"),
@@ -77,16 +78,11 @@ def check_options(options: SFTOptions) -> None:
 
 
 @contextmanager
-def cpu_threads(count: str | None) -> Iterator[None]:
-    """Within this block torch computes on `count` CPU threads (None: as before). Raises UsageError."""
+def cpu_threads(count: int) -> Iterator[None]:
+    """Within this block torch computes on `count` CPU threads (0: as before)."""
     before = torch.get_num_threads()
-    if count is not None:
-        if not count.isdecimal() or int(count) < 1:
-            raise UsageError(
-                say(f"线程数 {count!r} 无效", f"{count!r} is no number of threads"),
-                say("应为正整数", "it must be a positive whole number"),
-            )
-        torch.set_num_threads(int(count))
+    if count:
+        torch.set_num_threads(count)
     try:
         yield
     finally:
@@ -110,7 +106,7 @@ def train(
     check_options(options)
     accumulation = options.batch_size // min(options.micro_batch_size, options.batch_size)
     batches = math.ceil(len(features) / min(options.micro_batch_size, options.batch_size))
-    steps = math.ceil(options.epochs * max(1, math.ceil(batches / accumulation)))
+    steps = math.ceil(options.num_epochs * max(1, math.ceil(batches / accumulation)))
     started = time.perf_counter()
     with StepLog(folder, on_progress, cancel) as log, _training_mode(model):
         trainer = _LabelTrainer(
@@ -154,7 +150,7 @@ def _arguments(model: PreTrainedModel, options: SFTOptions, folder: Path, steps:
         output_dir=str(folder),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=options.batch_size // micro,
-        num_train_epochs=options.epochs,
+        num_train_epochs=options.num_epochs,
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.scheduler,
         warmup_steps=options.warmup_ratio,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medchat import __version__
-from medchat.api import Example, LoadOptions, Segment, SFTOptions, SFTProgress, SFTReport
+from medchat.api import LoadOptions, Segment, SFTData, SFTOptions, SFTRecipe, SFTReport, SFTWatch
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.torchside.sft.checkpoint import save_weights
@@ -65,23 +64,16 @@ class ChatGLMEncoder:
         return [*self.tokenizer.encode(answer), self.tokenizer.eos_token_id]
 
 
-class FullRecipe:
+class FullRecipe(SFTRecipe):
     """Every weight is trained, in float32 (mixed with bfloat16 on GPUs that compute it)."""
 
     method = "full"
+    collators = COLLATORS
 
-    def run(
-        self,
-        examples: Sequence[Example],
-        options: SFTOptions,
-        on_progress: Callable[[SFTProgress], None],
-        cancel: threading.Event,
-    ) -> SFTReport:
+    def run(self, data: SFTData, options: SFTOptions, watch: SFTWatch) -> SFTReport:
         """Train, write `options.output` atomically, and read it back before saying it worked.
 
-        `options.extra`: `device` as in LoadOptions, `rule` to train under another position rule,
-        `allow_truncation` "true" to leave out examples that exceed `max_length`, `threads` for the CPU
-        (miniatures are fastest on one: more threads wait for each other). Raises UsageError for
+        `options.extra`: `rule` to train under another position rule. Raises UsageError for
         bad options or an output that exists, DataError, CheckpointError, MemoryShortageError, and
         MedchatError if training diverged or was cancelled; nothing is left at the output then.
         """
@@ -96,29 +88,30 @@ class FullRecipe:
         refuse_existing(options.output)
         template = template_for(options.model)
         tokenizer = ChatGLMTokenizer.from_folder(options.model)
-        data = build_features(
-            examples,
+        template = data.template or template
+        made = build_features(
+            data.train,
             template,
             ChatGLMEncoder(tokenizer),
             options.max_length,
-            allow_left_out=options.extra.get("allow_truncation") == "true",
+            allow_left_out=options.allow_truncation,
         )
-        with cpu_threads(options.extra.get("threads")), partial_folder(options.output) as folder:
-            trained = self._train_and_write(data.features, options, folder, on_progress, cancel)
+        with cpu_threads(options.threads), partial_folder(options.output) as folder:
+            trained = self._train_and_write(made.features, options, folder, watch)
             facts = {
                 "medchat": __version__,
                 "backbone": "chatglm",
                 "method": self.method,
                 "steps": trained.steps,
-                "examples": len(data.features),
+                "examples": len(made.features),
                 "seed": options.seed,
             }
             write_manifest(folder, facts)
         return SFTReport(
             output=options.output,
             steps=trained.steps,
-            examples=len(data.features),
-            label_tokens=data.label_tokens,
+            examples=len(made.features),
+            label_tokens=made.label_tokens,
             first_loss=trained.first_loss,
             last_loss=trained.last_loss,
             seconds=trained.seconds,
@@ -129,13 +122,12 @@ class FullRecipe:
         features: Sequence[Feature],
         options: SFTOptions,
         folder: Path,
-        on_progress: Callable[[SFTProgress], None],
-        cancel: threading.Event,
+        watch: SFTWatch,
     ) -> Trained:
         model = _load(options.model, options)
         collate = _collator(model, options, ChatGLMTokenizer.from_folder(options.model))
         model.requires_grad_(True)
-        trained = train(model, features, collate, options, folder, on_progress, cancel)
+        trained = train(model, features, collate, options, folder, watch.told, watch.cancel)
         expected = label_losses(model, features[:_COMPARED], collate)
         save_weights(model, folder)
         _write_small_files(options.model, folder, model.config.rule)
@@ -156,7 +148,7 @@ def _load(folder: Path, options: SFTOptions) -> ChatGLMForConditionalGeneration:
         )
     extra = {"rule": options.extra["rule"]} if "rule" in options.extra else {}
     loaded = load_model(
-        LoadOptions(folder, device=options.extra.get("device", "auto"), dtype="float32", extra=extra)
+        LoadOptions(folder, device=options.device, dtype="float32", extra=extra)
     )
     return loaded.model
 

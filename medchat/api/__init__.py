@@ -1,0 +1,114 @@
+"""The types that cross the border between the core and a backbone plugin.
+
+Standard library only: importing this package never imports torch, so a plugin's own module can
+define its `Backbone` cheaply and import torch inside `load`. Everything here is frozen; what a
+plugin receives it cannot change behind the core's back.
+"""
+
+from __future__ import annotations
+
+from medchat.api.backbone import (
+    HUB,
+    Backbone,
+    KnownFile,
+    KnownWeights,
+)
+from medchat.api.conversation import (
+    Conversation,
+    Finish,
+    Notice,
+    SlashCommand,
+    Turn,
+)
+from medchat.api.finetuning import (
+    METHODS,
+    OPTIMIZERS,
+    PRECISIONS,
+    Example,
+    MemoryEstimate,
+    PreviewPiece,
+    SFTData,
+    SFTEvaluation,
+    SFTEvent,
+    SFTNote,
+    SFTOptions,
+    SFTProgress,
+    SFTRecipe,
+    SFTReport,
+    SFTSample,
+    SFTSaved,
+    SFTSurvey,
+    SFTWatch,
+)
+from medchat.api.generation import (
+    DEVICES_HELP,
+    DTYPES,
+    GENERATION_RANGES,
+    QUANTIZE,
+    Completion,
+    Delta,
+    GenerationConfig,
+    LoadOptions,
+    Range,
+)
+from medchat.api.models import (
+    ChatModel,
+    ModelCard,
+)
+from medchat.api.prompts import (
+    Control,
+    PromptTemplate,
+    Segment,
+    SpecialTokens,
+    Text,
+)
+
+#: What a plugin module states as `medchat_api_version`. Raised when something here changes incompatibly.
+API_VERSION = 1
+
+__all__ = [
+    "API_VERSION",
+    "DEVICES_HELP",
+    "DTYPES",
+    "GENERATION_RANGES",
+    "HUB",
+    "METHODS",
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "QUANTIZE",
+    "Backbone",
+    "ChatModel",
+    "Completion",
+    "Control",
+    "Conversation",
+    "Delta",
+    "Example",
+    "Finish",
+    "GenerationConfig",
+    "KnownFile",
+    "KnownWeights",
+    "LoadOptions",
+    "MemoryEstimate",
+    "ModelCard",
+    "Notice",
+    "PreviewPiece",
+    "PromptTemplate",
+    "Range",
+    "SFTData",
+    "SFTEvaluation",
+    "SFTEvent",
+    "SFTNote",
+    "SFTOptions",
+    "SFTProgress",
+    "SFTRecipe",
+    "SFTReport",
+    "SFTSample",
+    "SFTSaved",
+    "SFTSurvey",
+    "SFTWatch",
+    "Segment",
+    "SlashCommand",
+    "SpecialTokens",
+    "Text",
+    "Turn",
+]

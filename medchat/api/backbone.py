@@ -1,0 +1,122 @@
+"""A model family: what a plugin subclasses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from medchat.api.finetuning import SFTRecipe
+from medchat.api.generation import GenerationConfig, LoadOptions
+from medchat.api.models import ChatModel, ModelCard
+from medchat.api.prompts import PromptTemplate, SpecialTokens
+
+HUB = "https://huggingface.co/"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """One file of published weights. `size` in bytes and `sha256` are 0 and "" where nobody stated them."""
+
+    name: str
+    size: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWeights:
+    """Published weights that a backbone can load. `models list|show|pull|verify` work from this.
+
+    `source` is a page for people; one on the hub is also where `pull` takes them from, at `revision`.
+    `size` is the whole download in bytes, about; `files` are those whose facts were published, not
+    necessarily all. An adapter's `fits` are the names of the bases it was trained on. `by_hand` are the
+    links where a person must fetch the weights. `modelscope` is their OWNER/NAME there. `note` is a
+    sentence in each language, e.g. {"zh": "…", "en": "…"}.
+    """
+
+    name: str
+    title: str
+    source: str
+    licence: str
+    template: str
+    kind: Literal["base", "adapter"] = "base"
+    revision: str = "main"
+    size: int = 0
+    files: tuple[KnownFile, ...] = ()
+    fits: tuple[str, ...] = ()
+    by_hand: tuple[str, ...] = ()
+    modelscope: str = ""
+    note: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> str:
+        """OWNER/NAME on the hub, "" for weights that are not there."""
+        return self.source.removeprefix(HUB) if self.source.startswith(HUB) else ""
+
+
+class Backbone(ABC):
+    """A model family. Subclass it, return an instance from the `medchat_backbones` hook."""
+
+    #: Equals the entry-point name; what `--backbone` takes.
+    name: str
+    #: One sentence in each language, e.g. {"zh": "…", "en": "…"}.
+    summary: Mapping[str, str]
+    known_weights: tuple[KnownWeights, ...] = ()
+    #: Decoding defaults of the published demo; flags and configuration go over them.
+    generation: GenerationConfig = GenerationConfig()
+    #: Keys of `LoadOptions.extra` this backbone understands, with the values each may take.
+    load_keys: Mapping[str, tuple[str, ...]] = {}
+
+    @abstractmethod
+    def load(self, options: LoadOptions) -> ChatModel:
+        """Load a checkpoint. Raises CheckpointError (missing, damaged, not matching) or MemoryShortageError."""
+
+    @abstractmethod
+    def template(self, options: LoadOptions) -> PromptTemplate:
+        """Return the template the checkpoint was trained with. Reads small files only, never weights."""
+
+    def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
+        """Return the names of the templates that these very weights are known to have been trained on.
+
+        Empty, the default, where that is not known: then `template` is a good guess and any other
+        choice is as good. Where it is known the user is told of a `--template` that is not among them.
+        """
+        return ()
+
+    def special_tokens(self, options: LoadOptions) -> SpecialTokens:
+        """Return the special tokens of the vocabulary that `load` would use. Asked for a Jinja template.
+
+        What such a template writes is held against them: a special token becomes a `Control`, all else
+        is text. Without any, the default, everything is text. Raises CheckpointError.
+        """
+        return SpecialTokens()
+
+    @abstractmethod
+    def inspect(self, path: Path) -> ModelCard | None:
+        """Say what the folder is, or None if it is not of this family. Reads headers only, no torch."""
+
+    @abstractmethod
+    def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
+        """Write a miniature random checkpoint in the real layout, its vocabulary made from `corpus`."""
+
+    def address(self, value: str) -> str | None:
+        """Return what `--model` names where that is no folder (an endpoint), in its one proper form.
+
+        None, the default, says that models are folders. `value` is "" where none was given. Touches no
+        network. Raises UsageError for an address that cannot be used.
+        """
+        return None
+
+    def notices(self, options: LoadOptions) -> tuple[str, ...]:
+        """Return what the user must have read before the first question: shown at every start.
+
+        Nothing is loaded yet and nothing may be; most backbones have nothing to say.
+        """
+        return ()
+
+    @property
+    def recipes(self) -> Mapping[str, SFTRecipe]:
+        """The fine-tuning methods by name. Empty where there are none."""
+        return {}

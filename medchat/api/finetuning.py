@@ -1,0 +1,298 @@
+"""Supervised fine-tuning: the data, the settings, what a run says while it runs, and the recipe.
+
+`medchat sft` reads the data and shows what happens; a backbone's recipes do the rest:
+
+    survey = recipe.survey(data, options)      # tokenizer only: lengths, truncation, a preview
+    memory = recipe.estimate(options, survey)  # configuration and headers only: does it fit?
+    report = recipe.run(data, options, watch)  # train, save, read back
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from medchat.api.conversation import Turn
+from medchat.api.prompts import PromptTemplate
+
+METHODS = ("full", "lora", "qlora", "adapter", "ptuning")
+OPTIMIZERS = ("adamw", "adamw8bit", "adafactor")
+#: `mixed`: float32 weights, bfloat16 arithmetic. `bfloat16`: bfloat16 weights, rounded stochastically
+#: at each update. `auto`: `mixed` where the device computes bfloat16, else `float32`; the frozen base
+#: of the methods that train beside it is then loaded in bfloat16.
+PRECISIONS = ("auto", "float32", "mixed", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training example: a conversation so far, and the answer to learn.
+
+    `input` is the alpaca field of that name, `where` the record's place as `file:line`. `dialogue` is the
+    whole conversation as one text where the data holds it so (literature), for weights trained on that.
+    """
+
+    question: str
+    answer: str
+    turns: tuple[Turn, ...] = ()
+    system: str = ""
+    input: str = ""
+    dialogue: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SFTData:
+    """What a run learns from, and what it is held against while it learns.
+
+    `template` None is the backbone's own for the model.
+    """
+
+    train: Sequence[Example]
+    held_out: Sequence[Example] = ()
+    template: PromptTemplate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SFTOptions:
+    """A fine-tuning run. Each field is a flag and a configuration key of the same name.
+
+    The defaults are those of Med-ChatGLM's full fine-tuning (specs/sft.md); a recipe's `defaults` go over
+    them. `batch_size` is the effective batch, over all processes; `save_steps` and `eval_steps` 0 are
+    once an epoch, -1 never; `max_steps` 0 is by `num_epochs`; `early_stopping` counts evaluations without
+    a better one, 0 is off. `val_size` -1 is min(500, a tenth of the data), 0 below 20 records.
+    `extra` holds a backbone's own keys (ChatGLM: `rule`).
+    """
+
+    model: Path
+    output: Path
+    method: str = "full"
+    adapters: tuple[Path, ...] = ()
+    learning_rate: float = 5e-5
+    num_epochs: float = 3.0
+    max_steps: int = 0
+    batch_size: int = 16
+    micro_batch_size: int = 8
+    max_length: int = 256
+    warmup_ratio: float = 0.1
+    scheduler: str = "linear"
+    weight_decay: float = 0.0
+    optimizer: str = "adamw"
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    fused_backward: bool = False
+    precision: str = "auto"
+    gradient_checkpointing: bool = False
+    group_by_length: bool = True
+    collator: str = "default"
+    lora_r: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.05
+    lora_targets: tuple[str, ...] = ()
+    adapter_size: int = 64
+    pre_seq_len: int = 128
+    prefix_projection: bool = False
+    logging_steps: int = 10
+    eval_steps: int = 0
+    save_steps: int = 0
+    save_total: int = 3
+    val_size: int = -1
+    early_stopping: int = 0
+    samples: int = 3
+    allow_truncation: bool = False
+    seed: int = 2023
+    device: str = "auto"
+    threads: int = 0
+    workers: int = 0
+    resume: bool = False
+    report_to: tuple[str, ...] = ()
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewPiece:
+    """A stretch of the first training example as the model sees it. `learned`: the loss is taken over it."""
+
+    text: str
+    learned: bool
+    special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SFTSurvey:
+    """What the data becomes under the model's tokenizer. Lengths are in tokens.
+
+    `lengths` are of the whole records, uncut; the counts say how many had to lose what to fit
+    `max_length`: oldest turns, the beginning of the question, the end of the answer (its end token
+    stays). `unlabelled` are the places of records that keep no answer at all and are left out.
+    """
+
+    template: str
+    records: int
+    max_length: int
+    lengths: tuple[int, ...]
+    lost_turns: int = 0
+    cut_questions: int = 0
+    cut_answers: int = 0
+    unlabelled: tuple[str, ...] = ()
+    tokens: int = 0
+    label_tokens: int = 0
+    longest: int = 0
+    preview: tuple[PreviewPiece, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """The peak a run would reach on `device`, in bytes by part, and what that device has free.
+
+    Parts: `weights`, `gradients`, `optimizer`, `activations`, `logits`, `runtime`. `alternatives` maps a
+    setting, as typed, to its total; `nearest` are the fewest changes of options that would fit, empty
+    where this fits, None where nothing does.
+    """
+
+    parts: Mapping[str, int]
+    device: str
+    available: int
+    alternatives: Mapping[str, int] = field(default_factory=dict)
+    nearest: Mapping[str, Any] | None = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """The peak in bytes."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device has that much."""
+        return self.total <= self.available
+
+
+@dataclass(frozen=True, slots=True)
+class SFTProgress:
+    """One logged step. `step` counts optimizer steps from 1; `seconds` since training began."""
+
+    step: int
+    total_steps: int
+    loss: float
+    learning_rate: float
+    tokens_per_second: float
+    seconds: float
+    epoch: float = 0.0
+    grad_norm: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SFTEvaluation:
+    """The held-out loss after `step`, a mean per label token; `best` if none before was lower."""
+
+    step: int
+    loss: float
+    perplexity: float
+    best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SFTSaved:
+    """A complete checkpoint of `step` is in `folder`."""
+
+    step: int
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SFTNote:
+    """Something the user should know, in the interface language."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SFTSample:
+    """What the model answers, greedily, to a question: before training and after."""
+
+    question: str
+    reference: str
+    before: str
+    after: str
+
+
+SFTEvent = SFTProgress | SFTEvaluation | SFTSaved | SFTNote
+
+
+@dataclass(frozen=True, slots=True)
+class SFTReport:
+    """What a run did. `output` loads as `--model` (`kind` "model") or `--adapter` (`kind` "adapter").
+
+    Losses are means per label token. `peak_bytes` is the device's peak, 0 where it cannot be told.
+    """
+
+    output: Path
+    steps: int
+    examples: int
+    label_tokens: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+    kind: Literal["model", "adapter"] = "model"
+    template: str = ""
+    tokens: int = 0
+    held_out: int = 0
+    best_step: int = 0
+    best_loss: float | None = None
+    stopped_early: bool = False
+    resumed_from: int = 0
+    trainable_parameters: int = 0
+    parameters: int = 0
+    peak_bytes: int = 0
+    processes: int = 1
+    samples: tuple[SFTSample, ...] = ()
+
+
+class SFTWatch(Protocol):
+    """Who watches a run. All calls come from the main process of a distributed run."""
+
+    @property
+    def cancel(self) -> threading.Event:
+        """Set to stop after the current step; the run then saves a checkpoint and raises Interrupted."""
+        ...
+
+    def told(self, event: SFTEvent) -> None:
+        """Be told what happened."""
+        ...
+
+    def finish(self, folder: Path, report: SFTReport) -> None:
+        """Add files (model card, report) to the finished output before its manifest is written."""
+        ...
+
+
+class SFTRecipe(ABC):
+    """One way of fine-tuning one backbone."""
+
+    #: The name `--method` takes.
+    method: str
+    #: Fields of `SFTOptions` whose defaults differ for this method.
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    #: What `--collator` takes.
+    collators: ClassVar[tuple[str, ...]] = ("default",)
+
+    def survey(self, data: SFTData, options: SFTOptions) -> SFTSurvey | None:
+        """Tokenise the data and say what becomes of it. Loads no weights. None: it cannot be told.
+
+        Raises DataError if more than one record in a hundred would keep no label, unless
+        `options.allow_truncation`.
+        """
+        return None
+
+    def estimate(self, options: SFTOptions, survey: SFTSurvey | None) -> MemoryEstimate | None:
+        """Say how much memory the run would take. Reads small files and headers only. None: unknown."""
+        return None
+
+    @abstractmethod
+    def run(self, data: SFTData, options: SFTOptions, watch: SFTWatch) -> SFTReport:
+        """Train and write the result to `options.output`, its manifest last. Returns what was done."""

@@ -1,0 +1,73 @@
+"""A checkpoint described, and a model loaded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from medchat.api.generation import Completion, Delta, GenerationConfig
+from medchat.api.prompts import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a checkpoint folder is, learned without loading its weights. `models show` prints it."""
+
+    backbone: str
+    family: str
+    path: Path
+    vocab_size: int
+    layers: int
+    hidden_size: int
+    parameters: int
+    dtypes: tuple[str, ...]
+    weight_bytes: int
+    context_length: int
+    template: str
+    quantization: str = "none"
+    notes: tuple[str, ...] = ()
+
+    def memory(self, bytes_per_parameter: float) -> int:
+        """Return the bytes that the weights alone need at that width."""
+        return int(self.parameters * bytes_per_parameter)
+
+
+@runtime_checkable
+class ChatModel(Protocol):
+    """A loaded model. One caller at a time; `cancel` may be set from any thread."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and answer may take together."""
+        ...
+
+    def stream(
+        self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        """Answer one prompt, piece by piece. Ends soon after `cancel` is set, with Finish.CANCELLED."""
+        ...
+
+    def generate_batch(
+        self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
+    ) -> list[Completion]:
+        """Answer several prompts at once, in their order. Each equals what it would be alone."""
+        ...
+
+    def score(self, segments: Sequence[Segment], answer: str) -> tuple[float, ...]:
+        """Return the natural log-probability of each token of `answer` and of the end token after it."""
+        ...
+
+    def count(self, segments: Sequence[Segment]) -> int:
+        """Return the length of the prompt in tokens."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return what is loaded, for `--json`, `/stats` and logs: at least `backbone`, `model`, `dtype`, `device`."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back. The model must not be used afterwards."""
+        ...
