@@ -18,13 +18,14 @@ from medchat.api import (
     Backbone,
     ChatModel,
     Conversation,
-    Example,
     LoadOptions,
     ModelCard,
     PromptTemplate,
+    SFTData,
     SFTOptions,
-    SFTProgress,
+    SFTRecipe,
     SFTReport,
+    SFTWatch,
     Turn,
 )
 from medchat.commands.demo import fingerprint, trained_model
@@ -176,7 +177,7 @@ def test_a_question_that_is_nearly_one_is_told_which() -> None:
 # ---------------------------------------------------------------- the cache
 
 
-class Recipe:
+class Recipe(SFTRecipe):
     """A recipe that writes an empty folder, after running `meanwhile`."""
 
     method = "full"
@@ -185,17 +186,11 @@ class Recipe:
         self.runs = 0
         self._meanwhile = meanwhile
 
-    def run(
-        self,
-        examples: Sequence[Example],
-        options: SFTOptions,
-        on_progress: Callable[[SFTProgress], None],
-        cancel: threading.Event,
-    ) -> SFTReport:
+    def run(self, data: SFTData, options: SFTOptions, watch: SFTWatch) -> SFTReport:
         self.runs += 1
         self._meanwhile()
         options.output.mkdir()
-        return SFTReport(options.output, 1, len(examples), 1, 1.0, 0.1, 0.1)
+        return SFTReport(options.output, 1, len(data.train), 1, 1.0, 0.1, 0.1)
 
 
 class Pretended(Backbone):
