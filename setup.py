@@ -39,6 +39,7 @@ setup(
         "httpx>=0.28",
         "huggingface-hub>=2.4",
         "jinja2>=3.1.6",
+        "matplotlib>=3.9",
         "peft>=0.18",
         "platformdirs>=4",
         "pluggy>=1.7",
@@ -54,7 +55,12 @@ setup(
     ],
     extras_require={
         "modelscope": ["modelscope>=1.20"],
+        "qlora": ["bitsandbytes>=0.48"],
+        "tensorboard": ["tensorboard>=2.18"],
+        "wandb": ["wandb>=0.19"],
+        "swanlab": ["swanlab>=0.5"],
         "test": [
+            "bitsandbytes>=0.48",
             "coverage>=7.6",
             "fastapi>=0.115",
             "hypothesis>=6.100",
@@ -66,6 +72,7 @@ setup(
             "pytest-cov>=6",
             "pytest-timeout>=2.3",
             "ruff>=0.12",
+            "tensorboard>=2.18",
             "uvicorn>=0.30",
         ],
     },
