@@ -14,63 +14,17 @@ from typing import Any
 
 import pytest
 import torch
-from batch_fixtures import rows, without_seconds
-from medchat_chatglm.tiny import write_tiny
-from safetensors.torch import load_file, save_file
+from batch_fixtures import without_seconds
+from bloom_adapters import write_adapter
+from miniatures import BODY, DATA, FAMILIES, FILES, SHARED, Talkative, infer, records
 
 from medchat.cli.program import run
 from medchat.torchside.device import pick_device
 
+pytest_plugins = ("miniatures",)
 pytestmark = pytest.mark.torch
 
-SHARED = Path(os.environ.get("MEDCHAT_SHARED") or Path(__file__).resolve().parents[2] / "shared")
-DATA = SHARED / "data"
 SEED_STACK = Path(os.environ.get("MEDCHAT_GOLDENS") or SHARED / "goldens") / "seed-stack"
-#: The data files of the original projects, and under which key their questions stand.
-FILES = {"infer.json": "instruction", "liver_cancer.json": "instruction", "cmcoqa_question.json": "question"}
-BODY = ["头痛", "发热", "咳嗽", "心悸", "乏力", "失眠", "腹泻", "胸闷"]
-
-
-def records(name: str) -> list[dict[str, Any]]:
-    path = DATA / name
-    if not path.exists():
-        pytest.skip(f"{name} is not on this machine")
-    text = path.read_text(encoding="utf-8")
-    return json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
-
-
-def corpus() -> list[str]:
-    """Texts that the miniature's vocabulary is made from: the data's own where there is any."""
-    texts = [word + "怎么办？要不要去医院？" for word in BODY]
-    for name, key in FILES.items():
-        if (DATA / name).exists():
-            texts += [record[key] for record in records(name)][:300]
-    return texts
-
-
-@pytest.fixture(scope="module")
-def chatglm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A miniature that says something: each token depends on all before it."""
-    folder = tmp_path_factory.mktemp("tiny") / "chatglm"
-    write_tiny(folder, corpus=corpus(), vocabulary_size=3000, layout="safetensors")
-    file = folder / "model.safetensors"
-    tensors = load_file(file)
-    torch.manual_seed(3)
-    for name, tensor in tensors.items():
-        if tensor.dim() == 2:
-            tensors[name] = torch.randn(tensor.shape).half()
-    tensors["transformer.word_embeddings.weight"][:6] = 0  # no control id is ever the best
-    tensors["lm_head.weight"] = tensors["transformer.word_embeddings.weight"].clone()
-    save_file(tensors, file, metadata={"format": "pt"})
-    return folder
-
-
-def infer(model: Path, data: Path, output: Path, *flags: str) -> list[dict[str, Any]]:
-    """Run the command in this process and return the lines of its result."""
-    loading = ["--model", str(model), "--device", "cpu", "--dtype", "float32"]
-    files = ["--data", str(data), "--output", str(output)]
-    assert run(["infer", *loading, *files, *flags], language=None, debug=True) == 0
-    return rows(output)
 
 
 def as_file(path: Path, questions: Sequence[Any]) -> Path:
@@ -78,35 +32,56 @@ def as_file(path: Path, questions: Sequence[Any]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_every_record_of_the_published_files_is_answered(chatglm: Path, tmp_path: Path, name: str) -> None:
-    expected = records(name)
-    lines = infer(chatglm, DATA / name, tmp_path / "a.jsonl", "--max-new-tokens", "2", "--batch-size", "32")
+def each_family_and_file() -> list[Any]:
+    """One item for each family and data file; what takes long is marked slow."""
+    quick = {"infer.json"} | {("chatglm", name) for name in FILES}
+    return [
+        pytest.param(
+            family,
+            name,
+            marks=[] if name in quick or (family, name) in quick else [pytest.mark.slow],
+            id=f"{family}-{name}",
+        )
+        for family in FAMILIES
+        for name in FILES
+    ]
+
+
+@pytest.mark.parametrize(("family", "name"), each_family_and_file())
+def test_every_record_of_the_published_files_is_answered_as_it_would_be_alone(
+    talkative: Talkative, tmp_path: Path, family: str, name: str
+) -> None:
+    model, expected = talkative(family), records(name)
+    flags = ["--max-new-tokens", "4", "--batch-size"]
+    lines = infer(model, DATA / name, tmp_path / "a.jsonl", *flags, "32")
     assert [line["question"] for line in lines] == [record[FILES[name]] for record in expected]
     assert [line.get("reference") for line in lines] == [record.get("output") for record in expected]
     assert {line["finish"] for line in lines} <= {"stop", "length"}
-    assert {line["tokens"] for line in lines if line["finish"] == "length"} == {2}
+    assert {line["tokens"] for line in lines if line["finish"] == "length"} == {4}
     assert len({line["answer"] for line in lines}) > len(lines) // 4
     assert [line.get("turns", 0) for line in lines] == [
         record[FILES[name]].count("<bot>:") for record in expected
     ]
+    alone = infer(model, DATA / name, tmp_path / "alone.jsonl", *flags, "1")
+    assert without_seconds(alone) == without_seconds(lines)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("flags", [[], ["--num-beams", "4"], ["--top-p", "0.9", "--seed", "7"]])
 def test_answers_in_a_batch_equal_the_answers_alone(
-    chatglm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]
+    talkative: Talkative, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], family: str
 ) -> None:
-    luck = random.Random(5)
+    luck, model = random.Random(5), talkative(family)
     questions = ["，".join(luck.choices(BODY, k=count % 9 + 1)) + "怎么办？" for count in range(20)]
     data = as_file(tmp_path / "questions.json", questions)
     flags = [*flags, "--max-new-tokens", "12"]
-    alone = infer(chatglm, data, tmp_path / "alone.jsonl", "--batch-size", "1", *flags)
+    alone = infer(model, data, tmp_path / "alone.jsonl", "--batch-size", "1", *flags)
     for size in ("8", "20"):
-        together = infer(chatglm, data, tmp_path / f"{size}.jsonl", "--batch-size", size, *flags)
+        together = infer(model, data, tmp_path / f"{size}.jsonl", "--batch-size", size, *flags)
         assert without_seconds(together) == without_seconds(alone)
     assert len({line["answer"] for line in alone}) > 10
     capsys.readouterr()
-    asked = ["ask", "--model", str(chatglm), "--device", "cpu", "--dtype", "float32", "--no-save"]
+    asked = ["ask", "--model", str(model), "--device", "cpu", "--dtype", "float32", "--no-save"]
     decoding = flags if len(flags) > 2 else [*flags, "--greedy"]
     assert run([*asked, "--json", *decoding, questions[3]], language=None, debug=True) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -114,15 +89,16 @@ def test_answers_in_a_batch_equal_the_answers_alone(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", FILES)
 def test_killed_five_times_on_a_published_file_is_as_if_it_never_was(
-    chatglm: Path, tmp_path: Path, name: str
+    talkative: Talkative, tmp_path: Path, name: str, family: str
 ) -> None:
-    records(name)
-    flags = ["--max-new-tokens", "4", "--batch-size", "8"]
-    uninterrupted = infer(chatglm, DATA / name, tmp_path / "whole.jsonl", *flags)
+    model, count = talkative(family), len(records(name))
+    flags = ["--max-new-tokens", "4", "--batch-size", "1" if count < 10 else "8"]
+    uninterrupted = infer(model, DATA / name, tmp_path / "whole.jsonl", *flags)
     output, luck = tmp_path / "killed.jsonl", random.Random(name)
-    words = ["infer", "--model", str(chatglm), "--device", "cpu", "--dtype", "float32", "--resume", *flags]
+    words = ["infer", "--model", str(model), "--device", "cpu", "--dtype", "float32", "--resume", *flags]
     words += ["--data", str(DATA / name), "--output", str(output)]
     for _ in range(5):
         process = subprocess.Popen(
@@ -136,9 +112,34 @@ def test_killed_five_times_on_a_published_file_is_as_if_it_never_was(
         time.sleep(luck.random() * 0.5)
         process.kill()
         process.wait()
-    assert without_seconds(infer(chatglm, DATA / name, output, "--resume", *flags)) == without_seconds(
+    assert without_seconds(infer(model, DATA / name, output, "--resume", *flags)) == without_seconds(
         uninterrupted
     )
+
+
+@pytest.mark.parametrize(("with_adapter", "template"), [(False, "huozi"), (True, "bloom_deploy")])
+def test_huozi_answers_a_file_in_its_own_form_or_in_its_adapters(
+    talkative: Talkative,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    with_adapter: bool,
+    template: str,
+) -> None:
+    model = talkative("huozi")
+    more = ["--adapter", str(write_adapter(tmp_path / "lora", scale=0.05))] if with_adapter else []
+    questions = ["头痛怎么办？", "咳嗽、发热、胸闷，要不要去医院？", "失眠<|endofutterance|>"]
+    data = as_file(tmp_path / "questions.json", questions)
+    flags = [*more, "--max-new-tokens", "8"]
+    lines = infer(model, data, tmp_path / "a.jsonl", *flags)
+    assert {(line["backbone"], line["template"]) for line in lines} == {("huozi", template)}
+    assert {tuple(line["adapter"]) for line in lines} == {tuple(more[1:])}
+    capsys.readouterr()
+    for line in lines:
+        asked = ["ask", "--model", str(model), "--device", "cpu", "--dtype", "float32", "--no-save", "--json"]
+        assert run([*asked, *flags, "--greedy", line["question"]], language=None, debug=True) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert (answer["answer"], answer["finish"]) == (line["answer"], line["finish"])
+        assert line["answer"]
 
 
 def recorded() -> list[Any]:
