@@ -13,16 +13,20 @@ from typing import Any
 import pytest
 import torch
 from checkpoint_files import RunsCommand, poison
+from medchat_bloom.backbone import BloomBackbone
+from medchat_huozi.backbone import HuoziBackbone
+from medchat_llama.backbone import LlamaBackbone
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from medchat.api import Backbone
 from medchat.errors import CheckpointError
 from medchat.language import LANGUAGES, set_language
 from medchat.torchside import known_adapters
 from medchat.torchside.adapter_files import LoraAdapter, open_lora
 from medchat.torchside.adapters import activate, attach, attach_all, attached, merge, require_fit
-from medchat.torchside.known_adapters import KNOWN_ADAPTERS, check_base, recognise
+from medchat.torchside.known_adapters import BASES, KNOWN_ADAPTERS, check_base, recognise
 
 pytestmark = pytest.mark.torch
 
@@ -377,8 +381,42 @@ def test_every_pairing_of_the_specification_is_in_the_table() -> None:
     assert pairs["lora-alpaca-med"] == ("chinese-alpaca", "med_template")
     assert pairs["lora-alpaca-med-alldata"] == ("chinese-alpaca", "med_alldata")
     assert pairs["lora-bloom-med-bloom"] == ("bloom", "bloom_deploy")
+    assert pairs["lora-huozi-med"] == ("huozi", "bloom_deploy")
     blobs = [known.blob for known in KNOWN_ADAPTERS if known.blob]
     assert len(blobs) == len(set(blobs)) == 4
+
+
+#: How the names of published bases begin, and the base of the table that each is.
+BASES_BY_NAME = {
+    "llama-7b": "llama",
+    "chinese-alpaca-7b": "chinese-alpaca",
+    "bloom": "bloom",
+    "huozi-7b": "huozi",
+}
+
+
+@pytest.mark.parametrize(
+    "backbone", [LlamaBackbone(), BloomBackbone(), HuoziBackbone()], ids=lambda b: b.name
+)
+def test_loading_pairs_adapters_as_models_list_does(backbone: Backbone) -> None:
+    pairs = {known.name: (known.base, known.template) for known in KNOWN_ADAPTERS}
+    offered = [known for known in backbone.known_weights if known.kind == "adapter"]
+    assert offered
+    for known in offered:
+        bases = {
+            base for start, base in BASES_BY_NAME.items() if any(n.startswith(start) for n in known.fits)
+        }
+        assert pairs[known.name] == (bases.pop(), known.template)
+        assert not bases
+
+
+@pytest.mark.parametrize("base", sorted(set(BASES) - {"huozi"}))
+def test_huozis_adapter_is_refused_elsewhere_by_its_name_alone(tmp_path: Path, base: str) -> None:
+    """Nobody wrote down its size, and its shapes fit a Bloom."""
+    adapter = open_lora(write(tmp_path / "lora-huozi-med", matrices(1)))
+    assert check_base(adapter, "huozi")
+    error = refused(lambda: check_base(adapter, base))
+    assert "lora-huozi-med" in error.what and "活字 Huozi 1.0" in error.what and "rename" in error.remedy
 
 
 def test_a_known_adapter_is_refused_on_the_other_base_by_its_hash(

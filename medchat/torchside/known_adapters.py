@@ -101,6 +101,8 @@ KNOWN_ADAPTERS = (
         "0a0aa8e18c6727bd1281dcc609e01c12de671e39",
     ),
     KnownAdapter("lora-bloom-med-bloom", "lovepon/lora-bloom-med-bloom", "bloom", "bloom_deploy", _BLOOM),
+    # On Baidu only, and nobody wrote down its size.
+    KnownAdapter("lora-huozi-med", "SCIR-HI/Huatuo-Llama-Med-Chinese", "huozi", "bloom_deploy"),
     # The English Alpaca that the original compares with, and Chinese-Alpaca before it is merged.
     KnownAdapter("alpaca-lora-7b", "tloen/alpaca-lora-7b", "llama", "alpaca"),
     KnownAdapter("chinese-alpaca-lora-7b", "hfl/chinese-alpaca-lora-7b", "llama", "alpaca"),
@@ -165,8 +167,11 @@ def check_base(adapter: LoraAdapter, base: str) -> tuple[str, ...]:
 
 def _wrong_base(found: Recognised, title: str) -> CheckpointError:
     known, wanted = found.known, BASES[found.known.base]
-    named = say("" if found.by_hash else "（按文件夹名和大小判断）",
-                "" if found.by_hash else " (going by the folder's name and size)")  # fmt: skip
+    named = say("（按文件夹名判断）", " (going by the folder's name)")
+    if found.by_hash:
+        named = ""
+    elif known.signature:
+        named = say("（按文件夹名和大小判断）", " (going by the folder's name and size)")
     return CheckpointError(
         say(
             f"适配器与模型不配套：{known.name}{named} 是在 {wanted} 上训练的，而这个模型是 {title}",
