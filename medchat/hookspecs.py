@@ -46,7 +46,8 @@ def medchat_backbones() -> Sequence[Backbone]:
 def medchat_templates() -> Sequence[PromptTemplate]:
     """Offer prompt templates for `--template NAME`. Called once, before a chat, batch or training starts.
 
-    A shipped template of the same name is not replaced.
+    A shipped template of the same name is not replaced. Other backbones may borrow them by name, those
+    whose control tokens their vocabulary has.
     """
     raise NotImplementedError
 

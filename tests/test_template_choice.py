@@ -18,8 +18,11 @@ from medchat_huozi.backbone import HuoziBackbone
 from medchat_llama.backbone import LlamaBackbone
 from medchat_llama.tokenizer import FILE_NAME, LlamaTokenizer
 
-from medchat.api import Backbone, Control, LoadOptions, Text
+from medchat.api import Backbone, ChatModel, Control, LoadOptions, Text, Turn
+from medchat.commands.opening import Opening, prepare
+from medchat.errors import UsageError
 from medchat.registry import Registry
+from medchat.settings import Settings
 from medchat.templates import list_templates, load_template
 from medchat.torchside.bloom.tokenizer import BloomTokenizer
 
@@ -47,13 +50,70 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-def test_every_template_is_found_by_name_and_says_in_both_languages_what_was_trained_on_it() -> None:
+@pytest.fixture(scope="module")
+def models(folders: dict[str, Path]) -> dict[str, ChatModel]:
+    return {name: BACKBONES[name].load(LoadOptions(folders[name], device="cpu")) for name in BACKBONES}
+
+
+def opened(folders: dict[str, Path], backbone: str, template: str) -> Opening:
+    """Prepare a chat as the program does: with the plugin of that backbone and no other."""
+    flags = {"backbone": backbone, "model": str(folders[backbone]), "template": template}
+    return prepare(Settings.load(flags=flags))
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+@pytest.mark.parametrize("name", sorted(NAMES | {"bare", "med_alldata"}))
+def test_every_template_is_found_by_name_whatever_the_backbone(
+    folders: dict[str, Path], models: dict[str, ChatModel], name: str, backbone: str
+) -> None:
+    if name == "huozi" and backbone != "huozi":  # its control tokens are in no other vocabulary
+        with pytest.raises(UsageError, match="beginofutterance") as refusal:
+            opened(folders, backbone, name)
+        assert "--backbone huozi" in refusal.value.remedy
+        return
+    opening = opened(folders, backbone, name)
+    assert (opening.template.name, opening.backbone.name) == (name, backbone)
+    prompt = opening.template.render((Turn("头痛？", "多休息"),), "发烧呢？")
+    assert models[backbone].count(prompt) > 5
+
+
+def test_a_template_of_another_backbone_does_not_bring_that_plugin_into_the_chat(
+    folders: dict[str, Path],
+) -> None:
+    opening = opened(folders, "llama", "med_chatglm")
+    assert {template.name for template in opening.extensions.templates()} == {"med_alldata"}
+
+
+def test_a_message_format_of_the_remote_backbone_stays_its_own(folders: dict[str, Path]) -> None:
+    with pytest.raises(UsageError) as refusal:
+        opened(folders, "llama", "messages")
+    assert "--backbone remote" in refusal.value.remedy
+    flags = {"backbone": "remote", "model": "http://127.0.0.1:9/v1#served", "template": "huozi"}
+    assert prepare(Settings.load(flags=flags)).template.name == "huozi"  # the endpoint may serve a Huozi
+
+
+def test_a_misspelt_template_of_another_backbone_is_guessed(folders: dict[str, Path]) -> None:
+    with pytest.raises(UsageError) as refusal:
+        opened(folders, "llama", "chatglm_round")
+    assert "chatglm_rounds" in refusal.value.remedy
+
+
+def test_another_backbones_template_as_typed(folders: dict[str, Path], call: Call) -> None:
+    flags = ("--backbone", "llama", "--model", str(folders["llama"]), "--device", "cpu")
+    asked = call("ask", "痛？", *flags, "--template", "med_chatglm", "--max-new-tokens", "2", "--json")
+    assert (asked.code, asked.one()["template"]) == (0, "med_chatglm"), asked.err
+    asked = call("ask", "痛？", *flags, "--template", "huozi")
+    assert asked.code == 2 and not asked.out
+    what, remedy = asked.failure()
+    assert "huozi" in what and "--backbone huozi" in remedy
+
+
+def test_every_template_says_in_both_languages_what_was_trained_on_it() -> None:
     registry = Registry()
-    assert {"chatglm", "huozi", "llama"} <= {backbone.name for backbone in registry.backbones()}
-    extra = registry.extensions().templates()
-    found = {name: load_template(name, extra) for name in NAMES}
-    assert {template.name for template in found.values()} == NAMES
-    for template in (*found.values(), *list_templates(), *extra):
+    assert set(BACKBONES) <= {backbone.name for backbone in registry.backbones()}
+    every = [*list_templates(), *registry.extensions().templates()]
+    assert {template.name for template in every} >= NAMES
+    for template in every:
         note = getattr(template, "note", {})
         if template.name != "messages":  # what a remote model gets: its own template is the endpoint's
             assert note["zh"] and note["en"] and note["zh"] != note["en"], template.name

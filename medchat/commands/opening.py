@@ -19,12 +19,12 @@ from medchat.api import (
     Text,
 )
 from medchat.cli.options import as_settings
+from medchat.commands.template_choice import named_template
 from medchat.errors import CheckpointError, MedchatError, PluginError, UsageError
 from medchat.inert import inert_line
 from medchat.language import say
 from medchat.registry import Extensions, Refusal, Registry
 from medchat.settings import Settings
-from medchat.templates import load_template
 from medchat.weights.catalogue import Catalogue
 from medchat.weights.folders import resolve
 
@@ -127,11 +127,7 @@ def prepare(settings: Settings, *, rule: str | None = None, registry: Registry |
     extensions = registry.extensions()
     chosen = settings.value("template")
     template = (
-        load_template(
-            str(chosen),
-            extensions.templates(),
-            lambda: registry.ask(backbone, lambda known: known.special_tokens(options)),
-        )
+        named_template(str(chosen), backbone, options, registry, extensions)
         if chosen
         else registry.ask(backbone, lambda known: known.template(options))
     )

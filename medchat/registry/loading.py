@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeVar
 
-from medchat.api import Backbone
+from medchat.api import Backbone, PromptTemplate
 from medchat.errors import MedchatError, PluginError, UsageError
 from medchat.inert import inert_line
 from medchat.language import say
@@ -128,6 +128,20 @@ class Registry:
                 except BrokenPluginError as error:
                     self._note(error.failure)
         return Extensions(working, self._chosen, self._note)
+
+    def templates_of(self, name: str) -> tuple[PromptTemplate, ...]:
+        """Return the templates that the plugin of backbone `name` offers; none where it fails.
+
+        Unlike `backbone` it does not let the plugin take part in `extensions`.
+        """
+        try:
+            plugin = self._load(self._entry(BACKBONES, name))
+            offered: list[PromptTemplate] = plugin.items("medchat_templates")
+            with contained(plugin.entry, "medchat_templates"):
+                return tuple(template for template in offered if template.name)
+        except BrokenPluginError as error:
+            self._note(error.failure)
+            return ()
 
     def commands(self, name: str) -> tuple[object, ...]:
         """Import the plugin that offers `medchat NAME` and return its click commands.

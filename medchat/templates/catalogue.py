@@ -31,12 +31,14 @@ def load_template(
     name_or_path: str | Path,
     extra_templates: Iterable[PromptTemplate] = (),
     specials: Callable[[], SpecialTokens] = SpecialTokens,
+    elsewhere: Callable[[], Iterable[PromptTemplate]] = tuple,
 ) -> PromptTemplate:
     """Return the template of that name, or the one in that file.
 
     A plain word is a name: a shipped template's, else one of `extra_templates` (a backbone's or a
-    plugin's), else a file of that name. Anything that ends in .json, .jinja or .j2 or has a folder in it
-    is a path. `specials` is asked for the vocabulary's special tokens where the file is a Jinja template.
+    plugin's), else a file of that name, else one of those that `elsewhere` is then asked for. Anything
+    that ends in .json, .jinja or .j2 or has a folder in it is a path. `specials` is asked for the
+    vocabulary's special tokens where the file is a Jinja template.
     Raises UsageError: no such template (with the nearest names), or a file that is not one.
     """
     wanted = os.fspath(name_or_path)
@@ -48,6 +50,9 @@ def load_template(
         return known[wanted]
     if Path(wanted).is_file():
         return _read(Path(wanted), specials)
+    known.update({template.name: template for template in elsewhere() if template.name not in known})
+    if wanted in known:
+        return known[wanted]
     near = difflib.get_close_matches(wanted, known, n=2, cutoff=0.5)
     names = ", ".join(near or sorted(known))
     raise UsageError(
