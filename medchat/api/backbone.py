@@ -73,6 +73,13 @@ class Backbone(ABC):
     def load(self, options: LoadOptions) -> ChatModel:
         """Load a checkpoint. Raises CheckpointError (missing, damaged, not matching) or MemoryShortageError."""
 
+    def check(self, options: LoadOptions) -> None:
+        """Raise what `load` would raise, as far as it shows without reading weights; by default nothing.
+
+        `medchat infer --check` asks before a long run begins, so that a wrong adapter is not found hours later.
+        """
+        return
+
     @abstractmethod
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the template the checkpoint was trained with. Reads small files only, never weights."""

@@ -75,7 +75,7 @@ def assign(
     or mis-shaped tensors, values that are not finite, whatever the file reader raises) or
     MemoryShortageError.
     """
-    slots = {name: slot for name, slot in _slots(model) if slot.is_meta and name not in placement.tied}
+    slots = _empty_slots(model, placement)
     stored = _compare(slots, headers, placement, checkpoint)
     with memory_shortage(placement.device):
         for tensor in read_tensors(checkpoint, stored.__contains__):
@@ -89,6 +89,16 @@ def assign(
         raise _mismatch(checkpoint, missing=left)
 
 
+def require_match(
+    model: nn.Module, checkpoint: Checkpoint, headers: Mapping[str, TensorHeader], placement: Placement
+) -> None:
+    """Hold names, shapes and kinds of what is stored against `model`, as `assign` does before it reads.
+
+    Raises CheckpointError (missing, unexpected or mis-shaped tensors).
+    """
+    _compare(_empty_slots(model, placement), headers, placement, checkpoint)
+
+
 def weight_bytes(model: nn.Module, placement: Placement) -> int:
     """Return the bytes that `model`, filled by `placement`, will take on its device."""
     return sum(
@@ -96,6 +106,10 @@ def weight_bytes(model: nn.Module, placement: Placement) -> int:
         for name, slot in _slots(model)
         if name not in placement.tied
     )
+
+
+def _empty_slots(model: nn.Module, placement: Placement) -> dict[str, Tensor]:
+    return {name: slot for name, slot in _slots(model) if slot.is_meta and name not in placement.tied}
 
 
 def _slots(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -6,6 +6,7 @@ before the first weight is read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +26,10 @@ from medchat.torchside.bloom.folder import (
 from medchat.torchside.bloom.inspection import read_vocabulary
 from medchat.torchside.bloom.tokenizer import BloomTokenizer
 from medchat.torchside.device import ensure_memory, pick_device, pick_dtype
-from medchat.torchside.headers import read_headers
+from medchat.torchside.headers import TensorHeader, read_headers
 from medchat.torchside.known_adapters import check_base
-from medchat.torchside.layout import open_checkpoint
-from medchat.torchside.load import Placement, assign, weight_bytes
+from medchat.torchside.layout import Checkpoint, open_checkpoint
+from medchat.torchside.load import Placement, assign, require_match, weight_bytes
 from medchat.torchside.quantised import bits_of, conversions, prepare
 
 #: What `--quantize` packs: the linears of every layer. Norms and the embedding, which is the head, stay.
@@ -46,12 +47,41 @@ class LoadedBloom:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedBloom:
+    """All that is known before the first weight is read; `model` has none yet."""
+
+    model: BloomForCausalLM
+    tokenizer: BloomTokenizer
+    shape: BloomShape
+    adapters: tuple[LoraAdapter, ...]
+    notes: tuple[str, ...]
+    checkpoint: Checkpoint
+    headers: Mapping[str, TensorHeader]
+    placement: Placement
+
+
 def load_bloom(options: LoadOptions, base: str, required: tuple[str, ...] = ()) -> LoadedBloom:
-    """Load `options.model` and lay its adapters over it. `base` is the key of `known_adapters.BASES`;
+    """Load `options.model` and lay its adapters over it; `base` and `required` as in `prepare_bloom`.
+
+    Raises what that raises, CheckpointError for damaged weights, MemoryShortageError.
+    """
+    prepared = prepare_bloom(options, base, required)
+    model, placement = prepared.model, prepared.placement
+    assign(model, prepared.checkpoint, prepared.headers, placement)
+    if prepared.adapters:
+        from medchat.torchside.adapters import attach_all  # brings peft: slow to import
+
+        attach_all(model, prepared.adapters, placement.device, placement.dtype)
+    return LoadedBloom(model.eval(), prepared.tokenizer, prepared.shape, prepared.adapters, prepared.notes)
+
+
+def prepare_bloom(options: LoadOptions, base: str, required: tuple[str, ...] = ()) -> PreparedBloom:
+    """Check all that can be checked without reading weights. `base` is the key of `known_adapters.BASES`;
     `required` are control tokens without which the family cannot chat.
 
-    Raises CheckpointError (missing, damaged, not Bloom, not matching), MemoryShortageError (before reading
-    where it can be known) or UsageError (impossible device, dtype or quantisation).
+    Raises CheckpointError (missing, damaged, not Bloom, not matching), MemoryShortageError where it can be
+    known, or UsageError (impossible device, dtype or quantisation).
     """
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
@@ -78,13 +108,11 @@ def load_bloom(options: LoadOptions, base: str, required: tuple[str, ...] = ()) 
     )
     ensure_memory(weight_bytes(model, placement), device)
     if adapters:
-        from medchat.torchside.adapters import attach_all, require_fit  # brings peft: slow to import
+        from medchat.torchside.adapters import require_fit  # brings peft: slow to import
 
         require_fit(model, adapters)
-    assign(model, checkpoint, headers, placement)
-    if adapters:
-        attach_all(model, adapters, device, dtype)
-    return LoadedBloom(model.eval(), tokenizer, shape, adapters, notes)
+    require_match(model, checkpoint, headers, placement)
+    return PreparedBloom(model, tokenizer, shape, adapters, notes, checkpoint, headers, placement)
 
 
 def library_config(shape: BloomShape, tokenizer: BloomTokenizer) -> BloomConfig:

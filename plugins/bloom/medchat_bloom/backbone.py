@@ -43,6 +43,12 @@ class BloomBackbone(Backbone):
         notes = (which_base(),) if options.adapters else ()
         return load_chat_model(options, backbone=self.name, base="bloom", notes=notes)
 
+    def check(self, options: LoadOptions) -> None:
+        """Refuse what `load` would, as far as it shows without reading weights."""
+        from medchat.torchside.bloom.loading import prepare_bloom
+
+        prepare_bloom(options, "bloom")
+
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the form of the last adapter, else the question alone."""
         from medchat.torchside.bloom.adapter_form import adapter_form

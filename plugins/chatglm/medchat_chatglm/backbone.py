@@ -42,6 +42,12 @@ class ChatGLMBackbone(Backbone):
 
         return load_chat_model(options)
 
+    def check(self, options: LoadOptions) -> None:
+        """Refuse what `load` would, as far as it shows without reading weights."""
+        from medchat_chatglm.loading import check
+
+        check(options)
+
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the form the weights were trained on, from config.json alone."""
         from medchat_chatglm.prompts import template_for

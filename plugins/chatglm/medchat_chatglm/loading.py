@@ -20,7 +20,7 @@ from medchat.language import say
 from medchat.torchside.device import ensure_memory, pick_device, pick_dtype
 from medchat.torchside.headers import TensorHeader, read_headers
 from medchat.torchside.layout import Checkpoint, open_checkpoint, read_config
-from medchat.torchside.load import Placement, assign, refuse_not_finite, weight_bytes
+from medchat.torchside.load import Placement, assign, refuse_not_finite, require_match, weight_bytes
 from medchat.torchside.quantised import bits_of, conversions
 from medchat.torchside.shards import read_tensors
 from medchat_chatglm.adapters import (
@@ -75,6 +75,18 @@ class LoadedModel(LoadedWeights):
     tokenizer: ChatGLMTokenizer
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedWeights:
+    """All that is known before the first weight is read; `model` has none yet."""
+
+    model: ChatGLMForConditionalGeneration
+    config: ChatGLMConfig
+    adapters: list[Adapter]
+    checkpoint: Checkpoint
+    headers: Mapping[str, TensorHeader]
+    placement: Placement
+
+
 def load_model(options: LoadOptions) -> LoadedModel:
     """Load `options.model` with its tokenizer and adapters.
 
@@ -89,8 +101,26 @@ def load_model(options: LoadOptions) -> LoadedModel:
     )
 
 
+def check(options: LoadOptions) -> None:
+    """Check the folder, its vocabulary and the adapters without reading weights. Raises what `load_model` raises."""
+    prepared = prepare_weights(options)
+    read_vocabulary(options.model, prepared.config.to_dict())
+
+
 def load_weights(options: LoadOptions) -> LoadedWeights:
     """Load `options.model` and its adapters without a tokenizer. Raises what `load_model` raises."""
+    prepared = prepare_weights(options)
+    model, placement = prepared.model, prepared.placement
+    assign(model, prepared.checkpoint, prepared.headers, placement)
+    attach_all(model, prepared.adapters, placement.device, placement.dtype)
+    notes = _compare_head(model, prepared.checkpoint, prepared.headers)
+    return LoadedWeights(
+        model.eval(), prepared.config, options.model, placement.device, placement.dtype, notes
+    )
+
+
+def prepare_weights(options: LoadOptions) -> PreparedWeights:
+    """Check all that can be checked without reading weights. Raises what `load_model` raises."""
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
     config = read_configuration(options.model, options.extra)
@@ -114,10 +144,8 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
     )
     ensure_memory(weight_bytes(model, placement), device)
     require_fit(model, adapters)
-    assign(model, checkpoint, headers, placement)
-    attach_all(model, adapters, device, dtype)
-    notes = _compare_head(model, checkpoint, headers)
-    return LoadedWeights(model.eval(), config, options.model, device, dtype, notes)
+    require_match(model, checkpoint, headers, placement)
+    return PreparedWeights(model, config, adapters, checkpoint, headers, placement)
 
 
 # ---------------------------------------------------------------- configuration

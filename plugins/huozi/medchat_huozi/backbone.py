@@ -53,6 +53,12 @@ class HuoziBackbone(Backbone):
             options, backbone=self.name, base="huozi", required=_CHAT_TOKENS, cleanup=cleanup
         )
 
+    def check(self, options: LoadOptions) -> None:
+        """Refuse what `load` would, as far as it shows without reading weights."""
+        from medchat.torchside.bloom.loading import prepare_bloom
+
+        prepare_bloom(options, "huozi", _CHAT_TOKENS)
+
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the form of the last adapter, else the chat form."""
         from medchat.torchside.bloom.adapter_form import adapter_form

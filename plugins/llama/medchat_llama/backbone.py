@@ -42,6 +42,12 @@ class LlamaBackbone(Backbone):
 
         return load_chat_model(options)
 
+    def check(self, options: LoadOptions) -> None:
+        """Refuse what `load` would, as far as it shows without reading weights."""
+        from medchat_llama.loading import prepare_llama
+
+        prepare_llama(options)
+
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the form that the adapter, else the base, was trained on: from small files alone."""
         from medchat_llama.prompts import template_for

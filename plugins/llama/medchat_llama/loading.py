@@ -6,6 +6,7 @@ to which base, memory) is checked before the first weight is read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +20,10 @@ from medchat.torchside.adapter_files import LoraAdapter, open_lora
 from medchat.torchside.causal import CausalChatModel
 from medchat.torchside.chat_model import ModelFacts
 from medchat.torchside.device import ensure_memory, pick_device, pick_dtype
-from medchat.torchside.headers import read_headers
+from medchat.torchside.headers import TensorHeader, read_headers
 from medchat.torchside.known_adapters import check_base
-from medchat.torchside.layout import open_checkpoint
-from medchat.torchside.load import Placement, assign, weight_bytes
+from medchat.torchside.layout import Checkpoint, open_checkpoint
+from medchat.torchside.load import Placement, assign, require_match, weight_bytes
 from medchat.torchside.quantised import bits_of, conversions, prepare
 from medchat_llama.folder import (
     EMBEDDING,
@@ -56,6 +57,21 @@ class LoadedLlama:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedLlama:
+    """All that is known before the first weight is read; `model` has none yet."""
+
+    model: LlamaForCausalLM
+    tokenizer: LlamaTokenizer
+    shape: LlamaShape
+    base: str
+    adapters: tuple[LoraAdapter, ...]
+    notes: tuple[str, ...]
+    checkpoint: Checkpoint
+    headers: Mapping[str, TensorHeader]
+    placement: Placement
+
+
 def load_chat_model(options: LoadOptions) -> CausalChatModel:
     """Load `options.model` with its adapters. Raises what `load_llama` raises."""
     loaded = load_llama(options)
@@ -75,8 +91,27 @@ def load_chat_model(options: LoadOptions) -> CausalChatModel:
 def load_llama(options: LoadOptions) -> LoadedLlama:
     """Load `options.model` and lay its adapters over it, those that bring a vocabulary first.
 
-    Raises CheckpointError (missing, damaged, not LLaMA, not matching), MemoryShortageError (before reading
-    where it can be known) or UsageError (impossible device, dtype or quantisation).
+    Raises what `prepare_llama` raises, CheckpointError for damaged weights, MemoryShortageError.
+    """
+    prepared = prepare_llama(options)
+    model, placement = prepared.model, prepared.placement
+    assign(model, prepared.checkpoint, prepared.headers, placement)
+    if prepared.adapters:
+        from medchat.torchside.adapters import attach_all  # brings peft: slow to import
+
+        attach_all(model, prepared.adapters, placement.device, placement.dtype)
+    # Computed, not stored: on the meta device it has no values yet.
+    model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(placement.device)
+    return LoadedLlama(
+        model.eval(), prepared.tokenizer, prepared.shape, prepared.base, prepared.adapters, prepared.notes
+    )
+
+
+def prepare_llama(options: LoadOptions) -> PreparedLlama:
+    """Check all that can be checked without reading weights.
+
+    Raises CheckpointError (missing, damaged, not LLaMA, not matching), MemoryShortageError where it can be
+    known, or UsageError (impossible device, dtype or quantisation).
     """
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
@@ -109,15 +144,21 @@ def load_llama(options: LoadOptions) -> LoadedLlama:
     )
     ensure_memory(weight_bytes(model, placement), device)
     if adapters:
-        from medchat.torchside.adapters import attach_all, require_fit  # brings peft: slow to import
+        from medchat.torchside.adapters import require_fit  # brings peft: slow to import
 
         require_fit(model, adapters)
-    assign(model, checkpoint, headers, placement)
-    if adapters:
-        attach_all(model, adapters, device, dtype)
-    # Computed, not stored: on the meta device it has no values yet.
-    model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)
-    return LoadedLlama(model.eval(), tokenizer, shape, base_of(rows), tuple(adapters), tuple(notes))
+    require_match(model, checkpoint, headers, placement)
+    return PreparedLlama(
+        model,
+        tokenizer,
+        shape,
+        base_of(rows),
+        tuple(adapters),
+        tuple(notes),
+        checkpoint,
+        headers,
+        placement,
+    )
 
 
 def _in_order(options: LoadOptions) -> list[LoraAdapter]:
