@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from medchat.api import Turn
 from medchat.batch import Question, read_questions
-from medchat.batch.records import read_text, split_dialogue
 from medchat.errors import CheckpointError, DataError
+from medchat.records.record import read_text, split_dialogue
 from medchat.templates import load_template
 
 DATA = (
@@ -207,7 +207,7 @@ def test_an_array_in_another_encoding_is_refused_with_its_line(tmp_path: Path) -
 
 @given(st.lists(st.dictionaries(st.text(), st.integers() | st.text()) | st.text() | st.none()), st.booleans())
 def test_array_elements_come_with_their_values_and_lines(values: list[Any], indented: bool) -> None:
-    from medchat.batch.json_items import array_items
+    from medchat.records.json_items import array_items
 
     text = json.dumps(values, indent=1 if indented else None)
     found = list(array_items(text))

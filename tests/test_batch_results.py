@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from medchat.api import Completion, Finish, Text
 from medchat.batch.prompts import Prompt
 from medchat.batch.questions import Question
-from medchat.batch.records import read_record
 from medchat.batch.results import ResultFile, in_order, read_results, write_whole
 from medchat.batch.rows import Provenance, answer_row, as_line
 from medchat.errors import DataError, MedchatError, UsageError
+from medchat.records.record import read_record
 
 ANY_TEXT = st.text(st.characters(codec=None))
 PROVENANCE = Provenance("model", "chatglm", (), "med_template", {"max_new_tokens": 4})

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medchat.batch.questions import Question
-from medchat.batch.records import Asked
 from medchat.batch.work import Plan, Process
 from medchat.commands.infer_progress import duration
+from medchat.records.record import Asked
 
 BAR = "\u2501"
 

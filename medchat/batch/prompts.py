@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from medchat.api import ChatModel, Conversation, GenerationConfig, PromptTemplate, Segment, Turn
 from medchat.batch.questions import Question
-from medchat.batch.records import Asked
 from medchat.errors import UsageError
+from medchat.records.record import Asked
 from medchat.session import MAX_QUESTION_BYTES, ChatSession, check_question
 from medchat.templates import Fitted, JsonTemplate
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medchat.api import Turn
-from medchat.batch.json_items import BrokenArray, Item, array_items, line_item
-from medchat.batch.records import Asked, RecordError, read_record, read_text
 from medchat.errors import CheckpointError, DataError
 from medchat.language import say
+from medchat.records.json_items import BrokenArray, Item, array_items, line_item
+from medchat.records.record import Asked, RecordError, read_record, read_text
 
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
