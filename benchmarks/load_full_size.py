@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from loading_figures import ask, finish, measure_loading, run_child, source_folders
+from reporting import parser_of
 
 
 def measure(folder: Path, dtype: str, quantize: str) -> dict[str, Any]:
@@ -36,8 +37,7 @@ def measure(folder: Path, dtype: str, quantize: str) -> dict[str, Any]:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser = parser_of(__doc__)
     parser.add_argument("--dir", type=Path, help="where the checkpoint goes (default: a temporary folder)")
     parser.add_argument(
         "--keep", action="store_true", help="leave the checkpoint there; reuse it if it exists"

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from reporting import report
 
 ROOT = Path(__file__).resolve().parent.parent
 BAR = 1.10
@@ -130,17 +130,4 @@ def missed(loading: dict[str, Any], answer: dict[str, Any]) -> list[str]:
 def finish(name: str, figures: dict[str, Any], report_file: Path | None) -> int:
     """Print the report, and write it where asked; return the exit code: 1 where a bar was missed."""
     failures = missed(figures["loading"], figures["ask"])
-    report = {
-        "benchmark": name,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
-        "machine": {"system": platform.platform(), "processors": os.cpu_count(), "python": platform.python_version()},
-        "bar": {"peak_over_weights": BAR},
-        **figures,
-        "failures": failures,
-    }  # fmt: skip
-    text = json.dumps(report, ensure_ascii=False, indent=2)
-    print(text)
-    if report_file:
-        report_file.write_text(text + "\n", encoding="utf-8")
-    return 1 if failures else 0
+    return report(name, {"peak_over_weights": BAR}, figures, failures, report_file)

@@ -14,10 +14,8 @@ in milliseconds and the last mean an idle machine; the ratio holds on a busy one
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import pty
 import select
 import signal
@@ -27,9 +25,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from reporting import parser_of, report
 
 ROOT = Path(__file__).resolve().parent.parent
 RATIO_BAR = 4.0
@@ -169,32 +168,13 @@ def missed(figures: Mapping[str, Any]) -> list[str]:
 
 def main() -> int:
     """Measure, report, and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser = parser_of(__doc__)
     parser.add_argument("--runs", type=int, default=20, help="runs of each page")
     arguments = parser.parse_args()
     figures = measure(arguments.runs)
+    bars = {"ratio": RATIO_BAR, "page_ms": PAGE_BAR_MS, "first_prompt_ms": PROMPT_BAR_MS}
     failures = missed(figures)
-    report = {
-        "benchmark": "startup",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "benchmarks/startup.py", *sys.argv[1:]]),
-        "machine": {
-            "system": platform.platform(),
-            "processors": os.cpu_count(),
-            "python": platform.python_version(),
-            "load": [round(value, 2) for value in os.getloadavg()],
-        },
-        "bar": {"ratio": RATIO_BAR, "page_ms": PAGE_BAR_MS, "first_prompt_ms": PROMPT_BAR_MS},
-        "runs": arguments.runs,
-        **figures,
-        "failures": failures,
-    }
-    text = json.dumps(report, ensure_ascii=False, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
-    return 1 if failures else 0
+    return report("startup", bars, {"runs": arguments.runs, **figures}, failures, arguments.json)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 from cli_fixtures import ROOT, child_environment
 
 BENCHMARK = ROOT / "benchmarks" / "startup.py"
+sys.path.insert(0, str(BENCHMARK.parent))  # scripts beside one another, no package
 #: Another process may take the processors in the middle of one run, not of three.
 ATTEMPTS = 3
 
