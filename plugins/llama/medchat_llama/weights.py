@@ -91,6 +91,16 @@ KNOWN_WEIGHTS = (
             "en": "ask Meta for the original, then convert with transformers' convert_llama_weights_to_hf.py",
         },
     ),
+    # The English Alpaca beside which BenTsao shows its answers. Its size changed with its versions.
+    KnownWeights(
+        "alpaca-lora-7b",
+        "Alpaca-LoRA (English)",
+        f"{HUB}tloen/alpaca-lora-7b",
+        "MIT",
+        "alpaca",
+        kind="adapter",
+        fits=_LLAMAS,
+    ),
     KnownWeights(
         "chinese-alpaca-lora-7b",
         "Chinese-Alpaca-7B (LoRA over LLaMA-7B)",
