@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _PLUGIN = """
 import json, os, time
 from medchat.api import Backbone, Completion, Finish, Text
-from medchat.errors import MedchatError, MemoryShortageError
+from medchat.errors import CheckpointError, MedchatError, MemoryShortageError
 from medchat.hookspecs import hookimpl
 from medchat.templates import load_template
 
@@ -65,6 +65,10 @@ class ParrotBackbone(Backbone):
     name = "parrot"
     summary = {"zh": "", "en": ""}
     def load(self, options): return Parrot(options.model)
+    def check(self, options):
+        for adapter in options.adapters:
+            if (adapter / "of-another-base").exists():
+                raise CheckpointError("the adapter does not fit", where=str(adapter))
     def template(self, options): return load_template("med_template")
     def inspect(self, path): return None
     def notices(self, options): return ("the words stay in the cage",)

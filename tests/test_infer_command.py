@@ -273,3 +273,37 @@ def test_answers_written_otherwise_are_not_mixed_with_these(parrot: Parrot, ques
     ended = parrot.infer(other, output, "--resume")
     assert ended.returncode == 6 and f"{output}:2" in ended.stderr
     assert len(parrot.calls()) == calls
+
+
+# ---------------------------------------------------------------- looked at beforehand
+
+
+def test_check_answers_nothing_and_leaves_nothing(parrot: Parrot, questions: Path) -> None:
+    output = questions.with_name("new") / "answers.jsonl"
+    ended = parrot.infer(questions, output, "--check")
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+    assert "20" in ended.stderr and str(parrot.model) in ended.stderr
+    assert not parrot.calls() and not output.parent.exists()
+
+
+def test_check_refuses_what_the_run_would_refuse(parrot: Parrot, questions: Path, tmp_path: Path) -> None:
+    output = tmp_path / "answers.jsonl"
+    unfit = tmp_path / "unfit"
+    unfit.mkdir()
+    (unfit / "of-another-base").touch()
+    for data, flags, code, named in (
+        (tmp_path / "none.json", [], 3, "none.json"),
+        (questions, ["--adapter", str(tmp_path / "lora")], 3, "lora"),
+        (questions, ["--adapter", str(unfit)], 3, str(unfit)),
+        (questions, ["--template", "no_such"], 2, "no_such"),
+    ):
+        ended = parrot.infer(data, output, "--check", *flags)
+        assert ended.returncode == code and named in ended.stderr, ended.stderr
+    assert not output.exists()
+    parrot.infer(questions, output, "--limit", "4")
+    written, calls = output.read_bytes(), len(parrot.calls())
+    assert parrot.infer(questions, output, "--check").returncode == 2
+    assert parrot.infer(questions, output, "--check", "--resume").returncode == 0
+    ended = parrot.infer(questions, output, "--check", "--resume", "--max-new-tokens", "9")
+    assert ended.returncode == 2 and "decoding" in ended.stderr
+    assert (output.read_bytes(), len(parrot.calls())) == (written, calls)

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from batch_fixtures import ROOT, Parrot, rows, write_questions
 
+from medchat.registry import Registry
+from medchat.weights.catalogue import Catalogue
+
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
 INFERRING = ("infer.sh", "infer-literature-single.sh", "infer-literature-multi.sh", "compare.sh")
 SHELLS = [shell for shell in ("dash", "sh", "bash", "busybox") if shutil.which(shell)]
@@ -118,16 +121,38 @@ def test_the_literature_scripts_differ_in_the_history_they_send(
     assert flag(other, "--adapter") is None
 
 
+def checked_first(calls: list[list[str]]) -> list[list[str]]:
+    """Return the runs, after seeing that each was checked before the first of them began."""
+    half = len(calls) // 2
+    assert [[word for word in call if word != "--check"] for call in calls[:half]] == calls[half:]
+    assert all("--check" in call for call in calls[:half])
+    return calls[half:]
+
+
 def test_compare_asks_three_times_and_then_joins(tmp_path: Path) -> None:
     *calls, joined = words(tmp_path, "compare.sh", "--dtype", "float32")
+    calls = checked_first(calls)
     assert [flag(call, "--template") for call in calls] == ["ori_template", "alpaca", "med_template"]
     assert [flag(call, "--adapter") for call in calls] == [None, "alpaca-lora-7b", "lora-llama-med"]
     assert all(call[-2:] == ["--dtype", "float32"] and "--resume" in call for call in calls)
     assert len({flag(call, "--output") for call in calls}) == 3
     assert joined[0] == "compare" and len(joined) == 6
     *calls, joined = words(tmp_path, "compare.sh", ALPACA="")
+    calls = checked_first(calls)
     assert [flag(call, "--adapter") for call in calls] == [None, "lora-llama-med"]
     assert len(joined) == 5
+
+
+@pytest.mark.parametrize("name", INFERRING)
+def test_what_a_script_names_by_default_can_be_pulled(tmp_path: Path, name: str) -> None:
+    catalogue = Catalogue(Registry().backbones())
+    for call in words(tmp_path, name):
+        model, adapter = flag(call, "--model"), flag(call, "--adapter")
+        if model:
+            assert catalogue.find(model), model
+        if adapter:
+            found = catalogue.find(adapter)
+            assert found and found.known.kind == "adapter" and model in found.known.fits, adapter
 
 
 def test_the_command_is_printed_so_that_it_can_be_run_again(tmp_path: Path) -> None:
@@ -155,14 +180,15 @@ def test_the_program_comes_from_path_or_else_from_the_environment_beside(tmp_pat
     assert (beside.returncode, beside.stdout) == (6, "beside\n")
 
 
-def test_compare_makes_the_table_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def parrots(tmp_path: Path, **chosen: str) -> tuple[Parrot, dict[str, str]]:
+    """Return a model for compare.sh with two adapters, and the environment that names all three."""
     parrot = Parrot(tmp_path / "parrot")
     data = write_questions(tmp_path / "questions.jsonl", 3)
     for name in ("alpaca", "med"):
         (tmp_path / name).mkdir()
     told = program(tmp_path / "bin", f'exec "{sys.executable}" -m medchat "$@"')
     path = f"{told}{os.pathsep}{os.environ['PATH']}"
-    chosen = {
+    return parrot, {
         **parrot.environment,
         "PATH": path,
         "BACKBONE": "parrot",
@@ -171,9 +197,30 @@ def test_compare_makes_the_table_and_goes_on_where_it_was(tmp_path: Path) -> Non
         "ADAPTER": str(tmp_path / "med"),
         "DATA": str(data),
         "OUTPUT": str(tmp_path / "out"),
+        **chosen,
     }
+
+
+@pytest.mark.parametrize("wrong", ["MODEL", "ALPACA", "ADAPTER", "DATA", "unfit"])
+def test_compare_finds_a_wrong_input_before_the_first_answer(tmp_path: Path, wrong: str) -> None:
+    parrot, chosen = parrots(tmp_path)
+    if wrong == "unfit":
+        (tmp_path / "med" / "of-another-base").touch()
+    else:
+        chosen[wrong] = str(tmp_path / "missing")
+    ended = run("compare.sh", folder=tmp_path, path=chosen["PATH"], environment=chosen)
+    assert (
+        ended.returncode == 3 and str(tmp_path / ("med" if wrong == "unfit" else "missing")) in ended.stderr
+    )
+    assert not parrot.calls() and not (tmp_path / "out").exists()
+
+
+def test_compare_makes_the_table_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    parrot, chosen = parrots(tmp_path)
     for _ in range(2):
-        ended = run("compare.sh", "--batch-size", "2", folder=tmp_path, path=path, environment=chosen)
+        ended = run(
+            "compare.sh", "--batch-size", "2", folder=tmp_path, path=chosen["PATH"], environment=chosen
+        )
         assert ended.returncode == 0, ended.stderr
         page = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
         assert "| 问题 | Plain | Alpaca | Med |" in page and "人工智能生成" in page

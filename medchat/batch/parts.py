@@ -146,6 +146,13 @@ def _ended_early() -> MedchatError:
     )
 
 
+def look_at_outputs(output: Path, *, resume: bool, overwrite: bool) -> tuple[Line, ...]:
+    """Return what `open_outputs` would find there, opening and changing nothing. Raises what it raises."""
+    if not resume and not overwrite:
+        _refuse_what_is_there(output)
+    return tuple(_every_line(output)) if resume else ()
+
+
 def open_outputs(output: Path, process: Process, *, resume: bool, overwrite: bool) -> Outputs:
     """Open this process's file. Raises UsageError where answers are there and neither flag says what of them."""
     own_path = output if process.alone else part_path(output, process.rank)

@@ -10,15 +10,15 @@ from typing import Any
 import click
 
 from medchat.api import GenerationConfig
-from medchat.batch.parts import open_outputs
+from medchat.batch.parts import look_at_outputs, open_outputs
 from medchat.batch.questions import QuestionFile, read_questions
 from medchat.batch.resuming import check_belongs
 from medchat.batch.work import Plan, Process
 from medchat.cli.group import Command
 from medchat.cli.options import generation_flags, model_flags
 from medchat.cli.output import say_aside
-from medchat.commands.infer_run import BatchRun
-from medchat.commands.opening import prepare, read_settings
+from medchat.commands.infer_run import BatchRun, provenance
+from medchat.commands.opening import Opening, prepare, read_settings
 from medchat.errors import DataError, UsageError
 from medchat.inert import inert_line
 from medchat.language import say
@@ -61,6 +61,11 @@ NAMED = 10
 @click.option(
     "--overwrite", is_flag=True, help=say("丢掉已有的结果，从头来", "drop earlier answers, start afresh")
 )
+@click.option(
+    "--check",
+    is_flag=True,
+    help=say("只检查数据、模型和设置，不回答", "check data, model and settings; no answers"),
+)
 @click.option("--skip-bad", is_flag=True, help=say("跳过坏记录", "leave bad records out"))
 def command(data: str, output: str, **flags: Any) -> int:
     """Answer a file of questions."""
@@ -80,14 +85,28 @@ def command(data: str, output: str, **flags: Any) -> int:
             "--output answers.jsonl",
             where=str(target),
         )
+    plan = Plan(source.questions[: flags["limit"]], flags["batch_size"], process.world_size)
+    if flags["check"]:
+        earlier = look_at_outputs(target, resume=flags["resume"], overwrite=flags["overwrite"])
+        check_belongs(earlier, source.questions, provenance(opening), target)
+        return _check(opening, len(plan.questions))
     outputs = open_outputs(target, process, resume=flags["resume"], overwrite=flags["overwrite"])
     try:
-        plan = Plan(source.questions[: flags["limit"]], flags["batch_size"], process.world_size)
         run = BatchRun(opening, source, plan, outputs, Path(output), flags["skip_bad"])
-        check_belongs(outputs.earlier, source.questions, run.provenance, target)
+        check_belongs(outputs.earlier, source.questions, provenance(opening), target)
         return run.complete()
     finally:
         outputs.close()
+
+
+def _check(opening: Opening, questions: int) -> int:
+    """Ask the backbone whether it would load; weights are not read."""
+    opening.registry.ask(opening.backbone, lambda backbone: backbone.check(opening.options))
+    for notice in opening.notices():
+        say_aside(notice)
+    place = inert_line(opening.options.place, 200)
+    say_aside(say(f"检查通过：{place}，{questions} 个问题", f"checked: {place}, {questions} questions"))
+    return 0
 
 
 def _generation(configured: GenerationConfig, flags: dict[str, Any]) -> GenerationConfig:

@@ -26,6 +26,17 @@ from medchat.inert import inert_line
 from medchat.language import say
 
 
+def provenance(opening: Opening) -> Provenance:
+    """Return what answers, as far as it is known before the model is loaded."""
+    return Provenance(
+        model=opening.options.place,
+        backbone=opening.backbone.name,
+        adapters=tuple(str(adapter) for adapter in opening.options.adapters),
+        template=opening.template.name,
+        decoding=decoding(opening.generation),
+    )
+
+
 @dataclass
 class BatchRun:
     """One run of this process, everything checked that can be checked without the model."""
@@ -36,18 +47,6 @@ class BatchRun:
     outputs: Outputs
     shown_output: Path
     skip_bad: bool
-
-    @property
-    def provenance(self) -> Provenance:
-        """What answers, as far as it is known before the model is loaded."""
-        opening = self.opening
-        return Provenance(
-            model=opening.options.place,
-            backbone=opening.backbone.name,
-            adapters=tuple(str(adapter) for adapter in opening.options.adapters),
-            template=opening.template.name,
-            decoding=decoding(opening.generation),
-        )
 
     def complete(self) -> int:
         """Answer what is missing, put the result file in order and return the exit code."""
@@ -114,7 +113,7 @@ class BatchRun:
             maker,
             config,
             self.plan,
-            replace(self.provenance, dtype=str(model.describe().get("dtype", ""))),
+            replace(provenance(opening), dtype=str(model.describe().get("dtype", ""))),
             rank=self.outputs.process.rank,
             done=done,
             advise=self._advise,
