@@ -152,7 +152,7 @@ class MemoryEstimate:
 
     Parts: `weights`, `gradients`, `optimizer`, `activations`, `logits`, `runtime`. `alternatives` maps a
     setting, as typed, to its total; `nearest` are the fewest changes of options that would fit, empty
-    where this fits, None where nothing does.
+    where this fits, None where nothing does. `trainable` of the `parameters` would be trained.
     """
 
     parts: Mapping[str, int]
@@ -161,6 +161,8 @@ class MemoryEstimate:
     alternatives: Mapping[str, int] = field(default_factory=dict)
     nearest: Mapping[str, Any] | None = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    parameters: int = 0
+    trainable: int = 0
 
     @property
     def total(self) -> int:
