@@ -12,13 +12,18 @@ from pathlib import Path
 import click
 import pytest
 from cli_fixtures import ROOT, Call
+from medchat_llama.prompts import MED_ALLDATA
 from medchat_remote.key import OURS as REMOTE_KEY
 from medchat_remote.limits import CONTEXT as REMOTE_CONTEXT
 from medchat_remote.limits import TIMEOUT as REMOTE_TIMEOUT
 
 from medchat.cli.front import COMMANDS
+from medchat.language import set_language
+from medchat.registry import Registry
 from medchat.repl.commands import COMMANDS as SLASH_COMMANDS
 from medchat.settings.keys import KEYS
+from medchat.weights.catalogue import Catalogue
+from medchat.weights.common_questions import citations, common_questions
 
 pytest_plugins = ("cli_fixtures",)
 
@@ -228,3 +233,44 @@ def test_the_decoding_defaults_the_readme_states_are_those_of_chatglm(readme: st
 def test_no_page_names_the_machine_it_was_written_on() -> None:
     for page in PAGES:
         assert os.fspath(ROOT) not in text_of(page)
+
+
+# ---------------------------------------------------------------- the originals
+
+
+def bibtex(page: str) -> list[str]:
+    """Return the entries of the page's BibTeX block."""
+    (block,) = re.findall(r"^```bibtex\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE)
+    return re.findall(r"^@.*?^}", block, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("page", "language"), [*zip(READMES, ("zh", "en"), strict=True), ("docs/models.md", "en")]
+)
+def test_pages_answer_what_is_asked_most_and_say_how_to_cite(page: str, language: str) -> None:
+    set_language(language)
+    try:
+        questions = [answered.question for answered in common_questions()]
+    finally:
+        set_language("zh")
+    assert len(questions) >= 3
+    for question in questions:
+        assert f"**{question}**" in text_of(page)
+    entries = bibtex(page)
+    assert entries == bibtex(READMES[0])
+    for citation, entry in zip(citations(), entries, strict=True):
+        assert citation.title in entry and citation.where.removeprefix("arXiv:") in entry
+        assert all(author in entry for author in citation.authors.split(", "))
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_readme_gives_every_medical_adapter_its_own_template(readme: str) -> None:
+    rows = [line for line in text_of(readme).splitlines() if line.startswith("| ") and "`" in line]
+    adapters = [
+        entry.known for entry in Catalogue(Registry().backbones()) if entry.known.name.startswith("lora-")
+    ]
+    assert len(adapters) >= 6
+    for known in adapters:
+        (row,) = [row for row in rows if f"`{known.name}`" in row]
+        forms = MED_ALLDATA.parts if known.template == MED_ALLDATA.name else (known.template,)
+        assert re.findall(r"`(\w+)`", row.split("|")[2]) == list(forms)
