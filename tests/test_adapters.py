@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from medchat.torchside.known_adapters import BASES, KNOWN_ADAPTERS, check_base, 
 
 pytestmark = pytest.mark.torch
 
-CPU, WIDTH, LAYERS, RANK = torch.device("cpu"), 16, 2, 4
+CPU, FLOAT, WIDTH, LAYERS, RANK = torch.device("cpu"), torch.float32, 16, 2, 4
 TARGETS = ("q_proj", "v_proj")
 #: What peft 0.3.0 wrote, keys that are gone since included.
 OLD_CONFIG: Mapping[str, Any] = {
@@ -255,7 +256,7 @@ def changed(weights: dict[str, Tensor], case: str) -> dict[str, Tensor]:
     [
         ("missing", "missing model.layers.0"),
         ("unexpected", "unexpected"),
-        ("idle", "changes nothing"),
+        ("idle", "changes no logit"),
         ("nan", "NaN"),
         ("integers", "int64"),
         ("whole tensor", "unexpected base_model.model.lm_head.weight"),
@@ -273,6 +274,101 @@ def test_weights_that_do_not_fit_are_refused(
     error = refused(load)
     assert words in error.what
     assert str(folder) in error.where
+
+
+def scaled(seed: int, by: float, matrix: str = "lora_B") -> dict[str, Tensor]:
+    return {name: value * by if matrix in name else value for name, value in matrices(seed).items()}
+
+
+@pytest.mark.parametrize(
+    ("matrix", "by", "dtype", "loads"),
+    [
+        ("lora_B", 0.0, torch.float32, False),
+        ("lora_A", 0.0, torch.float32, False),
+        ("lora_B", 1e-30, torch.float32, False),
+        ("lora_A", 1e-30, torch.float32, False),
+        ("lora_B", 1e-3, torch.float32, True),
+        ("lora_B", 1e-7, torch.float32, True),
+        ("lora_B", 1e-7, torch.bfloat16, False),  # there, but lost in what the sum is rounded to
+        ("lora_B", 0.1, torch.bfloat16, True),
+    ],
+)
+def test_an_adapter_is_refused_exactly_where_it_changes_no_logit(
+    model: LlamaForCausalLM, tmp_path: Path, matrix: str, by: float, dtype: torch.dtype, loads: bool
+) -> None:
+    folder = write(tmp_path / "a", scaled(1, by, matrix))
+    base = model.to(dtype)
+
+    def load() -> None:
+        attach_all(copy.deepcopy(base), [open_lora(folder)], CPU, dtype)
+
+    if loads:
+        load()
+        return
+    error = refused(load)
+    assert "changes no logit" in error.what and str(folder) in error.where
+
+
+def test_an_adapter_without_weight_of_its_own_is_refused(model: LlamaForCausalLM, tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", matrices(1), lora_alpha=0)
+    assert (
+        "no logit" in refused(lambda: attach_all(copy.deepcopy(model), [open_lora(folder)], CPU, FLOAT)).what
+    )
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_of_several_adapters_each_is_judged_by_itself(
+    model: LlamaForCausalLM, tmp_path: Path, place: int
+) -> None:
+    folders = [write(tmp_path / str(number), matrices(number)) for number in range(3)]
+    idle = write(tmp_path / "idle", scaled(7, 1e-30))
+    mixed = [*folders[:place], idle, *folders[place + 1 :]]
+    error = refused(
+        lambda: attach_all(copy.deepcopy(model), [open_lora(folder) for folder in mixed], CPU, FLOAT)
+    )
+    assert str(idle) in error.where
+
+
+def test_two_adapters_that_cancel_each_other_are_no_idle_ones(
+    model: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    folders = [write(tmp_path / str(by), scaled(1, by)) for by in (1.0, -1.0)]
+    plain = logits(model)
+    names = attach_all(model, [open_lora(folder) for folder in folders], CPU, FLOAT)
+    assert names == ("adapter0", "adapter1")
+    torch.testing.assert_close(logits(model), plain, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("by", [1.0, 1e-30])
+def test_a_merged_adapter_is_judged_by_what_rounding_leaves_of_it(
+    model: LlamaForCausalLM, tmp_path: Path, by: float
+) -> None:
+    """One with tensors of its own is merged: the sum is kept in the weights' own dtype."""
+    own = {"base_model.model.lm_head.weight": model.lm_head.weight.detach().clone()}
+    folder = write(tmp_path / "a", {**scaled(1, by), **own}, modules_to_save=["lm_head"])
+
+    def load() -> LlamaForCausalLM:
+        fresh = copy.deepcopy(model)
+        fresh.lm_head.weight = torch.nn.Parameter(torch.empty(40, WIDTH, device="meta"))
+        assert attach_all(fresh, [open_lora(folder)], CPU, FLOAT) == ()
+        return fresh
+
+    if by == 1.0:
+        assert not torch.equal(logits(load()), logits(model))
+    else:
+        assert "no logit" in refused(load).what
+
+
+def test_judging_costs_one_short_run_for_each_adapter_and_one_without(
+    model: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    tokens: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, __, named: tokens.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    folders = [write(tmp_path / str(number), matrices(number)) for number in range(2)]
+    attach_all(model, [open_lora(folder) for folder in folders], CPU, FLOAT)
+    assert len(tokens) == 3 and max(tokens) <= 16
 
 
 @pytest.mark.parametrize(

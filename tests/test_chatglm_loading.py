@@ -421,7 +421,8 @@ def test_a_lora_with_missing_unexpected_or_idle_weights_is_refused(tiny: Path, t
 
     assert "missing" in refusal({name: value for name, value in weights.items() if name != first})
     assert "unexpected" in refusal(weights | {"base_model.model.ghost.lora_A.weight": torch.zeros(1)})
-    assert "nothing" in refusal({n: torch.zeros_like(v) if "lora_B" in n else v for n, v in weights.items()})
+    assert "no logit" in refusal({n: torch.zeros_like(v) if "lora_B" in n else v for n, v in weights.items()})
+    assert "no logit" in refusal({n: v * 1e-30 if "lora_B" in n else v for n, v in weights.items()})
     assert "NaN" in refusal(weights | {first: torch.full_like(weights[first], float("nan"))})
 
 

@@ -37,8 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def saying(path: Path, words: str, end: str = E) -> Path:
     """Write a Huozi that answers `words` and then `end`, whatever it is asked: each token calls the next.
 
-    No layer adds anything, so the last norm sees the last token's own embedding, and the head, which is
-    not tied here, answers each embedding with its successor.
+    The layer adds nothing without an adapter, so the last norm sees the last token's own embedding, and the
+    head, which is not tied here, answers each embedding with its successor.
     """
     write_tiny(
         path,
@@ -54,14 +54,16 @@ def saying(path: Path, words: str, end: str = E) -> Path:
     assert len(set(chain)) == len(chain) <= 60, "each token has one successor"
     tensors = load_file(path / "model.safetensors")
     embedding = torch.zeros_like(tensors["transformer.word_embeddings.weight"])
+    embedding[:, -1] = 1
     head = torch.zeros_like(embedding)
     for place, token in enumerate(chain):
-        embedding[token, place] = 1
+        embedding[token, place], embedding[token, -1] = 1, 0
         if place:
             head[token, place - 1] = 9
     for name, values in tensors.items():
         if ".h.0." in name and "layernorm" not in name:
             values.zero_()
+    tensors["transformer.h.0.self_attention.dense.weight"] += torch.eye(len(embedding[0]))
     tensors |= {"transformer.word_embeddings.weight": embedding, "lm_head.weight": head}
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((path / "config.json").read_text())

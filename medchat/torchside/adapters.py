@@ -11,17 +11,20 @@ family: which adapter fits which base is `known_adapters`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 
 from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat.torchside.adapter_files import LoraAdapter, model_name
-from medchat.torchside.load import Placement, assign
+from medchat.torchside.load import Placement, assign, memory_shortage
+
+#: Tokens of a trial run: the cost is reading the weights once, whatever their number while it is small.
+_TRIAL_TOKENS = 8
 
 
 def require_fit(model: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
@@ -44,18 +47,27 @@ def require_fit(model: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
 
 
 def attach_all(
-    model: nn.Module, adapters: Sequence[LoraAdapter], device: torch.device, dtype: torch.dtype
+    model: nn.Module,
+    adapters: Sequence[LoraAdapter],
+    device: torch.device,
+    dtype: torch.dtype,
+    trial: Sequence[int] = (),
 ) -> tuple[str, ...]:
     """Lay the adapters over `model`, all of them active; return the names of those that can be switched.
 
     One that brings tensors of its own (a grown vocabulary) is merged for good: the others were trained on
-    top of it. It must come first. Raises what `attach` raises.
+    top of it. It must come first. `model` must be ready to run: with each adapter by itself it answers the
+    prompt `trial` (ids; a few of everywhere in the vocabulary where none are given), and one that changes
+    no logit is refused. Raises CheckpointError for that and where `attach` does.
     """
     names = [f"adapter{number}" for number in range(len(adapters))]
+    laid_over: dict[str, LoraAdapter] = {}
     for name, adapter in zip(names, adapters, strict=True):
         attach(model, adapter, device, dtype, name)
-        if adapter.saved:
-            merge(model, name)
+        if not adapter.saved or not _merged_with_effect(model, adapter, name, device, trial):
+            laid_over[name] = adapter
+    if laid_over:
+        _require_effect(model, laid_over, device, trial)
     activate(model, names)
     return attached(model)
 
@@ -66,7 +78,7 @@ def attach(
     """Lay the adapter over `model` under `name` (no dots) and make it the only active one.
 
     Its LoRA matrices stay float32; tensors saved whole get `dtype` and fill parameters that `model` has
-    on the meta device. Raises CheckpointError if it belongs to another model or changes nothing.
+    on the meta device. Raises CheckpointError if it belongs to another model.
     """
     config = LoraConfig(**adapter.settings, bias="none", inference_mode=True)
     try:
@@ -86,10 +98,6 @@ def attach(
         assign(model, adapter.checkpoint, adapter.headers, placement)
     except CheckpointError as error:
         raise CheckpointError(error.what, _remedy(), where=str(adapter.folder)) from None
-    if not _changes_anything(model, name):
-        raise _no_fit(
-            adapter, say("lora_B 全为零，加载后不起作用", "every lora_B is zero, so it changes nothing")
-        )
 
 
 def activate(model: nn.Module, names: Sequence[str]) -> None:
@@ -141,13 +149,56 @@ def _injected_name(stored: str, name: str) -> str:
     return f"{path}.{name}.{leaf}" if is_lora else f"{path}.{leaf}"
 
 
-def _changes_anything(model: nn.Module, name: str) -> bool:
-    for layer in _lora_layers(model):
-        if name in layer.lora_A and layer.scaling[name] != 0:
-            first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
-            if bool(first.any()) and bool(second.any()):
-                return True
-    return False
+def _merged_with_effect(
+    model: nn.Module, adapter: LoraAdapter, name: str, device: torch.device, trial: Sequence[int]
+) -> bool:
+    """Merge the adapter; say whether that could be done. Raises CheckpointError if no logit changed."""
+    activate(model, ())
+    without = _logits(model, device, trial)
+    if not merge(model, name):
+        return False
+    if torch.equal(_logits(model, device, trial), without):
+        raise _no_effect(adapter)
+    return True
+
+
+def _require_effect(
+    model: nn.Module, adapters: Mapping[str, LoraAdapter], device: torch.device, trial: Sequence[int]
+) -> None:
+    """Raise CheckpointError for the first adapter, by its name over `model`, that alone changes no logit.
+
+    Compared bit by bit: matrices may be far from zero and still be lost in the rounding of the sums.
+    """
+    activate(model, ())
+    without = _logits(model, device, trial)
+    for name, adapter in adapters.items():
+        activate(model, [name])
+        if torch.equal(_logits(model, device, trial), without):
+            raise _no_effect(adapter)
+
+
+def _logits(model: nn.Module, device: torch.device, trial: Sequence[int]) -> Tensor:
+    """Return the logits, float [1, T, rows], for the trial prompt: one pass over a handful of tokens."""
+    rows = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
+    ids = list(trial) or [rows * number // _TRIAL_TOKENS for number in range(_TRIAL_TOKENS)]
+    with torch.no_grad(), memory_shortage(device):
+        logits: Tensor = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits
+    return logits
+
+
+def _no_effect(adapter: LoraAdapter) -> CheckpointError:
+    return CheckpointError(
+        say(
+            "适配器不起作用：加载后没有改变任何一个输出（logit）",
+            "the adapter has no effect: with it the model changes no logit",
+        ),
+        say(
+            "它的矩阵为零，或小到被舍入；请重新下载，或重新训练并保存",
+            "its matrices are zero, or so small that rounding swallows them: download it again, or train and "
+            "save again",
+        ),
+        where=str(adapter.folder),
+    )
 
 
 def _no_fit(adapter: LoraAdapter, reason: str) -> CheckpointError:

@@ -19,9 +19,13 @@ from medchat.torchside.headers import TensorHeader, read_headers
 from medchat.torchside.layout import MODEL_FILES, Candidates, Checkpoint, open_checkpoint, require_folder
 from medchat.torchside.load import Placement, assign
 from medchat_chatglm.inspection import PREFIX
+from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 
 #: A prefix on its own, before the layout of the original P-tuning script (a model folder).
 PREFIX_FILES: Candidates = (("prefix_encoder.safetensors", "safetensors"), ("prefix_encoder.bin", "bin"))
+
+#: Ordinary ids in the prompt that a LoRA is tried out with; the two control tokens follow them.
+_TRIAL_WORDS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +103,25 @@ def require_fit(model: nn.Module, adapters: list[Adapter]) -> None:
         toolkit.require_fit(model, loras)
 
 
-def attach_all(model: nn.Module, adapters: list[Adapter], device: torch.device, dtype: torch.dtype) -> None:
+def attach_all(
+    model: ChatGLMForConditionalGeneration, adapters: list[Adapter], device: torch.device, dtype: torch.dtype
+) -> None:
     """Put the adapters' weights into `model`. A prefix needs the empty encoder that its shape asks for.
 
-    Raises CheckpointError if one belongs to another model or changes nothing.
+    Raises CheckpointError if one belongs to another model, or a LoRA changes no logit.
     """
-    loras = _loras(adapters)
-    if loras:
-        from medchat.torchside import adapters as toolkit
-
-        toolkit.attach_all(model, loras, device, dtype)
     for adapter in adapters:
         if isinstance(adapter, PrefixAdapter):
             encoder = model.get_submodule(PREFIX.rstrip("."))
             placement = Placement(torch.float32, device, rename=lambda name: name.removeprefix(PREFIX))
             assign(encoder, adapter.checkpoint, adapter.headers, placement)
+    loras = _loras(adapters)
+    if loras:
+        from medchat.torchside import adapters as toolkit
+
+        ids = model.config.special_ids
+        words = [ids.mask * number // _TRIAL_WORDS for number in range(_TRIAL_WORDS)]
+        toolkit.attach_all(model, loras, device, dtype, trial=(*words, ids.gmask, ids.sop))
 
 
 def _loras(adapters: list[Adapter]) -> list[LoraAdapter]:

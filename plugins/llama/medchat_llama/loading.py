@@ -96,12 +96,12 @@ def load_llama(options: LoadOptions) -> LoadedLlama:
     prepared = prepare_llama(options)
     model, placement = prepared.model, prepared.placement
     assign(model, prepared.checkpoint, prepared.headers, placement)
+    # Computed, not stored: on the meta device it has no values yet.
+    model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(placement.device)
     if prepared.adapters:
         from medchat.torchside.adapters import attach_all  # brings peft: slow to import
 
         attach_all(model, prepared.adapters, placement.device, placement.dtype)
-    # Computed, not stored: on the meta device it has no values yet.
-    model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(placement.device)
     return LoadedLlama(
         model.eval(), prepared.tokenizer, prepared.shape, prepared.base, prepared.adapters, prepared.notes
     )
