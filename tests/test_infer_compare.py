@@ -14,10 +14,10 @@ from batch_fixtures import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medchat.batch.comparison import cell
 from medchat.batch.rows import as_line
 from medchat.cli.program import run
 from medchat.inert import inert
+from medchat.inert_markdown import cell
 from medchat.safety import ai_mark
 
 

@@ -7,7 +7,6 @@ a cell with nothing left that a terminal would obey, and nothing that Markdown o
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,11 @@ from typing import Any
 from medchat import safety
 from medchat.batch.results import Line, in_order, read_results
 from medchat.errors import CheckpointError, DataError
-from medchat.inert import inert
+from medchat.inert_markdown import cell
 from medchat.language import say
 
 #: What a question is joined by: its text, its input, and which of several equal ones it is.
 Key = tuple[str, str, int]
-
-_ACTIVE = re.compile(r"[\\`*_\[\]|~$#!]|:(?=//)|(?<=\bwww)\.|@")
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +128,6 @@ class Comparison:
         body = "\n".join([safety.ai_mark(), "", *lines, "", *map(_described, self.columns)])
         label = json.dumps({"AIGC": safety.aigc_metadata(body)}, ensure_ascii=False)
         return f"---\n{label}\n---\n\n{body}\n"
-
-
-def cell(text: str) -> str:
-    """Return `text` as the content of a table cell: it shows as it is written, on one line of the source."""
-    plain = inert(text).strip().replace("\t", " ")
-    escaped = _ACTIVE.sub(r"\\\g<0>", plain)
-    for character, entity in _ENTITIES.items():
-        escaped = escaped.replace(character, entity)
-    return escaped.replace("\n", "<br>")
 
 
 def _row(cells: Sequence[str]) -> str:
