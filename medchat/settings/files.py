@@ -22,12 +22,8 @@ def read_file(path: Path, *, project: bool) -> FileValues:
     `project` is for `./medchat.toml`, which came with a folder that someone else may have made: it may
     not enable plugins, remote endpoints or code, nor loosen what protects the user. Raises UsageError.
     """
-    text = _text_of(path)
-    if text is None:
-        return {}
     found: FileValues = {}
-    for name, value in _flat(_parsed(text, path)):
-        where = f"{path}:{_line_of(name, text)}"
+    for name, value, where in entries_of(path) or ():
         key = KEYS.get(name)
         if key is None:
             raise unknown(name, where)
@@ -36,6 +32,17 @@ def read_file(path: Path, *, project: bool) -> FileValues:
             _refuse_to_project(key, value, where)
         found[name] = (resolved(key, value, path.absolute().parent), where)
     return found
+
+
+def entries_of(path: Path) -> list[tuple[str, Any, str]] | None:
+    """Return what a TOML file sets, unchecked: dotted name, value, `file:line`. None if there is no such file.
+
+    Raises UsageError for a file that cannot be read, is not UTF-8 or not TOML.
+    """
+    text = _text_of(path)
+    if text is None:
+        return None
+    return [(name, value, f"{path}:{_line_of(name, text)}") for name, value in _flat(_parsed(text, path))]
 
 
 def _text_of(path: Path) -> str | None:

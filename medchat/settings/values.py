@@ -51,6 +51,9 @@ def checked(key: Key, value: Any, label: str, where: str = "") -> Any:
             value = [value]
         if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
             raise _wrong_type(key, value, label, where)
+        for part in value:
+            if key.choices and part not in key.choices:
+                raise _invalid(part, label, where, " | ".join(key.choices))
         return tuple(value)
     if not isinstance(value, _TYPES[key.kind]) or (isinstance(value, bool) and key.kind is not Kind.FLAG):
         raise _wrong_type(key, value, label, where)

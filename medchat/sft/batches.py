@@ -1,0 +1,60 @@
+"""How an effective batch is divided over processes, accumulated steps and forward passes."""
+
+from __future__ import annotations
+
+from medchat.errors import UsageError
+from medchat.language import say
+
+
+def batch_layout(
+    batch: int | None,
+    micro: int | None,
+    accumulation: int | None,
+    processes: int = 1,
+    *,
+    default: tuple[int, int] = (16, 8),
+) -> tuple[int, int, int]:
+    """Return (effective batch, records a forward pass, passes an update) from what was asked for.
+
+    batch = micro x accumulation x processes. None: nobody asked; `default` is a batch and a micro batch to
+    start from. Raises UsageError where what was asked for does not divide.
+    """
+    if batch is None and micro is not None and accumulation is not None:
+        batch = micro * accumulation * processes
+    if batch is None:
+        # The default batch, made a multiple of what must divide it.
+        unit = processes * (micro or accumulation or 1)
+        batch = max(1, round(default[0] / unit)) * unit
+    share, rest = divmod(batch, processes)
+    if rest:
+        raise _does_not_divide(batch, say(f"{processes} 个进程", f"{processes} processes"), processes)
+    if micro is None and accumulation is not None:
+        micro, rest = divmod(share, accumulation)
+        if rest or not micro:
+            unit = accumulation * processes
+            raise _does_not_divide(batch, f"--gradient-accumulation {accumulation}", unit)
+    if micro is None:
+        micro = next(size for size in range(min(default[1], share), 0, -1) if share % size == 0)
+    micro = min(micro, share)
+    if share % micro:
+        raise _does_not_divide(batch, f"--micro-batch-size {micro}", micro * processes)
+    if accumulation is not None and accumulation != share // micro:
+        raise UsageError(
+            say(
+                f"--batch-size {batch} 不等于 --micro-batch-size {micro} × --gradient-accumulation"
+                f" {accumulation} × {processes} 个进程",
+                f"--batch-size {batch} is not --micro-batch-size {micro} x --gradient-accumulation"
+                f" {accumulation} x {processes} processes",
+            ),
+            say("去掉其中一项，它会自动推出", "leave one of them out; it follows from the others"),
+        )
+    return batch, micro, share // micro
+
+
+def _does_not_divide(batch: int, by: str, unit: int) -> UsageError:
+    below, above = batch // unit * unit, (batch // unit + 1) * unit
+    near = " | ".join(f"--batch-size {size}" for size in (below, above) if size)
+    return UsageError(
+        say(f"--batch-size {batch} 不能被 {by} 整除", f"--batch-size {batch} cannot be divided by {by}"),
+        say(f"例如 {near}", f"for example {near}"),
+    )
