@@ -6,15 +6,14 @@ itself; it does not end the run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from medchat.api import ChatModel, Conversation, GenerationConfig, PromptTemplate, Segment, Turn
+from medchat.api import ChatModel, Conversation, GenerationConfig, PromptTemplate, Segment
 from medchat.batch.questions import Question
 from medchat.errors import UsageError
 from medchat.records.record import Asked
 from medchat.session import MAX_QUESTION_BYTES, ChatSession, check_question
-from medchat.templates import Fitted, JsonTemplate
+from medchat.templates import Fitted, takes_dialogues, with_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +60,7 @@ class PromptMaker:
 
     def _as_it_stands(self, asked: Asked) -> Fitted | None:
         """A dialogue for weights that were trained on such texts, None where it does not fit or is none."""
-        trained = isinstance(self.template, JsonTemplate) and self.template.multi_turn
-        if not (trained and asked.is_dialogue and self.remember_history):
+        if not (takes_dialogues(self.template) and asked.is_dialogue and self.remember_history):
             return None
         try:
             return self._fitted(replace(asked, turns=()), asked.text)
@@ -70,44 +68,11 @@ class PromptMaker:
             return None
 
     def _fitted(self, asked: Asked, last: str) -> Fitted:
-        template = _WithInput(self.template, asked.input) if asked.input else self.template
         turns = asked.turns if self.remember_history else ()
         session = ChatSession(
             model=self.model,
-            template=template,
+            template=with_input(self.template, asked.input),
             config=self.config,
             conversation=Conversation(turns, asked.system or self.system),
         )
         return session.fitted(last)
-
-
-def ignores_input(template: PromptTemplate) -> bool:
-    """Whether the template has a form for records with an `input` that leaves the input out."""
-    if not isinstance(template, JsonTemplate):
-        return False
-    return template.render_with_input("?", "1") == template.render_with_input("?", "2")
-
-
-@dataclass(frozen=True, slots=True)
-class _WithInput:
-    """A template that also puts in the record's `input`: by its own form for that, or on a line of its own."""
-
-    template: PromptTemplate
-    input: str
-
-    @property
-    def name(self) -> str:
-        return self.template.name
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        return self.template.stop
-
-    @property
-    def multi_turn(self) -> bool:
-        return self.template.multi_turn
-
-    def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
-        if isinstance(self.template, JsonTemplate) and not turns and not system:
-            return self.template.render_with_input(question, self.input)
-        return self.template.render(turns, f"{question}\n{self.input}", system)

@@ -11,7 +11,7 @@ from medchat import safety
 from medchat.api import ChatModel, Conversation, Notice
 from medchat.batch.answering import Answering, BatchHalved, Step
 from medchat.batch.parts import Outputs
-from medchat.batch.prompts import PromptMaker, ignores_input
+from medchat.batch.prompts import PromptMaker
 from medchat.batch.questions import Question, QuestionFile
 from medchat.batch.results import Line
 from medchat.batch.rows import Provenance, decoding
@@ -24,6 +24,7 @@ from medchat.commands.recording import open_store
 from medchat.errors import DataError, MedchatError
 from medchat.inert import inert_line
 from medchat.language import say
+from medchat.templates import ignores_input
 
 
 def provenance(opening: Opening) -> Provenance:
