@@ -86,12 +86,15 @@ def test_the_output_is_a_checkpoint_that_knows_how_it_was_trained(
     assert (report.steps, report.examples) == (4, len(EXAMPLES))
     assert [row.step for row in progress] == [1, 2, 3, 4]
     assert sorted(path.name for path in output.iterdir()) == [
+        ".lock",
         "config.json",
         "ice_text.model",
         "manifest.json",
         "metrics.jsonl",
         "model.safetensors",
+        "run.json",
         "tokenizer_config.json",
+        "watched.txt",
     ]
     config = config_of(output)
     assert config["medchat_position_rule"] == rule
@@ -101,7 +104,8 @@ def test_the_output_is_a_checkpoint_that_knows_how_it_was_trained(
     assert kept.items() <= config.items()
     assert (output / "ice_text.model").read_bytes() == (source / "ice_text.model").read_bytes()
     manifest = verify_manifest(output)
-    assert (manifest["backbone"], manifest["method"], manifest["steps"]) == ("chatglm", "full", 4)
+    assert (manifest["backbone"], manifest["method"], manifest["report"]["steps"]) == ("chatglm", "full", 4)
+    assert "watched.txt" in manifest["files"]
     lines = (output / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["loss"] for line in lines] == [row.loss for row in progress]
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from sft_fixtures import Watcher
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from medchat.api import SFTOptions, SFTProgress
+from medchat.api import SFTEvent, SFTOptions, SFTProgress
 from medchat.errors import MedchatError, UsageError
 from medchat.torchside.sft.checkpoint import save_weights, weights_of
 from medchat.torchside.sft.features import Feature
-from medchat.torchside.sft.training import Trained, label_losses, train
+from medchat.torchside.sft.run_folder import open_run_folder
+from medchat.torchside.sft.training import Collator, Trained, fingerprint_of, label_losses, train
 
 pytestmark = pytest.mark.torch
 
@@ -78,21 +79,16 @@ def run(
     model: LlamaForCausalLM | None = None,
     options: SFTOptions = OPTIONS,
     features: Sequence[Feature] | None = None,
-    cancel: threading.Event | None = None,
+    watcher: Watcher | None = None,
+    batcher: Collator = collate,
 ) -> tuple[Trained, LlamaForCausalLM, list[SFTProgress]]:
-    folder.mkdir(parents=True, exist_ok=True)
     model = model or tiny_llama()
-    progress: list[SFTProgress] = []
-    trained = train(
-        model,
-        some_features() if features is None else features,
-        collate,
-        options,
-        folder,
-        progress.append,
-        cancel or threading.Event(),
-    )
-    return trained, model, progress
+    watcher = watcher or Watcher()
+    features = some_features() if features is None else features
+    options = replace(options, output=folder)
+    with open_run_folder(options, fingerprint_of(features)) as opened:
+        trained = train(model, features, (), batcher, options, opened, watcher)
+    return trained, model, watcher.progress
 
 
 def test_the_loss_falls_and_each_logged_step_is_reported_and_written(tmp_path: Path) -> None:
@@ -130,7 +126,7 @@ def test_the_last_step_is_logged_even_off_the_beat(tmp_path: Path) -> None:
 
 def test_no_pickle_and_nothing_but_the_log_is_written(tmp_path: Path) -> None:
     run(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "metrics.jsonl", "run.json"]
 
 
 def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -196,15 +192,8 @@ def test_batches_hold_examples_of_like_length(tmp_path: Path) -> None:
         sizes.append((sum(f.length for f in batch), len(batch) * max(f.length for f in batch)))
         return collate(batch)
 
-    train(
-        tiny_llama(),
-        features,
-        watched,
-        replace(OPTIONS, num_epochs=1, batch_size=4, micro_batch_size=4),
-        tmp_path,
-        lambda _: None,
-        threading.Event(),
-    )
+    options = replace(OPTIONS, num_epochs=1, batch_size=4, micro_batch_size=4)
+    run(tmp_path, options=options, features=features, batcher=watched)
     real, padded = map(sum, zip(*sizes, strict=True))
     assert real / padded > 0.85
 
@@ -224,16 +213,14 @@ def test_a_loss_that_is_no_number_stops_at_once_and_names_the_batch(tmp_path: Pa
 
 
 def test_cancelling_stops_after_the_step_at_hand(tmp_path: Path) -> None:
-    cancel, seen = threading.Event(), []
+    def on_event(event: SFTEvent) -> None:
+        if isinstance(event, SFTProgress) and event.step == 3:
+            watcher.cancel.set()
 
-    def on_progress(progress: SFTProgress) -> None:
-        seen.append(progress.step)
-        if progress.step == 3:
-            cancel.set()
-
+    watcher = Watcher(on_event)
     with pytest.raises(MedchatError):
-        train(tiny_llama(), some_features(), collate, OPTIONS, tmp_path, on_progress, cancel)
-    assert max(seen) <= 4
+        run(tmp_path, watcher=watcher)
+    assert max(row.step for row in watcher.progress) <= 4
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The list of a checkpoint's files with their sizes and SHA-256, written last: no manifest, not whole.
+"""The list of a folder's files with their sizes and SHA-256, written last: no manifest, not whole.
 
 Standard library only; knows nothing of what the files hold.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,19 @@ FILE_NAME = "manifest.json"
 FORMAT = "medchat-checkpoint-1"
 
 
-def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Describe every file of `folder` as it is now. `facts` (JSON values) says what made them."""
-    files = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != FILE_NAME
-    }
+def write_manifest(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()) -> None:
+    """Describe every file of `folder` as it is now, and make sure that all of it is on the disk.
+
+    `facts` (JSON values) says what made them; entries of `folder` named in `leave_out` are not described.
+    The manifest itself appears whole or not at all. Raises OSError.
+    """
+    files = {}
+    for path in _files(folder, {FILE_NAME, *leave_out}):
+        sync(path)
+        size = path.stat().st_size
+        files[str(path.relative_to(folder))] = {"bytes": size, "sha256": sha256(path)}
     text = json.dumps({"format": FORMAT, **facts, "files": files}, ensure_ascii=False, indent=2)
-    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    write_synced(folder / FILE_NAME, text + "\n")
 
 
 def verify_manifest(folder: Path) -> dict[str, Any]:
@@ -46,7 +51,7 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
         ) from error
     for name, (size, digest) in listed.items():
         file = folder / name
-        if not file.is_file() or file.stat().st_size != size or _sha256(file) != digest:
+        if not file.is_file() or file.stat().st_size != size or sha256(file) != digest:
             raise CheckpointError(
                 say(f"文件 {name} 缺失或与清单不符", f"{name} is missing or not what the manifest says"),
                 say("请重新复制整个文件夹，或重新训练", "copy the whole folder again, or train again"),
@@ -55,6 +60,35 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a file that, after any crash, holds either its old text or all of the new one."""
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(text, encoding="utf-8")
+    sync(beside)
+    beside.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _files(folder: Path, leave_out: Collection[str]) -> Iterator[Path]:
+    for entry in sorted(folder.iterdir()):
+        if entry.name in leave_out:
+            continue
+        if entry.is_dir():
+            yield from sorted(path for path in entry.rglob("*") if path.is_file())
+        else:
+            yield entry

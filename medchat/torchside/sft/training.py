@@ -5,13 +5,12 @@ Knows no model family and writes no files but the log of steps it is handed.
 
 from __future__ import annotations
 
+import hashlib
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +19,12 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import SchedulerType
 
-from medchat.api import SFTOptions, SFTProgress
+from medchat.api import SFTNote, SFTOptions, SFTWatch
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.torchside.sft.features import Feature
 from medchat.torchside.sft.progress import StepLog
+from medchat.torchside.sft.run_folder import RunFolder
 from medchat.torchside.shortage import memory_shortage_told
 
 #: Ignored by the loss, as torch's cross entropy has it.
@@ -37,12 +37,35 @@ Collator = Callable[[Sequence[Feature]], Mapping[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What training did. Losses are means per label token, of the first and last logged steps."""
+    """What training did, by the names of `SFTReport`: `SFTReport(**asdict(trained), ...)`.
+
+    Losses are means per label token, of the first and last logged steps. `tokens` counts all that was
+    learned from, padding left out.
+    """
 
     steps: int
     first_loss: float
     last_loss: float
     seconds: float
+    tokens: int = 0
+    best_step: int = 0
+    best_loss: float | None = None
+    stopped_early: bool = False
+    resumed_from: int = 0
+    trainable_parameters: int = 0
+    parameters: int = 0
+    peak_bytes: int = 0
+    processes: int = 1
+
+
+def fingerprint_of(features: Sequence[Feature], held_out: Sequence[Feature] = ()) -> str:
+    """Return what tells one run's data from another's: of the ids that the model sees, in their order."""
+    digest = hashlib.sha256()
+    for part in (features, held_out):
+        digest.update(f"{len(part)}\n".encode())
+        for feature in part:
+            digest.update(f"{feature.prompt_ids} {feature.answer_ids}\n".encode())
+    return digest.hexdigest()
 
 
 def check_options(options: SFTOptions) -> None:
@@ -92,11 +115,11 @@ def cpu_threads(count: int) -> Iterator[None]:
 def train(
     model: PreTrainedModel,
     features: Sequence[Feature],
+    held_out: Sequence[Feature],
     collate: Collator,
     options: SFTOptions,
-    folder: Path,
-    on_progress: Callable[[SFTProgress], None],
-    cancel: threading.Event,
+    folder: RunFolder,
+    watch: SFTWatch,
 ) -> Trained:
     """Train the parameters of `model` that require gradients; log each reported step in `folder`.
 
@@ -108,7 +131,9 @@ def train(
     batches = math.ceil(len(features) / min(options.micro_batch_size, options.batch_size))
     steps = math.ceil(options.num_epochs * max(1, math.ceil(batches / accumulation)))
     started = time.perf_counter()
-    with StepLog(folder, on_progress, cancel) as log, _training_mode(model):
+    for text in folder.notes:
+        watch.told(SFTNote(text))
+    with StepLog(folder.path, watch.told, watch.cancel) as log, _training_mode(model):
         trainer = _LabelTrainer(
             model=model,
             args=_arguments(model, options, folder, steps),
@@ -123,12 +148,20 @@ def train(
             say("请调小 --micro-batch-size 或 --max-length", "lower --micro-batch-size or --max-length")
         ):
             trainer.train()
-    if cancel.is_set():
+    if watch.cancel.is_set():
         raise MedchatError(
             say("训练已取消，没有写入模型", "training was cancelled; no model was written"),
             say("重新运行同一命令即可从头开始", "run the same command to start again"),
         )
-    return Trained(log.step, log.first_loss, log.last_loss, time.perf_counter() - started)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return Trained(
+        log.step,
+        log.first_loss,
+        log.last_loss,
+        time.perf_counter() - started,
+        trainable_parameters=sum(size for size, trained in sizes if trained),
+        parameters=sum(size for size, _ in sizes),
+    )
 
 
 @torch.inference_mode()
@@ -144,10 +177,12 @@ def label_losses(model: PreTrainedModel, features: Sequence[Feature], collate: C
     return torch.nn.functional.cross_entropy(logits.float(), shifted[keep], reduction="none").cpu()
 
 
-def _arguments(model: PreTrainedModel, options: SFTOptions, folder: Path, steps: int) -> TrainingArguments:
+def _arguments(
+    model: PreTrainedModel, options: SFTOptions, folder: RunFolder, steps: int
+) -> TrainingArguments:
     micro = min(options.micro_batch_size, options.batch_size)
     return TrainingArguments(
-        output_dir=str(folder),
+        output_dir=str(folder.path),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=options.batch_size // micro,
         num_train_epochs=options.num_epochs,

@@ -6,25 +6,24 @@ import gc
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from medchat import __version__
 from medchat.api import LoadOptions, Segment, SFTData, SFTOptions, SFTRecipe, SFTReport, SFTWatch
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.torchside.sft.checkpoint import save_weights
 from medchat.torchside.sft.features import Feature, build_features
-from medchat.torchside.sft.manifest import write_manifest
-from medchat.torchside.sft.partial_folder import partial_folder, refuse_existing
+from medchat.torchside.sft.run_folder import RunFolder, check_output, finished_note, open_run_folder
 from medchat.torchside.sft.training import (
     Collator,
     Trained,
     check_options,
     cpu_threads,
+    fingerprint_of,
     label_losses,
     train,
 )
@@ -85,7 +84,9 @@ class FullRecipe(SFTRecipe):
                 ),
                 say(f"可选：{', '.join(COLLATORS)}", f"choose one of {', '.join(COLLATORS)}"),
             )
-        refuse_existing(options.output)
+        if done := check_output(options):
+            watch.told(finished_note(options.output))
+            return done
         template = template_for(options.model)
         tokenizer = ChatGLMTokenizer.from_folder(options.model)
         template = data.template or template
@@ -96,45 +97,39 @@ class FullRecipe(SFTRecipe):
             options.max_length,
             allow_left_out=options.allow_truncation,
         )
-        with cpu_threads(options.threads), partial_folder(options.output) as folder:
+        fingerprint = fingerprint_of(made.features)
+        with cpu_threads(options.threads), open_run_folder(options, fingerprint) as folder:
             trained = self._train_and_write(made.features, options, folder, watch)
-            facts = {
-                "medchat": __version__,
-                "backbone": "chatglm",
-                "method": self.method,
-                "steps": trained.steps,
-                "examples": len(made.features),
-                "seed": options.seed,
-            }
-            write_manifest(folder, facts)
-        return SFTReport(
-            output=options.output,
-            steps=trained.steps,
-            examples=len(made.features),
-            label_tokens=made.label_tokens,
-            first_loss=trained.first_loss,
-            last_loss=trained.last_loss,
-            seconds=trained.seconds,
-        )
+            report = SFTReport(
+                output=options.output,
+                examples=len(made.features),
+                label_tokens=made.label_tokens,
+                template=template.name,
+                **asdict(trained),
+            )
+            watch.finish(folder.path, report)
+            folder.finish(report, {"backbone": "chatglm", "method": self.method, "seed": options.seed})
+        return report
 
     def _train_and_write(
         self,
         features: Sequence[Feature],
         options: SFTOptions,
-        folder: Path,
+        folder: RunFolder,
         watch: SFTWatch,
     ) -> Trained:
         model = _load(options.model, options)
         collate = _collator(model, options, ChatGLMTokenizer.from_folder(options.model))
         model.requires_grad_(True)
-        trained = train(model, features, collate, options, folder, watch.told, watch.cancel)
+        trained = train(model, features, (), collate, options, folder, watch)
         expected = label_losses(model, features[:_COMPARED], collate)
-        save_weights(model, folder)
-        _write_small_files(options.model, folder, model.config.rule)
-        # Two copies of the weights at once would need twice the memory.
-        del model, collate
-        gc.collect()
-        _compare_reloaded(folder, features[:_COMPARED], options, expected)
+        with folder.result() as output:
+            save_weights(model, output)
+            _write_small_files(options.model, output, model.config.rule)
+            # Two copies of the weights at once would need twice the memory.
+            del model, collate
+            gc.collect()
+            _compare_reloaded(output, features[:_COMPARED], options, expected)
         return trained
 
 
@@ -147,9 +142,7 @@ def _load(folder: Path, options: SFTOptions) -> ChatGLMForConditionalGeneration:
             where=str(folder),
         )
     extra = {"rule": options.extra["rule"]} if "rule" in options.extra else {}
-    loaded = load_model(
-        LoadOptions(folder, device=options.device, dtype="float32", extra=extra)
-    )
+    loaded = load_model(LoadOptions(folder, device=options.device, dtype="float32", extra=extra))
     return loaded.model
 
 
