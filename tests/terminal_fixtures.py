@@ -184,7 +184,7 @@ def run_scripted_chat(folder: Path) -> int:
     script = json.loads((folder / "script.json").read_text(encoding="utf-8"))
     try:
         startup = _startup(folder, script)
-        return run_lines(startup, sys.stdin) if script.get("lines") else run_repl(startup)
+        return run_lines(startup, sys.stdin.buffer) if script.get("lines") else run_repl(startup)
     except Exception as error:
         return show_failure(error, debug=bool(os.environ.get("MEDCHAT_TEST_DEBUG")))
 

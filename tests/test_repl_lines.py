@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -13,15 +14,17 @@ import pytest
 import terminal_fixtures
 from terminal_fixtures import chat_environment
 
+from medchat.repl.lines import QuestionLines
 
-def start(folder: Path, script: dict[str, Any]) -> subprocess.Popen[bytes]:
+
+def start(folder: Path, script: dict[str, Any], **variables: str) -> subprocess.Popen[bytes]:
     folder.joinpath("script.json").write_text(json.dumps({**script, "lines": True}), encoding="utf-8")
     return subprocess.Popen(
         [sys.executable, terminal_fixtures.__file__, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=chat_environment({}),
+        env=chat_environment(variables),
     )
 
 
@@ -86,6 +89,44 @@ def test_input_that_is_not_utf8_is_refused_with_its_place(tmp_path: Path) -> Non
     code, out, err = chat(tmp_path, {}, "头痛怎么办".encode("gbk") + b"\n")
     assert (code, out) == (2, "")
     assert "UTF-8" in err
+
+
+def test_a_line_that_is_not_utf8_costs_only_itself(tmp_path: Path) -> None:
+    code, out, err = chat(tmp_path, {}, "一\n".encode() + "头痛怎么办".encode("gbk") + "\n二\n".encode())
+    assert (code, out) == (2, "第1次回答：一\n第2次回答：二\n")
+    assert "UTF-8" in err
+
+
+def test_lines_are_utf8_whatever_the_locale_says(tmp_path: Path) -> None:
+    process = start(tmp_path, {}, PYTHONUTF8="0", PYTHONIOENCODING="gbk", LC_ALL="C")
+    process.communicate("\ufeff头痛\r\n发烧".encode(), timeout=30)
+    assert [entry["save"][0] for entry in journal(tmp_path)] == ["头痛", "发烧"]
+
+
+def test_a_line_that_is_too_long_costs_only_itself(tmp_path: Path) -> None:
+    code, out, err = chat(tmp_path, {}, "一\n" + "长" * 700_000 + "\n二\n")
+    assert (code, out) == (2, "第1次回答：一\n第2次回答：二\n")
+    assert "1048576" in err
+
+
+class Endless(io.RawIOBase):
+    """A line without an end, as long as nobody asks for it whole."""
+
+    def __init__(self, size: int, largest: int) -> None:
+        self.left, self.largest = size, largest
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        assert size is not None and 0 < size <= self.largest, "the whole line was asked for"
+        given = min(size, self.left)
+        self.left -= given
+        return b"a" * given
+
+
+def test_no_line_is_read_whole_before_it_is_known_to_be_short_enough() -> None:
+    lines = QuestionLines(Endless(50_000_000, largest=1 << 20), max_bytes=1000)
+    first = lines.next()
+    assert first is not None and 1000 < len(first) < 1100
+    assert lines.next() is None
 
 
 @pytest.mark.parametrize(

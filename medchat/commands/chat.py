@@ -90,7 +90,7 @@ def hold(prepared: Prepared, startup: Startup) -> int:
                 )
             )
         return exit_code
-    return run_lines(startup, sys.stdin)
+    return run_lines(startup, sys.stdin.buffer)
 
 
 def startup_for(prepared: Prepared, *, banner: Sequence[str] = ()) -> Startup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from typing import IO
 
 from medchat.repl.startup import Startup, afresh
 
@@ -16,7 +16,7 @@ def run_repl(startup: Startup) -> int:
     return run(startup)
 
 
-def run_lines(startup: Startup, stream: TextIO) -> int:
+def run_lines(startup: Startup, stream: IO[bytes]) -> int:
     """Answer one question an input line; see `medchat.repl.lines`."""
     from medchat.repl.lines import run_lines as run
 

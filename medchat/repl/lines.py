@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
-from typing import TextIO
+from typing import IO
 
 from medchat.cli.output import answers
-from medchat.errors import UsageError
-from medchat.language import say
 from medchat.repl.chat import Chat
 from medchat.repl.exchange import Exchange
 from medchat.repl.interrupts import Interrupted, Interrupts
@@ -15,8 +14,14 @@ from medchat.repl.plain_screen import PlainScreen
 from medchat.repl.screen import untrusted
 from medchat.repl.startup import Startup
 
+#: What a line may have beside its question, a byte-order mark and a line end, and one byte that tells
+#: that it is too long.
+_MARK_AND_END = 3 + 2 + 1
+#: The rest of a line that is too long is read in pieces of so many bytes, and forgotten.
+_PIECE = 1 << 16
 
-def run_lines(startup: Startup, stream: TextIO) -> int:
+
+def run_lines(startup: Startup, stream: IO[bytes]) -> int:
     """Answer each line of `stream` in turn and return the exit code.
 
     A line that fails is reported on stderr and the next one is answered; the code is that of the first
@@ -24,6 +29,7 @@ def run_lines(startup: Startup, stream: TextIO) -> int:
     loading the model raised, and BrokenPipeError where the reader of the answers has gone.
     """
     screen = PlainScreen(answers(), sys.stderr)
+    lines = QuestionLines(stream, startup.max_question_bytes)
     with Interrupts(end_on_ctrl_c=True) as interrupts:
         chat = Chat(startup, Exchange(startup, lambda: screen, interrupts))
         for line in startup.opening:
@@ -32,7 +38,7 @@ def run_lines(startup: Startup, stream: TextIO) -> int:
         while interrupts.exit_code is None and not chat.leaving:
             try:
                 with interrupts.raising():
-                    question = _next_line(stream)
+                    question = lines.next()
             except Interrupted:
                 continue
             if question is None:
@@ -42,15 +48,30 @@ def run_lines(startup: Startup, stream: TextIO) -> int:
         return interrupts.exit_code or chat.failed
 
 
-def _next_line(stream: TextIO) -> str | None:
-    try:
-        line = stream.readline()
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            say(
-                f"输入不是有效的 UTF-8：第 {error.start + 1} 字节",
-                f"the input is not valid UTF-8: byte {error.start + 1}",
-            ),
-            say("请用 UTF-8 编码保存后再试", "save it as UTF-8 and try again"),
-        ) from None
-    return line.rstrip("\r\n") if line else None
+class QuestionLines:
+    """Reads questions, one a line, in UTF-8 whatever the locale says, never much more than one may take.
+
+    What is not UTF-8 comes out as lone surrogates, which no question may hold: it is refused like one
+    that is too long, and costs only itself.
+    """
+
+    def __init__(self, stream: IO[bytes], max_bytes: int) -> None:
+        """`max_bytes` is the longest question; a longer line is cut off behind it, still too long."""
+        self._stream = stream
+        self._limit = max_bytes + _MARK_AND_END
+        self._first = True
+
+    def next(self) -> str | None:
+        """Return the next line without its end, or None at the end of the input."""
+        raw = self._stream.readline(self._limit)
+        if not raw:
+            return None
+        if len(raw) == self._limit and not raw.endswith(b"\n"):
+            self._skip_the_rest()
+        if self._first:
+            self._first, raw = False, raw.removeprefix(codecs.BOM_UTF8)
+        return raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
+
+    def _skip_the_rest(self) -> None:
+        while (piece := self._stream.readline(_PIECE)) and not piece.endswith(b"\n"):
+            pass
