@@ -6,6 +6,7 @@ import copy
 import threading
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from hypothesis import given, settings
@@ -277,7 +278,6 @@ def test_what_is_trained_is_what_decoding_sees(rule: str, rows: list[tuple[list[
 
 
 def test_lora_on_query_key_value_trains_and_merges(model: ChatGLMForConditionalGeneration) -> None:
-    peft = pytest.importorskip("peft")
     config = peft.LoraConfig(
         r=2, target_modules=["query_key_value"], task_type="CAUSAL_LM", init_lora_weights=False
     )

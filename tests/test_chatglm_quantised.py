@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import peft
 import pytest
 import torch
 from hypothesis import given, settings
@@ -172,7 +173,6 @@ def test_a_packed_embedding_serves_as_the_head_too() -> None:
 
 
 def test_lora_trains_over_packed_weights() -> None:
-    peft = pytest.importorskip("peft")
     model = build()
     quantise(model, 4)
     before = copy.deepcopy(model.state_dict())
