@@ -46,6 +46,12 @@ class JinjaTemplate:
     specials: SpecialTokens
     multi_turn: bool = False
     stop: tuple[str, ...] = ()
+    jinja: str = field(default="", repr=False, compare=False)
+
+    @property
+    def source(self) -> str:
+        """A JSON file's text that gives this template again: the template and the tokens it names by role."""
+        return json.dumps({KEY: self.jinja, **self.specials.roles}, ensure_ascii=False, indent=2) + "\n"
 
     def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
         """Return the prompt for `question` after `turns`, oldest first.
@@ -164,7 +170,7 @@ def parse_jinja(source: str, *, name: str, where: str, specials: SpecialTokens) 
         raise _bad(place, f"不是有效的 Jinja（{reason}）", f"is not valid Jinja ({reason})") from None
     except (RecursionError, SyntaxError, MemoryError):  # nested too deeply for Python's own compiler
         raise _bad(where, "不是有效的 Jinja（嵌套过深）", "is not valid Jinja (nested too deeply)") from None
-    template = JinjaTemplate(name, where, compiled, specials)
+    template = JinjaTemplate(name, where, compiled, specials, jinja=source)
     template.render((), "?")
     earlier = Text(secrets.token_hex(16))
     try:

@@ -47,6 +47,8 @@ class JsonTemplate:
     description: str = ""
     note: Mapping[str, str] = field(default_factory=dict)
     unknown_keys: tuple[str, ...] = ()
+    #: The file's text: fine-tuning writes it beside what it trained.
+    source: str = field(default="", repr=False, compare=False)
 
     @property
     def multi_turn(self) -> bool:
@@ -170,6 +172,7 @@ class _Reader:
             description=self.content.get("description", ""),
             note=self.note(),
             unknown_keys=tuple(sorted(set(self.content) - set(KNOWN_KEYS))),
+            source=self.source,
         )
 
     def form(self, key: str, allowed: tuple[str, ...], *, must_hold: str) -> Form | None:

@@ -118,6 +118,16 @@ class TokenChatModel(ABC):
         self._limits = Limits(stops, tokenizer.pad_token_id, facts.context_length, token_count)
 
     @property
+    def model(self) -> PreTrainedModel:
+        """The model itself: what fine-tuning trains."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        """The vocabulary."""
+        return self._tokenizer
+
+    @property
     def context_length(self) -> int:
         """Tokens that prompt and answer may take together."""
         return self._facts.context_length

@@ -1,37 +1,39 @@
-"""Which prompt template an adapter was trained with. No torch here."""
+"""Which prompt template a Bloom, a Huozi or an adapter over one was trained with. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from medchat.api import LoadOptions, PromptTemplate
-from medchat.errors import UsageError
+from medchat.api import LoadOptions, PromptTemplate, SpecialTokens
 from medchat.templates import load_template
-from medchat.torchside.adapter_files import open_lora
-from medchat.torchside.known_adapters import recognise
+from medchat.torchside.adapter_kinds import known_template, open_adapter
+from medchat.torchside.trained_form import stated_form
 
 
-def adapter_form(
-    options: LoadOptions, usual: str, extra: Sequence[PromptTemplate] = ()
+def trained_form(
+    options: LoadOptions,
+    extra: Sequence[PromptTemplate] = (),
+    specials: Callable[[], SpecialTokens] = SpecialTokens,
 ) -> PromptTemplate | None:
-    """Return the form of the last of `options.adapters`, or None where there are none.
+    """Return the form that the last adapter, else the weights, are known to have been trained on, or None.
 
-    A published adapter has its own; one of our trainer states it. Any other, and a name that neither the
-    shipped templates nor `extra` have, gets the `usual` one. Raises CheckpointError for a folder that is
-    no adapter.
+    A published adapter has its own; what our trainer wrote states it. `extra` are the family's own forms;
+    `specials` is asked where the folder brings a Jinja template. Raises CheckpointError for a folder that
+    is no adapter.
     """
     if not options.adapters:
-        return None
-    try:
-        return load_template(trained_form(options) or usual, extra)
-    except UsageError:
-        return load_template(usual)
+        return stated_form(options.model, extra, specials)
+    name = known_template(open_adapter(options.adapters[-1]))
+    return load_template(name) if name else stated_form(options.adapters[-1], extra, specials)
 
 
-def trained_form(options: LoadOptions) -> str:
-    """Return the name of the form that the last adapter is known to have been trained on, or ""."""
-    if not options.adapters:
-        return ""
-    adapter = open_lora(options.adapters[-1])
-    found = recognise(adapter)
-    return found.known.template if found else adapter.template
+def form_of(
+    options: LoadOptions,
+    adapted: str,
+    plain: PromptTemplate,
+    extra: Sequence[PromptTemplate] = (),
+    specials: Callable[[], SpecialTokens] = SpecialTokens,
+) -> PromptTemplate:
+    """Return the form to ask these weights in: the trained one, else `adapted` with adapters, else `plain`."""
+    known = trained_form(options, extra, specials)
+    return known or (load_template(adapted) if options.adapters else plain)

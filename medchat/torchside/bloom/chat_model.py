@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from medchat.api import LoadOptions
+from medchat.torchside.adapter_kinds import positions_taken
 from medchat.torchside.bloom.loading import load_bloom
 from medchat.torchside.causal import CausalChatModel
 from medchat.torchside.chat_model import ModelFacts
@@ -31,10 +32,11 @@ def load_chat_model(
         "tokens": loaded.tokenizer.size,
         "adapters": tuple(str(adapter.folder) for adapter in loaded.adapters),
     }
+    room = loaded.shape.context_length - positions_taken(loaded.adapters)
     return CausalChatModel(
         loaded.model,
         loaded.tokenizer,
-        ModelFacts(backbone, options.model, loaded.shape.context_length, details, (*loaded.notes, *notes)),
+        ModelFacts(backbone, options.model, room, details, (*loaded.notes, *notes)),
         stop_ids=loaded.shape.end_ids,
         token_count=loaded.tokenizer.size,
         cleanup=cleanup,

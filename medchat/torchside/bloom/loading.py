@@ -13,7 +13,7 @@ import torch
 from transformers import BloomConfig, BloomForCausalLM
 
 from medchat.api import LoadOptions
-from medchat.torchside.adapter_files import LoraAdapter, open_lora
+from medchat.torchside.adapter_kinds import Adapter, base_notes, open_adapter
 from medchat.torchside.bloom.folder import (
     EMBEDDING,
     HEAD,
@@ -27,7 +27,6 @@ from medchat.torchside.bloom.inspection import read_vocabulary
 from medchat.torchside.bloom.tokenizer import BloomTokenizer
 from medchat.torchside.device import ensure_memory, pick_device, pick_dtype
 from medchat.torchside.headers import TensorHeader, read_headers
-from medchat.torchside.known_adapters import check_base
 from medchat.torchside.layout import Checkpoint, open_checkpoint
 from medchat.torchside.load import Placement, assign, require_match, weight_bytes
 from medchat.torchside.quantised import bits_of, conversions, prepare
@@ -43,7 +42,7 @@ class LoadedBloom:
     model: BloomForCausalLM
     tokenizer: BloomTokenizer
     shape: BloomShape
-    adapters: tuple[LoraAdapter, ...]
+    adapters: tuple[Adapter, ...]
     notes: tuple[str, ...]
 
 
@@ -54,7 +53,7 @@ class PreparedBloom:
     model: BloomForCausalLM
     tokenizer: BloomTokenizer
     shape: BloomShape
-    adapters: tuple[LoraAdapter, ...]
+    adapters: tuple[Adapter, ...]
     notes: tuple[str, ...]
     checkpoint: Checkpoint
     headers: Mapping[str, TensorHeader]
@@ -70,9 +69,9 @@ def load_bloom(options: LoadOptions, base: str, required: tuple[str, ...] = ()) 
     model, placement = prepared.model, prepared.placement
     assign(model, prepared.checkpoint, prepared.headers, placement)
     if prepared.adapters:
-        from medchat.torchside.adapters import attach_all  # brings peft: slow to import
+        from medchat.torchside.laying import lay_all  # brings peft: slow to import
 
-        attach_all(model, prepared.adapters, placement.device, placement.dtype)
+        lay_all(model, prepared.adapters, placement.device, placement.dtype)
     return LoadedBloom(model.eval(), prepared.tokenizer, prepared.shape, prepared.adapters, prepared.notes)
 
 
@@ -91,8 +90,8 @@ def prepare_bloom(options: LoadOptions, base: str, required: tuple[str, ...] = (
     headers = read_headers(checkpoint)
     refuse_other_sizes(shape, headers, options.model)
     tokenizer = read_vocabulary(options.model, shape, required)
-    adapters = tuple(open_lora(folder) for folder in options.adapters)
-    notes = tuple(note for adapter in adapters for note in check_base(adapter, base))
+    adapters = tuple(open_adapter(folder) for folder in options.adapters)
+    notes = tuple(note for adapter in adapters for note in base_notes(adapter, base))
     with torch.device("meta"):
         model = BloomForCausalLM(library_config(shape, tokenizer)).eval()
     if bits:
@@ -108,7 +107,7 @@ def prepare_bloom(options: LoadOptions, base: str, required: tuple[str, ...] = (
     )
     ensure_memory(weight_bytes(model, placement), device)
     if adapters:
-        from medchat.torchside.adapters import require_fit  # brings peft: slow to import
+        from medchat.torchside.laying import require_fit  # brings peft: slow to import
 
         require_fit(model, adapters)
     require_match(model, checkpoint, headers, placement)

@@ -50,17 +50,18 @@ class BloomBackbone(Backbone):
         prepare_bloom(options, "bloom")
 
     def template(self, options: LoadOptions) -> PromptTemplate:
-        """Return the form of the last adapter, else the question alone."""
-        from medchat.torchside.bloom.adapter_form import adapter_form
+        """Return the form of the last adapter or that the weights state, else the question alone."""
+        from medchat.torchside.bloom.adapter_form import form_of
 
-        return adapter_form(options, ADAPTER_TEMPLATE) or load_template(BASE_TEMPLATE)
+        plain = load_template(BASE_TEMPLATE)
+        return form_of(options, ADAPTER_TEMPLATE, plain, specials=lambda: self.special_tokens(options))
 
     def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
-        """Return the last adapter's form where it is known; of a plain Bloom none is."""
+        """Return the last adapter's form where it is known; of a Bloom that states none there is none."""
         from medchat.torchside.bloom.adapter_form import trained_form
 
-        form = trained_form(options)
-        return (form,) if form else ()
+        form = trained_form(options, specials=lambda: self.special_tokens(options))
+        return (form.name,) if form else ()
 
     def special_tokens(self, options: LoadOptions) -> SpecialTokens:
         """Return the control tokens of the vocabulary beside the weights."""
@@ -75,7 +76,13 @@ class BloomBackbone(Backbone):
 
         if not is_bloom(path) or is_huozi(path):
             return None
-        return card(path, backbone=self.name, family="Bloom", template=BASE_TEMPLATE, notes=(which_base(),))
+        return card(
+            path,
+            backbone=self.name,
+            family="Bloom",
+            template=self.template(LoadOptions(path)).name,
+            notes=(which_base(),),
+        )
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint in the published layout."""

@@ -61,16 +61,19 @@ class HuoziBackbone(Backbone):
 
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the form of the last adapter, else the chat form."""
-        from medchat.torchside.bloom.adapter_form import adapter_form
+        from medchat.torchside.bloom.adapter_form import form_of
 
-        return adapter_form(options, ADAPTER_TEMPLATE, [HUOZI]) or HUOZI
+        specials = partial(self.special_tokens, options)
+        return form_of(options, ADAPTER_TEMPLATE, HUOZI, [HUOZI], specials)
 
     def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
         """Return the last adapter's form where it is known, and the chat form of Huozi without one."""
         from medchat.torchside.bloom.adapter_form import trained_form
 
-        form = trained_form(options) if options.adapters else HUOZI.name
-        return (form,) if form else ()
+        form = trained_form(options, [HUOZI], partial(self.special_tokens, options))
+        if form is None and not options.adapters:
+            form = HUOZI
+        return (form.name,) if form else ()
 
     def special_tokens(self, options: LoadOptions) -> SpecialTokens:
         """Return the control tokens of the vocabulary beside the weights."""
@@ -85,7 +88,7 @@ class HuoziBackbone(Backbone):
 
         if not is_bloom(path) or not is_huozi(path):
             return None
-        return card(path, backbone=self.name, family="Huozi", template=HUOZI.name)
+        return card(path, backbone=self.name, family="Huozi", template=self.template(LoadOptions(path)).name)
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint in the published layout: one file of weights, chat tokens."""

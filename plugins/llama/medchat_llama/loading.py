@@ -16,12 +16,19 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from medchat.api import LoadOptions
 from medchat.errors import CheckpointError
 from medchat.language import say
-from medchat.torchside.adapter_files import LoraAdapter, open_lora
+from medchat.torchside.adapter_files import LoraAdapter
+from medchat.torchside.adapter_kinds import (
+    Adapter,
+    base_notes,
+    open_adapter,
+    positions_taken,
+    with_vocabulary,
+    without_vocabulary,
+)
 from medchat.torchside.causal import CausalChatModel
 from medchat.torchside.chat_model import ModelFacts
 from medchat.torchside.device import ensure_memory, pick_device, pick_dtype
 from medchat.torchside.headers import TensorHeader, read_headers
-from medchat.torchside.known_adapters import check_base
 from medchat.torchside.layout import Checkpoint, open_checkpoint
 from medchat.torchside.load import Placement, assign, require_match, weight_bytes
 from medchat.torchside.quantised import bits_of, conversions, prepare
@@ -53,7 +60,7 @@ class LoadedLlama:
     tokenizer: LlamaTokenizer
     shape: LlamaShape
     base: str
-    adapters: tuple[LoraAdapter, ...]
+    adapters: tuple[Adapter, ...]
     notes: tuple[str, ...]
 
 
@@ -65,7 +72,7 @@ class PreparedLlama:
     tokenizer: LlamaTokenizer
     shape: LlamaShape
     base: str
-    adapters: tuple[LoraAdapter, ...]
+    adapters: tuple[Adapter, ...]
     notes: tuple[str, ...]
     checkpoint: Checkpoint
     headers: Mapping[str, TensorHeader]
@@ -75,13 +82,14 @@ class PreparedLlama:
 def load_chat_model(options: LoadOptions) -> CausalChatModel:
     """Load `options.model` with its adapters. Raises what `load_llama` raises."""
     loaded = load_llama(options)
-    tuned = [adapter for adapter in loaded.adapters if not adapter.saved]
+    tuned = without_vocabulary(loaded.adapters)
+    room = loaded.shape.context_length - positions_taken(loaded.adapters)
     details = {
         "vocab_size": loaded.model.config.vocab_size,
         "adapters": tuple(str(adapter.folder) for adapter in loaded.adapters),
         "quantization": options.quantize,
     }
-    facts = ModelFacts("llama", options.model, loaded.shape.context_length, details, loaded.notes)
+    facts = ModelFacts("llama", options.model, room, details, loaded.notes)
     # Trained with a tokenizer whose special ids were all 0, BenTsao's adapters end an answer with that.
     # `<unk>` has no text that anybody would miss.
     ends = {loaded.tokenizer.id_of("<unk>")} if tuned else set()
@@ -99,9 +107,9 @@ def load_llama(options: LoadOptions) -> LoadedLlama:
     # Computed, not stored: on the meta device it has no values yet.
     model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(placement.device)
     if prepared.adapters:
-        from medchat.torchside.adapters import attach_all  # brings peft: slow to import
+        from medchat.torchside.laying import lay_all  # brings peft: slow to import
 
-        attach_all(model, prepared.adapters, placement.device, placement.dtype)
+        lay_all(model, prepared.adapters, placement.device, placement.dtype)
     return LoadedLlama(
         model.eval(), prepared.tokenizer, prepared.shape, prepared.base, prepared.adapters, prepared.notes
     )
@@ -121,13 +129,13 @@ def prepare_llama(options: LoadOptions) -> PreparedLlama:
     headers = read_headers(checkpoint)
     refuse_other_sizes(shape, headers, options.model)
     adapters = _in_order(options)
-    grown = adapters[0] if adapters and adapters[0].saved else None
+    grown = next(iter(with_vocabulary(adapters)), None)
     stored = stored_rows(headers, shape)
     rows = _rows_of(grown) if grown else stored
     tokenizer = find_vocabulary(options.model, rows, grown.folder if grown else None)
     notes = [*rows_note(shape, stored, options.model)]
     for adapter in adapters:
-        notes += check_base(adapter, base_of(stored if adapter is grown else rows))
+        notes += base_notes(adapter, base_of(stored if adapter is grown else rows))
     with torch.device("meta"):
         model = LlamaForCausalLM(_library_config(shape, rows, tokenizer)).eval()
     if bits:
@@ -144,7 +152,7 @@ def prepare_llama(options: LoadOptions) -> PreparedLlama:
     )
     ensure_memory(weight_bytes(model, placement), device)
     if adapters:
-        from medchat.torchside.adapters import require_fit  # brings peft: slow to import
+        from medchat.torchside.laying import require_fit  # brings peft: slow to import
 
         require_fit(model, adapters)
     require_match(model, checkpoint, headers, placement)
@@ -161,10 +169,10 @@ def prepare_llama(options: LoadOptions) -> PreparedLlama:
     )
 
 
-def _in_order(options: LoadOptions) -> list[LoraAdapter]:
+def _in_order(options: LoadOptions) -> list[Adapter]:
     """Open the adapters; the one that brings a vocabulary first: the others were trained on top of it."""
-    adapters = [open_lora(folder) for folder in options.adapters]
-    grown = [adapter for adapter in adapters if adapter.saved]
+    adapters = [open_adapter(folder) for folder in options.adapters]
+    grown = with_vocabulary(adapters)
     if len(grown) > 1:
         raise CheckpointError(
             say("只能有一个适配器自带词表", "only one adapter can bring a vocabulary of its own"),
@@ -185,7 +193,7 @@ def _in_order(options: LoadOptions) -> list[LoraAdapter]:
                 ),
                 where=str(adapter.folder),
             )
-    return sorted(adapters, key=lambda adapter: not adapter.saved)
+    return [*grown, *without_vocabulary(adapters)]
 
 
 def _rows_of(adapter: LoraAdapter) -> int:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from medchat.api import LoadOptions, PromptTemplate, Segment, Turn
-from medchat.templates import list_templates, load_template
-from medchat.torchside.adapter_files import LoraAdapter, is_lora_folder, open_lora
-from medchat.torchside.known_adapters import recognise
+from medchat.templates import load_template
+from medchat.torchside.adapter_kinds import known_template, open_adapter, with_vocabulary, without_vocabulary
+from medchat.torchside.trained_form import stated_form
 from medchat_llama.folder import EMBEDDING, base_of, read_shape
 
 DEFAULT_ADAPTED, CHINESE_ALPACA, PLAIN = "med_template", "alpaca", "ori_template"
@@ -47,39 +48,41 @@ MED_ALLDATA = AllDataTemplate()
 
 def template_for(options: LoadOptions) -> PromptTemplate:
     """Return the form for what `options` would load. Reads small files and the adapters' headers only."""
-    adapters = [open_lora(folder) for folder in options.adapters if is_lora_folder(folder)]
-    own = [adapter for adapter in adapters if not adapter.saved]
-    if own:
-        return named(template_of(own[-1]))
+    adapters = [open_adapter(folder) for folder in options.adapters]
+    known = _trained(options)
+    if known:
+        return known
+    if without_vocabulary(adapters):
+        return load_template(DEFAULT_ADAPTED)
     rows = read_shape(options.model).vocab_size
-    for adapter in adapters:
+    for adapter in with_vocabulary(adapters):
         if EMBEDDING in adapter.saved:
             rows = adapter.saved[EMBEDDING].shape[0]
-    return named(CHINESE_ALPACA if base_of(rows) == "chinese-alpaca" else PLAIN)
+    return load_template(CHINESE_ALPACA if base_of(rows) == "chinese-alpaca" else PLAIN)
 
 
 def trained_on(options: LoadOptions) -> tuple[str, ...]:
     """Return the names of the forms that the weights are known to have been trained on; none if unknown."""
-    own = [open_lora(folder) for folder in options.adapters if is_lora_folder(folder)]
-    tuned = [adapter for adapter in own if not adapter.saved]
-    if tuned:
-        found = recognise(tuned[-1])
-        name = found.known.template if found else tuned[-1].template
-        return (name, *MED_ALLDATA.parts) if name == MED_ALLDATA.name else (name,) if name else ()
+    adapters = [open_adapter(folder) for folder in options.adapters]
+    known = _trained(options)
+    if known:
+        return (known.name, *MED_ALLDATA.parts) if known.name == MED_ALLDATA.name else (known.name,)
     name = template_for(options).name
-    return (name,) if name == CHINESE_ALPACA else ()
+    return (name,) if name == CHINESE_ALPACA and not without_vocabulary(adapters) else ()
 
 
-def template_of(adapter: LoraAdapter) -> str:
-    """Return the name of the form that an adapter was trained on, as far as that is known."""
-    found = recognise(adapter)
-    if found:
-        return found.known.template
-    return adapter.template or DEFAULT_ADAPTED
+def _trained(options: LoadOptions) -> PromptTemplate | None:
+    """Return the form of the last adapter that answers, else of the weights; None where nothing says it."""
+    own = without_vocabulary([open_adapter(folder) for folder in options.adapters])
+    if not own:
+        return None if options.adapters else _stated(options.model, options)
+    name = known_template(own[-1])
+    if name:
+        return MED_ALLDATA if name == MED_ALLDATA.name else load_template(name)
+    return _stated(own[-1].folder, options)
 
 
-def named(name: str) -> PromptTemplate:
-    """Return a form by name. One that an adapter states and nobody has, or a path, becomes the usual one."""
-    known: dict[str, PromptTemplate] = {template.name: template for template in list_templates()}
-    known[MED_ALLDATA.name] = MED_ALLDATA
-    return known.get(name, known[DEFAULT_ADAPTED])
+def _stated(folder: Path, options: LoadOptions) -> PromptTemplate | None:
+    from medchat_llama.vocabulary import special_tokens
+
+    return stated_form(folder, (MED_ALLDATA,), lambda: special_tokens(options))
