@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from medchat.api import GENERATION_RANGES, GenerationConfig
 from medchat.errors import UsageError
 from medchat.settings import KEYS, Layer, Settings, key_named
+from medchat.settings.values import checked, from_text
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,18 +70,9 @@ def test_the_highest_layer_counts_and_is_named(tmp_path: Path, highest: int) -> 
     assert str(settings.origin("generation.top_k")).endswith(place)
 
 
-def test_set_in_the_chat_counts_above_flags_and_can_be_taken_back(tmp_path: Path) -> None:
-    settings = load(tmp_path, flags={"generation.temperature": 0.2})
-    changed = settings.with_value("temperature", "0.9")
-    assert changed.value("temperature") == 0.9
-    assert str(changed.origin("temperature")) == "/set"
-    assert settings.value("temperature") == 0.2
-    assert changed.without_value("temperature").value("temperature") == 0.2
-
-
 def test_the_order_of_layers_is_the_specified_one() -> None:
     assert [layer.name for layer in sorted(Layer)] == [
-        "BUILTIN", "PLUGIN", "USER_FILE", "PROJECT_FILE", "VARIABLE", "FLAG", "CHAT",
+        "BUILTIN", "PLUGIN", "USER_FILE", "PROJECT_FILE", "VARIABLE", "FLAG",
     ]  # fmt: skip
 
 
@@ -282,28 +274,16 @@ def test_a_misspelt_variable_is_told_and_a_strangers_left_alone(tmp_path: Path) 
     assert "MEDCHAT_TEMPERATURE" in settings.warnings[0]
 
 
-def test_set_refuses_what_needs_a_new_start_and_what_does_not_exist(tmp_path: Path) -> None:
-    settings = load(tmp_path)
-    with pytest.raises(UsageError, match="device"):
-        settings.with_value("device", "cpu")
-    with pytest.raises(UsageError) as caught:
-        settings.with_value("temprature", "1")
-    assert "temperature" in caught.value.remedy
-    with pytest.raises(UsageError, match="超出范围"):
-        settings.with_value("top-p", "2")
-
-
-@given(name=st.text(max_size=12), text=st.text(max_size=12))
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
-def test_whatever_is_typed_after_set_is_taken_or_refused_politely(name: str, text: str) -> None:
-    settings = Settings({})
-    for key in (name, *KEYS):
+@given(text=st.text(max_size=12))
+@hypothesis_settings(max_examples=200)
+def test_whatever_a_variable_holds_is_taken_or_refused_politely(text: str) -> None:
+    for key in KEYS.values():
         try:
-            changed = settings.with_value(key, text)
-        except UsageError:
+            value = from_text(key, text, key.variable)
+        except UsageError as error:
+            assert key.variable in error.what
             continue
-        assert changed.generation() is not None
-        assert changed.is_set(key)
+        assert checked(key, value, key.variable) == value
 
 
 def test_short_and_full_names_are_the_same_key() -> None:

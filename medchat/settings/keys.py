@@ -39,7 +39,7 @@ class Key:
     """One setting. `default` None means unset.
 
     `project` says what `./medchat.toml` may choose: anything (True), nothing (False), or these values.
-    `live` ones can be changed by `/set` in a running chat. `place` ones are a name or a path.
+    `place` ones are a name or a path.
     """
 
     name: str
@@ -51,12 +51,11 @@ class Key:
     allowed: Range | None = None
     pattern: str = ""
     project: bool | tuple[Any, ...] = True
-    live: bool = False
     place: bool = False
 
     @property
     def short(self) -> str:
-        """The name without its table: what `/set` takes."""
+        """The name without its table."""
         return self.name.rpartition(".")[2]
 
     @property
@@ -76,7 +75,7 @@ class Key:
 
 
 def _generation(name: str, kind: Kind, zh: str, en: str) -> Key:
-    return Key(GENERATION + name, kind, None, zh, en, allowed=GENERATION_RANGES.get(name), live=True)
+    return Key(GENERATION + name, kind, None, zh, en, allowed=GENERATION_RANGES.get(name))
 
 
 _TABLE = (
@@ -92,17 +91,17 @@ _TABLE = (
     Key("dtype", Kind.TEXT, "auto", "计算精度", "compute precision", choices=DTYPES),
     Key("quantize", Kind.TEXT, "none", "载入时量化", "quantise while loading", choices=QUANTIZE),
     Key("offline", Kind.FLAG, False, "不使用网络", "never use the network", project=(True,)),
-    Key("style", Kind.TEXT, "rich", "显示样式", "how answers look", choices=("rich", "plain"), live=True),
-    Key("lang", Kind.TEXT, None, "界面语言", "interface language", choices=LANGUAGES, live=True),
+    Key("style", Kind.TEXT, "rich", "显示样式", "how answers look", choices=("rich", "plain")),
+    Key("lang", Kind.TEXT, None, "界面语言", "interface language", choices=LANGUAGES),
     Key("save", Kind.FLAG, True, "把会话存到磁盘", "save sessions to disk", project=(False,)),
     Key(
         "history", Kind.TEXT, "all", "模型看到的对话历史；none 为每问单独发送",
         "the history the model sees; none sends each question alone",
-        choices=("all", "none"), live=True,
+        choices=("all", "none"),
     ),
     Key(
         "max_question_bytes", Kind.WHOLE, 1 << 20, "一个问题的最大字节数（UTF-8）",
-        "longest question in bytes of UTF-8", allowed=Range(1, 1 << 30), live=True,
+        "longest question in bytes of UTF-8", allowed=Range(1, 1 << 30),
     ),
     Key(
         "plugins", Kind.LIST, None, "只启用这些插件（不设则全部启用）",

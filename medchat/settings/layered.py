@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import GenerationConfig
-from medchat.errors import UsageError
 from medchat.language import say
 from medchat.places import config_file, project_config_file
 from medchat.settings.files import read_file
@@ -30,12 +29,11 @@ class Layer(IntEnum):
     PROJECT_FILE = 3
     VARIABLE = 4
     FLAG = 5
-    CHAT = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from. `place` is `file:line`, a variable, a flag, `/set`, or a backbone's name."""
+    """Where a value came from. `place` is `file:line`, a variable, a flag, or a backbone's name."""
 
     layer: Layer
     place: str = ""
@@ -59,7 +57,7 @@ class Effective:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of one run. Immutable: `with_value` (for `/set`) returns new ones."""
+    """All settings of one run, as it began; `/set` changes the chat it is typed in (`medchat.repl.setting`)."""
 
     _layers: Mapping[Layer, Mapping[str, tuple[Any, str]]]
     warnings: tuple[str, ...] = ()
@@ -122,26 +120,6 @@ class Settings:
                 origin = Origin(Layer.PLUGIN, backbone) if defaults else origin
             shown.append(Effective(key, value, origin))
         return tuple(shown)
-
-    def with_value(self, name: str, text: str) -> Settings:
-        """Return these settings with one changed as by `/set`. Raises UsageError."""
-        key = key_named(name)
-        if not key.live:
-            raise UsageError(
-                say(
-                    f"{key.short} 在对话中不能用 /set 更改",
-                    f"/set cannot change {key.short} in a running chat",
-                ),
-                say("请退出后换一个值重新开始", "leave, and start again with another value"),
-            )
-        chat = {**self._layers.get(Layer.CHAT, {}), key.name: (from_text(key, text, key.short), "/set")}
-        return replace(self, _layers={**self._layers, Layer.CHAT: chat})
-
-    def without_value(self, name: str) -> Settings:
-        """Return these settings with what `/set` changed taken back."""
-        key = key_named(name)
-        chat = {k: v for k, v in self._layers.get(Layer.CHAT, {}).items() if k != key.name}
-        return replace(self, _layers={**self._layers, Layer.CHAT: chat})
 
     def _found(self, key: Key) -> tuple[Any, Origin]:
         for layer in reversed(Layer):
