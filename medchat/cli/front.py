@@ -18,6 +18,7 @@ COMMANDS = (
     ("ask", "medchat.commands.ask", "只问一个问题，回答写到标准输出", "one question, the answer on stdout"),
     ("infer", "medchat.commands.infer", "批量回答一个文件里的问题", "answer a file of questions"),
     ("compare", "medchat.commands.compare", "把几次批量回答并排成表", "put batch answers side by side"),
+    ("sft", "medchat.commands.sft", "用问答数据微调模型", "fine-tune a model on questions and answers"),
     (
         "demo",
         "medchat.commands.demo",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -40,17 +40,28 @@ def stop_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def cancel_on_signals(cancel: threading.Event) -> Iterator[list[int]]:
+def cancel_on_signals(
+    cancel: threading.Event, *, insist: bool = False, told: Callable[[], None] = lambda: None
+) -> Iterator[list[int]]:
     """While inside, Ctrl-C, SIGTERM and SIGHUP set `cancel` instead of raising.
 
     Yields a list that receives the exit code of the first signal, so that whoever answers can keep
-    the partial answer, save it, and then end with that code.
+    the partial answer, save it, and then end with that code. `told` is called for the first one. With
+    `insist` the same signal a second time raises `Stopped`: launchers send one of their own after a
+    Ctrl-C that the terminal has already sent to everybody, and that is no second wish.
     """
     codes: list[int] = []
+    seen: set[int] = set()
 
     def note(number: int, frame: FrameType | None) -> None:
-        codes.append({signal.SIGINT: 130, **_CODES}[signal.Signals(number)])
+        code = {signal.SIGINT: 130, **_CODES}[signal.Signals(number)]
+        if insist and number in seen:
+            raise Stopped(code)
+        seen.add(number)
+        codes.append(code)
         cancel.set()
+        if len(codes) == 1:
+            told()
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, *_CODES)}
     try:

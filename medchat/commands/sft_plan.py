@@ -1,0 +1,159 @@
+"""From flags, a file and settings to what one run is: its backbone, recipe, settings, folders and template."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medchat.api import Backbone, LoadOptions, PromptTemplate, SFTOptions, SFTRecipe
+from medchat.batch.work import Process
+from medchat.commands.opening import find_adapter, find_model, open_registry, recognise
+from medchat.commands.sft_flags import given_flags
+from medchat.commands.template_choice import named_template
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.registry import Extensions, Registry
+from medchat.settings import Settings
+from medchat.sft.keys import EXTRA
+from medchat.sft.run_file import FILE_NAME, read_run_file
+from medchat.sft.settings import Layer, RunSettings, Setting, choose_recipe, first_of, resolve
+
+#: Settings of the program at large that count here too, below flags and `--config`.
+_SHARED = ("backbone", "model", "device")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, everything checked that can be checked without reading data or weights."""
+
+    registry: Registry
+    backbone: Backbone
+    recipe: SFTRecipe
+    settings: RunSettings
+    options: SFTOptions
+    data: tuple[Path, ...]
+    template: PromptTemplate | None
+    process: Process
+    offline: bool = False
+
+    def command_to_resume(self) -> str:
+        """Return what to type to go on with this run."""
+        return f"medchat sft --output {shlex.quote(str(self.options.output))} --resume"
+
+
+def make_plan(flags: Mapping[str, Any], process: Process) -> Plan:
+    """Put the layers together and check them against the backbone and its recipe.
+
+    Raises UsageError (unknown backbone, method, setting, template; a bad value), CheckpointError (no such
+    model or file), PluginError.
+    """
+    program = Settings.load(flags={"offline": flags.get("offline") or None})
+    layers = _layers(flags, program)
+    registry = open_registry(program)
+    extensions = registry.extensions()
+    backbone, model = _backbone_and_model(layers, registry)
+    recipes = dict(registry.ask(backbone, lambda chosen: dict(chosen.recipes)))
+    recipes |= {recipe.method: recipe for recipe in extensions.sft_recipes(backbone.name)}
+    recipe = choose_recipe(recipes, backbone.name, *first_of(layers, "method"))
+    settings = resolve(layers, recipe, processes=process.world_size)
+    _check_extra(settings, backbone)
+    output = _needed(settings, "output", "--output DIR")
+    adapters = tuple(find_adapter(value, registry) for value in settings.value("adapters") or ())
+    options = settings.options(
+        model=model, output=Path(output).expanduser(), adapters=adapters, resume=bool(flags["resume"])
+    )
+    data = tuple(Path(value).expanduser() for value in _needed(settings, "data", "--data FILE"))
+    template = _template(settings.value("template"), backbone, options, registry, extensions)
+    settings = _as_found(settings, backbone.name, options, data)
+    return Plan(
+        registry, backbone, recipe, settings, options, data, template, process, bool(program.value("offline"))
+    )
+
+
+def _layers(flags: Mapping[str, Any], program: Settings) -> list[Layer]:
+    """Return the layers, highest first: flags, the file, the program's own settings."""
+    typed = given_flags(flags)
+    layers: list[Layer] = [typed]
+    if flags["config"]:
+        layers.append(read_run_file(Path(flags["config"]).expanduser()))
+    elif flags["resume"] and "output" in typed:
+        # A run that goes on is the run it was: `medchat sft --output DIR --resume` says enough.
+        earlier = Path(typed["output"][0]).expanduser() / FILE_NAME
+        if earlier.is_file():
+            layers.append(read_run_file(earlier))
+    shared = {
+        name: (program.value(name), str(program.origin(name))) for name in _SHARED if program.is_set(name)
+    }
+    return [*layers, shared]
+
+
+def _backbone_and_model(layers: Sequence[Layer], registry: Registry) -> tuple[Backbone, Path]:
+    name, _ = first_of(layers, "backbone")
+    value, _ = first_of(layers, "model")
+    backbone = registry.backbone(str(name)) if name else None
+    if value is None:
+        flag = f"--backbone {name} " if name else ""
+        raise UsageError(
+            say("没有指定要微调的模型", "the model to fine-tune was not given"),
+            say(
+                f"medchat sft {flag}--model 权重目录 --data 数据文件 --output 输出目录",
+                f"medchat sft {flag}--model FOLDER --data FILE --output DIR",
+            ),
+        )
+    model = find_model(value, str(name) if name else None, registry)
+    return backbone or recognise(registry, model), model
+
+
+def _needed(settings: RunSettings, name: str, flag: str) -> Any:
+    value = settings.value(name)
+    if not value:
+        raise UsageError(say(f"缺少 {name}", f"{name} was not given"), say(f"加上 {flag}", f"add {flag}"))
+    return value
+
+
+def _check_extra(settings: RunSettings, backbone: Backbone) -> None:
+    for name, setting in settings.settings.items():
+        if not name.startswith(EXTRA):
+            continue
+        key = name.removeprefix(EXTRA)
+        allowed = backbone.load_keys.get(key)
+        if allowed is None or setting.value not in allowed:
+            valid = ", ".join(allowed or backbone.load_keys)
+            raise UsageError(
+                say(
+                    f"{backbone.name} 不支持 {key} = {setting.value}",
+                    f"{backbone.name} does not take {key} = {setting.value}",
+                ),
+                say(f"可选：{valid}", f"choose from: {valid}") if valid else "",
+                where=setting.origin,
+            )
+
+
+def _template(
+    name: str | None, backbone: Backbone, options: SFTOptions, registry: Registry, extensions: Extensions
+) -> PromptTemplate | None:
+    if not name:
+        return None
+    loading = LoadOptions(model=options.model, adapters=options.adapters)
+    return named_template(name, backbone, loading, registry, extensions)
+
+
+def _as_found(settings: RunSettings, backbone: str, options: SFTOptions, data: Sequence[Path]) -> RunSettings:
+    """Return the settings with the folders that were found in place of what was typed: they can be used again."""
+    found: dict[str, Any] = {
+        "backbone": backbone,
+        "model": str(options.model.absolute()),
+        "output": str(options.output.absolute()),
+        "adapters": tuple(str(adapter.absolute()) for adapter in options.adapters),
+        "data": tuple(str(path.absolute()) for path in data),
+    }
+    template = settings.value("template")
+    if template and Path(template).expanduser().is_file():
+        found["template"] = str(Path(template).expanduser().absolute())
+    changed: dict[str, Setting] = {
+        name: replace(settings.settings[name], value=value) for name, value in found.items()
+    }
+    return RunSettings({**settings.settings, **changed})

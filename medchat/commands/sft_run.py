@@ -1,0 +1,120 @@
+"""One fine-tuning run, watched: progress, signals, the papers beside the result, and what to type next."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medchat.api import SFTEvent, SFTNote, SFTReport, SFTSaved
+from medchat.cli.failures import show_failure
+from medchat.cli.output import say_aside
+from medchat.cli.signals import cancel_on_signals
+from medchat.commands.columns import aligned
+from medchat.commands.sft_prepared import Prepared
+from medchat.commands.training import Show, show_training
+from medchat.errors import MedchatError
+from medchat.inert import inert_line
+from medchat.language import say
+from medchat.sft.card import use_command
+from medchat.sft.facts import write_facts
+from medchat.sft.papers import write_card, write_report
+from medchat.sft.report import cost_rows, result_rows
+from medchat.sft.run_file import FILE_NAME, as_toml
+
+
+@dataclass
+class RunWatch:
+    """Shows a run and writes what people read about it. The recipe calls it from the leading process."""
+
+    prepared: Prepared
+    show: Show
+    cancel: threading.Event = field(default_factory=threading.Event)
+    notes: list[str] = field(default_factory=list)
+
+    def told(self, event: SFTEvent) -> None:
+        """Show the event; keep the settings beside the first checkpoint, for whoever goes on from it."""
+        if isinstance(event, SFTNote):
+            self.notes.append(event.text)
+        if isinstance(event, SFTSaved):
+            self._keep_settings(self.prepared.plan.options.output)
+        self.show(event)
+
+    def finish(self, folder: Path, report: SFTReport) -> None:
+        """Write settings, model card and report. Nothing that fails here may cost the trained weights."""
+        facts = self.prepared.facts(tuple(self.notes))
+        try:
+            self._write_settings(folder)
+            write_card(folder, facts, report)
+            write_report(folder, facts, report)
+        except Exception as error:
+            reason = inert_line(f"{type(error).__name__}: {error}", 200)
+            self.show(SFTNote(say(f"报告没有写全：{reason}", f"the report is not complete: {reason}")))
+
+    def _keep_settings(self, folder: Path) -> None:
+        if folder.is_dir() and not (folder / FILE_NAME).exists():
+            self._write_settings(folder)
+            write_facts(folder, self.prepared.facts(tuple(self.notes)), None)
+
+    def _write_settings(self, folder: Path) -> None:
+        (folder / FILE_NAME).write_text(as_toml(self.prepared.plan.settings), encoding="utf-8")
+
+
+def train(prepared: Prepared) -> tuple[int, SFTReport | None]:
+    """Run the recipe and return (exit code, report). Ctrl-C, SIGTERM and SIGHUP save and stop.
+
+    The same signal again stops at once.
+    """
+    plan = prepared.plan
+    leads = plan.process.leads
+    with show_training(quiet=not leads) as show:
+        watch = RunWatch(prepared, show)
+
+        def stopping() -> None:
+            if leads:
+                show(
+                    SFTNote(
+                        say(
+                            "这一步做完就保存并停下；再按一次立即停下",
+                            "saving after this step, then stopping; once more stops at once",
+                        )
+                    )
+                )
+
+        with cancel_on_signals(watch.cancel, insist=True, told=stopping) as codes:
+            try:
+                report = plan.registry.ask(
+                    plan.backbone, lambda _: plan.recipe.run(prepared.data, plan.options, watch)
+                )
+            except MedchatError as error:
+                if not codes:
+                    raise
+                stopped = error
+            else:
+                return 0, report
+    if leads:
+        show_failure(stopped, debug=False)
+    return codes[0], None
+
+
+def summary_lines(prepared: Prepared, report: SFTReport) -> Iterator[str]:
+    """Yield what came out, what it took and where it is."""
+    facts = prepared.facts()
+    output = inert_line(str(report.output))
+    yield say(f"完成：结果在 {output}", f"done: the result is in {output}")
+    yield from aligned([*result_rows(facts, report), *cost_rows(facts, report)])
+    if (report.output / "report.html").is_file():
+        yield "  " + say("报告：", "report: ") + inert_line(str(report.output / "report.html"))
+    yield say("接下来和它对话：", "Now chat with it:")
+
+
+def next_command(prepared: Prepared, report: SFTReport) -> str:
+    """Return what to type to chat with the result."""
+    return use_command(prepared.facts(), report, str(report.output), str(prepared.plan.options.model))
+
+
+def tell(lines: Iterator[str]) -> None:
+    """Say some lines on stderr."""
+    for line in lines:
+        say_aside(line)
