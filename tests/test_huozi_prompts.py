@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from medchat_huozi.backbone import HuoziBackbone
 from medchat_huozi.plugin import medchat_templates
 from medchat_huozi.prompts import DEFAULT_SYSTEM, HUOZI, MOST_TURNS
 
-from medchat.api import Control, LoadOptions, Segment, Text, Turn
+from medchat.api import Control, Conversation, LoadOptions, Segment, Text, Turn
+from medchat.templates import fit
 from medchat.torchside.bloom.tokenizer import BloomTokenizer
 
 pytestmark = pytest.mark.torch
@@ -90,3 +92,18 @@ def test_the_template_is_the_chat_form_and_bloom_deploy_with_an_adapter(folder: 
     assert backbone.template(LoadOptions(folder, adapters=(adapter,))).name == "bloom_deploy"
     assert backbone.template(LoadOptions(folder, adapters=(ours,))) is HUOZI
     assert medchat_templates() == [HUOZI]
+
+
+@pytest.mark.parametrize(("turns", "dropped"), [(MOST_TURNS, 0), (MOST_TURNS + 3, 3)])
+def test_turns_that_the_form_leaves_out_count_as_dropped_so_that_the_user_is_told(
+    turns: int, dropped: int
+) -> None:
+    said = Conversation(tuple(Turn(f"{number:02d}", "答") for number in range(turns)))
+
+    def length(segments: Sequence[Segment]) -> int:
+        return len(written(tuple(segments)))
+
+    fitted = fit(HUOZI, said, "头痛？", length, 10_000)
+    assert (fitted.dropped, fitted.segments) == (dropped, HUOZI.render(said.turns, "头痛？"))
+    tight = fit(HUOZI, said, "头痛？", length, fitted.tokens - 1)
+    assert (tight.dropped, tight.segments) == (dropped + 1, HUOZI.render(said.turns[dropped + 1 :], "头痛？"))

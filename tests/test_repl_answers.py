@@ -125,7 +125,7 @@ def test_old_turns_that_no_longer_fit_are_named_before_the_answer(tmp_path: Path
         screen.enter("二" * 30)
         screen.wait_for_prompt()
         rows = screen.everything()
-        assert any(row.startswith("▌ 上下文已满：最早的 1 轮") for row in rows[: rows.index("行")])
+        assert any(row.startswith("▌ 放不下了：最早的 1 轮") for row in rows[: rows.index("行")])
 
 
 def test_an_endless_repetition_is_stopped_and_said(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from medchat.session import AnswerShortened, HistoryDropped, OldAnswerKept, Sing
 
 
 def dropped(event: HistoryDropped) -> str:
-    """Say that old turns no longer fit."""
+    """Say that old turns no longer fit the context, or the template."""
     return say(
-        f"上下文已满：最早的 {event.turns} 轮没有发给模型（重新开始：/新建）",
-        f"the context is full: the oldest {event.turns} turns were not sent to the model (/new starts over)",
+        f"放不下了：最早的 {event.turns} 轮没有发给模型（重新开始：/新建）",
+        f"no more fits: the oldest {event.turns} turns were not sent to the model (/new starts over)",
     )
 
 

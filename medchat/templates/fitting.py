@@ -12,7 +12,7 @@ from medchat.language import say
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A prompt that fits. `dropped` counts the oldest turns left out."""
+    """A prompt that fits. `dropped` counts the oldest turns left out, by lack of room or by the template."""
 
     segments: tuple[Segment, ...]
     tokens: int
@@ -38,13 +38,13 @@ def fit(
         segments = template.render(conversation.turns[dropped:], question, conversation.system)
         return Fitted(segments, count(segments), dropped)
 
-    whole = without(0)
+    too_few = _left_out(template, conversation, question)
+    whole = without(too_few)
     if whole.tokens <= budget:
         return whole
     best = without(len(conversation.turns)) if conversation.turns else whole
     if best.tokens > budget:
         raise _too_long(best.tokens, budget)
-    too_few = 0
     while best.dropped - too_few > 1:
         attempt = without((too_few + best.dropped) // 2)
         if attempt.tokens <= budget:
@@ -52,6 +52,15 @@ def fit(
         else:
             too_few = attempt.dropped
     return best
+
+
+def _left_out(template: PromptTemplate, conversation: Conversation, question: str) -> int:
+    """Return how many of the oldest turns are not in the prompt anyway: some templates send the latest alone."""
+    turns, system, left_out = conversation.turns, conversation.system, 0
+    whole = template.render(turns, question, system)
+    while left_out < len(turns) and template.render(turns[left_out + 1 :], question, system) == whole:
+        left_out += 1
+    return left_out
 
 
 def _too_long(tokens: int, budget: int) -> UsageError:
