@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import (
+    AdapterCard,
     Backbone,
     ChatModel,
     GenerationConfig,
     LoadOptions,
     ModelCard,
     PromptTemplate,
+    SFTRecipe,
     SpecialTokens,
 )
 from medchat_llama.weights import KNOWN_WEIGHTS
@@ -72,9 +74,23 @@ class LlamaBackbone(Backbone):
 
         return inspect(path)
 
+    def inspect_adapter(self, path: Path) -> AdapterCard | None:
+        """Say which published adapter the folder holds, and what is wrong with it."""
+        from medchat.torchside.adapter_inspection import inspect_adapter
+
+        return inspect_adapter(path)
+
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint in decapoda's layout."""
         from medchat_llama.tiny import write_tiny
 
         sizes: dict[str, Any] = {**shape}
         write_tiny(path, corpus=corpus, seed=seed, **sizes)
+
+    @property
+    def recipes(self) -> Mapping[str, SFTRecipe]:
+        """All methods of fine-tuning."""
+        from medchat.torchside.sft.recipe import recipes_of
+        from medchat_llama.recipes import LlamaFamily
+
+        return recipes_of(LlamaFamily())

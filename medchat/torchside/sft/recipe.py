@@ -1,0 +1,241 @@
+"""The one recipe of all families and methods: from examples to a result that chat has loaded again.
+
+    class MyFamily(Family): ...
+    recipes = recipes_of(MyFamily())          # what a backbone's `recipes` returns
+
+template -> features -> model with its trainable part -> training -> files -> loaded again and compared.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from medchat.api import (
+    Example,
+    GenerationConfig,
+    LoadOptions,
+    PromptTemplate,
+    SFTData,
+    SFTNote,
+    SFTOptions,
+    SFTRecipe,
+    SFTReport,
+    SFTSample,
+    SFTWatch,
+)
+from medchat.errors import MedchatError, UsageError
+from medchat.language import say
+from medchat.torchside.chat_model import TokenChatModel
+from medchat.torchside.sft.family import Family, FamilyEncoder, base_options
+from medchat.torchside.sft.features import Feature, FeatureSet, build_features
+from medchat.torchside.sft.methods import (
+    BottleneckMethod,
+    FullMethod,
+    LoraMethod,
+    Method,
+    PrefixMethod,
+    QLoraMethod,
+)
+from medchat.torchside.sft.run_folder import RunFolder, check_output, finished_note, open_run_folder
+from medchat.torchside.sft.training import (
+    Collator,
+    Trained,
+    check_options,
+    cpu_threads,
+    fingerprint_of,
+    label_losses,
+    train,
+)
+
+#: The reloaded model's token losses may differ from the trained one's by this: the order of sums, no more.
+#: In bfloat16 a sum in another order differs by its rounding.
+_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+#: On how many examples the reloaded model is compared, and the longest sample answer in tokens.
+_COMPARED, _SAMPLE_TOKENS = 8, 128
+
+METHODS: tuple[type[Method], ...] = (FullMethod, LoraMethod, QLoraMethod, BottleneckMethod, PrefixMethod)
+
+
+def recipes_of(family: Family, own: Sequence[Method] = ()) -> Mapping[str, SFTRecipe]:
+    """Return a family's recipes by name: the shared methods, or in place of one the family's `own`."""
+    methods = {method.name: method for method in (*(kind() for kind in METHODS), *own)}
+    return {
+        name: FamilyRecipe(family, method) for name, method in methods.items() if name not in family.without
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a run is about to learn: its form, its data as ids, and how text became ids."""
+
+    template: PromptTemplate
+    train: FeatureSet
+    held_out: tuple[Feature, ...]
+
+
+class FamilyRecipe(SFTRecipe):
+    """One method on one family."""
+
+    def __init__(self, family: Family, method: Method) -> None:
+        self.family, self._method = family, method
+        self.method = method.name
+
+    @cached_property
+    def defaults(self) -> Mapping[str, object]:  # type: ignore[override]
+        """The method's own defaults."""
+        return self._method.defaults
+
+    @property
+    def collators(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The family's."""
+        return self.family.collators
+
+    def run(self, data: SFTData, options: SFTOptions, watch: SFTWatch) -> SFTReport:
+        """Train, write `options.output`, and load it again before saying that it worked.
+
+        Raises UsageError for bad options or an output that exists, DataError, CheckpointError,
+        MemoryShortageError, and MedchatError if training diverged or was interrupted.
+        """
+        check_options(options)
+        self._refuse(options)
+        if done := check_output(options):
+            watch.told(finished_note(options.output))
+            return done
+        lesson = self._lesson(data, options)
+        fingerprint = fingerprint_of(lesson.train.features, lesson.held_out)
+        with cpu_threads(options.threads), open_run_folder(options, fingerprint) as folder:
+            trained, samples = self._train_and_write(data, lesson, options, folder, watch)
+            report = SFTReport(
+                output=options.output,
+                kind=self._method.kind,
+                template=lesson.template.name,
+                examples=len(lesson.train.features),
+                label_tokens=lesson.train.label_tokens,
+                held_out=len(lesson.held_out),
+                samples=samples,
+                **asdict(trained),
+            )
+            watch.finish(folder.path, report)
+            facts = {"backbone": self.family.name, "method": self.method, "seed": options.seed}
+            folder.finish(report, facts)
+        return report
+
+    def _refuse(self, options: SFTOptions) -> None:
+        if options.collator not in self.family.collators:
+            raise UsageError(
+                say(
+                    f"没有名为 {options.collator!r} 的 collator", f"no collator is named {options.collator!r}"
+                ),
+                say(
+                    f"可选：{', '.join(self.family.collators)}",
+                    f"choose one of {', '.join(self.family.collators)}",
+                ),
+            )
+        self._method.refuse(self.family, options)
+
+    # ------------------------------------------------------------ text to ids
+
+    def _lesson(self, data: SFTData, options: SFTOptions) -> Lesson:
+        base = base_options(options)
+        self.family.check(base)
+        template = data.template or self.family.training_template(base, self._method.kind)
+        encoder = self._encoder(base, template)
+
+        def made(examples: Sequence[Example]) -> FeatureSet:
+            allowed = options.allow_truncation
+            return build_features(examples, template, encoder, options.max_length, allow_left_out=allowed)
+
+        held_out = made(data.held_out).features if data.held_out else ()
+        return Lesson(template, made(data.train), held_out)
+
+    def _encoder(self, base: LoadOptions, template: PromptTemplate) -> FamilyEncoder:
+        tokenizer = self.family.tokenizer(base)
+        return FamilyEncoder(tokenizer, self.family.end_id(tokenizer, template))
+
+    # ------------------------------------------------------------ training and what follows
+
+    def _train_and_write(
+        self, data: SFTData, lesson: Lesson, options: SFTOptions, folder: RunFolder, watch: SFTWatch
+    ) -> tuple[Trained, tuple[SFTSample, ...]]:
+        asked = (data.held_out or data.train)[: options.samples]
+        loaded = self._method.load(self.family, options)
+        before = _answers(loaded, asked, lesson.template)
+        model = loaded.model
+        self._method.make_trainable(model, self.family, options)
+        collate = self.family.collator(options.collator, model, loaded.tokenizer, options)
+        trained = train(model, lesson.train.features, lesson.held_out, collate, options, folder, watch)
+        compared = lesson.train.features[:_COMPARED]
+        expected = label_losses(model, compared, collate)
+        after = _answers(loaded, asked, lesson.template)
+        with folder.result() as output:
+            self._method.save(model, self.family, options, lesson.template, output)
+            # Two copies of the weights at once would need twice the memory.
+            loaded.close()
+            del loaded, model, collate
+            gc.collect()
+            self._compare_reloaded(output, compared, options, expected)
+        self._tell_if_form_is_lost(lesson, options, watch)
+        samples = tuple(
+            SFTSample(example.question, example.answer, first, last)
+            for example, first, last in zip(asked, before, after, strict=True)
+        )
+        return trained, samples
+
+    def _compare_reloaded(
+        self, folder: Path, features: Sequence[Feature], options: SFTOptions, expected: Tensor
+    ) -> None:
+        """Load what was written as chat would; raise MedchatError unless it is the model just trained."""
+        loaded = self._method.load_result(self.family, options, folder)
+        collate = self._collator_of(loaded, options)
+        losses = label_losses(loaded.model, features, collate)
+        tolerance = _TOLERANCE.get(loaded.model.dtype, 1e-4)
+        loaded.close()
+        if not torch.allclose(losses, expected, rtol=tolerance, atol=tolerance):
+            difference = float((losses - expected).abs().max())
+            raise MedchatError(
+                say(
+                    f"写出的结果重新载入后不同（损失最多相差 {difference:.2g}），没有保留",
+                    f"the written result differs when loaded again (by up to {difference:.2g} in loss); "
+                    "it is not kept",
+                ),
+                say("这是程序的缺陷，请反馈", "this is a defect of MedChat, please report it"),
+                where=str(folder),
+            )
+
+    def _collator_of(self, loaded: TokenChatModel, options: SFTOptions) -> Collator:
+        return self.family.collator(options.collator, loaded.model, loaded.tokenizer, options)
+
+    def _tell_if_form_is_lost(self, lesson: Lesson, options: SFTOptions, watch: SFTWatch) -> None:
+        """Say so where chat would ask the result in another form than it was trained in.
+
+        That is so for a form that is code of another plugin: there is no file of it to write.
+        """
+        found = self.family.template(self._method.result_options(options, options.output))
+        if found.render((), "?") != lesson.template.render((), "?"):
+            name = lesson.template.name
+            watch.told(
+                SFTNote(
+                    say(
+                        f"模板 {name} 无法写进结果；对话时请加上 --template {name}",
+                        f"the template {name} cannot be written into the result: chat with --template {name}",
+                    )
+                )
+            )
+
+
+def _answers(loaded: TokenChatModel, asked: Sequence[Example], template: PromptTemplate) -> list[str]:
+    """Return what the model says to the questions, greedily."""
+    config = GenerationConfig(greedy=True, max_new_tokens=_SAMPLE_TOKENS, stop=template.stop)
+    prompts = [template.render(example.turns, example.question, example.system) for example in asked]
+    was_training = loaded.model.training
+    loaded.model.eval()
+    answers = [loaded.generate_batch([prompt], config)[0].text for prompt in prompts]
+    loaded.model.train(was_training)
+    return answers

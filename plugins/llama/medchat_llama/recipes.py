@@ -1,0 +1,87 @@
+"""How LLaMA and Chinese-Alpaca are fine-tuned: what the shared recipes must know of the family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from medchat.api import LoadOptions, PromptTemplate
+from medchat.templates import load_template
+from medchat.torchside.chat_model import ChatTokenizer, TokenChatModel
+from medchat.torchside.sft.family import Family, copy_files, write_json
+from medchat_llama.loading import load_chat_model, prepare_llama
+from medchat_llama.prompts import DEFAULT_ADAPTED, template_for, trained_on
+from medchat_llama.tokenizer import BEGIN, END, FILE_NAME, UNKNOWN
+
+
+class LlamaFamily(Family):
+    """Adapters and whole models alike learn BenTsao's medical form, unless a trained adapter lies below."""
+
+    name = "llama"
+    lora_targets = ("q_proj", "v_proj")
+    bottleneck_targets = ("o_proj", "down_proj")
+
+    def load(self, options: LoadOptions) -> TokenChatModel:
+        """Load a checkpoint and its adapters."""
+        return load_chat_model(options)
+
+    def check(self, options: LoadOptions) -> None:
+        """Check all that shows without reading weights."""
+        prepare_llama(options)
+
+    def template(self, options: LoadOptions) -> PromptTemplate:
+        """Return the form that chat uses."""
+        return template_for(options)
+
+    def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
+        """Return the form of what lies below if it was trained medically, else BenTsao's default."""
+        known = trained_on(options)
+        return template_for(options) if known and known != ("alpaca",) else load_template(DEFAULT_ADAPTED)
+
+    def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
+        """Return the vocabulary of the weights, or of an adapter that brings one."""
+        return prepare_llama(options).tokenizer
+
+    def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
+        """Write the vocabulary and the small files, with the right ids 0, 1 and 2 whatever the source said."""
+        own = [*reversed(options.adapters), options.model]
+        source = next(place for place in own if (place / FILE_NAME).is_file())
+        copy_files(source, folder, (FILE_NAME,))
+        ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+        named = {"bos_token": BEGIN, "eos_token": END, "unk_token": UNKNOWN}
+        write_json(folder / "generation_config.json", ids)
+        write_json(folder / "special_tokens_map.json", named)
+        tokenizer = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False}
+        write_json(
+            folder / "tokenizer_config.json",
+            {**named, **tokenizer, "legacy": True, "model_max_length": model.config.max_position_embeddings},
+        )
+        return _config(model)
+
+
+def _config(model: PreTrainedModel) -> dict[str, Any]:
+    """Return the keys of config.json that both today's library and older tools read."""
+    config = model.config
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "hidden_act": "silu",
+        "hidden_size": config.hidden_size,
+        "initializer_range": config.initializer_range,
+        "intermediate_size": config.intermediate_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "num_attention_heads": config.num_attention_heads,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_key_value_heads": config.num_key_value_heads,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_parameters["rope_theta"],
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "torch_dtype": str(model.dtype).removeprefix("torch."),
+        "use_cache": True,
+        "vocab_size": config.vocab_size,
+    }
