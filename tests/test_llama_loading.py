@@ -264,7 +264,7 @@ def test_a_7b_card_names_the_adapters_that_fit(tiny: Path, tmp_path: Path) -> No
     card = LlamaBackbone().inspect(path)
     assert card is not None
     assert (card.family, card.parameters) == ("LLaMA-7B", 6_738_415_616)
-    assert any("lora-llama-med" in note and "lora-alpaca" not in note for note in card.notes)
+    assert "lora-llama-med" in card.adapters and "lora-alpaca-med" not in card.adapters
     assert any("32000" in note for note in card.notes)  # the tiny vocabulary is not its own
 
 

@@ -52,6 +52,7 @@ from medchat.api.generation import (
     Range,
 )
 from medchat.api.models import (
+    AdapterCard,
     ChatModel,
     ModelCard,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "OPTIMIZERS",
     "PRECISIONS",
     "QUANTIZE",
+    "AdapterCard",
     "Backbone",
     "ChatModel",
     "Completion",

@@ -10,7 +10,7 @@ from typing import Literal
 
 from medchat.api.finetuning import SFTRecipe
 from medchat.api.generation import GenerationConfig, LoadOptions
-from medchat.api.models import ChatModel, ModelCard
+from medchat.api.models import AdapterCard, ChatModel, ModelCard
 from medchat.api.prompts import PromptTemplate, SpecialTokens
 
 HUB = "https://huggingface.co/"
@@ -103,6 +103,13 @@ class Backbone(ABC):
     @abstractmethod
     def inspect(self, path: Path) -> ModelCard | None:
         """Say what the folder is, or None if it is not of this family. Reads headers only, no torch."""
+
+    def inspect_adapter(self, path: Path) -> AdapterCard | None:
+        """Say what the adapter folder is, or None, the default, if that is for others to say.
+
+        May read the adapter's weights, which are small; never a model's.
+        """
+        return None
 
     @abstractmethod
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:

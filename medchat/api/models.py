@@ -14,7 +14,11 @@ from medchat.api.prompts import Segment
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a checkpoint folder is, learned without loading its weights. `models show` prints it."""
+    """What a checkpoint folder is, learned without loading its weights. `models show` prints it.
+
+    `generation` is the release within the family, "" where there is one only. `adapters` are the names of
+    published adapters that were trained on such weights.
+    """
 
     backbone: str
     family: str
@@ -29,10 +33,24 @@ class ModelCard:
     template: str
     quantization: str = "none"
     notes: tuple[str, ...] = ()
+    generation: str = ""
+    adapters: tuple[str, ...] = ()
 
     def memory(self, bytes_per_parameter: float) -> int:
         """Return the bytes that the weights alone need at that width."""
         return int(self.parameters * bytes_per_parameter)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterCard:
+    """What an adapter folder holds. `models show` prints it.
+
+    `known_as` is the published adapter that it is, "" for any other; `fault` says in a clause why it
+    cannot be used on any model, "" where nothing is wrong with the folder itself.
+    """
+
+    known_as: str = ""
+    fault: str = ""
 
 
 @runtime_checkable

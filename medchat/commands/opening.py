@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import (
+    AdapterCard,
     Backbone,
     ChatModel,
     GenerationConfig,
@@ -185,6 +186,14 @@ def card_of(backbone: Backbone, model: Path) -> ModelCard | None:
     card = backbone.inspect(model)
     if card is not None and not isinstance(card, ModelCard):
         raise Refusal(f"inspect: {type(card).__name__} != ModelCard")
+    return card
+
+
+def adapter_card_of(backbone: Backbone, folder: Path) -> AdapterCard | None:
+    """Return what the backbone says of the adapter folder. To be asked through the registry; raises Refusal."""
+    card = backbone.inspect_adapter(folder)
+    if card is not None and not isinstance(card, AdapterCard):
+        raise Refusal(f"inspect_adapter: {type(card).__name__} != AdapterCard")
     return card
 
 

@@ -137,6 +137,11 @@ def recognise(adapter: LoraAdapter) -> Recognised | None:
     return None
 
 
+def adapters_for(base: str) -> tuple[str, ...]:
+    """Return the names of the published adapters that were trained on `base`, a key of BASES."""
+    return tuple(known.name for known in KNOWN_ADAPTERS if known.base == base)
+
+
 def check_base(adapter: LoraAdapter, base: str) -> tuple[str, ...]:
     """Hold the adapter against `base`, a key of BASES or words for another; return what the user should know.
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medchat.api import AdapterCard
+from medchat.commands.models.described import table
 from medchat.errors import CheckpointError
+from medchat.inert import inert_line
 from medchat.language import say
 from medchat.weights.catalogue import Catalogue, Entry
 from medchat.weights.sizes import amount
@@ -19,12 +22,16 @@ _LARGEST_CONFIG = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class AdapterFolder:
-    """An adapter folder. `config` is what its file states, trusted in nothing; `entry` goes by the folder's name."""
+    """An adapter folder. `config` is what its file states, trusted in nothing; `entry` is the published one it is.
+
+    `card` is what a backbone says of it, None where none does: then `entry` goes by the folder's name alone.
+    """
 
     path: Path
     config: dict[str, Any]
     weight_bytes: int
     entry: Entry | None
+    card: AdapterCard | None
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts for `--json`."""
@@ -36,36 +43,53 @@ class AdapterFolder:
             "rank": self.config.get("r"),
             "alpha": self.config.get("lora_alpha"),
             "target_modules": self.config.get("target_modules"),
-            "stated_base": self.config.get("base_model_name_or_path"),
+            "stated_base": self.config.get("base_model_name_or_path") or None,
             "weight_bytes": self.weight_bytes,
-            "known_as": known.name if known else None,
+            "known_as": known.name if known else (self.card.known_as if self.card else "") or None,
             "backbone": self.entry.backbone if self.entry else None,
             "template": known.template if known else None,
             "fits": list(known.fits) if known else [],
+            "fault": (self.card.fault if self.card else "") or None,
         }
 
-    def rows(self) -> list[tuple[str, str]]:
-        """Return label and value of each fact."""
+    def as_text(self) -> str:
+        """Return a line for each fact, and one for what is wrong with the folder."""
+        lines = [table(self._rows())]
+        if self.card and self.card.fault:
+            fault = inert_line(self.card.fault, 300)
+            lines.append(say(f"! 不能用：{fault}", f"! it cannot be used: {fault}"))
+        return "\n".join(lines)
+
+    def _rows(self) -> list[tuple[str, str]]:
         facts = self.as_json()
         targets = facts["target_modules"]
         unknown = say("未知", "unknown")
         known = self.entry.known if self.entry else None
-        return [
-            (say("内容", "what"), say("适配器", "adapter") + (f": {known.title}" if known else "")),
+        title = known.title if known else facts["known_as"]
+        rows = [
+            (say("内容", "what"), say("适配器", "adapter") + (f": {title}" if title else "")),
             (say("目录", "folder"), str(self.path)),
-            (say("方法", "method"), f"{facts['method']} r={facts['rank']} alpha={facts['alpha']}"),
-            (
-                say("修改的矩阵", "changes"),
-                ", ".join(map(str, targets)) if isinstance(targets, list) else str(targets),
-            ),
+            (say("方法", "method"), self._method()),
+        ]
+        if targets:
+            stated = ", ".join(map(str, targets)) if isinstance(targets, list) else str(targets)
+            rows.append((say("修改的矩阵", "changes"), stated))
+        rows += [
             (say("权重大小", "weights"), amount(self.weight_bytes)),
             (say("配哪个模型", "fits"), ", ".join(known.fits) if known else unknown),
             (say("模板", "template"), known.template if known else unknown),
-            (
-                say("文件中写的底座（不可信）", "base stated in the file (not trusted)"),
-                str(facts["stated_base"]),
-            ),
         ]
+        if facts["stated_base"]:
+            label = say("文件中写的底座（不可信）", "base stated in the file (not trusted)")
+            rows.append((label, str(facts["stated_base"])))
+        return rows
+
+    def _method(self) -> str:
+        words = [str(self.config.get("peft_type") or say("未注明", "not stated"))]
+        for key, label in (("r", "r"), ("lora_alpha", "alpha")):
+            if self.config.get(key) is not None:
+                words.append(f"{label}={self.config[key]}")
+        return " ".join(words)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -73,8 +97,11 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and not (folder / "config.json").exists()
 
 
-def read_adapter(folder: Path, catalogue: Catalogue) -> AdapterFolder:
-    """Describe the folder. Raises CheckpointError if its configuration cannot be read."""
+def read_adapter(folder: Path, catalogue: Catalogue, card: AdapterCard | None) -> AdapterFolder:
+    """Describe the folder, of which a backbone says what is in `card`.
+
+    Raises CheckpointError if its configuration cannot be read.
+    """
     path = folder / CONFIG
     try:
         if path.stat().st_size > _LARGEST_CONFIG:
@@ -89,4 +116,5 @@ def read_adapter(folder: Path, catalogue: Catalogue) -> AdapterFolder:
             where=str(path),
         ) from error
     size = sum((folder / name).stat().st_size for name in _WEIGHTS if (folder / name).is_file())
-    return AdapterFolder(folder, config, size, catalogue.find(folder.resolve().name))
+    name = card.known_as if card else folder.resolve().name
+    return AdapterFolder(folder, config, size, catalogue.find(name) if name else None, card)

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from medchat.api import Backbone, ModelCard
+from medchat.api import AdapterCard, Backbone, ModelCard
 from medchat.cli.group import Command
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.models.adapter_folder import is_adapter, read_adapter
 from medchat.commands.models.described import as_json, rows, table
 from medchat.commands.opening import (
+    adapter_card_of,
     card_of,
     find_adapter,
     find_model,
@@ -24,8 +25,10 @@ from medchat.commands.opening import (
 from medchat.errors import CheckpointError
 from medchat.inert import inert_line
 from medchat.language import say
+from medchat.registry import Registry
 from medchat.settings import Settings
 from medchat.weights.folders import State, folder_of, state_of
+from medchat.weights.sizes import amount
 
 #: Bytes a parameter takes at each width, for the memory table. int4 with one fp16 scale a row is just over a half.
 WIDTHS = (("float32", 4.0), ("bfloat16", 2.0), ("float16", 2.0), ("int8", 1.0), ("int4", 0.5))
@@ -35,6 +38,7 @@ def _card_as_json(card: ModelCard) -> dict[str, Any]:
     return {
         "backbone": card.backbone,
         "family": card.family,
+        "generation": card.generation or None,
         "path": str(card.path),
         "vocab_size": card.vocab_size,
         "layers": card.layers,
@@ -45,6 +49,7 @@ def _card_as_json(card: ModelCard) -> dict[str, Any]:
         "quantization": card.quantization,
         "context_length": card.context_length,
         "template": card.template,
+        "adapters": list(card.adapters),
         "memory_bytes": {name: card.memory(width) for name, width in WIDTHS},
         "notes": list(card.notes),
     }
@@ -53,15 +58,20 @@ def _card_as_json(card: ModelCard) -> dict[str, Any]:
 def _card_as_text(card: ModelCard) -> str:
     facts = [
         (say("家族", "family"), f"{card.family} (--backbone {card.backbone})"),
+        *([(say("版本", "generation"), card.generation)] if card.generation else ()),
         (say("目录", "folder"), str(card.path)),
         (say("参数量", "parameters"), _amount(card.parameters)),
         (say("层数 / 宽度", "layers / width"), f"{card.layers} / {card.hidden_size}"),
         (say("词表行数", "vocabulary rows"), str(card.vocab_size)),
-        (say("上下文", "context"), f"{card.context_length} tokens"),
+        (say("上下文", "context"), say(f"{card.context_length} 个词元", f"{card.context_length} tokens")),
         (say("权重精度", "stored as"), ", ".join(card.dtypes)),
         (say("量化", "quantised"), card.quantization),
-        (say("权重大小", "weights"), f"{card.weight_bytes / 1e9:.2f} GB"),
+        (say("权重大小", "weights"), amount(card.weight_bytes)),
         (say("模板", "template"), card.template),
+        (
+            say("配套的适配器", "adapters that fit"),
+            say("、", ", ").join(card.adapters) or say("没有已知的", "none known"),
+        ),
         (
             say("载入所需内存", "memory to load"),
             "  ".join(f"{name} {_gib(card.memory(width))}" for name, width in WIDTHS),
@@ -102,8 +112,8 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
     adapter = entry is not None and entry.known.kind == "adapter"
     path = find_adapter(model, registry) if adapter else find_model(model, backbone, registry)
     if is_adapter(path):
-        facts = read_adapter(path, catalogue)
-        return _write(facts.as_json(), table(facts.rows()), as_json_)
+        facts = read_adapter(path, catalogue, _adapter_card(registry, backbone, path))
+        return _write(facts.as_json(), facts.as_text(), as_json_)
     chosen: Backbone = registry.backbone(backbone) if backbone else recognise(registry, path)
     card = registry.ask(chosen, lambda known: card_of(known, path))
     for failure in registry.failures:
@@ -115,6 +125,14 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
             where=str(path),
         )
     return _write(_card_as_json(card), _card_as_text(card), as_json_)
+
+
+def _adapter_card(registry: Registry, backbone: str | None, path: Path) -> AdapterCard | None:
+    """Return what the chosen backbone says of the folder, else the first that says anything."""
+    if backbone:
+        return registry.ask(registry.backbone(backbone), lambda known: adapter_card_of(known, path))
+    cards = registry.ask_each(lambda known: adapter_card_of(known, path))
+    return next((card for _, card in cards if card is not None), None)
 
 
 def _write(whole: dict[str, Any], text: str, as_json_: bool) -> int:

@@ -15,6 +15,7 @@ from medchat.torchside.bloom.tokenizer import (
     declared_tokens,
 )
 from medchat.torchside.headers import read_headers
+from medchat.torchside.known_adapters import adapters_for
 from medchat.torchside.layout import open_checkpoint
 
 #: The 7B models: bloom-7b1, bloomz-7b1 and Huozi (specification: backbones sections 6 and 7).
@@ -33,10 +34,19 @@ def is_huozi(folder: Path) -> bool:
     return path.is_file() and BEGIN_OF_UTTERANCE in BloomTokenizer.from_folder(folder).special_ids
 
 
-def card(path: Path, *, backbone: str, family: str, template: str, notes: tuple[str, ...] = ()) -> ModelCard:
+def card(
+    path: Path,
+    *,
+    backbone: str,
+    family: str,
+    generation: str,
+    template: str,
+    notes: tuple[str, ...] = (),
+) -> ModelCard:
     """Describe a checkpoint folder of this architecture. Raises CheckpointError: missing or damaged files.
 
-    A tied head that is stored counts once, as the model has it.
+    `backbone` is also the base that adapters are known to fit (a key of `known_adapters.BASES`). A tied
+    head that is stored counts once, as the model has it.
     """
     shape = read_shape(path)
     headers = read_headers(open_checkpoint(path))
@@ -54,6 +64,8 @@ def card(path: Path, *, backbone: str, family: str, template: str, notes: tuple[
         context_length=shape.context_length,
         template=template,
         notes=(*_vocabulary_notes(path, shape), *notes),
+        generation=generation,
+        adapters=adapters_for(backbone) if is_seven_billion(shape) else (),
     )
 
 

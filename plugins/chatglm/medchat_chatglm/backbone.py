@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import (
+    AdapterCard,
     Backbone,
     ChatModel,
     GenerationConfig,
@@ -73,6 +74,12 @@ class ChatGLMBackbone(Backbone):
         from medchat_chatglm.inspection import inspect
 
         return inspect(path)
+
+    def inspect_adapter(self, path: Path) -> AdapterCard | None:
+        """Say which published adapter the folder holds, and what is wrong with it."""
+        from medchat.torchside.adapter_inspection import inspect_adapter
+
+        return inspect_adapter(path)
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint in the published layout."""

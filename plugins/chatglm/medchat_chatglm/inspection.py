@@ -77,7 +77,7 @@ def inspect(path: Path) -> ModelCard | None:
     generation = generation_of(config)
     return ModelCard(
         backbone="chatglm",
-        family="ChatGLM-6B v0 (icetk)" if generation == "v0" else "ChatGLM-6B v1.1",
+        family="ChatGLM-6B",
         path=path,
         vocab_size=shape["vocab_size"],
         layers=shape["num_layers"],
@@ -89,6 +89,7 @@ def inspect(path: Path) -> ModelCard | None:
         template=template_for(path).name,
         quantization=f"int{bits}" if bits else "none",
         notes=_notes(path, config, headers),
+        generation="v0 (icetk)" if generation == "v0" else "v1.1",
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import (
+    AdapterCard,
     Backbone,
     ChatModel,
     GenerationConfig,
@@ -88,7 +89,19 @@ class HuoziBackbone(Backbone):
 
         if not is_bloom(path) or not is_huozi(path):
             return None
-        return card(path, backbone=self.name, family="Huozi", template=self.template(LoadOptions(path)).name)
+        return card(
+            path,
+            backbone=self.name,
+            family="Huozi",
+            generation=_generation(path),
+            template=self.template(LoadOptions(path)).name,
+        )
+
+    def inspect_adapter(self, path: Path) -> AdapterCard | None:
+        """Say which published adapter the folder holds, and what is wrong with it."""
+        from medchat.torchside.adapter_inspection import inspect_adapter
+
+        return inspect_adapter(path)
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint in the published layout: one file of weights, chat tokens."""
@@ -96,3 +109,10 @@ class HuoziBackbone(Backbone):
 
         choices: dict[str, Any] = {"layout": "bin", "chat_tokens": (*_CHAT_TOKENS, "<|endoftext|>"), **shape}
         write_tiny(path, corpus=corpus, seed=seed, **choices)
+
+
+def _generation(path: Path) -> str:
+    """Return the release: 2.0 pads with the end token (specs/backbones.md, section 7)."""
+    from medchat.torchside.layout import read_config
+
+    return "2.0 (RLHF)" if read_config(path).get("pad_token_id") == 2 else "1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from medchat.api import LoadOptions, ModelCard
 from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat.torchside.headers import read_headers
-from medchat.torchside.known_adapters import BASES, KNOWN_ADAPTERS
+from medchat.torchside.known_adapters import BASES, adapters_for
 from medchat.torchside.layout import open_checkpoint, read_config
 from medchat_llama.folder import (
     HEAD,
@@ -23,6 +24,9 @@ from medchat_llama.folder import (
 )
 from medchat_llama.prompts import template_for
 from medchat_llama.vocabulary import find_vocabulary, rows_note
+
+#: The releases by the context that they were trained with: nothing else in their files differs.
+GENERATIONS: Mapping[int, str] = {2048: "LLaMA 1", 4096: "LLaMA 2"}
 
 
 def inspect(path: Path) -> ModelCard | None:
@@ -52,24 +56,26 @@ def inspect(path: Path) -> ModelCard | None:
         weight_bytes=sum(header.byte_count for header in counted),
         context_length=shape.context_length,
         template=template_for(LoadOptions(path)).name,
-        notes=(*rows_note(shape, rows, path), *_notes(path, shape, rows)),
+        notes=(*rows_note(shape, rows, path), *_notes(path, rows)),
+        generation=GENERATIONS.get(shape.context_length, ""),
+        adapters=adapters_for(base_of(rows)) if _is_seven_billion(shape) else (),
     )
+
+
+def _is_seven_billion(shape: LlamaShape) -> bool:
+    return (shape.hidden_size, shape.layers, shape.heads) == SEVEN_BILLION
 
 
 def _family(shape: LlamaShape, rows: int) -> str:
     base = base_of(rows)
-    if (shape.hidden_size, shape.layers, shape.heads) == SEVEN_BILLION:
+    if _is_seven_billion(shape):
         return BASES.get(base, "LLaMA-7B")
     return BASES.get(base, "LLaMA").removesuffix("-7B")
 
 
-def _notes(path: Path, shape: LlamaShape, rows: int) -> tuple[str, ...]:
-    notes = []
+def _notes(path: Path, rows: int) -> tuple[str, ...]:
     try:
         find_vocabulary(path, rows)
     except CheckpointError as error:
-        notes.append(say(f"无法对话：{error.what}", f"it cannot chat: {error.what}"))
-    fitting = [known.name for known in KNOWN_ADAPTERS if known.base == base_of(rows)]
-    if fitting and (shape.hidden_size, shape.layers, shape.heads) == SEVEN_BILLION:
-        notes.append(say(f"配套的适配器：{'、'.join(fitting)}", f"adapters that fit: {', '.join(fitting)}"))
-    return tuple(notes)
+        return (say(f"无法对话：{error.what}", f"it cannot chat: {error.what}"),)
+    return ()
