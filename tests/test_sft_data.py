@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,13 @@ FORMS: dict[str, tuple[dict[str, Any], list[Example]]] = {
 }
 
 
+@pytest.fixture
+def english() -> Iterator[None]:
+    set_language("en")
+    yield
+    set_language("zh")
+
+
 def write_lines(path: Path, records: Sequence[Any]) -> Path:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path
@@ -85,13 +92,12 @@ def test_every_published_form_is_recognised_in_both_layouts(form: str, layout: s
     assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_each_example_knows_the_line_it_came_from(tmp_path: Path) -> None:
+def test_each_example_knows_the_line_it_came_from(english: None, tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     record = '{"instruction": "问", "output": "答"}'
     path.write_bytes(b"\xef\xbb\xbf" + f"{record}\r\n\n{record}\n".encode())
     assert [e.where for e in read_training_data(path).examples] == [f"{path}:1", f"{path}:3"]
     path.write_bytes(b"\xef\xbb\xbf" + f"[{record},\n{record}, {record}]".encode())
-    set_language("en")
     places = [e.where for e in read_training_data(path).examples]
     assert places == [f"{path}:1 (record 1)", f"{path}:2 (record 2)", f"{path}:2 (record 3)"]
 
@@ -145,11 +151,10 @@ def test_a_bad_record_is_refused_with_its_line_or_skipped_and_counted(
     assert [record.where for record in read.bad] == [caught.value.where]
 
 
-def test_lines_that_are_no_json_or_no_utf8_are_bad_records(tmp_path: Path) -> None:
+def test_lines_that_are_no_json_or_no_utf8_are_bad_records(english: None, tmp_path: Path) -> None:
     path = tmp_path / "data.txt"
     good = json.dumps(GOOD).encode()
     path.write_bytes(good + b"\n{\n" + "{'问'}".encode("gb18030") + b"\n" + good + b'\n{"output": NaN}\n')
-    set_language("en")
     with pytest.raises(DataError) as caught:
         read_training_data(path)
     assert caught.value.where == f"{path}:2"

@@ -1,20 +1,27 @@
 """From examples to token ids: the prompt exactly as chat renders it, the answer, and its end token.
 
-Knows no tensors: a family's collator makes those.
+What is too long is cut in this order: whole oldest turns; the beginning of `input`, then of the question,
+of which the last half and at least 16 tokens stay; the end of the answer, whose end token always stays.
+Text is cut between characters, never inside one. Knows no tensors: a family's collator makes those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from medchat.api import Example, PromptTemplate, Segment
+from medchat.api import Example, PromptTemplate, Segment, Text
 from medchat.errors import DataError
 from medchat.language import say
+from medchat.templates import takes_dialogues, with_input
 
-#: More examples than this share that do not fit `max_length` and the run is refused (specs/sft.md).
+#: More examples than this share without a label and the run is refused (specs/sft.md).
 LEFT_OUT_ALLOWED = 0.01
+#: Of a text whose beginning is cut, at least so many tokens stay.
+TOKENS_KEPT = 16
 
 
 class Encoder(Protocol):
@@ -35,8 +42,10 @@ class Feature:
 
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
-    #: Which example it was, from 1: what an error about a batch names.
+    #: Which example it was, from 1.
     record: int
+    #: Its place as `file:line`: what an error about a batch names.
+    where: str = ""
 
     @property
     def length(self) -> int:
@@ -45,12 +54,33 @@ class Feature:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An example that keeps no answer. With `needed` tokens it would keep its end token and one character."""
+
+    record: int
+    where: str
+    needed: int
+
+
+@dataclass(frozen=True, slots=True)
 class FeatureSet:
-    """All features of a run. `shortened` lost old turns, the records `left_out` did not fit at all."""
+    """All features of a run, and what it took to make them fit.
+
+    `lengths` are of all examples, uncut, in tokens. The counts are of features that lost oldest turns, the
+    beginning of `input` or question, the end of the answer; one may count in several.
+    """
 
     features: tuple[Feature, ...]
-    shortened: int = 0
-    left_out: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
+    lost_turns: int = 0
+    cut_questions: int = 0
+    cut_answers: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Return how many tokens one pass over the features holds."""
+        return sum(feature.length for feature in self.features)
 
     @property
     def label_tokens(self) -> int:
@@ -66,53 +96,163 @@ def build_features(
     *,
     allow_left_out: bool = False,
 ) -> FeatureSet:
-    """Encode the examples. Too long ones lose their oldest turns, never a part of question or answer.
+    """Encode the examples, each cut to `max_length` tokens where it is longer.
 
-    What still exceeds `max_length` tokens is left out. Raises DataError if that concerns more than one
-    example in a hundred (unless `allow_left_out`), or leaves none.
+    One that would keep no answer is left out. Raises DataError if that concerns more than one example in a
+    hundred (unless `allow_left_out`), or leaves none.
     """
     features: list[Feature] = []
-    left_out: list[int] = []
-    shortened = 0
+    left_out: list[LeftOut] = []
+    lengths: list[int] = []
+    lost: Counter[str] = Counter()
+    # Each id is one object however often it comes: a large data set is a quarter of the size.
+    same: dict[int, int] = {}
     for record, example in enumerate(examples, start=1):
-        fitted = _fit(example, template, encoder, max_length)
-        if fitted is None:
-            left_out.append(record)
+        fitted = _Fitting(example, template, encoder, max_length).fitted()
+        lengths.append(fitted.length)
+        if not fitted.answer_ids:
+            left_out.append(LeftOut(record, example.where, fitted.needed))
             continue
-        prompt_ids, answer_ids, dropped = fitted
-        shortened += dropped > 0
-        features.append(Feature(tuple(prompt_ids), tuple(answer_ids), record))
+        lost.update(fitted.lost)
+        prompt_ids = tuple(same.setdefault(token, token) for token in fitted.prompt_ids)
+        answer_ids = tuple(same.setdefault(token, token) for token in fitted.answer_ids)
+        features.append(Feature(prompt_ids, answer_ids, record, example.where))
     if not features or (len(left_out) > LEFT_OUT_ALLOWED * len(examples) and not allow_left_out):
-        raise _too_long(len(examples), left_out, max_length)
-    return FeatureSet(tuple(features), shortened, tuple(left_out))
+        raise _too_long(lengths, left_out, max_length)
+    return FeatureSet(
+        features=tuple(features),
+        lengths=tuple(lengths),
+        lost_turns=lost["turns"],
+        cut_questions=lost["question"],
+        cut_answers=lost["answer"],
+        left_out=tuple(left_out),
+    )
 
 
-def _fit(
-    example: Example, template: PromptTemplate, encoder: Encoder, max_length: int
-) -> tuple[list[int], list[int], int] | None:
-    answer_ids = encoder.encode_answer(example.answer)
-    for dropped in range(len(example.turns) + 1):
-        segments = template.render(example.turns[dropped:], example.question, example.system)
-        prompt_ids = encoder.encode_prompt(segments)
-        if len(prompt_ids) + len(answer_ids) <= max_length:
-            return prompt_ids, answer_ids, dropped
-    return None
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """`length` uncut; no `answer_ids` where nothing of the answer fits, and then `needed` would do.
+
+    `lost` names what something was taken from: "turns", "question", "answer".
+    """
+
+    prompt_ids: list[int]
+    answer_ids: list[int]
+    length: int
+    lost: tuple[str, ...] = ()
+    needed: int = 0
 
 
-def _too_long(total: int, left_out: Sequence[int], max_length: int) -> DataError:
-    if not total:
+@dataclass(frozen=True, slots=True)
+class _Fitting:
+    """Makes one example fit."""
+
+    example: Example
+    template: PromptTemplate
+    encoder: Encoder
+    max_length: int
+
+    def fitted(self) -> _Fitted:
+        """Return the ids, cut no more than they must be. Most examples are encoded once, whole."""
+        answer_ids = self.encoder.encode_answer(self.example.answer)
+        prompt_ids = self.whole_prompt()
+        length = len(prompt_ids) + len(answer_ids)
+        if length <= self.max_length:
+            return _Fitted(prompt_ids, answer_ids, length)
+        room = self.max_length - len(answer_ids)
+        later = self.without_oldest_turns(room)
+        shortened = later
+        for name in ("input", "question"):
+            if len(self.prompt(shortened)) > room:
+                shortened = self.without_beginning(shortened, name, room)
+        prompt_ids = self.prompt(shortened)
+        lost = ("turns",) * (len(later.turns) < len(self.example.turns)) + ("question",) * (
+            shortened != later
+        )
+        if len(prompt_ids) <= room:
+            return _Fitted(prompt_ids, answer_ids, length, lost)
+        kept = self.beginning_of_answer(self.max_length - len(prompt_ids))
+        needed = len(prompt_ids) + len(self.encoder.encode_answer(self.first_character))
+        return _Fitted(prompt_ids, kept, length, (*lost, "answer"), needed)
+
+    def whole_prompt(self) -> list[int]:
+        """The prompt uncut: for weights trained on whole dialogues, the data's own text as it stands."""
+        example = self.example
+        if example.dialogue and takes_dialogues(self.template):
+            return self.prompt(replace(example, turns=(), question=example.dialogue))
+        return self.prompt(example)
+
+    def prompt(self, example: Example) -> list[int]:
+        template = with_input(self.template, example.input)
+        return self.encoder.encode_prompt(template.render(example.turns, example.question, example.system))
+
+    def without_oldest_turns(self, room: int) -> Example:
+        """The example with as many of its latest turns as fit beside the whole question and answer."""
+
+        def later(dropped: int) -> Example:
+            return replace(self.example, turns=self.example.turns[dropped:])
+
+        return later(
+            _least(len(self.example.turns), lambda dropped: len(self.prompt(later(dropped))) <= room)
+        )
+
+    def without_beginning(self, example: Example, name: str, room: int) -> Example:
+        """The example with the beginning of a field cut off until it fits, or as far as may be cut."""
+        text: str = getattr(example, name)
+        kept = min(TOKENS_KEPT, self.tokens(text))
+        most = _least(len(text) // 2, lambda cut: self.tokens(text[cut + 1 :]) < kept)
+        cut = _least(most, lambda cut: len(self.prompt(_replaced(example, name, text[cut:]))) <= room)
+        return _replaced(example, name, text[cut:])
+
+    def beginning_of_answer(self, room: int) -> list[int]:
+        """The longest beginning of the answer that fits with its end token; nothing if no character does."""
+        answer = self.example.answer
+        cut = _least(
+            len(answer), lambda cut: len(self.encoder.encode_answer(answer[: len(answer) - cut])) <= room
+        )
+        kept = answer[: len(answer) - cut]
+        return self.encoder.encode_answer(kept) if kept.strip() else []
+
+    @property
+    def first_character(self) -> str:
+        """The answer up to its first character that is not a space."""
+        answer = self.example.answer
+        return answer[: len(answer) - len(answer.lstrip()) + 1]
+
+    def tokens(self, text: str) -> int:
+        """How many tokens a text is by itself."""
+        return len(self.encoder.encode_prompt((Text(text),))) - len(self.encoder.encode_prompt(()))
+
+
+def _replaced(example: Example, name: str, text: str) -> Example:
+    return replace(example, input=text) if name == "input" else replace(example, question=text)
+
+
+def _least(most: int, fits: Callable[[int], bool]) -> int:
+    """Return the least number that fits, found by halving; `most` where no smaller one does."""
+    return bisect_left(range(most), True, key=fits)
+
+
+def _too_long(lengths: Sequence[int], left_out: Sequence[LeftOut], max_length: int) -> DataError:
+    if not lengths:
         return DataError(
             say("训练数据是空的", "there is no training data"),
             say("请检查 --data 指向的文件", "check the file given with --data"),
         )
-    first = ", ".join(map(str, left_out[:5]))
+    total = len(lengths)
+    needed = sorted((record.needed for record in left_out), reverse=True)
+    enough = needed[int(LEFT_OUT_ALLOWED * total)]
+    names = say("、", ", ").join(record.where or f"#{record.record}" for record in left_out[:5])
+    more = " …" if len(left_out) > 5 else ""
     return DataError(
         say(
-            f"{total} 条数据中有 {len(left_out)} 条超过 {max_length} 个词元（如第 {first} 条）",
-            f"{len(left_out)} of {total} examples exceed {max_length} tokens (such as no. {first})",
+            f"{total} 条数据中有 {len(left_out)} 条（{len(left_out) / total:.1%}）"
+            f"截断到 {max_length} 个词元后不剩任何答案：{names}{more}",
+            f"{len(left_out)} of {total} examples ({len(left_out) / total:.1%}) keep nothing of their answer"
+            f" when cut to {max_length} tokens: {names}{more}",
         ),
         say(
-            "请调大 --max-length，或加上 --allow-truncation 略去这些数据",
-            "raise --max-length, or leave them out with --allow-truncation",
+            f"请用 --max-length {enough}（{max(lengths)} 则什么都不截断），或加上 --allow-truncation 略去这些数据",
+            f"use --max-length {enough} ({max(lengths)} cuts nothing), or leave them out with --allow-truncation",
         ),
     )
