@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import SchedulerType
@@ -23,12 +23,11 @@ from medchat.api import SFTNote, SFTOptions, SFTWatch
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.torchside.sft.features import Feature
+from medchat.torchside.sft.label_loss import NO_LABEL, label_head, label_loss
+from medchat.torchside.sft.length_order import LengthOrder
 from medchat.torchside.sft.progress import StepLog
 from medchat.torchside.sft.run_folder import RunFolder
 from medchat.torchside.shortage import memory_shortage_told
-
-#: Ignored by the loss, as torch's cross entropy has it.
-NO_LABEL = -100
 
 #: Makes the model's inputs of some features: tensors by argument name, `labels` [B, T] among them, not
 #: shifted, `NO_LABEL` where there is none. The rows may come in another order than the features.
@@ -141,6 +140,13 @@ def train(
             data_collator=_Batches(collate),
             callbacks=[log],
         )
+        trainer.order = LengthOrder(
+            [feature.length for feature in features],
+            options.batch_size,
+            options.seed,
+            group=options.group_by_length,
+        )
+        trainer.label_head = label_head(model, _example(collate, features))
         # It prints to stdout, which is the answer's.
         trainer.remove_callback(PrinterCallback)
         trainer.log_of_steps = log
@@ -192,7 +198,6 @@ def _arguments(
         weight_decay=options.weight_decay,
         adam_epsilon=options.adam_epsilon,
         seed=options.seed,
-        train_sampling_strategy="group_by_length",
         # A short run is still a curve: specs/sft.md, Small runs.
         logging_steps=max(1, min(options.logging_steps, steps // 10)),
         logging_first_step=True,
@@ -238,9 +243,11 @@ class _Batches:
 
 
 class _LabelTrainer(Trainer):  # type: ignore[misc]
-    """Computes logits at label positions alone, and stops at the first loss that is not a number."""
+    """Takes records in our order and its loss from the labels alone; stops at a loss that is no number."""
 
     log_of_steps: StepLog
+    order: LengthOrder
+    label_head: nn.Linear | None = None
 
     def compute_loss(
         self,
@@ -252,15 +259,17 @@ class _LabelTrainer(Trainer):  # type: ignore[misc]
         """Return the loss; raise MedchatError naming the batch if it is not finite."""
         records, tokens = inputs.pop("records"), inputs.pop("tokens")
         inputs.pop("labels")
-        inputs = _on_label_positions(inputs, inputs.pop("shift_labels"))
-        result = super().compute_loss(
-            model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch=num_items_in_batch
-        )
-        loss = result[0] if return_outputs else result
+        loss = label_loss(model, self.label_head, inputs, inputs.pop("shift_labels"), num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # The items are those of all processes, and their gradients will be averaged.
+            loss = loss * self.accelerator.num_processes
         if not math.isfinite(value := float(loss.detach())):
             raise _diverged(self.state.global_step + 1, records.tolist(), value)
         self.log_of_steps.count_tokens(int(tokens))
-        return result
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthOrder:
+        return self.order
 
 
 def _shifted(labels: Tensor) -> Tensor:
@@ -268,11 +277,10 @@ def _shifted(labels: Tensor) -> Tensor:
     return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=NO_LABEL)
 
 
-def _on_label_positions(inputs: Mapping[str, Tensor], shifted: Tensor) -> dict[str, Tensor]:
-    keep = shifted != NO_LABEL
-    chosen = shifted[keep]
-    # Models of the library compute a loss only when `labels` are given, and use `shift_labels` for it.
-    return {**inputs, "labels": chosen, "shift_labels": chosen, "logits_to_keep": keep}
+def _example(collate: Collator, features: Sequence[Feature]) -> dict[str, Tensor]:
+    batch = dict(collate(features[:1]))
+    batch["shift_labels"] = _shifted(batch.pop("labels"))
+    return batch
 
 
 def _diverged(step: int, records: Sequence[int], loss: float) -> MedchatError:

@@ -1,0 +1,141 @@
+"""The loss of the label tokens without ever holding their logits: computed in the output head, some rows at a time.
+
+A row of logits is as wide as the vocabulary; over 130k tokens they, their softmax and its gradient outweigh
+everything else a small micro batch needs (specs/sft.md, Throughput levers). Here the gradients are taken
+while a chunk's logits are at hand, in one buffer, and the logits are gone before the backward pass begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: Ignored by the loss, as torch's cross entropy has it.
+NO_LABEL = -100
+#: Rows of logits in memory at once. Fewer and the gradient of a wide head is read and written too often.
+CHUNK_ROWS = 512
+#: On so many label positions a model is asked whether it returns its head's output as it is.
+_PROBED = 4
+
+
+def label_head(model: Any, batch: Mapping[str, Tensor]) -> nn.Linear | None:
+    """Return the head that `label_loss` may compute in, or None if the model needs its logits whole.
+
+    `batch` is some input with `shift_labels`. The head must be a plain matrix, and the model must return what
+    comes out of it unchanged (some scale or cap their logits), which is tried on a few positions.
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if type(head) is not nn.Linear or head.bias is not None:
+        return None
+    inputs = {name: tensor.to(head.weight.device) for name, tensor in batch.items()}
+    keep = inputs.pop("shift_labels") != NO_LABEL
+    keep &= keep.flatten().cumsum(0).view_as(keep) <= _PROBED
+    seen: list[Tensor] = []
+    hook = head.register_forward_hook(lambda module, given, made: seen.append(made))
+    was_training = model.training
+    model.eval()  # no dropout: a run must draw the same random numbers whether or not it was asked
+    try:
+        with torch.no_grad():
+            logits = model(**inputs, use_cache=False, logits_to_keep=keep).logits
+    finally:
+        model.train(was_training)
+        hook.remove()
+    unchanged = len(seen) == 1 and seen[0].shape == logits.shape and torch.equal(seen[0], logits)
+    return head if unchanged else None
+
+
+def label_loss(
+    model: Any,
+    head: nn.Linear | None,
+    inputs: Mapping[str, Tensor],
+    shift_labels: Tensor,
+    items: Tensor | int | None = None,
+) -> Tensor:
+    """Return the summed loss of the labels over `items`, or their mean without.
+
+    `inputs` are those of `model`, without labels; `shift_labels` [B, T] has each position's next token, or
+    `NO_LABEL`. `head` is from `label_head`; with None the logits of all label positions are made at once.
+    Accurate to float32 at least, whatever the model computes in.
+    """
+    keep = shift_labels != NO_LABEL
+    labels = shift_labels[keep]
+    scale = 1 / (labels.numel() if items is None else items)
+    if head is None:
+        logits = model(**inputs, use_cache=False, logits_to_keep=keep).logits
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return nn.functional.cross_entropy(logits.to(wide), labels, reduction="sum") * scale
+    # Inside the model's forward, where wrappers (DDP, FSDP) have the head's weight ready and watch its use.
+    compute: Callable[..., Tensor] = _HeadLoss.apply  # type: ignore[assignment]
+    with _forward_of(head, lambda states: compute(states, head.weight, labels, scale)):
+        loss: Tensor = model(**inputs, use_cache=False, logits_to_keep=keep).logits
+    return loss
+
+
+@contextmanager
+def _forward_of(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Cross entropy of `states` [N, H] times `weight` [V, H], summed and scaled, with its gradients at once."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:
+        """Return the loss, a scalar, of float32 or wider."""
+        device = states.device.type
+        computed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        rows, matrix = states.to(computed), weight.to(computed)
+        wide = torch.promote_types(computed, torch.float32)
+        for_states, for_weight = ctx.needs_input_grad[:2]
+        ctx.states = torch.empty_like(states) if for_states else None
+        ctx.weight = torch.zeros_like(weight) if for_weight else None
+        total = torch.zeros((), dtype=wide, device=states.device)
+        for start in range(0, len(rows), CHUNK_ROWS):
+            chunk = slice(start, start + CHUNK_ROWS)
+            gradient = (rows[chunk] @ matrix.T).to(wide)
+            total += _softmax_in_place(gradient, labels[chunk], scale)
+            gradient = gradient.to(computed)
+            if for_states:
+                ctx.states[chunk] = gradient @ matrix
+            if for_weight:
+                _add_product(ctx.weight, gradient.T, rows[chunk])
+        return total * scale
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """Hand out the gradients; they are the only ones, so a second call is an error."""
+        found = []
+        for name in ("states", "weight"):
+            gradient = getattr(ctx, name)
+            if gradient is not None and (grad.device.type != "cpu" or float(grad) != 1.0):
+                gradient *= grad.to(gradient.dtype)
+            found.append(gradient)
+        del ctx.states, ctx.weight
+        return found[0], found[1], None, None
+
+
+def _softmax_in_place(logits: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:
+    """Turn `logits` [n, V] into the gradient of `scale` times their summed loss; return that sum, unscaled."""
+    wanted = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    largest = logits.amax(1)
+    sums = logits.sub_(largest.unsqueeze(1)).exp_().sum(1)
+    loss = (sums.log() + largest - wanted).sum()
+    logits.mul_((scale / sums).unsqueeze(1))
+    one = torch.as_tensor(scale, dtype=logits.dtype, device=logits.device)
+    logits.scatter_add_(1, labels.unsqueeze(1), -one.expand(len(labels), 1))
+    return loss
+
+
+def _add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
+    if target.dtype is right.dtype:
+        target.addmm_(left, right)
+    else:
+        target += left @ right
