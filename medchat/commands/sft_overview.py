@@ -124,10 +124,21 @@ def memory_lines(memory: MemoryEstimate) -> Iterator[str]:
             for name, size in memory.alternatives.items()
         ]
         yield from aligned(others, right=(1,))
+    if memory.cards:
+        yield say("放在一块显卡上", "On one graphics card")
+        yield from aligned([(f"{size} GB", _changes(changes)) for size, changes in memory.cards.items()])
     for note in memory.notes:
         yield "  " + inert_line(note, 300)
     if not memory.fits:
         yield nearest_line(memory)
+
+
+def _changes(changes: Mapping[str, Any] | None) -> str:
+    if changes is None:
+        return say("放不下", "does not fit")
+    if not changes:
+        return say("放得下", "fits")
+    return say(f"加上 {flags_for(changes)}", f"add {flags_for(changes)}")
 
 
 def nearest_line(memory: MemoryEstimate) -> str:

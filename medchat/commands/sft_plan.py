@@ -65,6 +65,8 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> Plan:
     options = settings.options(
         model=model, output=Path(output).expanduser(), adapters=adapters, resume=bool(flags["resume"])
     )
+    if process.leads and not (options.resume or flags["dry_run"]):
+        _refuse_occupied(options.output)
     data = tuple(Path(value).expanduser() for value in _needed(settings, "data", "--data FILE"))
     template = _template(settings.value("template"), backbone, options, registry, extensions)
     settings = _as_found(settings, backbone.name, options, data)
@@ -112,6 +114,19 @@ def _needed(settings: RunSettings, name: str, flag: str) -> Any:
     if not value:
         raise UsageError(say(f"缺少 {name}", f"{name} was not given"), say(f"加上 {flag}", f"add {flag}"))
     return value
+
+
+def _refuse_occupied(output: Path) -> None:
+    """Say before the data is read what the recipe would say after it."""
+    if output.is_file() or (output.is_dir() and any(entry.name != ".lock" for entry in output.iterdir())):
+        raise UsageError(
+            say("输出位置已经有内容，不会覆盖它", "there is something at the output already; it is kept"),
+            say(
+                "换一个 --output；如果那是没做完的训练，加上 --resume 接着做",
+                "choose another --output; if an unfinished run is there, go on with --resume",
+            ),
+            where=str(output),
+        )
 
 
 def _check_extra(settings: RunSettings, backbone: Backbone) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medchat.api import SFTEvent, SFTNote, SFTReport, SFTSaved
+from medchat.api import SFTEvent, SFTNote, SFTReport
 from medchat.cli.failures import show_failure
 from medchat.cli.output import say_aside
 from medchat.cli.signals import cancel_on_signals
@@ -32,12 +32,13 @@ class RunWatch:
     show: Show
     cancel: threading.Event = field(default_factory=threading.Event)
     notes: list[str] = field(default_factory=list)
+    kept: bool = False
 
     def told(self, event: SFTEvent) -> None:
-        """Show the event; keep the settings beside the first checkpoint, for whoever goes on from it."""
+        """Show the event; keep the settings in the folder as soon as there is one, for whoever goes on."""
         if isinstance(event, SFTNote):
             self.notes.append(event.text)
-        if isinstance(event, SFTSaved):
+        if not self.kept:
             self._keep_settings(self.prepared.plan.options.output)
         self.show(event)
 
@@ -53,9 +54,12 @@ class RunWatch:
             self.show(SFTNote(say(f"报告没有写全：{reason}", f"the report is not complete: {reason}")))
 
     def _keep_settings(self, folder: Path) -> None:
-        if folder.is_dir() and not (folder / FILE_NAME).exists():
+        if not folder.is_dir():
+            return
+        self.kept = True
+        if not (folder / FILE_NAME).exists():
             self._write_settings(folder)
-            write_facts(folder, self.prepared.facts(tuple(self.notes)), None)
+            write_facts(folder, self.prepared.facts(), None)
 
     def _write_settings(self, folder: Path) -> None:
         (folder / FILE_NAME).write_text(as_toml(self.prepared.plan.settings), encoding="utf-8")

@@ -75,12 +75,15 @@ def key_for(original: str) -> str | None:
     return RENAMED.get(name) or (name if name in KEYS else None)
 
 
-def instead_of(original: str) -> str | None:
-    """Say what to type instead of one of their flags, in the interface language; None for a name not theirs."""
+def instead_of(original: str, *, in_file: bool = False) -> str | None:
+    """Say what to write instead of one of their flags, in the interface language; None for a name not theirs.
+
+    `in_file`: as keys of a configuration file rather than flags.
+    """
     name = _plain(original)
-    shown = "--" + original.lstrip("-")
+    shown = original.partition("=")[0] if in_file else "--" + original.partition("=")[0].lstrip("-")
     if key := key_for(name):
-        return f"{shown} → {flag_of(key)}"
+        return f"{shown} → {key if in_file else flag_of(key)}"
     if name not in REPLACED:
         return None
     zh, en = REPLACED[name]

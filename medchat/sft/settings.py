@@ -129,7 +129,7 @@ def resolve(layers: Sequence[Layer], recipe: SFTRecipe, *, processes: int = 1) -
 
 def unknown_key(name: str, where: str) -> UsageError:
     """Return the error for a name in a file that is no setting: the originals' name of one, or a slip."""
-    told = instead_of(name)
+    told = instead_of(name, in_file=True)
     near = difflib.get_close_matches(name, KEYS, n=1, cutoff=0.6)
     if told:
         hint = say("请改为：", "write instead: ") + told
