@@ -129,6 +129,18 @@ def build_features(
     )
 
 
+def prompt_of(example: Example, template: PromptTemplate) -> tuple[Segment, ...]:
+    """Return the whole prompt, as batch inference asks it: with its `input`, a dialogue as it stands."""
+    if example.dialogue and takes_dialogues(template):
+        return _rendered(replace(example, turns=(), question=example.dialogue), template)
+    return _rendered(example, template)
+
+
+def _rendered(example: Example, template: PromptTemplate) -> tuple[Segment, ...]:
+    form = with_input(template, example.input)
+    return form.render(example.turns, example.question, example.system)
+
+
 @dataclass(frozen=True, slots=True)
 class _Fitted:
     """`length` uncut; no `answer_ids` where nothing of the answer fits, and then `needed` would do.
@@ -155,7 +167,7 @@ class _Fitting:
     def fitted(self) -> _Fitted:
         """Return the ids, cut no more than they must be. Most examples are encoded once, whole."""
         answer_ids = self.encoder.encode_answer(self.example.answer)
-        prompt_ids = self.whole_prompt()
+        prompt_ids = self.encoder.encode_prompt(prompt_of(self.example, self.template))
         length = len(prompt_ids) + len(answer_ids)
         if length <= self.max_length:
             return _Fitted(prompt_ids, answer_ids, length)
@@ -166,25 +178,16 @@ class _Fitting:
             if len(self.prompt(shortened)) > room:
                 shortened = self.without_beginning(shortened, name, room)
         prompt_ids = self.prompt(shortened)
-        lost = ("turns",) * (len(later.turns) < len(self.example.turns)) + ("question",) * (
-            shortened != later
-        )
+        lost = ["turns"] if len(later.turns) < len(self.example.turns) else []
+        lost += ["question"] if shortened != later else []
         if len(prompt_ids) <= room:
-            return _Fitted(prompt_ids, answer_ids, length, lost)
+            return _Fitted(prompt_ids, answer_ids, length, tuple(lost))
         kept = self.beginning_of_answer(self.max_length - len(prompt_ids))
         needed = len(prompt_ids) + len(self.encoder.encode_answer(self.first_character))
         return _Fitted(prompt_ids, kept, length, (*lost, "answer"), needed)
 
-    def whole_prompt(self) -> list[int]:
-        """The prompt uncut: for weights trained on whole dialogues, the data's own text as it stands."""
-        example = self.example
-        if example.dialogue and takes_dialogues(self.template):
-            return self.prompt(replace(example, turns=(), question=example.dialogue))
-        return self.prompt(example)
-
     def prompt(self, example: Example) -> list[int]:
-        template = with_input(self.template, example.input)
-        return self.encoder.encode_prompt(template.render(example.turns, example.question, example.system))
+        return self.encoder.encode_prompt(_rendered(example, self.template))
 
     def without_oldest_turns(self, room: int) -> Example:
         """The example with as many of its latest turns as fit beside the whole question and answer."""
