@@ -55,8 +55,7 @@ def _concerns(row: Setting, method: str) -> bool:
 def survey_lines(survey: SFTSurvey) -> Iterator[str]:
     """Yield template, lengths, and what had to be cut to fit."""
     lengths = LengthFacts.of(survey)
-    for name, text in lengths_in_words(lengths):
-        yield from aligned([(name, inert_line(text, 300))])
+    yield from aligned([(name, inert_line(text, 300)) for name, text in lengths_in_words(lengths)])
     yield say("截断（超长的数据失去了什么）", "Truncation (what records over the limit lost)")
     yield from aligned(length_rows(lengths), right=(1, 2))
     for where in survey.unlabelled[:_NAMED]:
@@ -80,12 +79,12 @@ def preview_legend(*, colour: bool) -> str:
     if colour:
         return say(
             "第一条数据，模型看到的样子（绿色：要学的部分；灰色：控制符）",
-            "The first record as the model sees it (green: what is learned; grey: control tokens)",
+            "The first record as the model sees it (green: learned; grey: control tokens)",
         )
     left, right = _MARKS
     return say(
         f"第一条数据，模型看到的样子（{left}{right} 内：要学的部分）",
-        f"The first record as the model sees it (inside {left}{right}: what is learned)",
+        f"The first record as the model sees it (inside {left}{right}: learned)",
     )
 
 
