@@ -135,8 +135,13 @@ def llama(name: str) -> Encoder:
     return Encoder(LlamaTokenizer.from_file(SHARED / "tokenizers" / name / "tokenizer.model"))
 
 
+@cache
+def chatglm() -> Encoder:
+    return Encoder(ChatGLMTokenizer.from_folder(SHARED / "tokenizers" / CHATGLM))
+
+
 KNOWLEDGE, LITERATURE = "llama_data.json", "liver_cancer.json"
-SMALL, LARGE = "llama", "chinese-alpaca"
+SMALL, LARGE, CHATGLM = "llama", "chinese-alpaca", "chatglm-6b-icetk"
 
 
 @real_files
@@ -164,17 +169,29 @@ def test_lengths_reproduce_what_the_seeds_cutoff_destroyed(
 
 
 @real_files
-@pytest.mark.parametrize("vocabulary", [SMALL, LARGE])
-@pytest.mark.parametrize("data", [KNOWLEDGE, LITERATURE])
-@pytest.mark.parametrize("template", ["med_template", "literature_template"])
+@pytest.mark.parametrize(
+    ("vocabulary", "data", "template", "too_long", "cut"),
+    [
+        (SMALL, KNOWLEDGE, "med_template", 1985, (0, 1985, 760)),
+        (SMALL, LITERATURE, "literature_template", 915, (707, 663, 512)),
+        (LARGE, KNOWLEDGE, "med_template", 4, (0, 3, 4)),
+        (LARGE, LITERATURE, "literature_template", 483, (483, 0, 0)),
+        (CHATGLM, KNOWLEDGE, "med_chatglm", 1, (0, 0, 1)),
+        (CHATGLM, LITERATURE, "med_chatglm", 279, (279, 0, 0)),
+    ],
+)
 def test_our_truncation_leaves_every_published_record_its_label_in_seconds(
-    vocabulary: str, data: str, template: str
+    vocabulary: str, data: str, template: str, too_long: int, cut: tuple[int, int, int]
 ) -> None:
-    encoder, records = llama(vocabulary), examples(data)
+    # The table of docs/measurements.md.
+    encoder, records = chatglm() if vocabulary == CHATGLM else llama(vocabulary), examples(data)
+    form = MED_CHATGLM if vocabulary == CHATGLM else load_template(template)
     started = time.process_time()
-    made = build_features(records, load_template(template), encoder, 256)
+    made = build_features(records, form, encoder, 256)
     assert time.process_time() - started < 20  # about 2 on one core
     assert not made.left_out and len(made.features) == len(records)
+    assert sum(length > 256 for length in made.lengths) == too_long
+    assert (made.lost_turns, made.cut_questions, made.cut_answers) == cut
     for feature in made.features:
         assert feature.length <= 256
         assert feature.answer_ids[-1] == encoder.tokenizer.eos_token_id and len(feature.answer_ids) >= 2

@@ -52,6 +52,11 @@ class ChatTokenizer(Protocol):
         """The ids that end an answer while generating."""
         ...
 
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """The ids of the special tokens by name; no text encodes to any of them."""
+        ...
+
     def build_prompt(self, segments: Sequence[Segment]) -> list[int]:
         """Return the ids of a prompt, ready for the model: with what the family puts in front or behind.
 
