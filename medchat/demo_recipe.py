@@ -52,6 +52,8 @@ class DemoRecipe:
             seed=self.seed,
             device="cpu",
             threads=1,
+            precision="float32",
+            save_steps=-1,
             val_size=0,
             samples=0,
         )

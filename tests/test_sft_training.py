@@ -71,6 +71,7 @@ OPTIONS = SFTOptions(
     micro_batch_size=4,
     logging_steps=1,
     seed=5,
+    precision="float32",
 )
 
 
@@ -124,8 +125,8 @@ def test_the_last_step_is_logged_even_off_the_beat(tmp_path: Path) -> None:
     assert [row.step for row in progress] == [1, *range(2, 25, 2), 25]
 
 
-def test_no_pickle_and_nothing_but_the_log_is_written(tmp_path: Path) -> None:
-    run(tmp_path)
+def test_nothing_but_the_log_is_written_where_no_checkpoint_is_wanted(tmp_path: Path) -> None:
+    run(tmp_path, options=replace(OPTIONS, save_steps=-1))
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "metrics.jsonl", "run.json"]
 
 
@@ -208,7 +209,7 @@ def test_a_loss_that_is_no_number_stops_at_once_and_names_the_batch(tmp_path: Pa
     guilty = {f.record for f in features if poisoned in (*f.prompt_ids, *f.answer_ids)}
     with pytest.raises(MedchatError) as caught:
         run(tmp_path, model, replace(OPTIONS, batch_size=1, micro_batch_size=1), features)
-    assert caught.value.what.rsplit(" ", 2)[-2] in map(str, guilty)
+    assert int(caught.value.what.rsplit("#", 1)[1]) in guilty
     assert "nan" in caught.value.what
     assert "--learning-rate" in caught.value.remedy
 

@@ -1,40 +1,55 @@
-"""What a run says while it runs: one `SFTProgress` and one line of metrics.jsonl a logged step."""
+"""What a run says while it runs: events for who watches, and a line of metrics.jsonl each.
+
+The log of a run that was killed and resumed is that of one that never stopped: what comes after the
+checkpoint is cut off, and sums over a logging interval go on from where they were.
+"""
 
 from __future__ import annotations
 
 import json
-import threading
+import math
+import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from transformers import TrainerCallback, TrainerControl, TrainerState
-
-from medchat.api import SFTProgress
-
-FILE_NAME = "metrics.jsonl"
+from medchat.api import SFTEvaluation, SFTEvent, SFTProgress
+from medchat.torchside.sft.manifest import write_synced
+from medchat.torchside.sft.processes import Processes
 
 
-class StepLog(TrainerCallback):  # type: ignore[misc]
-    """Listens to the Trainer, reports logged steps, and stops it once `cancel` is set."""
+@dataclass
+class Counters:
+    """What has to go on after a break for the log to be whole. Kept in every checkpoint."""
 
-    def __init__(
-        self, folder: Path, on_progress: Callable[[SFTProgress], None], cancel: threading.Event
-    ) -> None:
-        self._path = folder / FILE_NAME
-        self._on_progress = on_progress
-        self._cancel = cancel
+    first_loss: float | None = None
+    last_loss: float | None = None
+    tokens: int = 0
+    seconds: float = 0.0
+    evaluations_since_best: int = 0
+    stopped_early: bool = False
+    #: Of the Trainer: losses summed since the last logged step, and that step.
+    summed_loss: float = 0.0
+    last_logged_step: int = 0
+
+
+class StepLog:
+    """Writes metrics.jsonl and tells each event. Only the main process of several is given a `tell`."""
+
+    def __init__(self, path: Path, tell: Callable[[SFTEvent], None] | None) -> None:
+        self._path = path
+        self._tell = tell
         self._file: TextIO | None = None
-        self._started = self._last_report = time.perf_counter()
-        self._tokens = 0
-        self.step = 0
-        self.first_loss = float("nan")
-        self.last_loss = float("nan")
+        self._started = self._reported = time.perf_counter()
+        self._tokens_reported = 0
+        #: Tokens, padding left out, that this process learned from since `collect_tokens`.
+        self.pending_tokens = 0
+        self.counters = Counters()
 
     def __enter__(self) -> Self:
-        self._file = self._path.open("w", encoding="utf-8", buffering=1)
         return self
 
     def __exit__(
@@ -43,61 +58,95 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
         if self._file:
             self._file.close()
 
-    def count_tokens(self, tokens: int) -> None:
-        """Add the tokens, padding left out, of one forward pass."""
-        self._tokens += tokens
+    def begin(self, step: int, counters: Counters | None) -> None:
+        """Start the clock after `step`; lines of later steps, which a killed run wrote, are cut off."""
+        self.counters = counters or Counters()
+        self._tokens_reported = self.counters.tokens
+        self._reported = time.perf_counter()
+        self._started = self._reported - self.counters.seconds
+        if self._tell:
+            kept = [line for line in _lines(self._path) if _step_of(line) <= step]
+            write_synced(self._path, "".join(kept))
+            self._file = self._path.open("a", encoding="utf-8", buffering=1)
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the clock."""
-        self._started = self._last_report = time.perf_counter()
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, breaks left out."""
+        return time.perf_counter() - self._started
 
-    def on_substep_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Stop inside an accumulated batch too."""
-        control.should_training_stop = control.should_training_stop or self._cancel.is_set()
+    def tell(self, event: SFTEvent) -> None:
+        """Pass an event on."""
+        if self._tell:
+            self._tell(event)
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Log the last step, whatever the interval; stop when told to."""
-        self.step = state.global_step
-        control.should_log = control.should_log or state.global_step == state.max_steps
-        control.should_training_stop = control.should_training_stop or self._cancel.is_set()
+    def collect_tokens(self, processes: Processes) -> None:
+        """Count the tokens of all processes."""
+        self.counters.tokens += sum(processes.each(self.pending_tokens))
+        self.pending_tokens = 0
 
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
+    def state(self) -> dict[str, Any]:
+        """Return the counters for a checkpoint, after everything logged is on the disk."""
+        if self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self.counters.seconds = self.seconds
+        return asdict(self.counters)
+
+    def logged(
+        self, step: int, total: int, loss: float, rate: float, epoch: float, grad_norm: float | None
     ) -> None:
-        """Report one logged step; the Trainer's closing summary has no loss of its own and is left out."""
-        if not logs or "loss" not in logs:
-            return
-        now = time.perf_counter()
-        speed = self._tokens / max(now - self._last_report, 1e-9)
-        self._tokens, self._last_report = 0, now
-        progress = SFTProgress(
-            step=state.global_step,
-            total_steps=state.max_steps,
-            loss=logs["loss"],
-            learning_rate=logs["learning_rate"],
-            tokens_per_second=speed,
-            seconds=now - self._started,
+        """Report the mean loss since the last logged step."""
+        now, counters = time.perf_counter(), self.counters
+        speed = (counters.tokens - self._tokens_reported) / max(now - self._reported, 1e-9)
+        self._tokens_reported, self._reported = counters.tokens, now
+        if counters.first_loss is None:
+            counters.first_loss = loss
+        counters.last_loss = loss
+        progress = SFTProgress(step, total, loss, rate, speed, self.seconds, epoch, grad_norm)
+        self._write(
+            {
+                "step": step,
+                "loss": loss,
+                "lr": rate,
+                "tokens_per_second": round(speed, 1),
+                "grad_norm": grad_norm,
+                "epoch": epoch,
+                "seconds": round(progress.seconds, 3),
+            }
         )
-        if self.first_loss != self.first_loss:
-            self.first_loss = progress.loss
-        self.last_loss = progress.loss
-        self._write(progress, logs.get("grad_norm"), state.epoch)
-        self._on_progress(progress)
+        self.tell(progress)
 
-    def _write(self, progress: SFTProgress, grad_norm: float | None, epoch: float | None) -> None:
-        row = {
-            "step": progress.step,
-            "loss": progress.loss,
-            "lr": progress.learning_rate,
-            "tokens_per_second": round(progress.tokens_per_second, 1),
-            "grad_norm": grad_norm,
-            "epoch": epoch,
-            "seconds": round(progress.seconds, 3),
-        }
+    def evaluated(self, step: int, loss: float, epoch: float, *, best: bool) -> None:
+        """Report a held-out loss. The time it took is no time of training."""
+        evaluation = SFTEvaluation(step, loss, perplexity(loss), best)
+        row = {"step": step, "eval_loss": loss, "perplexity": evaluation.perplexity, "best": best}
+        self._write({**row, "epoch": epoch, "seconds": round(self.seconds, 3)})
+        self.tell(evaluation)
+        self._reported = time.perf_counter()
+
+    def _write(self, row: dict[str, Any]) -> None:
         if self._file:
             self._file.write(json.dumps(row) + "\n")
+
+
+def perplexity(loss: float) -> float:
+    """Return e to the loss, infinite where that is beyond a float."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of a log that may end in the middle of one."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

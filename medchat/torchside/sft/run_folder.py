@@ -26,12 +26,15 @@ from medchat.api import SFTNote, SFTOptions, SFTReport, SFTSample
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.torchside.sft import checkpoints, manifest, run_record
+from medchat.torchside.sft.storage import storage_trouble_told
 
 METRICS_NAME = "metrics.jsonl"
 LOCK_NAME = ".lock"
+#: Where TensorBoard's files go.
+TRACKER_NAME = "tensorboard"
 
 #: What belongs to the run and not to its result.
-RUN_NAMES = (run_record.FILE_NAME, METRICS_NAME, LOCK_NAME, checkpoints.FOLDER_NAME)
+RUN_NAMES = (run_record.FILE_NAME, METRICS_NAME, LOCK_NAME, TRACKER_NAME, checkpoints.FOLDER_NAME)
 #: What makes a folder loadable: written after the weights, taken back first.
 LOADABLE_NAMES = (manifest.FILE_NAME, "config.json", "adapter_config.json")
 
@@ -57,6 +60,21 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Where checkpoints are; it need not exist yet."""
         return self.path / checkpoints.FOLDER_NAME
+
+    @property
+    def last_step(self) -> int:
+        """The optimizer step of the newest checkpoint, 0 where there is none."""
+        return max((checkpoint.step for checkpoint in checkpoints.listed(self.checkpoints)), default=0)
+
+    def way_on(self) -> str:
+        """Return what to do to go on after the run failed, in the interface language."""
+        step = self.last_step
+        if not step:
+            return say("重新运行同一命令", "run the same command again")
+        return say(
+            f"在同一命令后加上 --resume，从第 {step} 步继续",
+            f"go on from step {step} with the same command and --resume",
+        )
 
     @contextmanager
     def result(self) -> Iterator[Path]:
@@ -127,9 +145,10 @@ def open_run_folder(options: SFTOptions, fingerprint: str) -> Iterator[RunFolder
         resumed = bool(_entries(path))
         folder = RunFolder(path, _begin(path, options, fingerprint, resumed), resumed)
         try:
-            yield folder
+            with storage_trouble_told(path, folder.way_on):
+                yield folder
         except BaseException:
-            if not folder.has_result and not checkpoints.listed(path / checkpoints.FOLDER_NAME):
+            if not folder.has_result and not folder.last_step:
                 _empty(path, remove=not existed)
             raise
 
@@ -174,9 +193,22 @@ def _occupied(output: Path, resume: bool) -> UsageError:
     )
 
 
+def _let_go_in_a_child() -> None:
+    """A worker that outlives its killed run for a moment must not hold the folder."""
+    for lock in _held:
+        os.close(lock)
+    _held.clear()
+
+
+#: The locks this process holds.
+_held: set[int] = set()
+os.register_at_fork(after_in_child=_let_go_in_a_child)
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    _held.add(lock)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,6 +223,7 @@ def _locked(path: Path) -> Iterator[None]:
             ) from None
         yield
     finally:
+        _held.discard(lock)
         os.close(lock)
 
 

@@ -1,37 +1,57 @@
-"""Training on features with transformers' Trainer: length-grouped batches, logits on label positions only.
+"""Training on features, so that it can be stopped at any moment and goes on as if it had not been.
 
-Knows no model family and writes no files but the log of steps it is handed.
+    with open_run_folder(options, fingerprint_of(features, held_out)) as folder:
+        trained = train(model, features, held_out, collate, options, folder, watch)
+
+Knows no model family, and writes nothing but the run's log and its checkpoints.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import SchedulerType
+from transformers import PreTrainedModel
 
 from medchat.api import SFTNote, SFTOptions, SFTWatch
-from medchat.errors import MedchatError, UsageError
+from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
+from medchat.torchside.sft import checkpoints
+from medchat.torchside.sft.batches import BatchOrder, Collator
+from medchat.torchside.sft.checkpoints import Checkpoint
+from medchat.torchside.sft.evaluation import label_losses
 from medchat.torchside.sft.features import Feature
-from medchat.torchside.sft.label_loss import NO_LABEL, label_head, label_loss
-from medchat.torchside.sft.length_order import LengthOrder
+from medchat.torchside.sft.manifest import verify_manifest
+from medchat.torchside.sft.optimizers import build_optimizer, check_optimizer
+from medchat.torchside.sft.processes import Processes
 from medchat.torchside.sft.progress import StepLog
 from medchat.torchside.sft.run_folder import RunFolder
+from medchat.torchside.sft.schedule import SCHEDULERS, make_schedule
+from medchat.torchside.sft.trainer import (
+    LabelTrainer,
+    Run,
+    load_counters,
+    load_trainer_state,
+    load_weights,
+)
+from medchat.torchside.sft.training_arguments import TRACKERS, trackers, training_arguments
 from medchat.torchside.shortage import memory_shortage_told
 
-#: Makes the model's inputs of some features: tensors by argument name, `labels` [B, T] among them, not
-#: shifted, `NO_LABEL` where there is none. The rows may come in another order than the features.
-Collator = Callable[[Sequence[Feature]], Mapping[str, Tensor]]
+__all__ = [
+    "Collator",
+    "Trained",
+    "check_options",
+    "cpu_threads",
+    "fingerprint_of",
+    "label_losses",
+    "train",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +59,7 @@ class Trained:
     """What training did, by the names of `SFTReport`: `SFTReport(**asdict(trained), ...)`.
 
     Losses are means per label token, of the first and last logged steps. `tokens` counts all that was
-    learned from, padding left out.
+    learned from, padding left out. The weights are those of `best_step` where something was held out.
     """
 
     steps: int
@@ -73,15 +93,25 @@ def check_options(options: SFTOptions) -> None:
     for flag, valid, meaning in (
         ("--learning-rate", options.learning_rate > 0, "> 0"),
         ("--num-epochs", options.num_epochs > 0, "> 0"),
+        ("--max-steps", options.max_steps >= 0, ">= 0"),
         ("--batch-size", options.batch_size >= 1, ">= 1"),
         ("--micro-batch-size", options.micro_batch_size >= 1, ">= 1"),
         ("--max-length", options.max_length >= 8, ">= 8"),
         ("--warmup-ratio", 0 <= options.warmup_ratio < 1, "0 <= x < 1"),
         ("--weight-decay", options.weight_decay >= 0, ">= 0"),
+        ("--adam-beta1", 0 <= options.adam_beta1 < 1, "0 <= x < 1"),
+        ("--adam-beta2", 0 <= options.adam_beta2 < 1, "0 <= x < 1"),
         ("--adam-epsilon", options.adam_epsilon > 0, "> 0"),
+        ("--max-grad-norm", options.max_grad_norm >= 0, ">= 0"),
         ("--logging-steps", options.logging_steps >= 1, ">= 1"),
+        ("--eval-steps", options.eval_steps >= -1, ">= -1"),
+        ("--save-steps", options.save_steps >= -1, ">= -1"),
+        ("--save-total", options.save_total >= 1, ">= 1"),
+        ("--early-stopping", options.early_stopping >= 0, ">= 0"),
         ("--threads", options.threads >= 0, ">= 0"),
-        ("--scheduler", options.scheduler in set(SchedulerType), " | ".join(SchedulerType)),
+        ("--workers", options.workers >= 0, ">= 0"),
+        ("--scheduler", options.scheduler in SCHEDULERS, " | ".join(SCHEDULERS)),
+        ("--report-to", set(options.report_to) <= set(TRACKERS), " | ".join(TRACKERS)),
     ):
         if not valid:
             value = getattr(options, flag[2:].replace("-", "_"))
@@ -120,187 +150,197 @@ def train(
     folder: RunFolder,
     watch: SFTWatch,
 ) -> Trained:
-    """Train the parameters of `model` that require gradients; log each reported step in `folder`.
+    """Train the parameters of `model` that require gradients, from the newest checkpoint in `folder`.
 
-    The same seed, data and machine give the same weights. Raises MedchatError when the loss is no
-    longer finite (naming the records of the batch) or `cancel` was set, MemoryShortageError.
+    They end as those of the best held-out loss where something is held out. The same seed, data, settings
+    and machine give the same weights, however often the run was killed and resumed. Raises UsageError,
+    MemoryShortageError, and MedchatError when the loss or a gradient is no longer finite (naming the
+    records) or once `watch.cancel` is set, after a checkpoint.
     """
     check_options(options)
-    accumulation = options.batch_size // min(options.micro_batch_size, options.batch_size)
-    batches = math.ceil(len(features) / min(options.micro_batch_size, options.batch_size))
-    steps = math.ceil(options.num_epochs * max(1, math.ceil(batches / accumulation)))
-    started = time.perf_counter()
-    for text in folder.notes:
-        watch.told(SFTNote(text))
-    with StepLog(folder.path, watch.told, watch.cancel) as log, _training_mode(model):
-        trainer = _LabelTrainer(
-            model=model,
-            args=_arguments(model, options, folder, steps),
-            train_dataset=_Rows(features),
-            data_collator=_Batches(collate),
-            callbacks=[log],
+    check_optimizer(options, model.device)
+    run = _run(features, held_out, collate, options, folder, watch)
+    for text in (*folder.notes, *run.schedule.notes):
+        run.log.tell(SFTNote(text))
+    start = _newest_checkpoint(run)
+    run.log.begin(start.step if start else 0, load_counters(start.folder) if start else None)
+    with run.log, _training_mode(model, options), ExitStack() as stack:
+        stack.enter_context(
+            memory_shortage_told(
+                say("请调小 --micro-batch-size 或 --max-length", "lower --micro-batch-size or --max-length")
+            )
         )
-        trainer.order = LengthOrder(
-            [feature.length for feature in features],
-            options.batch_size,
-            options.seed,
-            group=options.group_by_length,
+        run.processes.prepare(model)
+        steps, best_step, best_loss = _go_on(model, run, start)
+        _use_best(model, run, steps, best_step)
+    return _trained(model, run, steps, best_step, best_loss, start)
+
+
+def _run(
+    features: Sequence[Feature],
+    held_out: Sequence[Feature],
+    collate: Collator,
+    options: SFTOptions,
+    folder: RunFolder,
+    watch: SFTWatch,
+) -> Run:
+    processes = Processes()
+    order = BatchOrder(
+        [feature.length for feature in features],
+        options.batch_size,
+        min(options.micro_batch_size, options.batch_size),
+        processes.count,
+        options.seed,
+        options.group_by_length,
+    )
+    schedule = make_schedule(options, order.steps, evaluates=bool(held_out))
+    log = StepLog(folder.metrics, watch.told if processes.is_main else None)
+    return Run(features, held_out, collate, options, folder, watch, order, schedule, processes, log)
+
+
+def _newest_checkpoint(run: Run) -> Checkpoint | None:
+    """Return where to go on, and say so; None is at the beginning."""
+    damaged: list[CheckpointError] = []
+    found = checkpoints.newest(run.folder.checkpoints, damaged)
+    for error in damaged:
+        name = error.where
+        run.log.tell(
+            SFTNote(
+                say(
+                    f"跳过损坏的检查点：{name}：{error.what}",
+                    f"passed over a damaged checkpoint: {name}: {error.what}",
+                )
+            )
         )
-        trainer.label_head = label_head(model, _example(collate, features))
-        # It prints to stdout, which is the answer's.
-        trainer.remove_callback(PrinterCallback)
-        trainer.log_of_steps = log
-        with memory_shortage_told(
-            say("请调小 --micro-batch-size 或 --max-length", "lower --micro-batch-size or --max-length")
-        ):
-            trainer.train()
-    if watch.cancel.is_set():
+    if found:
+        run.log.tell(
+            SFTNote(
+                say(
+                    f"从 {found.folder} 继续（第 {found.step} 步，共 {run.schedule.steps} 步）",
+                    f"going on from {found.folder} (step {found.step} of {run.schedule.steps})",
+                )
+            )
+        )
+    elif run.folder.resumed:
+        run.log.tell(
+            SFTNote(say("没有完整的检查点，从头开始", "there is no complete checkpoint; starting over"))
+        )
+    return found
+
+
+def _go_on(model: PreTrainedModel, run: Run, start: Checkpoint | None) -> tuple[int, int, float | None]:
+    """Train to the end. Returns the last step, the best one (0: none) and its held-out loss."""
+    if start and (start.step >= run.schedule.steps or run.log.counters.stopped_early):
+        # Trained to the end, but killed before the result was written.
+        load_weights(model, start.folder, run.processes)
+        state = load_trainer_state(start.folder)
+        return start.step, state.best_global_step or 0, state.best_metric
+    trainer = LabelTrainer(
+        run=run,
+        model=model,
+        args=training_arguments(model, run),
+        optimizers=(build_optimizer(model, run.options), None),
+        trackers=trackers(run),
+    )
+    try:
+        trainer.train(resume_from_checkpoint=str(start.folder) if start else None)
+    finally:
+        # The model's own forward again, without autocast around it.
+        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    state = trainer.state
+    if run.processes.any(run.watch.cancel.is_set()):
         raise MedchatError(
-            say("训练已取消，没有写入模型", "training was cancelled; no model was written"),
-            say("重新运行同一命令即可从头开始", "run the same command to start again"),
+            say(
+                f"训练在第 {state.global_step} 步后停下，进度已保存",
+                f"stopped after step {state.global_step}; saved",
+            ),
+            run.folder.way_on(),
         )
+    return state.global_step, state.best_global_step or 0, state.best_metric
+
+
+def _use_best(model: PreTrainedModel, run: Run, steps: int, best_step: int) -> None:
+    if not best_step or best_step == steps:
+        return
+    folder = run.folder.checkpoints / f"step-{best_step:08d}"
+    try:
+        verify_manifest(folder)
+    except CheckpointError as error:
+        run.log.tell(
+            SFTNote(
+                say(
+                    f"验证损失最低的第 {best_step} 步的检查点已损坏（{error.what}），采用最后的权重",
+                    f"the checkpoint of the best step {best_step} is damaged ({error.what}); the last weights are used",
+                )
+            )
+        )
+        return
+    load_weights(model, folder, run.processes)
+    run.log.tell(
+        SFTNote(
+            say(
+                f"采用验证损失最低的第 {best_step} 步的权重",
+                f"the weights are those of step {best_step}, with the best held-out loss",
+            )
+        )
+    )
+
+
+def _trained(
+    model: PreTrainedModel,
+    run: Run,
+    steps: int,
+    best_step: int,
+    best_loss: float | None,
+    start: Checkpoint | None,
+) -> Trained:
+    gc.collect()
+    counters = run.log.counters
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return Trained(
-        log.step,
-        log.first_loss,
-        log.last_loss,
-        time.perf_counter() - started,
+        steps=steps,
+        first_loss=counters.first_loss or float("nan"),
+        last_loss=counters.last_loss or float("nan"),
+        seconds=counters.seconds,
+        tokens=counters.tokens,
+        best_step=best_step,
+        best_loss=best_loss,
+        stopped_early=counters.stopped_early,
+        resumed_from=start.step if start else 0,
         trainable_parameters=sum(size for size, trained in sizes if trained),
         parameters=sum(size for size, _ in sizes),
+        peak_bytes=_peak_bytes(model.device),
+        processes=run.processes.count,
     )
 
 
-@torch.inference_mode()
-def label_losses(model: PreTrainedModel, features: Sequence[Feature], collate: Collator) -> Tensor:
-    """Return the loss of every label token of some features, float32 on the CPU, without training."""
-    batch = {name: tensor.to(model.device) for name, tensor in collate(features).items()}
-    shifted = _shifted(batch.pop("labels"))
-    keep = shifted != NO_LABEL
-    was_training = model.training
-    model.eval()
-    logits = model(**batch, use_cache=False, logits_to_keep=keep).logits
-    model.train(was_training)
-    return torch.nn.functional.cross_entropy(logits.float(), shifted[keep], reduction="none").cpu()
+def _peak_bytes(device: torch.device) -> int:
+    """The most memory ever held at once: on a GPU by tensors, else by this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if os.name != "posix":
+        return 0
+    import resource
 
-
-def _arguments(
-    model: PreTrainedModel, options: SFTOptions, folder: RunFolder, steps: int
-) -> TrainingArguments:
-    micro = min(options.micro_batch_size, options.batch_size)
-    return TrainingArguments(
-        output_dir=str(folder.path),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=options.batch_size // micro,
-        num_train_epochs=options.num_epochs,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type=options.scheduler,
-        warmup_steps=options.warmup_ratio,
-        weight_decay=options.weight_decay,
-        adam_epsilon=options.adam_epsilon,
-        seed=options.seed,
-        # A short run is still a curve: specs/sft.md, Small runs.
-        logging_steps=max(1, min(options.logging_steps, steps // 10)),
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=model.device.type == "cuda",
-        use_cpu=model.device.type == "cpu",
-        bf16=model.device.type == "cuda" and model.dtype is torch.float32 and torch.cuda.is_bf16_supported(),
-    )
-
-
-class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Features as the Trainer's sampler wants them: `input_ids` for the length, and the feature itself."""
-
-    def __init__(self, features: Sequence[Feature]) -> None:
-        self._features = features
-
-    def __len__(self) -> int:
-        return len(self._features)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        feature = self._features[index]
-        return {"input_ids": (*feature.prompt_ids, *feature.answer_ids), "feature": feature}
-
-
-class _Batches:
-    """A family's collator, and beside its tensors what the log needs to know of the batch."""
-
-    def __init__(self, collate: Collator) -> None:
-        self._collate = collate
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        features: list[Feature] = [row["feature"] for row in rows]
-        batch = dict(self._collate(features))
-        # The Trainer counts label tokens over an accumulated batch in these.
-        batch["shift_labels"] = _shifted(batch["labels"])
-        batch["records"] = torch.tensor([feature.record for feature in features])
-        batch["tokens"] = torch.tensor(sum(feature.length for feature in features))
-        return batch
-
-
-class _LabelTrainer(Trainer):  # type: ignore[misc]
-    """Takes records in our order and its loss from the labels alone; stops at a loss that is no number."""
-
-    log_of_steps: StepLog
-    order: LengthOrder
-    label_head: nn.Linear | None = None
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """Return the loss; raise MedchatError naming the batch if it is not finite."""
-        records, tokens = inputs.pop("records"), inputs.pop("tokens")
-        inputs.pop("labels")
-        loss = label_loss(model, self.label_head, inputs, inputs.pop("shift_labels"), num_items_in_batch)
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            # The items are those of all processes, and their gradients will be averaged.
-            loss = loss * self.accelerator.num_processes
-        if not math.isfinite(value := float(loss.detach())):
-            raise _diverged(self.state.global_step + 1, records.tolist(), value)
-        self.log_of_steps.count_tokens(int(tokens))
-        return (loss, {"loss": loss}) if return_outputs else loss
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthOrder:
-        return self.order
-
-
-def _shifted(labels: Tensor) -> Tensor:
-    """Return labels [B, T] moved one to the left: each position's own next token."""
-    return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=NO_LABEL)
-
-
-def _example(collate: Collator, features: Sequence[Feature]) -> dict[str, Tensor]:
-    batch = dict(collate(features[:1]))
-    batch["shift_labels"] = _shifted(batch.pop("labels"))
-    return batch
-
-
-def _diverged(step: int, records: Sequence[int], loss: float) -> MedchatError:
-    shown = ", ".join(map(str, records[:16])) + (" …" if len(records) > 16 else "")
-    return MedchatError(
-        say(
-            f"第 {step} 步的损失变成了 {loss}，训练已停止；该批数据是第 {shown} 条",
-            f"the loss became {loss} at step {step}, so training stopped; the batch was examples {shown}",
-        ),
-        say(
-            "请调小 --learning-rate，或检查这些数据；没有写入模型",
-            "lower --learning-rate, or look at those examples; no model was written",
-        ),
-    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @contextmanager
-def _training_mode(model: PreTrainedModel) -> Iterator[None]:
+def _training_mode(model: PreTrainedModel, options: SFTOptions) -> Iterator[None]:
+    use_cache = model.config.use_cache
+    if options.gradient_checkpointing:
+        if not getattr(model, "supports_gradient_checkpointing", False):
+            raise UsageError(
+                say("这个模型不支持 --gradient-checkpointing", "this model has no gradient checkpointing"),
+                say("请去掉 --gradient-checkpointing", "drop --gradient-checkpointing"),
+            )
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     try:
         yield
     finally:
         model.eval()
+        model.config.use_cache = use_cache
+        if options.gradient_checkpointing:
+            model.activation_checkpointing_disable()
