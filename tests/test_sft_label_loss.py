@@ -70,7 +70,7 @@ def loss_and_gradients(
 def test_loss_and_every_gradient_are_those_of_whole_logits(
     monkeypatch: pytest.MonkeyPatch, kind: str, rows: int, items: int | None
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_ROWS", rows)
+    monkeypatch.setattr(module, "CHUNK_BYTES", rows * 4 * ROWS)
     model = tiny(kind).double()
     head = label_head(model, batch())
     assert head is not None

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 #: Ignored by the loss, as torch's cross entropy has it.
 NO_LABEL = -100
-#: Rows of logits in memory at once. Fewer and the gradient of a wide head is read and written too often.
-CHUNK_ROWS = 512
+#: Logits in memory at once, in float32; at least one row. With fewer the gradient of a wide head is read and
+#: written too often.
+CHUNK_BYTES = 1 << 27
 #: On so many label positions a model is asked whether it returns its head's output as it is.
 _PROBED = 4
 
@@ -69,10 +70,15 @@ def label_loss(
         wide = torch.promote_types(logits.dtype, torch.float32)
         return nn.functional.cross_entropy(logits.to(wide), labels, reduction="sum") * scale
     # Inside the model's forward, where wrappers (DDP, FSDP) have the head's weight ready and watch its use.
-    compute: Callable[..., Tensor] = _HeadLoss.apply  # type: ignore[assignment]
+    compute: Callable[..., Tensor] = _HeadLoss.apply
     with _forward_of(head, lambda states: compute(states, head.weight, labels, scale)):
         loss: Tensor = model(**inputs, use_cache=False, logits_to_keep=keep).logits
     return loss
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Return how many label positions have their logits in memory at once."""
+    return max(1, CHUNK_BYTES // (4 * vocabulary))
 
 
 @contextmanager
@@ -98,8 +104,9 @@ class _HeadLoss(torch.autograd.Function):
         ctx.states = torch.empty_like(states) if for_states else None
         ctx.weight = torch.zeros_like(weight) if for_weight else None
         total = torch.zeros((), dtype=wide, device=states.device)
-        for start in range(0, len(rows), CHUNK_ROWS):
-            chunk = slice(start, start + CHUNK_ROWS)
+        size = chunk_rows(len(weight))
+        for start in range(0, len(rows), size):
+            chunk = slice(start, start + size)
             gradient = (rows[chunk] @ matrix.T).to(wide)
             total += _softmax_in_place(gradient, labels[chunk], scale)
             gradient = gradient.to(computed)
