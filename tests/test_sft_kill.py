@@ -1,0 +1,199 @@
+"""Runs killed by SIGKILL at any moment, within the writing of checkpoints too, go on and end the same."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sft_run import KINDS, logged_losses
+
+from medchat.torchside.sft import checkpoints
+
+pytestmark = pytest.mark.torch
+
+ROOT = Path(__file__).resolve().parent.parent
+#: No run of this size takes longer, whatever else the machine does.
+PATIENCE = 120.0
+
+
+class Nursery:
+    """Runs in processes of their own: see `sft_run`."""
+
+    def __init__(self, program: subprocess.Popen[str]) -> None:
+        self._program = program
+
+    def start(self, kind: str, output: Path, *flags: str) -> int:
+        """Start a run and return its process number."""
+        assert self._program.stdin
+        self._program.stdin.write(" ".join([kind, str(output), *flags]) + "\n")
+        self._program.stdin.flush()
+        return int(self._line())
+
+    def ended(self) -> int:
+        """Wait for the run's end: its exit code, or minus the signal that ended it."""
+        return int(self._line())
+
+    def _line(self) -> str:
+        assert self._program.stdout
+        return self._program.stdout.readline()
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    paths = [ROOT, ROOT / "tests", *sorted((ROOT / "plugins").iterdir())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "sft_run.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    ) as program:
+        yield Nursery(program)
+        assert program.stdin
+        program.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[str, Path, float]]:
+    """The hash, the folder and the seconds of a run that was left alone, by kind."""
+    made: dict[str, tuple[str, Path, float]] = {}
+
+    def of(kind: str) -> tuple[str, Path, float]:
+        if kind not in made:
+            output = tmp_path_factory.mktemp(kind) / "whole"
+            started = time.monotonic()
+            nursery.start(kind, output)
+            assert nursery.ended() == 0
+            made[kind] = result(output)["hash"], output, time.monotonic() - started
+        return made[kind]
+
+    return of
+
+
+def result(output: Path) -> dict[str, str]:
+    told: dict[str, str] = json.loads(Path(f"{output}.json").read_text())
+    return told
+
+
+def kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
+def wait_for(seen: Callable[[], object], nursery_is_done: Callable[[], bool]) -> bool:
+    """Wait, looking all the time, until something is seen. False: the run ended before."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if seen():
+            return True
+        if nursery_is_done():
+            return False
+        time.sleep(0.0005)
+    raise AssertionError("nothing seen")
+
+
+def alive(process: int) -> bool:
+    """A child that ended stays a zombie, or is gone, as soon as its parent was told."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def killed_while(nursery: Nursery, kind: str, output: Path, pattern: str, nth: int = 1) -> bool:
+    """Go on, and kill as soon as a new name like `pattern` is in the folder of checkpoints, the `nth` time."""
+    flags = ("--resume",) if output.exists() else ()
+    folder = output / "checkpoints"
+    process = nursery.start(kind, output, *flags)
+    seen: set[str] = set()
+
+    def enough() -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            seen.update(path.name for path in folder.glob(pattern))
+        return len(seen) >= nth
+
+    # What an earlier kill left is removed when the run begins.
+    if flags:
+        wait_for(lambda: not list(folder.glob(pattern)), lambda: not alive(process))
+    found = wait_for(enough, lambda: not alive(process))
+    kill(process)
+    assert nursery.ended() in (0, -signal.SIGKILL)
+    return found
+
+
+def killed_after(nursery: Nursery, kind: str, output: Path, seconds: float) -> bool:
+    """Go on, and kill after so many seconds. False: the run had ended."""
+    flags = ("--resume",) if (output / "run.json").exists() else ()
+    process = nursery.start(kind, output, *flags)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and alive(process):
+        time.sleep(0.001)
+    kill(process)
+    return nursery.ended() == -signal.SIGKILL
+
+
+def assert_same_end(nursery: Nursery, kind: str, output: Path, expected: str, whole: Path) -> None:
+    nursery.start(kind, output, *(("--resume",) if (output / "run.json").exists() else ()))
+    assert nursery.ended() == 0
+    assert result(output)["hash"] == expected
+    assert logged_losses(output) == logged_losses(whole)
+    assert not list((output / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_while_it_writes_a_checkpoint_it_ends_the_same(
+    kind: str, nursery: Nursery, tmp_path: Path, uninterrupted: Callable[[str], tuple[str, Path, float]]
+) -> None:
+    """Within the first checkpoint; then within a later one, or at any moment."""
+    expected, whole, seconds = uninterrupted(kind)
+    output = tmp_path / "out"
+    assert killed_while(nursery, kind, output, ".step-*.partial")
+    if kind == "lora":
+        killed_after(nursery, kind, output, random.uniform(0.0, 0.4 * seconds))
+    else:
+        assert killed_while(nursery, kind, output, ".step-*.partial", nth=5)
+        left = [path.name for path in (output / "checkpoints").iterdir()]
+        assert any(name.startswith(".step-") for name in left), f"killed too late: {left}"
+        assert checkpoints.newest(output / "checkpoints")
+    assert_same_end(nursery, kind, output, expected, whole)
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments_change_nothing(
+    nursery: Nursery, tmp_path: Path, uninterrupted: Callable[[str], tuple[str, Path, float]]
+) -> None:
+    """Every other one is aimed into the writing or the removal of a checkpoint."""
+    noise = random.Random(20260101)
+    kills = aimed = finished = runs = 0
+    while kills < 50:
+        kind = KINDS[runs % len(KINDS)]
+        expected, whole, seconds = uninterrupted(kind)
+        output = tmp_path / f"out{runs}"
+        runs += 1
+        for _ in range(8):
+            if kills % 2:
+                pattern = noise.choice([".step-*.partial", ".step-*.old.partial"])
+                killed = killed_while(nursery, kind, output, pattern, noise.randint(1, 4))
+                aimed += killed
+            else:
+                killed = killed_after(nursery, kind, output, noise.uniform(0.0, 0.4 * seconds))
+            kills += killed
+            if not killed:
+                finished += 1
+                break
+        assert_same_end(nursery, kind, output, expected, whole)
+    print(f"{kills} kills in {runs} runs, {aimed} aimed at checkpoints, {finished} runs ended before a kill")
+    assert aimed >= 15
