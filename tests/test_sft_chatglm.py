@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from medchat_chatglm import recipes
 from medchat_chatglm.backbone import ChatGLMBackbone
-from medchat_chatglm.recipes import ChatGLMEncoder, FullRecipe
+from medchat_chatglm.recipes import ChatGLMFamily
 from medchat_chatglm.tiny import write_tiny
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 from safetensors.torch import load_file
@@ -29,6 +28,7 @@ from medchat.api import (
     Turn,
 )
 from medchat.errors import CheckpointError, DataError, MedchatError, UsageError
+from medchat.torchside.sft.family import FamilyEncoder
 from medchat.torchside.sft.features import build_features
 from medchat.torchside.sft.manifest import verify_manifest
 
@@ -64,7 +64,7 @@ def options(folder: Path, **changes: Any) -> SFTOptions:
 
 def run(wanted: SFTOptions, examples: tuple[Example, ...] = EXAMPLES) -> tuple[SFTReport, list[SFTProgress]]:
     watcher = Watcher()
-    report = FullRecipe().run(SFTData(examples), wanted, watcher)
+    report = ChatGLMBackbone().recipes["full"].run(SFTData(examples), wanted, watcher)
     return report, watcher.progress
 
 
@@ -140,7 +140,7 @@ def test_training_prompts_are_the_ids_that_chat_makes(tmp_path: Path) -> None:
         load = LoadOptions(base(folder, generation))
         backbone = ChatGLMBackbone()
         template, tokenizer = backbone.template(load), ChatGLMTokenizer.from_folder(load.model)
-        made = build_features(EXAMPLES, template, ChatGLMEncoder(tokenizer), 256)
+        made = build_features(EXAMPLES, template, FamilyEncoder(tokenizer, tokenizer.eos_token_id), 256)
         for feature, example in zip(made.features, EXAMPLES, strict=True):
             chat = tokenizer.build_prompt(template.render(example.turns, example.question))
             assert list(feature.prompt_ids) == chat
@@ -207,19 +207,26 @@ def test_an_existing_output_is_refused_before_anything_is_loaded(
     base(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
-    monkeypatch.setattr(recipes, "load_model", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(ChatGLMFamily, "load", lambda *_: pytest.fail("loaded"))
     with pytest.raises(UsageError) as caught:
         run(options(tmp_path))
     assert "--output" in caught.value.remedy
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
 
 
-def test_cancelling_leaves_nothing(tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     base(tmp_path)
     watcher = Watcher(on_event=lambda _: watcher.cancel.set())
-    with pytest.raises(MedchatError):
-        FullRecipe().run(SFTData(EXAMPLES), options(tmp_path, num_epochs=50), watcher)
-    assert_nothing_left(tmp_path)
+    recipe = ChatGLMBackbone().recipes["full"]
+    with pytest.raises(MedchatError) as caught:
+        recipe.run(SFTData(EXAMPLES), options(tmp_path), watcher)
+    assert "--resume" in caught.value.remedy
+    assert not (tmp_path / "out" / "config.json").exists()
+    report, _ = run(options(tmp_path, resume=True))
+    assert 0 < report.resumed_from < report.steps
+    run(options(tmp_path, output=tmp_path / "at once"))
+    stopped, at_once = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "at once"))
+    assert stopped == at_once
 
 
 def test_a_diverged_run_leaves_nothing_and_names_its_batch(tmp_path: Path) -> None:
@@ -234,17 +241,17 @@ def test_a_checkpoint_that_reloads_as_another_model_is_not_delivered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base(tmp_path)
-    written = recipes._write_small_files
+    written = ChatGLMFamily.write_small_files
 
-    def other_norm(source: Path, folder: Path, rule: object) -> None:
-        written(source, folder, rule)  # type: ignore[arg-type]
-        config = {**config_of(folder), "layernorm_epsilon": 0.5}
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    def other_norm(*arguments: Any) -> dict[str, Any]:
+        return {**written(*arguments), "layernorm_epsilon": 0.5}
 
-    monkeypatch.setattr(recipes, "_write_small_files", other_norm)
+    monkeypatch.setattr(ChatGLMFamily, "write_small_files", other_norm)
     with pytest.raises(MedchatError):
         run(options(tmp_path))
-    assert_nothing_left(tmp_path)
+    assert not {"config.json", "model.safetensors", "manifest.json"} & {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
 
 
 def test_quantised_weights_are_refused(tmp_path: Path) -> None:

@@ -114,9 +114,9 @@ def _lay(model: PreTrainedModel, encoder: nn.Module) -> None:
 
 
 def _rows(encoder: nn.Module) -> Tensor:
-    rows: Tensor = encoder(
-        torch.arange(encoder.embedding.num_embeddings, device=encoder.embedding.weight.device)
-    )
+    """Return the prefix, [n, 2 * layers * width], with whatever its projection makes of it."""
+    table = encoder.get_parameter("embedding.weight")
+    rows: Tensor = encoder(torch.arange(len(table), device=table.device))
     return rows
 
 

@@ -6,7 +6,7 @@ Any other is somebody's file: its text goes along too. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,7 @@ class NamedForm:
         """Whether the weights were trained on several turns in this form."""
         return self.form.multi_turn
 
-    def render(
-        self, turns: tuple[Turn, ...] | list[Turn], question: str, system: str = ""
-    ) -> tuple[Segment, ...]:
+    def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
         """Return the prompt for `question` after `turns`, oldest first."""
         return self.form.render(turns, question, system)
 

@@ -34,7 +34,7 @@ from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.torchside.chat_model import TokenChatModel
 from medchat.torchside.sft.family import Family, FamilyEncoder, base_options
-from medchat.torchside.sft.features import Feature, FeatureSet, build_features
+from medchat.torchside.sft.features import Feature, FeatureSet, build_features, prompt_of
 from medchat.torchside.sft.methods import (
     BottleneckMethod,
     FullMethod,
@@ -43,6 +43,7 @@ from medchat.torchside.sft.methods import (
     PrefixMethod,
     QLoraMethod,
 )
+from medchat.torchside.sft.methods.method import precision
 from medchat.torchside.sft.run_folder import RunFolder, check_output, finished_note, open_run_folder
 from medchat.torchside.sft.training import (
     Collator,
@@ -169,6 +170,7 @@ class FamilyRecipe(SFTRecipe):
         before = _answers(loaded, asked, lesson.template)
         model = loaded.model
         self._method.make_trainable(model, self.family, options)
+        _cast_trained(model, precision(options).weights)
         collate = self.family.collator(options.collator, model, loaded.tokenizer, options)
         trained = train(model, lesson.train.features, lesson.held_out, collate, options, folder, watch)
         compared = lesson.train.features[:_COMPARED]
@@ -230,10 +232,17 @@ class FamilyRecipe(SFTRecipe):
             )
 
 
+def _cast_trained(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Give what is trained the precision that its updates are made in; the rest keeps its own."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+
+
 def _answers(loaded: TokenChatModel, asked: Sequence[Example], template: PromptTemplate) -> list[str]:
     """Return what the model says to the questions, greedily."""
     config = GenerationConfig(greedy=True, max_new_tokens=_SAMPLE_TOKENS, stop=template.stop)
-    prompts = [template.render(example.turns, example.question, example.system) for example in asked]
+    prompts = [prompt_of(example, template) for example in asked]
     was_training = loaded.model.training
     loaded.model.eval()
     answers = [loaded.generate_batch([prompt], config)[0].text for prompt in prompts]

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medchat.api import (
     AdapterCard,
     Backbone,
-    ChatModel,
     GenerationConfig,
     LoadOptions,
     ModelCard,
     PromptTemplate,
+    SFTRecipe,
     SpecialTokens,
 )
 from medchat.language import say
 from medchat.templates import load_template
 from medchat_bloom.weights import ADAPTER_TEMPLATE, BASE_TEMPLATE, KNOWN_WEIGHTS, WHICH_BASE
+
+if TYPE_CHECKING:
+    from medchat.torchside.causal import CausalChatModel
 
 
 class BloomBackbone(Backbone):
@@ -37,7 +40,7 @@ class BloomBackbone(Backbone):
     # read along: `--num-beams 4` asks for that.
     generation = GenerationConfig(max_new_tokens=256, temperature=0.1, top_p=0.75, top_k=40)
 
-    def load(self, options: LoadOptions) -> ChatModel:
+    def load(self, options: LoadOptions) -> CausalChatModel:
         """Load a checkpoint folder in any of the published layouts, and its adapters."""
         from medchat.torchside.bloom.chat_model import load_chat_model
 
@@ -98,6 +101,14 @@ class BloomBackbone(Backbone):
 
         sizes: dict[str, Any] = {**shape}
         write_tiny(path, corpus=corpus, seed=seed, **sizes)
+
+    @property
+    def recipes(self) -> Mapping[str, SFTRecipe]:
+        """All methods of fine-tuning."""
+        from medchat.torchside.sft.recipe import recipes_of
+        from medchat_bloom.recipes import BloomMedFamily
+
+        return recipes_of(BloomMedFamily(self))
 
 
 def which_base() -> str:

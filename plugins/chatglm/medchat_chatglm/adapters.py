@@ -14,7 +14,8 @@ from torch import nn
 
 from medchat.errors import CheckpointError
 from medchat.language import say
-from medchat.torchside.adapter_files import CONFIG_FILE, FLAG, LoraAdapter, is_lora_folder, open_lora
+from medchat.torchside.adapter_files import CONFIG_FILE, FLAG, LoraAdapter, is_lora_folder
+from medchat.torchside.adapter_kinds import BottleneckAdapter, KeyValueAdapter, kind_of, open_adapter
 from medchat.torchside.headers import TensorHeader, read_headers
 from medchat.torchside.layout import MODEL_FILES, Candidates, Checkpoint, open_checkpoint, require_folder
 from medchat.torchside.load import Placement, assign
@@ -23,7 +24,8 @@ from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 
 #: A prefix on its own, before the layout of the original P-tuning script (a model folder).
 PREFIX_FILES: Candidates = (("prefix_encoder.safetensors", "safetensors"), ("prefix_encoder.bin", "bin"))
-
+#: `peft_type` in the adapter_config.json that our own training writes beside a prefix.
+P_TUNING = "CHATGLM_P_TUNING_V2"
 #: Ordinary ids in the prompt that a LoRA is tried out with; the two control tokens follow them.
 _TRIAL_WORDS = 6
 
@@ -51,7 +53,7 @@ class PrefixAdapter:
         return embedding.shape[0], any(name.startswith(f"{PREFIX}trans.") for name in self.headers)
 
 
-Adapter = PrefixAdapter | LoraAdapter
+Adapter = PrefixAdapter | LoraAdapter | BottleneckAdapter
 
 
 def find_adapter(folder: Path) -> Adapter:
@@ -59,19 +61,22 @@ def find_adapter(folder: Path) -> Adapter:
     require_folder(folder, FLAG)
     if not is_lora_folder(folder):
         return find_prefix(folder, (*PREFIX_FILES, *MODEL_FILES))
-    adapter = open_lora(folder)
-    if adapter.saved:
-        raise CheckpointError(
-            say(
-                "不支持这种适配器：modules_to_save", "this kind of adapter is not supported: modules_to_save"
-            ),
-            say(
-                "ChatGLM 支持普通的 LoRA 和 P-tuning v2 前缀",
-                "ChatGLM takes plain LoRA and P-tuning v2 prefixes",
-            ),
-            where=str(folder / CONFIG_FILE),
-        )
-    return adapter
+    if kind_of(folder) == P_TUNING:
+        return find_prefix(folder)
+    adapter = open_adapter(folder)
+    if isinstance(adapter, LoraAdapter) and not adapter.saved:
+        return adapter
+    if isinstance(adapter, BottleneckAdapter):
+        return adapter
+    found = "PREFIX_TUNING" if isinstance(adapter, KeyValueAdapter) else "modules_to_save"
+    raise CheckpointError(
+        say(f"不支持这种适配器：{found}", f"this kind of adapter is not supported: {found}"),
+        say(
+            "ChatGLM 支持普通的 LoRA、瓶颈适配器（Houlsby）和 P-tuning v2 前缀",
+            "ChatGLM takes plain LoRA, bottlenecks (Houlsby) and P-tuning v2 prefixes",
+        ),
+        where=str(folder / CONFIG_FILE),
+    )
 
 
 def find_prefix(folder: Path, candidates: Candidates = PREFIX_FILES) -> PrefixAdapter:
@@ -95,12 +100,12 @@ def find_prefix(folder: Path, candidates: Candidates = PREFIX_FILES) -> PrefixAd
 
 
 def require_fit(model: nn.Module, adapters: list[Adapter]) -> None:
-    """Hold LoRA adapters against `model` before its weights are read. Raises CheckpointError."""
-    loras = _loras(adapters)
-    if loras:
-        from medchat.torchside import adapters as toolkit  # brings peft: slow to import, rarely needed
+    """Hold the adapters against `model` before its weights are read. Raises CheckpointError."""
+    others = _others(adapters)
+    if others:
+        from medchat.torchside import laying  # brings peft: slow to import, rarely needed
 
-        toolkit.require_fit(model, loras)
+        laying.require_fit(model, others)
 
 
 def attach_all(
@@ -115,14 +120,18 @@ def attach_all(
             encoder = model.get_submodule(PREFIX.rstrip("."))
             placement = Placement(torch.float32, device, rename=lambda name: name.removeprefix(PREFIX))
             assign(encoder, adapter.checkpoint, adapter.headers, placement)
-    loras = _loras(adapters)
-    if loras:
-        from medchat.torchside import adapters as toolkit
+    others = _others(adapters)
+    if others:
+        from medchat.torchside import laying
 
-        ids = model.config.special_ids
-        words = [ids.mask * number // _TRIAL_WORDS for number in range(_TRIAL_WORDS)]
-        toolkit.attach_all(model, loras, device, dtype, trial=(*words, ids.gmask, ids.sop))
+        laying.lay_all(model, others, device, dtype, trial_prompt(model))
 
 
-def _loras(adapters: list[Adapter]) -> list[LoraAdapter]:
-    return [adapter for adapter in adapters if isinstance(adapter, LoraAdapter)]
+def trial_prompt(model: ChatGLMForConditionalGeneration) -> tuple[int, ...]:
+    """Return a prompt of a few ids, for trying out an adapter: with the control tokens that it needs."""
+    ids = model.config.special_ids
+    return (*(ids.mask * number // _TRIAL_WORDS for number in range(_TRIAL_WORDS)), ids.gmask, ids.sop)
+
+
+def _others(adapters: list[Adapter]) -> list[LoraAdapter | BottleneckAdapter]:
+    return [adapter for adapter in adapters if not isinstance(adapter, PrefixAdapter)]

@@ -50,10 +50,10 @@ class ChatGLMBackbone(Backbone):
         check(options)
 
     def template(self, options: LoadOptions) -> PromptTemplate:
-        """Return the form the weights were trained on, from config.json alone."""
-        from medchat_chatglm.prompts import template_for
+        """Return the form that the last adapter or the weights were trained on, from small files alone."""
+        from medchat_chatglm.prompts import form_of
 
-        return template_for(options.model)
+        return form_of(options, lambda: self.special_tokens(options))
 
     def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
         """Return the form that config.json, or the generation and the rule, tell."""
@@ -90,7 +90,8 @@ class ChatGLMBackbone(Backbone):
 
     @property
     def recipes(self) -> Mapping[str, SFTRecipe]:
-        """Full fine-tuning of every weight."""
-        from medchat_chatglm.recipes import FullRecipe
+        """All methods of fine-tuning, P-tuning with the model's own prefix."""
+        from medchat.torchside.sft.recipe import recipes_of
+        from medchat_chatglm.recipes import ChatGLMFamily, PTuningMethod
 
-        return {"full": FullRecipe()}
+        return recipes_of(ChatGLMFamily(), [PTuningMethod()])

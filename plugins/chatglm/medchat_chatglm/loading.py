@@ -23,6 +23,7 @@ from medchat.torchside.layout import Checkpoint, open_checkpoint, read_config
 from medchat.torchside.load import Placement, assign, refuse_not_finite, require_match, weight_bytes
 from medchat.torchside.quantised import bits_of, conversions
 from medchat.torchside.shards import read_tensors
+from medchat.torchside.trained_form import statement
 from medchat_chatglm.adapters import (
     PREFIX_FILES,
     Adapter,
@@ -35,6 +36,7 @@ from medchat_chatglm.adapters import (
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import EMBEDDING, HEAD, PREFIX, is_tied, read_vocabulary, refuse_other_models
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
+from medchat_chatglm.prompts import RULE_KEY
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 
 #: Tensors that stay as the model declares them: norms and prefix in float32, scales in float16.
@@ -93,7 +95,7 @@ def load_model(options: LoadOptions) -> LoadedModel:
     Raises CheckpointError (missing, damaged, no ChatGLM v1, not matching), MemoryShortageError (before
     reading where it can be known) or UsageError (impossible device, dtype, rule or quantisation).
     """
-    config = read_configuration(options.model, options.extra)
+    config = read_configuration(options.model, _with_stated_rule(options))
     tokenizer = read_vocabulary(options.model, config.to_dict())
     weights = load_weights(options)
     return LoadedModel(
@@ -123,7 +125,7 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
     """Check all that can be checked without reading weights. Raises what `load_model` raises."""
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
-    config = read_configuration(options.model, options.extra)
+    config = read_configuration(options.model, _with_stated_rule(options))
     checkpoint = open_checkpoint(options.model)
     headers = read_headers(checkpoint)
     _refuse_other_shape(config, checkpoint, headers)
@@ -149,6 +151,15 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
 
 
 # ---------------------------------------------------------------- configuration
+
+
+def _with_stated_rule(options: LoadOptions) -> Mapping[str, str]:
+    """Return `options.extra` with the rule that the last adapter was trained under, unless it names one."""
+    for folder in reversed(options.adapters):
+        rule = statement(folder).get(RULE_KEY)
+        if rule:
+            return {"rule": str(rule), **options.extra}
+    return options.extra
 
 
 def read_configuration(folder: Path, extra: Mapping[str, str] | None = None) -> ChatGLMConfig:

@@ -6,13 +6,14 @@ Specification: chatglm-6b section 7.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medchat.api import LoadOptions, PromptTemplate, Segment, Text, Turn
+from medchat.api import LoadOptions, PromptTemplate, Segment, SpecialTokens, Text, Turn
 from medchat.errors import CheckpointError
 from medchat.language import say
+from medchat.torchside.trained_form import stated_form, statement
 from medchat_chatglm.config_file import generation_of, read_json
 
 #: The config.json key that names the form; our own fine-tuning writes it.
@@ -93,8 +94,19 @@ TEMPLATES: Mapping[str, PromptTemplate] = {
 }
 
 
-def template_for(folder: Path) -> PromptTemplate:
-    """Return the form the checkpoint in `folder` was trained with, from its config.json.
+def form_of(options: LoadOptions, specials: Callable[[], SpecialTokens] = SpecialTokens) -> PromptTemplate:
+    """Return the form to ask these weights in: what the last adapter states, else the checkpoint's.
+
+    `specials` is asked where a folder brings a Jinja template. Raises CheckpointError (see `template_for`).
+    """
+    for folder in reversed(options.adapters):
+        if found := stated_form(folder, TEMPLATES.values(), specials):
+            return found
+    return template_for(options.model, specials)
+
+
+def template_for(folder: Path, specials: Callable[[], SpecialTokens] = SpecialTokens) -> PromptTemplate:
+    """Return the form the checkpoint in `folder` was trained with, from its small files.
 
     The key `medchat_template` names it; else v0 takes the trained Med form, v1.1 the rounds.
     Raises CheckpointError if config.json is missing, unreadable or names a form that is not here.
@@ -103,7 +115,8 @@ def template_for(folder: Path) -> PromptTemplate:
     name = config.get(TEMPLATE_KEY)
     if name is None:
         return MED_CHATGLM if generation_of(config) == "v0" else CHATGLM_ROUNDS
-    if name not in TEMPLATES:
+    found = stated_form(folder, TEMPLATES.values(), specials)
+    if found is None:
         known = ", ".join(TEMPLATES)
         raise CheckpointError(
             say(
@@ -113,7 +126,7 @@ def template_for(folder: Path) -> PromptTemplate:
             say(f"可用的模板：{known}；或用 --template 另行指定", f"use one of {known}, or pass --template"),
             where=str(folder / "config.json"),
         )
-    return TEMPLATES[name]
+    return found
 
 
 def trained_on(options: LoadOptions) -> tuple[str, ...]:
@@ -122,6 +135,8 @@ def trained_on(options: LoadOptions) -> tuple[str, ...]:
     The plain model of that generation has the same files; only a rule, of `options` or of config.json,
     says that it is that one.
     """
+    if any(statement(folder).get(TEMPLATE_KEY) for folder in options.adapters):
+        return (form_of(options).name,)
     config = read_json(options.model / "config.json")
     rule = options.extra.get("rule") or config.get(RULE_KEY, "med")
     foreign = generation_of(config) == "v0" and rule not in ("med", "med_demo")

@@ -1,199 +1,178 @@
-"""How ChatGLM is fine-tuned. A recipe says what is trained, on what, in what form; torchside trains."""
+"""How ChatGLM is fine-tuned: what the shared recipes must know of the family, and its own P-tuning."""
 
 from __future__ import annotations
 
-import gc
-import json
-import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from medchat.api import LoadOptions, Segment, SFTData, SFTOptions, SFTRecipe, SFTReport, SFTWatch
-from medchat.errors import MedchatError, UsageError
+from medchat.api import LoadOptions, PromptTemplate, SFTOptions
+from medchat.errors import UsageError
 from medchat.language import say
-from medchat.torchside.sft.checkpoint import save_weights
-from medchat.torchside.sft.features import Feature, build_features
-from medchat.torchside.sft.run_folder import RunFolder, check_output, finished_note, open_run_folder
-from medchat.torchside.sft.training import (
-    Collator,
-    Trained,
-    check_options,
-    cpu_threads,
-    fingerprint_of,
-    label_losses,
-    train,
-)
-from medchat_chatglm.collators import AnswerCollator, MedCollator, TrainingSample
+from medchat.torchside.adapter_files import CONFIG_FILE
+from medchat.torchside.chat_model import ChatTokenizer, TokenChatModel
+from medchat.torchside.sft.family import Family, copy_files, write_json
+from medchat.torchside.sft.features import Feature
+from medchat.torchside.sft.methods import Method
+from medchat.torchside.sft.methods.lora import refuse_other_kinds
+from medchat.torchside.sft.methods.method import refuse_not_finite
+from medchat.torchside.sft.methods.prefix import P_TUNING as P_TUNING_DEFAULTS
+from medchat.torchside.sft.methods.prefix import refuse_length
+from medchat.torchside.sft.training import Collator
+from medchat.torchside.trained_form import write_form
+from medchat_chatglm.adapters import P_TUNING, PREFIX_FILES, trial_prompt
+from medchat_chatglm.chat_model import load_chat_model
+from medchat_chatglm.collators import AnswerCollator, Batch, MedCollator, OfficialCollator, TrainingSample
 from medchat_chatglm.config_file import read_json
 from medchat_chatglm.configuration import PositionRule
-from medchat_chatglm.loading import load_model
-from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
-from medchat_chatglm.prompts import TEMPLATE_KEY, template_for
+from medchat_chatglm.inspection import PREFIX
+from medchat_chatglm.loading import check
+from medchat_chatglm.prefix import PrefixEncoder, train_prefix_only
+from medchat_chatglm.prompts import RULE_KEY, form_of
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
-
-COLLATORS = ("default", "med")
-RULE_KEY = "medchat_position_rule"
 
 #: Beside the weights, what a checkpoint folder needs to be loaded by itself.
 _TOKENIZER_FILES = ("ice_text.model", "tokenizer_config.json", "generation_config.json")
 #: Keys of the source's config.json that are not true of what we write.
 _STALE_KEYS = ("auto_map", "quantization_bit", "quantization_embeddings", "dtype")
-#: The reloaded model's token losses may differ from the trained one's by this: the order of sums, no more.
-_RELOAD_TOLERANCE = 1e-4
-#: Which examples the reloaded model is compared on.
-_COMPARED = 8
+#: [gMASK] and `<sop>`, which end every prompt.
+_PROMPT_SPECIALS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class ChatGLMEncoder:
-    """Prompts and answers as ids, by the same tokenizer calls that chat makes."""
+class ChatGLMFamily(Family):
+    """The collators: ours, which trains what chat will ask for; the originals', whose batches were recorded."""
 
-    tokenizer: ChatGLMTokenizer
+    name = "chatglm"
+    lora_targets = ("query_key_value",)
+    bottleneck_targets = ("dense", "dense_4h_to_h")
+    collators = ("default", "med", "official")
 
-    def encode_prompt(self, segments: Sequence[Segment]) -> list[int]:
-        """Return a prompt's ids, [gMASK] `<sop>` included."""
-        return self.tokenizer.build_prompt(segments)
+    def load(self, options: LoadOptions) -> TokenChatModel:
+        """Load a checkpoint and its adapters."""
+        return load_chat_model(options)
 
-    def encode_answer(self, answer: str) -> list[int]:
-        """Return an answer's ids and the end token its generation was trained with."""
-        return [*self.tokenizer.encode(answer), self.tokenizer.eos_token_id]
+    def check(self, options: LoadOptions) -> None:
+        """Check all that shows without reading weights."""
+        check(options)
 
+    def template(self, options: LoadOptions) -> PromptTemplate:
+        """Return the form that chat uses."""
+        return form_of(options)
 
-class FullRecipe(SFTRecipe):
-    """Every weight is trained, in float32 (mixed with bfloat16 on GPUs that compute it)."""
+    def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
+        """Return the vocabulary beside the weights."""
+        return ChatGLMTokenizer.from_folder(options.model)
 
-    method = "full"
-    collators = COLLATORS
+    def collator(
+        self, name: str, model: PreTrainedModel, tokenizer: ChatTokenizer, options: SFTOptions
+    ) -> Collator:
+        """Return the collator; `med` has a position rule of its own, which the model then states."""
+        if name == "official":
+            return lambda features: _official(model, features)
+        if name == "med":
+            model.config.medchat_position_rule = str(PositionRule.MED)
+            med = MedCollator(tokenizer.eos_token_id)
+            return lambda features: med(_samples(features))
+        default = AnswerCollator(model.config)
+        return lambda features: default(_samples(features))
 
-    def run(self, data: SFTData, options: SFTOptions, watch: SFTWatch) -> SFTReport:
-        """Train, write `options.output` atomically, and read it back before saying it worked.
+    def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
+        """Copy the vocabulary and return the source's configuration without what is not true any more."""
+        copy_files(options.model, folder, _TOKENIZER_FILES)
+        config = read_json(options.model / "config.json")
+        kept = {key: value for key, value in config.items() if key not in _STALE_KEYS}
+        return {**kept, "torch_dtype": str(model.dtype).removeprefix("torch.")}
 
-        `options.extra`: `rule` to train under another position rule. Raises UsageError for
-        bad options or an output that exists, DataError, CheckpointError, MemoryShortageError, and
-        MedchatError if training diverged or was cancelled; nothing is left at the output then.
-        """
-        check_options(options)
-        if options.collator not in COLLATORS:
+    def trained_facts(self, model: PreTrainedModel) -> Mapping[str, str]:
+        """Return the position rule, by which chat then reads prompts."""
+        return {RULE_KEY: str(model.config.rule)}
+
+    def trial_prompt(self, model: PreTrainedModel) -> Sequence[int]:
+        """Return a few ids with the control tokens that positions need."""
+        return trial_prompt(model)
+
+    def refuse(self, options: SFTOptions) -> None:
+        """Refuse packed weights where they are to be trained, or packed again."""
+        config = read_json(options.model / "config.json")
+        if config.get("quantization_bit") and options.method in ("full", "qlora"):
             raise UsageError(
                 say(
-                    f"没有名为 {options.collator!r} 的 collator", f"no collator is named {options.collator!r}"
+                    f"量化后的权重不能用于 --method {options.method}",
+                    f"quantised weights cannot be used with --method {options.method}",
                 ),
-                say(f"可选：{', '.join(COLLATORS)}", f"choose one of {', '.join(COLLATORS)}"),
+                say(
+                    "请换用未量化的检查点，或用 --method lora、adapter、ptuning",
+                    "use the checkpoint that is not quantised, or --method lora, adapter or ptuning",
+                ),
+                where=str(options.model),
             )
-        if done := check_output(options):
-            watch.told(finished_note(options.output))
-            return done
-        template = template_for(options.model)
-        tokenizer = ChatGLMTokenizer.from_folder(options.model)
-        template = data.template or template
-        made = build_features(
-            data.train,
-            template,
-            ChatGLMEncoder(tokenizer),
-            options.max_length,
-            allow_left_out=options.allow_truncation,
-        )
-        fingerprint = fingerprint_of(made.features)
-        with cpu_threads(options.threads), open_run_folder(options, fingerprint) as folder:
-            trained = self._train_and_write(made.features, options, folder, watch)
-            report = SFTReport(
-                output=options.output,
-                examples=len(made.features),
-                label_tokens=made.label_tokens,
-                template=template.name,
-                **asdict(trained),
-            )
-            watch.finish(folder.path, report)
-            folder.finish(report, {"backbone": "chatglm", "method": self.method, "seed": options.seed})
-        return report
 
-    def _train_and_write(
+
+class PTuningMethod(Method):
+    """P-tuning v2 with the model's own prefix encoder, in the layout that the original's script reads."""
+
+    name = "ptuning"
+    defaults = P_TUNING_DEFAULTS
+
+    def refuse(self, family: Family, options: SFTOptions) -> None:
+        """Raise UsageError for a prefix of no length, and for adapters that it cannot stand before."""
+        super().refuse(family, options)
+        refuse_length(options)
+        refuse_other_kinds(options)
+
+    def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
+        """Give the model an untrained prefix, as random as the original's; nothing else is trained."""
+        model.config.pre_seq_len = options.pre_seq_len
+        model.config.prefix_projection = options.prefix_projection
+        model.transformer.prefix_encoder = PrefixEncoder(model.config).to(model.device)
+        train_prefix_only(model)
+
+    def save(
         self,
-        features: Sequence[Feature],
+        model: PreTrainedModel,
+        family: Family,
         options: SFTOptions,
-        folder: RunFolder,
-        watch: SFTWatch,
-    ) -> Trained:
-        model = _load(options.model, options)
-        collate = _collator(model, options, ChatGLMTokenizer.from_folder(options.model))
-        model.requires_grad_(True)
-        trained = train(model, features, (), collate, options, folder, watch)
-        expected = label_losses(model, features[:_COMPARED], collate)
-        with folder.result() as output:
-            save_weights(model, output)
-            _write_small_files(options.model, output, model.config.rule)
-            # Two copies of the weights at once would need twice the memory.
-            del model, collate
-            gc.collect()
-            _compare_reloaded(output, features[:_COMPARED], options, expected)
-        return trained
-
-
-def _load(folder: Path, options: SFTOptions) -> ChatGLMForConditionalGeneration:
-    config = read_json(folder / "config.json")
-    if config.get("quantization_bit"):
-        raise UsageError(
-            say("量化后的权重不能做全参数微调", "quantised weights cannot be fine-tuned in full"),
-            say("请换用未量化的检查点", "use the checkpoint that is not quantised"),
-            where=str(folder),
-        )
-    extra = {"rule": options.extra["rule"]} if "rule" in options.extra else {}
-    loaded = load_model(LoadOptions(folder, device=options.device, dtype="float32", extra=extra))
-    return loaded.model
-
-
-def _collator(
-    model: ChatGLMForConditionalGeneration, options: SFTOptions, tokenizer: ChatGLMTokenizer
-) -> Collator:
-    if options.collator == "med":
-        model.config.medchat_position_rule = str(PositionRule.MED)
-        family: MedCollator | AnswerCollator = MedCollator(tokenizer.eos_token_id)
-    else:
-        family = AnswerCollator(model.config)
-
-    def collate(features: Sequence[Feature]) -> dict[str, Tensor]:
-        return family(
-            [
-                TrainingSample((*feature.prompt_ids, *feature.answer_ids), len(feature.prompt_ids))
-                for feature in features
-            ]
+        template: PromptTemplate,
+        folder: Path,
+    ) -> None:
+        """Write the prefix's tensors alone, by the names they have in the model, and what belongs to them."""
+        tensors = _prefix_tensors(model)
+        refuse_not_finite(tensors)
+        save_file(tensors, folder / PREFIX_FILES[0][0], {"format": "pt"})
+        stated = {
+            "peft_type": P_TUNING,
+            "pre_seq_len": options.pre_seq_len,
+            "prefix_projection": options.prefix_projection,
+        }
+        write_json(
+            folder / CONFIG_FILE, {**stated, **family.trained_facts(model), **write_form(template, folder)}
         )
 
-    return collate
+
+def _prefix_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if name.startswith(PREFIX)
+    }
 
 
-def _write_small_files(source: Path, folder: Path, rule: PositionRule) -> None:
-    config = read_json(source / "config.json")
-    for key in _STALE_KEYS:
-        config.pop(key, None)
-    config |= {"torch_dtype": "float32", RULE_KEY: str(rule), TEMPLATE_KEY: template_for(source).name}
-    text = json.dumps(config, ensure_ascii=False, indent=2)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    for name in _TOKENIZER_FILES:
-        if (source / name).exists():
-            shutil.copyfile(source / name, folder / name)
+def _samples(features: Sequence[Feature]) -> list[TrainingSample]:
+    return [
+        TrainingSample((*feature.prompt_ids, *feature.answer_ids), len(feature.prompt_ids))
+        for feature in features
+    ]
 
 
-def _compare_reloaded(
-    folder: Path, features: Sequence[Feature], options: SFTOptions, expected: Tensor
-) -> None:
-    """Load what was written as chat would, and raise MedchatError unless it is the model just trained."""
-    # Chat is given no rule: the one written into the folder must be found there.
-    told = {key: value for key, value in options.extra.items() if key != "rule"}
-    model = _load(folder, replace(options, extra=told))
-    collate = _collator(model, options, ChatGLMTokenizer.from_folder(folder))
-    losses = label_losses(model, features, collate)
-    if not torch.allclose(losses, expected, rtol=_RELOAD_TOLERANCE, atol=_RELOAD_TOLERANCE):
-        difference = float((losses - expected).abs().max())
-        raise MedchatError(
-            say(
-                f"写出的模型重新载入后结果不同（损失最多相差 {difference:.2g}），没有保留",
-                f"the written model differs when loaded again (by up to {difference:.2g} in loss); it is not kept",
-            ),
-            say("这是程序的缺陷，请反馈", "this is a defect of MedChat, please report it"),
-            where=str(folder),
-        )
+def _official(model: PreTrainedModel, features: Sequence[Feature]) -> Batch:
+    """Return the official script's batch, as long as the longest prompt and the longest answer together.
+
+    The script pads to two fixed lengths; padding is not learned, and nothing before it sees it.
+    """
+    pairs = [(feature.prompt_ids[:-_PROMPT_SPECIALS], feature.answer_ids[:-1]) for feature in features]
+    longest = [max(map(len, side)) for side in zip(*pairs, strict=True)]
+    return OfficialCollator(model.config, longest[0] + 1, longest[1] + _PROMPT_SPECIALS)(pairs)

@@ -9,20 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medchat.api import (
     AdapterCard,
     Backbone,
-    ChatModel,
     GenerationConfig,
     LoadOptions,
     ModelCard,
     PromptTemplate,
+    SFTRecipe,
     SpecialTokens,
 )
 from medchat_huozi.prompts import BEGIN, END, HUOZI
 from medchat_huozi.weights import ADAPTER_TEMPLATE, KNOWN_WEIGHTS
+
+if TYPE_CHECKING:
+    from medchat.torchside.causal import CausalChatModel
 
 _CHAT_TOKENS = (BEGIN.token, END.token)
 
@@ -41,7 +44,7 @@ class HuoziBackbone(Backbone):
         max_new_tokens=512, temperature=0.5, top_k=50, top_p=0.95, repetition_penalty=1.03
     )
 
-    def load(self, options: LoadOptions) -> ChatModel:
+    def load(self, options: LoadOptions) -> CausalChatModel:
         """Load a checkpoint folder in any of the published layouts, and its adapters."""
         from medchat.torchside.bloom.chat_model import load_chat_model
         from medchat.torchside.cleanup import StreamingCleanup
@@ -109,6 +112,14 @@ class HuoziBackbone(Backbone):
 
         choices: dict[str, Any] = {"layout": "bin", "chat_tokens": (*_CHAT_TOKENS, "<|endoftext|>"), **shape}
         write_tiny(path, corpus=corpus, seed=seed, **choices)
+
+    @property
+    def recipes(self) -> Mapping[str, SFTRecipe]:
+        """All methods of fine-tuning."""
+        from medchat.torchside.sft.recipe import recipes_of
+        from medchat_huozi.recipes import HuoziFamily
+
+        return recipes_of(HuoziFamily(self))
 
 
 def _generation(path: Path) -> str:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.torchside.sft.checkpoint import save_weights
 from medchat.torchside.sft.family import Family, base_options, write_json
-from medchat.torchside.sft.methods.method import Method
+from medchat.torchside.sft.methods.method import Method, dtype_name, precision
 from medchat.torchside.trained_form import write_form
 
 
@@ -53,4 +53,4 @@ class FullMethod(Method):
 
     def dtype(self, options: SFTOptions) -> str:
         """Return float32, or bfloat16 where the options ask for weights that coarse."""
-        return "bfloat16" if options.precision == "bfloat16" else "float32"
+        return dtype_name(precision(options).weights)

@@ -74,8 +74,6 @@ class LoraMethod(Method):
         adapters.activate(model, (*before, TRAINED))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.endswith(_MARK))
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
 
     def save(
         self,

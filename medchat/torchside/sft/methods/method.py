@@ -20,8 +20,9 @@ from medchat.language import say
 from medchat.torchside.adapter_files import CONFIG_FILE
 from medchat.torchside.adapter_kinds import WEIGHTS_NAME
 from medchat.torchside.chat_model import TokenChatModel
-from medchat.torchside.device import pick_device, pick_dtype
+from medchat.torchside.device import pick_device
 from medchat.torchside.sft.family import Family, base_options, write_json
+from medchat.torchside.sft.optimizers import Precision, precision_of
 from medchat.torchside.trained_form import write_form
 
 
@@ -68,18 +69,17 @@ class Method(ABC):
 
     def dtype(self, options: SFTOptions) -> str:
         """Return the dtype to load the base in: frozen, it may be as coarse as the device computes."""
-        return "bfloat16" if _half(options) else "float32"
+        return dtype_name(precision(options).base)
 
 
-def _half(options: SFTOptions) -> bool:
-    if options.precision == "auto":
-        return computes_bfloat16(options)
-    return options.precision in ("mixed", "bfloat16")
+def precision(options: SFTOptions) -> Precision:
+    """Return the dtypes of a run."""
+    return precision_of(options, pick_device(options.device))
 
 
-def computes_bfloat16(options: SFTOptions) -> bool:
-    """Say whether the device has instructions for bfloat16."""
-    return pick_dtype("auto", pick_device(options.device)) is torch.bfloat16
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the word that `--dtype` and config.json have for a dtype."""
+    return str(dtype).removeprefix("torch.")
 
 
 def write_adapter(

@@ -21,7 +21,7 @@ from medchat.torchside.chat_model import TokenChatModel
 from medchat.torchside.device import pick_device
 from medchat.torchside.sft.family import Family, base_options
 from medchat.torchside.sft.methods.lora import LoraMethod
-from medchat.torchside.sft.methods.method import computes_bfloat16
+from medchat.torchside.sft.methods.method import precision
 
 
 class QLoraMethod(LoraMethod):
@@ -46,8 +46,7 @@ class QLoraMethod(LoraMethod):
     def load(self, family: Family, options: SFTOptions) -> TokenChatModel:
         """Load the base into the host's memory, pack its linears one by one, and take it to the device."""
         loaded = family.load(base_options(options, device="cpu", dtype=self.dtype(options)))
-        dtype = torch.bfloat16 if computes_bfloat16(options) else torch.float32
-        pack(loaded.model, pick_device(options.device), dtype)
+        pack(loaded.model, pick_device(options.device), precision(options).base)
         return loaded
 
     def load_result(self, family: Family, options: SFTOptions, folder: Path) -> TokenChatModel:

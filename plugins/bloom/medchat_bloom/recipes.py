@@ -1,0 +1,32 @@
+"""How Bloom is fine-tuned."""
+
+from __future__ import annotations
+
+from medchat.api import LoadOptions, PromptTemplate
+from medchat.templates import load_template
+from medchat.torchside.bloom.adapter_form import trained_form
+from medchat.torchside.bloom.recipes import BloomFamily
+from medchat.torchside.chat_model import TokenChatModel
+from medchat_bloom.backbone import BloomBackbone
+from medchat_bloom.weights import ADAPTER_TEMPLATE
+
+
+class BloomMedFamily(BloomFamily):
+    """Adapters and whole models alike learn BenTsao's form for Bloom, unless what lies below has its own."""
+
+    name = "bloom"
+
+    def __init__(self, backbone: BloomBackbone) -> None:
+        self._backbone = backbone
+
+    def load(self, options: LoadOptions) -> TokenChatModel:
+        """Load a checkpoint and its adapters."""
+        return self._backbone.load(options)
+
+    def template(self, options: LoadOptions) -> PromptTemplate:
+        """Return the form that chat uses."""
+        return self._backbone.template(options)
+
+    def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
+        """Return the form that what lies below was trained in, else BenTsao's."""
+        return trained_form(options) or load_template(ADAPTER_TEMPLATE)
