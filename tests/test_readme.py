@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shlex
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_fixtures import ROOT, Call
+from cli_fixtures import PAIRS, ROOT, Call
 from medchat_llama.prompts import MED_ALLDATA
 from medchat_remote.key import OURS as REMOTE_KEY
 from medchat_remote.limits import CONTEXT as REMOTE_CONTEXT
@@ -40,12 +41,14 @@ SET_UP = (
 #: What stands for a model folder and for a session's id.
 MODEL_PLACEHOLDERS = ("/path/to/ChatGLM-6B-Med", "/path/to/folder", "目录", "FOLDER")
 ID_PLACEHOLDERS = ("编号", "ID")
+#: What stands for a file of training data.
+DATA_PLACEHOLDER = "/path/to/train.json"
 #: What stands for a base and its adapter: recorded ones, where they are at hand.
 BENTSAO: dict[str, Callable[[], str]] = {
     "/path/to/llama-7b": lambda: str(seed_stack() / "llama" / "base"),
     "/path/to/lora-llama-med": lambda: str(seed_stack() / "llama" / "adapter"),
 }
-FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]")
 
 
 def seed_stack() -> Path:
@@ -79,6 +82,8 @@ def test_every_command_of_the_readme_runs(
     call: Call, talker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readme: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    rows = [{"instruction": question, "input": "", "output": answer} for question, answer in PAIRS.items()]
+    Path("train.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     ran = 0
     for line in shell_lines(readme):
         if line in SET_UP or (any(place in line for place in BENTSAO) and not seed_stack().is_dir()):
@@ -94,6 +99,8 @@ def test_every_command_of_the_readme_runs(
             if word in MODEL_PLACEHOLDERS
             else latest
             if word in ID_PLACEHOLDERS
+            else "train.json"
+            if word == DATA_PLACEHOLDER
             else word
             for word in words
         ]
@@ -160,7 +167,7 @@ def known_flags() -> set[str]:
         for parameter in command.params:
             flags |= {option for option in parameter.opts if option.startswith("--")}
     benchmarks = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
-    return flags | set(re.findall(r'"(--[a-z-]+)"', benchmarks))
+    return flags | set(re.findall(r'"(--[a-z0-9-]+)"', benchmarks))
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import click
 import pytest
+from cli_fixtures import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from medchat.commands.sft import command
 from medchat.errors import CheckpointError, PluginError, UsageError
 from medchat.settings.keys import Kind
 from medchat.sft.batches import batch_layout
-from medchat.sft.keys import EXTRA, KEYS, flag_of
+from medchat.sft.keys import EXTRA, KEYS, SCHEDULERS, TRACKERS, flag_of
 from medchat.sft.originals import RENAMED, REPLACED, instead_of
 from medchat.sft.run_file import as_toml, read_run_file, toml_value
 from medchat.sft.settings import Layer, choose_recipe, resolve
@@ -244,3 +245,38 @@ def test_flags_take_the_kind_of_their_key() -> None:
         assert isinstance(parameter, click.Option)
         assert parameter.is_flag == (key.kind is Kind.FLAG)
         assert parameter.multiple == (key.kind is Kind.LIST)
+
+
+# ---------------------------------------------------------------- the page
+
+
+def rows_of(page: str) -> dict[str, list[str]]:
+    """Return the rows of a page's tables by their first cell, without its code marks."""
+    found = {}
+    for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `"):
+            first, *cells = (cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|")))
+            found |= {name.strip("` "): cells for name in first.split(",")}
+    return found
+
+
+def test_the_page_lists_every_flag_with_its_default_and_every_name_of_the_originals() -> None:
+    rows = rows_of("docs/sft.md")
+    defaults = {field.name: field.default for field in fields(SFTOptions)}
+    for name, key in KEYS.items():
+        stated = rows[flag_of(name)][0].strip("`")
+        default = defaults.get(name)
+        if not key.place and default not in (None, ()):
+            assert stated == toml_value(default), name
+    for original, name in RENAMED.items():
+        if original != name:
+            assert rows[original] == [f"`{flag_of(name)}`"]
+    assert set(REPLACED) <= set(rows)
+
+
+@pytest.mark.torch
+def test_schedules_and_trackers_are_those_that_the_trainer_takes() -> None:
+    from medchat.torchside.sft.schedule import SCHEDULERS as THEIRS
+    from medchat.torchside.sft.training_arguments import TRACKERS as REPORTED
+
+    assert (set(SCHEDULERS), set(TRACKERS)) == (set(THEIRS), set(REPORTED))

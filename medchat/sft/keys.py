@@ -15,10 +15,7 @@ from medchat.settings.keys import Kind
 
 TRACKERS = ("tensorboard", "wandb", "swanlab")
 #: Schedules of transformers that need no settings of their own.
-SCHEDULERS = (
-    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
-    "inverse_sqrt",
-)  # fmt: skip
+SCHEDULERS = ("linear", "cosine", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt")
 #: The table of a backbone's own keys, `[extra]` in a file; `--rule` is its shortest form.
 EXTRA = "extra."
 
