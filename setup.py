@@ -72,6 +72,7 @@ setup(
             "pytest-cov>=6",
             "pytest-timeout>=2.3",
             "ruff>=0.12",
+            "setuptools>=68",
             "tensorboard>=2.18",
             "uvicorn>=0.30",
         ],
