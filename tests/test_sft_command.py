@@ -113,6 +113,22 @@ def test_what_a_plugin_says_cannot_command_the_terminal(sft: Sft) -> None:
     assert "a note" in ended.err and "\x1b" not in ended.err
 
 
+def test_a_broken_run_can_be_reported_and_a_finished_report_is_left_alone(
+    pupil: Pupil, sft: Sft, call: Call
+) -> None:
+    pupil.script(diverges_at=4)
+    assert sft().code == 1
+    told = call("sft", "--report", "--output", str(pupil.output))
+    assert told.out == f"{pupil.output / 'report.html'}\n"
+    assert "还没有结束" in (pupil.output / "report.md").read_text(encoding="utf-8")
+    assert call("sft", "--report", "--output", str(pupil.folder)).code == 3
+    pupil.script()
+    assert sft("--resume").code == 0
+    finished = (pupil.output / "report.html").read_bytes()
+    assert call("sft", "--report", "--output", str(pupil.output)).code == 0
+    assert (pupil.output / "report.html").read_bytes() == finished
+
+
 # ---------------------------------------------------------------- dry run and memory
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -23,6 +24,8 @@ from medchat.commands.sft_screen import show_overview
 from medchat.errors import MedchatError, MemoryShortageError
 from medchat.language import say
 from medchat.settings import Settings
+from medchat.sft.facts import read_facts
+from medchat.sft.papers import PAGE, write_report
 
 #: An estimate may be wrong by so much (specs/sft.md): above this share of what is free a person is asked.
 TIGHT = 0.85
@@ -46,10 +49,17 @@ TIGHT = 0.85
 )
 @click.option("--yes", is_flag=True, help=say("不询问，直接开始", "start without asking"))
 @click.option("--offline", is_flag=True, default=None, help=say("不使用网络", "never use the network"))
+@click.option(
+    "--report",
+    is_flag=True,
+    help=say("只为 --output 里没做完的训练写报告", "only write the report of the unfinished run in --output"),
+)
 @click.option("--json", "as_json", is_flag=True, help=say("结果输出为 JSON", "print the result as JSON"))
 def command(**flags: Any) -> int:
     """Show what would happen, then train."""
     process = Process.from_environment(os.environ)
+    if flags["report"]:
+        return _report(Path(flags["output"] or "."))
     try:
         prepared = prepare_run(make_plan(flags, process))
     except MedchatError as error:
@@ -76,6 +86,14 @@ def command(**flags: Any) -> int:
         told["AIGC"] = safety.aigc_metadata(json.dumps(told, default=str))
         return write_out(json.dumps(told, ensure_ascii=False, default=str) + "\n")
     return write_out(next_command(prepared, report) + "\n")
+
+
+def _report(output: Path) -> int:
+    """Write what is known so far; a finished run has its report, which its manifest vouches for."""
+    facts, report = read_facts(output)
+    if report is None:
+        write_report(output, facts, None)
+    return write_out(f"{output / PAGE}\n")
 
 
 def _greet() -> None:
