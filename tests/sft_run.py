@@ -76,12 +76,13 @@ def trainable(kind: str, options: SFTOptions) -> Any:
 
 
 def some_features(count: int = 45, seed: int = 0) -> list[Feature]:
-    """Examples of different lengths."""
+    """Examples of different lengths, in which some tokens are more common than others: that carries over."""
     random = torch.Generator().manual_seed(seed)
 
     def ids(low: int, high: int) -> tuple[int, ...]:
         length = int(torch.randint(low, high, (), generator=random))
-        return tuple(torch.randint(1, VOCABULARY, (length,), generator=random).tolist())
+        rarity = torch.rand(length, generator=random) ** 3
+        return tuple((1 + (VOCABULARY - 1) * rarity).long().tolist())
 
     return [
         Feature(ids(2, 12), ids(1, 9), record, where=f"data.json:{record}") for record in range(1, count + 1)

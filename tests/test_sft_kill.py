@@ -108,7 +108,7 @@ def alive(process: int) -> bool:
     """A child that ended stays a zombie, or is gone, as soon as its parent was told."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
 

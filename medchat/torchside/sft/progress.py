@@ -117,7 +117,7 @@ class StepLog:
         self.tell(progress)
 
     def evaluated(self, step: int, loss: float, epoch: float, *, best: bool) -> None:
-        """Report a held-out loss. The time it took is no time of training."""
+        """Report a held-out loss. The time it took counts towards no speed."""
         evaluation = SFTEvaluation(step, loss, perplexity(loss), best)
         row = {"step": step, "eval_loss": loss, "perplexity": evaluation.perplexity, "best": best}
         self._write({**row, "epoch": epoch, "seconds": round(self.seconds, 3)})

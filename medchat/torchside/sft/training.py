@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -299,9 +300,9 @@ def _trained(
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return Trained(
         steps=steps,
-        first_loss=counters.first_loss or float("nan"),
-        last_loss=counters.last_loss or float("nan"),
-        seconds=counters.seconds,
+        first_loss=math.nan if counters.first_loss is None else counters.first_loss,
+        last_loss=math.nan if counters.last_loss is None else counters.last_loss,
+        seconds=run.log.seconds,
         tokens=counters.tokens,
         best_step=best_step,
         best_loss=best_loss,

@@ -1,0 +1,93 @@
+"""Held-out loss, the best weights, and stopping early."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sft_fixtures import Watcher
+from sft_run import collate, logged_losses, run, some_features, tiny_llama, weights_hash
+
+from medchat.api import SFTEvaluation, SFTNote, SFTSaved
+from medchat.torchside.sft import checkpoints
+from medchat.torchside.sft.evaluation import label_losses, mean_loss
+from medchat.torchside.sft.processes import Processes
+from medchat.torchside.sft.trainer import load_weights
+
+pytestmark = pytest.mark.torch
+
+#: Learns by heart what does not carry over: the held-out loss falls at first, then rises.
+OVERFITTING: dict[str, Any] = {"learning_rate": 1e-2, "num_epochs": 4, "workers": 0, "eval_steps": 2}
+
+
+def test_the_mean_is_over_label_tokens_whatever_the_batches() -> None:
+    model = tiny_llama(dtype=torch.float64)
+    features = some_features(13)
+    each = torch.cat([label_losses(model, [feature], collate) for feature in features])
+    assert len(each) == sum(len(feature.answer_ids) for feature in features)
+    for at_once in (1, 4, 13, 50):
+        mean = mean_loss(model, features, collate, at_once, Processes())
+        assert mean == pytest.approx(float(each.double().mean()), rel=1e-6)
+
+
+def test_an_evaluation_draws_nothing_and_leaves_the_model_training() -> None:
+    model = tiny_llama(dropout=0.5).train()
+    before = torch.get_rng_state()
+    first, second = (mean_loss(model, some_features(5), collate, 2, Processes()) for _ in range(2))
+    assert first == second
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training
+
+
+def test_the_result_is_the_best_by_held_out_loss_and_that_is_said(tmp_path: Path) -> None:
+    watcher = Watcher()
+    trained, digest = run("full", tmp_path / "out", watcher, save_steps=-1, save_total=1, **OVERFITTING)
+    evaluations = [event for event in watcher.events if isinstance(event, SFTEvaluation)]
+    assert [event.step for event in evaluations] == list(range(2, 25, 2))
+    best = min(evaluations, key=lambda event: event.loss)
+    assert (trained.best_step, trained.best_loss) == (best.step, best.loss)
+    assert 2 < best.step < trained.steps == 24, "the settings must make it overfit"
+    # Each event says whether none before was lower.
+    lowest = math.inf
+    for event in evaluations:
+        assert event.best is (event.loss < lowest)
+        lowest = min(lowest, event.loss)
+        assert event.perplexity == pytest.approx(math.exp(event.loss))
+    # No interval asked for a checkpoint: the best ones are saved all the same, and the last of them is kept.
+    assert [event.step for event in watcher.events if isinstance(event, SFTSaved)] == [
+        event.step for event in evaluations if event.best
+    ]
+    (kept,) = checkpoints.listed(tmp_path / "out" / "checkpoints")
+    assert kept.step == best.step
+    again = tiny_llama(dropout=0.1)
+    load_weights(again, kept.folder, Processes())
+    assert weights_hash(again) == digest
+    assert any(f" {best.step} " in event.text for event in watcher.events[-2:] if isinstance(event, SFTNote))
+    rows = [(step, loss) for step, kind, loss in logged_losses(tmp_path / "out") if kind == "eval_loss"]
+    assert rows == [(event.step, event.loss) for event in evaluations]
+
+
+def test_without_a_better_evaluation_it_stops_and_knows_so_when_gone_on_with(tmp_path: Path) -> None:
+    trained, digest = run("full", tmp_path / "out", early_stopping=2, **OVERFITTING)
+    assert trained.stopped_early
+    assert trained.steps == trained.best_step + 4
+    watcher = Watcher()
+    again, same = run("full", tmp_path / "out", watcher, early_stopping=2, resume=True, **OVERFITTING)
+    assert watcher.progress == []
+    assert (again.stopped_early, again.steps, same) == (True, trained.steps, digest)
+    assert (again.best_step, again.best_loss) == (trained.best_step, trained.best_loss)
+
+
+def test_a_damaged_best_checkpoint_is_said_and_the_last_weights_are_kept(tmp_path: Path) -> None:
+    trained, _ = run("full", tmp_path / "out", save_total=1, **OVERFITTING)
+    folder = tmp_path / "out" / "checkpoints"
+    (folder / f"step-{trained.best_step:08d}" / "trained-00001.safetensors").unlink()
+    watcher = Watcher()
+    _, digest = run("full", tmp_path / "out", watcher, save_total=1, resume=True, **OVERFITTING)
+    last = tiny_llama(dropout=0.1)
+    load_weights(last, folder / "step-00000024", Processes())
+    assert digest == weights_hash(last)
+    assert any("trained-00001" in event.text for event in watcher.events if isinstance(event, SFTNote))
