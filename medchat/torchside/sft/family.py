@@ -76,6 +76,13 @@ class Family(ABC):
         """Return one of `collators` for a loaded model. May set what it needs in the model's configuration."""
         return CausalCollator(tokenizer.pad_token_id)
 
+    def preview_collator(self, name: str, options: LoadOptions) -> Collator | None:
+        """Return a collator that labels other tokens than the answer and its end, for showing them; else None.
+
+        No weights are loaded yet.
+        """
+        return None
+
     def trained_facts(self, model: PreTrainedModel) -> Mapping[str, str]:
         """Return keys for the result's small file that chat must find again (ChatGLM: its position rule)."""
         return {}

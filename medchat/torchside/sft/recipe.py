@@ -28,6 +28,7 @@ from medchat.api import (
     SFTRecipe,
     SFTReport,
     SFTSample,
+    SFTSurvey,
     SFTWatch,
 )
 from medchat.errors import MedchatError, UsageError
@@ -45,6 +46,7 @@ from medchat.torchside.sft.methods import (
 )
 from medchat.torchside.sft.methods.method import precision
 from medchat.torchside.sft.run_folder import RunFolder, check_output, finished_note, open_run_folder
+from medchat.torchside.sft.survey import survey
 from medchat.torchside.sft.training import (
     Collator,
     Trained,
@@ -97,6 +99,22 @@ class FamilyRecipe(SFTRecipe):
     def collators(self) -> tuple[str, ...]:  # type: ignore[override]
         """The family's."""
         return self.family.collators
+
+    def survey(self, data: SFTData, options: SFTOptions) -> SFTSurvey:
+        """Tokenise the data as `run` would, and say what becomes of it. Reads no weights.
+
+        Raises what `run` raises for bad options, data and folders.
+        """
+        check_options(options)
+        self._refuse(options)
+        lesson, base = self._lesson(data, options), base_options(options)
+        return survey(
+            lesson.train,
+            self.family.tokenizer(base),
+            template=lesson.template.name,
+            max_length=options.max_length,
+            collate=self.family.preview_collator(options.collator, base),
+        )
 
     def run(self, data: SFTData, options: SFTOptions, watch: SFTWatch) -> SFTReport:
         """Train, write `options.output`, and load it again before saying that it worked.
@@ -174,6 +192,7 @@ class FamilyRecipe(SFTRecipe):
         collate = self.family.collator(options.collator, model, loaded.tokenizer, options)
         trained = train(model, lesson.train.features, lesson.held_out, collate, options, folder, watch)
         compared = lesson.train.features[:_COMPARED]
+        facts = self.family.trained_facts(model)
         expected = label_losses(model, compared, collate)
         after = _answers(loaded, asked, lesson.template)
         with folder.result() as output:
@@ -182,7 +201,7 @@ class FamilyRecipe(SFTRecipe):
             loaded.close()
             del loaded, model, collate
             gc.collect()
-            self._compare_reloaded(output, compared, options, expected)
+            self._compare_reloaded(output, compared, options, expected, facts)
         self._tell_if_form_is_lost(lesson, options, watch)
         samples = tuple(
             SFTSample(example.question, example.answer, first, last)
@@ -191,15 +210,22 @@ class FamilyRecipe(SFTRecipe):
         return trained, samples
 
     def _compare_reloaded(
-        self, folder: Path, features: Sequence[Feature], options: SFTOptions, expected: Tensor
+        self,
+        folder: Path,
+        features: Sequence[Feature],
+        options: SFTOptions,
+        expected: Tensor,
+        facts: Mapping[str, str],
     ) -> None:
         """Load what was written as chat would; raise MedchatError unless it is the model just trained."""
         loaded = self._method.load_result(self.family, options, folder)
+        # Asked before the collator, which may set it.
+        same = self.family.trained_facts(loaded.model) == facts
         collate = self._collator_of(loaded, options)
         losses = label_losses(loaded.model, features, collate)
         tolerance = _TOLERANCE.get(loaded.model.dtype, 1e-4)
         loaded.close()
-        if not torch.allclose(losses, expected, rtol=tolerance, atol=tolerance):
+        if not same or not torch.allclose(losses, expected, rtol=tolerance, atol=tolerance):
             difference = float((losses - expected).abs().max())
             raise MedchatError(
                 say(

@@ -28,9 +28,9 @@ from medchat_chatglm.adapters import P_TUNING, PREFIX_FILES, trial_prompt
 from medchat_chatglm.chat_model import load_chat_model
 from medchat_chatglm.collators import AnswerCollator, Batch, MedCollator, OfficialCollator, TrainingSample
 from medchat_chatglm.config_file import read_json
-from medchat_chatglm.configuration import PositionRule
+from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import PREFIX
-from medchat_chatglm.loading import check
+from medchat_chatglm.loading import check, read_configuration
 from medchat_chatglm.prefix import PrefixEncoder, train_prefix_only
 from medchat_chatglm.prompts import RULE_KEY, form_of
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
@@ -71,14 +71,16 @@ class ChatGLMFamily(Family):
         self, name: str, model: PreTrainedModel, tokenizer: ChatTokenizer, options: SFTOptions
     ) -> Collator:
         """Return the collator; `med` has a position rule of its own, which the model then states."""
-        if name == "official":
-            return lambda features: _official(model, features)
         if name == "med":
             model.config.medchat_position_rule = str(PositionRule.MED)
-            med = MedCollator(tokenizer.eos_token_id)
-            return lambda features: med(_samples(features))
-        default = AnswerCollator(model.config)
-        return lambda features: default(_samples(features))
+        return _collator(name, model.config, tokenizer.eos_token_id)
+
+    def preview_collator(self, name: str, options: LoadOptions) -> Collator | None:
+        """Return an original's collator, which learns `<sop>` too, and Med's a second end token."""
+        if name == "default":
+            return None
+        config = read_configuration(options.model, options.extra)
+        return _collator(name, config, ChatGLMTokenizer.from_folder(options.model).eos_token_id)
 
     def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
         """Copy the vocabulary and return the source's configuration without what is not true any more."""
@@ -161,6 +163,13 @@ def _prefix_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def _collator(name: str, config: ChatGLMConfig, end_id: int) -> Collator:
+    if name == "official":
+        return lambda features: _official(config, features)
+    collate = MedCollator(end_id) if name == "med" else AnswerCollator(config)
+    return lambda features: collate(_samples(features))
+
+
 def _samples(features: Sequence[Feature]) -> list[TrainingSample]:
     return [
         TrainingSample((*feature.prompt_ids, *feature.answer_ids), len(feature.prompt_ids))
@@ -168,11 +177,11 @@ def _samples(features: Sequence[Feature]) -> list[TrainingSample]:
     ]
 
 
-def _official(model: PreTrainedModel, features: Sequence[Feature]) -> Batch:
+def _official(config: ChatGLMConfig, features: Sequence[Feature]) -> Batch:
     """Return the official script's batch, as long as the longest prompt and the longest answer together.
 
     The script pads to two fixed lengths; padding is not learned, and nothing before it sees it.
     """
     pairs = [(feature.prompt_ids[:-_PROMPT_SPECIALS], feature.answer_ids[:-1]) for feature in features]
     longest = [max(map(len, side)) for side in zip(*pairs, strict=True)]
-    return OfficialCollator(model.config, longest[0] + 1, longest[1] + _PROMPT_SPECIALS)(pairs)
+    return OfficialCollator(config, longest[0] + 1, longest[1] + _PROMPT_SPECIALS)(pairs)
