@@ -152,7 +152,8 @@ class MemoryEstimate:
 
     Parts: `weights`, `gradients`, `optimizer`, `activations`, `logits`, `runtime`. `alternatives` maps a
     setting, as typed, to its total; `nearest` are the fewest changes of options that would fit, empty
-    where this fits, None where nothing does. `trainable` of the `parameters` would be trained.
+    where this fits, None where nothing does. `trainable` of the `parameters` would be trained. `cards`
+    maps sizes of graphics cards in GB to such changes for each.
     """
 
     parts: Mapping[str, int]
@@ -163,6 +164,7 @@ class MemoryEstimate:
     notes: tuple[str, ...] = ()
     parameters: int = 0
     trainable: int = 0
+    cards: Mapping[int, Mapping[str, Any] | None] = field(default_factory=dict)
 
     @property
     def total(self) -> int:

@@ -37,7 +37,7 @@ class ParameterwiseOptimizer(Optimizer):
         self.in_backward = in_backward
         if in_backward:
             for number, group, parameter in self._parameters():
-                parameter.register_post_accumulate_grad_hook(_hook(self, number, group))
+                parameter.register_post_accumulate_grad_hook(_hook(self, number, group))  # type: ignore[no-untyped-call]
 
     def _parameters(self) -> Iterable[tuple[int, int, Tensor]]:
         number = 0
