@@ -97,8 +97,8 @@ def train(prepared: Prepared) -> tuple[int, SFTReport | None]:
                 stopped = error
             else:
                 return 0, report
-    if leads:
-        show_failure(stopped, debug=False)
+    # Of several processes the recipe lets one say why; in the others the error has no words.
+    show_failure(stopped, debug=False)
     return codes[0], None
 
 
