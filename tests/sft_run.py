@@ -66,7 +66,7 @@ def tiny_llama(dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> Llam
 def trainable(kind: str, options: SFTOptions) -> Any:
     """A model with dropout: all of it to be trained, or a LoRA over it."""
     if kind == "full":
-        return tiny_llama(dropout=0.1)
+        return tiny_llama(0.1, torch.bfloat16 if options.precision == "bfloat16" else torch.float32)
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
