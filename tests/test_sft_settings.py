@@ -280,3 +280,17 @@ def test_schedules_and_trackers_are_those_that_the_trainer_takes() -> None:
     from medchat.torchside.sft.training_arguments import TRACKERS as REPORTED
 
     assert (set(SCHEDULERS), set(TRACKERS)) == (set(THEIRS), set(REPORTED))
+
+
+@pytest.mark.torch
+def test_without_a_method_each_backbone_does_what_its_original_did() -> None:
+    from medchat_bloom.backbone import BloomBackbone
+    from medchat_chatglm.backbone import ChatGLMBackbone
+    from medchat_huozi.backbone import HuoziBackbone
+    from medchat_llama.backbone import LlamaBackbone
+
+    usual = {
+        backbone.name: choose_recipe(backbone.recipes, backbone.name, None).method
+        for backbone in (ChatGLMBackbone(), LlamaBackbone(), BloomBackbone(), HuoziBackbone())
+    }
+    assert usual == {"chatglm": "full", "llama": "lora", "bloom": "lora", "huozi": "lora"}

@@ -132,5 +132,5 @@ class Backbone(ABC):
 
     @property
     def recipes(self) -> Mapping[str, SFTRecipe]:
-        """The fine-tuning methods by name. Empty where there are none."""
+        """The fine-tuning methods by name, first the one to take where none is named. Empty where there are none."""
         return {}

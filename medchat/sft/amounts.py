@@ -4,8 +4,10 @@ from __future__ import annotations
 
 
 def gib(size: float) -> str:
-    """Return bytes as GiB, or as MiB below a tenth of one: memory is counted in powers of two."""
-    return f"{size / 2**30:.1f} GiB" if size >= 0.1 * 2**30 else f"{size / 2**20:.0f} MiB"
+    """Return bytes as GiB, below a tenth of one as MiB, below one of those as KiB: memory comes in powers of two."""
+    if size >= 0.1 * 2**30:
+        return f"{size / 2**30:.1f} GiB"
+    return f"{size / 2**20:.0f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
 
 
 def share(part: int, whole: int) -> str:

@@ -108,7 +108,9 @@ class BloomBackbone(Backbone):
         from medchat.torchside.sft.recipe import recipes_of
         from medchat_bloom.recipes import BloomMedFamily
 
-        return recipes_of(BloomMedFamily(self))
+        recipes = recipes_of(BloomMedFamily(self))
+        # First what BenTsao did: the method where none is named.
+        return {"lora": recipes["lora"], **recipes}
 
 
 def which_base() -> str:

@@ -119,7 +119,9 @@ class HuoziBackbone(Backbone):
         from medchat.torchside.sft.recipe import recipes_of
         from medchat_huozi.recipes import HuoziFamily
 
-        return recipes_of(HuoziFamily(self))
+        recipes = recipes_of(HuoziFamily(self))
+        # First what BenTsao did: the method where none is named.
+        return {"lora": recipes["lora"], **recipes}
 
 
 def _generation(path: Path) -> str:

@@ -93,4 +93,6 @@ class LlamaBackbone(Backbone):
         from medchat.torchside.sft.recipe import recipes_of
         from medchat_llama.recipes import LlamaFamily
 
-        return recipes_of(LlamaFamily())
+        recipes = recipes_of(LlamaFamily())
+        # First what BenTsao did: the method where none is named.
+        return {"lora": recipes["lora"], **recipes}
