@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from medchat.errors import Interruption
+
+#: Seconds after which the same signal is a person's second thought and no echo of the first.
+SECOND_WISH = 1.5
 
 _CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -47,17 +51,17 @@ def cancel_on_signals(
 
     Yields a list that receives the exit code of the first signal, so that whoever answers can keep
     the partial answer, save it, and then end with that code. `told` is called for the first one. With
-    `insist` the same signal a second time raises `Stopped`: launchers send one of their own after a
-    Ctrl-C that the terminal has already sent to everybody, and that is no second wish.
+    `insist` the same signal again, `SECOND_WISH` seconds later or more, raises `Stopped`. A launcher such
+    as torchrun passes a Ctrl-C on that the terminal has already sent to everybody: that is no second wish.
     """
     codes: list[int] = []
-    seen: set[int] = set()
+    seen: dict[int, float] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         code = {signal.SIGINT: 130, **_CODES}[signal.Signals(number)]
-        if insist and number in seen:
+        now = time.monotonic()
+        if insist and now - seen.setdefault(number, now) >= SECOND_WISH:
             raise Stopped(code)
-        seen.add(number)
         codes.append(code)
         cancel.set()
         if len(codes) == 1:
