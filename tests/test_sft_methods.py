@@ -62,7 +62,11 @@ def test_the_loss_falls_and_chat_loads_what_changes_its_answers(
     assert hashes(source) == before
     assert verify_manifest(report.output)["method"] == method
     assert (report.kind == "model") == (method == "full")
-    assert 0 < report.trainable_parameters <= report.parameters
+    asked = options(family, tmp_path, method)
+    estimate = recipe(family, method).estimate(asked, None)
+    assert estimate is not None and 0 < estimate.trainable <= estimate.parameters
+    trained = (report.trainable_parameters, report.parameters)
+    assert (estimate.trainable, estimate.parameters) == trained
     (sample,) = report.samples
     assert (sample.question, sample.reference) == (EXAMPLES[0].question, EXAMPLES[0].answer)
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from medchat.api import LoadOptions
+from medchat.api import LoadOptions, SFTOptions
+from medchat.torchside.bloom.folder import HEAD, read_shape
 from medchat.torchside.bloom.loading import prepare_bloom
 from medchat.torchside.bloom.tokenizer import BloomTokenizer
 from medchat.torchside.chat_model import ChatTokenizer
-from medchat.torchside.sft.family import Family, copy_files, write_json
+from medchat.torchside.sft.family import Family, copy_files, stored_parameters, write_json
+from medchat.torchside.sft.shape import ModelShape, model_shape
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -37,6 +39,29 @@ class BloomFamily(Family):
     def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
         """Return the vocabulary beside the weights."""
         return BloomTokenizer.from_folder(options.model)
+
+    def shape(self, options: SFTOptions) -> ModelShape:
+        """Return the measures that config.json and the headers state."""
+        found = read_shape(options.model)
+        hidden = found.hidden_size
+        linears = {
+            "query_key_value": (hidden, 3 * hidden),
+            "dense": (hidden, hidden),
+            "dense_h_to_4h": (hidden, 4 * hidden),
+            "dense_4h_to_h": (4 * hidden, hidden),
+        }
+        return model_shape(
+            options,
+            layers=found.layers,
+            hidden=hidden,
+            inner=4 * hidden,
+            heads=found.heads,
+            vocabulary=found.vocab_size,
+            block="alibi",
+            tied=found.tied,
+            targets=[linears[name] for name in options.lora_targets or self.lora_targets if name in linears],
+            parameters=stored_parameters(options.model, lambda name: found.tied and name == HEAD),
+        )
 
     def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
         """Copy the vocabulary, and state the ids that it has."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,10 @@ from transformers import PreTrainedModel
 
 from medchat.api import LoadOptions, PromptTemplate, Segment, SFTOptions
 from medchat.torchside.chat_model import ChatTokenizer, TokenChatModel
+from medchat.torchside.headers import read_headers
+from medchat.torchside.layout import open_checkpoint
 from medchat.torchside.sft.causal_batches import CausalCollator
+from medchat.torchside.sft.shape import ModelShape
 from medchat.torchside.sft.training import Collator
 
 
@@ -87,6 +90,10 @@ class Family(ABC):
         """Return keys for the result's small file that chat must find again (ChatGLM: its position rule)."""
         return {}
 
+    def shape(self, options: SFTOptions) -> ModelShape | None:
+        """Return the model's measures for an estimate of memory, from small files and headers; None: unknown."""
+        return None
+
     def trial_prompt(self, model: PreTrainedModel) -> Sequence[int]:
         """Return ids that every model of the family can read, for trying out an adapter; () for any few."""
         return ()
@@ -118,6 +125,12 @@ def base_options(options: SFTOptions, *, device: str = "", dtype: str = "float32
     return LoadOptions(
         options.model, options.adapters, device=device or options.device, dtype=dtype, extra=extra
     )
+
+
+def stored_parameters(folder: Path, ignore: Callable[[str], bool]) -> int:
+    """Return how many numbers a checkpoint's tensors hold, by their headers, but for names to `ignore`."""
+    headers = read_headers(open_checkpoint(folder))
+    return sum(header.count for name, header in headers.items() if not ignore(name))
 
 
 def copy_files(source: Path, folder: Path, names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from medchat.api import (
     Example,
     GenerationConfig,
     LoadOptions,
+    MemoryEstimate,
     PromptTemplate,
     SFTData,
     SFTNote,
@@ -34,8 +35,10 @@ from medchat.api import (
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.torchside.chat_model import TokenChatModel
+from medchat.torchside.device import pick_device
 from medchat.torchside.sft.family import Family, FamilyEncoder, base_options
 from medchat.torchside.sft.features import Feature, FeatureSet, build_features, prompt_of
+from medchat.torchside.sft.memory import estimate
 from medchat.torchside.sft.methods import (
     BottleneckMethod,
     FullMethod,
@@ -116,6 +119,11 @@ class FamilyRecipe(SFTRecipe):
             collate=self.family.preview_collator(options.collator, base),
         )
 
+    def estimate(self, options: SFTOptions, survey: SFTSurvey | None) -> MemoryEstimate | None:
+        """Say how much memory the run would take. Reads small files and headers only. None: unknown."""
+        shape = self.family.shape(options)
+        return estimate(shape, options, survey, pick_device(options.device)) if shape else None
+
     def run(self, data: SFTData, options: SFTOptions, watch: SFTWatch) -> SFTReport:
         """Train, write `options.output`, and load it again before saying that it worked.
 
@@ -192,6 +200,7 @@ class FamilyRecipe(SFTRecipe):
         collate = self.family.collator(options.collator, model, loaded.tokenizer, options)
         trained = train(model, lesson.train.features, lesson.held_out, collate, options, folder, watch)
         compared = lesson.train.features[:_COMPARED]
+        trained = replace(trained, parameters=self._method.parameters(model))
         facts = self.family.trained_facts(model)
         expected = label_losses(model, compared, collate)
         after = _answers(loaded, asked, lesson.template)

@@ -22,6 +22,7 @@ from medchat.torchside.sft.methods.lora import refuse_other_kinds
 from medchat.torchside.sft.methods.method import refuse_not_finite
 from medchat.torchside.sft.methods.prefix import P_TUNING as P_TUNING_DEFAULTS
 from medchat.torchside.sft.methods.prefix import refuse_length
+from medchat.torchside.sft.shape import ModelShape, model_shape
 from medchat.torchside.sft.training import Collator
 from medchat.torchside.trained_form import write_form
 from medchat_chatglm.adapters import P_TUNING, PREFIX_FILES, trial_prompt
@@ -81,6 +82,28 @@ class ChatGLMFamily(Family):
             return None
         config = read_configuration(options.model, options.extra)
         return _collator(name, config, ChatGLMTokenizer.from_folder(options.model).eos_token_id)
+
+    def shape(self, options: SFTOptions) -> ModelShape:
+        """Return the measures that config.json and the headers state."""
+        config = read_configuration(options.model, options.extra)
+        hidden, inner = config.hidden_size, config.inner_hidden_size
+        linears = {
+            "query_key_value": (hidden, 3 * hidden),
+            "dense": (hidden, hidden),
+            "dense_h_to_4h": (hidden, inner),
+            "dense_4h_to_h": (inner, hidden),
+        }
+        return model_shape(
+            options,
+            layers=config.num_layers,
+            hidden=hidden,
+            inner=inner,
+            heads=config.num_attention_heads,
+            vocabulary=config.vocab_size,
+            block="plain",
+            tied=config.tie_word_embeddings,
+            targets=[linears[name] for name in options.lora_targets or self.lora_targets if name in linears],
+        )
 
     def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
         """Copy the vocabulary and return the source's configuration without what is not true any more."""

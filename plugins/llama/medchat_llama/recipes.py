@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from medchat.api import LoadOptions, PromptTemplate
+from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.templates import load_template
 from medchat.torchside.chat_model import ChatTokenizer, TokenChatModel
-from medchat.torchside.sft.family import Family, copy_files, write_json
+from medchat.torchside.headers import read_headers
+from medchat.torchside.layout import open_checkpoint
+from medchat.torchside.sft.family import Family, base_options, copy_files, stored_parameters, write_json
+from medchat.torchside.sft.shape import ModelShape, model_shape
+from medchat_llama.folder import IGNORED, read_shape, stored_rows
 from medchat_llama.loading import load_chat_model, prepare_llama
 from medchat_llama.prompts import DEFAULT_ADAPTED, template_for, trained_on
 from medchat_llama.tokenizer import BEGIN, END, FILE_NAME, UNKNOWN
@@ -59,6 +64,40 @@ class LlamaFamily(Family):
             {**named, **tokenizer, "legacy": True, "model_max_length": model.config.max_position_embeddings},
         )
         return _config(model)
+
+    def shape(self, options: SFTOptions) -> ModelShape:
+        """Return the measures that config.json and the headers state, or an adapter that brings a vocabulary."""
+        found = read_shape(options.model)
+        hidden, inner = found.hidden_size, found.inner_size
+        narrow = hidden // found.heads * found.key_value_heads
+        linears = {
+            "q_proj": (hidden, hidden),
+            "k_proj": (hidden, narrow),
+            "v_proj": (hidden, narrow),
+            "o_proj": (hidden, hidden),
+            "gate_proj": (hidden, inner),
+            "up_proj": (hidden, inner),
+            "down_proj": (inner, hidden),
+        }
+        rows = stored_rows(read_headers(open_checkpoint(options.model)), found)
+        grown = prepare_llama(base_options(options)).tokenizer.size if options.adapters else rows
+        ends = (1 if found.tied else 2) * (grown - rows) * hidden
+        return model_shape(
+            options,
+            layers=found.layers,
+            hidden=hidden,
+            inner=inner,
+            heads=found.heads,
+            vocabulary=grown,
+            block="gated",
+            tied=found.tied,
+            targets=[linears[name] for name in options.lora_targets or self.lora_targets if name in linears],
+            parameters=ends + stored_parameters(options.model, _computed),
+        )
+
+
+def _computed(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in IGNORED)
 
 
 def _config(model: PreTrainedModel) -> dict[str, Any]:

@@ -67,6 +67,10 @@ class Method(ABC):
         base = base_options(options, dtype=self.dtype(options))
         return replace(base, adapters=(*options.adapters, folder), extra={})
 
+    def parameters(self, model: PreTrainedModel) -> int:
+        """Return how many parameters the model has, packed ones counted one by one."""
+        return sum(parameter.numel() for parameter in model.parameters())
+
     def dtype(self, options: SFTOptions) -> str:
         """Return the dtype to load the base in: frozen, it may be as coarse as the device computes."""
         return dtype_name(precision(options).base)

@@ -49,6 +49,11 @@ class QLoraMethod(LoraMethod):
         pack(loaded.model, pick_device(options.device), precision(options).base)
         return loaded
 
+    def parameters(self, model: PreTrainedModel) -> int:
+        """Return how many parameters the model has, packed ones counted one by one."""
+        sizes = (getattr(part, "quant_state", part).shape for part in model.parameters())
+        return sum(size.numel() for size in sizes)
+
     def load_result(self, family: Family, options: SFTOptions, folder: Path) -> TokenChatModel:
         """Load the packed base again and lay what was written over it, by the loader of chat.
 
