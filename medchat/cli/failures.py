@@ -20,6 +20,8 @@ def show_failure(error: BaseException, *, debug: bool) -> int:
         frames = traceback.format_exception(type(error), error, error.__traceback__)
         say_aside(inert("".join(frames)))
     if isinstance(error, MedchatError):
+        if not error.what:  # another process of the run says it
+            return error.exit_code
         place = f"（{inert_line(error.where)}）" if error.where else ""
         say_aside(say("错误：", "Error: ") + inert_line(error.what, 600) + place)
         if error.remedy:

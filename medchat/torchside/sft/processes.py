@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from medchat.errors import MedchatError
+
+Made = TypeVar("Made")
+
+
+class ToldElsewhere(MedchatError):
+    """Another process of the run failed, and says why: there is nothing to add."""
+
+    def __init__(self) -> None:
+        super().__init__("")
 
 
 class Processes:
@@ -23,6 +37,12 @@ class Processes:
 
     def prepare(self, model: nn.Module) -> None:
         """Share out a loaded model in place, before an optimizer is made over its parameters."""
+
+    def adopt(self, accelerator: Any) -> None:
+        """Tell the Trainer's accelerator what `prepare` did already."""
+
+    def release(self, model: nn.Module) -> None:
+        """Make a model that was shared out whole again, in place, in the main process."""
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the trained parameters whole, by name; only the main process needs to have them."""
@@ -51,6 +71,29 @@ class Processes:
 
     def wait(self) -> None:
         """Go on when every process is here."""
+
+    def from_main(self, make: Callable[[], Made]) -> Made:
+        """Return what the main process made; the others do not call `make`."""
+        return make()
+
+    @contextmanager
+    def one_voice(self) -> Iterator[None]:
+        """Within this block a failure of any process is raised as itself in one of them alone."""
+        yield
+
+
+def processes_here(device: torch.device) -> Processes:
+    """Return the processes of this run: as many as a launcher started (WORLD_SIZE), one without."""
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        return Processes()
+    return _several(device)
+
+
+@cache
+def _several(device: torch.device) -> Processes:
+    from medchat.torchside.sft.distributed import SeveralProcesses
+
+    return SeveralProcesses(device)
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

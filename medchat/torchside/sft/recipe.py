@@ -36,6 +36,7 @@ from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.torchside.chat_model import TokenChatModel
 from medchat.torchside.device import pick_device
+from medchat.torchside.device import pick_device
 from medchat.torchside.sft.family import Family, FamilyEncoder, base_options
 from medchat.torchside.sft.features import Feature, FeatureSet, build_features, prompt_of
 from medchat.torchside.sft.memory import estimate
@@ -48,7 +49,8 @@ from medchat.torchside.sft.methods import (
     QLoraMethod,
 )
 from medchat.torchside.sft.methods.method import precision
-from medchat.torchside.sft.run_folder import RunFolder, check_output, finished_note, open_run_folder
+from medchat.torchside.sft.processes import Processes, processes_here
+from medchat.torchside.sft.run_folder import RunFolder, check_output, finished_note, run_folder
 from medchat.torchside.sft.survey import survey
 from medchat.torchside.sft.training import (
     Collator,
@@ -57,6 +59,7 @@ from medchat.torchside.sft.training import (
     cpu_threads,
     fingerprint_of,
     label_losses,
+    micro_batch_of,
     train,
 )
 
@@ -130,15 +133,23 @@ class FamilyRecipe(SFTRecipe):
         Raises UsageError for bad options or an output that exists, DataError, CheckpointError,
         MemoryShortageError, and MedchatError if training diverged or was interrupted.
         """
+        processes = processes_here(pick_device(options.device))
+        with processes.one_voice():
+            return self._run(data, options, watch, processes)
+
+    def _run(self, data: SFTData, options: SFTOptions, watch: SFTWatch, processes: Processes) -> SFTReport:
         check_options(options)
+        micro_batch_of(options, processes.count)
         self._refuse(options)
-        if done := check_output(options):
-            watch.told(finished_note(options.output))
+        if done := processes.from_main(lambda: check_output(options)):
+            if processes.is_main:
+                watch.told(finished_note(options.output))
             return done
         lesson = self._lesson(data, options)
         fingerprint = fingerprint_of(lesson.train.features, lesson.held_out)
-        with cpu_threads(options.threads), open_run_folder(options, fingerprint) as folder:
-            trained, samples = self._train_and_write(data, lesson, options, folder, watch)
+        with cpu_threads(options.threads), run_folder(options, fingerprint, processes) as folder:
+            work = self._train_and_write if processes.is_main else self._train_along
+            trained, samples = work(data, lesson, options, folder, watch)
             report = SFTReport(
                 output=options.output,
                 kind=self._method.kind,
@@ -149,6 +160,8 @@ class FamilyRecipe(SFTRecipe):
                 samples=samples,
                 **asdict(trained),
             )
+            if not processes.is_main:
+                return report
             watch.finish(folder.path, report)
             facts = {"backbone": self.family.name, "method": self.method, "seed": options.seed}
             folder.finish(report, facts)
@@ -217,6 +230,18 @@ class FamilyRecipe(SFTRecipe):
             for example, first, last in zip(asked, before, after, strict=True)
         )
         return trained, samples
+
+    def _train_along(
+        self, data: SFTData, lesson: Lesson, options: SFTOptions, folder: RunFolder, watch: SFTWatch
+    ) -> tuple[Trained, tuple[SFTSample, ...]]:
+        """Train beside the main process, which alone writes and answers."""
+        loaded = self._method.load(self.family, options)
+        self._method.make_trainable(loaded.model, self.family, options)
+        _cast_trained(loaded.model, precision(options).weights)
+        collate = self._collator_of(loaded, options)
+        trained = train(loaded.model, lesson.train.features, lesson.held_out, collate, options, folder, watch)
+        loaded.close()
+        return trained, ()
 
     def _compare_reloaded(
         self,

@@ -14,12 +14,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medchat import __version__
 from medchat.api import SFTNote, SFTOptions, SFTReport, SFTSample
@@ -27,6 +28,9 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.torchside.sft import checkpoints, manifest, run_record
 from medchat.torchside.sft.storage import storage_trouble_told
+
+if TYPE_CHECKING:
+    from medchat.torchside.sft.processes import Processes
 
 METRICS_NAME = "metrics.jsonl"
 LOCK_NAME = ".lock"
@@ -37,6 +41,9 @@ TRACKER_NAME = "tensorboard"
 RUN_NAMES = (run_record.FILE_NAME, METRICS_NAME, LOCK_NAME, TRACKER_NAME, checkpoints.FOLDER_NAME)
 #: What makes a folder loadable: written after the weights, taken back first.
 LOADABLE_NAMES = (manifest.FILE_NAME, "config.json", "adapter_config.json")
+
+#: What a kill leaves of a file that was being written: by us, and by safetensors.
+_REMAINS = re.compile(r"\..+\.partial|\.tmp[A-Za-z0-9]{6}")
 
 
 class RunFolder:
@@ -153,8 +160,39 @@ def open_run_folder(options: SFTOptions, fingerprint: str) -> Iterator[RunFolder
             raise
 
 
+@contextmanager
+def run_folder(options: SFTOptions, fingerprint: str, processes: Processes) -> Iterator[RunFolder]:
+    """Open the run's folder in the main process, and see that every other one finds it.
+
+    Raises UsageError: what `open_run_folder` says, or a folder that is not on a file system they share.
+    """
+    with ExitStack() as stack:
+        opened: list[RunFolder] = []
+
+        def begin() -> tuple[tuple[str, ...], bool]:
+            opened.append(stack.enter_context(open_run_folder(options, fingerprint)))
+            return opened[0].notes, opened[0].resumed
+
+        notes, resumed = processes.from_main(begin)
+        path = options.output.absolute()
+        if not all(processes.each((path / run_record.FILE_NAME).is_file())):
+            raise UsageError(
+                say(
+                    f"不是每个进程都能看到 {path}",
+                    f"not every process finds {path}",
+                ),
+                say(
+                    "多台机器训练时，--output 须在共享的文件系统上",
+                    "with several machines --output must be on a file system that they share",
+                ),
+            )
+        yield opened[0] if opened else RunFolder(path, notes, resumed)
+
+
 def _begin(path: Path, options: SFTOptions, data: str, resumed: bool) -> tuple[str, ...]:
     checkpoints.clear_remains(path / checkpoints.FOLDER_NAME)
+    for name in filter(_REMAINS.fullmatch, _names(path)):
+        _remove(path / name)
     if resumed:
         return run_record.compare_data(path, options, data)
     run_record.write_record(path, options, data)

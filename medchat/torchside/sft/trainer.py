@@ -70,6 +70,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         # It prints to stdout, which is the answer's.
         self.remove_callback(PrinterCallback)
         self.run = run
+        run.processes.adopt(self.accelerator)
         self._step_rows: list[int] = []
         example = LabelBatches(run.collate, run.features)([(0, run.features[0])])
         self._label_head = label_head(

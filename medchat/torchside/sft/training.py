@@ -30,7 +30,7 @@ from medchat.torchside.sft.evaluation import label_losses
 from medchat.torchside.sft.features import Feature
 from medchat.torchside.sft.manifest import verify_manifest
 from medchat.torchside.sft.optimizers import build_optimizer, check_optimizer
-from medchat.torchside.sft.processes import Processes
+from medchat.torchside.sft.processes import Processes, processes_here
 from medchat.torchside.sft.progress import StepLog
 from medchat.torchside.sft.run_folder import RunFolder
 from medchat.torchside.sft.schedule import SCHEDULERS, make_schedule
@@ -51,6 +51,7 @@ __all__ = [
     "cpu_threads",
     "fingerprint_of",
     "label_losses",
+    "micro_batch_of",
     "train",
 ]
 
@@ -130,6 +131,24 @@ def check_options(options: SFTOptions) -> None:
         )
 
 
+def micro_batch_of(options: SFTOptions, processes: int) -> int:
+    """Return how many examples each process computes at once: what was asked for, or less where that is too many.
+
+    Raises UsageError if the effective batch cannot be shared evenly.
+    """
+    share, rest = divmod(options.batch_size, processes)
+    if rest:
+        lower, upper = share * processes, (share + 1) * processes
+        raise UsageError(
+            say(
+                f"--batch-size {options.batch_size} 无法由 {processes} 个进程平分",
+                f"--batch-size {options.batch_size} cannot be shared evenly by {processes} processes",
+            ),
+            say(f"例如 --batch-size {lower or upper}", f"for example --batch-size {lower or upper}"),
+        )
+    return next(size for size in range(min(options.micro_batch_size, share), 0, -1) if share % size == 0)
+
+
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
     """Within this block torch computes on `count` CPU threads (0: as before)."""
@@ -160,7 +179,7 @@ def train(
     """
     check_options(options)
     check_optimizer(options, model.device)
-    run = _run(features, held_out, collate, options, folder, watch)
+    run = _run(features, held_out, collate, options, folder, watch, processes_here(model.device))
     for text in (*folder.notes, *run.schedule.notes):
         run.log.tell(SFTNote(text))
     start = _newest_checkpoint(run)
@@ -174,6 +193,7 @@ def train(
         run.processes.prepare(model)
         steps, best_step, best_loss = _go_on(model, run, start)
         _use_best(model, run, steps, best_step)
+        run.processes.release(model)
     return _trained(model, run, steps, best_step, best_loss, start)
 
 
@@ -184,12 +204,12 @@ def _run(
     options: SFTOptions,
     folder: RunFolder,
     watch: SFTWatch,
+    processes: Processes,
 ) -> Run:
-    processes = Processes()
     order = BatchOrder(
         [feature.length for feature in features],
         options.batch_size,
-        min(options.micro_batch_size, options.batch_size),
+        micro_batch_of(options, processes.count),
         processes.count,
         options.seed,
         options.group_by_length,

@@ -45,6 +45,8 @@ def training_arguments(model: PreTrainedModel, run: Run) -> TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=device.type == "cpu",
+        # Every parameter that is trained takes part in every step, and looking for others costs.
+        ddp_find_unused_parameters=False,
         bf16=precision_of(options, device).autocast and not double,
     )
     if device.type == "cuda" and run.processes.count == 1:

@@ -1,0 +1,172 @@
+"""Two real processes train as one: the same losses, the same files, and each goes on where the other stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sft_processes_worker as worker
+import torch
+from cli_fixtures import child_environment
+from safetensors.torch import load_file
+from torch import Tensor
+
+from medchat.api import SFTOptions
+from medchat.errors import MedchatError, UsageError
+from medchat.torchside.sft.training import micro_batch_of
+
+pytestmark = pytest.mark.torch
+METHODS = ("full", "lora")
+#: specs/sft.md: losses of two processes equal those of one by this.
+TOLERANCE = 1e-6
+
+
+def torchrun(*words: str | Path, processes: int = 2, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in several processes on this machine."""
+    environment = child_environment(MEDCHAT_HOME=str(home)) | {"OMP_NUM_THREADS": "1"}
+    paths = [str(Path(worker.__file__).parent), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One process's runs of each method, and two processes' runs in the same folder."""
+
+    folder: Path
+    weights: dict[str, dict[str, Tensor]]
+    told: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    folder = tmp_path_factory.mktemp("processes")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    weights = {}
+    for method in METHODS:
+        model, _, _ = worker.run(folder / f"one-{method}", method)
+        weights[method] = model.state_dict()
+        with pytest.raises(MedchatError):
+            worker.run(folder / f"one-then-two-{method}", method, worker.stop_after_three)
+    done = torchrun(worker.__file__, folder, home=folder / "home")
+    torch.set_num_threads(threads)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = [json.loads((folder / f"rank-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
+    return Runs(folder, weights, told)
+
+
+def assert_same_rows(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
+    assert len(found) == len(wanted) > 6
+    for one, other in zip(found, wanted, strict=True):
+        assert one == pytest.approx(other, rel=0, abs=TOLERANCE), (one, other)
+
+
+def assert_same_weights(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    assert list(found) == list(wanted)
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=0, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_ran(runs: Runs, method: str) -> None:
+    for told in runs.told:
+        assert told[method]["processes"] == 2
+
+
+def test_full_fine_tuning_shards_every_parameter_and_lora_none(runs: Runs) -> None:
+    for told in runs.told:
+        full, lora = told["full"], told["lora"]
+        assert full["sharded"] == full["parameters"] == 3 * 9 + 2  # tied: the head is the embedding
+        assert 0.45 < full["held"] < 0.55
+        assert lora["sharded"] == 0 and lora["held"] == 1.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_losses_norms_and_held_out_losses_are_those_of_one_process(runs: Runs, method: str) -> None:
+    assert_same_rows(
+        worker.losses_of(runs.folder / f"two-{method}"), worker.losses_of(runs.folder / f"one-{method}")
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_model_is_whole_again_and_that_of_one_process(runs: Runs, method: str) -> None:
+    found = torch.load(runs.folder / f"two-{method}.pt", weights_only=True)
+    assert_same_weights(found, runs.weights[method])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_checkpoints_have_the_layout_of_one_process(runs: Runs, method: str) -> None:
+    found, wanted = (
+        sorted((runs.folder / f"{count}-{method}" / "checkpoints").iterdir())[-1] for count in ("two", "one")
+    )
+    assert {path.name for path in found.iterdir()} == {path.name for path in wanted.iterdir()}
+    for path in sorted(wanted.glob("*.safetensors")):
+        ours, one = load_file(found / path.name), load_file(path)
+        if path.name.startswith("state"):  # generators: each process has its own
+            continue
+        shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in one.items()}
+        assert {name: (tensor.shape, tensor.dtype) for name, tensor in ours.items()} == shapes
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_go_on_where_one_stopped(runs: Runs, method: str) -> None:
+    assert all(told[method]["resumed_from"] == worker.STOPPED_AT + 1 for told in runs.told)
+    assert_same_rows(
+        worker.losses_of(runs.folder / f"one-then-two-{method}"),
+        worker.losses_of(runs.folder / f"one-{method}"),
+    )
+    found = torch.load(runs.folder / f"one-then-two-{method}.pt", weights_only=True)
+    assert_same_weights(found, runs.weights[method])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_process_goes_on_where_two_stopped(runs: Runs, method: str) -> None:
+    assert all(str(told[method]["stopped_at"]) in told[method]["stopped"] for told in runs.told)
+    model, trained, _ = worker.run(runs.folder / f"stopped-{method}", method, resume=True)
+    assert trained.resumed_from == runs.told[0][method]["stopped_at"] and trained.processes == 1
+    assert_same_rows(
+        worker.losses_of(runs.folder / f"stopped-{method}"), worker.losses_of(runs.folder / f"one-{method}")
+    )
+    assert_same_weights(model.state_dict(), runs.weights[method])
+
+
+def test_only_the_main_process_is_heard(runs: Runs) -> None:
+    for method in METHODS:
+        assert runs.told[0][method]["events"] > 6 and runs.told[1][method]["events"] == 0
+
+
+def test_a_process_that_fails_ends_all_with_one_message(tmp_path: Path) -> None:
+    done = torchrun(worker.__file__, tmp_path, "fail", home=tmp_path / "home")
+    assert done.returncode != 0
+    assert done.stderr.count("a record of the second process is broken") == 1
+    assert "Internal error" not in done.stderr and "程序内部错误" not in done.stderr
+    assert not (tmp_path / "failed").exists()
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "processes", "expected"), [(16, 8, 1, 8), (16, 8, 2, 8), (16, 8, 4, 4), (12, 5, 2, 3)]
+)
+def test_micro_batches_shrink_so_that_processes_share_a_step(
+    tmp_path: Path, batch: int, micro: int, processes: int, expected: int
+) -> None:
+    options = SFTOptions(tmp_path, tmp_path, batch_size=batch, micro_batch_size=micro)
+    assert micro_batch_of(options, processes) == expected
+
+
+@pytest.mark.parametrize(("batch", "processes", "advice"), [(10, 4, "8"), (3, 4, "4")])
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(
+    tmp_path: Path, batch: int, processes: int, advice: str
+) -> None:
+    options = SFTOptions(tmp_path, tmp_path, batch_size=batch, micro_batch_size=1)
+    with pytest.raises(UsageError) as error:
+        micro_batch_of(options, processes)
+    assert error.value.remedy.endswith(f"--batch-size {advice}")
