@@ -36,7 +36,6 @@ from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.torchside.chat_model import TokenChatModel
 from medchat.torchside.device import pick_device
-from medchat.torchside.device import pick_device
 from medchat.torchside.sft.family import Family, FamilyEncoder, base_options
 from medchat.torchside.sft.features import Feature, FeatureSet, build_features, prompt_of
 from medchat.torchside.sft.memory import estimate
