@@ -22,7 +22,7 @@ from sft_fixtures import Watcher
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from medchat.api import SFTOptions
+from medchat.api import Example, SFTData, SFTOptions, SFTReport
 from medchat.torchside.sft.features import Feature
 from medchat.torchside.sft.run_folder import open_run_folder
 from medchat.torchside.sft.training import Trained, fingerprint_of, train
@@ -112,6 +112,33 @@ def run(kind: str, output: Path, watcher: Watcher | None = None, **changes: Any)
     return trained, weights_hash(model)
 
 
+def run_recipe(output: Path, watcher: Watcher | None = None, **changes: Any) -> tuple[SFTReport, str]:
+    """Fine-tune a miniature ChatGLM from its folder to the result's, held out and all. Returns its hash too."""
+    from medchat_chatglm.backbone import ChatGLMBackbone
+    from medchat_chatglm.tiny import write_tiny
+
+    examples = [
+        Example(f"第{number}题：{'头痛' * number}？", f"多休息{number}天。") for number in range(1, 17)
+    ]
+    base = output.parent / "base"
+    if not base.exists():
+        corpus = [text for example in examples for text in (example.question, example.answer)]
+        write_tiny(base, corpus=corpus, hidden_size=32, num_layers=2)
+    options = replace(
+        OPTIONS,
+        model=base,
+        output=output,
+        micro_batch_size=2,
+        batch_size=4,
+        device="cpu",
+        samples=1,
+        **changes,
+    )
+    data = SFTData(examples[:12], examples[12:])
+    report = ChatGLMBackbone().recipes["full"].run(data, options, watcher or Watcher())
+    return report, hashlib.sha256((output / "model.safetensors").read_bytes()).hexdigest()
+
+
 def weights_hash(model: nn.Module) -> str:
     """SHA-256 over every tensor of a model."""
     digest = hashlib.sha256()
@@ -137,7 +164,12 @@ def main() -> None:
         if not child:
             os.setpgid(0, 0)
             try:
-                trained, digest = run(kind, Path(output), resume="--resume" in flags)
+                resume = "--resume" in flags
+                trained, digest = (
+                    run_recipe(Path(output), resume=resume)
+                    if kind == "recipe"
+                    else run(kind, Path(output), resume=resume)
+                )
                 told = {"steps": trained.steps, "hash": digest, "resumed": trained.resumed_from}
                 Path(f"{output}.json").write_text(json.dumps(told))
             except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from medchat.api import SFTOptions, SFTReport, SFTSample
-from medchat.errors import CheckpointError, UsageError
+from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.torchside.sft import checkpoints
 from medchat.torchside.sft.manifest import verify_manifest, write_manifest
 from medchat.torchside.sft.run_folder import RunFolder, check_output, open_run_folder
@@ -258,6 +259,43 @@ def test_a_result_that_fails_is_taken_back_and_the_checkpoints_stay(tmp_path: Pa
             raise RuntimeError
         assert sorted(path.name for path in wanted.output.iterdir()) == before
     assert checkpoints.newest(wanted.output / "checkpoints") is not None
+
+
+def test_what_a_kill_left_of_files_half_written_never_gets_into_a_result(tmp_path: Path) -> None:
+    wanted = begun(tmp_path)
+    for name in (".tmpCfqY34", ".manifest.json.partial", ".run.json.partial"):
+        (wanted.output / name).write_bytes(b"half")
+    with open_run_folder(replace(wanted, resume=True), "data") as run:
+        with run.result() as output:
+            (output / "model.safetensors").write_bytes(b"1")
+        run.finish(REPORT, {})
+    assert set(verify_manifest(wanted.output)["files"]) == {"model.safetensors"}
+    assert sorted(path.name for path in wanted.output.iterdir()) == [
+        ".lock",
+        "manifest.json",
+        "model.safetensors",
+        "run.json",
+    ]
+
+
+def test_a_result_that_finds_no_room_is_told_and_the_checkpoints_stay(tmp_path: Path) -> None:
+    wanted = begun(tmp_path)
+    with (
+        pytest.raises(MedchatError) as caught,
+        open_run_folder(replace(wanted, resume=True), "data") as run,
+        run.result() as output,
+    ):
+        (output / "model.safetensors").write_bytes(b"1")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output / "model.safetensors"))
+    assert caught.value.exit_code == 1
+    assert "--resume" in caught.value.remedy and caught.value.where.endswith("model.safetensors")
+    assert not (wanted.output / "model.safetensors").exists()
+    assert checkpoints.newest(wanted.output / "checkpoints") is not None
+
+
+def test_an_error_that_is_none_of_the_disks_is_not_taken_for_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), open_run_folder(options(tmp_path), "data"):
+        (tmp_path / "nowhere").read_text()
 
 
 def test_an_error_after_the_result_takes_nothing_back(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from sft_run import KINDS, logged_losses
 
 from medchat.torchside.sft import checkpoints
+from medchat.torchside.sft.manifest import verify_manifest
 
 pytestmark = pytest.mark.torch
 
@@ -113,10 +114,12 @@ def alive(process: int) -> bool:
     return state != "Z"
 
 
-def killed_while(nursery: Nursery, kind: str, output: Path, pattern: str, nth: int = 1) -> bool:
-    """Go on, and kill as soon as a new name like `pattern` is in the folder of checkpoints, the `nth` time."""
-    flags = ("--resume",) if output.exists() else ()
-    folder = output / "checkpoints"
+def killed_while(
+    nursery: Nursery, kind: str, output: Path, pattern: str, nth: int = 1, place: str = "checkpoints"
+) -> bool:
+    """Go on, and kill as soon as there is a new name like `pattern` in a folder, the `nth` time."""
+    flags = ("--resume",) if (output / "run.json").exists() else ()
+    folder = output / place
     process = nursery.start(kind, output, *flags)
     seen: set[str] = set()
 
@@ -126,7 +129,7 @@ def killed_while(nursery: Nursery, kind: str, output: Path, pattern: str, nth: i
         return len(seen) >= nth
 
     # What an earlier kill left is removed when the run begins.
-    if flags:
+    if flags and place == "checkpoints":
         wait_for(lambda: not list(folder.glob(pattern)), lambda: not alive(process))
     found = wait_for(enough, lambda: not alive(process))
     kill(process)
@@ -171,6 +174,45 @@ def test_killed_while_it_writes_a_checkpoint_it_ends_the_same(
     assert_same_end(nursery, kind, output, expected, whole)
 
 
+#: What is written at the end, in its order; manifest.json follows.
+ENDINGS = ("model.safetensors", "config.json", "watched.txt", ".manifest.json.partial")
+
+
+@pytest.fixture(scope="module")
+def whole_recipe(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The hash and the folder of a whole fine-tuning that was left alone."""
+    output = tmp_path_factory.mktemp("recipe") / "whole"
+    nursery.start("recipe", output)
+    assert nursery.ended() == 0
+    return result(output)["hash"], output
+
+
+def goes_on_to_the_end(nursery: Nursery, output: Path, expected: str) -> None:
+    nursery.start("recipe", output, *(("--resume",) if (output / "run.json").exists() else ()))
+    assert nursery.ended() == 0
+    assert result(output)["hash"] == expected
+    assert verify_manifest(output)["report"]["steps"] == result(output)["steps"]
+    assert not (output / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [ENDINGS[1], *(pytest.param(name, marks=pytest.mark.slow) for name in (ENDINGS[0], *ENDINGS[2:]))],
+)
+def test_killed_while_it_writes_the_result_it_ends_the_same(
+    ending: str, nursery: Nursery, tmp_path: Path, whole_recipe: tuple[str, Path]
+) -> None:
+    expected, whole = whole_recipe
+    output = tmp_path / "out"
+    assert killed_while(nursery, "recipe", output, ending, place=".")
+    assert not (output / "manifest.json").exists(), "killed too late"
+    goes_on_to_the_end(nursery, output, expected)
+    assert logged_losses(output) == logged_losses(whole)
+    written = (output / "manifest.json").stat().st_mtime_ns
+    goes_on_to_the_end(nursery, output, expected)
+    assert (output / "manifest.json").stat().st_mtime_ns == written, "a finished run is left as it is"
+
+
 @pytest.mark.slow
 def test_fifty_kills_at_random_moments_change_nothing(
     nursery: Nursery, tmp_path: Path, uninterrupted: Callable[[str], tuple[str, Path, float]]
@@ -197,3 +239,27 @@ def test_fifty_kills_at_random_moments_change_nothing(
         assert_same_end(nursery, kind, output, expected, whole)
     print(f"{kills} kills in {runs} runs, {aimed} aimed at checkpoints, {finished} runs ended before a kill")
     assert aimed >= 15
+
+
+@pytest.mark.slow
+def test_whole_fine_tunings_killed_at_random_moments_end_the_same(
+    nursery: Nursery, tmp_path: Path, whole_recipe: tuple[str, Path]
+) -> None:
+    """From loading to the manifest."""
+    noise = random.Random(20260102)
+    expected, whole = whole_recipe
+    started = time.monotonic()
+    nursery.start("recipe", tmp_path / "again")
+    assert nursery.ended() == 0
+    seconds = time.monotonic() - started
+    kills = runs = 0
+    while kills < 15:
+        output = tmp_path / f"out{runs}"
+        runs += 1
+        for _ in range(5):
+            if not killed_after(nursery, "recipe", output, noise.uniform(0.0, 0.7 * seconds)):
+                break
+            kills += 1
+        goes_on_to_the_end(nursery, output, expected)
+        assert logged_losses(output) == logged_losses(whole)
+    print(f"{kills} kills in {runs} runs")
