@@ -3,7 +3,8 @@
 #   sh scripts/sft_medchat.sh MODEL DATA OUTPUT        or MODEL=… DATA=… OUTPUT=… sh scripts/sft_medchat.sh
 #   NPROC=8 sh scripts/sft_medchat.sh …                several GPUs; see training.sh for several machines
 # Further arguments go on to `medchat sft` and over what stands here: --dry-run, --resume, --collator med (the
-# original's own batches), --report-to tensorboard, --optimizer adafactor --fused-backward (one 24 GB card).
+# original's own batches), --report-to tensorboard. On one 24 GB card: --precision bfloat16 --optimizer adafactor
+# --fused-backward --batch-size 8 --max-grad-norm 0 --gradient-checkpointing.
 set -eu
 . "$(dirname -- "$0")/training.sh"
 model=${MODEL:-chatglm-6b} data=${DATA:-data/train.txt} output=${OUTPUT:-output/chatglm-6b-med}
