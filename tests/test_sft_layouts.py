@@ -30,6 +30,7 @@ from sft_fixtures import Watcher
 from transformers import AutoModelForCausalLM
 
 from medchat.api import Control, Example, PromptTemplate, SFTData, Text
+from medchat.cli.program import run as program
 from medchat.errors import MedchatError
 from medchat.templates import load_template
 from medchat.torchside.trained_form import FILE_NAME
@@ -212,3 +213,25 @@ def test_examples_with_input_and_a_system_text_are_answered_before_and_after(tmp
     report = recipe("llama", "lora").run(SFTData(asked), wanted, Watcher())
     assert [sample.question for sample in report.samples] == ["总结", EXAMPLES[0].question]
     assert any(sample.before != sample.after for sample in report.samples)
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "kind"),
+    [
+        ("chatglm", "ptuning", "CHATGLM_P_TUNING_V2"),
+        ("llama", "ptuning", "PREFIX_TUNING"),
+        ("bloom", "adapter", "MEDCHAT_HOULSBY"),
+        ("llama", "lora", "LORA"),
+    ],
+)
+def test_models_show_tells_what_was_written_and_in_which_form(
+    family: str, method: str, kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    base(family, tmp_path)
+    report, _ = run(family, tmp_path, method, precision="float32")
+    capfd.readouterr()
+    assert program(["models", "show", str(report.output), "--json"], language="en", debug=False) == 0
+    shown = json.loads(capfd.readouterr().out)
+    assert (shown["kind"], shown["method"], shown["template"]) == ("adapter", kind, report.template)
+    assert shown["fault"] is None
+    assert shown["weight_bytes"] > 0

@@ -13,7 +13,7 @@ from medchat.api import AdapterCard
 from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat.torchside.adapter_files import LoraAdapter, is_lora_folder, model_name
-from medchat.torchside.adapter_kinds import open_adapter
+from medchat.torchside.adapter_kinds import CHATGLM_PREFIX, kind_of, open_adapter
 from medchat.torchside.known_adapters import recognise
 
 _MATRIX = re.compile(r"(?P<module>.+)\.lora_(?P<matrix>[AB])\.weight")
@@ -25,6 +25,8 @@ def inspect_adapter(folder: Path) -> AdapterCard | None:
     if not is_lora_folder(folder):
         return None
     try:
+        if kind_of(folder) == CHATGLM_PREFIX:
+            return None
         adapter = open_adapter(folder)
         if not isinstance(adapter, LoraAdapter):
             return AdapterCard()

@@ -29,6 +29,8 @@ from medchat.torchside.layout import Candidates, Checkpoint, open_checkpoint, re
 
 #: `peft_type` of the two that are not LoRA; the first is ours, the second peft's.
 BOTTLENECK, PREFIX = "MEDCHAT_HOULSBY", "PREFIX_TUNING"
+#: A prefix with an encoder of its own, which only ChatGLM has: no causal model takes it.
+CHATGLM_PREFIX = "CHATGLM_P_TUNING_V2"
 WEIGHTS_NAME = "adapter_model.safetensors"
 #: The one tensor of a prefix, and what a bottleneck is called in the linear it stands behind.
 PREFIX_TENSOR, BOTTLENECK_CHILD = "prompt_embeddings", "bottleneck"

@@ -16,7 +16,9 @@ from medchat.weights.catalogue import Catalogue, Entry
 from medchat.weights.sizes import amount
 
 CONFIG = "adapter_config.json"
-_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_WEIGHTS = (".safetensors", ".bin")
+#: What our own fine-tuning states of the form it trained in.
+_TEMPLATE = "medchat_template"
 _LARGEST_CONFIG = 1 << 20
 
 
@@ -47,7 +49,7 @@ class AdapterFolder:
             "weight_bytes": self.weight_bytes,
             "known_as": known.name if known else (self.card.known_as if self.card else "") or None,
             "backbone": self.entry.backbone if self.entry else None,
-            "template": known.template if known else None,
+            "template": known.template if known else self._stated_template() or None,
             "fits": list(known.fits) if known else [],
             "fault": (self.card.fault if self.card else "") or None,
         }
@@ -77,12 +79,16 @@ class AdapterFolder:
         rows += [
             (say("权重大小", "weights"), amount(self.weight_bytes)),
             (say("配哪个模型", "fits"), ", ".join(known.fits) if known else unknown),
-            (say("模板", "template"), known.template if known else unknown),
+            (say("模板", "template"), facts["template"] or unknown),
         ]
         if facts["stated_base"]:
             label = say("文件中写的底座（不可信）", "base stated in the file (not trusted)")
             rows.append((label, str(facts["stated_base"])))
         return rows
+
+    def _stated_template(self) -> str:
+        name = self.config.get(_TEMPLATE)
+        return inert_line(name, 80) if isinstance(name, str) else ""
 
     def _method(self) -> str:
         words = [str(self.config.get("peft_type") or say("未注明", "not stated"))]
@@ -115,6 +121,6 @@ def read_adapter(folder: Path, catalogue: Catalogue, card: AdapterCard | None) -
             say("重新下载这个适配器", "fetch the adapter again"),
             where=str(path),
         ) from error
-    size = sum((folder / name).stat().st_size for name in _WEIGHTS if (folder / name).is_file())
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _WEIGHTS and file.is_file())
     name = card.known_as if card else folder.resolve().name
     return AdapterFolder(folder, config, size, catalogue.find(name) if name else None, card)

@@ -12,10 +12,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from medchat.api import AdapterCard
 from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat.torchside.adapter_files import CONFIG_FILE, FLAG, LoraAdapter, is_lora_folder
-from medchat.torchside.adapter_kinds import BottleneckAdapter, KeyValueAdapter, kind_of, open_adapter
+from medchat.torchside.adapter_kinds import (
+    CHATGLM_PREFIX,
+    BottleneckAdapter,
+    KeyValueAdapter,
+    kind_of,
+    open_adapter,
+)
 from medchat.torchside.headers import TensorHeader, read_headers
 from medchat.torchside.layout import MODEL_FILES, Candidates, Checkpoint, open_checkpoint, require_folder
 from medchat.torchside.load import Placement, assign
@@ -24,8 +31,6 @@ from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 
 #: A prefix on its own, before the layout of the original P-tuning script (a model folder).
 PREFIX_FILES: Candidates = (("prefix_encoder.safetensors", "safetensors"), ("prefix_encoder.bin", "bin"))
-#: `peft_type` in the adapter_config.json that our own training writes beside a prefix.
-P_TUNING = "CHATGLM_P_TUNING_V2"
 #: Ordinary ids in the prompt that a LoRA is tried out with; the two control tokens follow them.
 _TRIAL_WORDS = 6
 
@@ -61,7 +66,7 @@ def find_adapter(folder: Path) -> Adapter:
     require_folder(folder, FLAG)
     if not is_lora_folder(folder):
         return find_prefix(folder, (*PREFIX_FILES, *MODEL_FILES))
-    if kind_of(folder) == P_TUNING:
+    if kind_of(folder) == CHATGLM_PREFIX:
         return find_prefix(folder)
     adapter = open_adapter(folder)
     if isinstance(adapter, LoraAdapter) and not adapter.saved:
@@ -97,6 +102,15 @@ def find_prefix(folder: Path, candidates: Candidates = PREFIX_FILES) -> PrefixAd
             where=str(folder),
         )
     return PrefixAdapter(folder, checkpoint, headers)
+
+
+def inspect_prefix(folder: Path) -> AdapterCard:
+    """Say what is wrong with a folder that calls itself a P-tuning prefix, if anything is."""
+    try:
+        find_prefix(folder).shape()
+    except CheckpointError as error:
+        return AdapterCard(fault=error.what)
+    return AdapterCard()
 
 
 def require_fit(model: nn.Module, adapters: list[Adapter]) -> None:

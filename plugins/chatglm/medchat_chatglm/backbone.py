@@ -77,8 +77,14 @@ class ChatGLMBackbone(Backbone):
 
     def inspect_adapter(self, path: Path) -> AdapterCard | None:
         """Say which published adapter the folder holds, and what is wrong with it."""
+        from medchat.torchside.adapter_files import is_lora_folder
         from medchat.torchside.adapter_inspection import inspect_adapter
+        from medchat.torchside.adapter_kinds import CHATGLM_PREFIX, kind_of
 
+        if is_lora_folder(path) and kind_of(path) == CHATGLM_PREFIX:
+            from medchat_chatglm.adapters import inspect_prefix
+
+            return inspect_prefix(path)
         return inspect_adapter(path)
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:

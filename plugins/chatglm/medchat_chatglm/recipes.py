@@ -14,6 +14,7 @@ from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.torchside.adapter_files import CONFIG_FILE
+from medchat.torchside.adapter_kinds import CHATGLM_PREFIX
 from medchat.torchside.chat_model import ChatTokenizer, TokenChatModel
 from medchat.torchside.sft.family import Family, copy_files, write_json
 from medchat.torchside.sft.features import Feature
@@ -25,7 +26,7 @@ from medchat.torchside.sft.methods.prefix import refuse_length
 from medchat.torchside.sft.shape import ModelShape, model_shape
 from medchat.torchside.sft.training import Collator
 from medchat.torchside.trained_form import write_form
-from medchat_chatglm.adapters import P_TUNING, PREFIX_FILES, trial_prompt
+from medchat_chatglm.adapters import PREFIX_FILES, trial_prompt
 from medchat_chatglm.chat_model import load_chat_model
 from medchat_chatglm.collators import AnswerCollator, Batch, MedCollator, OfficialCollator, TrainingSample
 from medchat_chatglm.config_file import read_json
@@ -169,7 +170,7 @@ class PTuningMethod(Method):
         refuse_not_finite(tensors)
         save_file(tensors, folder / PREFIX_FILES[0][0], {"format": "pt"})
         stated = {
-            "peft_type": P_TUNING,
+            "peft_type": CHATGLM_PREFIX,
             "pre_seq_len": options.pre_seq_len,
             "prefix_projection": options.prefix_projection,
         }
