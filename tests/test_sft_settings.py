@@ -250,10 +250,11 @@ def test_flags_take_the_kind_of_their_key() -> None:
 # ---------------------------------------------------------------- the page
 
 
-def rows_of(page: str) -> dict[str, list[str]]:
-    """Return the rows of a page's tables by their first cell, without its code marks."""
+def rows_of(page: str, section: str) -> dict[str, list[str]]:
+    """Return the rows of the tables in one section of a page by their first cell, without its code marks."""
     found = {}
-    for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
+    text = (ROOT / page).read_text(encoding="utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    for line in text.splitlines():
         if line.startswith("| `"):
             first, *cells = (cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|")))
             found |= {name.strip("` "): cells for name in first.split(",")}
@@ -261,7 +262,7 @@ def rows_of(page: str) -> dict[str, list[str]]:
 
 
 def test_the_page_lists_every_flag_with_its_default_and_every_name_of_the_originals() -> None:
-    rows = rows_of("docs/sft.md")
+    rows = rows_of("docs/sft.md", "Settings")
     defaults = {field.name: field.default for field in fields(SFTOptions)}
     for name, key in KEYS.items():
         stated = rows[flag_of(name)][0].strip("`")
