@@ -15,7 +15,7 @@ from medchat.api import SFTEvaluation, SFTNote, SFTSaved
 from medchat.torchside.sft import checkpoints
 from medchat.torchside.sft.evaluation import label_losses, mean_loss
 from medchat.torchside.sft.processes import Processes
-from medchat.torchside.sft.trainer import load_weights
+from medchat.torchside.sft.saved_state import load_weights
 
 pytestmark = pytest.mark.torch
 

@@ -22,7 +22,7 @@ from medchat.api import SFTEvent, SFTProgress, SFTSaved
 from medchat.errors import MedchatError, UsageError
 from medchat.torchside.sft import checkpoints, manifest, trainer, training_arguments
 from medchat.torchside.sft.processes import Processes
-from medchat.torchside.sft.trainer import load_weights
+from medchat.torchside.sft.saved_state import load_weights
 
 pytestmark = pytest.mark.torch
 

@@ -16,10 +16,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from medchat.api import SFTEvent, SFTOptions, SFTProgress
 from medchat.errors import MedchatError, UsageError
-from medchat.torchside.sft.checkpoint import save_weights, weights_of
 from medchat.torchside.sft.features import Feature
 from medchat.torchside.sft.run_folder import open_run_folder
 from medchat.torchside.sft.training import Collator, Trained, fingerprint_of, label_losses, train
+from medchat.torchside.sft.weights_file import save_weights, weights_of
 
 pytestmark = pytest.mark.torch
 

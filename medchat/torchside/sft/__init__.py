@@ -2,5 +2,5 @@
 
 A recipe brings its data as features, a model with the parameters to train, and a collator; this
 package trains (`training`) in an output folder that can be resumed (`run_folder`, `checkpoints`), and
-writes the result so that it is whole or not there (`checkpoint`, `manifest`).
+writes the result so that it is whole or not there (`weights_file`, `manifest`).
 """

@@ -33,14 +33,13 @@ from medchat.torchside.sft.evaluation import mean_loss
 from medchat.torchside.sft.features import Feature
 from medchat.torchside.sft.label_loss import label_head, label_loss
 from medchat.torchside.sft.processes import Processes
-from medchat.torchside.sft.progress import Counters, StepLog
+from medchat.torchside.sft.progress import StepLog
 from medchat.torchside.sft.randomness import random_state, set_random_state
 from medchat.torchside.sft.run_folder import RunFolder
+from medchat.torchside.sft.saved_state import OPTIMIZER, STATE, TRAINER_STATE, WEIGHTS, load_weights
 from medchat.torchside.sft.schedule import Schedule
-from medchat.torchside.sft.tensor_trees import load_tensors, load_tree, save_tensors, save_tree
+from medchat.torchside.sft.tensor_trees import load_tree, save_tensors, save_tree
 
-#: Names inside a checkpoint; the Trainer reads the last one by itself.
-WEIGHTS, OPTIMIZER, STATE, TRAINER_STATE = "trained", "optimizer", "state", "trainer_state.json"
 #: So many records of a batch are named.
 _NAMED = 16
 
@@ -275,22 +274,6 @@ class _Resumed(TrainerCallback):  # type: ignore[misc]
         counters = self._trainer.run.log.counters
         self._trainer._tr_loss += counters.summed_loss
         self._trainer._globalstep_last_logged = counters.last_logged_step
-
-
-def load_weights(model: Any, checkpoint: Path, processes: Processes) -> None:
-    """Put a checkpoint's weights into a model."""
-    for name, tensor in load_tensors(checkpoint, WEIGHTS):
-        processes.load_weight(model, name, tensor)
-
-
-def load_counters(checkpoint: Path) -> Counters:
-    """Return what the log has to go on from."""
-    return Counters(**load_tree(checkpoint, STATE)["log"])
-
-
-def load_trainer_state(checkpoint: Path) -> TrainerState:
-    """Return the Trainer's own record: step, epoch, best held-out loss."""
-    return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
 
 
 def _refuse_infinite(weights: dict[str, Tensor]) -> None:

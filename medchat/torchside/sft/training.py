@@ -8,14 +8,9 @@ Knows no model family, and writes nothing but the run's log and its checkpoints.
 
 from __future__ import annotations
 
-import gc
 import hashlib
-import math
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
@@ -28,20 +23,18 @@ from medchat.torchside.sft.batches import BatchOrder, Collator
 from medchat.torchside.sft.checkpoints import Checkpoint
 from medchat.torchside.sft.evaluation import label_losses
 from medchat.torchside.sft.features import Feature
+from medchat.torchside.sft.heap import hand_back_freed_memory
 from medchat.torchside.sft.manifest import verify_manifest
 from medchat.torchside.sft.optimizers import build_optimizer, check_optimizer
 from medchat.torchside.sft.processes import Processes, processes_here
 from medchat.torchside.sft.progress import StepLog
 from medchat.torchside.sft.run_folder import RunFolder
-from medchat.torchside.sft.schedule import SCHEDULERS, make_schedule
-from medchat.torchside.sft.trainer import (
-    LabelTrainer,
-    Run,
-    load_counters,
-    load_trainer_state,
-    load_weights,
-)
-from medchat.torchside.sft.training_arguments import TRACKERS, trackers, training_arguments
+from medchat.torchside.sft.run_options import check_options, micro_batch_of
+from medchat.torchside.sft.saved_state import load_counters, load_trainer_state, load_weights
+from medchat.torchside.sft.schedule import make_schedule
+from medchat.torchside.sft.trained import Trained, trained_of
+from medchat.torchside.sft.trainer import LabelTrainer, Run
+from medchat.torchside.sft.training_arguments import trackers, training_arguments
 from medchat.torchside.shortage import memory_shortage_told
 
 __all__ = [
@@ -56,29 +49,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What training did, by the names of `SFTReport`: `SFTReport(**asdict(trained), ...)`.
-
-    Losses are means per label token, of the first and last logged steps. `tokens` counts all that was
-    learned from, padding left out. The weights are those of `best_step` where something was held out.
-    """
-
-    steps: int
-    first_loss: float
-    last_loss: float
-    seconds: float
-    tokens: int = 0
-    best_step: int = 0
-    best_loss: float | None = None
-    stopped_early: bool = False
-    resumed_from: int = 0
-    trainable_parameters: int = 0
-    parameters: int = 0
-    peak_bytes: int = 0
-    processes: int = 1
-
-
 def fingerprint_of(features: Sequence[Feature], held_out: Sequence[Feature] = ()) -> str:
     """Return what tells one run's data from another's: of the ids that the model sees, in their order."""
     digest = hashlib.sha256()
@@ -87,66 +57,6 @@ def fingerprint_of(features: Sequence[Feature], held_out: Sequence[Feature] = ()
         for feature in part:
             digest.update(f"{feature.prompt_ids} {feature.answer_ids}\n".encode())
     return digest.hexdigest()
-
-
-def check_options(options: SFTOptions) -> None:
-    """Raise UsageError for settings no run can have."""
-    micro = min(options.micro_batch_size, options.batch_size)
-    for flag, valid, meaning in (
-        ("--learning-rate", options.learning_rate > 0, "> 0"),
-        ("--num-epochs", options.num_epochs > 0, "> 0"),
-        ("--max-steps", options.max_steps >= 0, ">= 0"),
-        ("--batch-size", options.batch_size >= 1, ">= 1"),
-        ("--micro-batch-size", options.micro_batch_size >= 1, ">= 1"),
-        ("--max-length", options.max_length >= 8, ">= 8"),
-        ("--warmup-ratio", 0 <= options.warmup_ratio < 1, "0 <= x < 1"),
-        ("--weight-decay", options.weight_decay >= 0, ">= 0"),
-        ("--adam-beta1", 0 <= options.adam_beta1 < 1, "0 <= x < 1"),
-        ("--adam-beta2", 0 <= options.adam_beta2 < 1, "0 <= x < 1"),
-        ("--adam-epsilon", options.adam_epsilon > 0, "> 0"),
-        ("--max-grad-norm", options.max_grad_norm >= 0, ">= 0"),
-        ("--logging-steps", options.logging_steps >= 1, ">= 1"),
-        ("--eval-steps", options.eval_steps >= -1, ">= -1"),
-        ("--save-steps", options.save_steps >= -1, ">= -1"),
-        ("--save-total", options.save_total >= 1, ">= 1"),
-        ("--early-stopping", options.early_stopping >= 0, ">= 0"),
-        ("--threads", options.threads >= 0, ">= 0"),
-        ("--workers", options.workers >= 0, ">= 0"),
-        ("--scheduler", options.scheduler in SCHEDULERS, " | ".join(SCHEDULERS)),
-        ("--report-to", set(options.report_to) <= set(TRACKERS), " | ".join(TRACKERS)),
-    ):
-        if not valid:
-            value = getattr(options, flag[2:].replace("-", "_"))
-            raise UsageError(
-                say(f"{flag} 的值 {value} 无效", f"{flag} {value} is not valid"),
-                say(f"应为 {meaning}", f"it must be {meaning}"),
-            )
-    if options.batch_size % micro:
-        raise UsageError(
-            say(
-                f"--batch-size {options.batch_size} 不是 --micro-batch-size {micro} 的整数倍",
-                f"--batch-size {options.batch_size} is not a multiple of --micro-batch-size {micro}",
-            ),
-            say(f"例如 --batch-size {micro}", f"for example --batch-size {micro}"),
-        )
-
-
-def micro_batch_of(options: SFTOptions, processes: int) -> int:
-    """Return how many examples each process computes at once: what was asked for, or less where that is too many.
-
-    Raises UsageError if the effective batch cannot be shared evenly.
-    """
-    share, rest = divmod(options.batch_size, processes)
-    if rest:
-        lower, upper = share * processes, (share + 1) * processes
-        raise UsageError(
-            say(
-                f"--batch-size {options.batch_size} 无法由 {processes} 个进程平分",
-                f"--batch-size {options.batch_size} cannot be shared evenly by {processes} processes",
-            ),
-            say(f"例如 --batch-size {lower or upper}", f"for example --batch-size {lower or upper}"),
-        )
-    return next(size for size in range(min(options.micro_batch_size, share), 0, -1) if share % size == 0)
 
 
 @contextmanager
@@ -179,6 +89,8 @@ def train(
     """
     check_options(options)
     check_optimizer(options, model.device)
+    if model.device.type == "cpu":
+        hand_back_freed_memory()
     run = _run(features, held_out, collate, options, folder, watch, processes_here(model.device))
     for text in (*folder.notes, *run.schedule.notes):
         run.log.tell(SFTNote(text))
@@ -194,7 +106,7 @@ def train(
         steps, best_step, best_loss = _go_on(model, run, start)
         _use_best(model, run, steps, best_step)
         run.processes.release(model)
-    return _trained(model, run, steps, best_step, best_loss, start)
+    return trained_of(model, run, steps, best_step, best_loss, start)
 
 
 def _run(
@@ -221,18 +133,24 @@ def _run(
 
 def _newest_checkpoint(run: Run) -> Checkpoint | None:
     """Return where to go on, and say so; None is at the beginning."""
-    damaged: list[CheckpointError] = []
-    found = checkpoints.newest(run.folder.checkpoints, damaged)
-    for error in damaged:
-        name = error.where
-        run.log.tell(
-            SFTNote(
-                say(
-                    f"跳过损坏的检查点：{name}：{error.what}",
-                    f"passed over a damaged checkpoint: {name}: {error.what}",
+
+    def look() -> Checkpoint | None:
+        damaged: list[CheckpointError] = []
+        newest = checkpoints.newest(run.folder.checkpoints, damaged)
+        for error in damaged:
+            place = error.where
+            run.log.tell(
+                SFTNote(
+                    say(
+                        f"跳过损坏的检查点：{place}：{error.what}",
+                        f"passed over a damaged checkpoint: {place}: {error.what}",
+                    )
                 )
             )
-        )
+        return newest
+
+    # Reading every byte of it once is enough.
+    found = run.processes.from_main(look)
     if found:
         run.log.tell(
             SFTNote(
@@ -284,14 +202,20 @@ def _use_best(model: PreTrainedModel, run: Run, steps: int, best_step: int) -> N
     if not best_step or best_step == steps:
         return
     folder = run.folder.checkpoints / f"step-{best_step:08d}"
-    try:
-        verify_manifest(folder)
-    except CheckpointError as error:
+
+    def damage() -> str:
+        try:
+            verify_manifest(folder)
+        except CheckpointError as error:
+            return error.what
+        return ""
+
+    if reason := run.processes.from_main(damage):
         run.log.tell(
             SFTNote(
                 say(
-                    f"验证损失最低的第 {best_step} 步的检查点已损坏（{error.what}），采用最后的权重",
-                    f"the checkpoint of the best step {best_step} is damaged ({error.what}); the last weights are used",
+                    f"验证损失最低的第 {best_step} 步的检查点已损坏（{reason}），采用最后的权重",
+                    f"the checkpoint of the best step {best_step} is damaged ({reason}); the last weights are used",
                 )
             )
         )
@@ -305,46 +229,6 @@ def _use_best(model: PreTrainedModel, run: Run, steps: int, best_step: int) -> N
             )
         )
     )
-
-
-def _trained(
-    model: PreTrainedModel,
-    run: Run,
-    steps: int,
-    best_step: int,
-    best_loss: float | None,
-    start: Checkpoint | None,
-) -> Trained:
-    gc.collect()
-    counters = run.log.counters
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return Trained(
-        steps=steps,
-        first_loss=math.nan if counters.first_loss is None else counters.first_loss,
-        last_loss=math.nan if counters.last_loss is None else counters.last_loss,
-        seconds=run.log.seconds,
-        tokens=counters.tokens,
-        best_step=best_step,
-        best_loss=best_loss,
-        stopped_early=counters.stopped_early,
-        resumed_from=start.step if start else 0,
-        trainable_parameters=sum(size for size, trained in sizes if trained),
-        parameters=sum(size for size, _ in sizes),
-        peak_bytes=_peak_bytes(model.device),
-        processes=run.processes.count,
-    )
-
-
-def _peak_bytes(device: torch.device) -> int:
-    """The most memory ever held at once: on a GPU by tensors, else by this process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    if os.name != "posix":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 from transformers import PreTrainedModel
 
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
-from medchat.torchside.sft.checkpoint import save_weights
 from medchat.torchside.sft.family import Family, base_options, write_json
 from medchat.torchside.sft.methods.method import Method, dtype_name, precision
+from medchat.torchside.sft.weights_file import save_weights
 from medchat.torchside.trained_form import write_form
 
 
