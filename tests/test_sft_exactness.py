@@ -12,13 +12,15 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from method_runs import EXAMPLES, base, options, recipe
 from safetensors.torch import load_file
 from sft_fixtures import Watcher
 from sft_run import KINDS, logged_losses, run, some_features
 
-from medchat.api import SFTEvent, SFTNote, SFTProgress, SFTSaved
+from medchat.api import SFTData, SFTEvent, SFTNote, SFTProgress, SFTSaved
 from medchat.errors import CheckpointError, MedchatError
 from medchat.torchside.sft import checkpoints
+from medchat.torchside.sft.manifest import sha256
 from medchat.torchside.sft.randomness import random_state, set_random_state
 from medchat.torchside.sft.tensor_trees import load_tree, save_tree
 
@@ -139,6 +141,20 @@ def test_workers_and_one_process_make_the_same_batches(
 ) -> None:
     _, digest = run("lora", tmp_path / "out", workers=0)
     assert digest == uninterrupted("lora")[0]
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter", "ptuning"])
+def test_what_a_method_adds_is_by_the_seed_alone(tmp_path: Path, method: str) -> None:
+    """Not by what the process has drawn before: a run that starts over must start at the same place."""
+    base("llama", tmp_path)
+    hashes = []
+    for number, seed in enumerate((5, 5, 6)):
+        torch.manual_seed(number)
+        wanted = options("llama", tmp_path, method, output=tmp_path / str(number), max_steps=1, seed=seed)
+        report = recipe("llama", method).run(SFTData(EXAMPLES), wanted, Watcher())
+        (weights,) = report.output.glob("*.safetensors")
+        hashes.append(sha256(weights))
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_no_file_of_a_run_holds_pickle(uninterrupted: Callable[[str], tuple[str, Path]]) -> None:

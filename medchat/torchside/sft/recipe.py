@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from medchat.api import (
     Example,
@@ -207,8 +208,7 @@ class FamilyRecipe(SFTRecipe):
         loaded = self._method.load(self.family, options)
         before = _answers(loaded, asked, lesson.template)
         model = loaded.model
-        self._method.make_trainable(model, self.family, options)
-        _cast_trained(model, precision(options).weights)
+        self._make_trainable(model, options)
         collate = self.family.collator(options.collator, model, loaded.tokenizer, options)
         trained = train(model, lesson.train.features, lesson.held_out, collate, options, folder, watch)
         compared = lesson.train.features[:_COMPARED]
@@ -230,13 +230,18 @@ class FamilyRecipe(SFTRecipe):
         )
         return trained, samples
 
+    def _make_trainable(self, model: PreTrainedModel, options: SFTOptions) -> None:
+        # What a method adds begins at random: by the seed alone, or a run that starts over would be another.
+        torch.manual_seed(options.seed)
+        self._method.make_trainable(model, self.family, options)
+        _cast_trained(model, precision(options).weights)
+
     def _train_along(
         self, data: SFTData, lesson: Lesson, options: SFTOptions, folder: RunFolder, watch: SFTWatch
     ) -> tuple[Trained, tuple[SFTSample, ...]]:
         """Train beside the main process, which alone writes and answers."""
         loaded = self._method.load(self.family, options)
-        self._method.make_trainable(loaded.model, self.family, options)
-        _cast_trained(loaded.model, precision(options).weights)
+        self._make_trainable(loaded.model, options)
         collate = self._collator_of(loaded, options)
         trained = train(loaded.model, lesson.train.features, lesson.held_out, collate, options, folder, watch)
         loaded.close()
