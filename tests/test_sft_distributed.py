@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,15 @@ import pytest
 import sft_processes_worker as worker
 import torch
 from cli_fixtures import child_environment
+from medchat_chatglm.backbone import ChatGLMBackbone
 from safetensors.torch import load_file
+from test_scripts import ROOT, program
 from torch import Tensor
 
 from medchat.api import SFTOptions
+from medchat.demo_data import demo_examples
 from medchat.errors import MedchatError, UsageError
+from medchat.torchside.sft.processes import launcher_note
 from medchat.torchside.sft.training import micro_batch_of
 
 pytestmark = pytest.mark.torch
@@ -170,3 +176,61 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(
     with pytest.raises(UsageError) as error:
         micro_batch_of(options, processes)
     assert error.value.remedy.endswith(f"--batch-size {advice}")
+
+
+def test_ctrl_c_in_two_processes_saves_once_and_one_process_ends_the_run(tmp_path: Path) -> None:
+    """Through the script, as a person does it: full fine-tuning of a ChatGLM, sharded."""
+    data, output = tmp_path / "train.jsonl", tmp_path / "output"
+    rows = [{"instruction": pair.question, "output": pair.answer} for pair in demo_examples()[:48]]
+    data.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    text = [text for pair in demo_examples() for text in (pair.question, pair.answer)]
+    ChatGLMBackbone().tiny(tmp_path / "base", corpus=text)
+    folder = program(tmp_path / "bin", f'exec "{sys.executable}" -m medchat "$@"')
+    launcher = folder / "torchrun"
+    launcher.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -m torch.distributed.run "$@"\n', encoding="utf-8"
+    )
+    launcher.chmod(0o755)
+    words = ["sh", str(ROOT / "scripts" / "sft_medchat.sh"), str(tmp_path / "base"), str(data), str(output)]
+    words += [
+        "--num-epochs",
+        "10",
+        "--batch-size",
+        "8",
+        "--save-steps",
+        "-1",
+        "--samples",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    with (tmp_path / "said").open("w", encoding="utf-8") as said:
+        two = subprocess.Popen(
+            words, env=child_environment(PATH=path, NPROC="2", NNODES=""), stderr=said, start_new_session=True
+        )
+        log, until = output / "metrics.jsonl", time.monotonic() + 120
+        while not (log.exists() and log.stat().st_size) and two.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        os.killpg(two.pid, signal.SIGINT)  # the terminal sends it to everybody
+        assert two.wait(60) != 0
+    told = (tmp_path / "said").read_text(encoding="utf-8")
+    (saved,) = (output / "checkpoints").iterdir()
+    assert told.count("--resume") == 1, told
+    one = subprocess.run(
+        [*words, "--resume", "--json"], env=child_environment(PATH=path, NPROC="1", NNODES=""),
+        capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+    assert one.returncode == 0, one.stderr
+    report = json.loads(one.stdout)
+    assert report["resumed_from"] == int(saved.name.removeprefix("step-")) < report["steps"] == 60
+    assert (output / "manifest.json").is_file() and report["last_loss"] < report["first_loss"]
+
+
+def test_accelerates_single_process_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`accelerate launch --cpu --num_processes 2` starts one, and says nothing of it."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert "torchrun" in launcher_note()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert launcher_note() == ""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from medchat.errors import MedchatError
+from medchat.language import say
 
 Made = TypeVar("Made")
 
@@ -87,6 +88,17 @@ def processes_here(device: torch.device) -> Processes:
     if int(os.environ.get("WORLD_SIZE") or 1) == 1:
         return Processes()
     return _several(device)
+
+
+def launcher_note() -> str:
+    """Return what a user of a launcher that started fewer processes than it was told must know, else ""."""
+    alone = int(os.environ.get("WORLD_SIZE") or 1) == 1
+    if alone and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
+        return say(
+            "accelerate launch --cpu 只启动了一个进程，不论 --num_processes 是多少；要用多个进程请用 torchrun",
+            "accelerate launch --cpu started one process, whatever --num_processes said; torchrun starts several",
+        )
+    return ""
 
 
 @cache

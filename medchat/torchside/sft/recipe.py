@@ -49,7 +49,7 @@ from medchat.torchside.sft.methods import (
     QLoraMethod,
 )
 from medchat.torchside.sft.methods.method import precision
-from medchat.torchside.sft.processes import Processes, processes_here
+from medchat.torchside.sft.processes import Processes, launcher_note, processes_here
 from medchat.torchside.sft.run_folder import RunFolder, check_output, finished_note, run_folder
 from medchat.torchside.sft.survey import survey
 from medchat.torchside.sft.training import (
@@ -145,6 +145,8 @@ class FamilyRecipe(SFTRecipe):
             if processes.is_main:
                 watch.told(finished_note(options.output))
             return done
+        if note := launcher_note():
+            watch.told(SFTNote(note))
         lesson = self._lesson(data, options)
         fingerprint = fingerprint_of(lesson.train.features, lesson.held_out)
         with cpu_threads(options.threads), run_folder(options, fingerprint, processes) as folder:
