@@ -170,7 +170,8 @@ def main() -> None:
                     if kind == "recipe"
                     else run(kind, Path(output), resume=resume)
                 )
-                told = {"steps": trained.steps, "hash": digest, "resumed": trained.resumed_from}
+                imported = sorted({"tensorboard", "wandb", "swanlab"} & set(sys.modules))
+                told = {"steps": trained.steps, "hash": digest, "trackers": imported}
                 Path(f"{output}.json").write_text(json.dumps(told))
             except BaseException:
                 traceback.print_exc()

@@ -226,7 +226,21 @@ def test_asked_to_stop_it_finishes_the_step_saves_and_says_how_to_go_on(tmp_path
 # ---------------------------------------------------------------- settings
 
 
-def test_trackers_that_are_not_installed_are_told_and_others_get_every_logged_step(
+def test_tensorboard_gets_every_loss_beside_the_result(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run("lora", tmp_path / "out", report_to=("tensorboard",), **{**SHORT, "eval_steps": 4})
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
+    events.Reload()
+    for tag, kind in (("train/loss", "loss"), ("eval/loss", "eval_loss")):
+        seen = [(event.step, event.value) for event in events.Scalars(tag)]
+        logged = [
+            (step, loss) for step, what, loss in sft_run.logged_losses(tmp_path / "out") if what == kind
+        ]
+        assert logged and seen == [(step, pytest.approx(loss, rel=1e-6)) for step, loss in logged]
+
+
+def test_a_tracker_that_is_not_installed_is_told_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_arguments, "find_spec", lambda name: None)

@@ -77,6 +77,7 @@ def uninterrupted(
             started = time.monotonic()
             nursery.start(kind, output)
             assert nursery.ended() == 0
+            assert result(output)["trackers"] == [], "no tracker is imported unless it was asked for"
             made[kind] = result(output)["hash"], output, time.monotonic() - started
         return made[kind]
 
