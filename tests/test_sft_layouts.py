@@ -37,6 +37,8 @@ from medchat.torchside.trained_form import FILE_NAME
 
 pytestmark = pytest.mark.torch
 
+slow = pytest.mark.slow
+
 JSON_FORM = (
     '{"prompt_no_input": "病人：{instruction}\\n医生：", '
     '"prompt_input": "{input}|{instruction}", "stop": ["病人"]}'
@@ -44,8 +46,15 @@ JSON_FORM = (
 JINJA_FORM = "{% for m in messages %}{{ m.role }}>{{ m.content }}\n{% endfor %}assistant>"
 
 
-@pytest.mark.parametrize("method", ["lora", "ptuning"])
-@pytest.mark.parametrize("family", ["llama", "bloom"])
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        ("llama", "lora"),
+        ("bloom", "ptuning"),
+        pytest.param("llama", "ptuning", marks=slow),
+        pytest.param("bloom", "lora", marks=slow),
+    ],
+)
 def test_peft_loads_the_adapter_and_answers_the_same(family: str, method: str, tmp_path: Path) -> None:
     base(family, tmp_path)
     report, _ = run(family, tmp_path, method, prefix_projection=method == "ptuning" and family == "bloom")
@@ -58,7 +67,7 @@ def test_peft_loads_the_adapter_and_answers_the_same(family: str, method: str, t
     assert torch.allclose(ours, logits, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["llama", "bloom"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("bloom", marks=slow)])
 def test_transformers_loads_the_whole_model_with_the_right_ids(family: str, tmp_path: Path) -> None:
     base(family, tmp_path)
     report, _ = run(family, tmp_path, "full")
@@ -97,11 +106,11 @@ def given(folder: Path, name: str) -> PromptTemplate:
     ("family", "method", "name"),
     [
         ("llama", "lora", "clinic.json"),
-        ("llama", "full", "clinic.jinja"),
-        ("chatglm", "ptuning", "clinic.jinja"),
-        ("chatglm", "full", "clinic.json"),
-        ("bloom", "adapter", "clinic.json"),
-        ("huozi", "full", "clinic.json"),
+        ("chatglm", "full", "clinic.jinja"),
+        pytest.param("llama", "full", "clinic.jinja", marks=slow),
+        pytest.param("chatglm", "ptuning", "clinic.jinja", marks=slow),
+        pytest.param("bloom", "adapter", "clinic.json", marks=slow),
+        pytest.param("huozi", "full", "clinic.json", marks=slow),
     ],
 )
 def test_a_template_file_goes_with_the_result_and_chat_asks_in_it(
@@ -132,14 +141,14 @@ def test_a_form_that_is_another_plugins_code_is_told_of(tmp_path: Path) -> None:
     assert [event for event in watcher.events if "--template med_chatglm" in str(event)]
 
 
-def test_the_position_rule_of_an_adapter_is_found_by_chat(tmp_path: Path) -> None:
-    for method in ("lora", "ptuning", "adapter"):
-        folder = tmp_path / method
-        base("chatglm", folder, generation="v0")
-        report, _ = run("chatglm", folder, method, extra={"rule": "v11"})
-        wanted = loading(folder, report)
-        assert load("chatglm", wanted).describe()["rule"] == "v11"
-        assert plain_base("chatglm", folder).describe()["rule"] == "med"
+@pytest.mark.parametrize(
+    "method", ["lora", pytest.param("ptuning", marks=slow), pytest.param("adapter", marks=slow)]
+)
+def test_the_position_rule_of_an_adapter_is_found_by_chat(method: str, tmp_path: Path) -> None:
+    base("chatglm", tmp_path, generation="v0")
+    report, _ = run("chatglm", tmp_path, method, extra={"rule": "v11"}, num_epochs=1, warmup_ratio=0.0)
+    assert load("chatglm", loading(tmp_path, report)).describe()["rule"] == "v11"
+    assert plain_base("chatglm", tmp_path).describe()["rule"] == "med"
 
 
 def test_huozi_learns_its_own_end_in_its_own_form_and_the_texts_end_in_bentsaos(tmp_path: Path) -> None:
@@ -149,7 +158,7 @@ def test_huozi_learns_its_own_end_in_its_own_form_and_the_texts_end_in_bentsaos(
         shown = recipe("huozi", method).survey(SFTData(EXAMPLES), wanted)
         assert shown.template == form
         assert (shown.preview[-1].text, shown.preview[-1].learned) == (end, True)
-    report, _ = run("huozi", tmp_path, "full")
+    report, _ = run("huozi", tmp_path, "full", num_epochs=1, warmup_ratio=0.0)
     chat = BACKBONES["huozi"].template(loading(tmp_path, report))
     assert chat is HUOZI
     assert Control(END.token) in chat.render((), "?")
@@ -174,6 +183,7 @@ def test_a_lora_over_an_unmerged_chinese_alpaca_is_its_own_and_needs_it(tmp_path
     assert all(".lora_" in name for name in stored)
 
 
+@slow
 def test_full_training_over_an_unmerged_chinese_alpaca_needs_neither_again(tmp_path: Path) -> None:
     LlamaBackbone().tiny(tmp_path / "base")
     grow(tmp_path / "base", tmp_path / "alpaca")
@@ -206,6 +216,7 @@ def test_a_result_that_chat_would_answer_otherwise_is_not_delivered(
     assert not left & {"adapter_config.json", "adapter_model.safetensors", "manifest.json"}
 
 
+@slow
 def test_examples_with_input_and_a_system_text_are_answered_before_and_after(tmp_path: Path) -> None:
     base("llama", tmp_path)
     asked = (Example("总结", "略。", input="患者五十岁"), *EXAMPLES)
@@ -219,9 +230,9 @@ def test_examples_with_input_and_a_system_text_are_answered_before_and_after(tmp
     ("family", "method", "kind"),
     [
         ("chatglm", "ptuning", "CHATGLM_P_TUNING_V2"),
-        ("llama", "ptuning", "PREFIX_TUNING"),
-        ("bloom", "adapter", "MEDCHAT_HOULSBY"),
-        ("llama", "lora", "LORA"),
+        pytest.param("llama", "ptuning", "PREFIX_TUNING", marks=slow),
+        pytest.param("bloom", "adapter", "MEDCHAT_HOULSBY", marks=slow),
+        pytest.param("llama", "lora", "LORA", marks=slow),
     ],
 )
 def test_models_show_tells_what_was_written_and_in_which_form(

@@ -71,9 +71,8 @@ def base(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "method",
     [
-        "lora",
         "ptuning",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "qlora", "adapter")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "lora", "qlora", "adapter")),
     ],
 )
 def test_a_family_of_a_few_lines_has_every_method(method: str, base: Path) -> None:
