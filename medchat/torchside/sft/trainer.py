@@ -223,8 +223,12 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         if checkpoint is None:
             return
         states = load_tree(Path(checkpoint), STATE)["random"]
-        # With another number of processes there is no draw to repeat: each goes on from some seed.
-        set_random_state(states[self.run.processes.rank % len(states)])
+        rank = self.run.processes.rank
+        if rank < len(states):
+            set_random_state(states[rank])
+        else:
+            # There were fewer processes: nothing to repeat, but this one must not draw what another does.
+            torch.manual_seed(self.args.seed + 1_000_003 * rank + self.state.global_step)
 
 
 class _Flow(TrainerCallback):  # type: ignore[misc]
