@@ -20,7 +20,6 @@ from transformers import PreTrainedModel
 
 from medchat.api import (
     Example,
-    GenerationConfig,
     LoadOptions,
     MemoryEstimate,
     PromptTemplate,
@@ -38,7 +37,7 @@ from medchat.language import say
 from medchat.torchside.chat_model import TokenChatModel
 from medchat.torchside.device import pick_device
 from medchat.torchside.sft.family import Family, FamilyEncoder, base_options
-from medchat.torchside.sft.features import Feature, FeatureSet, build_features, prompt_of
+from medchat.torchside.sft.features import Feature, FeatureSet, build_features
 from medchat.torchside.sft.memory import estimate
 from medchat.torchside.sft.methods import (
     BottleneckMethod,
@@ -51,6 +50,7 @@ from medchat.torchside.sft.methods import (
 from medchat.torchside.sft.methods.method import precision
 from medchat.torchside.sft.processes import Processes, launcher_note, processes_here
 from medchat.torchside.sft.run_folder import RunFolder, check_output, finished_note, run_folder
+from medchat.torchside.sft.samples import answers, sample_questions
 from medchat.torchside.sft.survey import survey
 from medchat.torchside.sft.training import (
     Collator,
@@ -66,8 +66,8 @@ from medchat.torchside.sft.training import (
 #: The reloaded model's token losses may differ from the trained one's by this: the order of sums, no more.
 #: In bfloat16 a sum in another order differs by its rounding.
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-#: On how many examples the reloaded model is compared, and the longest sample answer in tokens.
-_COMPARED, _SAMPLE_TOKENS = 8, 128
+#: On how many examples the reloaded model is compared.
+_COMPARED = 8
 
 METHODS: tuple[type[Method], ...] = (FullMethod, LoraMethod, QLoraMethod, BottleneckMethod, PrefixMethod)
 
@@ -206,9 +206,9 @@ class FamilyRecipe(SFTRecipe):
     def _train_and_write(
         self, data: SFTData, lesson: Lesson, options: SFTOptions, folder: RunFolder, watch: SFTWatch
     ) -> tuple[Trained, tuple[SFTSample, ...]]:
-        asked = (data.held_out or data.train)[: options.samples]
         loaded = self._method.load(self.family, options)
-        before = _answers(loaded, asked, lesson.template)
+        asked = sample_questions(loaded, data, lesson.template, options.samples)
+        before = answers(loaded, asked, lesson.template)
         model = loaded.model
         self._make_trainable(model, options)
         collate = self.family.collator(options.collator, model, loaded.tokenizer, options)
@@ -217,7 +217,7 @@ class FamilyRecipe(SFTRecipe):
         trained = replace(trained, parameters=self._method.parameters(model))
         facts = self.family.trained_facts(model)
         expected = label_losses(model, compared, collate)
-        after = _answers(loaded, asked, lesson.template)
+        after = answers(loaded, asked, lesson.template)
         with folder.result() as output:
             self._method.save(model, self.family, options, lesson.template, output)
             # Two copies of the weights at once would need twice the memory.
@@ -303,14 +303,3 @@ def _cast_trained(model: torch.nn.Module, dtype: torch.dtype) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
-
-
-def _answers(loaded: TokenChatModel, asked: Sequence[Example], template: PromptTemplate) -> list[str]:
-    """Return what the model says to the questions, greedily."""
-    config = GenerationConfig(greedy=True, max_new_tokens=_SAMPLE_TOKENS, stop=template.stop)
-    prompts = [prompt_of(example, template) for example in asked]
-    was_training = loaded.model.training
-    loaded.model.eval()
-    answers = [loaded.generate_batch([prompt], config)[0].text for prompt in prompts]
-    loaded.model.train(was_training)
-    return answers
