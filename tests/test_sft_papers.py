@@ -209,6 +209,15 @@ def test_a_card_of_a_whole_model_says_model() -> None:
     assert "medchat chat --backbone llama --model lora-out" in card
 
 
+def test_the_card_of_a_lora_over_others_names_those_that_it_needs() -> None:
+    over = (*FACTS.settings, ("adapters", '["/home/somebody/first", "/home/somebody/二 号"]', "--adapter"))
+    card = model_card(replace(FACTS, settings=over), REPORT)
+    assert "--model llama-7b --adapter first --adapter '二 号' --adapter lora-out" in card
+    assert card.count("| first, 二 号 |") == 2 and "/home/somebody" not in card
+    whole = model_card(replace(FACTS, method="full", settings=over), replace(REPORT, kind="model"))
+    assert "--model lora-out\n" in whole
+
+
 # ---------------------------------------------------------------- nothing is lost
 
 

@@ -115,7 +115,9 @@ def summary_lines(prepared: Prepared, report: SFTReport) -> Iterator[str]:
 
 def next_command(prepared: Prepared, report: SFTReport) -> str:
     """Return what to type to chat with the result."""
-    return use_command(prepared.facts(), report, str(report.output), str(prepared.plan.options.model))
+    options = prepared.plan.options
+    adapters = [str(adapter) for adapter in options.adapters]
+    return use_command(prepared.facts(), report, str(report.output), str(options.model), adapters)
 
 
 def tell(lines: Iterator[str]) -> None:

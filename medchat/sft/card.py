@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,23 +79,32 @@ def _disclaimer() -> list[Block]:
     return [Paragraph(safety.ai_mark()), *map(Paragraph, points), Paragraph(licence)]
 
 
-def use_command(facts: RunFacts, report: SFTReport, output: str, base: str) -> str:
-    """Return what to type to chat with the result in `output`, trained from `base`."""
+def use_command(
+    facts: RunFacts, report: SFTReport, output: str, base: str, adapters: Sequence[str] = ()
+) -> str:
+    """Return what to type to chat with the result in `output`, trained from `base` and `adapters` on it."""
     words = ["medchat", "chat", "--backbone", facts.backbone]
     if report.kind == "adapter":
-        words += ["--model", base, "--adapter", output]
+        # One that was trained over others is nothing without them.
+        words += ["--model", base, *(word for name in (*adapters, output) for word in ("--adapter", name))]
     else:
         words += ["--model", output]
     return shlex.join(words)
 
 
 def _command(facts: RunFacts, report: SFTReport) -> Block:
-    return Command(use_command(facts, report, report.output.name, _base(facts)))
+    return Command(use_command(facts, report, report.output.name, _base(facts), _adapters(facts)))
 
 
 def _base(facts: RunFacts) -> str:
     """The base's own name: a card is published, and the folders of this machine concern nobody."""
     return Path(facts.base).name
+
+
+def _adapters(facts: RunFacts) -> list[str]:
+    """The names of the adapters that training started from, in their order."""
+    # A list of texts is the same in TOML, as `facts` has it, and in JSON.
+    return [Path(folder).name for folder in json.loads(facts.setting("adapters") or "[]")]
 
 
 def _data(facts: RunFacts) -> Iterator[Block]:
@@ -115,6 +124,7 @@ def _data(facts: RunFacts) -> Iterator[Block]:
 def _training(facts: RunFacts, report: SFTReport) -> Iterator[Block]:
     template = report.template or (facts.lengths.template if facts.lengths else "")
     rows = [(say("底座", "base"), _base(facts)), (say("模板", "template"), template)]
+    rows.insert(1, (say("底座上的适配器", "adapters on the base"), ", ".join(_adapters(facts))))
     told = _TOLD + (_TOLD_OF_LORA if facts.method in ("lora", "qlora") else ())
     rows += [(name, facts.setting(name)) for name in told if facts.setting(name)]
     rows.append((say("程序", "program"), f"MedChat {facts.version}，{facts.created}"))
