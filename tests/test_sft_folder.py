@@ -20,6 +20,7 @@ from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.torchside.sft import checkpoints
 from medchat.torchside.sft.manifest import verify_manifest, write_manifest
 from medchat.torchside.sft.run_folder import RunFolder, check_output, open_run_folder
+from medchat.torchside.sft.run_record import write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,6 +64,18 @@ def test_an_error_before_a_checkpoint_leaves_nothing(tmp_path: Path) -> None:
         run.metrics.write_text("{}")
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_a_run_gone_on_with_that_fails_before_a_checkpoint_takes_nothing_away(tmp_path: Path) -> None:
+    """Since it was killed for the first time somebody may have kept something there."""
+    wanted = options(tmp_path, resume=True)
+    wanted.output.mkdir()
+    write_record(wanted.output, wanted, "data")
+    (wanted.output / "my-notes.txt").write_text("mine")
+    for _ in range(2):
+        with pytest.raises(RuntimeError), open_run_folder(wanted, "data"):
+            raise RuntimeError
+    assert {path.name for path in wanted.output.iterdir()} == {"my-notes.txt", "run.json", ".lock"}
 
 
 def test_an_error_after_a_checkpoint_keeps_it(tmp_path: Path) -> None:
@@ -345,10 +358,24 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 15, 20):
         with checkpoints.new_checkpoint(tmp_path, step):
             pass
-    checkpoints.remove_old(tmp_path, 2, 5)
+    checkpoints.remove_old(tmp_path, 2, 5, 20)
     assert [checkpoint.step for checkpoint in checkpoints.listed(tmp_path)] == [5, 15, 20]
-    checkpoints.remove_old(tmp_path, 1, None)
+    checkpoints.remove_old(tmp_path, 1, None, 20)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000020"]
+
+
+def test_a_damaged_checkpoint_of_later_never_pushes_out_what_was_written_since(tmp_path: Path) -> None:
+    """A run that passed it over goes on from an earlier step and saves before it gets there again."""
+    for step in (10, 30):
+        with checkpoints.new_checkpoint(tmp_path, step):
+            pass
+    (tmp_path / "step-00000030" / "manifest.json").write_text("{")
+    with checkpoints.new_checkpoint(tmp_path, 20):
+        pass
+    checkpoints.remove_old(tmp_path, 1, None, 20)
+    newest = checkpoints.newest(tmp_path)
+    assert newest is not None and newest.step == 20
+    assert [checkpoint.step for checkpoint in checkpoints.listed(tmp_path)] == [20]
 
 
 def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:

@@ -74,11 +74,15 @@ def newest(folder: Path, damaged: list[CheckpointError] | None = None) -> Checkp
     return None
 
 
-def remove_old(folder: Path, keep: int, best_step: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints and that of `best_step`."""
+def remove_old(folder: Path, keep: int, best_step: int | None, last_step: int) -> None:
+    """Remove all but the newest `keep` checkpoints and that of `best_step`; `last_step` was just written.
+
+    One of a later step is damaged, or the run would have gone on from it: it counts for nothing.
+    """
     every = listed(folder)
-    for checkpoint in every[: max(0, len(every) - keep)]:
-        if checkpoint.step != best_step:
+    usable = [checkpoint for checkpoint in every if checkpoint.step <= last_step]
+    for checkpoint in every:
+        if checkpoint not in usable[-keep:] and checkpoint.step != best_step:
             _remove(checkpoint.folder)
 
 

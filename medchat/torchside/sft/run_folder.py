@@ -138,8 +138,8 @@ def open_run_folder(options: SFTOptions, fingerprint: str) -> Iterator[RunFolder
     """Lock `options.output`, creating it, for the length of the block.
 
     `fingerprint` is of the training data as the model sees it (see `training.fingerprint_of`). If the block
-    fails before a checkpoint was complete, nothing is left behind. Raises UsageError: what `check_output`
-    says, other data, or another run at work there.
+    fails before a checkpoint was complete, nothing is left behind of a run that began with it. Raises
+    UsageError: what `check_output` says, other data, or another run at work there.
     """
     path = options.output.absolute()
     check_output(options)
@@ -155,7 +155,8 @@ def open_run_folder(options: SFTOptions, fingerprint: str) -> Iterator[RunFolder
             with storage_trouble_told(path, folder.way_on):
                 yield folder
         except BaseException:
-            if not folder.has_result and not folder.last_step:
+            # Where an earlier run began, what stands there need not all be ours.
+            if not (resumed or folder.has_result or folder.last_step):
                 _empty(path, remove=not existed)
             raise
 

@@ -197,7 +197,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
                 save_tree(state, folder, STATE)
                 self.state.save_to_json(str(folder / TRAINER_STATE))
             checkpoints.remove_old(
-                run.folder.checkpoints, run.options.save_total, self.state.best_global_step
+                run.folder.checkpoints, run.options.save_total, self.state.best_global_step, step
             )
             run.log.tell(SFTSaved(step, run.folder.checkpoints / f"step-{step:08d}"))
         run.processes.wait()
