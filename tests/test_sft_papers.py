@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html.parser
 import json
 import re
@@ -25,6 +26,7 @@ from medchat.sft.document import Document, Paragraph, Picture, Quotation, Sectio
 from medchat.sft.facts import DataFacts, LengthFacts, RunFacts, read_facts, write_facts
 from medchat.sft.metrics import Metrics, Point, read_metrics
 from medchat.sft.papers import write_card, write_report
+from medchat.sft.run_file import read_run_file
 
 pytest_plugins = ("cli_fixtures",)
 
@@ -219,6 +221,26 @@ def test_the_card_of_a_lora_over_others_names_those_that_it_needs() -> None:
 
 
 # ---------------------------------------------------------------- nothing is lost
+
+
+def test_a_disk_that_fills_up_at_the_end_leaves_whole_settings_to_go_on_with(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pupil = Pupil(tmp_path / "pupil")
+    monkeypatch.syspath_prepend(pupil.site)
+    settings, write_text = pupil.output / "sft.toml", Path.write_text
+
+    def write_half(path: Path, text: str, **options: str) -> int:
+        if "sft.toml" in path.name and settings.exists():
+            write_text(path, text[: len(text) // 2], **options)
+            raise OSError(errno.ENOSPC, "no room")
+        return write_text(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    ended = call(*pupil.flags)
+    assert ended.code == 0 and "no room" in ended.err
+    assert {"model", "data", "report_to"} <= set(read_run_file(settings))
+    assert not list(pupil.output.glob(".*sft.toml*"))
 
 
 def test_a_report_that_cannot_be_drawn_costs_no_weights(

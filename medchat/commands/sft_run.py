@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -62,7 +63,15 @@ class RunWatch:
             write_facts(folder, self.prepared.facts(), None)
 
     def _write_settings(self, folder: Path) -> None:
-        (folder / FILE_NAME).write_text(as_toml(self.prepared.plan.settings), encoding="utf-8")
+        # Whole or not at all: it is what `--resume` goes on with.
+        beside = folder / f".{FILE_NAME}.partial"
+        try:
+            beside.write_text(as_toml(self.prepared.plan.settings), encoding="utf-8")
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            beside.replace(folder / FILE_NAME)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def train(prepared: Prepared) -> tuple[int, SFTReport | None]:
