@@ -35,19 +35,24 @@ class Clock:
     def __init__(self, collate: Collator) -> None:
         self._collate = collate
         self.batches: list[list[Feature]] = []
-        self.asked = 0.0
-        self.steps: list[float] = []
-        self._hook = register_optimizer_step_post_hook(lambda *_: self.steps.append(time.perf_counter()))
+        self.asked: tuple[float, float] | None = None
+        self.steps: list[tuple[float, float]] = []
+        self._hook = register_optimizer_step_post_hook(lambda *_: self.steps.append(_now()))
 
     def collate(self, features: Sequence[Feature]) -> Mapping[str, Tensor]:
         """Make a batch, and remember it."""
-        self.asked = self.asked or time.perf_counter()
+        self.asked = self.asked or _now()
         self.batches.append(list(features))
         return self._collate(features)
 
     def close(self) -> None:
         """Stop listening to optimizers."""
         self._hook.remove()
+
+
+def _now() -> tuple[float, float]:
+    """The time, and the time that all threads of this process have computed."""
+    return time.perf_counter(), time.process_time()
 
 
 class Quiet:
@@ -63,8 +68,11 @@ class Quiet:
         """Add nothing."""
 
 
-def run_arm(arm: str, family: str, *, seed: int, hidden: int, layers: int, records: int) -> dict[str, Any]:
+def run_arm(
+    arm: str, family: str, *, seed: int, hidden: int, layers: int, records: int, threads: int
+) -> dict[str, Any]:
     """Train one epoch of `records` records in this process and return what it took."""
+    torch.set_num_threads(threads)
     source, features = features_of(family, records, seed)
     idle = memory_field("VmRSS")
     # Starts the kernel's record of the highest resident size anew, which no sampling can miss.
@@ -80,13 +88,17 @@ def run_arm(arm: str, family: str, *, seed: int, hidden: int, layers: int, recor
     batches = [batch for batch in clock.batches if len(batch) == MICRO_BATCH]
     tokens = sum(lengths)
     assert sum(map(len, batches)) == len(features) and len(clock.steps) == len(features) // BATCH
-    seconds = clock.steps[-1] - clock.asked
+    assert clock.asked is not None
+    seconds, cpu_seconds = (
+        after - before for before, after in zip(clock.asked, clock.steps[-1], strict=True)
+    )
     return {
         "data": source,
         "tokens": tokens,
         "steps": len(clock.steps),
         "seconds": seconds,
         "tokens_per_second": tokens / seconds,
+        "tokens_per_cpu_second": tokens / cpu_seconds,
         "token_efficiency": token_efficiency(
             lengths, [[feature.record - 1 for feature in batch] for batch in batches]
         ),

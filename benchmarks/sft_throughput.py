@@ -8,6 +8,8 @@ counted without padding. Time runs from the first batch asked for to the last op
 - seeds: random order, each batch padded to its longest record, logits at every position, the model's own loss;
 - ours: `medchat.torchside.sft.training.train`.
 
+The same per second of CPU time is reported beside it: what the machine does besides moves that less.
+
 Bars, exit code 1 where one is missed, each family by itself:
 - ours over seeds, tokens a second: median of the rounds >= 2.2, worst >= 1.8;
 - peak memory of ours over that of seeds <= 0.5, median of the rounds. Peak = the highest resident size (VmHWM)
@@ -47,22 +49,24 @@ def child(arguments: argparse.Namespace) -> dict[str, Any]:
 
     if arguments.losses:
         return sft_arms.compare_losses(arguments.family, **NARROW)
-    shape = {"hidden": arguments.hidden, "layers": arguments.layers, "records": arguments.records}
-    return sft_arms.run_arm(arguments.arm, arguments.family, seed=arguments.seed, **shape)
+    names = ("family", "seed", "hidden", "layers", "records", "threads")
+    return sft_arms.run_arm(arguments.arm, **{name: getattr(arguments, name) for name in names})
 
 
 def measure(arguments: argparse.Namespace, family: str) -> dict[str, Any]:
     """Run both arms by turns and compare their losses; return the figures of one family."""
     shape = ["--hidden", str(arguments.hidden), "--layers", str(arguments.layers)]
-    shape += ["--records", str(arguments.records), "--family", family]
+    shape += ["--records", str(arguments.records), "--threads", str(arguments.threads), "--family", family]
     rounds = []
     for number in range(arguments.rounds):
         one: dict[str, Any] = {}
         for arm in ARMS:
             one[arm] = run_child(__file__, ["--arm", arm, "--seed", str(number), *shape])
-            shown = f"{one[arm]['tokens_per_second']:.0f} tokens/s, {one[arm]['peak_bytes'] / 2**20:.0f} MiB"
+            shown = f"{one[arm]['tokens_per_second']:.0f} tokens/s "
+            shown += f"({one[arm]['tokens_per_cpu_second']:.0f} a CPU second), {one[arm]['peak_bytes'] / 2**20:.0f} MiB"
             print(f"{family}, round {number + 1}, {arm}: {shown}", file=sys.stderr, flush=True)
         one["speed_ratio"] = one["ours"]["tokens_per_second"] / one["seeds"]["tokens_per_second"]
+        one["cpu_speed_ratio"] = one["ours"]["tokens_per_cpu_second"] / one["seeds"]["tokens_per_cpu_second"]
         one["memory_ratio"] = one["ours"]["peak_bytes"] / one["seeds"]["peak_bytes"]
         one["copy_bytes_per_second"], one["load"] = copy_bandwidth(), os.getloadavg()[0]
         rounds.append(one)
@@ -70,6 +74,7 @@ def measure(arguments: argparse.Namespace, family: str) -> dict[str, Any]:
         "rounds": rounds,
         "median_speed_ratio": statistics.median(one["speed_ratio"] for one in rounds),
         "worst_speed_ratio": min(one["speed_ratio"] for one in rounds),
+        "median_cpu_speed_ratio": statistics.median(one["cpu_speed_ratio"] for one in rounds),
         "memory_ratio": statistics.median(one["memory_ratio"] for one in rounds),
         "losses": run_child(__file__, ["--losses", "--family", family]),
     }
@@ -100,6 +105,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--hidden", type=int, default=256, help="width of the model")
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=1, help="of each run: where others work too, two wait")
     parser.add_argument("--family", choices=FAMILIES, help="this one only")
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
     parser.add_argument("--losses", action="store_true", help=argparse.SUPPRESS)
