@@ -116,6 +116,29 @@ def test_weights_that_are_no_numbers_never_push_out_a_checkpoint(
     assert all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("save_steps", [1, -1], ids=["at-the-checkpoint", "at-the-next-loss"])
+def test_an_update_inside_the_backward_pass_that_breaks_the_weights_names_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_steps: int
+) -> None:
+    """No gradient is looked at there: what went wrong shows a moment later, in the weights or the next loss."""
+    guilty, seen = sft_run.some_features()[17], []
+    collate = sft_run.collate
+    monkeypatch.setattr(sft_run, "collate", lambda batch: seen.append(list(batch)) or collate(batch))
+
+    def harm(model: Any) -> None:
+        def hook(gradient: Tensor) -> Tensor:
+            return gradient * float("inf") if guilty in seen[-1] else gradient
+
+        model.model.norm.weight.register_hook(hook)
+
+    harmed(monkeypatch, harm)
+    fused = {"fused_backward": True, "max_grad_norm": 0.0, "micro_batch_size": 8, "workers": 0}
+    with pytest.raises(MedchatError) as caught:
+        run("full", tmp_path / "out", **{**SHORT, **fused, "save_steps": save_steps, "eval_steps": -1})
+    assert guilty.where in caught.value.what
+    assert caught.value.what.count("data.json:") <= 16
+
+
 def test_divergence_before_any_checkpoint_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ and saves is decided here; what it would write with pickle is not written.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from medchat.torchside.sft.batches import (
 from medchat.torchside.sft.evaluation import mean_loss
 from medchat.torchside.sft.features import Feature
 from medchat.torchside.sft.label_loss import label_head, label_loss
-from medchat.torchside.sft.processes import Processes
+from medchat.torchside.sft.processes import Processes, trained_parameters
 from medchat.torchside.sft.progress import StepLog
 from medchat.torchside.sft.randomness import random_state, set_random_state
 from medchat.torchside.sft.run_folder import RunFolder
@@ -70,7 +70,9 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)
         self.run = run
         run.processes.adopt(self.accelerator)
+        #: Examples of the step at work, and of the one before.
         self._step_rows: list[int] = []
+        self._last_rows: list[int] = []
         example = LabelBatches(run.collate, run.features)([(0, run.features[0])])
         self._label_head = label_head(
             self.model, {name: example[name] for name in example if name not in ("labels", "rows", "tokens")}
@@ -104,6 +106,9 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
             # The items are those of all processes, and their gradients will be averaged.
             loss = loss * self.run.processes.count
         if not math.isfinite(value := float(loss.detach())):
+            if self.run.options.fused_backward:
+                # Nobody looked at the gradients of the last step: its batch may be the one to name.
+                self._refuse_infinite(trained_parameters(self.model))
             raise self._diverged(rows, say(f"损失变成了 {value}", f"the loss became {value}"))
         self._step_rows += rows
         self.run.log.pending_tokens += tokens
@@ -112,20 +117,31 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stop before an update that would leave no finite weights to save."""
         if self.run.options.fused_backward:
+            self._end_step()
             return None
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if not math.isfinite(value := float(norm)):
             raise self._diverged(
                 self._step_rows, say(f"梯度的范数变成了 {value}", f"the gradient's norm became {value}")
             )
-        self._step_rows = []
+        self._end_step()
         return norm
 
-    def _diverged(self, rows: Sequence[int], what: str) -> MedchatError:
+    def _end_step(self) -> None:
+        self._last_rows, self._step_rows = self._step_rows, []
+
+    def _refuse_infinite(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise MedchatError rather than let a checkpoint without use push out one that has."""
+        for name, tensor in weights.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                what = say(f"权重 {name} 变成了无效数值", f"the weight {name} became infinite or no number")
+                raise self._diverged(self._last_rows, what, self.state.global_step)
+
+    def _diverged(self, rows: Sequence[int], what: str, step: int | None = None) -> MedchatError:
         features = [self.run.features[row] for row in rows]
         shown = ", ".join(feature.where or f"#{feature.record}" for feature in features[:_NAMED])
         shown += " …" if len(features) > _NAMED else ""
-        step = self.state.global_step + 1
+        step = step or self.state.global_step + 1
         kept = self.run.folder.last_step
         left = (
             say(f"第 {kept} 步的检查点已保留", f"the checkpoint of step {kept} is kept")
@@ -190,7 +206,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
             "log": run.log.state(),
         }
         if run.processes.is_main:
-            _refuse_infinite(weights)
+            self._refuse_infinite(weights)
             with checkpoints.new_checkpoint(run.folder.checkpoints, step) as folder:
                 save_tensors(weights, folder, WEIGHTS)
                 save_tree(optimizer_state, folder, OPTIMIZER)
@@ -278,15 +294,3 @@ class _Resumed(TrainerCallback):  # type: ignore[misc]
         counters = self._trainer.run.log.counters
         self._trainer._tr_loss += counters.summed_loss
         self._trainer._globalstep_last_logged = counters.last_logged_step
-
-
-def _refuse_infinite(weights: dict[str, Tensor]) -> None:
-    """Raise MedchatError rather than let a checkpoint without use push out one that has."""
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise MedchatError(
-                say(
-                    f"权重 {name} 含有无效数值，没有保存", f"the weight {name} is not finite; it is not saved"
-                ),
-                say("请调小 --learning-rate 再试", "try a lower --learning-rate"),
-            )
