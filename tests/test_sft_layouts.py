@@ -221,7 +221,7 @@ def test_examples_with_input_and_a_system_text_are_answered_before_and_after(tmp
     base("llama", tmp_path)
     # One that fills the model's context by itself: it is learned from cut short, and not asked.
     asked = (Example("咳" * 2100, "略。"), Example("总结", "略。", input="患者五十岁"), *EXAMPLES)
-    wanted = replace(options("llama", tmp_path, "lora"), samples=2, max_length=2048)
+    wanted = replace(options("llama", tmp_path, "lora"), samples=2, max_length=4096)
     report = recipe("llama", "lora").run(SFTData(asked), wanted, Watcher())
     assert [sample.question for sample in report.samples] == ["总结", EXAMPLES[0].question]
     assert any(sample.before != sample.after for sample in report.samples)
