@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -322,3 +325,37 @@ def test_8bit_adam_is_not_advised_where_bitsandbytes_is_missing(monkeypatch: pyt
     monkeypatch.setattr(memory, "find_spec", lambda name: None)
     for room in range(10, 100, 5):
         assert (told(OPTIONS, room * GIB).nearest or {}).get("optimizer") != "adamw8bit"
+
+
+CASES = (
+    "chatglm-full",
+    "llama-lora-checkpointing",
+    "bloom-full-adafactor",
+    "llama-full-mixed",
+    "chatglm-full-fused",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize("case", CASES)
+def test_the_estimate_is_within_15_percent_of_what_training_then_takes(
+    case: str, device: str, tmp_path: Path
+) -> None:
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "sft_memory.py"
+    written = tmp_path / "figures.json"
+    done = subprocess.run([sys.executable, script, "--case", case, "--device", device, "--json", written])
+    assert done.returncode == 0
+    assert json.loads(written.read_text(encoding="utf-8"))["cases"][case]["measured"] > 500 * 2**20

@@ -29,8 +29,8 @@ CARDS = (24, 32, 40, 80)
 #: Without a survey: the share of positions that are learned (specs/sft.md, throughput levers).
 LEARNED_SHARE = 0.3
 #: What a process that trains on the CPU takes beside its tensors and what it had when the estimate was
-#: made: threads' stacks, oneDNN's kernels and buffers. Measured by benchmarks/sft_memory.py.
-CPU_GROWTH = 120 * 2**20
+#: made: threads' stacks, oneDNN's kernels and buffers. Measured: 20 to 51 MiB (docs/measurements.md).
+CPU_GROWTH = 64 * 2**20
 #: cuBLAS workspaces and the allocator's unused remainders; the context is in what a card has free.
 CUDA_RUNTIME, CUDA_CONTEXT = 256 * 2**20, 512 * 2**20
 #: Temporaries of an update, in slices of float32.
