@@ -6,6 +6,7 @@ else they are random ids with the lengths measured there (specs/sft.md's data, C
 
 from __future__ import annotations
 
+import bisect
 import json
 import os
 import random
@@ -23,7 +24,7 @@ GMASK, SOP = 130_001, 130_004
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A published file, how a record is put, and the 0, 5, … 100 % quantiles of its lengths in tokens.
+    """A published file, how a record is put, and the quantiles (`SHARES`) of its lengths in tokens.
 
     Prompt and answer lengths are all but independent there (correlation 0.04), and drawn so here.
     """
@@ -35,21 +36,79 @@ class Source:
     answer_lengths: tuple[int, ...]
 
 
+#: Every twentieth, and more of the tail: it decides how much is padded.
+SHARES = (*(share / 20 for share in range(20)), 0.97, 0.98, 0.99, 0.995, 0.999, 1.0)
 _MED_FORM = "下面是一个问题，运用医学知识来正确回答提问.\n### 问题:\n{}\n### 回答:\n"
-_ANSWERS = (3, 11, 14, 18, 20, 23, 25, 26, 28, 30, 32, 34, 36, 38, 41, 44, 47, 51, 56, 65, 246)
+_ANSWERS = (
+    3, 11, 14, 18, 20, 23, 25, 26, 28, 30, 32, 34, 36, 38, 41, 44, 47, 51, 57, 65, 71, 76, 86, 97, 157, 246
+)  # fmt: skip
 SOURCES: Mapping[str, Source] = {
     "llama": Source(
         "llama_data.json",
         lambda record: _MED_FORM.format(record["instruction"]),
         "output",
-        (28, 33, 35, 36, 38, 40, 42, 43, 44, 46, 47, 48, 49, 50, 52, 53, 55, 57, 59, 64, 114),
+        (
+            28,
+            33,
+            35,
+            36,
+            38,
+            40,
+            42,
+            43,
+            44,
+            46,
+            47,
+            48,
+            49,
+            50,
+            52,
+            53,
+            55,
+            57,
+            59,
+            64,
+            67,
+            70,
+            74,
+            78,
+            90,
+            114,
+        ),
         _ANSWERS,
     ),
     "chatglm": Source(
         "med_chatglm_train.txt",
         lambda record: str(record["context"]),
         "target",
-        (12, 17, 19, 21, 23, 24, 26, 27, 29, 30, 31, 32, 33, 35, 36, 37, 39, 41, 44, 48, 98),
+        (
+            12,
+            17,
+            19,
+            21,
+            23,
+            24,
+            26,
+            27,
+            29,
+            30,
+            31,
+            32,
+            33,
+            35,
+            36,
+            37,
+            39,
+            41,
+            44,
+            48,
+            51,
+            54,
+            58,
+            62,
+            75,
+            98,
+        ),
         _ANSWERS,
     ),
 }
@@ -86,20 +145,17 @@ def records(family: str, count: int, seed: int) -> tuple[str, list[tuple[list[in
 
 
 def _some_ids(quantiles: Sequence[int], chance: random.Random) -> list[int]:
-    place = chance.random() * (len(quantiles) - 1)
-    low, high = quantiles[int(place)], quantiles[int(place) + 1]
-    return [chance.randrange(IDS) for _ in range(round(low + (high - low) * (place % 1)) - 1)]
+    share = chance.random()
+    above = bisect.bisect_right(SHARES, share)
+    start, end = SHARES[above - 1 : above + 1]
+    low, high = quantiles[above - 1 : above + 1]
+    length = round(low + (high - low) * (share - start) / (end - start))
+    return [chance.randrange(IDS) for _ in range(length - 1)]
 
 
 def _ended(family: str, prompt: list[int], answer: list[int]) -> tuple[list[int], list[int]]:
     specials = [GMASK, SOP] if family == "chatglm" else []
     return [*prompt, *specials], [*answer, GMASK + 4]
-
-
-def length_quantiles(lengths: Sequence[int]) -> list[int]:
-    """Return the 0, 5, … 100 % quantiles: how the tables above were made."""
-    ordered = sorted(lengths)
-    return [ordered[min(len(ordered) - 1, len(ordered) * share // 20)] for share in range(21)]
 
 
 def token_efficiency(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
