@@ -97,6 +97,10 @@ def too_wide(weights: Weights) -> Weights:
     }
 
 
+def of_another_rank(weights: Weights) -> Weights:
+    return {name: value[:-1] if "lora_A" in name else value[:, :-1] for name, value in weights.items()}
+
+
 def of_zeros(weights: Weights) -> Weights:
     return {name: value * 0 if "lora_B" in name else value for name, value in weights.items()}
 
@@ -109,6 +113,7 @@ FAULTS: Mapping[str, tuple[Callable[[Weights], Weights], str]] = {
     "missing": (without_one, "缺少"),
     "unexpected": (with_a_ghost, "ghost"),
     "wrong shapes": (too_wide, "对不上"),
+    "wrong rank": (of_another_rank, "与 adapter_config.json 不符"),
     "all zero": (of_zeros, "没有改变任何一个输出"),
     "swallowed by rounding": (swallowed, "没有改变任何一个输出"),
 }
@@ -131,6 +136,7 @@ def test_weights_that_do_not_fit_end_the_program_with_3(
     code, out, what, remedy = ask(call, family, bases[family], adapter)
     assert (code, out) == (3, "")
     assert words in what and str(adapter) in what
+    assert "adapter0" not in what  # names are those of the file
     assert len(remedy) > len("下一步：")
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from medchat.errors import CheckpointError
 from medchat.language import say
-from medchat.torchside.adapter_files import LoraAdapter, model_name
+from medchat.torchside.adapter_files import CONFIG_FILE, LoraAdapter, model_name
 from medchat.torchside.load import Placement, assign, memory_shortage
 
 #: Tokens of a trial run: the cost is reading the weights once, whatever their number while it is small.
@@ -92,12 +92,18 @@ def attach(
         raise _no_fit(adapter, say(f"模型里没有 {targets}", f"the model has no {targets}")) from error
     # peft declares its matrices as float32 here, which half precision would be too coarse for.
     placement = Placement(
-        dtype, device, keep=("*.lora_*",), rename=lambda stored: _injected_name(stored, name)
+        dtype,
+        device,
+        keep=("*.lora_*",),
+        rename=lambda stored: _injected_name(stored, name),
+        config_file=CONFIG_FILE,
     )
     try:
         assign(model, adapter.checkpoint, adapter.headers, placement)
     except CheckpointError as error:
-        raise CheckpointError(error.what, _remedy(), where=str(adapter.folder)) from None
+        # What is missing is told by the injected layers' names, of which the file knows no `name`.
+        what = error.what.replace(f".{name}.weight", ".weight")
+        raise CheckpointError(what, _remedy(), where=str(adapter.folder)) from None
 
 
 def activate(model: nn.Module, names: Sequence[str]) -> None:

@@ -47,7 +47,8 @@ class Placement:
     dtype that the model declares. `ignore`: patterns of stored names never read. `optional`: patterns
     of names of the model that may be absent from the file. `tied`: parameter -> the one whose memory
     it shares; a tied parameter is never read. `rename`: stored name -> the model's.
-    `conversions`: by the model's name of the stored tensor. Patterns are those of fnmatch.
+    `conversions`: by the model's name of the stored tensor. `config_file`: what states the sizes, for
+    whoever reads that they are others. Patterns are those of fnmatch.
     """
 
     dtype: torch.dtype
@@ -58,6 +59,7 @@ class Placement:
     tied: Mapping[str, str] = field(default_factory=dict)
     rename: Callable[[str], str] = str
     conversions: Mapping[str, Conversion] = field(default_factory=dict)
+    config_file: str = "config.json"
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -154,7 +156,7 @@ def _compare(
         given.update(conversion.makes if conversion is not None else (name,))
     missing = [name for name in slots if name not in given and not matches(name, placement.optional)]
     if missing or unexpected or misfits:
-        raise _mismatch(checkpoint, missing, unexpected, misfits)
+        raise _mismatch(checkpoint, missing, unexpected, misfits, placement.config_file)
     return stored
 
 
@@ -172,6 +174,7 @@ def _mismatch(
     missing: list[str] | None = None,
     unexpected: list[str] | None = None,
     misfits: list[str] | None = None,
+    config_file: str = "config.json",
 ) -> CheckpointError:
     found = []
     if missing:
@@ -181,8 +184,8 @@ def _mismatch(
     if misfits:
         found.append(
             say(
-                f"与 config.json 不符（文件，应为）：{names(misfits)}",
-                f"not as config.json says (file, expected): {names(misfits)}",
+                f"与 {config_file} 不符（文件，应为）：{names(misfits)}",
+                f"not as {config_file} says (file, expected): {names(misfits)}",
             )
         )
     where = checkpoint.index or (checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.folder)
