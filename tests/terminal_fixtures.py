@@ -99,7 +99,8 @@ class ScriptedModel:
 
     def describe(self) -> dict[str, Any]:
         """What `/stats` shows."""
-        return {"backbone": "scripted", "model": "tiny", "dtype": "float32", "device": "cpu"}
+        facts = {"backbone": "scripted", "model": "tiny", "dtype": "float32", "device": "cpu"}
+        return facts | {"adapters": ("folder/first",), "notes": ["注意其一", "注意其二"]}
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -118,7 +118,8 @@ def test_stats_and_disclaimer(tmp_path: Path) -> None:
     with terminal(tmp_path, rows=40) as screen:
         screen.enter("一")
         screen.enter("/stats")
-        screen.wait_for("float32", "上一个回答：")
+        screen.wait_for("float32", "上一个回答：", "folder/first", "注意其一；注意其二")
+        assert not any(mark in row for row in screen.shown() for mark in ("('", "['"))
         screen.enter("/声明")
         screen.wait_for("MedChat 使用声明", "6. 紧急情况")
 

@@ -158,7 +158,7 @@ def _statistics(session: ChatSession) -> str:
     facts = [
         (key, value) for key, value in session.model.describe().items() if value not in ((), [], "", None)
     ]
-    rows = [(untrusted(str(key)), untrusted(str(value))) for key, value in facts]
+    rows = [(untrusted(str(key)), untrusted(_told(value))) for key, value in facts]
     rows.append((say("轮数", "turns"), str(len(session.conversation.turns))))
     shown = _table(rows)
     if session.last_stats is not None:
@@ -168,6 +168,10 @@ def _statistics(session: ChatSession) -> str:
         last = say("上一个回答：", "Last answer: ")
         shown += f"\n{last}{wording.footer(stats, session.model.context_length)} · {reused} · {seconds}"
     return shown
+
+
+def _told(value: object) -> str:
+    return say("；", "; ").join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _disclaimer(chat: Chat, words: str) -> None:
