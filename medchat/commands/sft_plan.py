@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,10 +38,6 @@ class Plan:
     process: Process
     offline: bool = False
 
-    def command_to_resume(self) -> str:
-        """Return what to type to go on with this run."""
-        return f"medchat sft --output {shlex.quote(str(self.options.output))} --resume"
-
 
 def make_plan(flags: Mapping[str, Any], process: Process) -> Plan:
     """Put the layers together and check them against the backbone and its recipe.
@@ -60,12 +55,12 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> Plan:
     recipe = choose_recipe(recipes, backbone.name, *first_of(layers, "method"))
     settings = resolve(layers, recipe, processes=process.world_size)
     _check_extra(settings, backbone)
-    output = _needed(settings, "output", "--output DIR")
+    # Nothing is written by a dry run: it needs no place to write to.
+    nowhere = flags["dry_run"] and not flags["resume"] and not settings.value("output")
+    output = Path() if nowhere else Path(_needed(settings, "output", "--output DIR")).expanduser()
     adapters = tuple(find_adapter(value, registry) for value in settings.value("adapters") or ())
-    options = settings.options(
-        model=model, output=Path(output).expanduser(), adapters=adapters, resume=bool(flags["resume"])
-    )
-    if process.leads and not (options.resume or flags["dry_run"]):
+    options = settings.options(model=model, output=output, adapters=adapters, resume=bool(flags["resume"]))
+    if process.leads and not (options.resume or nowhere):
         _refuse_occupied(options.output)
     data = tuple(Path(value).expanduser() for value in _needed(settings, "data", "--data FILE"))
     template = _template(settings.value("template"), backbone, options, registry, extensions)
@@ -161,7 +156,7 @@ def _as_found(settings: RunSettings, backbone: str, options: SFTOptions, data: S
     found: dict[str, Any] = {
         "backbone": backbone,
         "model": str(options.model.absolute()),
-        "output": str(options.output.absolute()),
+        "output": str(options.output.absolute()) if settings.value("output") else None,
         "adapters": tuple(str(adapter.absolute()) for adapter in options.adapters),
         "data": tuple(str(path.absolute()) for path in data),
     }

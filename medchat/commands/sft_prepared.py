@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
@@ -73,7 +73,10 @@ class Prepared:
         }
         if self.survey:
             lengths = LengthFacts.of(self.survey)
-            body["survey"] = {name: getattr(lengths, name) for name in LengthFacts.__slots__}
+            body["survey"] = {
+                **asdict(lengths),
+                "preview": [asdict(piece) for piece in self.survey.preview],
+            }
         if memory:
             body["memory"] = {
                 "device": memory.device,
@@ -85,6 +88,11 @@ class Prepared:
                 "nearest": None if memory.nearest is None else dict(memory.nearest),
                 "parameters": memory.parameters,
                 "trainable": memory.trainable,
+                "cards": {
+                    str(size): None if changes is None else dict(changes)
+                    for size, changes in memory.cards.items()
+                },
+                "notes": list(memory.notes),
             }
         return body
 
