@@ -284,6 +284,11 @@ def test_of_several_processes_one_speaks(pupil: Pupil) -> None:
     assert (refused.code, refused.err) == (2, "")
     first_on_its_machine = pupil.run("--method", "lore", RANK="1", LOCAL_RANK="0", WORLD_SIZE="2")
     assert first_on_its_machine.code == 2 and "--method lora" in first_on_its_machine.err
+    pupil.script(needs=2**34, free=2**30)
+    elsewhere = ("--output", str(pupil.folder / "elsewhere"))
+    short = [pupil.run(*elsewhere, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE="2") for rank in ("0", "1")]
+    assert [each.code for each in short] == [4, 4]
+    assert "16.0 GiB" in short[0].failure()[0] and short[1].err == ""
 
 
 def test_settings_of_the_program_count_below_flags_and_file(

@@ -62,6 +62,9 @@ def command(**flags: Any) -> int:
         return _report(Path(flags["output"] or "."))
     try:
         prepared = prepare_run(make_plan(flags, process))
+        if not flags["dry_run"]:
+            _show(prepared)
+            prepared.refuse_what_cannot_fit()
     except MedchatError as error:
         # Every process of a launcher finds the same: one on each machine says it.
         if process.leads or os.environ.get("LOCAL_RANK", "0") == "0":
@@ -69,10 +72,6 @@ def command(**flags: Any) -> int:
         return error.exit_code
     if flags["dry_run"]:
         return _dry_run(prepared, as_json=flags["as_json"]) if process.leads else 0
-    if process.leads:
-        _greet()
-        show_overview(prepared, sys.stderr, say_aside)
-    prepared.refuse_what_cannot_fit()
     if process.alone and not flags["yes"] and not _go_on(prepared):
         say_aside(say("没有开始", "not started"))
         return 0
@@ -96,13 +95,16 @@ def _report(output: Path) -> int:
     return write_out(f"{output / PAGE}\n")
 
 
-def _greet() -> None:
+def _show(prepared: Prepared) -> None:
+    if not prepared.plan.process.leads:
+        return
     store = open_store(save=bool(Settings.load().value("save")), warn=say_aside)
     try:
         for line in disclaimer_lines(store):
             say_aside(line)
     finally:
         store.close()
+    show_overview(prepared, sys.stderr, say_aside)
 
 
 def _dry_run(prepared: Prepared, *, as_json: bool) -> int:
