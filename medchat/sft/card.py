@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from medchat.language import current_language, say, set_language
 from medchat.sft.document import Block, Command, Document, Paragraph, Quotation, Section, Table, as_markdown
 from medchat.sft.facts import RunFacts
 from medchat.sft.report import cost_rows, lengths_in_words, result_rows
+from medchat.sft.shell_words import joined
 
 #: The settings that say most of how it was trained; the rest are in `sft.toml`.
 _TOLD = (
@@ -89,7 +89,7 @@ def use_command(
         words += ["--model", base, *(word for name in (*adapters, output) for word in ("--adapter", name))]
     else:
         words += ["--model", output]
-    return shlex.join(words)
+    return joined(words)
 
 
 def _command(facts: RunFacts, report: SFTReport) -> Block:
