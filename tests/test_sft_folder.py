@@ -256,6 +256,26 @@ def test_a_finished_run_reports_what_it_did_and_keeps_no_checkpoint(tmp_path: Pa
         check_output(wanted)
 
 
+@pytest.mark.parametrize("harm", ["small file changed", "large file cut", "file gone"])
+def test_a_finished_run_whose_files_are_damaged_is_not_called_finished(tmp_path: Path, harm: str) -> None:
+    wanted = options(tmp_path)
+    with open_run_folder(wanted, "data") as run:
+        with run.result() as output:
+            (output / "model.safetensors").write_bytes(b"1" * (2 << 20))
+            (output / "config.json").write_text("{}")
+        run.finish(REPORT, {})
+    again = replace(wanted, resume=True)
+    assert check_output(again) is not None
+    name = "config.json" if harm == "small file changed" else "model.safetensors"
+    if harm == "file gone":
+        (wanted.output / name).unlink()
+    else:
+        (wanted.output / name).write_bytes(b"[]" if name == "config.json" else b"1" * 9)
+    with pytest.raises(CheckpointError) as caught:
+        check_output(again)
+    assert name in caught.value.what and str(wanted.output) in caught.value.where
+
+
 def test_a_result_that_fails_is_taken_back_and_the_checkpoints_stay(tmp_path: Path) -> None:
     wanted = begun(tmp_path)
     before = sorted(path.name for path in wanted.output.iterdir())

@@ -112,6 +112,8 @@ class FamilyRecipe(SFTRecipe):
         Raises what `run` raises for bad options, data and folders.
         """
         check_options(options)
+        if options.resume:
+            check_output(options)
         self._refuse(options)
         lesson, base = self._lesson(data, options), base_options(options)
         return survey(

@@ -45,6 +45,9 @@ LOADABLE_NAMES = (manifest.FILE_NAME, "config.json", "adapter_config.json")
 #: What a kill leaves of a file that was being written: by us, and by safetensors.
 _REMAINS = re.compile(r"\..+\.partial|\.tmp[A-Za-z0-9]{6}")
 
+#: Up to this size a finished run's files are read again before it is called finished; of others, the size.
+_READ_UP_TO = 1 << 20
+
 
 class RunFolder:
     """A locked output folder, from `open_run_folder`."""
@@ -122,7 +125,8 @@ def check_output(options: SFTOptions) -> SFTReport | None:
     """Look at `options.output` before anything is loaded; writes nothing.
 
     Returns the report of a finished run that `options.resume` asks to go on with, else None. Raises
-    UsageError if there is something that may not be overwritten, or a run with other settings.
+    UsageError if there is something that may not be overwritten, or a run with other settings, and
+    CheckpointError if a finished run's files are not what its manifest says.
     """
     output = options.output
     if not output.exists() or (output.is_dir() and not _entries(output)):
@@ -205,7 +209,7 @@ def _finished(output: Path) -> SFTReport | None:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))["report"]
         samples = tuple(SFTSample(**sample) for sample in told.pop("samples", ()))
-        return SFTReport(output=output, samples=samples, **told)
+        report = SFTReport(output=output, samples=samples, **told)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -214,6 +218,8 @@ def _finished(output: Path) -> SFTReport | None:
             say("请换一个 --output 重新训练", "train again with another --output"),
             where=str(path),
         ) from error
+    manifest.verify_manifest(output, read_up_to=_READ_UP_TO)
+    return report
 
 
 def _occupied(output: Path, resume: bool) -> UsageError:
