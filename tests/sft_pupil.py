@@ -1,8 +1,8 @@
 """A backbone that pretends to be trained, for the tests of `medchat sft`: no torch, a fraction of a second.
 
-Its folder is its model; `config.json` there scripts the run: `steps`, `seconds` a step, `needs` and `free`
-(bytes of memory), `fails` (what the run says when it fails), `diverges_at`. What it was given stands in
-`called.json` of the output. (PYTEST_DONT_REWRITE: imported by name too.)
+Its folder is its model; `config.json` there scripts the run: `waits` (seconds before it), `steps`, `seconds`
+a step, `needs` and `free` (bytes of memory), `fails` (what the run says when it fails), `diverges_at`. What
+it was given stands in `called.json` of the output. (PYTEST_DONT_REWRITE: imported by name too.)
 """
 
 from __future__ import annotations
@@ -60,6 +60,9 @@ class Pretended(SFTRecipe):
         (out / "called.json").write_text(json.dumps(asdict(options), default=str))
         steps = script.get("steps", 10)
         watch.told(SFTNote("a \\x1b[31mnote"))
+        if script.get("waits"):
+            watch.told(SFTStage("先想一想"))
+            time.sleep(script["waits"])
         with (out / "metrics.jsonl").open("a") as log:
             for step in range(1, steps + 1):
                 time.sleep(script.get("seconds", 0))

@@ -37,6 +37,7 @@ from medchat.api.finetuning import (
     SFTReport,
     SFTSample,
     SFTSaved,
+    SFTStage,
     SFTSurvey,
     SFTWatch,
 )
@@ -106,6 +107,7 @@ __all__ = [
     "SFTReport",
     "SFTSample",
     "SFTSaved",
+    "SFTStage",
     "SFTSurvey",
     "SFTWatch",
     "Segment",

@@ -210,6 +210,16 @@ class SFTSaved:
 
 
 @dataclass(frozen=True, slots=True)
+class SFTStage:
+    """What a run does from now on where it takes no steps (loading, answering), in the interface language.
+
+    Told as soon as the output folder is open: whoever watches may then keep there what `resume` needs.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class SFTNote:
     """Something the user should know, in the interface language."""
 
@@ -226,7 +236,7 @@ class SFTSample:
     after: str
 
 
-SFTEvent = SFTProgress | SFTEvaluation | SFTSaved | SFTNote
+SFTEvent = SFTStage | SFTProgress | SFTEvaluation | SFTSaved | SFTNote
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medchat.api import SFTEvaluation, SFTEvent, SFTNote, SFTProgress, SFTReport, SFTSaved
+from medchat.api import SFTEvaluation, SFTEvent, SFTNote, SFTProgress, SFTReport, SFTSaved, SFTStage
 from medchat.cli.output import say_aside
 from medchat.inert import inert_line
 from medchat.language import say
@@ -92,6 +92,8 @@ def event_line(event: SFTEvent) -> str:
     if isinstance(event, SFTSaved):
         name = inert_line(event.folder.name, 80)
         return say(f"已保存检查点 {name}", f"checkpoint {name} is saved")
+    if isinstance(event, SFTStage):
+        return inert_line(event.text, 80) + say("……", "…")
     return inert_line(event.text, 600) if isinstance(event, SFTNote) else ""
 
 
@@ -129,11 +131,16 @@ def _bar() -> Iterator[Show]:
     )
     console = Console(stderr=True)
     left = _TimeLeft()
+    stepping = False
     with Progress(*columns, console=console, expand=True) as bar:
         task = bar.add_task("", total=None, figures=say("准备中……", "preparing…"))
 
         def show(event: SFTEvent) -> None:
-            if isinstance(event, SFTProgress):
+            nonlocal stepping
+            if isinstance(event, SFTStage) and not stepping:
+                bar.update(task, figures=event_line(event))
+            elif isinstance(event, SFTProgress):
+                stepping = True
                 figures = _figures(event, left.of(event))
                 bar.update(task, completed=event.step, total=event.total_steps, figures=figures)
             else:

@@ -29,6 +29,7 @@ from medchat.api import (
     SFTRecipe,
     SFTReport,
     SFTSample,
+    SFTStage,
     SFTSurvey,
     SFTWatch,
 )
@@ -147,11 +148,14 @@ class FamilyRecipe(SFTRecipe):
             if processes.is_main:
                 watch.told(finished_note(options.output))
             return done
-        if note := launcher_note():
-            watch.told(SFTNote(note))
         lesson = self._lesson(data, options)
         fingerprint = fingerprint_of(lesson.train.features, lesson.held_out)
         with cpu_threads(options.threads), run_folder(options, fingerprint, processes) as folder:
+            if processes.is_main:
+                # Told at once, before what takes minutes: whoever watches keeps the settings in the folder.
+                watch.told(SFTStage(say("载入权重", "loading the weights")))
+                if note := launcher_note():
+                    watch.told(SFTNote(note))
             work = self._train_and_write if processes.is_main else self._train_along
             trained, samples = work(data, lesson, options, folder, watch)
             report = SFTReport(
@@ -210,7 +214,13 @@ class FamilyRecipe(SFTRecipe):
     ) -> tuple[Trained, tuple[SFTSample, ...]]:
         loaded = self._method.load(self.family, options)
         asked = sample_questions(loaded, data, lesson.template, options.samples)
+        count = len(asked)
+        if asked:
+            watch.told(
+                SFTStage(say(f"训练前先答 {count} 题", f"answering {count} questions before training"))
+            )
         before = answers(loaded, asked, lesson.template)
+        watch.told(SFTStage(say("准备训练", "preparing to train")))
         model = loaded.model
         self._make_trainable(model, options)
         collate = self.family.collator(options.collator, model, loaded.tokenizer, options)
@@ -219,7 +229,12 @@ class FamilyRecipe(SFTRecipe):
         trained = replace(trained, parameters=self._method.parameters(model))
         facts = self.family.trained_facts(model)
         expected = label_losses(model, compared, collate)
+        if asked:
+            watch.told(SFTStage(say(f"训练后再答 {count} 题", f"answering the {count} questions again")))
         after = answers(loaded, asked, lesson.template)
+        watch.told(
+            SFTStage(say("写出结果，再载入核对", "writing the result, then loading it again to check"))
+        )
         with folder.result() as output:
             self._method.save(model, self.family, options, lesson.template, output)
             # Two copies of the weights at once would need twice the memory.
