@@ -12,11 +12,13 @@ from pathlib import Path
 
 import click
 import pytest
+from accelerate.commands.launch import launch_command_parser
 from cli_fixtures import PAIRS, ROOT, Call
 from medchat_llama.prompts import MED_ALLDATA
 from medchat_remote.key import OURS as REMOTE_KEY
 from medchat_remote.limits import CONTEXT as REMOTE_CONTEXT
 from medchat_remote.limits import TIMEOUT as REMOTE_TIMEOUT
+from torch.distributed.run import get_args_parser
 
 from medchat.cli.front import COMMANDS
 from medchat.language import set_language
@@ -48,7 +50,7 @@ BENTSAO: dict[str, Callable[[], str]] = {
     "/path/to/llama-7b": lambda: str(seed_stack() / "llama" / "base"),
     "/path/to/lora-llama-med": lambda: str(seed_stack() / "llama" / "adapter"),
 }
-FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9]")
 
 
 def seed_stack() -> Path:
@@ -161,11 +163,13 @@ def tree_of_commands() -> dict[tuple[str, ...], click.Command]:
 
 
 def known_flags() -> set[str]:
-    """Return every flag of every command, and of every benchmark."""
+    """Return every flag of every command, of every benchmark, and of the launchers of several processes."""
     flags = {"--help", "--version", "--lang", "--debug"}
     for command in tree_of_commands().values():
         for parameter in command.params:
             flags |= {option for option in parameter.opts if option.startswith("--")}
+    for launcher in (get_args_parser(), launch_command_parser()):
+        flags |= {option for action in launcher._actions for option in action.option_strings}
     benchmarks = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
     return flags | set(re.findall(r'"(--[a-z0-9-]+)"', benchmarks))
 
