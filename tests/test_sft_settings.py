@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from medchat.api import SFTData, SFTOptions, SFTRecipe, SFTReport, SFTWatch
 from medchat.commands.sft import command
+from medchat.commands.sft_overview import settings_lines
 from medchat.errors import CheckpointError, PluginError, UsageError
 from medchat.settings.keys import Kind
 from medchat.sft.batches import batch_layout
+from medchat.sft.facts import settings_rows
 from medchat.sft.keys import EXTRA, KEYS, SCHEDULERS, TRACKERS, flag_of
 from medchat.sft.originals import RENAMED, REPLACED, instead_of
 from medchat.sft.run_file import as_toml, read_run_file, toml_value
@@ -281,6 +283,27 @@ def test_schedules_and_trackers_are_those_that_the_trainer_takes() -> None:
     from medchat.torchside.sft.training_arguments import TRACKERS as REPORTED
 
     assert (set(SCHEDULERS), set(TRACKERS)) == (set(THEIRS), set(REPORTED))
+
+
+@pytest.mark.torch
+def test_what_a_family_decides_stands_in_the_settings() -> None:
+    from medchat_bloom.backbone import BloomBackbone
+    from medchat_chatglm.backbone import ChatGLMBackbone
+    from medchat_llama.backbone import LlamaBackbone
+
+    usual = {"chatglm": ("query_key_value",), "llama": ("q_proj", "v_proj"), "bloom": ("query_key_value",)}
+    for backbone in (ChatGLMBackbone(), LlamaBackbone(), BloomBackbone()):
+        for method in ("lora", "qlora"):
+            settings = resolve([], backbone.recipes[method])
+            assert settings.value("lora_targets") == usual[backbone.name]
+            told = {name: (value, origin) for name, value, origin in settings_rows(settings)}
+            value, origin = told["lora_targets"]
+            assert method in origin and f"\nlora_targets = {value}  # {origin}" in as_toml(settings)
+            shown = [line.split() for line in settings_lines(settings)]
+            assert any(line[:1] == ["lora_targets"] and method in line[-1] for line in shown)
+        assert resolve([], backbone.recipes["adapter"]).value("lora_targets") == ()
+    typed = {"lora_targets": (("o_proj",), "--lora-targets")}
+    assert resolve([typed], LlamaBackbone().recipes["lora"]).value("lora_targets") == ("o_proj",)
 
 
 @pytest.mark.torch

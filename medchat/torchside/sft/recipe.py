@@ -99,8 +99,8 @@ class FamilyRecipe(SFTRecipe):
 
     @cached_property
     def defaults(self) -> Mapping[str, object]:  # type: ignore[override]
-        """The method's own defaults."""
-        return self._method.defaults
+        """The method's own defaults, and what it leaves to the family."""
+        return self._method.defaults_for(self.family)
 
     @property
     def collators(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,6 +43,10 @@ class LoraMethod(Method):
 
     name = "lora"
     defaults: ClassVar = BENTSAO
+
+    def defaults_for(self, family: Family) -> Mapping[str, Any]:
+        """Return the defaults with the linears that LoRA is laid over in this family."""
+        return {**self.defaults, "lora_targets": family.lora_targets}
 
     def refuse(self, family: Family, options: SFTOptions) -> None:
         """Raise UsageError for settings that no LoRA has, and for adapters that it cannot lie over."""

@@ -35,6 +35,10 @@ class Method(ABC):
     #: Fields of `SFTOptions` whose defaults differ.
     defaults: ClassVar[Mapping[str, Any]] = {}
 
+    def defaults_for(self, family: Family) -> Mapping[str, Any]:
+        """Return `defaults` with what the family decides of this method's settings."""
+        return self.defaults
+
     def refuse(self, family: Family, options: SFTOptions) -> None:
         """Raise UsageError for options that this method cannot have. Reads small files only."""
         family.refuse(options)
