@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from medchat_llama.backbone import LlamaBackbone
 from weights_fixtures import SHARDS, known_as, known_file, published_files
 
 from medchat import places
@@ -264,3 +265,10 @@ def test_gits_id_of_a_file_is_gits(tmp_path: Path) -> None:
 )
 def test_sizes_are_as_publishers_state_them(size: int, words: str) -> None:
     assert amount(size) == words
+
+
+def test_merged_chinese_alpaca_is_larger_than_llama_by_its_rows() -> None:
+    size = {one.name: one.size for one in LlamaBackbone().known_weights}
+    rows = 2 * (49954 - 32000) * 4096  # of the embedding and of the head
+    more = size["chinese-alpaca-7b"] - size["llama-7b"]
+    assert more == pytest.approx(2 * rows, abs=0.05e9)  # two bytes a value; sizes are told in 0.1 GB

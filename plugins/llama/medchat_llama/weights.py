@@ -9,6 +9,8 @@ from medchat.api import HUB, KnownFile, KnownWeights
 _LLAMA_LICENCE = "LLaMA (non-commercial)"
 _BAIDU = "https://pan.baidu.com/s/"
 _BASE_BYTES, _ADAPTER_BYTES = 13_500_000_000, 16_800_000
+#: LLaMA-7B with 17954 more rows of 4096 in its embedding and its head, in half precision.
+_ALPACA_BYTES = 13_800_000_000
 
 _LLAMA_VOCABULARY = KnownFile(
     "tokenizer.model", 499723, "9e556afd44213b6bd1be2b850ebbbd98f5481437a8021afaf58ee7fb1818d347"
@@ -118,7 +120,7 @@ KNOWN_WEIGHTS = (
         "https://github.com/ymcui/Chinese-LLaMA-Alpaca",
         _LLAMA_LICENCE,
         "alpaca",
-        size=_BASE_BYTES,
+        size=_ALPACA_BYTES,
         files=(_ALPACA_VOCABULARY,),
         by_hand=("https://github.com/ymcui/Chinese-LLaMA-Alpaca",),
         note={
