@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,12 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if name not in ("MEDCHAT_SHARED", "MEDCHAT_GOLDENS"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("MEDCHAT_HOME", str(tmp_path / "medchat-home"))
+
+
+@pytest.fixture(autouse=True)
+def _chinese_again() -> Iterator[None]:
+    """A test that spoke English leaves the next one the language that MedChat starts with."""
+    yield
+    from medchat.language import set_language  # importable from here on only, see above
+
+    set_language("zh")
