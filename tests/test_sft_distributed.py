@@ -178,6 +178,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(
     assert error.value.remedy.endswith(f"--batch-size {advice}")
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_two_processes_saves_once_and_one_process_ends_the_run(tmp_path: Path) -> None:
     """Through the script, as a person does it: full fine-tuning of a ChatGLM, sharded."""
     data, output = tmp_path / "train.jsonl", tmp_path / "output"
