@@ -263,15 +263,17 @@ def test_no_cut_of_a_file_goes_unnoticed(tmp_path: Path, layout: str) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), layout=st.sampled_from(LAYOUTS))
+@given(seed=st.integers(0, 2**32 - 1), changes=st.integers(1, 6), layout=st.sampled_from(LAYOUTS))
 def test_garbled_bytes_never_escape_as_another_error(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, layout: str
+    tmp_path_factory: pytest.TempPathFactory, seed: int, changes: int, layout: str
 ) -> None:
     folder = tmp_path_factory.mktemp("garbled")
     file = write_weights(folder, small_weights(), layout)[-1]
     content = bytearray(file.read_bytes())
-    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=6)):
-        content[place] = data.draw(st.integers(0, 255))
+    # Not drawn from the strategy: a file need not be equally long each time it is written.
+    luck = random.Random(seed)
+    for _ in range(changes):
+        content[luck.randrange(len(content))] = luck.randrange(256)
     file.write_bytes(content)
     try:  # a changed weight may pass; anything else is one clear error
         load_small(folder)
