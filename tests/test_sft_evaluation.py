@@ -12,6 +12,7 @@ from sft_fixtures import Watcher
 from sft_run import collate, logged_losses, run, some_features, tiny_llama, weights_hash
 
 from medchat.api import SFTEvaluation, SFTNote, SFTSaved
+from medchat.errors import MedchatError
 from medchat.torchside.sft import checkpoints
 from medchat.torchside.sft.evaluation import label_losses, mean_loss
 from medchat.torchside.sft.processes import Processes
@@ -21,6 +22,14 @@ pytestmark = pytest.mark.torch
 
 #: Learns by heart what does not carry over: the held-out loss falls at first, then rises.
 OVERFITTING: dict[str, Any] = {"learning_rate": 1e-2, "num_epochs": 4, "workers": 0, "eval_steps": 2}
+
+
+def evaluations_of(watcher: Watcher) -> list[SFTEvaluation]:
+    return [event for event in watcher.events if isinstance(event, SFTEvaluation)]
+
+
+def told_that_nothing_was_gained(watcher: Watcher) -> bool:
+    return any("--learning-rate" in event.text for event in watcher.events if isinstance(event, SFTNote))
 
 
 def test_the_mean_is_over_label_tokens_whatever_the_batches() -> None:
@@ -45,7 +54,8 @@ def test_an_evaluation_draws_nothing_and_leaves_the_model_training() -> None:
 def test_the_result_is_the_best_by_held_out_loss_and_that_is_said(tmp_path: Path) -> None:
     watcher = Watcher()
     trained, digest = run("full", tmp_path / "out", watcher, save_steps=-1, save_total=1, **OVERFITTING)
-    evaluations = [event for event in watcher.events if isinstance(event, SFTEvaluation)]
+    start, *evaluations = evaluations_of(watcher)
+    assert (start.step, start.loss, start.best) == (0, trained.loss_before, False)
     assert [event.step for event in evaluations] == list(range(2, 25, 2))
     best = min(evaluations, key=lambda event: event.loss)
     assert (trained.best_step, trained.best_loss) == (best.step, best.loss)
@@ -68,6 +78,45 @@ def test_the_result_is_the_best_by_held_out_loss_and_that_is_said(tmp_path: Path
     assert any(f" {best.step} " in event.text for event in watcher.events[-2:] if isinstance(event, SFTNote))
     rows = [(step, loss) for step, kind, loss in logged_losses(tmp_path / "out") if kind == "eval_loss"]
     assert rows == [(event.step, event.loss) for event in evaluations]
+
+
+def test_a_step_that_moved_nothing_is_never_the_best_however_good_its_loss(tmp_path: Path) -> None:
+    """A warm-up begins at a rate of 0; all that follows here is worse than what training starts from."""
+    watcher = Watcher()
+    settings = {
+        **OVERFITTING,
+        "learning_rate": 0.5,
+        "eval_steps": 1,
+        "warmup_ratio": 0.1,
+        "max_grad_norm": 0.0,
+    }
+    trained, _ = run("full", tmp_path / "out", watcher, **settings)
+    start, first, *later = evaluations_of(watcher)
+    assert first.loss == start.loss and not first.best
+    best = min(later, key=lambda event: event.loss)
+    assert best.loss > start.loss and (trained.best_step, trained.best_loss) == (best.step, best.loss)
+    assert told_that_nothing_was_gained(watcher)
+
+
+def test_the_loss_before_training_is_kept_over_a_break_and_taken_once(tmp_path: Path) -> None:
+    def stop(event: object) -> None:
+        if isinstance(event, SFTSaved):
+            watcher.cancel.set()
+
+    watcher = Watcher(stop)
+    with pytest.raises(MedchatError):
+        run("lora", tmp_path / "out", watcher)
+    again = Watcher()
+    trained, _ = run("lora", tmp_path / "out", again, resume=True)
+    assert trained.loss_before == evaluations_of(watcher)[0].loss
+    assert all(event.step for event in evaluations_of(again)) and not told_that_nothing_was_gained(again)
+
+
+def test_a_run_of_one_step_learns_in_it(tmp_path: Path) -> None:
+    watcher = Watcher()
+    trained, _ = run("lora", tmp_path / "out", watcher, max_steps=1, warmup_ratio=0.1)
+    assert watcher.progress[0].learning_rate > 0 and trained.best_step == 1
+    assert any("1 步" in event.text for event in watcher.events if isinstance(event, SFTNote))
 
 
 def test_without_a_better_evaluation_it_stops_and_knows_so_when_gone_on_with(tmp_path: Path) -> None:

@@ -53,33 +53,62 @@ def batch(seed: int = 0) -> dict[str, Tensor]:
 
 
 def loss_and_gradients(
-    model: Any, head: nn.Linear | None, items: int | None
+    model: Any, head: nn.Linear | None, items: int | None, *, in_place: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
     model.zero_grad()
     inputs = batch()
-    loss = label_loss(model, head, inputs, inputs.pop("shift_labels"), items)
+    loss = label_loss(model, head, inputs, inputs.pop("shift_labels"), items, in_place=in_place)
     loss.backward()
     return loss.detach(), {
         name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None
     }
 
 
+@pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("items", [None, 41])
 @pytest.mark.parametrize("rows", [1, 4, 512])
 @pytest.mark.parametrize("kind", ["llama", "tied", "bloom", "lora"])
 def test_loss_and_every_gradient_are_those_of_whole_logits(
-    monkeypatch: pytest.MonkeyPatch, kind: str, rows: int, items: int | None
+    monkeypatch: pytest.MonkeyPatch, kind: str, rows: int, items: int | None, in_place: bool
 ) -> None:
     monkeypatch.setattr(module, "CHUNK_BYTES", rows * 4 * ROWS)
     model = tiny(kind).double()
     head = label_head(model, batch())
     assert head is not None
-    loss, gradients = loss_and_gradients(model, head, items)
+    loss, gradients = loss_and_gradients(model, head, items, in_place=in_place)
     expected, wanted = loss_and_gradients(model, None, items)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
     assert gradients.keys() == wanted.keys() and gradients
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["llama", "tied", "bloom"])
+def test_gradients_added_in_place_accumulate_without_a_table_of_their_own(kind: str) -> None:
+    """Over two backward passes; autograd hands the wide tables' gradients to nobody."""
+    model = tiny(kind).double()
+    head = label_head(model, batch())
+    assert head is not None
+    _, wanted = loss_and_gradients(model, head, 41)
+    handed: list[str] = []
+    for name, value in model.named_parameters():
+        value.register_hook(lambda given, name=name: handed.append(name) if given is not None else None)
+    model.zero_grad()
+    for _ in range(2):
+        inputs = batch()
+        label_loss(model, head, inputs, inputs.pop("shift_labels"), 41, in_place=True).backward()
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value.grad, 2 * wanted[name], rtol=1e-9, atol=1e-12, msg=name)
+    wide = {name for name, value in model.named_parameters() if value.shape[0] == ROWS}
+    assert wide and not wide & set(handed) and set(handed) | wide == wanted.keys()
+
+
+def test_a_loss_whose_gradients_were_added_in_place_is_not_scaled() -> None:
+    model = tiny("llama")
+    inputs = batch()
+    loss = label_loss(model, label_head(model, batch()), inputs, inputs.pop("shift_labels"), in_place=True)
+    with pytest.raises(RuntimeError, match="scaled"):
+        (loss / 2).backward()
 
 
 def test_the_loss_is_the_librarys_own() -> None:

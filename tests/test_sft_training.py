@@ -12,6 +12,7 @@ import pytest
 import torch
 from sft_fixtures import Watcher
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from medchat.api import SFTEvent, SFTOptions, SFTProgress
@@ -168,10 +169,15 @@ def test_label_only_logits_give_the_loss_and_gradients_of_full_logits(tmp_path: 
     assert float(label_losses(model, features, collate).mean()) == pytest.approx(expected.item(), rel=1e-6)
 
     gradients: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        parameter.register_hook(lambda grad, name=name: gradients.__setitem__(name, grad.clone()))
-    options = replace(OPTIONS, batch_size=8, micro_batch_size=8, num_epochs=1)
+
+    def at_update(*_: object) -> None:
+        for name, parameter in model.named_parameters():
+            gradients[name] = parameter.grad.clone()
+
+    hook = register_optimizer_step_pre_hook(at_update)
+    options = replace(OPTIONS, batch_size=8, micro_batch_size=8, num_epochs=1, max_grad_norm=0.0)
     trained, _, _ = run(tmp_path, model, options, features)
+    hook.remove()
     assert trained.first_loss == pytest.approx(expected.item(), rel=1e-5)
     for name, parameter in plain.named_parameters():
         assert torch.allclose(gradients[name], parameter.grad, rtol=1e-5, atol=1e-7)

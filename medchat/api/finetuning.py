@@ -2,6 +2,7 @@
 
 `medchat sft` reads the data and shows what happens; a backbone's recipes do the rest:
 
+    options = recipe.settle(options)           # what was left open, as it is for this model here
     survey = recipe.survey(data, options)      # tokenizer only: lengths, truncation, a preview
     memory = recipe.estimate(options, survey)  # configuration and headers only: does it fit?
     report = recipe.run(data, options, watch)  # train, save, read back
@@ -193,7 +194,7 @@ class SFTProgress:
 
 @dataclass(frozen=True, slots=True)
 class SFTEvaluation:
-    """The held-out loss after `step`, a mean per label token; `best` if none before was lower."""
+    """The held-out loss after `step` (0: before training), a mean per label token; `best` if none was lower."""
 
     step: int
     loss: float
@@ -243,7 +244,8 @@ SFTEvent = SFTStage | SFTProgress | SFTEvaluation | SFTSaved | SFTNote
 class SFTReport:
     """What a run did. `output` loads as `--model` (`kind` "model") or `--adapter` (`kind` "adapter").
 
-    Losses are means per label token. `peak_bytes` is the device's peak, 0 where it cannot be told.
+    Losses are means per label token, `loss_before` (before training) and `best_loss` over what was held
+    out. `peak_bytes` is the device's peak, 0 where it cannot be told.
     """
 
     output: Path
@@ -259,6 +261,7 @@ class SFTReport:
     held_out: int = 0
     best_step: int = 0
     best_loss: float | None = None
+    loss_before: float | None = None
     stopped_early: bool = False
     resumed_from: int = 0
     trainable_parameters: int = 0
@@ -294,6 +297,17 @@ class SFTRecipe(ABC):
     defaults: ClassVar[Mapping[str, Any]] = {}
     #: What `--collator` takes.
     collators: ClassVar[tuple[str, ...]] = ("default",)
+
+    def settle(self, options: SFTOptions) -> SFTOptions:
+        """Return the options with what was left open (`precision` auto, a rule) as it is for this model here.
+
+        What is recorded of a run, and what a resumed one is held to, is then what it did. Reads small files only.
+        """
+        return options
+
+    def template(self, options: SFTOptions) -> PromptTemplate | None:
+        """Return the form to train in where none was chosen (`SFTData.template`). None: it is not told."""
+        return None
 
     def survey(self, data: SFTData, options: SFTOptions) -> SFTSurvey | None:
         """Tokenise the data and say what becomes of it. Loads no weights. None: it cannot be told.

@@ -22,6 +22,7 @@ from medchat.commands.sft_prepared import Prepared, prepare_run
 from medchat.commands.sft_run import next_command, summary_lines, tell, train
 from medchat.commands.sft_screen import show_overview
 from medchat.errors import MedchatError, MemoryShortageError
+from medchat.inert import inert_line
 from medchat.language import say
 from medchat.settings import Settings
 from medchat.sft.facts import read_facts
@@ -92,7 +93,7 @@ def _report(output: Path) -> int:
     facts, report = read_facts(output)
     if report is None:
         write_report(output, facts, None)
-    return write_out(f"{output / PAGE}\n")
+    return write_out(inert_line(str(output / PAGE)) + "\n")
 
 
 def _show(prepared: Prepared) -> None:

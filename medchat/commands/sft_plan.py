@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medchat.api import Backbone, LoadOptions, PromptTemplate, SFTOptions, SFTRecipe
+from medchat.api import Backbone, LoadOptions, PromptTemplate, SFTOptions, SFTRecipe, Turn
 from medchat.batch.work import Process
 from medchat.commands.opening import find_adapter, find_model, open_registry, recognise
 from medchat.commands.sft_flags import given_flags
 from medchat.commands.template_choice import named_template
-from medchat.errors import UsageError
+from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.registry import Extensions, Registry
 from medchat.settings import Settings
@@ -20,6 +20,8 @@ from medchat.sft.keys import EXTRA
 from medchat.sft.run_file import FILE_NAME, read_run_file
 from medchat.sft.settings import Layer, RunSettings, Setting, choose_recipe, first_of, resolve
 
+#: Two forms are one if they ask these alike: (turns, question, system).
+_ASKED = (((), "?", ""), ((Turn("?", "!"),), "??", "."))
 #: Settings of the program at large that count here too, below flags and `--config`.
 _SHARED = ("backbone", "model", "device")
 
@@ -59,12 +61,15 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> Plan:
     nowhere = flags["dry_run"] and not flags["resume"] and not settings.value("output")
     output = Path() if nowhere else Path(_needed(settings, "output", "--output DIR")).expanduser()
     adapters = tuple(find_adapter(value, registry) for value in settings.value("adapters") or ())
-    options = settings.options(model=model, output=output, adapters=adapters, resume=bool(flags["resume"]))
+    asked = settings.options(model=model, output=output, adapters=adapters, resume=bool(flags["resume"]))
+    options = registry.ask(backbone, lambda _: recipe.settle(asked))
     if process.leads and not (options.resume or nowhere):
         _refuse_occupied(options.output)
     data = tuple(Path(value).expanduser() for value in _needed(settings, "data", "--data FILE"))
     template = _template(settings.value("template"), backbone, options, registry, extensions)
-    settings = _as_found(settings, backbone.name, options, data)
+    settings = _as_found(settings, backbone.name, options, data).settled(options)
+    if template is None and (name := _own_template(backbone, recipe, options, registry, extensions)):
+        settings = settings.with_settled("template", name)
     return Plan(
         registry, backbone, recipe, settings, options, data, template, process, bool(program.value("offline"))
     )
@@ -149,6 +154,22 @@ def _template(
         return None
     loading = LoadOptions(model=options.model, adapters=options.adapters)
     return named_template(name, backbone, loading, registry, extensions)
+
+
+def _own_template(
+    backbone: Backbone, recipe: SFTRecipe, options: SFTOptions, registry: Registry, extensions: Extensions
+) -> str | None:
+    """Return the name of the form that a run takes by itself, if `--template` takes it and means the same."""
+    own = registry.ask(backbone, lambda _: recipe.template(options))
+    if own is None:
+        return None
+    try:
+        named = _template(own.name, backbone, options, registry, extensions)
+    except MedchatError:
+        # The weights bring it as a file.
+        return None
+    same = named is not None and all(own.render(*asked) == named.render(*asked) for asked in _ASKED)
+    return own.name if same else None
 
 
 def _as_found(settings: RunSettings, backbone: str, options: SFTOptions, data: Sequence[Path]) -> RunSettings:

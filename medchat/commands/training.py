@@ -83,6 +83,11 @@ def _figures(progress: SFTProgress, left: str) -> str:
 
 def event_line(event: SFTEvent) -> str:
     """Return what to say of an event that is no progress."""
+    if isinstance(event, SFTEvaluation) and not event.step:
+        return say(
+            f"训练前的评估：损失 {event.loss:.4f}，困惑度 {event.perplexity:.2f}",
+            f"evaluation before training: loss {event.loss:.4f}, perplexity {event.perplexity:.2f}",
+        )
     if isinstance(event, SFTEvaluation):
         best = say("（目前最好）", " (best so far)") if event.best else ""
         return say(

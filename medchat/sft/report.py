@@ -55,12 +55,14 @@ def result_rows(facts: RunFacts, report: SFTReport) -> list[tuple[str, str]]:
         (say("训练损失", "training loss"), f"{report.first_loss:.4f} → {report.last_loss:.4f}"),
     ]
     if report.best_loss is not None:
+        before = f"{report.loss_before:.4f} → " if report.loss_before is not None else ""
+        losses, perplexity = f"{before}{report.best_loss:.4f}", _perplexity(report.best_loss)
         rows.append(
             (
                 say("评估损失（最好）", "held-out loss (best)"),
                 say(
-                    f"{report.best_loss:.4f}（第 {report.best_step} 步），困惑度 {_perplexity(report.best_loss)}",
-                    f"{report.best_loss:.4f} (step {report.best_step}), perplexity {_perplexity(report.best_loss)}",
+                    f"{losses}（第 {report.best_step} 步），困惑度 {perplexity}",
+                    f"{losses} (step {report.best_step}), perplexity {perplexity}",
                 ),
             )
         )

@@ -50,6 +50,26 @@ class RunSettings:
         """Return a setting's value, None where it is unset."""
         return self.settings[name].value
 
+    def settled(self, options: SFTOptions) -> RunSettings:
+        """Return the settings with what a recipe made of those that were left open."""
+        found = self
+        rows = {field.name: getattr(options, field.name) for field in fields(SFTOptions)}
+        for name, row in self.settings.items():
+            # Folders are not the recipe's to choose, and keep what they were found as.
+            if name in rows and KEYS[name].place is False and row.value != rows[name]:
+                found = found.with_settled(name, rows[name])
+        for key, value in options.extra.items():
+            found = found.with_settled(EXTRA + key, value)
+        return found
+
+    def with_settled(self, name: str, value: Any) -> RunSettings:
+        """Return the settings with one that was left open as weights and machine have it."""
+        before = self.settings.get(name)
+        if before and before.value == value:
+            return self
+        origin = say("由权重与设备决定", "by weights and device")
+        return RunSettings({**self.settings, name: Setting(name, value, origin)})
+
     def options(
         self, *, model: Path, output: Path, adapters: tuple[Path, ...] = (), resume: bool = False
     ) -> SFTOptions:

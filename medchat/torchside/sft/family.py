@@ -98,6 +98,10 @@ class Family(ABC):
         """Return ids that every model of the family can read, for trying out an adapter; () for any few."""
         return ()
 
+    def settled(self, options: SFTOptions) -> Mapping[str, str]:
+        """Return the family's own keys as a run of these options has them. Reads small files only."""
+        return {}
+
     def refuse(self, options: SFTOptions) -> None:
         """Raise UsageError for weights that the method in `options` cannot train. Reads small files only."""
         return

@@ -8,11 +8,14 @@ while a chunk's logits are at hand, in one buffer, and the logits are gone befor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from medchat.torchside.sft.lookup import gradient_of, look_up, plain_embedding
 
 #: Ignored by the loss, as torch's cross entropy has it.
 NO_LABEL = -100
@@ -55,12 +58,18 @@ def label_loss(
     inputs: Mapping[str, Tensor],
     shift_labels: Tensor,
     items: Tensor | int | None = None,
+    *,
+    in_place: bool = False,
 ) -> Tensor:
     """Return the summed loss of the labels over `items`, or their mean without.
 
     `inputs` are those of `model`, without labels; `shift_labels` [B, T] has each position's next token, or
     `NO_LABEL`. `head` is from `label_head`; with None the logits of all label positions are made at once.
     Accurate to float32 at least, whatever the model computes in.
+
+    `in_place` adds the gradients of head and input embedding, tables as large as the vocabulary, to their
+    `.grad` and tells autograd of none: no copies. For who starts the backward pass at this very loss, in
+    one process, and updates after it.
     """
     keep = shift_labels != NO_LABEL
     labels = shift_labels[keep]
@@ -71,7 +80,14 @@ def label_loss(
         return nn.functional.cross_entropy(logits.to(wide), labels, reduction="sum") * scale
     # Inside the model's forward, where wrappers (DDP, FSDP) have the head's weight ready and watch its use.
     compute: Callable[..., Tensor] = _HeadLoss.apply
-    with _forward_of(head, lambda states: compute(states, head.weight, labels, scale)):
+    into = gradient_of(head.weight) if in_place and head.weight.requires_grad else None
+    embedding = plain_embedding(model) if in_place else None
+    with ExitStack() as forwards:
+        forwards.enter_context(
+            _forward_of(head, lambda states: compute(states, head.weight, labels, scale, into))
+        )
+        if embedding is not None:
+            forwards.enter_context(_forward_of(embedding, partial(look_up, embedding)))
         loss: Tensor = model(**inputs, use_cache=False, logits_to_keep=keep).logits
     return loss
 
@@ -91,10 +107,20 @@ def _forward_of(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Itera
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Cross entropy of `states` [N, H] times `weight` [V, H], summed and scaled, with its gradients at once."""
+    """Cross entropy of `states` [N, H] times `weight` [V, H], summed and scaled, with its gradients at once.
+
+    `into` [V, H] takes up the weight's gradient, if given.
+    """
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        scale: Tensor | float,
+        into: Tensor | None,
+    ) -> Tensor:
         """Return the loss, a scalar, of float32 or wider."""
         device = states.device.type
         computed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
@@ -102,7 +128,9 @@ class _HeadLoss(torch.autograd.Function):
         wide = torch.promote_types(computed, torch.float32)
         for_states, for_weight = ctx.needs_input_grad[:2]
         ctx.states = torch.empty_like(states) if for_states else None
-        ctx.weight = torch.zeros_like(weight) if for_weight else None
+        ctx.in_place = into is not None
+        for_head = into if into is not None else torch.zeros_like(weight) if for_weight else None
+        ctx.weight = None if ctx.in_place else for_head
         total = torch.zeros((), dtype=wide, device=states.device)
         size = chunk_rows(len(weight))
         for start in range(0, len(rows), size):
@@ -112,13 +140,15 @@ class _HeadLoss(torch.autograd.Function):
             gradient = gradient.to(computed)
             if for_states:
                 ctx.states[chunk] = gradient @ matrix
-            if for_weight:
-                _add_product(ctx.weight, gradient.T, rows[chunk])
+            if for_head is not None:
+                _add_product(for_head, gradient.T, rows[chunk])
         return total * scale
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         """Hand out the gradients; they are the only ones, so a second call is an error."""
+        if ctx.in_place and float(grad) != 1.0:
+            raise RuntimeError("a loss whose gradients are added in place cannot be scaled")
         found = []
         for name in ("states", "weight"):
             gradient = getattr(ctx, name)
@@ -126,7 +156,7 @@ class _HeadLoss(torch.autograd.Function):
                 gradient *= grad.to(gradient.dtype)
             found.append(gradient)
         del ctx.states, ctx.weight
-        return found[0], found[1], None, None
+        return found[0], found[1], None, None, None
 
 
 def _softmax_in_place(logits: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:

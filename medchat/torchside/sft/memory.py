@@ -154,7 +154,10 @@ class _Needs:
             length=batch.length,
         )
         logits = logit_bytes(shape, full=full, precision=precision.name, labels=batch.labels)
-        loaded = {"weights": weights + casts, "optimizer": states, "gradients": accumulated + head}
+        # See `label_loss`: added where it belongs, or handed to autograd and then added or summed.
+        in_place = self.processes == 1 and not options.fused_backward
+        before = max(accumulated, head) if in_place else accumulated + head
+        loaded = {"weights": weights + casts, "optimizer": states, "gradients": before}
         yield {**loaded, "activations": kept, "logits": logits}
         working = working_bytes(shape, precision=precision.name, rows=batch.rows, length=batch.length)
         working += self._unpacked(options, precision)
@@ -163,7 +166,8 @@ class _Needs:
         if options.fused_backward:
             gradients = head or gradients
         # A tied head's gradient waits for the embedding's, which is as large, and is summed with it.
-        yield {**at_end, "gradients": gradients + (head if shape.tied else 0)}
+        waiting = head if shape.tied and not in_place else 0
+        yield {**at_end, "gradients": gradients + waiting}
         update = _update_bytes(shape, options, precision, self.device)
         yield {**at_end, "gradients": gradients, "optimizer": states + update}
 

@@ -29,6 +29,8 @@ class Counters:
     last_loss: float | None = None
     tokens: int = 0
     seconds: float = 0.0
+    #: The held-out loss before the first step, None where nothing is held out.
+    loss_before: float | None = None
     evaluations_since_best: int = 0
     stopped_early: bool = False
     #: Of the Trainer: losses summed since the last logged step, and that step.
@@ -115,6 +117,12 @@ class StepLog:
             }
         )
         self.tell(progress)
+
+    def began(self, loss: float) -> None:
+        """Report the held-out loss before the first step: what all later ones are held against."""
+        self.counters.loss_before = loss
+        self.tell(SFTEvaluation(0, loss, perplexity(loss), best=False))
+        self._started = self._reported = time.perf_counter()
 
     def evaluated(self, step: int, loss: float, epoch: float, *, best: bool) -> None:
         """Report a held-out loss. The time it took counts towards no speed."""

@@ -8,14 +8,11 @@ template -> features -> model with its trainable part -> training -> files -> lo
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from medchat.api import (
@@ -33,7 +30,7 @@ from medchat.api import (
     SFTSurvey,
     SFTWatch,
 )
-from medchat.errors import MedchatError, UsageError
+from medchat.errors import UsageError
 from medchat.language import say
 from medchat.torchside.chat_model import TokenChatModel
 from medchat.torchside.device import pick_device
@@ -50,6 +47,7 @@ from medchat.torchside.sft.methods import (
 )
 from medchat.torchside.sft.methods.method import precision
 from medchat.torchside.sft.processes import Processes, launcher_note, processes_here
+from medchat.torchside.sft.reloaded import refuse_other_result
 from medchat.torchside.sft.run_folder import RunFolder, check_output, finished_note, run_folder
 from medchat.torchside.sft.samples import answers, sample_questions
 from medchat.torchside.sft.survey import survey
@@ -64,9 +62,6 @@ from medchat.torchside.sft.training import (
     train,
 )
 
-#: The reloaded model's token losses may differ from the trained one's by this: the order of sums, no more.
-#: In bfloat16 a sum in another order differs by its rounding.
-_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 #: On how many examples the reloaded model is compared.
 _COMPARED = 8
 
@@ -106,6 +101,17 @@ class FamilyRecipe(SFTRecipe):
     def collators(self) -> tuple[str, ...]:  # type: ignore[override]
         """The family's."""
         return self.family.collators
+
+    def settle(self, options: SFTOptions) -> SFTOptions:
+        """Return the options with precision and the family's own keys as they are for this model here."""
+        check_options(options)
+        self._refuse(options)
+        own = {**options.extra, **self.family.settled(options)}
+        return replace(options, precision=precision(options).name, extra=own)
+
+    def template(self, options: SFTOptions) -> PromptTemplate:
+        """Return the family's form for these weights and what comes out of this method."""
+        return self.family.training_template(base_options(options), self._method.kind)
 
     def survey(self, data: SFTData, options: SFTOptions) -> SFTSurvey:
         """Tokenise the data as `run` would, and say what becomes of it. Reads no weights.
@@ -193,7 +199,7 @@ class FamilyRecipe(SFTRecipe):
     def _lesson(self, data: SFTData, options: SFTOptions) -> Lesson:
         base = base_options(options)
         self.family.check(base)
-        template = data.template or self.family.training_template(base, self._method.kind)
+        template = data.template or self.template(options)
         encoder = self._encoder(base, template)
 
         def made(examples: Sequence[Example]) -> FeatureSet:
@@ -221,33 +227,42 @@ class FamilyRecipe(SFTRecipe):
             )
         before = answers(loaded, asked, lesson.template)
         watch.told(SFTStage(say("准备训练", "preparing to train")))
-        model = loaded.model
-        self._make_trainable(model, options)
-        collate = self.family.collator(options.collator, model, loaded.tokenizer, options)
-        trained = train(model, lesson.train.features, lesson.held_out, collate, options, folder, watch)
-        compared = lesson.train.features[:_COMPARED]
-        trained = replace(trained, parameters=self._method.parameters(model))
-        facts = self.family.trained_facts(model)
-        expected = label_losses(model, compared, collate)
+        self._make_trainable(loaded.model, options)
+        learned, held_out = lesson.train.features, lesson.held_out
+        trained = train(
+            loaded.model, learned, held_out, self._collator_of(loaded, options), options, folder, watch
+        )
+        trained = replace(trained, parameters=self._method.parameters(loaded.model))
         if asked:
             watch.told(SFTStage(say(f"训练后再答 {count} 题", f"answering the {count} questions again")))
         after = answers(loaded, asked, lesson.template)
         watch.told(
             SFTStage(say("写出结果，再载入核对", "writing the result, then loading it again to check"))
         )
-        with folder.result() as output:
-            self._method.save(model, self.family, options, lesson.template, output)
-            # Two copies of the weights at once would need twice the memory.
-            loaded.close()
-            del loaded, model, collate
-            gc.collect()
-            self._compare_reloaded(output, compared, options, expected, facts)
+        self._write_and_check(loaded, lesson, options, folder)
         self._tell_if_form_is_lost(lesson, options, watch)
         samples = tuple(
             SFTSample(example.question, example.answer, first, last)
             for example, first, last in zip(asked, before, after, strict=True)
         )
         return trained, samples
+
+    def _write_and_check(
+        self, loaded: TokenChatModel, lesson: Lesson, options: SFTOptions, folder: RunFolder
+    ) -> None:
+        """Write the result and load it as chat does. Closes `loaded`: two copies would need twice the memory."""
+        compared = lesson.train.features[:_COMPARED]
+        facts = self.family.trained_facts(loaded.model)
+        expected = label_losses(loaded.model, compared, self._collator_of(loaded, options))
+        with folder.result() as output:
+            self._method.save(loaded.model, self.family, options, lesson.template, output)
+            loaded.close()
+            reloaded = self._method.load_result(self.family, options, output)
+            # Asked before the collator, which may set it.
+            same = self.family.trained_facts(reloaded.model) == facts
+            losses = label_losses(reloaded.model, compared, self._collator_of(reloaded, options))
+            refuse_other_result(same, losses, expected, reloaded.model.dtype, output)
+            reloaded.close()
 
     def _make_trainable(self, model: PreTrainedModel, options: SFTOptions) -> None:
         # What a method adds begins at random: by the seed alone, or a run that starts over would be another.
@@ -261,38 +276,12 @@ class FamilyRecipe(SFTRecipe):
         """Train beside the main process, which alone writes and answers."""
         loaded = self._method.load(self.family, options)
         self._make_trainable(loaded.model, options)
-        collate = self._collator_of(loaded, options)
-        trained = train(loaded.model, lesson.train.features, lesson.held_out, collate, options, folder, watch)
+        learned, held_out = lesson.train.features, lesson.held_out
+        trained = train(
+            loaded.model, learned, held_out, self._collator_of(loaded, options), options, folder, watch
+        )
         loaded.close()
         return trained, ()
-
-    def _compare_reloaded(
-        self,
-        folder: Path,
-        features: Sequence[Feature],
-        options: SFTOptions,
-        expected: Tensor,
-        facts: Mapping[str, str],
-    ) -> None:
-        """Load what was written as chat would; raise MedchatError unless it is the model just trained."""
-        loaded = self._method.load_result(self.family, options, folder)
-        # Asked before the collator, which may set it.
-        same = self.family.trained_facts(loaded.model) == facts
-        collate = self._collator_of(loaded, options)
-        losses = label_losses(loaded.model, features, collate)
-        tolerance = _TOLERANCE.get(loaded.model.dtype, 1e-4)
-        loaded.close()
-        if not same or not torch.allclose(losses, expected, rtol=tolerance, atol=tolerance):
-            difference = float((losses - expected).abs().max())
-            raise MedchatError(
-                say(
-                    f"写出的结果重新载入后不同（损失最多相差 {difference:.2g}），没有保留",
-                    f"the written result differs when loaded again (by up to {difference:.2g} in loss); "
-                    "it is not kept",
-                ),
-                say("这是程序的缺陷，请反馈", "this is a defect of MedChat, please report it"),
-                where=str(folder),
-            )
 
     def _collator_of(self, loaded: TokenChatModel, options: SFTOptions) -> Collator:
         return self.family.collator(options.collator, loaded.model, loaded.tokenizer, options)

@@ -23,6 +23,8 @@ class Schedule:
     logging: int
     evaluation: int
     saving: int
+    #: The share of the steps in which the learning rate rises from 0.
+    warmup: float = 0.0
     #: What was made shorter, in the interface language.
     notes: tuple[str, ...] = ()
 
@@ -59,11 +61,17 @@ def make_schedule(options: SFTOptions, steps_per_epoch: int, *, evaluates: bool)
             )
         return shorter
 
+    warmup = options.warmup_ratio
+    if steps == 1 and warmup and options.scheduler != "constant":
+        # Its only step would be the first of the warm-up, at a learning rate of 0.
+        warmup = 0.0
+        notes.append(say("训练只有 1 步：不预热", "the run has 1 step only: there is no warm-up"))
     return Schedule(
         steps=steps,
         steps_per_epoch=steps_per_epoch,
         logging=interval("logging-steps", options.logging_steps),
         evaluation=interval("eval-steps", options.eval_steps) if evaluates else 0,
         saving=interval("save-steps", options.save_steps),
+        warmup=warmup,
         notes=tuple(notes),
     )

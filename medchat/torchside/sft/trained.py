@@ -20,7 +20,8 @@ class Trained:
     """What training did, by the names of `SFTReport`: `SFTReport(**asdict(trained), ...)`.
 
     Losses are means per label token, of the first and last logged steps. `tokens` counts all that was
-    learned from, padding left out. The weights are those of `best_step` where something was held out.
+    learned from, padding left out. The weights are those of `best_step` where something was held out;
+    `best_loss` and, of what training started from, `loss_before` are held-out losses.
     """
 
     steps: int
@@ -30,6 +31,7 @@ class Trained:
     tokens: int = 0
     best_step: int = 0
     best_loss: float | None = None
+    loss_before: float | None = None
     stopped_early: bool = False
     resumed_from: int = 0
     trainable_parameters: int = 0
@@ -58,6 +60,7 @@ def trained_of(
         tokens=counters.tokens,
         best_step=best_step,
         best_loss=best_loss,
+        loss_before=counters.loss_before,
         stopped_early=counters.stopped_early,
         resumed_from=start.step if start else 0,
         trainable_parameters=sum(size for size, trained in sizes if trained),

@@ -64,11 +64,13 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
     """Trains `run` on one model."""
 
     def __init__(self, *, run: Run, trackers: Sequence[Any] = (), **arguments: Any) -> None:
-        callbacks = [_Flow(run), _Resumed(self), *trackers]
+        callbacks = [_Flow(run), _Beginning(self), *trackers]
         super().__init__(train_dataset=run.features, callbacks=callbacks, **arguments)
         # It prints to stdout, which is the answer's.
         self.remove_callback(PrinterCallback)
         self.run = run
+        # Whatever the model takes: `compute_loss` divides by the label tokens of the whole step.
+        self.model_accepts_loss_kwargs = True
         run.processes.adopt(self.accelerator)
         #: Examples of the step at work, and of the one before.
         self._step_rows: list[int] = []
@@ -101,7 +103,11 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         """Return the loss; raise MedchatError naming the batch if it is not finite."""
         rows, tokens = inputs.pop("rows").tolist(), int(inputs.pop("tokens"))
         inputs.pop("labels")
-        loss = label_loss(model, self._label_head, inputs, inputs.pop("shift_labels"), num_items_in_batch)
+        # Several processes exchange the gradients that autograd hands out, a fused update waits for them.
+        alone = self.run.processes.count == 1 and not self.run.options.fused_backward
+        labels = inputs.pop("shift_labels")
+        in_place = alone and self.model.training
+        loss = label_loss(model, self._label_head, inputs, labels, num_items_in_batch, in_place=in_place)
         if num_items_in_batch is not None:
             # The items are those of all processes, and their gradients will be averaged.
             loss = loss * self.run.processes.count
@@ -161,14 +167,27 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
 
     # ------------------------------------------------------------ evaluation
 
+    def evaluate_start(self) -> None:
+        """Take the held-out loss of what training starts from, once."""
+        counters = self.run.log.counters
+        if self.run.schedule.evaluation and not self.state.global_step and counters.loss_before is None:
+            self.run.log.began(self._held_out_loss())
+
+    def _held_out_loss(self) -> float:
+        run = self.run
+        return mean_loss(self.model, run.held_out, run.collate, run.order.micro_batch_size, run.processes)
+
     def _evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Take the held-out loss; a new best one is saved, too many without end the run."""
         run, state, counters = self.run, self.state, self.run.log.counters
-        loss = mean_loss(self.model, run.held_out, run.collate, run.order.micro_batch_size, run.processes)
-        best = state.best_metric is None or loss < state.best_metric
+        loss = self._held_out_loss()
+        # A warm-up begins with a learning rate of 0: what has not moved yet is no result, however good it is.
+        moved = loss != counters.loss_before
+        best = moved and (state.best_metric is None or loss < state.best_metric)
         if best:
             state.best_metric, state.best_global_step = loss, state.global_step
-        counters.evaluations_since_best = 0 if best else counters.evaluations_since_best + 1
+        if moved:
+            counters.evaluations_since_best = 0 if best else counters.evaluations_since_best + 1
         run.log.evaluated(state.global_step, loss, state.epoch, best=best)
         self.log({"eval_loss": loss})
         patience = run.options.early_stopping
@@ -283,8 +302,8 @@ class _Flow(TrainerCallback):  # type: ignore[misc]
             )
 
 
-class _Resumed(TrainerCallback):  # type: ignore[misc]
-    """Takes up the sums of the logging interval within which the run was stopped."""
+class _Beginning(TrainerCallback):  # type: ignore[misc]
+    """Looks at what training starts from; takes up the sums of the interval within which a run was stopped."""
 
     def __init__(self, trainer: LabelTrainer) -> None:
         self._trainer = trainer
@@ -294,3 +313,4 @@ class _Resumed(TrainerCallback):  # type: ignore[misc]
         counters = self._trainer.run.log.counters
         self._trainer._tr_loss += counters.summed_loss
         self._trainer._globalstep_last_logged = counters.last_logged_step
+        self._trainer.evaluate_start()

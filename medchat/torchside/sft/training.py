@@ -105,6 +105,7 @@ def train(
         run.processes.prepare(model)
         steps, best_step, best_loss = _go_on(model, run, start)
         _use_best(model, run, steps, best_step)
+        _tell_if_nothing_was_gained(run, best_loss)
         run.processes.release(model)
     return trained_of(model, run, steps, best_step, best_loss, start)
 
@@ -226,6 +227,21 @@ def _use_best(model: PreTrainedModel, run: Run, steps: int, best_step: int) -> N
             say(
                 f"采用验证损失最低的第 {best_step} 步的权重",
                 f"the weights are those of step {best_step}, with the best held-out loss",
+            )
+        )
+    )
+
+
+def _tell_if_nothing_was_gained(run: Run, best_loss: float | None) -> None:
+    before = run.log.counters.loss_before
+    if before is None or best_loss is None or best_loss < before:
+        return
+    run.log.tell(
+        SFTNote(
+            say(
+                f"评估损失始终没有低于训练前的 {before:.4f}（最好 {best_loss:.4f}）：请调小 --learning-rate 再试",
+                f"the held-out loss never fell below the {before:.4f} before training (best {best_loss:.4f}): "
+                "try a lower --learning-rate",
             )
         )
     )

@@ -34,7 +34,7 @@ def training_arguments(model: PreTrainedModel, run: Run) -> TrainingArguments:
         max_steps=run.schedule.steps,
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.scheduler,
-        warmup_steps=options.warmup_ratio,
+        warmup_steps=run.schedule.warmup,
         max_grad_norm=options.max_grad_norm,
         seed=options.seed,
         logging_strategy="no",

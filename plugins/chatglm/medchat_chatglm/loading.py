@@ -95,7 +95,7 @@ def load_model(options: LoadOptions) -> LoadedModel:
     Raises CheckpointError (missing, damaged, no ChatGLM v1, not matching), MemoryShortageError (before
     reading where it can be known) or UsageError (impossible device, dtype, rule or quantisation).
     """
-    config = read_configuration(options.model, _with_stated_rule(options))
+    config = read_configuration(options.model, with_stated_rule(options))
     tokenizer = read_vocabulary(options.model, config.to_dict())
     weights = load_weights(options)
     return LoadedModel(
@@ -125,7 +125,7 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
     """Check all that can be checked without reading weights. Raises what `load_model` raises."""
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
-    config = read_configuration(options.model, _with_stated_rule(options))
+    config = read_configuration(options.model, with_stated_rule(options))
     checkpoint = open_checkpoint(options.model)
     headers = read_headers(checkpoint)
     _refuse_other_shape(config, checkpoint, headers)
@@ -153,7 +153,7 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
 # ---------------------------------------------------------------- configuration
 
 
-def _with_stated_rule(options: LoadOptions) -> Mapping[str, str]:
+def with_stated_rule(options: LoadOptions) -> Mapping[str, str]:
     """Return `options.extra` with the rule that the last adapter was trained under, unless it names one."""
     for folder in reversed(options.adapters):
         rule = statement(folder).get(RULE_KEY)

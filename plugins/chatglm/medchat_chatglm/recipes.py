@@ -16,7 +16,7 @@ from medchat.language import say
 from medchat.torchside.adapter_files import CONFIG_FILE
 from medchat.torchside.adapter_kinds import CHATGLM_PREFIX
 from medchat.torchside.chat_model import ChatTokenizer, TokenChatModel
-from medchat.torchside.sft.family import Family, copy_files, write_json
+from medchat.torchside.sft.family import Family, base_options, copy_files, write_json
 from medchat.torchside.sft.features import Feature
 from medchat.torchside.sft.methods import Method
 from medchat.torchside.sft.methods.lora import refuse_other_kinds
@@ -32,7 +32,7 @@ from medchat_chatglm.collators import AnswerCollator, Batch, MedCollator, Offici
 from medchat_chatglm.config_file import read_json
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import PREFIX
-from medchat_chatglm.loading import check, read_configuration
+from medchat_chatglm.loading import check, read_configuration, with_stated_rule
 from medchat_chatglm.prefix import PrefixEncoder, train_prefix_only
 from medchat_chatglm.prompts import RULE_KEY, form_of
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
@@ -120,6 +120,13 @@ class ChatGLMFamily(Family):
     def trial_prompt(self, model: PreTrainedModel) -> Sequence[int]:
         """Return a few ids with the control tokens that positions need."""
         return trial_prompt(model)
+
+    def settled(self, options: SFTOptions) -> Mapping[str, str]:
+        """Return the position rule: the collator's, the one asked for, or that of weights and adapters."""
+        if options.collator == "med":
+            return {"rule": str(PositionRule.MED)}
+        base = base_options(options)
+        return {"rule": str(read_configuration(base.model, with_stated_rule(base)).rule)}
 
     def refuse(self, options: SFTOptions) -> None:
         """Refuse packed weights where they are to be trained, or packed again."""
