@@ -1,0 +1,128 @@
+"""What a run leaves open is settled before it is shown: settings and files say what it does, and hold it to that."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from cli_fixtures import Call
+from method_runs import EXAMPLES, base
+from sft_pupil import Pupil
+
+pytest_plugins = ("cli_fixtures",)
+pytestmark = pytest.mark.torch
+
+#: What each family trains in, where nothing else is asked for.
+FORMS = {
+    "chatglm": "chatglm_rounds",
+    "llama": "med_template",
+    "bloom": "bloom_deploy",
+    "huozi": "bloom_deploy",
+}
+
+
+def data(folder: Path) -> str:
+    path = folder / "data.json"
+    rows = [{"instruction": one.question, "output": one.answer} for one in EXAMPLES]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("family", FORMS)
+def test_a_dry_run_names_precision_and_template(tmp_path: Path, call: Call, family: str) -> None:
+    words = ("sft", "--model", str(base(family, tmp_path)), "--data", data(tmp_path), "--method", "lora")
+    settings = call(*words, "--device", "cpu", "--dry-run", "--json").one()["settings"]
+    assert settings["precision"]["value"] in ("float32", "mixed")
+    assert settings["template"] == {"value": FORMS[family], "origin": "由权重与设备决定"}
+    assert ("extra.rule" in settings) is (family == "chatglm")
+
+
+@pytest.mark.parametrize(
+    ("flags", "rule"),
+    [((), "med"), (("--rule", "v11"), "v11"), (("--rule", "v11", "--collator", "med"), "med")],
+)
+def test_chatglms_rule_is_the_collators_the_one_asked_for_or_the_weights(
+    tmp_path: Path, call: Call, flags: tuple[str, ...], rule: str
+) -> None:
+    words = (
+        "sft",
+        "--model",
+        str(base("chatglm", tmp_path, generation="v0")),
+        "--data",
+        data(tmp_path),
+        "--dry-run",
+        "--json",
+    )
+    assert call(*words, "--device", "cpu", *flags).one()["settings"]["extra.rule"]["value"] == rule
+
+
+def test_the_saved_file_states_it_and_going_on_by_it_is_the_same_run(tmp_path: Path, call: Call) -> None:
+    output = tmp_path / "out"
+    words = (
+        "sft",
+        "--model",
+        str(base("chatglm", tmp_path, generation="v0")),
+        "--data",
+        data(tmp_path),
+        "--output",
+        str(output),
+    )
+    words += ("--device", "cpu", "--num-epochs", "1", "--precision", "float32", "--samples", "0")
+    assert call(*words).code == 0
+    kept = tomllib.loads((output / "sft.toml").read_text(encoding="utf-8"))
+    assert (kept["template"], kept["precision"], kept["extra"]) == ("med_chatglm", "float32", {"rule": "med"})
+    again = call("sft", "--output", str(output), "--resume")
+    assert again.code == 0 and "已经完成" in again.err
+    assert call(*words, "--resume", "--rule", "v11").code == 2
+
+
+def test_a_form_of_ones_own_is_not_taken_for_the_shipped_one_of_its_name(tmp_path: Path, call: Call) -> None:
+    form = tmp_path / "med_template.json"
+    form.write_text(
+        json.dumps({"description": "mine", "prompt_input": "", "prompt_no_input": "我问：{instruction}\n你答：",
+                    "response_split": "你答："}),
+        encoding="utf-8",
+    )  # fmt: skip
+    words = ("sft", "--data", data(tmp_path), "--device", "cpu", "--num-epochs", "1", "--method", "full")
+    words += ("--samples", "0", "--precision", "float32")
+    first = call(*words, "--model", str(base("llama", tmp_path)), "--output", str(tmp_path / "one"),
+                 "--template", str(form))  # fmt: skip
+    assert first.code == 0, first.err
+    second = call(*words, "--model", str(tmp_path / "one"), "--output", str(tmp_path / "two"))
+    assert second.code == 0, second.err
+    assert "我问：" in second.err
+    assert "template" not in tomllib.loads((tmp_path / "two" / "sft.toml").read_text(encoding="utf-8"))
+    assert call("sft", "--output", str(tmp_path / "two"), "--resume").code == 0
+
+
+def test_card_and_report_of_a_finished_run_may_be_edited(tmp_path: Path, call: Call) -> None:
+    output = tmp_path / "out"
+    words = (
+        "sft",
+        "--model",
+        str(base("chatglm", tmp_path, generation="v0")),
+        "--data",
+        data(tmp_path),
+        "--output",
+        str(output),
+    )
+    assert call(*words, "--device", "cpu", "--num-epochs", "1", "--samples", "0").code == 0
+    (output / "README.md").write_text("我的模型卡\n", encoding="utf-8")
+    (output / "report.html").unlink()
+    assert call(*words, "--resume").code == 0
+    config = output / "config.json"
+    config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    assert call(*words, "--resume").code == 3
+
+
+def test_the_name_of_a_folder_cannot_command_the_terminal(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pupil = Pupil(tmp_path / "red\x1b[31m")
+    monkeypatch.syspath_prepend(pupil.site)
+    pupil.script(diverges_at=4)
+    assert call(*pupil.flags).code == 1
+    told = call("sft", "--report", "--output", str(pupil.output))
+    assert told.code == 0 and "\x1b" not in told.out
