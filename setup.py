@@ -71,6 +71,7 @@ setup(
             "pytest>=8.3",
             "pytest-cov>=6",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.12",
             "setuptools>=68",
             "tensorboard>=2.18",

@@ -34,12 +34,11 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow]
 MED, KNOWLEDGE, LITERATURE = "med_chatglm_train.txt", "llama_data.json", "liver_cancer.json"
 #: Rates at which a miniature learns something in some dozen steps.
 RATES = {"full": 5e-3, "lora": 1e-2, "qlora": 1e-2, "adapter": 1e-2, "ptuning": 1e-1}
-#: By how much the held-out loss must fall. A full miniature begins at random; what is trained beside a
-#: frozen one can move it a little.
-FALLS = {"full": 1.0, "lora": 0.1, "qlora": 0.1, "adapter": 0.1, "ptuning": 0.02}
+#: By how much the held-out loss must fall; measured: docs/measurements.md.
+FALLS = {"full": 1.5, "lora": 0.25, "qlora": 0.25, "adapter": 0.3, "ptuning": 0.15}
 STEPS = 100
-#: What frozen miniatures have learned before, in another form.
-FIRST = {"chatglm": KNOWLEDGE, "llama": MED, "bloom": MED, "huozi": MED}
+#: What a frozen miniature has learned before: something else, so that there is something left to learn.
+FIRST = {MED: LITERATURE, KNOWLEDGE: LITERATURE, LITERATURE: MED}
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ RUNS = [
     Run("huozi", "full", KNOWLEDGE),
 ]
 
-Bases = Callable[[str, bool], Path]
+Bases = Callable[[str, str], Path]
 
 
 def examples(name: str) -> tuple[Example, ...]:
@@ -98,11 +97,11 @@ def examples(name: str) -> tuple[Example, ...]:
 
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Bases:
-    """Return a function to a miniature of a family: random, or taught other data of the same kind."""
+    """Return a function to a miniature of a family: random, or taught the records of a file."""
 
     @cache
-    def folder(family: str, taught: bool) -> Path:
-        path = tmp_path_factory.mktemp(f"{family}-{'taught' if taught else 'random'}")
+    def folder(family: str, taught: str) -> Path:
+        path = tmp_path_factory.mktemp(f"{family}-{taught or 'random'}")
         if not taught:
             data = [*examples(KNOWLEDGE)[:600], *examples(LITERATURE)[:200]]
             texts = [text for one in data for text in (one.question, one.answer)]
@@ -116,8 +115,8 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Bases:
             "warmup_ratio": 0.05,
             "adam_epsilon": 1e-8,
         }
-        first = options(family, path, "full", model=folder(family, False), output=path / "base", **changes)
-        recipe(family, "full").run(SFTData(examples(FIRST[family])), first, Watcher())
+        first = options(family, path, "full", model=folder(family, ""), output=path / "base", **changes)
+        recipe(family, "full").run(SFTData(examples(taught)), first, Watcher())
         return path / "base"
 
     return folder
@@ -171,7 +170,7 @@ def test_a_script_learns_a_published_file_and_chat_answers_by_it(
         # The published layout with Chinese-Alpaca's own vocabulary.
         shutil.copytree(SHARED / "goldens" / "seed-stack" / "alpaca" / "base", base)
     else:
-        shutil.copytree(bases(family, run.method != "full"), base)
+        shutil.copytree(bases(family, "" if run.method == "full" else FIRST[run.data]), base)
     before = hashes(base)
     said = trained(run, base, output, tmp_path / "bin")
     assert said.startswith(f"+ medchat sft --backbone {family} ")
@@ -179,6 +178,8 @@ def test_a_script_learns_a_published_file_and_chat_answers_by_it(
 
     facts, report = read_facts(output)
     assert report is not None and report.best_loss is not None and report.loss_before is not None
+    print(f"\n{run}: {report.examples} records, {report.seconds:.0f} s, held-out loss {report.loss_before:.3f} -> "
+          f"{report.best_loss:.3f}, trained {report.trainable_parameters} of {report.parameters}")  # fmt: skip
     assert facts.train + facts.held_out + sum(one.bad for one in facts.data) == len(whole)
     assert report.best_loss < report.loss_before - FALLS[run.method]
     losses = [
@@ -192,9 +193,7 @@ def test_a_script_learns_a_published_file_and_chat_answers_by_it(
     plain = load(family, LoadOptions(base, device="cpu", dtype="float32"))
     scored = [one for one in whole[:64] if chat.count(prompt_of(one, asked)) < 512]
     first, last = chat_loss(plain, asked, scored), chat_loss(chat, asked, scored)
-    print(f"\n{run}: {report.examples} records, {report.seconds:.0f} s, held-out loss {report.loss_before:.3f} -> "
-          f"{report.best_loss:.3f}, loss of chat {first:.3f} -> {last:.3f}, trained {report.trainable_parameters} "
-          f"of {report.parameters}")  # fmt: skip
+    print(f"{run}: loss of chat {first:.3f} -> {last:.3f}")
     assert last < first
 
     # And so do answers, drawn with one seed: the greedy ones of such small models are one word over and over.
