@@ -78,7 +78,7 @@ def measure(data: Path, count: int) -> dict[str, dict[str, Any]]:
 def table(found: dict[str, dict[str, Any]]) -> str:
     """Return the figures as a table."""
     lines = [
-        "| method | trained parameters | result | peak memory | tokens/s | training loss | held-out loss (best) |",
+        "| method | trained | result | peak memory | tokens/s | training loss | held-out loss, before → best |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for method in METHODS:
@@ -90,7 +90,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
             f"{row['peak_bytes'] / 2**20:,.0f} MiB",
             f"{row['tokens'] / row['seconds']:,.0f}",
             f"{row['first_loss']:.3f} → {row['last_loss']:.3f}",
-            f"{row['best_loss']:.4f}",
+            f"{row['loss_before']:.4f} → {row['best_loss']:.4f}",
         )
         lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -107,7 +107,7 @@ def main() -> int:
     if arguments.markdown:
         arguments.markdown.write_text(table(found), encoding="utf-8")
     failures = [
-        f"{name} did not learn" for name, row in found.items() if row["last_loss"] >= row["first_loss"]
+        f"{name} did not learn" for name, row in found.items() if row["best_loss"] >= row["loss_before"]
     ]
     return report("sft_methods", {}, {"methods": found}, failures, arguments.json)
 

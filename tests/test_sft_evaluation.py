@@ -13,7 +13,7 @@ from sft_run import collate, logged_losses, run, some_features, tiny_llama, weig
 
 from medchat.api import SFTEvaluation, SFTNote, SFTSaved
 from medchat.errors import MedchatError
-from medchat.torchside.sft import checkpoints
+from medchat.torchside.sft import checkpoints, trainer
 from medchat.torchside.sft.evaluation import label_losses, mean_loss
 from medchat.torchside.sft.processes import Processes
 from medchat.torchside.sft.saved_state import load_weights
@@ -80,21 +80,21 @@ def test_the_result_is_the_best_by_held_out_loss_and_that_is_said(tmp_path: Path
     assert rows == [(event.step, event.loss) for event in evaluations]
 
 
-def test_a_step_that_moved_nothing_is_never_the_best_however_good_its_loss(tmp_path: Path) -> None:
+def test_a_step_that_moved_nothing_is_never_the_best_however_good_its_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A warm-up begins at a rate of 0; all that follows here is worse than what training starts from."""
+    told = iter([1.0, 1.0, 3.0, 2.0, *[2.5] * 21])
+    monkeypatch.setattr(trainer, "mean_loss", lambda *_: next(told))
     watcher = Watcher()
-    settings = {
-        **OVERFITTING,
-        "learning_rate": 0.5,
-        "eval_steps": 1,
-        "warmup_ratio": 0.1,
-        "max_grad_norm": 0.0,
-    }
+    settings = {**OVERFITTING, "eval_steps": 1, "logging_steps": 1, "warmup_ratio": 0.1, "early_stopping": 4}
     trained, _ = run("full", tmp_path / "out", watcher, **settings)
-    start, first, *later = evaluations_of(watcher)
-    assert first.loss == start.loss and not first.best
-    best = min(later, key=lambda event: event.loss)
-    assert best.loss > start.loss and (trained.best_step, trained.best_loss) == (best.step, best.loss)
+    assert watcher.progress[0].learning_rate == 0.0
+    assert [(event.step, event.best) for event in evaluations_of(watcher)][:4] == [
+        (0, False), (1, False), (2, True), (3, True)
+    ]  # fmt: skip
+    assert (trained.best_step, trained.best_loss, trained.loss_before) == (3, 2.0, 1.0)
+    assert trained.stopped_early and trained.steps == 7, "what moved nothing does not try anybody's patience"
     assert told_that_nothing_was_gained(watcher)
 
 
