@@ -29,6 +29,8 @@ from medchat.torchside.sft.training import Collator, fingerprint_of, train
 
 #: Enough for two optimizer steps: after the first, its state exists.
 RECORDS, STEPS = 32, 2
+#: So many of them are evaluated on too: a run also evaluates, before and after, and saves what is best.
+HELD_OUT = 8
 #: The two specials at the end of every ChatGLM prompt, [gMASK] and <sop>.
 GLM_END = (130_001, 130_004)
 
@@ -75,18 +77,18 @@ CASES: Mapping[str, Case] = {
 
 
 def measure(name: str, device_name: str) -> dict[str, Any]:
-    """Estimate, train one epoch of made-up records in this process, and return both peaks in bytes."""
+    """Estimate, train and evaluate on made-up records in this process, and return both peaks in bytes."""
     case, device = CASES[name], torch.device(device_name)
     options = SFTOptions(
         model=Path("model"),
         output=Path("trained"),
-        **{"max_steps": STEPS, "save_steps": -1, "eval_steps": -1, "device": device_name, **case.options},
+        **{"max_steps": STEPS, "save_steps": -1, "eval_steps": STEPS, "device": device_name, **case.options},
     )
     features = made_up(case, options.max_length)
     told = estimate(shape_of(case, options), options, survey_of(features, options), device)
     model = build(case, options, device)
     with open_run_folder(options, fingerprint_of(features)) as folder:
-        train(model, features, (), collator(case, model), options, folder, Quiet())
+        train(model, features, features[:HELD_OUT], collator(case, model), options, folder, Quiet())
     on_gpu = device.type == "cuda"
     measured = torch.cuda.max_memory_allocated() if on_gpu else memory_field("VmHWM")
     estimated = told.total - (told.parts["runtime"] if on_gpu else 0)

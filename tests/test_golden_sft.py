@@ -101,6 +101,12 @@ def med_runs() -> list[Any]:
     ]
 
 
+def test_every_kind_of_recording_is_found_where_there_are_any() -> None:
+    if not scenarios():
+        pytest.skip("no recordings here")
+    assert med_runs() and official_runs() and scenarios_with("loss")
+
+
 @pytest.mark.parametrize("scenario", med_runs())
 def test_a_step_with_the_med_collator_is_the_recorded_one(scenario: Scenario, tmp_path: Path) -> None:
     recorded = notes_of(scenario.folder)[f"{scenario.name.removeprefix('loss_')}_features"]

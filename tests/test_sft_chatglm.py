@@ -173,8 +173,9 @@ def test_one_seed_is_one_checkpoint(tmp_path: Path) -> None:
 
 
 def test_the_original_med_recipe_trains_and_states_its_rule(tmp_path: Path) -> None:
-    base(tmp_path, "v0")
-    report, _ = run(options(tmp_path, collator="med", extra={"rule": "v11"}))
+    path = base(tmp_path, "v0") / "config.json"
+    path.write_text(json.dumps(config_of(path.parent) | {"medchat_position_rule": "v11"}), encoding="utf-8")
+    report, _ = run(options(tmp_path, collator="med"))
     assert config_of(tmp_path / "out")["medchat_position_rule"] == "med"
     assert report.last_loss > 0
 

@@ -228,6 +228,53 @@ def test_ctrl_c_in_two_processes_saves_once_and_one_process_ends_the_run(tmp_pat
     assert (output / "manifest.json").is_file() and report["last_loss"] < report["first_loss"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_accelerate_launch_starts_the_same_run(tmp_path: Path, method: str) -> None:
+    """The command of docs/sft.md: two processes, one report, the result of one process."""
+    data = tmp_path / "train.jsonl"
+    rows = [{"instruction": pair.question, "output": pair.answer} for pair in demo_examples()[:32]]
+    data.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    text = [text for pair in demo_examples() for text in (pair.question, pair.answer)]
+    ChatGLMBackbone().tiny(tmp_path / "base", corpus=text)
+    words = ["medchat", "sft", "--backbone", "chatglm", "--method", method, "--model", str(tmp_path / "base")]
+    words += [
+        "--data",
+        str(data),
+        "--num-epochs",
+        "1",
+        "--batch-size",
+        "8",
+        "--lora-dropout",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    words += ["--learning-rate", "1e-3", "--samples", "0", "--precision", "float32", "--json", "--output"]
+    launch = [
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "--module"]
+    reports = []
+    for name, first in (("one", ["-m"]), ("two", launch)):
+        done = subprocess.run(
+            [sys.executable, *first, *words, str(tmp_path / name)], capture_output=True, text=True, timeout=300,
+            env=child_environment(MEDCHAT_HOME=str(tmp_path / "home")),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        reports.append(json.loads(done.stdout))
+    one, two = reports
+    assert (one["processes"], two["processes"], two["steps"]) == (1, 2, one["steps"])
+    assert two["last_loss"] == pytest.approx(one["last_loss"], abs=TOLERANCE)
+    assert two["best_loss"] == pytest.approx(one["best_loss"], abs=TOLERANCE)
+
+
 def test_accelerates_single_process_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """`accelerate launch --cpu --num_processes 2` starts one, and says nothing of it."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")

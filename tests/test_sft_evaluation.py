@@ -38,14 +38,17 @@ def test_the_mean_is_over_label_tokens_whatever_the_batches() -> None:
     each = torch.cat([label_losses(model, [feature], collate) for feature in features])
     assert len(each) == sum(len(feature.answer_ids) for feature in features)
     for at_once in (1, 4, 13, 50):
-        mean = mean_loss(model, features, collate, at_once, Processes())
-        assert mean == pytest.approx(float(each.double().mean()), rel=1e-6)
+        for head in (None, model.lm_head):
+            mean = mean_loss(model, head, features, collate, at_once, Processes())
+            assert mean == pytest.approx(float(each.double().mean()), rel=1e-6)
 
 
 def test_an_evaluation_draws_nothing_and_leaves_the_model_training() -> None:
     model = tiny_llama(dropout=0.5).train()
     before = torch.get_rng_state()
-    first, second = (mean_loss(model, some_features(5), collate, 2, Processes()) for _ in range(2))
+    first, second = (
+        mean_loss(model, model.lm_head, some_features(5), collate, 2, Processes()) for _ in range(2)
+    )
     assert first == second
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
@@ -77,7 +80,7 @@ def test_the_result_is_the_best_by_held_out_loss_and_that_is_said(tmp_path: Path
     assert weights_hash(again) == digest
     assert any(f" {best.step} " in event.text for event in watcher.events[-2:] if isinstance(event, SFTNote))
     rows = [(step, loss) for step, kind, loss in logged_losses(tmp_path / "out") if kind == "eval_loss"]
-    assert rows == [(event.step, event.loss) for event in evaluations]
+    assert rows == [(event.step, event.loss) for event in (start, *evaluations)]
 
 
 def test_a_step_that_moved_nothing_is_never_the_best_however_good_its_loss(

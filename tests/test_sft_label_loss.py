@@ -103,6 +103,38 @@ def test_gradients_added_in_place_accumulate_without_a_table_of_their_own(kind: 
     assert wide and not wide & set(handed) and set(handed) | wide == wanted.keys()
 
 
+def test_padding_learns_nothing_in_place_either() -> None:
+    model = tiny("llama")
+    inputs = {**batch(), "input_ids": batch()["input_ids"].index_fill(1, torch.tensor([0, 5]), 0)}
+    shifted = inputs.pop("shift_labels")
+    label_loss(model, label_head(model, batch()), inputs, shifted, in_place=True).backward()
+    gradient = model.get_input_embeddings().weight.grad
+    assert not gradient[0].any() and gradient[1:].any()
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_in_place_gradients_are_those_handed_out_in_lower_precision_too(autocast: bool) -> None:
+    model = tiny("tied") if autocast else tiny("tied").to(torch.bfloat16)
+    head = label_head(model, batch())
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss, wanted = loss_and_gradients(model, head, 9)
+        again, found = loss_and_gradients(model, head, 9, in_place=True)
+    assert loss == again and found.keys() == wanted.keys()
+    for name, gradient in found.items():
+        assert gradient.dtype is wanted[name].dtype
+        torch.testing.assert_close(gradient, wanted[name], rtol=2e-2, atol=1e-3, msg=name)
+
+
+def test_evaluating_makes_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    head, inputs = label_head(model, batch()), batch()
+    made: list[object] = []
+    monkeypatch.setattr(module, "_add_product", lambda *given: made.append(given))
+    with torch.no_grad():
+        loss = label_loss(model, head, inputs, inputs.pop("shift_labels"), 1)
+    assert loss > 0 and not made and all(value.grad is None for value in model.parameters())
+
+
 def test_a_loss_whose_gradients_were_added_in_place_is_not_scaled() -> None:
     model = tiny("llama")
     inputs = batch()

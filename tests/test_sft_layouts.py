@@ -12,6 +12,7 @@ from llama_checkpoints import grow
 from medchat_chatglm.prompts import MED_CHATGLM
 from medchat_huozi.prompts import END, HUOZI
 from medchat_llama.backbone import LlamaBackbone
+from medchat_llama.prompts import MED_ALLDATA
 from method_runs import (
     BACKBONES,
     EXAMPLES,
@@ -29,10 +30,10 @@ from safetensors.torch import load_file
 from sft_fixtures import Watcher
 from transformers import AutoModelForCausalLM
 
-from medchat.api import Control, Example, PromptTemplate, SFTData, Text
+from medchat.api import Control, Example, LoadOptions, PromptTemplate, SFTData, Text
 from medchat.cli.program import run as program
 from medchat.errors import MedchatError
-from medchat.templates import load_template
+from medchat.templates import load_template, same_form
 from medchat.torchside.trained_form import FILE_NAME
 
 pytestmark = pytest.mark.torch
@@ -126,6 +127,44 @@ def test_a_template_file_goes_with_the_result_and_chat_asks_in_it(
         expected = form.render(example.turns, example.question)
         assert found.render(example.turns, example.question) == expected
     assert not [event for event in watcher.events if "--template" in str(event)]
+
+
+@pytest.mark.parametrize("family", ["chatglm", "llama"])
+@pytest.mark.parametrize("name", ["clinic.json", "med_template.json", "clinic.jinja"])
+def test_a_form_of_ones_own_goes_on_from_result_to_result_with_its_every_part(
+    family: str, name: str, tmp_path: Path
+) -> None:
+    """What is trained over a result in such a form is in that form again, records with an `input` included."""
+    base(family, tmp_path)
+    form, few = given(tmp_path / "forms", name), {"num_epochs": 1, "warmup_ratio": 0.0}
+    first, _ = run(family, tmp_path, "full", template=form, **few)
+    second, watcher = run(family, tmp_path, "full", model=first.output, output=tmp_path / "two", **few)
+    found = BACKBONES[family].template(loading(tmp_path, second))
+    assert same_form(found, form) and found.name == form.name == second.template
+    assert not [event for event in watcher.events if "--template" in str(event)]
+
+
+def test_the_special_tokens_of_a_jinja_form_stay_control_tokens_in_what_is_trained_on(tmp_path: Path) -> None:
+    base("bloom", tmp_path)
+    path = tmp_path / "form.jinja"
+    path.write_text("{% for m in messages %}{{ m.content }}</s>{% endfor %}", encoding="utf-8")
+    form = load_template(
+        path, specials=lambda: BACKBONES["bloom"].special_tokens(LoadOptions(tmp_path / "base"))
+    )
+    report, _ = run("bloom", tmp_path, "full", template=form, num_epochs=1, warmup_ratio=0.0)
+    wanted = options("bloom", tmp_path, "full", model=report.output)
+    assert Control("</s>") in form.render((), "?")
+    assert recipe("bloom", "full").template(wanted).render((), "?") == form.render((), "?")
+
+
+@pytest.mark.parametrize("family", ["chatglm", "llama"])
+def test_a_form_that_nothing_can_hold_costs_no_trained_weights(family: str, tmp_path: Path) -> None:
+    """It is code of another plugin: chat asks in the family's own, and the run says what to type."""
+    base(family, tmp_path)
+    foreign = MED_ALLDATA if family == "chatglm" else MED_CHATGLM
+    report, watcher = run(family, tmp_path, "full", template=foreign, num_epochs=1, warmup_ratio=0.0)
+    assert load(family, loading(tmp_path, report))
+    assert [event for event in watcher.events if f"--template {foreign.name}" in str(event)]
 
 
 def test_a_shipped_form_is_named_and_not_copied(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -272,6 +273,41 @@ def test_advice_on_fused_backward_is_advice_that_is_accepted() -> None:
     nearest = told(OPTIONS, 18 * GIB).nearest
     assert nearest["fused_backward"] is True
     check_optimizer(replace(OPTIONS, **nearest), CPU)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_advice_to_several_processes_is_advice_that_is_accepted(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medchat.torchside.sft.optimizers import check_optimizer
+
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    wanted = replace(OPTIONS, method=method)
+    for room in range(6, 60, 3):
+        result = told(wanted, room * GIB)
+        assert not any(
+            word in name for name in result.alternatives for word in ("fused", "8bit", "adafactor")
+        )
+        if result.nearest:
+            check_optimizer(replace(wanted, **result.nearest), CPU)
+
+
+def test_the_documented_memory_of_chatglm_6b_is_what_a_dry_run_says() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "sft.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| `(--precision [^`]+)`[^|]*\| ([\d.]+) \(([\d.]+)\) \| ([\d.]+) \(([\d.]+)\) \|$", page, re.M
+    )
+    assert len(rows) == 4
+    fused = {"fused_backward": True, "batch_size": 8, "max_grad_norm": 0.0}
+    for flags, *figures in rows:
+        words = flags.split()
+        changes = dict(zip((word[2:] for word in words[::2]), words[1::2], strict=True))
+        expected = []
+        for more in ({}, {"gradient_checkpointing": True}, fused, {**fused, "gradient_checkpointing": True}):
+            options = replace(OPTIONS, **changes, **more)
+            result = estimate(glm(options), options, None, torch.device("cuda"), 10**12)
+            expected.append(f"{result.total / GIB:.1f}")
+        assert figures == expected, flags
 
 
 # ---------------------------------------------------------------- what it depends on

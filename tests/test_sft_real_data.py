@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from cli_fixtures import SHARED, Call, child_environment
 from method_runs import BACKBONES, hashes, load, loading, options, recipe
 from sft_fixtures import Watcher
@@ -25,6 +26,7 @@ from test_scripts import ROOT, program
 from medchat.api import Example, LoadOptions, PromptTemplate, SFTData
 from medchat.sft.data import read_training_data
 from medchat.sft.facts import read_facts
+from medchat.torchside.adapters import attached, merge
 from medchat.torchside.chat_model import TokenChatModel
 from medchat.torchside.sft.features import prompt_of
 
@@ -160,6 +162,13 @@ def chat_loss(loaded: TokenChatModel, form: PromptTemplate, data: Sequence[Examp
     return -sum(scores) / len(scores)
 
 
+def last_logits(loaded: TokenChatModel, ids: Sequence[int]) -> torch.Tensor:
+    """Return the logits [V] behind a prompt."""
+    with torch.inference_mode():
+        logits: torch.Tensor = loaded.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+    return logits
+
+
 @pytest.mark.parametrize("run", RUNS, ids=str)
 def test_a_script_learns_a_published_file_and_chat_answers_by_it(
     run: Run, tmp_path: Path, bases: Bases, call: Call
@@ -195,6 +204,14 @@ def test_a_script_learns_a_published_file_and_chat_answers_by_it(
     first, last = chat_loss(plain, asked, scored), chat_loss(chat, asked, scored)
     print(f"{run}: loss of chat {first:.3f} -> {last:.3f}")
     assert last < first
+
+    if run.method in ("lora", "qlora"):
+        prompts = [chat.tokenizer.build_prompt(prompt_of(one, asked)) for one in scored[:4]]
+        apart = [last_logits(chat, ids) for ids in prompts]
+        (name,) = attached(chat.model)
+        assert merge(chat.model, name)
+        merged = [last_logits(chat, ids) for ids in prompts]
+        torch.testing.assert_close(merged, apart, atol=1e-4, rtol=1e-4)
 
     # And so do answers, drawn with one seed: the greedy ones of such small models are one word over and over.
     questions = "\n".join(one.question.replace("\n", " ") for one in scored[:4])

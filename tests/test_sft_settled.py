@@ -11,6 +11,8 @@ from cli_fixtures import Call
 from method_runs import EXAMPLES, base
 from sft_pupil import Pupil
 
+from medchat.torchside.sft import training_arguments
+
 pytest_plugins = ("cli_fixtures",)
 pytestmark = pytest.mark.torch
 
@@ -35,13 +37,13 @@ def test_a_dry_run_names_precision_and_template(tmp_path: Path, call: Call, fami
     words = ("sft", "--model", str(base(family, tmp_path)), "--data", data(tmp_path), "--method", "lora")
     settings = call(*words, "--device", "cpu", "--dry-run", "--json").one()["settings"]
     assert settings["precision"]["value"] in ("float32", "mixed")
-    assert settings["template"] == {"value": FORMS[family], "origin": "由权重与设备决定"}
+    assert settings["template"] == {"value": FORMS[family], "origin": "由权重、方法和设备决定"}
     assert ("extra.rule" in settings) is (family == "chatglm")
 
 
 @pytest.mark.parametrize(
     ("flags", "rule"),
-    [((), "med"), (("--rule", "v11"), "v11"), (("--rule", "v11", "--collator", "med"), "med")],
+    [((), "med"), (("--rule", "v11"), "v11"), (("--collator", "med"), "med")],
 )
 def test_chatglms_rule_is_the_collators_the_one_asked_for_or_the_weights(
     tmp_path: Path, call: Call, flags: tuple[str, ...], rule: str
@@ -56,6 +58,8 @@ def test_chatglms_rule_is_the_collators_the_one_asked_for_or_the_weights(
         "--json",
     )
     assert call(*words, "--device", "cpu", *flags).one()["settings"]["extra.rule"]["value"] == rule
+    refused = call(*words, "--device", "cpu", "--collator", "med", "--rule", "v11")
+    assert refused.code == 2 and "--rule v11" in refused.failure()[0]
 
 
 def test_the_saved_file_states_it_and_going_on_by_it_is_the_same_run(tmp_path: Path, call: Call) -> None:
@@ -75,7 +79,8 @@ def test_the_saved_file_states_it_and_going_on_by_it_is_the_same_run(tmp_path: P
     assert (kept["template"], kept["precision"], kept["extra"]) == ("med_chatglm", "float32", {"rule": "med"})
     again = call("sft", "--output", str(output), "--resume")
     assert again.code == 0 and "已经完成" in again.err
-    assert call(*words, "--resume", "--rule", "v11").code == 2
+    refused = call(*words, "--resume", "--rule", "v11", "--no-group-by-length")
+    assert refused.code == 2 and "--extra rule=med" in refused.err and "--group-by-length" in refused.err
 
 
 def test_a_form_of_ones_own_is_not_taken_for_the_shipped_one_of_its_name(tmp_path: Path, call: Call) -> None:
@@ -126,3 +131,43 @@ def test_the_name_of_a_folder_cannot_command_the_terminal(
     assert call(*pupil.flags).code == 1
     told = call("sft", "--report", "--output", str(pupil.output))
     assert told.code == 0 and "\x1b" not in told.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--fused-backward",), "--fused-backward"),
+        (("--report-to", "wandb"), "medchat[wandb]"),
+        (("--optimizer", "adafactor"), "--optimizer adamw"),
+    ],
+)
+def test_what_cannot_run_here_is_refused_before_anything_is_loaded_and_by_a_dry_run(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setattr(training_arguments, "find_spec", lambda name: None)
+    if "adafactor" in flags:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", "0")
+    words = ("sft", "--model", str(base("chatglm", tmp_path)), "--data", data(tmp_path), "--batch-size", "4")
+    words += ("--micro-batch-size", "2", *flags)
+    told = call(*words, "--device", "cpu", "--dry-run")
+    assert told.code == 2 and said in told.failure()[1], told.err
+
+
+def test_checkpoints_that_a_kill_left_beside_a_finished_result_are_removed(
+    tmp_path: Path, call: Call
+) -> None:
+    output = tmp_path / "out"
+    words = (
+        "sft",
+        "--model",
+        str(base("chatglm", tmp_path)),
+        "--data",
+        data(tmp_path),
+        "--output",
+        str(output),
+    )
+    assert call(*words, "--device", "cpu", "--num-epochs", "1", "--samples", "0").code == 0
+    (output / "checkpoints" / "step-00000001").mkdir(parents=True)
+    assert call(*words, "--resume").code == 0
+    assert not (output / "checkpoints").exists()

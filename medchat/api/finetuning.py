@@ -276,7 +276,7 @@ class SFTWatch(Protocol):
 
     @property
     def cancel(self) -> threading.Event:
-        """Set to stop after the current step; the run then saves a checkpoint and raises Interrupted."""
+        """Set to stop after the current step; the run then saves a checkpoint and raises MedchatError."""
         ...
 
     def told(self, event: SFTEvent) -> None:

@@ -43,7 +43,9 @@ TIGHT = 0.85
 @run_flags
 @click.option("--config", metavar="FILE.toml", help=say("从文件读设置", "read settings from a file"))
 @click.option(
-    "--resume", is_flag=True, help=say("接着 --output 里的检查点", "go on from the checkpoint in --output")
+    "--resume",
+    is_flag=True,
+    help=say("从 --output 里的检查点继续训练", "go on from the checkpoint in --output"),
 )
 @click.option(
     "--dry-run", is_flag=True, help=say("只检查数据和内存，不载入权重", "check data and memory, load nothing")

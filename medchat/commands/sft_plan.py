@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medchat.api import Backbone, LoadOptions, PromptTemplate, SFTOptions, SFTRecipe, Turn
+from medchat.api import Backbone, LoadOptions, PromptTemplate, SFTOptions, SFTRecipe
 from medchat.batch.work import Process
 from medchat.commands.opening import find_adapter, find_model, open_registry, recognise
 from medchat.commands.sft_flags import given_flags
@@ -19,9 +19,8 @@ from medchat.settings import Settings
 from medchat.sft.keys import EXTRA
 from medchat.sft.run_file import FILE_NAME, read_run_file
 from medchat.sft.settings import Layer, RunSettings, Setting, choose_recipe, first_of, resolve
+from medchat.templates import same_form
 
-#: Two forms are one if they ask these alike: (turns, question, system).
-_ASKED = (((), "?", ""), ((Turn("?", "!"),), "??", "."))
 #: Settings of the program at large that count here too, below flags and `--config`.
 _SHARED = ("backbone", "model", "device")
 
@@ -168,8 +167,7 @@ def _own_template(
     except MedchatError:
         # The weights bring it as a file.
         return None
-    same = named is not None and all(own.render(*asked) == named.render(*asked) for asked in _ASKED)
-    return own.name if same else None
+    return own.name if named is not None and same_form(own, named) else None
 
 
 def _as_found(settings: RunSettings, backbone: str, options: SFTOptions, data: Sequence[Path]) -> RunSettings:

@@ -80,7 +80,7 @@ def result_rows(facts: RunFacts, report: SFTReport) -> list[tuple[str, str]]:
     if report.stopped_early:
         rows.append((say("提前停止", "stopped early"), say("是", "yes")))
     if report.resumed_from:
-        rows.append((say("接着第几步", "resumed from step"), f"{report.resumed_from}"))
+        rows.append((say("从第几步继续", "resumed from step"), f"{report.resumed_from}"))
     return rows
 
 

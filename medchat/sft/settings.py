@@ -16,7 +16,7 @@ from medchat.errors import PluginError, UsageError
 from medchat.language import say
 from medchat.settings.values import checked
 from medchat.sft.batches import batch_layout
-from medchat.sft.keys import EXTRA, KEYS, flag_of
+from medchat.sft.keys import EXTRA, KEYS
 from medchat.sft.originals import instead_of
 
 #: name -> (value, where it came from): "--learning-rate", "run.toml:3".
@@ -67,7 +67,7 @@ class RunSettings:
         before = self.settings.get(name)
         if before and before.value == value:
             return self
-        origin = say("由权重与设备决定", "by weights and device")
+        origin = say("由权重、方法和设备决定", "by weights, method and device")
         return RunSettings({**self.settings, name: Setting(name, value, origin)})
 
     def options(
@@ -202,8 +202,3 @@ def _divided(found: Mapping[str, Setting], processes: int) -> dict[str, Setting]
         if found[name].value != value:
             fitted[name] = Setting(name, value, derived, follows=True)
     return fitted
-
-
-def label_of(name: str, place: str) -> str:
-    """Return what a user would call the setting where they wrote it: a flag or a key."""
-    return flag_of(name) if place.startswith("--") else name

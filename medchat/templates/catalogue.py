@@ -32,24 +32,26 @@ def load_template(
     extra_templates: Iterable[PromptTemplate] = (),
     specials: Callable[[], SpecialTokens] = SpecialTokens,
     elsewhere: Callable[[], Iterable[PromptTemplate]] = tuple,
+    called: str = "",
 ) -> PromptTemplate:
     """Return the template of that name, or the one in that file.
 
     A plain word is a name: a shipped template's, else one of `extra_templates` (a backbone's or a
     plugin's), else a file of that name, else one of those that `elsewhere` is then asked for. Anything
     that ends in .json, .jinja or .j2 or has a folder in it is a path. `specials` is asked for the
-    vocabulary's special tokens where the file is a Jinja template.
+    vocabulary's special tokens where the file is a Jinja template. A file's form is `called` so, or as
+    the file is.
     Raises UsageError: no such template (with the nearest names), or a file that is not one.
     """
     wanted = os.fspath(name_or_path)
     if isinstance(name_or_path, Path) or _looks_like_path(wanted):
-        return _read(Path(wanted).expanduser(), specials)
+        return _read(Path(wanted).expanduser(), specials, called)
     known: dict[str, PromptTemplate] = {template.name: template for template in extra_templates}
     known.update(_shipped())
     if wanted in known:
         return known[wanted]
     if Path(wanted).is_file():
-        return _read(Path(wanted), specials)
+        return _read(Path(wanted), specials, called)
     known.update({template.name: template for template in elsewhere() if template.name not in known})
     if wanted in known:
         return known[wanted]
@@ -64,16 +66,16 @@ def load_template(
     )
 
 
-def _read(path: Path, specials: Callable[[], SpecialTokens]) -> PromptTemplate:
+def _read(path: Path, specials: Callable[[], SpecialTokens], called: str) -> PromptTemplate:
     # Jinja is imported where somebody brings such a template: the shipped ones never pay for it.
     from medchat.templates.jinja_template import KEY, jinja_in, parse_jinja, template_name
 
-    text, name, where = read_text(path), template_name(path), str(path)
+    text, name, where = read_text(path), called or template_name(path), str(path)
     if path.suffix in JINJA_SUFFIXES:
         return parse_jinja(text, name=name, where=where, specials=specials())
     held = jinja_in(text)
     if held is None:
-        return parse_template(text, name=path.stem, where=where)
+        return parse_template(text, name=called or path.stem, where=where)
     source, stated = held
     known = specials()
     known = replace(known, roles={**known.roles, **stated})

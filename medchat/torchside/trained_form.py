@@ -6,12 +6,11 @@ Any other is somebody's file: its text goes along too. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from medchat.api import PromptTemplate, Segment, SpecialTokens, Turn
+from medchat.api import PromptTemplate, SpecialTokens
 from medchat.templates import list_templates, load_template
 from medchat.torchside.layout import read_json_object
 
@@ -21,33 +20,20 @@ FILE_NAME = "medchat_template.json"
 STATING_FILES = ("adapter_config.json", "config.json")
 
 
-@dataclass(frozen=True, slots=True)
-class NamedForm:
-    """A template under the name that its owner gave it."""
+def write_form(
+    template: PromptTemplate, folder: Path, extra: Iterable[PromptTemplate] = ()
+) -> dict[str, str]:
+    """Write the template's file if it has one and is not among the shipped; return the key that names it.
 
-    name: str
-    form: PromptTemplate
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """Texts that end an answer besides the model's own end tokens."""
-        return self.form.stop
-
-    @property
-    def multi_turn(self) -> bool:
-        """Whether the weights were trained on several turns in this form."""
-        return self.form.multi_turn
-
-    def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
-        """Return the prompt for `question` after `turns`, oldest first."""
-        return self.form.render(turns, question, system)
-
-
-def write_form(template: PromptTemplate, folder: Path) -> dict[str, str]:
-    """Write the template's file if it has one and is not among the shipped; return the key that names it."""
+    `extra` are the family's own. A form that is neither there nor has a file is code of another plugin:
+    chat could not find it by its name, and none is written.
+    """
+    if template in (*list_templates(), *extra):
+        return {KEY: template.name}
     source = getattr(template, "source", "")
-    if source and template not in list_templates():
-        (folder / FILE_NAME).write_text(source, encoding="utf-8")
+    if not source:
+        return {}
+    (folder / FILE_NAME).write_text(source, encoding="utf-8")
     return {KEY: template.name}
 
 
@@ -73,7 +59,6 @@ def stated_form(
     if not isinstance(name, str) or not name:
         return None
     if (folder / FILE_NAME).is_file():
-        held = load_template(folder / FILE_NAME, specials=specials)
-        return held if held.name == name else NamedForm(name, held)
+        return load_template(folder / FILE_NAME, specials=specials, called=name)
     known = {template.name: template for template in (*list_templates(), *extra)}
     return known.get(name)

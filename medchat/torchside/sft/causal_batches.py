@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from medchat.torchside.sft.features import Feature
-
-#: Ignored by the loss, as torch's cross entropy has it.
-NO_LABEL = -100
+from medchat.torchside.sft.label_loss import NO_LABEL
 
 
 @dataclass(frozen=True, slots=True)

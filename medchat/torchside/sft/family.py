@@ -38,6 +38,8 @@ class Family(ABC):
     bottleneck_targets: ClassVar[tuple[str, str]]
     #: What `--collator` takes; the first is the default.
     collators: ClassVar[tuple[str, ...]] = ("default",)
+    #: The forms of its own that chat finds by name in what was trained; not those that are shipped.
+    forms: ClassVar[tuple[PromptTemplate, ...]] = ()
     #: The methods it does not offer.
     without: ClassVar[frozenset[str]] = frozenset()
 

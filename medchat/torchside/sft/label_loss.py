@@ -80,11 +80,19 @@ def label_loss(
         return nn.functional.cross_entropy(logits.to(wide), labels, reduction="sum") * scale
     # Inside the model's forward, where wrappers (DDP, FSDP) have the head's weight ready and watch its use.
     compute: Callable[..., Tensor] = _HeadLoss.apply
+    learning = torch.is_grad_enabled()
     into = gradient_of(head.weight) if in_place and head.weight.requires_grad else None
     embedding = plain_embedding(model) if in_place else None
     with ExitStack() as forwards:
         forwards.enter_context(
-            _forward_of(head, lambda states: compute(states, head.weight, labels, scale, into))
+            _forward_of(
+                head,
+                # Looked up when it is called: FSDP has the whole weight there only then. Without gradients
+                # to take (evaluation) no buffer is made for any.
+                lambda states: compute(
+                    states, head.weight if learning else head.weight.detach(), labels, scale, into
+                ),
+            )
         )
         if embedding is not None:
             forwards.enter_context(_forward_of(embedding, partial(look_up, embedding)))
@@ -131,12 +139,15 @@ class _HeadLoss(torch.autograd.Function):
         ctx.in_place = into is not None
         for_head = into if into is not None else torch.zeros_like(weight) if for_weight else None
         ctx.weight = None if ctx.in_place else for_head
+        learning = for_states or for_head is not None
         total = torch.zeros((), dtype=wide, device=states.device)
         size = chunk_rows(len(weight))
         for start in range(0, len(rows), size):
             chunk = slice(start, start + size)
             gradient = (rows[chunk] @ matrix.T).to(wide)
-            total += _softmax_in_place(gradient, labels[chunk], scale)
+            total += _loss_in_place(gradient, labels[chunk], scale if learning else None)
+            if not learning:
+                continue
             gradient = gradient.to(computed)
             if for_states:
                 ctx.states[chunk] = gradient @ matrix
@@ -159,15 +170,16 @@ class _HeadLoss(torch.autograd.Function):
         return found[0], found[1], None, None, None
 
 
-def _softmax_in_place(logits: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:
-    """Turn `logits` [n, V] into the gradient of `scale` times their summed loss; return that sum, unscaled."""
+def _loss_in_place(logits: Tensor, labels: Tensor, scale: Tensor | float | None) -> Tensor:
+    """Return the summed loss, unscaled; `logits` [n, V] become the gradient of `scale` times it, unless None."""
     wanted = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
     largest = logits.amax(1)
     sums = logits.sub_(largest.unsqueeze(1)).exp_().sum(1)
     loss = (sums.log() + largest - wanted).sum()
-    logits.mul_((scale / sums).unsqueeze(1))
-    one = torch.as_tensor(scale, dtype=logits.dtype, device=logits.device)
-    logits.scatter_add_(1, labels.unsqueeze(1), -one.expand(len(labels), 1))
+    if scale is not None:
+        logits.mul_((scale / sums).unsqueeze(1))
+        one = torch.as_tensor(scale, dtype=logits.dtype, device=logits.device)
+        logits.scatter_add_(1, labels.unsqueeze(1), -one.expand(len(labels), 1))
     return loss
 
 

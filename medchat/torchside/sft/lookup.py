@@ -25,7 +25,7 @@ def plain_embedding(model: Any) -> nn.Embedding | None:
 def look_up(embedding: nn.Embedding, ids: Tensor) -> Tensor:
     """Return the rows of `ids` [...] as [..., H]; their gradients go into `embedding.weight.grad` directly."""
     apply: Callable[..., Tensor] = _LookUp.apply
-    return apply(ids, embedding.weight, gradient_of(embedding.weight), embedding.padding_idx)
+    return apply(ids, embedding.weight, embedding.padding_idx)
 
 
 def gradient_of(weight: Tensor) -> Tensor:
@@ -36,24 +36,25 @@ def gradient_of(weight: Tensor) -> Tensor:
 
 
 class _LookUp(torch.autograd.Function):
-    """Rows of `weight` [V, H]; `into` [V, H] takes up their gradients, but for the rows of `padding`."""
+    """Rows of `weight` [V, H]; its `.grad` takes up their gradients, but for the rows of `padding`."""
 
     @staticmethod
-    def forward(ctx: Any, ids: Tensor, weight: Tensor, into: Tensor, padding: int | None) -> Tensor:
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
         """Return the rows."""
-        ctx.ids, ctx.into, ctx.padding = ids, into, padding
+        ctx.ids, ctx.weight, ctx.padding = ids, weight, padding
         return nn.functional.embedding(ids, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
         """Add each row's gradient where it belongs."""
+        into = gradient_of(ctx.weight)
         ids, rows = ctx.ids.flatten(), grad.flatten(0, -2)
         if ctx.padding is not None:
             learned = ids != ctx.padding
             ids, rows = ids[learned], rows[learned]
         # Each in its device's operation that adds in a fixed order: a resumed run must end the same.
         if rows.is_cuda:
-            ctx.into.index_put_((ids,), rows, accumulate=True)
+            into.index_put_((ids,), rows, accumulate=True)
         else:
-            ctx.into.index_add_(0, ids, rows)
-        return None, None, None, None
+            into.index_add_(0, ids, rows)
+        return None, None, None

@@ -78,7 +78,7 @@ def estimate(
     fits = sum(parts.values()) <= room
     others = {
         _typed(options, changes): needs.total(replace(options, **changes)) + runtime
-        for changes in _table(options)
+        for changes in _table(options, needs.processes)
     }
     notes = []
     if needs.processes > 1 and options.method == "full":
@@ -226,9 +226,12 @@ def _update_bytes(shape: ModelShape, options: SFTOptions, precision: Precision, 
     return _UPDATE_SLICES * 4 * min(largest, SLICE_CPU if device.type == "cpu" else SLICE_GPU)
 
 
-def _table(options: SFTOptions) -> Iterator[Changes]:
+def _table(options: SFTOptions, processes: int) -> Iterator[Changes]:
     """The settings an estimate compares with: specs/sft.md's table, and the methods that take less."""
-    if options.method == "full":
+    if options.method == "full" and processes > 1:
+        # Shared out over processes, neither: see `check_optimizer`.
+        yield from ({"optimizer": "adamw", "precision": precision} for precision in ("mixed", "bfloat16"))
+    elif options.method == "full":
         for optimizer, precision in (
             ("adamw", "mixed"),
             ("adamw", "bfloat16"),
@@ -260,9 +263,9 @@ def _changes(options: SFTOptions, processes: int) -> Iterator[dict[str, Any]]:
         _METHODS[_METHODS.index(options.method) :] if options.method in _METHODS else (options.method,)
     ):
         full = method == "full"
-        eight = ("adamw8bit",) if find_spec("bitsandbytes") else ()
+        smaller = ("adamw8bit", "adafactor") if find_spec("bitsandbytes") else ("adafactor",)
         for optimizer, precision, fused, size, checkpointing in product(
-            dict.fromkeys((options.optimizer, *eight, "adafactor") if full else (options.optimizer,)),
+            dict.fromkeys((options.optimizer, *(smaller if full and processes == 1 else ()))),
             dict.fromkeys((options.precision, "bfloat16")),
             (False, True) if full and processes == 1 else (False,),
             sizes,

@@ -67,7 +67,7 @@ class StepLog:
         self._reported = time.perf_counter()
         self._started = self._reported - self.counters.seconds
         if self._tell:
-            kept = [line for line in _lines(self._path) if _step_of(line) <= step]
+            kept = [line for line in _lines(self._path) if step and _step_of(line) <= step]
             write_synced(self._path, "".join(kept))
             self._file = self._path.open("a", encoding="utf-8", buffering=1)
 
@@ -121,8 +121,8 @@ class StepLog:
     def began(self, loss: float) -> None:
         """Report the held-out loss before the first step: what all later ones are held against."""
         self.counters.loss_before = loss
-        self.tell(SFTEvaluation(0, loss, perplexity(loss), best=False))
-        self._started = self._reported = time.perf_counter()
+        self.evaluated(0, loss, 0.0, best=False)
+        self._started = self._reported
 
     def evaluated(self, step: int, loss: float, epoch: float, *, best: bool) -> None:
         """Report a held-out loss. The time it took counts towards no speed."""

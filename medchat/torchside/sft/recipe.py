@@ -32,6 +32,7 @@ from medchat.api import (
 )
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.templates import same_form
 from medchat.torchside.chat_model import TokenChatModel
 from medchat.torchside.device import pick_device
 from medchat.torchside.sft.family import Family, FamilyEncoder, base_options
@@ -46,9 +47,10 @@ from medchat.torchside.sft.methods import (
     QLoraMethod,
 )
 from medchat.torchside.sft.methods.method import precision
+from medchat.torchside.sft.optimizers import check_optimizer
 from medchat.torchside.sft.processes import Processes, launcher_note, processes_here
 from medchat.torchside.sft.reloaded import refuse_other_result
-from medchat.torchside.sft.run_folder import RunFolder, check_output, finished_note, run_folder
+from medchat.torchside.sft.run_folder import RunFolder, check_output, close_finished, run_folder
 from medchat.torchside.sft.samples import answers, sample_questions
 from medchat.torchside.sft.survey import survey
 from medchat.torchside.sft.training import (
@@ -61,6 +63,7 @@ from medchat.torchside.sft.training import (
     micro_batch_of,
     train,
 )
+from medchat.torchside.sft.training_arguments import check_trackers
 
 #: On how many examples the reloaded model is compared.
 _COMPARED = 8
@@ -152,7 +155,7 @@ class FamilyRecipe(SFTRecipe):
         self._refuse(options)
         if done := processes.from_main(lambda: check_output(options)):
             if processes.is_main:
-                watch.told(finished_note(options.output))
+                watch.told(close_finished(options.output))
             return done
         lesson = self._lesson(data, options)
         fingerprint = fingerprint_of(lesson.train.features, lesson.held_out)
@@ -193,6 +196,8 @@ class FamilyRecipe(SFTRecipe):
                 ),
             )
         self._method.refuse(self.family, options)
+        check_optimizer(options, pick_device(options.device))
+        check_trackers(options)
 
     # ------------------------------------------------------------ text to ids
 
@@ -292,7 +297,7 @@ class FamilyRecipe(SFTRecipe):
         That is so for a form that is code of another plugin: there is no file of it to write.
         """
         found = self.family.template(self._method.result_options(options, options.output))
-        if found.render((), "?") != lesson.template.render((), "?"):
+        if not same_form(found, lesson.template):
             name = lesson.template.name
             watch.told(
                 SFTNote(

@@ -116,8 +116,9 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
-def finished_note(output: Path) -> SFTNote:
-    """What to say when `check_output` returned a report."""
+def close_finished(output: Path) -> SFTNote:
+    """Return what to say when `check_output` returned a report; checkpoints that a kill left there are removed."""
+    shutil.rmtree(output / checkpoints.FOLDER_NAME, ignore_errors=True)
     return SFTNote(
         say(f"{output} 里的训练已经完成，无事可做", f"the run in {output} is finished; nothing to do")
     )

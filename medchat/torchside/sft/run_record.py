@@ -60,7 +60,7 @@ def compare_options(folder: Path, options: SFTOptions) -> None:
         changed |= {name: run["options"][name] for name in _BY_CONTENT if run["options"][name]}
     if not changed:
         return
-    told = ", ".join(f"{_flag(name)} {_word(value)}" for name, value in changed.items())
+    told = ", ".join(_typed(name, value) for name, value in changed.items())
     raise UsageError(
         say(
             f"这些设置与开始时不同，会改变结果：{', '.join(map(_flag, changed))}",
@@ -144,8 +144,18 @@ def _plain(options: SFTOptions) -> dict[str, Any]:
 
 
 def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    # Repeatable flags are in the singular.
+    return "--" + {"adapters": "adapter"}.get(name, name).replace("_", "-")
 
 
-def _word(value: Any) -> str:
-    return str(value) if isinstance(value, (str, int, float)) else json.dumps(value, ensure_ascii=False)
+def _typed(name: str, value: Any) -> str:
+    """A setting as it is typed."""
+    if value in ([], {}):
+        return say(f"不带 {_flag(name)}", f"without {_flag(name)}")
+    if isinstance(value, bool):
+        return _flag(name) if value else f"--no-{_flag(name).removeprefix('--')}"
+    if isinstance(value, dict):
+        return " ".join(f"{_flag(name)} {key}={item}" for key, item in value.items())
+    if name == "adapters":
+        return " ".join(f"{_flag(name)} {folder}" for folder in value)
+    return f"{_flag(name)} {','.join(map(str, value)) if isinstance(value, list) else value}"

@@ -19,7 +19,6 @@ class Schedule:
     """Steps are optimizer steps, counted from 1. Intervals are in steps, 0 is never."""
 
     steps: int
-    steps_per_epoch: int
     logging: int
     evaluation: int
     saving: int
@@ -68,7 +67,6 @@ def make_schedule(options: SFTOptions, steps_per_epoch: int, *, evaluates: bool)
         notes.append(say("训练只有 1 步：不预热", "the run has 1 step only: there is no warm-up"))
     return Schedule(
         steps=steps,
-        steps_per_epoch=steps_per_epoch,
         logging=interval("logging-steps", options.logging_steps),
         evaluation=interval("eval-steps", options.eval_steps) if evaluates else 0,
         saving=interval("save-steps", options.save_steps),

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import PrinterCallback
 
-from medchat.api import SFTOptions, SFTSaved, SFTWatch
+from medchat.api import SFTOptions, SFTSaved, SFTStage, SFTWatch
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.torchside.sft import checkpoints
@@ -169,13 +169,17 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate_start(self) -> None:
         """Take the held-out loss of what training starts from, once."""
-        counters = self.run.log.counters
-        if self.run.schedule.evaluation and not self.state.global_step and counters.loss_before is None:
-            self.run.log.began(self._held_out_loss())
+        log, count = self.run.log, len(self.run.held_out)
+        if self.run.schedule.evaluation and not self.state.global_step and log.counters.loss_before is None:
+            log.tell(SFTStage(say(f"训练前先评估 {count} 条", f"evaluating {count} records before training")))
+            log.began(loss := self._held_out_loss())
+            self.log({"eval_loss": loss})
 
     def _held_out_loss(self) -> float:
-        run = self.run
-        return mean_loss(self.model, run.held_out, run.collate, run.order.micro_batch_size, run.processes)
+        run, head = self.run, self._label_head
+        return mean_loss(
+            self.model, head, run.held_out, run.collate, run.order.micro_batch_size, run.processes
+        )
 
     def _evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Take the held-out loss; a new best one is saved, too many without end the run."""

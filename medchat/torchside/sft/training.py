@@ -215,7 +215,7 @@ def _use_best(model: PreTrainedModel, run: Run, steps: int, best_step: int) -> N
         run.log.tell(
             SFTNote(
                 say(
-                    f"验证损失最低的第 {best_step} 步的检查点已损坏（{reason}），采用最后的权重",
+                    f"评估损失最低的第 {best_step} 步的检查点已损坏（{reason}），采用最后的权重",
                     f"the checkpoint of the best step {best_step} is damaged ({reason}); the last weights are used",
                 )
             )
@@ -225,7 +225,7 @@ def _use_best(model: PreTrainedModel, run: Run, steps: int, best_step: int) -> N
     run.log.tell(
         SFTNote(
             say(
-                f"采用验证损失最低的第 {best_step} 步的权重",
+                f"采用评估损失最低的第 {best_step} 步的权重",
                 f"the weights are those of step {best_step}, with the best held-out loss",
             )
         )
@@ -234,14 +234,15 @@ def _use_best(model: PreTrainedModel, run: Run, steps: int, best_step: int) -> N
 
 def _tell_if_nothing_was_gained(run: Run, best_loss: float | None) -> None:
     before = run.log.counters.loss_before
-    if before is None or best_loss is None or best_loss < before:
+    if before is None or best_loss is None or not best_loss >= before:
         return
     run.log.tell(
         SFTNote(
             say(
-                f"评估损失始终没有低于训练前的 {before:.4f}（最好 {best_loss:.4f}）：请调小 --learning-rate 再试",
+                f"评估损失始终没有低于训练前的 {before:.4f}（最好 {best_loss:.4f}）："
+                "可换一个 --learning-rate 或 --num-epochs 再试",
                 f"the held-out loss never fell below the {before:.4f} before training (best {best_loss:.4f}): "
-                "try a lower --learning-rate",
+                "try another --learning-rate or --num-epochs",
             )
         )
     )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from medchat.api import SFTOptions
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.torchside.sft.optimizers import precision_of
@@ -57,13 +58,9 @@ def training_arguments(model: PreTrainedModel, run: Run) -> TrainingArguments:
     return arguments
 
 
-def trackers(run: Run) -> list[Any]:
-    """Return the callbacks of the trackers asked for; nothing of theirs is imported unless asked.
-
-    Raises UsageError if one is not installed.
-    """
-    wanted = run.options.report_to
-    for name in wanted:
+def check_trackers(options: SFTOptions) -> None:
+    """Raise UsageError for a tracker that is not installed. Imports none."""
+    for name in options.report_to:
         if find_spec(name) is None:
             raise UsageError(
                 say(
@@ -72,6 +69,15 @@ def trackers(run: Run) -> list[Any]:
                 ),
                 f"pip install 'medchat[{name}]'",
             )
+
+
+def trackers(run: Run) -> list[Any]:
+    """Return the callbacks of the trackers asked for; nothing of theirs is imported unless asked.
+
+    Raises UsageError if one is not installed.
+    """
+    wanted = run.options.report_to
+    check_trackers(run.options)
     if not wanted or not run.processes.is_main:
         return []
     from transformers.integrations import get_reporting_integration_callbacks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from medchat.api import LoadOptions, PromptTemplate
 from medchat.templates import load_template
 from medchat.torchside.bloom.adapter_form import trained_form
@@ -29,4 +31,5 @@ class BloomMedFamily(BloomFamily):
 
     def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
         """Return the form that what lies below was trained in, else BenTsao's."""
-        return trained_form(options) or load_template(ADAPTER_TEMPLATE)
+        known = trained_form(options, specials=partial(self._backbone.special_tokens, options))
+        return known or load_template(ADAPTER_TEMPLATE)

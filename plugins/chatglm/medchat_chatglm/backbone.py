@@ -63,11 +63,9 @@ class ChatGLMBackbone(Backbone):
 
     def special_tokens(self, options: LoadOptions) -> SpecialTokens:
         """Return the control pieces of the vocabulary beside the weights."""
-        from medchat_chatglm.tokenizer import ChatGLMTokenizer
+        from medchat_chatglm.tokenizer import special_tokens
 
-        tokenizer = ChatGLMTokenizer.from_folder(options.model)
-        roles = {"bos_token": "<sop>", "eos_token": tokenizer.eos_token, "pad_token": "<pad>"}
-        return SpecialTokens(tuple(tokenizer.special_ids), roles)
+        return special_tokens(options.model)
 
     def inspect(self, path: Path) -> ModelCard | None:
         """Describe the folder from its headers, or return None if it is no first-generation ChatGLM."""

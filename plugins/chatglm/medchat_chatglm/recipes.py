@@ -20,12 +20,11 @@ from medchat.torchside.sft.family import Family, base_options, copy_files, write
 from medchat.torchside.sft.features import Feature
 from medchat.torchside.sft.methods import Method
 from medchat.torchside.sft.methods.lora import refuse_other_kinds
-from medchat.torchside.sft.methods.method import refuse_not_finite
+from medchat.torchside.sft.methods.method import refuse_not_finite, told_of
 from medchat.torchside.sft.methods.prefix import P_TUNING as P_TUNING_DEFAULTS
 from medchat.torchside.sft.methods.prefix import refuse_length
 from medchat.torchside.sft.shape import ModelShape, model_shape
 from medchat.torchside.sft.training import Collator
-from medchat.torchside.trained_form import write_form
 from medchat_chatglm.adapters import PREFIX_FILES, trial_prompt
 from medchat_chatglm.chat_model import load_chat_model
 from medchat_chatglm.collators import AnswerCollator, Batch, MedCollator, OfficialCollator, TrainingSample
@@ -34,8 +33,8 @@ from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import PREFIX
 from medchat_chatglm.loading import check, read_configuration, with_stated_rule
 from medchat_chatglm.prefix import PrefixEncoder, train_prefix_only
-from medchat_chatglm.prompts import RULE_KEY, form_of
-from medchat_chatglm.tokenizer import ChatGLMTokenizer
+from medchat_chatglm.prompts import RULE_KEY, TEMPLATES, form_of
+from medchat_chatglm.tokenizer import ChatGLMTokenizer, special_tokens
 
 #: Beside the weights, what a checkpoint folder needs to be loaded by itself.
 _TOKENIZER_FILES = ("ice_text.model", "tokenizer_config.json", "generation_config.json")
@@ -52,6 +51,7 @@ class ChatGLMFamily(Family):
     lora_targets = ("query_key_value",)
     bottleneck_targets = ("dense", "dense_4h_to_h")
     collators = ("default", "med", "official")
+    forms = tuple(TEMPLATES.values())
 
     def load(self, options: LoadOptions) -> TokenChatModel:
         """Load a checkpoint and its adapters."""
@@ -63,7 +63,7 @@ class ChatGLMFamily(Family):
 
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the form that chat uses."""
-        return form_of(options)
+        return form_of(options, lambda: special_tokens(options.model))
 
     def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
         """Return the vocabulary beside the weights."""
@@ -130,6 +130,15 @@ class ChatGLMFamily(Family):
 
     def refuse(self, options: SFTOptions) -> None:
         """Refuse packed weights where they are to be trained, or packed again."""
+        rule = options.extra.get("rule", PositionRule.MED)
+        if options.collator == "med" and rule != PositionRule.MED:
+            raise UsageError(
+                say(
+                    f"--collator med 有自己的位置规则 med，不能与 --rule {rule} 同用",
+                    f"--collator med has a position rule of its own, med, and cannot be used with --rule {rule}",
+                ),
+                say("请去掉其中一个", "drop one of the two"),
+            )
         config = read_json(options.model / "config.json")
         if config.get("quantization_bit") and options.method in ("full", "qlora"):
             raise UsageError(
@@ -181,9 +190,7 @@ class PTuningMethod(Method):
             "pre_seq_len": options.pre_seq_len,
             "prefix_projection": options.prefix_projection,
         }
-        write_json(
-            folder / CONFIG_FILE, {**stated, **family.trained_facts(model), **write_form(template, folder)}
-        )
+        write_json(folder / CONFIG_FILE, {**stated, **told_of(model, family, template, folder)})
 
 
 def _prefix_tensors(model: nn.Module) -> dict[str, Tensor]:

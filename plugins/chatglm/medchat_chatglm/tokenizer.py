@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from medchat.api import Control, Segment
+from medchat.api import Control, Segment, SpecialTokens
 from medchat.errors import CheckpointError, UsageError
 from medchat.language import say
 from medchat.torchside.segment_ids import segment_ids, well_formed
@@ -286,3 +286,10 @@ def _prepare(text: str) -> str:
     text = well_formed(text).replace("\n", NEWLINE_PIECE).replace("\t", TAB_PIECE)
     # Greedy from the left takes 80 first, as the original's loop from 80 down to 2 does.
     return _BLANKS.sub(lambda run: blank_piece(len(run[0])), text)
+
+
+def special_tokens(folder: Path) -> SpecialTokens:
+    """Return the control pieces of the vocabulary in `folder`, and their roles."""
+    tokenizer = ChatGLMTokenizer.from_folder(folder)
+    roles = {"bos_token": "<sop>", "eos_token": tokenizer.eos_token, "pad_token": "<pad>"}
+    return SpecialTokens(tuple(tokenizer.special_ids), roles)

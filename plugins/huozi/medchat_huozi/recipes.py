@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from medchat.api import LoadOptions, PromptTemplate
 from medchat.templates import load_template
 from medchat.torchside.bloom.adapter_form import trained_form
@@ -19,6 +21,7 @@ class HuoziFamily(BloomFamily):
     name = "huozi"
     base = "huozi"
     required = (BEGIN.token, END.token)
+    forms = (HUOZI,)
 
     def __init__(self, backbone: HuoziBackbone) -> None:
         self._backbone = backbone
@@ -34,7 +37,8 @@ class HuoziFamily(BloomFamily):
     def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
         """Return the form that what lies below states, else as chat has it with and without an adapter."""
         usual = HUOZI if kind == "model" else load_template(ADAPTER_TEMPLATE)
-        return trained_form(options, [HUOZI]) or usual
+        specials = partial(self._backbone.special_tokens, options)
+        return trained_form(options, self.forms, specials) or usual
 
     def end_id(self, tokenizer: ChatTokenizer, template: PromptTemplate) -> int:
         """Return the id of the end of an utterance in Huozi's own form, of the text in every other."""

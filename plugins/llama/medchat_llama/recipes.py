@@ -17,7 +17,7 @@ from medchat.torchside.sft.family import Family, base_options, copy_files, store
 from medchat.torchside.sft.shape import ModelShape, model_shape
 from medchat_llama.folder import IGNORED, read_shape, stored_rows
 from medchat_llama.loading import load_chat_model, prepare_llama
-from medchat_llama.prompts import DEFAULT_ADAPTED, template_for, trained_on
+from medchat_llama.prompts import DEFAULT_ADAPTED, MED_ALLDATA, template_for, trained_on
 from medchat_llama.tokenizer import BEGIN, END, FILE_NAME, UNKNOWN
 
 
@@ -27,6 +27,7 @@ class LlamaFamily(Family):
     name = "llama"
     lora_targets = ("q_proj", "v_proj")
     bottleneck_targets = ("o_proj", "down_proj")
+    forms = (MED_ALLDATA,)
 
     def load(self, options: LoadOptions) -> TokenChatModel:
         """Load a checkpoint and its adapters."""

@@ -13,7 +13,7 @@ from medchat.language import say
 from medchat.torchside import bottleneck
 from medchat.torchside.sft.family import Family
 from medchat.torchside.sft.methods.lora import BENTSAO, refuse_other_kinds
-from medchat.torchside.sft.methods.method import Method, no_modules, write_adapter
+from medchat.torchside.sft.methods.method import Method, no_modules, told_of, write_adapter
 
 
 class BottleneckMethod(Method):
@@ -50,5 +50,5 @@ class BottleneckMethod(Method):
     ) -> None:
         """Write the two files that `bottleneck` describes."""
         stated = bottleneck.stated(options.adapter_size, family.bottleneck_targets)
-        facts = family.trained_facts(model)
-        write_adapter(dict(bottleneck.tensors_of(model)), stated, template, facts, folder)
+        told = told_of(model, family, template, folder)
+        write_adapter(dict(bottleneck.tensors_of(model)), stated, told, folder)

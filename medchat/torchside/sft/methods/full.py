@@ -10,9 +10,8 @@ from transformers import PreTrainedModel
 
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.torchside.sft.family import Family, base_options, write_json
-from medchat.torchside.sft.methods.method import Method, dtype_name, precision
+from medchat.torchside.sft.methods.method import Method, dtype_name, precision, told_of
 from medchat.torchside.sft.weights_file import save_weights
-from medchat.torchside.trained_form import write_form
 
 
 class FullMethod(Method):
@@ -43,7 +42,7 @@ class FullMethod(Method):
         """Write model.safetensors, the tokenizer's and other small files, then config.json."""
         save_weights(model, folder)
         config = family.write_small_files(base_options(options), model, folder)
-        config |= {**family.trained_facts(model), **write_form(template, folder)}
+        config |= told_of(model, family, template, folder)
         write_json(folder / "config.json", config)
 
     def result_options(self, options: SFTOptions, folder: Path) -> LoadOptions:

@@ -18,7 +18,7 @@ from medchat.torchside import adapters
 from medchat.torchside.adapter_files import LoraAdapter
 from medchat.torchside.adapter_kinds import open_adapter
 from medchat.torchside.sft.family import Family
-from medchat.torchside.sft.methods.method import Method, no_modules, write_adapter
+from medchat.torchside.sft.methods.method import Method, no_modules, told_of, write_adapter
 
 #: The new adapter's name while it is trained.
 TRAINED = "trained"
@@ -93,7 +93,7 @@ class LoraMethod(Method):
         stated = LoraConfig(**self._settings(targets, options), inference_mode=True).to_dict()
         # A set has no order of its own, and the same run must give the same bytes.
         stated |= {"target_modules": list(targets), "base_model_name_or_path": options.model.name}
-        write_adapter(self._tensors(model), _plain(stated), template, family.trained_facts(model), folder)
+        write_adapter(self._tensors(model), _plain(stated), told_of(model, family, template, folder), folder)
 
     def _settings(self, targets: tuple[str, ...], options: SFTOptions) -> dict[str, Any]:
         return {

@@ -93,13 +93,13 @@ def dtype_name(dtype: torch.dtype) -> str:
 def write_adapter(
     tensors: Mapping[str, Tensor],
     stated: Mapping[str, Any],
-    template: PromptTemplate,
-    facts: Mapping[str, str],
+    told: Mapping[str, str],
     folder: Path,
 ) -> None:
     """Write an adapter's folder and compare its weights with the trained ones, tensor by tensor.
 
-    Raises MedchatError if one is not finite or what stands on the disk differs.
+    `stated` is its kind and shape, `told` what chat must find again (`told_of`). Raises MedchatError if a
+    weight is not finite or what stands on the disk differs.
     """
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path = folder / WEIGHTS_NAME
@@ -114,7 +114,12 @@ def write_adapter(
             say("请检查磁盘后重新训练", "check the disk and train again"),
             where=str(path),
         )
-    write_json(folder / CONFIG_FILE, {**stated, **facts, **write_form(template, folder)})
+    write_json(folder / CONFIG_FILE, {**stated, **told})
+
+
+def told_of(model: PreTrainedModel, family: Family, template: PromptTemplate, folder: Path) -> dict[str, str]:
+    """Return the keys of a result's small file that chat must find again, the form's file written beside them."""
+    return {**family.trained_facts(model), **write_form(template, folder, family.forms)}
 
 
 def refuse_not_finite(tensors: Mapping[str, Tensor]) -> None:

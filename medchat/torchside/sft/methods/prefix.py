@@ -13,7 +13,7 @@ from medchat.language import say
 from medchat.torchside import prefix_tuning
 from medchat.torchside.sft.family import Family
 from medchat.torchside.sft.methods.lora import BENTSAO, refuse_other_kinds
-from medchat.torchside.sft.methods.method import Method, write_adapter
+from medchat.torchside.sft.methods.method import Method, told_of, write_adapter
 
 #: specs/sft.md: the official P-tuning's length (a field's own default) and rate.
 P_TUNING = {**BENTSAO, "learning_rate": 2e-2, "batch_size": 16}
@@ -64,8 +64,8 @@ class PrefixMethod(Method):
             "inference_mode": True,
             "base_model_name_or_path": options.model.name,
         }
-        facts = family.trained_facts(model)
-        write_adapter(prefix_tuning.stored_tensors(model), stated, template, facts, folder)
+        told = told_of(model, family, template, folder)
+        write_adapter(prefix_tuning.stored_tensors(model), stated, told, folder)
 
 
 def refuse_length(options: SFTOptions) -> None:
