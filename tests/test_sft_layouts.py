@@ -161,8 +161,11 @@ def test_the_special_tokens_of_a_jinja_form_stay_control_tokens_in_what_is_train
 def test_a_form_that_nothing_can_hold_costs_no_trained_weights(family: str, tmp_path: Path) -> None:
     """It is code of another plugin: chat asks in the family's own, and the run says what to type."""
     base(family, tmp_path)
+    few = {"num_epochs": 1, "warmup_ratio": 0.0}
+    first, _ = run(family, tmp_path, "full", template=given(tmp_path / "forms", "clinic.json"), **few)
     foreign = MED_ALLDATA if family == "chatglm" else MED_CHATGLM
-    report, watcher = run(family, tmp_path, "full", template=foreign, num_epochs=1, warmup_ratio=0.0)
+    more = {**few, "model": first.output, "output": tmp_path / "two"}
+    report, watcher = run(family, tmp_path, "full", template=foreign, **more)
     assert load(family, loading(tmp_path, report))
     assert [event for event in watcher.events if f"--template {foreign.name}" in str(event)]
 

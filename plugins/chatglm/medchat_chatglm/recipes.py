@@ -33,13 +33,13 @@ from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import PREFIX
 from medchat_chatglm.loading import check, read_configuration, with_stated_rule
 from medchat_chatglm.prefix import PrefixEncoder, train_prefix_only
-from medchat_chatglm.prompts import RULE_KEY, TEMPLATES, form_of
+from medchat_chatglm.prompts import RULE_KEY, TEMPLATE_KEY, TEMPLATES, form_of
 from medchat_chatglm.tokenizer import ChatGLMTokenizer, special_tokens
 
 #: Beside the weights, what a checkpoint folder needs to be loaded by itself.
 _TOKENIZER_FILES = ("ice_text.model", "tokenizer_config.json", "generation_config.json")
 #: Keys of the source's config.json that are not true of what we write.
-_STALE_KEYS = ("auto_map", "quantization_bit", "quantization_embeddings", "dtype")
+_STALE_KEYS = ("auto_map", "quantization_bit", "quantization_embeddings", "dtype", TEMPLATE_KEY)
 #: [gMASK] and `<sop>`, which end every prompt.
 _PROMPT_SPECIALS = 2
 
