@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_fixtures import Call
@@ -32,10 +33,16 @@ def data(folder: Path) -> str:
     return str(path)
 
 
+def sft(folder: Path, *more: str, family: str = "chatglm", **shape: Any) -> tuple[str, ...]:
+    """Return the words that fine-tune a family's miniature on a few records."""
+    model = str(base(family, folder, **shape))
+    return ("sft", "--model", model, "--data", data(folder), "--device", "cpu", *more)
+
+
 @pytest.mark.parametrize("family", FORMS)
 def test_a_dry_run_names_precision_and_template(tmp_path: Path, call: Call, family: str) -> None:
-    words = ("sft", "--model", str(base(family, tmp_path)), "--data", data(tmp_path), "--method", "lora")
-    settings = call(*words, "--device", "cpu", "--dry-run", "--json").one()["settings"]
+    words = sft(tmp_path, "--method", "lora", "--dry-run", "--json", family=family)
+    settings = call(*words).one()["settings"]
     assert settings["precision"]["value"] in ("float32", "mixed")
     assert settings["template"] == {"value": FORMS[family], "origin": "由权重、方法和设备决定"}
     assert ("extra.rule" in settings) is (family == "chatglm")
@@ -48,32 +55,16 @@ def test_a_dry_run_names_precision_and_template(tmp_path: Path, call: Call, fami
 def test_chatglms_rule_is_the_collators_the_one_asked_for_or_the_weights(
     tmp_path: Path, call: Call, flags: tuple[str, ...], rule: str
 ) -> None:
-    words = (
-        "sft",
-        "--model",
-        str(base("chatglm", tmp_path, generation="v0")),
-        "--data",
-        data(tmp_path),
-        "--dry-run",
-        "--json",
-    )
-    assert call(*words, "--device", "cpu", *flags).one()["settings"]["extra.rule"]["value"] == rule
-    refused = call(*words, "--device", "cpu", "--collator", "med", "--rule", "v11")
+    words = sft(tmp_path, "--dry-run", "--json", generation="v0")
+    assert call(*words, *flags).one()["settings"]["extra.rule"]["value"] == rule
+    refused = call(*words, "--collator", "med", "--rule", "v11")
     assert refused.code == 2 and "--rule v11" in refused.failure()[0]
 
 
 def test_the_saved_file_states_it_and_going_on_by_it_is_the_same_run(tmp_path: Path, call: Call) -> None:
     output = tmp_path / "out"
-    words = (
-        "sft",
-        "--model",
-        str(base("chatglm", tmp_path, generation="v0")),
-        "--data",
-        data(tmp_path),
-        "--output",
-        str(output),
-    )
-    words += ("--device", "cpu", "--num-epochs", "1", "--precision", "float32", "--samples", "0")
+    words = sft(tmp_path, "--output", str(output), generation="v0")
+    words += ("--num-epochs", "1", "--precision", "float32", "--samples", "0")
     assert call(*words).code == 0
     kept = tomllib.loads((output / "sft.toml").read_text(encoding="utf-8"))
     assert (kept["template"], kept["precision"], kept["extra"]) == ("med_chatglm", "float32", {"rule": "med"})
@@ -104,16 +95,8 @@ def test_a_form_of_ones_own_is_not_taken_for_the_shipped_one_of_its_name(tmp_pat
 
 def test_card_and_report_of_a_finished_run_may_be_edited(tmp_path: Path, call: Call) -> None:
     output = tmp_path / "out"
-    words = (
-        "sft",
-        "--model",
-        str(base("chatglm", tmp_path, generation="v0")),
-        "--data",
-        data(tmp_path),
-        "--output",
-        str(output),
-    )
-    assert call(*words, "--device", "cpu", "--num-epochs", "1", "--samples", "0").code == 0
+    words = sft(tmp_path, "--output", str(output), generation="v0")
+    assert call(*words, "--num-epochs", "1", "--samples", "0").code == 0
     (output / "README.md").write_text("我的模型卡\n", encoding="utf-8")
     (output / "report.html").unlink()
     assert call(*words, "--resume").code == 0
@@ -148,9 +131,8 @@ def test_what_cannot_run_here_is_refused_before_anything_is_loaded_and_by_a_dry_
     if "adafactor" in flags:
         monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("RANK", "0")
-    words = ("sft", "--model", str(base("chatglm", tmp_path)), "--data", data(tmp_path), "--batch-size", "4")
-    words += ("--micro-batch-size", "2", *flags)
-    told = call(*words, "--device", "cpu", "--dry-run")
+    words = sft(tmp_path, "--batch-size", "4", "--micro-batch-size", "2", *flags)
+    told = call(*words, "--dry-run")
     assert told.code == 2 and said in told.failure()[1], told.err
 
 
@@ -158,16 +140,8 @@ def test_checkpoints_that_a_kill_left_beside_a_finished_result_are_removed(
     tmp_path: Path, call: Call
 ) -> None:
     output = tmp_path / "out"
-    words = (
-        "sft",
-        "--model",
-        str(base("chatglm", tmp_path)),
-        "--data",
-        data(tmp_path),
-        "--output",
-        str(output),
-    )
-    assert call(*words, "--device", "cpu", "--num-epochs", "1", "--samples", "0").code == 0
+    words = sft(tmp_path, "--output", str(output))
+    assert call(*words, "--num-epochs", "1", "--samples", "0").code == 0
     (output / "checkpoints" / "step-00000001").mkdir(parents=True)
     assert call(*words, "--resume").code == 0
     assert not (output / "checkpoints").exists()
