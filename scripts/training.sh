@@ -4,6 +4,16 @@
 #   NNODES NODE_RANK MASTER_ADDR MASTER_PORT    several machines: the same command on each, NODE_RANK 0, 1, …
 . "$(dirname -- "$0")/program.sh"
 
+for count in "${NPROC:-1}" "${NNODES:-1}"; do
+    case $count in
+        '' | 0 | *[!0-9]*)
+            echo "错误：NPROC 和 NNODES 应为正整数，不是 $count / NPROC and NNODES are whole numbers above 0, not $count" >&2
+            echo '下一步 / Next: NPROC=2' >&2
+            exit 2
+            ;;
+    esac
+done
+
 # launch WORD...: become `medchat WORD...`, in as many processes as were asked for.
 launch() {
     if [ "${NPROC:-1}" = 1 ] && [ "${NNODES:-1}" = 1 ]; then

@@ -122,7 +122,8 @@ def test_a_broken_run_can_be_reported_and_a_finished_report_is_left_alone(
     assert sft().code == 1
     told = call("sft", "--report", "--output", str(pupil.output))
     assert told.out == f"{pupil.output / 'report.html'}\n"
-    assert "还没有结束" in (pupil.output / "report.md").read_text(encoding="utf-8")
+    unfinished = (pupil.output / "report.md").read_text(encoding="utf-8")
+    assert "还没有结束" in unfinished and "--resume" in unfinished and "→" in unfinished
     assert call("sft", "--report", "--output", str(pupil.folder)).code == 3
     pupil.script()
     assert sft("--resume").code == 0

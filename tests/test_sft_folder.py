@@ -212,7 +212,7 @@ def test_two_runs_into_one_folder_are_one_too_many_and_a_killed_one_lets_go(tmp_
         assert child.stdout.readline() == b"writing\n"
         with pytest.raises(UsageError) as caught, open_run_folder(wanted, "data"):
             pass
-        assert str(wanted.output) in caught.value.what
+        assert str(wanted.output) in caught.value.where
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert list(wanted.output.rglob("weights"))

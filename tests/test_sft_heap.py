@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from cli_fixtures import child_environment
 
 from medchat.torchside.sft import heap
 
@@ -51,3 +52,32 @@ def test_freed_tensors_leave_the_process_though_small_things_lie_among_them() ->
 def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap.platform, "libc_ver", lambda: ("", ""))
     assert heap.hand_back_freed_memory() is False
+
+
+_SHAPES = """
+import sys, torch
+from pathlib import Path
+from medchat.torchside.sft.heap import keep_few_kernels
+if sys.argv[1] == "few":
+    keep_few_kernels()
+torch.set_num_threads(1)
+weight = torch.randn(64, 64).bfloat16()
+for rows in range(1, 1000):
+    torch.nn.functional.linear(torch.randn(rows, 64).bfloat16(), weight)
+print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) >> 10)
+"""
+
+
+@pytest.mark.torch
+def test_batches_of_all_lengths_do_not_fill_the_memory_with_kernels() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("no bfloat16 kernels for this processor")
+    # Runs of other tests in this process have set the limit here.
+    plain = {name: value for name, value in child_environment().items() if not name.endswith("_CAPACITY")}
+    many, few = (
+        int(subprocess.run([sys.executable, "-c", _SHAPES, word], capture_output=True, text=True,
+                           check=True, env=plain).stdout)
+        for word in ("many", "few")
+    )  # fmt: skip
+    assert many > few + 200, "else there is no trouble to cure, and the limit should go"

@@ -113,6 +113,16 @@ def test_several_processes_are_started_by_torchrun_with_the_same_words(tmp_path:
     assert said.startswith("+ torchrun --standalone --nproc-per-node 8 --module medchat sft ")
 
 
+@pytest.mark.parametrize("count", ["x", "0", "2 3"])
+def test_a_number_of_processes_that_is_none_is_said_before_anything_starts(
+    tmp_path: Path, count: str
+) -> None:
+    folder = program(tmp_path / "bin", "exit 9")
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    ended = run("sft_medchat.sh", folder=tmp_path, path=path, environment={**ALONE, "NPROC": count})
+    assert ended.returncode == 2 and "NPROC" in ended.stderr and "Traceback" not in ended.stderr
+
+
 def test_several_machines_meet_at_the_first(tmp_path: Path) -> None:
     where = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29501"}
     got, _ = launched(tmp_path, NPROC="4", **where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,76 @@ def test_checkpoints_that_a_kill_left_beside_a_finished_result_are_removed(
     (output / "checkpoints" / "step-00000001").mkdir(parents=True)
     assert call(*words, "--resume").code == 0
     assert not (output / "checkpoints").exists()
+
+
+def test_the_length_advised_is_for_all_records_and_does(tmp_path: Path, call: Call) -> None:
+    path = tmp_path / "long.json"
+    rows = [
+        {"instruction": f"{number}：" + "头痛怎么办？" * (number + 1), "output": "多休息。" * 3}
+        for number in range(40)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = (
+        "sft",
+        "--model",
+        str(base("chatglm", tmp_path)),
+        "--data",
+        str(path),
+        "--device",
+        "cpu",
+        "--dry-run",
+    )
+    refused = call(*words, "--max-length", "24")
+    what, remedy = refused.failure()
+    assert refused.code == 6 and what.startswith("错误：40 条")
+    enough, whole = re.search(r"--max-length (\d+)（(\d+) ", remedy).groups()  # type: ignore[union-attr]
+    assert call(*words, "--max-length", enough).code == 0
+    told = call(*words, "--max-length", whole, "--json").one()["survey"]
+    assert told["over"] == told["cut_answers"] == told["cut_questions"] == 0
+
+
+def test_early_stopping_without_an_evaluation_is_refused(tmp_path: Path, call: Call) -> None:
+    words = sft(tmp_path, "--early-stopping", "2", "--dry-run")
+    refused = call(*words)  # too few records to hold any out
+    assert refused.code == 2 and "--val-size" in refused.failure()[1]
+    assert call(*words, "--val-size", "2").code == 0
+    assert call(*words, "--val-size", "2", "--eval-steps", "-1").code == 2
+
+
+def test_a_result_is_as_readable_as_the_runs_other_files(tmp_path: Path, call: Call) -> None:
+    output = tmp_path / "out"
+    words = sft(tmp_path, "--output", str(output), "--num-epochs", "1", "--samples", "0")
+    assert call(*words).code == 0
+    modes = {path.name: path.stat().st_mode & 0o777 for path in output.iterdir()}
+    assert modes["model.safetensors"] == modes["run.json"] == modes["config.json"] != 0o600
+
+
+def test_going_on_where_there_is_nothing_asks_for_the_output(tmp_path: Path, call: Call) -> None:
+    nowhere = call("sft", "--resume", "--output", str(tmp_path / "nope"))
+    assert nowhere.code == 2 and str(tmp_path / "nope") in nowhere.failure()[0]
+    alone = call("sft", "--resume")
+    assert alone.code == 2 and "--output" in alone.failure()[1] and "--data" not in alone.failure()[1]
+
+
+def test_answers_without_their_ends_are_pointed_out(tmp_path: Path, call: Call) -> None:
+    path = tmp_path / "long.json"
+    rows = [{"instruction": "头痛？", "output": "多休息，多喝水，晚上早点睡。" * 9} for _ in range(9)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = (
+        "sft",
+        "--model",
+        str(base("chatglm", tmp_path)),
+        "--data",
+        str(path),
+        "--device",
+        "cpu",
+        "--dry-run",
+    )
+    assert "学不到结尾" in call(*words, "--max-length", "40").out
+    assert "学不到结尾" not in call(*words, "--max-length", "2000").out
+
+
+def test_the_backbone_that_the_weights_told_is_said_to_be_so(tmp_path: Path, call: Call) -> None:
+    told = call(*sft(tmp_path, "--dry-run", "--json")).one()["settings"]
+    assert told["backbone"] == {"value": "chatglm", "origin": "由权重识别"}
+    assert told["skip_bad"]["value"] is False

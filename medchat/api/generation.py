@@ -23,7 +23,8 @@ class Range:
         return (self.low < value if self.open_low else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
-        return f"{'(' if self.open_low else '['}{self.low:g}, {self.high:g}]"
+        low, high = (str(end) if isinstance(end, int) else f"{end:g}" for end in (self.low, self.high))
+        return f"{'(' if self.open_low else '['}{low}, {high}]"
 
 
 GENERATION_RANGES: Mapping[str, Range] = {

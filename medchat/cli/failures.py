@@ -22,7 +22,8 @@ def show_failure(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, MedchatError):
         if not error.what:  # another process of the run says it
             return error.exit_code
-        place = f"（{inert_line(error.where)}）" if error.where else ""
+        where = inert_line(error.where)
+        place = say(f"（{where}）", f" ({where})") if where else ""
         say_aside(say("错误：", "Error: ") + inert_line(error.what, 600) + place)
         if error.remedy:
             say_aside(say("下一步：", "Next: ") + inert_line(error.remedy, 600))

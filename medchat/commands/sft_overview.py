@@ -27,6 +27,8 @@ _OF_METHODS: Mapping[str, tuple[str, ...]] = {
 _LONGEST_PIECE = 800
 #: Around what is learned, where there is no colour.
 _MARKS = ("⟦", "⟧")
+#: Above this share of answers without their end a word is said.
+MANY_CUT = 0.1
 #: So many records without a label are named.
 _NAMED = 5
 
@@ -60,6 +62,12 @@ def survey_lines(survey: SFTSurvey) -> Iterator[str]:
     yield from aligned(length_rows(lengths), right=(1, 2))
     for where in survey.unlabelled[:_NAMED]:
         yield "    " + inert_line(where)
+    if survey.cut_answers > MANY_CUT * survey.records:
+        part, length = share(survey.cut_answers, survey.records), max(survey.lengths)
+        yield "  " + say(
+            f"注意：{part} 的回答学不到结尾；--max-length {length} 则什么都不截断",
+            f"mind: {part} of the answers lose their end; --max-length {length} cuts nothing",
+        )
 
 
 def preview_text(pieces: Sequence[PreviewPiece]) -> list[tuple[str, str]]:

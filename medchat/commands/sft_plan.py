@@ -50,7 +50,7 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> Plan:
     layers = _layers(flags, program)
     registry = open_registry(program)
     extensions = registry.extensions()
-    backbone, model = _backbone_and_model(layers, registry)
+    backbone, model = _backbone_and_model(layers, registry, resume=bool(flags["resume"]))
     recipes = dict(registry.ask(backbone, lambda chosen: dict(chosen.recipes)))
     recipes |= {recipe.method: recipe for recipe in extensions.sft_recipes(backbone.name)}
     recipe = choose_recipe(recipes, backbone.name, *first_of(layers, "method"))
@@ -91,10 +91,21 @@ def _layers(flags: Mapping[str, Any], program: Settings) -> list[Layer]:
     return [*layers, shared]
 
 
-def _backbone_and_model(layers: Sequence[Layer], registry: Registry) -> tuple[Backbone, Path]:
+def _backbone_and_model(
+    layers: Sequence[Layer], registry: Registry, *, resume: bool
+) -> tuple[Backbone, Path]:
     name, _ = first_of(layers, "backbone")
     value, _ = first_of(layers, "model")
     backbone = registry.backbone(str(name)) if name else None
+    if value is None and resume:
+        output, _ = first_of(layers, "output")
+        raise UsageError(
+            say("这里没有可以继续的训练", "there is no run to go on with here")
+            if output
+            else say("--resume 要接着哪次训练？", "--resume: which run is to go on?"),
+            say("用 --output 给出那次训练的输出目录", "give the --output folder of that run"),
+            where=str(output or ""),
+        )
     if value is None:
         flag = f"--backbone {name} " if name else ""
         raise UsageError(
@@ -185,4 +196,6 @@ def _as_found(settings: RunSettings, backbone: str, options: SFTOptions, data: S
     changed: dict[str, Setting] = {
         name: replace(settings.settings[name], value=value) for name, value in found.items()
     }
+    if not changed["backbone"].chosen:
+        changed["backbone"] = replace(changed["backbone"], origin=say("由权重识别", "told by the weights"))
     return RunSettings({**settings.settings, **changed})

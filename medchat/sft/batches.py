@@ -27,7 +27,13 @@ def batch_layout(
         batch = max(1, round(default[0] / unit)) * unit
     share, rest = divmod(batch, processes)
     if rest:
-        raise _does_not_divide(batch, say(f"{processes} 个进程", f"{processes} processes"), processes)
+        raise UsageError(
+            say(
+                f"--batch-size {batch} 不能由 {processes} 个进程平分",
+                f"--batch-size {batch} cannot be shared evenly by {processes} processes",
+            ),
+            _near(batch, processes),
+        )
     if micro is None and accumulation is not None:
         micro, rest = divmod(share, accumulation)
         if rest or not micro:
@@ -52,9 +58,13 @@ def batch_layout(
 
 
 def _does_not_divide(batch: int, by: str, unit: int) -> UsageError:
-    below, above = batch // unit * unit, (batch // unit + 1) * unit
-    near = " | ".join(f"--batch-size {size}" for size in (below, above) if size)
     return UsageError(
         say(f"--batch-size {batch} 不能被 {by} 整除", f"--batch-size {batch} cannot be divided by {by}"),
-        say(f"例如 {near}", f"for example {near}"),
+        _near(batch, unit),
     )
+
+
+def _near(batch: int, unit: int) -> str:
+    below, above = batch // unit * unit, (batch // unit + 1) * unit
+    near = " | ".join(f"--batch-size {size}" for size in (below, above) if size)
+    return say(f"例如 {near}", f"for example {near}")

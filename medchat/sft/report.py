@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from medchat.sft.curves import loss_picture, rate_picture
 from medchat.sft.document import Block, Document, Paragraph, Picture, Quotation, Section, Table
 from medchat.sft.facts import LengthFacts, RunFacts
 from medchat.sft.metrics import Metrics
+from medchat.sft.shell_words import joined
 
 _PARTS = {
     "weights": ("权重", "weights"),
@@ -31,7 +33,7 @@ def run_document(facts: RunFacts, report: SFTReport | None, metrics: Metrics) ->
         f"Fine-tuning report: {facts.backbone} · {facts.method}",
     )
     sections = [
-        Section(say("结果", "Result"), [Paragraph(safety.ai_mark()), *_result(facts, report)]),
+        Section(say("结果", "Result"), [Paragraph(safety.ai_mark()), *_result(facts, report, metrics)]),
         Section(say("曲线", "Curves"), list(_curves(metrics))),
         Section(say("数据", "Data"), list(_data(facts))),
         Section(say("速度与内存", "Speed and memory"), list(_cost(facts, report))),
@@ -147,15 +149,36 @@ def lengths_in_words(lengths: LengthFacts) -> list[tuple[str, str]]:
     return rows
 
 
-def _result(facts: RunFacts, report: SFTReport | None) -> Iterator[Block]:
+def _result(facts: RunFacts, report: SFTReport | None, metrics: Metrics) -> Iterator[Block]:
     base = say(f"底座：{facts.base}；日期：{facts.created}", f"base: {facts.base}; date: {facts.created}")
     yield Paragraph(base)
     if report is None:
+        again = joined(
+            ["medchat", "sft", "--output", json.loads(facts.setting("output") or '""'), "--resume"]
+        )
         yield Paragraph(say("这次训练还没有结束。", "This run has not come to its end."))
+        yield _pairs(_so_far(metrics))
+        yield Paragraph(say(f"接着训练：{again}", f"To go on: {again}"))
     else:
         yield _pairs(result_rows(facts, report))
     for note in facts.notes:
         yield Paragraph(note)
+
+
+def _so_far(metrics: Metrics) -> list[tuple[str, str]]:
+    """What the log of a run tells before its end."""
+    rows = []
+    if metrics.loss:
+        first, last = metrics.loss[0], metrics.loss[-1]
+        rows += [
+            (say("步数", "steps"), f"{last.step}"),
+            (say("训练损失", "training loss"), f"{first.value:.4f} → {last.value:.4f}"),
+        ]
+    if metrics.held_out_loss:
+        best = min(metrics.held_out_loss, key=lambda point: point.value)
+        told = say(f"（第 {best.step} 步）", f" (step {best.step})")
+        rows.append((say("评估损失（最好）", "held-out loss (best)"), f"{best.value:.4f}{told}"))
+    return rows
 
 
 def _curves(metrics: Metrics) -> Iterator[Block]:

@@ -14,6 +14,7 @@ from typing import Any
 from medchat.api import SFTOptions, SFTRecipe
 from medchat.errors import PluginError, UsageError
 from medchat.language import say
+from medchat.settings.keys import Kind
 from medchat.settings.values import checked
 from medchat.sft.batches import batch_layout
 from medchat.sft.keys import EXTRA, KEYS
@@ -130,6 +131,8 @@ def resolve(layers: Sequence[Layer], recipe: SFTRecipe, *, processes: int = 1) -
             found[name] = Setting(name, recipe.defaults[name], origin)
         else:
             default = builtin.get(name) if name in builtin and KEYS[name].place is False else None
+            if default is None and KEYS[name].kind is Kind.FLAG:
+                default = False
             found[name] = Setting(name, default, say("内置", "built-in"))
     for layer in reversed(layers):
         for name, (value, place) in layer.items():
@@ -151,7 +154,9 @@ def unknown_key(name: str, where: str) -> UsageError:
     """Return the error for a name in a file that is no setting: the originals' name of one, or a slip."""
     told = instead_of(name, in_file=True)
     near = difflib.get_close_matches(name, KEYS, n=1, cutoff=0.6)
-    if told:
+    if name == "rule":
+        hint = say("模型家族自己的配置项写在 [extra] 下", "a backbone's own settings stand under [extra]")
+    elif told:
         hint = say("请改为：", "write instead: ") + told
     elif near:
         hint = say(f"你要写的是 {near[0]} 吗？", f"did you mean {near[0]}?")

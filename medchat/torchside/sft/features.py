@@ -101,6 +101,15 @@ def build_features(
     One that would keep no answer is left out. Raises DataError if that concerns more than one example in a
     hundred (unless `allow_left_out`), or leaves none.
     """
+    made = encode_examples(examples, template, encoder, max_length)
+    refuse_left_out((made,), max_length, allow=allow_left_out)
+    return made
+
+
+def encode_examples(
+    examples: Sequence[Example], template: PromptTemplate, encoder: Encoder, max_length: int
+) -> FeatureSet:
+    """Do what `build_features` does, and leave it to the caller what to say of examples left out."""
     features: list[Feature] = []
     left_out: list[LeftOut] = []
     lengths: list[int] = []
@@ -117,8 +126,6 @@ def build_features(
         prompt_ids = tuple(same.setdefault(token, token) for token in fitted.prompt_ids)
         answer_ids = tuple(same.setdefault(token, token) for token in fitted.answer_ids)
         features.append(Feature(prompt_ids, answer_ids, record, example.where))
-    if not features or (len(left_out) > LEFT_OUT_ALLOWED * len(examples) and not allow_left_out):
-        raise _too_long(lengths, left_out, max_length)
     return FeatureSet(
         features=tuple(features),
         lengths=tuple(lengths),
@@ -127,6 +134,17 @@ def build_features(
         cut_answers=lost["answer"],
         left_out=tuple(left_out),
     )
+
+
+def refuse_left_out(sets: Sequence[FeatureSet], max_length: int, *, allow: bool = False) -> None:
+    """Raise DataError if over one example in a hundred of all sets keeps no answer, unless `allow`.
+
+    And if none is left in the first, in any case. The advice is for all sets together.
+    """
+    lengths = [length for made in sets for length in made.lengths]
+    left_out = [record for made in sets for record in made.left_out]
+    if not sets[0].features or (len(left_out) > LEFT_OUT_ALLOWED * len(lengths) and not allow):
+        raise _too_long(lengths, left_out, max_length)
 
 
 def prompt_of(example: Example, template: PromptTemplate) -> tuple[Segment, ...]:

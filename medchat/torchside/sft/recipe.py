@@ -16,7 +16,6 @@ import torch
 from transformers import PreTrainedModel
 
 from medchat.api import (
-    Example,
     LoadOptions,
     MemoryEstimate,
     PromptTemplate,
@@ -36,7 +35,8 @@ from medchat.templates import same_form
 from medchat.torchside.chat_model import TokenChatModel
 from medchat.torchside.device import pick_device
 from medchat.torchside.sft.family import Family, FamilyEncoder, base_options
-from medchat.torchside.sft.features import Feature, FeatureSet, build_features
+from medchat.torchside.sft.features import Feature, FeatureSet, encode_examples, refuse_left_out
+from medchat.torchside.sft.heap import keep_few_kernels
 from medchat.torchside.sft.memory import estimate
 from medchat.torchside.sft.methods import (
     BottleneckMethod,
@@ -145,6 +145,7 @@ class FamilyRecipe(SFTRecipe):
         Raises UsageError for bad options or an output that exists, DataError, CheckpointError,
         MemoryShortageError, and MedchatError if training diverged or was interrupted.
         """
+        keep_few_kernels()
         processes = processes_here(pick_device(options.device))
         with processes.one_voice():
             return self._run(data, options, watch, processes)
@@ -202,17 +203,28 @@ class FamilyRecipe(SFTRecipe):
     # ------------------------------------------------------------ text to ids
 
     def _lesson(self, data: SFTData, options: SFTOptions) -> Lesson:
+        if options.early_stopping and not (data.held_out and options.eval_steps >= 0):
+            raise UsageError(
+                say(
+                    "--early-stopping 要看评估损失，而这次训练不评估",
+                    "--early-stopping goes by the held-out loss, and this run evaluates nothing",
+                ),
+                say(
+                    "用 --val-size 留出数据并去掉 --eval-steps -1，或去掉 --early-stopping",
+                    "hold records out with --val-size and drop --eval-steps -1, or drop --early-stopping",
+                ),
+            )
         base = base_options(options)
         self.family.check(base)
         template = data.template or self.template(options)
         encoder = self._encoder(base, template)
 
-        def made(examples: Sequence[Example]) -> FeatureSet:
-            allowed = options.allow_truncation
-            return build_features(examples, template, encoder, options.max_length, allow_left_out=allowed)
-
-        held_out = made(data.held_out).features if data.held_out else ()
-        return Lesson(template, made(data.train), held_out)
+        train, held_out = (
+            encode_examples(part, template, encoder, options.max_length)
+            for part in (data.train, data.held_out)
+        )
+        refuse_left_out((train, held_out), options.max_length, allow=options.allow_truncation)
+        return Lesson(template, train, held_out.features)
 
     def _encoder(self, base: LoadOptions, template: PromptTemplate) -> FamilyEncoder:
         tokenizer = self.family.tokenizer(base)

@@ -103,6 +103,9 @@ class RunFolder:
             for name in (*LOADABLE_NAMES, *sorted(_names(self.path) - before - set(RUN_NAMES))):
                 _remove(self.path / name)
             raise
+        for name in _names(self.path) - before:
+            # Some writers make files for their owner alone: a result is as readable as the run's other files.
+            shutil.copymode(self.path / run_record.FILE_NAME, self.path / name)
         self.has_result = True
 
     def finish(self, report: SFTReport, facts: Mapping[str, Any]) -> None:
@@ -265,7 +268,7 @@ def _locked(path: Path) -> Iterator[None]:
                 raise BlockingIOError
         except OSError:
             raise UsageError(
-                say(f"另一个训练正在写入 {path}", f"another run is writing to {path}"),
+                say("另一个训练正在写入这个目录", "another run is writing to this folder"),
                 say("请等它结束，或换一个 --output", "wait for it, or choose another --output"),
                 where=str(path),
             ) from None

@@ -23,7 +23,7 @@ from medchat.torchside.sft.batches import BatchOrder, Collator
 from medchat.torchside.sft.checkpoints import Checkpoint
 from medchat.torchside.sft.evaluation import label_losses
 from medchat.torchside.sft.features import Feature
-from medchat.torchside.sft.heap import hand_back_freed_memory
+from medchat.torchside.sft.heap import hand_back_freed_memory, keep_few_kernels
 from medchat.torchside.sft.manifest import verify_manifest
 from medchat.torchside.sft.optimizers import build_optimizer, check_optimizer
 from medchat.torchside.sft.processes import Processes, processes_here
@@ -90,6 +90,7 @@ def train(
     check_options(options)
     check_optimizer(options, model.device)
     if model.device.type == "cpu":
+        keep_few_kernels()
         hand_back_freed_memory()
     run = _run(features, held_out, collate, options, folder, watch, processes_here(model.device))
     for text in (*folder.notes, *run.schedule.notes):
