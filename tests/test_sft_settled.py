@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,20 @@ FORMS = {
 }
 
 
-def data(folder: Path) -> str:
+def data(folder: Path, pairs: Sequence[tuple[str, str]] = ()) -> str:
     path = folder / "data.json"
-    rows = [{"instruction": one.question, "output": one.answer} for one in EXAMPLES]
+    given = pairs or [(one.question, one.answer) for one in EXAMPLES]
+    rows = [{"instruction": question, "output": answer} for question, answer in given]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return str(path)
 
 
-def sft(folder: Path, *more: str, family: str = "chatglm", **shape: Any) -> tuple[str, ...]:
+def sft(
+    folder: Path, *more: str, family: str = "chatglm", pairs: Sequence[tuple[str, str]] = (), **shape: Any
+) -> tuple[str, ...]:
     """Return the words that fine-tune a family's miniature on a few records."""
     model = str(base(family, folder, **shape))
-    return ("sft", "--model", model, "--data", data(folder), "--device", "cpu", *more)
+    return ("sft", "--model", model, "--data", data(folder, pairs), "--device", "cpu", *more)
 
 
 @pytest.mark.parametrize("family", FORMS)
@@ -149,22 +153,8 @@ def test_checkpoints_that_a_kill_left_beside_a_finished_result_are_removed(
 
 
 def test_the_length_advised_is_for_all_records_and_does(tmp_path: Path, call: Call) -> None:
-    path = tmp_path / "long.json"
-    rows = [
-        {"instruction": f"{number}：" + "头痛怎么办？" * (number + 1), "output": "多休息。" * 3}
-        for number in range(40)
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    words = (
-        "sft",
-        "--model",
-        str(base("chatglm", tmp_path)),
-        "--data",
-        str(path),
-        "--device",
-        "cpu",
-        "--dry-run",
-    )
+    pairs = [(f"{number}：" + "头痛怎么办？" * (number + 1), "多休息。" * 3) for number in range(40)]
+    words = sft(tmp_path, "--dry-run", pairs=pairs)
     refused = call(*words, "--max-length", "24")
     what, remedy = refused.failure()
     assert refused.code == 6 and what.startswith("错误：40 条")
@@ -198,19 +188,7 @@ def test_going_on_where_there_is_nothing_asks_for_the_output(tmp_path: Path, cal
 
 
 def test_answers_without_their_ends_are_pointed_out(tmp_path: Path, call: Call) -> None:
-    path = tmp_path / "long.json"
-    rows = [{"instruction": "头痛？", "output": "多休息，多喝水，晚上早点睡。" * 9} for _ in range(9)]
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    words = (
-        "sft",
-        "--model",
-        str(base("chatglm", tmp_path)),
-        "--data",
-        str(path),
-        "--device",
-        "cpu",
-        "--dry-run",
-    )
+    words = sft(tmp_path, "--dry-run", pairs=[("头痛？", "多休息，多喝水，晚上早点睡。" * 9)] * 9)
     assert "学不到结尾" in call(*words, "--max-length", "40").out
     assert "学不到结尾" not in call(*words, "--max-length", "2000").out
 

@@ -29,7 +29,6 @@ from medchat.api import (
     SFTSurvey,
     SFTWatch,
 )
-from medchat.errors import UsageError
 from medchat.language import say
 from medchat.templates import same_form
 from medchat.torchside.chat_model import TokenChatModel
@@ -51,6 +50,7 @@ from medchat.torchside.sft.optimizers import check_optimizer
 from medchat.torchside.sft.processes import Processes, launcher_note, processes_here
 from medchat.torchside.sft.reloaded import refuse_other_result
 from medchat.torchside.sft.run_folder import RunFolder, check_output, close_finished, run_folder
+from medchat.torchside.sft.run_options import check_collator, check_early_stopping
 from medchat.torchside.sft.samples import answers, sample_questions
 from medchat.torchside.sft.survey import survey
 from medchat.torchside.sft.training import (
@@ -186,16 +186,7 @@ class FamilyRecipe(SFTRecipe):
         return report
 
     def _refuse(self, options: SFTOptions) -> None:
-        if options.collator not in self.family.collators:
-            raise UsageError(
-                say(
-                    f"没有名为 {options.collator!r} 的 collator", f"no collator is named {options.collator!r}"
-                ),
-                say(
-                    f"可选：{', '.join(self.family.collators)}",
-                    f"choose one of {', '.join(self.family.collators)}",
-                ),
-            )
+        check_collator(options, self.family.collators)
         self._method.refuse(self.family, options)
         check_optimizer(options, pick_device(options.device))
         check_trackers(options)
@@ -203,17 +194,7 @@ class FamilyRecipe(SFTRecipe):
     # ------------------------------------------------------------ text to ids
 
     def _lesson(self, data: SFTData, options: SFTOptions) -> Lesson:
-        if options.early_stopping and not (data.held_out and options.eval_steps >= 0):
-            raise UsageError(
-                say(
-                    "--early-stopping 要看评估损失，而这次训练不评估",
-                    "--early-stopping goes by the held-out loss, and this run evaluates nothing",
-                ),
-                say(
-                    "用 --val-size 留出数据并去掉 --eval-steps -1，或去掉 --early-stopping",
-                    "hold records out with --val-size and drop --eval-steps -1, or drop --early-stopping",
-                ),
-            )
+        check_early_stopping(options, held_out=bool(data.held_out))
         base = base_options(options)
         self.family.check(base)
         template = data.template or self.template(options)

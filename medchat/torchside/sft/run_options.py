@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from medchat.api import SFTOptions
 from medchat.errors import UsageError
 from medchat.language import say
@@ -48,6 +50,30 @@ def check_options(options: SFTOptions) -> None:
                 f"--batch-size {options.batch_size} is not a multiple of --micro-batch-size {micro}",
             ),
             say(f"例如 --batch-size {micro}", f"for example --batch-size {micro}"),
+        )
+
+
+def check_collator(options: SFTOptions, collators: Sequence[str]) -> None:
+    """Raise UsageError for a collator that the family has not."""
+    if options.collator not in collators:
+        raise UsageError(
+            say(f"没有名为 {options.collator!r} 的 collator", f"no collator is named {options.collator!r}"),
+            say(f"可选：{', '.join(collators)}", f"choose one of {', '.join(collators)}"),
+        )
+
+
+def check_early_stopping(options: SFTOptions, *, held_out: bool) -> None:
+    """Raise UsageError if a run is to stop by evaluations that it never makes."""
+    if options.early_stopping and not (held_out and options.eval_steps >= 0):
+        raise UsageError(
+            say(
+                "--early-stopping 要看评估损失，而这次训练不评估",
+                "--early-stopping goes by the held-out loss, and this run evaluates nothing",
+            ),
+            say(
+                "用 --val-size 留出数据并去掉 --eval-steps -1，或去掉 --early-stopping",
+                "hold records out with --val-size and drop --eval-steps -1, or drop --early-stopping",
+            ),
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from medchat.api import SFTOptions, SFTSaved, SFTStage, SFTWatch
@@ -31,6 +31,7 @@ from medchat.torchside.sft.batches import (
 )
 from medchat.torchside.sft.evaluation import mean_loss
 from medchat.torchside.sft.features import Feature
+from medchat.torchside.sft.flow import Beginning, Flow
 from medchat.torchside.sft.label_loss import label_head, label_loss
 from medchat.torchside.sft.processes import Processes, trained_parameters
 from medchat.torchside.sft.progress import StepLog
@@ -64,7 +65,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
     """Trains `run` on one model."""
 
     def __init__(self, *, run: Run, trackers: Sequence[Any] = (), **arguments: Any) -> None:
-        callbacks = [_Flow(run), _Beginning(self), *trackers]
+        callbacks = [Flow(run), Beginning(self), *trackers]
         super().__init__(train_dataset=run.features, callbacks=callbacks, **arguments)
         # It prints to stdout, which is the answer's.
         self.remove_callback(PrinterCallback)
@@ -268,53 +269,3 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         else:
             # There were fewer processes: nothing to repeat, but this one must not draw what another does.
             torch.manual_seed(self.args.seed + 1_000_003 * rank + self.state.global_step)
-
-
-class _Flow(TrainerCallback):  # type: ignore[misc]
-    """Says after which steps the Trainer logs, evaluates, saves and stops."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Follow the schedule; once cancelled, save and stop."""
-        step, schedule = state.global_step, self._run.schedule
-        cancelled = self._run.processes.any(self._run.watch.cancel.is_set())
-        control.should_log = schedule.logs_at(step)
-        control.should_evaluate = schedule.evaluates_at(step)
-        control.should_save = schedule.saves_at(step) or cancelled
-        control.should_training_stop |= cancelled
-
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        """Report a logged step; the Trainer's closing summary and evaluations have no such loss."""
-        if logs and "loss" in logs:
-            self._run.log.collect_tokens(self._run.processes)
-            self._run.log.logged(
-                state.global_step,
-                state.max_steps,
-                logs["loss"],
-                logs["learning_rate"],
-                state.epoch,
-                logs.get("grad_norm"),
-            )
-
-
-class _Beginning(TrainerCallback):  # type: ignore[misc]
-    """Looks at what training starts from; takes up the sums of the interval within which a run was stopped."""
-
-    def __init__(self, trainer: LabelTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called after the Trainer set its sums to zero."""
-        counters = self._trainer.run.log.counters
-        self._trainer._tr_loss += counters.summed_loss
-        self._trainer._globalstep_last_logged = counters.last_logged_step
-        self._trainer.evaluate_start()
