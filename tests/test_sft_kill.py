@@ -175,6 +175,29 @@ def test_killed_while_it_writes_a_checkpoint_it_ends_the_same(
     assert_same_end(nursery, kind, output, expected, whole)
 
 
+def group_of(process: int) -> set[int]:
+    """The living processes of a run: it is a group of its own, the workers that make its batches included."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(group) == process and state != "Z":
+                found.add(int(path.parent.name))
+    return found
+
+
+def test_the_workers_of_a_killed_run_end_with_it(nursery: Nursery, tmp_path: Path) -> None:
+    """At once, also those just made: torch's own watch over the run looks every five seconds, and begins late."""
+    process = nursery.start("full", tmp_path / "out")
+    assert wait_for(lambda: len(group_of(process)) > 1, lambda: not alive(process)), "no workers seen"
+    kill(process)
+    assert nursery.ended() == -signal.SIGKILL
+    end = time.monotonic() + 2
+    while (left := group_of(process)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left
+
+
 #: What is written at the end, in its order; manifest.json follows.
 ENDINGS = ("model.safetensors", "config.json", "watched.txt", ".manifest.json.partial")
 

@@ -6,10 +6,14 @@ of processes learns from the same examples at the same step.
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,6 +23,8 @@ from medchat.torchside.sft.features import Feature
 from medchat.torchside.sft.label_loss import NO_LABEL
 from medchat.torchside.sft.length_order import LengthOrder
 
+#: Of prctl(2).
+_SIGNAL_AT_PARENTS_DEATH = 1
 #: Makes the model's inputs of some features: tensors by argument name, `labels` [B, T] among them, not
 #: shifted, `NO_LABEL` where there is none. The rows may come in another order than the features.
 Collator = Callable[[Sequence[Feature]], Mapping[str, Tensor]]
@@ -106,7 +112,7 @@ class BatchLoader(DataLoader[tuple[int, Feature]]):
             collate_fn=collate,
             num_workers=workers,
             pin_memory=pin,
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=partial(_begin_worker, os.getpid()),
             # Its own: the seeds it draws for workers would otherwise move what dropout draws.
             generator=torch.Generator().manual_seed(0),
         )
@@ -153,7 +159,15 @@ def shifted(labels: Tensor) -> Tensor:
     return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=NO_LABEL)
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and a closing terminal reach every process: the run decides when its workers end."""
+def _begin_worker(run: int, worker: int) -> None:
+    """Leave signals to the run (process `run`), which decides when its workers end, and end with it.
+
+    Ctrl-C and a closing terminal reach every process. torch's own watch over the run begins later: a worker
+    whose run was killed in its first moment would wait for ever.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
+    if os.getppid() != run:
+        os._exit(1)
