@@ -103,9 +103,10 @@ class RunFolder:
             for name in (*LOADABLE_NAMES, *sorted(_names(self.path) - before - set(RUN_NAMES))):
                 _remove(self.path / name)
             raise
-        for name in _names(self.path) - before:
+        for path in self.path.iterdir():
             # Some writers make files for their owner alone: a result is as readable as the run's other files.
-            shutil.copymode(self.path / run_record.FILE_NAME, self.path / name)
+            if path.is_file():
+                shutil.copymode(self.path / run_record.FILE_NAME, path)
         self.has_result = True
 
     def finish(self, report: SFTReport, facts: Mapping[str, Any]) -> None:
