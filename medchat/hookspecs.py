@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import pluggy
 
@@ -31,77 +32,65 @@ class Finding:
     remedy: str = ""
 
 
-@hookspec
-def medchat_backbones() -> Sequence[Backbone]:
-    """Offer model families. Called when one of the plugin's names is asked for with `--backbone`.
+class Hooks(Protocol):
+    """What a plugin may implement, as functions without `self`: signatures, for pluggy to check against."""
 
-    For entry points of the group `medchat`. Return instances, one of them with the entry point's name.
-    Called again in each process; construct nothing heavy and import no torch here. An exception ends the
-    program with exit code 5 if this backbone was asked for, and is one reported line otherwise.
-    """
-    raise NotImplementedError
+    @hookspec
+    def medchat_backbones(self) -> Sequence[Backbone]:
+        """Offer model families. Called when one of the plugin's names is asked for with `--backbone`.
 
+        For entry points of the group `medchat`. Return instances, one of them with the entry point's name.
+        Called again in each process; construct nothing heavy and import no torch here. An exception ends the
+        program with exit code 5 if this backbone was asked for, and is one reported line otherwise.
+        """
 
-@hookspec
-def medchat_templates() -> Sequence[PromptTemplate]:
-    """Offer prompt templates for `--template NAME`. Called once, before a chat, batch or training starts.
+    @hookspec
+    def medchat_templates(self) -> Sequence[PromptTemplate]:
+        """Offer prompt templates for `--template NAME`. Called once, before a chat, batch or training starts.
 
-    A shipped template of the same name is not replaced. Other backbones may borrow them by name, those
-    whose control tokens their vocabulary has.
-    """
-    raise NotImplementedError
+        A shipped template of the same name is not replaced. Other backbones may borrow them by name, those
+        whose control tokens their vocabulary has.
+        """
 
+    @hookspec
+    def medchat_sft_recipes(self) -> Mapping[str, Sequence[SFTRecipe]]:
+        """Offer ways of fine-tuning, by the name of the backbone they are for. Called once by `medchat sft`.
 
-@hookspec
-def medchat_sft_recipes() -> Mapping[str, Sequence[SFTRecipe]]:
-    """Offer ways of fine-tuning, by the name of the backbone they are for. Called once by `medchat sft`.
+        A backbone's own recipe of the same method is not replaced.
+        """
 
-    A backbone's own recipe of the same method is not replaced.
-    """
-    raise NotImplementedError
+    @hookspec
+    def medchat_slash_commands(self) -> Sequence[SlashCommand]:
+        """Offer commands for the prompt. Called once when an interactive chat starts.
 
+        A built-in command of the same name is not replaced. What `run` returns is shown as plain text; what
+        it raises is shown as one line.
+        """
 
-@hookspec
-def medchat_slash_commands() -> Sequence[SlashCommand]:
-    """Offer commands for the prompt. Called once when an interactive chat starts.
+    @hookspec
+    def medchat_commands(self) -> Sequence[object]:
+        """Offer `click.Command` objects for `medchat NAME`. Called when the user types that NAME.
 
-    A built-in command of the same name is not replaced. What `run` returns is shown as plain text; what
-    it raises is shown as one line.
-    """
-    raise NotImplementedError
+        The name must stand in the entry-point group `medchat.commands` too, so that `medchat --help` can
+        list it without importing the plugin. A built-in command of the same name is not replaced.
+        """
 
+    @hookspec
+    def medchat_advise(self, conversation: Conversation, text: str) -> Sequence[Notice]:
+        """Add notices about what the user just typed, before the model sees it. Called for every question.
 
-@hookspec
-def medchat_commands() -> Sequence[object]:
-    """Offer `click.Command` objects for `medchat NAME`. Called when the user types that NAME.
+        `conversation` is what was said before `text`. Return no notice for "nothing to say". The answer
+        waits for this: be quick, do not touch the network.
+        """
 
-    The name must stand in the entry-point group `medchat.commands` too, so that `medchat --help` can
-    list it without importing the plugin. A built-in command of the same name is not replaced.
-    """
-    raise NotImplementedError
+    @hookspec
+    def medchat_turn_saved(self, conversation: Conversation, turn: Turn) -> None:
+        """Be told that `turn`, now the last of `conversation`, is complete (and on disk, if sessions are saved).
 
+        Return nothing. The words are a person's own: a plugin that sends them anywhere must say so in its
+        documentation.
+        """
 
-@hookspec
-def medchat_advise(conversation: Conversation, text: str) -> Sequence[Notice]:
-    """Add notices about what the user just typed, before the model sees it. Called for every question.
-
-    `conversation` is what was said before `text`. Return no notice for "nothing to say". The answer
-    waits for this: be quick, do not touch the network.
-    """
-    raise NotImplementedError
-
-
-@hookspec
-def medchat_turn_saved(conversation: Conversation, turn: Turn) -> None:
-    """Be told that `turn`, now the last of `conversation`, is complete (and on disk, if sessions are saved).
-
-    Return nothing. The words are a person's own: a plugin that sends them anywhere must say so in its
-    documentation.
-    """
-    raise NotImplementedError
-
-
-@hookspec
-def medchat_doctor(settings: Mapping[str, object]) -> Sequence[Finding]:
-    """Add findings to `medchat doctor`. `settings` are the effective values by key, to be read only."""
-    raise NotImplementedError
+    @hookspec
+    def medchat_doctor(self, settings: Mapping[str, object]) -> Sequence[Finding]:
+        """Add findings to `medchat doctor`. `settings` are the effective values by key, to be read only."""

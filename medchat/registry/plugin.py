@@ -91,7 +91,7 @@ def load_plugin(entry: PluginEntry) -> LoadedPlugin:
         plugin = _imported(entry.value)
         _check_version(plugin)
         manager = pluggy.PluginManager(hookspecs.PROJECT)
-        manager.add_hookspecs(hookspecs)
+        manager.add_hookspecs(hookspecs.Hooks)
         manager.register(plugin)
         manager.check_pending()
         return LoadedPlugin(entry, plugin, manager)
