@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from medchat.api import MemoryEstimate, PreviewPiece, SFTSurvey
+from medchat.api.flags import as_typed
 from medchat.commands.columns import aligned
 from medchat.inert import inert, inert_line
 from medchat.language import say
 from medchat.sft.amounts import gib, share
 from medchat.sft.facts import LengthFacts
-from medchat.sft.keys import EXTRA, GROUPS, flag_of
+from medchat.sft.keys import EXTRA, GROUPS
 from medchat.sft.report import length_rows, lengths_in_words, part_name
 from medchat.sft.run_file import toml_value
 from medchat.sft.settings import RunSettings, Setting
@@ -145,27 +146,12 @@ def _changes(changes: Mapping[str, Any] | None) -> str:
         return say("放不下", "does not fit")
     if not changes:
         return say("放得下", "fits")
-    return say(f"加上 {flags_for(changes)}", f"add {flags_for(changes)}")
+    return say(f"加上 {as_typed(changes)}", f"add {as_typed(changes)}")
 
 
 def nearest_line(memory: MemoryEstimate) -> str:
     """Say which flags would make it fit."""
     if memory.nearest:
-        flags = flags_for(memory.nearest)
+        flags = as_typed(memory.nearest)
         return say(f"最接近的可行设置：加上 {flags}", f"the nearest setting that fits: add {flags}")
     return say("在这里没有放得下的设置", "nothing fits here")
-
-
-def flags_for(changes: Mapping[str, Any]) -> str:
-    """Return changed settings as they are typed."""
-    words = []
-    for name, value in changes.items():
-        flag = flag_of(name)
-        if value is True:
-            words.append(flag)
-        elif value is False:
-            words.append("--no-" + flag.removeprefix("--"))
-        else:
-            text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-            words.append(f"{flag} {text}")
-    return " ".join(words)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from medchat.api import DEVICES_HELP, OPTIMIZERS, PRECISIONS, Range
+from medchat.api.flags import option_flag
 from medchat.language import say
 from medchat.settings import Key
 from medchat.settings.keys import Kind
@@ -136,12 +137,9 @@ GROUPS = (
 #: Every setting by name, in the order they are shown.
 KEYS: Mapping[str, Key] = {key.name: key for group in GROUPS for key in group.keys}
 
-#: Flags whose name is not their key's: repeatable ones are in the singular.
-FLAGS: Mapping[str, str] = {"adapters": "--adapter"}
-
 
 def flag_of(name: str) -> str:
     """Return the flag that sets the key of that name."""
     if name.startswith(EXTRA):
         return f"--extra {name.removeprefix(EXTRA)}=…"
-    return FLAGS.get(name, "--" + name.replace("_", "-"))
+    return option_flag(name)

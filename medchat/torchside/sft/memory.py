@@ -17,6 +17,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from medchat.api import MemoryEstimate, SFTOptions, SFTSurvey
+from medchat.api.flags import as_typed
 from medchat.language import say
 from medchat.torchside.device import available_memory
 from medchat.torchside.sft.activations import kept_bytes, logit_bytes, working_bytes
@@ -77,7 +78,7 @@ def estimate(
     parts = {**needs.parts(options), "runtime": runtime}
     fits = sum(parts.values()) <= room
     others = {
-        _typed(options, changes): needs.total(replace(options, **changes)) + runtime
+        _typed(changes): needs.total(replace(options, **changes)) + runtime
         for changes in _table(options, needs.processes)
     }
     notes = []
@@ -291,12 +292,9 @@ def _cost(options: SFTOptions, changes: Changes) -> tuple[int, int]:
     return _METHODS.index(changes["method"]) if "method" in changes else 0, len(changes)
 
 
-def _typed(options: SFTOptions, changes: Changes) -> str:
+def _typed(changes: Changes) -> str:
     """The setting as flags: what it changes beside `fused_backward`'s own conditions."""
-    words = []
-    for name, value in changes.items():
-        if value is False or name in ("batch_size", "max_grad_norm"):
-            continue
-        flag = "--" + name.replace("_", "-")
-        words.append(flag if value is True else f"{flag} {value}")
-    return " ".join(words)
+    own = ("batch_size", "max_grad_norm")
+    return as_typed(
+        {name: value for name, value in changes.items() if value is not False and name not in own}
+    )

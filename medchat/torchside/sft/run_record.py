@@ -14,6 +14,7 @@ from typing import Any
 
 from medchat import __version__
 from medchat.api import SFTOptions
+from medchat.api.flags import as_typed, option_flag
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.torchside.sft.manifest import write_synced
@@ -60,11 +61,16 @@ def compare_options(folder: Path, options: SFTOptions) -> None:
         changed |= {name: run["options"][name] for name in _BY_CONTENT if run["options"][name]}
     if not changed:
         return
-    told = ", ".join(_typed(name, value) for name, value in changed.items())
+    told = ", ".join(
+        say(f"不带 {option_flag(name)}", f"without {option_flag(name)}")
+        if value in ([], {})
+        else as_typed({name: value})
+        for name, value in changed.items()
+    )
     raise UsageError(
         say(
-            f"这些设置与开始时不同，会改变结果：{', '.join(map(_flag, changed))}",
-            f"settings that change the result differ from the run's: {', '.join(map(_flag, changed))}",
+            f"这些设置与开始时不同，会改变结果：{', '.join(map(option_flag, changed))}",
+            f"settings that change the result differ from the run's: {', '.join(map(option_flag, changed))}",
         ),
         say(
             f"请用原来的设置（{told}），或换一个 --output",
@@ -90,7 +96,7 @@ def compare_data(folder: Path, options: SFTOptions, data: str) -> tuple[str, ...
             where=str(folder / FILE_NAME),
         )
     now = _plain(options)
-    changed = [_flag(name) for name in ROUNDING_OPTIONS if run["options"].get(name) != now[name]]
+    changed = [option_flag(name) for name in ROUNDING_OPTIONS if run["options"].get(name) != now[name]]
     if not changed:
         return ()
     flags = ", ".join(changed)
@@ -141,21 +147,3 @@ def _plain(options: SFTOptions) -> dict[str, Any]:
     """The options as JSON has them: paths as text, tuples as lists."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(options), default=str, ensure_ascii=False))
     return plain
-
-
-def _flag(name: str) -> str:
-    # Repeatable flags are in the singular.
-    return "--" + {"adapters": "adapter"}.get(name, name).replace("_", "-")
-
-
-def _typed(name: str, value: Any) -> str:
-    """A setting as it is typed."""
-    if value in ([], {}):
-        return say(f"不带 {_flag(name)}", f"without {_flag(name)}")
-    if isinstance(value, bool):
-        return _flag(name) if value else f"--no-{_flag(name).removeprefix('--')}"
-    if isinstance(value, dict):
-        return " ".join(f"{_flag(name)} {key}={item}" for key, item in value.items())
-    if name == "adapters":
-        return " ".join(f"{_flag(name)} {folder}" for folder in value)
-    return f"{_flag(name)} {','.join(map(str, value)) if isinstance(value, list) else value}"
