@@ -11,10 +11,11 @@ BUILTIN = runpy.run_path(str(HERE / "medchat" / "builtin.py"))["BUILTIN_BACKBONE
 
 package_dir = {"medchat": "medchat", "medchat_templates": "templates"}
 packages = ["medchat_templates", *find_packages(include=["medchat", "medchat.*"])]
-for plugin in BUILTIN:
-    folder = f"plugins/{plugin.name}/{plugin.package}"
-    package_dir[plugin.package] = folder
-    packages += [plugin.package, *(f"{plugin.package}.{sub}" for sub in find_packages(str(HERE / folder)))]
+plugin_packages = sorted({plugin.package for plugin in BUILTIN})
+for package in plugin_packages:
+    folder = f"plugins/{package.removeprefix('medchat_')}/{package}"
+    package_dir[package] = folder
+    packages += [package, *(f"{package}.{sub}" for sub in find_packages(str(HERE / folder)))]
 
 setup(
     name="medchat",
@@ -30,7 +31,7 @@ setup(
     package_data={
         "medchat": ["data/*", "py.typed"],
         "medchat_templates": ["*.json"],
-        **{plugin.package: ["data/*"] for plugin in BUILTIN},
+        **{package: ["data/*"] for package in plugin_packages},
     },
     install_requires=[
         "accelerate>=1.10",

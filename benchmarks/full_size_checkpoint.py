@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from medchat_chatglm.vocabulary import complete_model, train_vocabulary
+from medchat_chatglm.vocabulary import complete_model, train_chatglm_vocabulary
 from sentencepiece import sentencepiece_model_pb2 as protocol
 from stored_values import Stored, write_shards
 
@@ -131,7 +131,7 @@ def padded_vocabulary(*, icetk_era: bool) -> bytes:
         "问题：回答: 答案：问：答：",
         "What should I do about a headache?",
     ]
-    proto = protocol.ModelProto.FromString(train_vocabulary(sentences, 200, icetk_era=True))
+    proto = protocol.ModelProto.FromString(train_chatglm_vocabulary(sentences, 200, icetk_era=True))
     lowest = min(piece.score for piece in proto.pieces)
     for number in range(BASE_PIECES - len(proto.pieces)):
         # Private-use characters: nobody types them, and decoding them shows that a token came.

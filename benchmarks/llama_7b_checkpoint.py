@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from medchat_llama.tiny import TinyShape, small_files
-from medchat_llama.vocabulary import train_vocabulary
+from medchat_llama.tiny import TinyLlamaShape, small_files
+from medchat_llama.vocabulary import train_llama_vocabulary
 from sentencepiece import sentencepiece_model_pb2 as protocol
 from stored_values import Stored, write_shards
 
@@ -58,7 +58,7 @@ def shards_of(shape: Shape) -> list[list[Stored]]:
 def write_checkpoint(folder: Path, shape: Shape, seed: int = 0) -> int:
     """Write the small files, the vocabulary and the weights; return the bytes of all tensors."""
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = TinyShape(shape.hidden, shape.inner, shape.layers, shape.heads)
+    sizes = TinyLlamaShape(shape.hidden, shape.inner, shape.layers, shape.heads)
     for name, content in small_files(sizes, shape.rows, "decapoda").items():
         (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
     (folder / "tokenizer.model").write_bytes(padded_vocabulary(shape.rows))
@@ -100,7 +100,7 @@ def padded_vocabulary(rows: int) -> bytes:
         "### 问题: ### 回答:",
         "What should I do about a headache?",
     ]
-    proto = protocol.ModelProto.FromString(train_vocabulary(sentences, 340))
+    proto = protocol.ModelProto.FromString(train_llama_vocabulary(sentences, 340))
     lowest = min(piece.score for piece in proto.pieces)
     for number in range(rows - len(proto.pieces)):
         # Private-use characters: nobody types them, and decoding them shows that a token came.

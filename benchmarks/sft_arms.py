@@ -22,9 +22,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 from transformers.trainer_callback import PrinterCallback
 
 from medchat.api import SFTEvent, SFTOptions, SFTReport
-from medchat.torchside.sft.features import Feature
-from medchat.torchside.sft.run_folder import open_run_folder
-from medchat.torchside.sft.training import Collator, fingerprint_of, train
+from medchat.training.features import Feature
+from medchat.training.run_folder import open_run_folder
+from medchat.training.train import Collator, fingerprint_of, train
 
 MICRO_BATCH, BATCH = 8, 16
 
@@ -61,7 +61,7 @@ class Quiet:
     def __init__(self) -> None:
         self.cancel = threading.Event()
 
-    def told(self, event: SFTEvent) -> None:
+    def on_event(self, event: SFTEvent) -> None:
         """Be told."""
 
     def finish(self, folder: Path, report: SFTReport) -> None:

@@ -3,7 +3,7 @@
     python benchmarks/sft_memory.py --json FILE [--case NAME] [--device cpu|cuda]
 
 Each case runs in a fresh process: the estimate is made first, then a random model of that shape is trained for a few
-steps by `medchat.torchside.sft.training.train`. On the CPU the measured peak is VmHWM of the whole process, to which
+steps by `medchat.training.train.train`. On the CPU the measured peak is VmHWM of the whole process, to which
 the estimate's `runtime` belongs; on a GPU it is torch.cuda.max_memory_allocated, and `runtime` is left out.
 
 Bar, exit code 1 where it is missed: the estimate is within 15 % of the measured peak, case by case.

@@ -19,13 +19,13 @@ from torch import Tensor
 from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from medchat.api import SFTOptions, SFTSurvey
-from medchat.torchside.sft.causal_batches import CausalCollator
-from medchat.torchside.sft.features import Feature
-from medchat.torchside.sft.memory import estimate
-from medchat.torchside.sft.optimizers import precision_of
-from medchat.torchside.sft.run_folder import open_run_folder
-from medchat.torchside.sft.shape import Block, model_shape
-from medchat.torchside.sft.training import Collator, fingerprint_of, train
+from medchat.training.activation_memory import Block, model_dims
+from medchat.training.data_loader import CausalCollator
+from medchat.training.features import Feature
+from medchat.training.memory_estimate import estimate
+from medchat.training.optimizers import precision_of
+from medchat.training.run_folder import open_run_folder
+from medchat.training.train import Collator, fingerprint_of, train
 
 #: Enough for two optimizer steps: after the first, its state exists.
 RECORDS, STEPS = 32, 2
@@ -108,7 +108,7 @@ def shape_of(case: Case, options: SFTOptions) -> Any:
     """Return what the estimate is told of the model."""
     fused = case.block != "gated"
     targets = [(case.hidden, 3 * case.hidden)] if fused else [(case.hidden, case.hidden)] * 2
-    return model_shape(
+    return model_dims(
         options,
         layers=case.layers,
         hidden=case.hidden,

@@ -6,7 +6,7 @@ Both arms take the same records, model, seeds and HF Trainer, in fresh processes
 counted without padding. Time runs from the first batch asked for to the last optimizer step.
 
 - seeds: random order, each batch padded to its longest record, logits at every position, the model's own loss;
-- ours: `medchat.torchside.sft.training.train`.
+- ours: `medchat.training.train.train`.
 
 The same per second of CPU time is reported beside it: what the machine does besides moves that less.
 

@@ -9,11 +9,12 @@ from collections import namedtuple
 
 BuiltinBackbone = namedtuple("BuiltinBackbone", ["name", "package", "module"])
 
-#: name = entry-point name = what `--backbone` takes; `plugins/<name>/<package>` is where it lives.
+#: name = entry-point name = what `--backbone` takes; its package lies under `plugins/<package without medchat_>/`.
+#: One plugin may offer several: Huozi is of Bloom's architecture.
 BUILTIN_BACKBONES = (
     BuiltinBackbone("chatglm", "medchat_chatglm", "medchat_chatglm.plugin"),
     BuiltinBackbone("llama", "medchat_llama", "medchat_llama.plugin"),
     BuiltinBackbone("bloom", "medchat_bloom", "medchat_bloom.plugin"),
-    BuiltinBackbone("huozi", "medchat_huozi", "medchat_huozi.plugin"),
+    BuiltinBackbone("huozi", "medchat_bloom", "medchat_bloom.plugin"),
     BuiltinBackbone("remote", "medchat_remote", "medchat_remote.plugin"),
 )

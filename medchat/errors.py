@@ -3,7 +3,7 @@
 A `MedchatError` is shown to the user as one or two lines and ends the program with its `exit_code`;
 anything else that escapes is a defect of ours and is reported as such. Texts are already in the
 interface language (see `medchat.language.say`) and may hold untrusted words (file names, plugin
-metadata): whoever prints them passes them through `medchat.inert`.
+metadata): whoever prints them passes them through `medchat.sanitize`.
 """
 
 from __future__ import annotations

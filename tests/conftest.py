@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-for folder in (ROOT, *sorted((ROOT / "plugins").iterdir()), ROOT / "tests"):
+for folder in (ROOT, *sorted((ROOT / "plugins").iterdir()), ROOT / "tests" / "support"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 

@@ -8,12 +8,12 @@ import json
 import re
 from collections import Counter
 from datetime import date
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from locations import ROOT
 
 from medchat import demo_data
 from medchat.demo_data import DemoPair, demo_examples, read_pairs
@@ -21,7 +21,6 @@ from medchat.errors import DataError
 
 pytestmark = pytest.mark.safety
 
-ROOT = Path(__file__).resolve().parent.parent
 LINES = (ROOT / "medchat/data/demo_qa.jsonl").read_text(encoding="utf-8").splitlines()
 PAIRS = demo_examples()
 

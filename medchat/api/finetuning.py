@@ -22,6 +22,10 @@ from medchat.api.prompts import PromptTemplate
 
 METHODS = ("full", "lora", "qlora", "adapter", "ptuning")
 OPTIMIZERS = ("adamw", "adamw8bit", "adafactor")
+#: Learning-rate schedules of transformers that need no setting of their own.
+SCHEDULERS = ("linear", "cosine", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt")
+#: Experiment trackers, by the names of the package extras that install them.
+TRACKERS = ("tensorboard", "wandb", "swanlab")
 #: `mixed`: float32 weights, bfloat16 arithmetic. `bfloat16`: bfloat16 weights, rounded stochastically
 #: at each update. `auto`: `mixed` where the device computes bfloat16, else `float32`; the frozen base
 #: of the methods that train beside it is then loaded in bfloat16.
@@ -211,7 +215,7 @@ class SFTSaved:
 
 
 @dataclass(frozen=True, slots=True)
-class SFTStage:
+class SFTStatus:
     """What a run does from now on where it takes no steps (loading, answering), in the interface language.
 
     Told as soon as the output folder is open: whoever watches may then keep there what `resume` needs.
@@ -237,7 +241,7 @@ class SFTSample:
     after: str
 
 
-SFTEvent = SFTStage | SFTProgress | SFTEvaluation | SFTSaved | SFTNote
+SFTEvent = SFTStatus | SFTProgress | SFTEvaluation | SFTSaved | SFTNote
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +275,7 @@ class SFTReport:
     samples: tuple[SFTSample, ...] = ()
 
 
-class SFTWatch(Protocol):
+class SFTWatcher(Protocol):
     """Who watches a run. All calls come from the main process of a distributed run."""
 
     @property
@@ -279,7 +283,7 @@ class SFTWatch(Protocol):
         """Set to stop after the current step; the run then saves a checkpoint and raises MedchatError."""
         ...
 
-    def told(self, event: SFTEvent) -> None:
+    def on_event(self, event: SFTEvent) -> None:
         """Be told what happened."""
         ...
 
@@ -298,7 +302,7 @@ class SFTRecipe(ABC):
     #: What `--collator` takes.
     collators: ClassVar[tuple[str, ...]] = ("default",)
 
-    def settle(self, options: SFTOptions) -> SFTOptions:
+    def resolve_options(self, options: SFTOptions) -> SFTOptions:
         """Return the options with what was left open (`precision` auto, a rule) as it is for this model here.
 
         What is recorded of a run, and what a resumed one is held to, is then what it did. Reads small files only.
@@ -322,5 +326,5 @@ class SFTRecipe(ABC):
         return None
 
     @abstractmethod
-    def run(self, data: SFTData, options: SFTOptions, watch: SFTWatch) -> SFTReport:
+    def run(self, data: SFTData, options: SFTOptions, watch: SFTWatcher) -> SFTReport:
         """Train and write the result to `options.output`, its manifest last. Returns what was done."""

@@ -97,7 +97,7 @@ class LoadOptions:
     address: str = ""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """What `--model` takes to load this again: the address, or the folder as it was given."""
         return self.address or str(self.model)
 

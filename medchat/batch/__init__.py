@@ -4,6 +4,6 @@ Knows files, the order of work and who does which part of it. Knows no terminal 
 a `ChatModel` and a template, and tells its caller what has happened.
 """
 
-from medchat.batch.questions import BadRecord, Question, QuestionFile, read_questions
+from medchat.batch.questions import InvalidQuestion, Question, QuestionFile, read_questions
 
-__all__ = ["BadRecord", "Question", "QuestionFile", "read_questions"]
+__all__ = ["InvalidQuestion", "Question", "QuestionFile", "read_questions"]

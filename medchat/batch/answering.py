@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medchat.api import ChatModel, Completion, GenerationConfig, Notice
-from medchat.batch.prompts import Prompt, PromptMaker, Refusal
+from medchat.batch.prompts import PromptMaker, QuestionPrompt, RejectedQuestion
 from medchat.batch.questions import Question
 from medchat.batch.rows import Provenance, answer_row, failure_row
-from medchat.batch.work import Plan, Window
+from medchat.batch.work import Window, WorkPlan
 from medchat.errors import MemoryShortageError, PluginError
 from medchat.language import say
 
@@ -25,7 +25,7 @@ FAILURES_IN_A_ROW = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class AnsweredBatch:
     """Lines that are ready to be stored, and what they cost. `failed` holds what has no answer, and why."""
 
     rows: tuple[Mapping[str, Any], ...]
@@ -40,7 +40,7 @@ class BatchHalved:
     rows: int
 
 
-Event = Step | BatchHalved
+Event = AnsweredBatch | BatchHalved
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Answering:
     model: ChatModel
     maker: PromptMaker
     config: GenerationConfig
-    plan: Plan
+    plan: WorkPlan
     provenance: Provenance
     rank: int = 0
     done: frozenset[int] = frozenset()
@@ -70,8 +70,8 @@ class Answering:
 
     def _window(self, window: Window) -> Iterator[Event]:
         made = [self.maker.make(question) for question in window.questions]
-        batches = self.plan.batches([prompt for prompt in made if isinstance(prompt, Prompt)])
-        refused = [refusal for refusal in made if isinstance(refusal, Refusal)]
+        batches = self.plan.batches([prompt for prompt in made if isinstance(prompt, QuestionPrompt)])
+        refused = [refusal for refusal in made if isinstance(refusal, RejectedQuestion)]
         if self.plan.rank_of(window, 0) == self.rank:
             missing = [refusal for refusal in refused if refusal.question.index not in self.done]
             if missing:
@@ -82,7 +82,7 @@ class Answering:
                 if left:
                     yield from self._batch(left)
 
-    def _batch(self, batch: tuple[Prompt, ...]) -> Iterator[Event]:
+    def _batch(self, batch: tuple[QuestionPrompt, ...]) -> Iterator[Event]:
         waiting = deque([batch])
         while waiting:
             chunk = waiting.popleft()
@@ -108,7 +108,7 @@ class Answering:
                 yield BatchHalved(half)
             waiting.extendleft(reversed(_cut(chunk, half)))
 
-    def _generate(self, chunk: Sequence[Prompt]) -> tuple[list[Completion], Exception | None]:
+    def _generate(self, chunk: Sequence[QuestionPrompt]) -> tuple[list[Completion], Exception | None]:
         try:
             completions = self.model.generate_batch([prompt.segments for prompt in chunk], self.config)
         except MemoryError as error:
@@ -124,21 +124,23 @@ class Answering:
             )
         return completions, None
 
-    def _answered(self, chunk: Sequence[Prompt], completions: Sequence[Completion], seconds: float) -> Step:
+    def _answered(
+        self, chunk: Sequence[QuestionPrompt], completions: Sequence[Completion], seconds: float
+    ) -> AnsweredBatch:
         share = seconds / len(chunk)
         rows = [
             answer_row(prompt, completion, share, self.provenance, self.advise(prompt.question.asked.last))
             for prompt, completion in zip(chunk, completions, strict=True)
         ]
-        return Step(tuple(rows), sum(completion.completion_tokens for completion in completions))
+        return AnsweredBatch(tuple(rows), sum(completion.completion_tokens for completion in completions))
 
-    def _failed(self, failures: Iterable[tuple[Question, Exception]]) -> Step:
+    def _failed(self, failures: Iterable[tuple[Question, Exception]]) -> AnsweredBatch:
         pairs = tuple(failures)
         rows = [
             failure_row(question, error, self.provenance, self.advise(question.asked.last))
             for question, error in pairs
         ]
-        return Step(tuple(rows), failed=pairs)
+        return AnsweredBatch(tuple(rows), failed=pairs)
 
 
 def _told(error: MemoryError) -> MemoryShortageError:
@@ -160,5 +162,5 @@ def _forget_frames(failure: BaseException | None) -> None:
         failure = failure.__cause__ or failure.__context__
 
 
-def _cut(chunk: tuple[Prompt, ...], size: int) -> list[tuple[Prompt, ...]]:
+def _cut(chunk: tuple[QuestionPrompt, ...], size: int) -> list[tuple[QuestionPrompt, ...]]:
     return [chunk[start : start + size] for start in range(0, len(chunk), size)]

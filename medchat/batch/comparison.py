@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medchat import safety
+from medchat import medical_safety
 from medchat.batch.results import Line, in_order, read_results
 from medchat.errors import CheckpointError, DataError
-from medchat.inert_markdown import cell
 from medchat.language import say
+from medchat.sanitize import escape_cell
 
 #: What a question is joined by: its text, its input, and which of several equal ones it is.
 Key = tuple[str, str, int]
@@ -111,22 +111,25 @@ class Comparison:
         return {
             "columns": columns,
             "questions": questions,
-            "disclaimer": safety.ai_mark(),
-            "AIGC": safety.aigc_metadata(content),
+            "disclaimer": medical_safety.ai_mark(),
+            "AIGC": medical_safety.aigc_metadata(content),
         }
 
     def as_markdown(self) -> str:
         """Return a page: label, mark, the table, and what each column is."""
         references = any(self._reference(key) is not None for key in self.keys)
         heads = [say("问题", "Question"), *([say("参考答案", "Reference")] if references else [])]
-        heads += [cell(column.label) for column in self.columns]
+        heads += [escape_cell(column.label) for column in self.columns]
         lines = [_row(heads), "|" + ":---|" * len(heads)]
         for key in self.keys:
             question = "\n".join(part for part in key[:2] if part)
-            shown = [cell(question), *([cell(_text(self._reference(key)))] if references else [])]
+            shown = [
+                escape_cell(question),
+                *([escape_cell(_text(self._reference(key)))] if references else []),
+            ]
             lines.append(_row([*shown, *(_shown(column.rows.get(key)) for column in self.columns)]))
-        body = "\n".join([safety.ai_mark(), "", *lines, "", *map(_described, self.columns)])
-        label = json.dumps({"AIGC": safety.aigc_metadata(body)}, ensure_ascii=False)
+        body = "\n".join([medical_safety.ai_mark(), "", *lines, "", *map(_described, self.columns)])
+        label = json.dumps({"AIGC": medical_safety.aigc_metadata(body)}, ensure_ascii=False)
         return f"---\n{label}\n---\n\n{body}\n"
 
 
@@ -140,7 +143,7 @@ def _answer(row: Mapping[str, Any] | None) -> str | None:
 
 def _shown(row: Mapping[str, Any] | None) -> str:
     answer = _answer(row)
-    return say("（没有回答）", "(no answer)") if answer is None else cell(answer)
+    return say("（没有回答）", "(no answer)") if answer is None else escape_cell(answer)
 
 
 def _text(reference: Any) -> str:
@@ -157,4 +160,4 @@ def _described(column: Column) -> str:
         f"{say('模板', 'template')} {made.get('template', '?')}",
         *(f"{name}={value}" for name, value in made.get("decoding", {}).items()),
     ]
-    return f"- {cell(column.label)}: {cell(', '.join(part for part in parts if part))}"
+    return f"- {escape_cell(column.label)}: {escape_cell(', '.join(part for part in parts if part))}"

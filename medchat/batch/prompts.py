@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 from medchat.api import ChatModel, Conversation, GenerationConfig, PromptTemplate, Segment
 from medchat.batch.questions import Question
+from medchat.chat.session import MAX_QUESTION_BYTES, ChatSession, check_question
+from medchat.datafiles.record import Asked
 from medchat.errors import UsageError
-from medchat.records.record import Asked
-from medchat.session import MAX_QUESTION_BYTES, ChatSession, check_question
 from medchat.templates import Fitted, takes_dialogues, with_input
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class QuestionPrompt:
     """A question ready to be answered. `tokens` is the prompt's length, `dropped` the turns left out of it."""
 
     question: Question
@@ -27,7 +27,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RejectedQuestion:
     """A question that cannot be sent, and why."""
 
     question: Question
@@ -49,14 +49,14 @@ class PromptMaker:
     remember_history: bool = True
     max_question_bytes: int = MAX_QUESTION_BYTES
 
-    def make(self, question: Question) -> Prompt | Refusal:
+    def make(self, question: Question) -> QuestionPrompt | RejectedQuestion:
         """Return the prompt for `question`, whole oldest turns dropped until it fits, or the refusal."""
         try:
             check_question(question.text + question.asked.input, self.max_question_bytes)
             fitted = self._as_it_stands(question.asked) or self._fitted(question.asked, question.asked.last)
         except UsageError as error:
-            return Refusal(question, error)
-        return Prompt(question, fitted.segments, fitted.tokens, fitted.dropped)
+            return RejectedQuestion(question, error)
+        return QuestionPrompt(question, fitted.segments, fitted.tokens, fitted.dropped)
 
     def _as_it_stands(self, asked: Asked) -> Fitted | None:
         """A dialogue for weights that were trained on such texts, None where it does not fit or is none."""

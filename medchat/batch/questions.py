@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medchat.api import Turn
+from medchat.datafiles.json_file import BrokenArray, Item, array_items, line_item
+from medchat.datafiles.record import Asked, RecordError, parse_record, text_value
 from medchat.errors import CheckpointError, DataError
 from medchat.language import say
-from medchat.records.json_items import BrokenArray, Item, array_items, line_item
-from medchat.records.record import Asked, RecordError, read_record, read_text
 
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
@@ -40,7 +40,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class BadRecord:
+class InvalidQuestion:
     """A record that asks nothing."""
 
     line: int
@@ -54,7 +54,7 @@ class QuestionFile:
     path: Path
     form: str
     questions: tuple[Question, ...]
-    bad: tuple[BadRecord, ...]
+    bad: tuple[InvalidQuestion, ...]
 
     @property
     def described(self) -> str:
@@ -156,17 +156,19 @@ def _line_items(raw: bytes) -> Iterator[Item]:
         yield Item(number, problem=_not_utf8()) if text is None else line_item(number, text)
 
 
-def _sorted_out(path: Path, items: Iterable[Item]) -> tuple[tuple[Question, ...], tuple[BadRecord, ...]]:
+def _sorted_out(
+    path: Path, items: Iterable[Item]
+) -> tuple[tuple[Question, ...], tuple[InvalidQuestion, ...]]:
     questions: list[Question] = []
-    bad: list[BadRecord] = []
+    bad: list[InvalidQuestion] = []
     try:
         for index, item in enumerate(items):
             try:
                 if item.problem:
                     raise RecordError(item.problem)
-                questions.append(Question(index, item.line, read_record(item.value)))
+                questions.append(Question(index, item.line, parse_record(item.value)))
             except RecordError as error:
-                bad.append(BadRecord(item.line, str(error)))
+                bad.append(InvalidQuestion(item.line, str(error)))
     except BrokenArray as error:
         raise DataError(
             error.problem,
@@ -176,12 +178,12 @@ def _sorted_out(path: Path, items: Iterable[Item]) -> tuple[tuple[Question, ...]
     return tuple(questions), tuple(bad)
 
 
-def _plain(raw: bytes) -> tuple[tuple[Question, ...], tuple[BadRecord, ...]]:
+def _plain(raw: bytes) -> tuple[tuple[Question, ...], tuple[InvalidQuestion, ...]]:
     questions: list[Question] = []
-    bad: list[BadRecord] = []
+    bad: list[InvalidQuestion] = []
     for index, (number, text) in enumerate(_lines(raw)):
         if text is None:
-            bad.append(BadRecord(number, _not_utf8()))
+            bad.append(InvalidQuestion(number, _not_utf8()))
         else:
-            questions.append(Question(index, number, read_text(text)))
+            questions.append(Question(index, number, text_value(text)))
     return tuple(questions), tuple(bad)

@@ -21,7 +21,7 @@ from medchat.api import Finish
 from medchat.batch.rows import as_line
 from medchat.errors import DataError, MedchatError, UsageError
 from medchat.language import say
-from medchat.places import PRIVATE_FILE_MODE, make_private
+from medchat.paths import PRIVATE_FILE_MODE, make_private
 
 #: `is_held` takes the lock for a moment to look at it: how long to wait before believing it is held for good.
 GLANCE_SECONDS = 1.0

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medchat import safety
+from medchat import medical_safety
 from medchat.api import Completion, Finish, GenerationConfig, Notice
-from medchat.batch.prompts import Prompt
+from medchat.batch.prompts import QuestionPrompt
 from medchat.batch.questions import Question
 from medchat.errors import DataError, MedchatError, UsageError
 
@@ -86,7 +86,7 @@ def decoding(config: GenerationConfig) -> dict[str, Any]:
 
 
 def answer_row(
-    prompt: Prompt,
+    prompt: QuestionPrompt,
     completion: Completion,
     seconds: float,
     provenance: Provenance,
@@ -147,10 +147,10 @@ def _asked(question: Question) -> dict[str, Any]:
 def _marked(row: dict[str, Any], provenance: Provenance, notices: Sequence[Notice]) -> dict[str, Any]:
     row |= provenance.as_fields()
     row["safety"] = [{"text": notice.text, "urgent": notice.urgent} for notice in notices]
-    row["disclaimer"] = safety.ai_mark()
+    row["disclaimer"] = medical_safety.ai_mark()
     made_by = json.dumps([row["index"], row["question"], provenance.as_fields()], ensure_ascii=False)
     name = hashlib.sha256(made_by.encode()).hexdigest()[:32]
-    row["AIGC"] = safety.aigc_metadata(str(row["answer"]), name)
+    row["AIGC"] = medical_safety.aigc_metadata(str(row["answer"]), name)
     return row
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from medchat.batch.prompts import Prompt
+from medchat.batch.prompts import QuestionPrompt
 from medchat.batch.questions import Question
 from medchat.errors import UsageError
 from medchat.language import say
@@ -63,7 +63,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class WorkPlan:
     """How `questions` are cut into windows and batches for `world_size` processes."""
 
     questions: tuple[Question, ...]
@@ -81,7 +81,7 @@ class Plan:
         for number, start in enumerate(range(0, len(self.questions), size)):
             yield Window(number, self.questions[start : start + size])
 
-    def batches(self, prompts: Sequence[Prompt]) -> list[tuple[Prompt, ...]]:
+    def batches(self, prompts: Sequence[QuestionPrompt]) -> list[tuple[QuestionPrompt, ...]]:
         """Cut a window's prompts into batches, the longest prompts first."""
         ordered = sorted(prompts, key=lambda prompt: (-prompt.tokens, prompt.question.index))
         return [tuple(ordered[start : start + self.rows]) for start in range(0, len(ordered), self.rows)]

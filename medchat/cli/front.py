@@ -16,9 +16,14 @@ from medchat.language import say
 COMMANDS = (
     ("chat", "medchat.commands.chat", "多轮对话（不带参数时的默认命令）", "chat, with history (the default)"),
     ("ask", "medchat.commands.ask", "只问一个问题，回答写到标准输出", "one question, the answer on stdout"),
-    ("infer", "medchat.commands.infer", "批量回答一个文件里的问题", "answer a file of questions"),
+    ("infer", "medchat.commands.infer.command", "批量回答一个文件里的问题", "answer a file of questions"),
     ("compare", "medchat.commands.compare", "把几次批量回答并排成表", "put batch answers side by side"),
-    ("sft", "medchat.commands.sft", "用问答数据微调模型", "fine-tune a model on questions and answers"),
+    (
+        "sft",
+        "medchat.commands.sft.command",
+        "用问答数据微调模型",
+        "fine-tune a model on questions and answers",
+    ),
     (
         "demo",
         "medchat.commands.demo",
@@ -111,7 +116,7 @@ def _plugins_may_be_configured() -> bool:
 
 
 def _user_files() -> list[str]:
-    """Return every place where `medchat.places` may find the user's configuration.
+    """Return every place where `medchat.paths` may find the user's configuration.
 
     Whoever asks looks for a setting's name alone: parsing TOML, like asking platformdirs, costs as much as
     Python's own start.

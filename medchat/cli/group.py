@@ -41,7 +41,7 @@ class _Page:
         return option
 
 
-class Command(_Page, click.Command):
+class LocalizedCommand(_Page, click.Command):
     """A command."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -61,7 +61,7 @@ class Command(_Page, click.Command):
 class Group(_Page, click.Group):
     """A command with subcommands, such as `medchat sessions`."""
 
-    command_class = Command
+    command_class = LocalizedCommand
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["context_settings"] = {**CONTEXT, **kwargs.get("context_settings", {})}

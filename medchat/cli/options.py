@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -12,19 +11,6 @@ from medchat.api import DEVICES_HELP, DTYPES, GENERATION_RANGES, QUANTIZE
 from medchat.language import say
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-#: Flags whose values are settings of the same name, the highest layer but `/set`.
-SETTING_FLAGS = ("backbone", "model", "template", "system", "device", "dtype", "quantize", "style", "history")
-
-
-@dataclass(frozen=True, slots=True)
-class SessionChoice:
-    """Which saved session to go on with: by name (opened or created), the latest, or one picked by id."""
-
-    name: str | None = None
-    latest: bool = False
-    resume: str | None = None
-    save: bool = True
 
 
 def model_flags(command: F) -> F:
@@ -144,19 +130,3 @@ def session_flags(command: F) -> F:
     ):
         command = decorate(command)
     return command
-
-
-def as_settings(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return the given flags as settings: unset ones left out, generation flags under `generation.`."""
-    chosen: dict[str, Any] = {}
-    for name in SETTING_FLAGS:
-        if flags.get(name) is not None:
-            chosen[name] = flags[name]
-    for name in (*GENERATION_RANGES, "greedy"):
-        if flags.get(name) is not None:
-            chosen[f"generation.{name}"] = flags[name]
-    if flags.get("adapter"):
-        chosen["adapter"] = list(flags["adapter"])
-    if flags.get("offline"):
-        chosen["offline"] = True
-    return chosen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 TYPE_CHECKING = False  # as in medchat.registry: this module is on the path of `medchat --help`
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _reserved: TextIO | None = None
 CLOSED_PIPE = 0
 
 
-def answers() -> TextIO:
+def answer_stream() -> TextIO:
     """Return the stream for what a command was asked for: stdout, whatever else has taken its name."""
     return _reserved or sys.stdout
 
@@ -41,7 +42,7 @@ class ReservedStdout:
 
 def forgive_encoding() -> None:
     """Write characters that the terminal's encoding lacks as escapes instead of failing."""
-    for stream in (answers(), sys.stderr):
+    for stream in (answer_stream(), sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
@@ -49,14 +50,14 @@ def forgive_encoding() -> None:
 
 def silence_stdout() -> None:
     """Point the closed standard output at nothing, so that the interpreter's last flush is quiet too."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), answers().fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), answer_stream().fileno())
 
 
 def write_out(text: str) -> int:
     """Write `text` to stdout and return the exit code: 0, also where the reader has gone."""
     forgive_encoding()
     try:
-        stream = answers()
+        stream = answer_stream()
         stream.write(text)
         stream.flush()
     except BrokenPipeError:
@@ -72,3 +73,24 @@ def say_aside(text: str) -> None:
         sys.stderr.flush()
     except OSError:
         pass
+
+
+# Rows of text in columns, by what they take on a screen: a Chinese character is two cells wide.
+
+
+def aligned(
+    rows: Sequence[Sequence[str]], *, indent: int = 2, gap: int = 2, right: Sequence[int] = ()
+) -> list[str]:
+    """Return a line for each row, columns aligned; those in `right` (from 0) to the right. The last runs on."""
+    from rich.cells import cell_len  # slow to import, and `medchat --help` shows no table
+
+    count = max((len(row) for row in rows), default=0)
+    widths = [max((cell_len(row[at]) for row in rows if at < len(row)), default=0) for at in range(count)]
+    lines = []
+    for row in rows:
+        cells = []
+        for at, text in enumerate(row):
+            blanks = " " * (widths[at] - cell_len(text))
+            cells.append(blanks + text if at in right else text + blanks)
+        lines.append((" " * indent + (" " * gap).join(cells)).rstrip())
+    return lines

@@ -64,6 +64,6 @@ def _plain(text: str) -> str:
     """Metadata that is anything but printable ASCII goes through the sanitiser, imported only then."""
     if text.isascii() and text.isprintable():
         return text
-    from medchat.inert import inert_line
+    from medchat.sanitize import sanitize_line
 
-    return inert_line(text, 60)
+    return sanitize_line(text, 60)

@@ -10,29 +10,30 @@ from typing import Any
 
 import click
 
-from medchat import safety
+from medchat import medical_safety
 from medchat.api import Finish, Notice
-from medchat.cli.group import Command
-from medchat.cli.options import SessionChoice, generation_flags, model_flags, session_flags
-from medchat.cli.output import CLOSED_PIPE, answers, say_aside, silence_stdout
-from medchat.cli.signals import cancel_on_signals
-from medchat.commands.chat import disclaimer_lines, model_notes
-from medchat.commands.conversation import Prepared, prepare_conversation
-from medchat.errors import MedchatError, UsageError
-from medchat.inert import InertStream, inert_line
-from medchat.language import say
-from medchat.repl import wording
-from medchat.session import (
+from medchat.chat.conversation import PreparedChat, prepare_conversation
+from medchat.chat.recorder import SessionChoice
+from medchat.chat.session import (
     Advice,
-    Answered,
+    AnswerFinished,
+    AnswerPiece,
     AnswerShortened,
     ChatSession,
     Event,
     HistoryDropped,
-    Piece,
     SingleTurnTemplate,
     check_question,
 )
+from medchat.cli.group import LocalizedCommand
+from medchat.cli.options import generation_flags, model_flags, session_flags
+from medchat.cli.output import CLOSED_PIPE, answer_stream, say_aside, silence_stdout
+from medchat.cli.signals import cancel_on_signals
+from medchat.commands.chat import disclaimer_lines, model_notes
+from medchat.errors import MedchatError, UsageError
+from medchat.language import say
+from medchat.repl import messages
+from medchat.sanitize import StreamSanitizer, sanitize_line
 
 
 def read_question(argument: str, max_bytes: int) -> str:
@@ -68,18 +69,18 @@ class _Answer:
     """What has come so far, and how it is written: text, one JSON object, or JSON lines."""
 
     session: ChatSession
-    prepared: Prepared
+    prepared: PreparedChat
     style: str
     figures: bool = False
     text: str = ""
     notices: list[Notice] = field(default_factory=list)
     dropped: int = 0
-    answered: Answered | None = None
-    screen: InertStream | None = None
+    answered: AnswerFinished | None = None
+    screen: StreamSanitizer | None = None
 
     def take(self, event: Event) -> None:
         """Write what the event means in this style."""
-        if isinstance(event, Piece):
+        if isinstance(event, AnswerPiece):
             self.text += event.text
             self._piece(event.text)
         elif isinstance(event, Advice):
@@ -87,12 +88,12 @@ class _Answer:
             self._notice(event.notice)
         elif isinstance(event, HistoryDropped):
             self.dropped = event.turns
-            say_aside(wording.dropped(event))
+            say_aside(messages.dropped(event))
         elif isinstance(event, AnswerShortened):
-            say_aside(wording.shortened(event))
+            say_aside(messages.shortened(event))
         elif isinstance(event, SingleTurnTemplate):
-            say_aside(wording.single_turn(event))
-        elif isinstance(event, Answered):
+            say_aside(messages.single_turn(event))
+        elif isinstance(event, AnswerFinished):
             self.answered = event
 
     def _piece(self, text: str) -> None:
@@ -105,8 +106,8 @@ class _Answer:
         if self.style == "events":
             _line({"event": "notice", "text": notice.text, "urgent": notice.urgent})
         elif self.style == "text" and notice.urgent:
-            _write(inert_line(notice.text, 600) + "\n")
-        say_aside(inert_line(notice.text, 600))
+            _write(sanitize_line(notice.text, 600) + "\n")
+        say_aside(sanitize_line(notice.text, 600))
 
     def finish(self) -> None:
         """Write the end of the answer, the mark and what is worth a remark."""
@@ -129,16 +130,16 @@ class _Answer:
                     "(hit the length limit; raise --max-new-tokens)",
                 )
             )
-        say_aside(safety.ai_mark())
+        say_aside(medical_safety.ai_mark())
         if self.figures and self.answered:
-            say_aside(wording.footer(self.answered.stats, self.session.model.context_length))
+            say_aside(messages.footer(self.answered.stats, self.session.model.context_length))
 
     def break_off(self) -> None:
         """End what the model said before it failed; the failure itself is shown by whoever catches it."""
         if self.text:
             if self.style == "text":
                 self._end_line()
-            say_aside(safety.ai_mark())
+            say_aside(medical_safety.ai_mark())
 
     def _end_line(self) -> None:
         _write((self.screen.flush() if self.screen else "") + "\n")
@@ -171,8 +172,8 @@ class _Answer:
             "dropped_turns": self.dropped,
             "session": record.id if record else None,
             "safety": [{"text": notice.text, "urgent": notice.urgent} for notice in self.notices],
-            "disclaimer": safety.ai_mark(),
-            "AIGC": safety.aigc_metadata(turn.answer if turn else self.text),
+            "disclaimer": medical_safety.ai_mark(),
+            "AIGC": medical_safety.aigc_metadata(turn.answer if turn else self.text),
         }
 
 
@@ -198,7 +199,7 @@ class _OutputClosed(Exception):
 
 
 def _write(text: str) -> None:
-    stream = answers()
+    stream = answer_stream()
     try:
         stream.write(text)
         stream.flush()
@@ -211,11 +212,11 @@ def _line(value: dict[str, Any]) -> None:
 
 
 def _speaks_unicode() -> bool:
-    return "utf" in (answers().encoding or "").lower()
+    return "utf" in (answer_stream().encoding or "").lower()
 
 
 @click.command(
-    cls=Command,
+    cls=LocalizedCommand,
     help=say(
         "回答一个问题。问题为 - 时从标准输入读取。", "Answer one question; - reads it from standard input."
     ),
@@ -253,20 +254,20 @@ def command(question: str, as_json: bool, events: bool, stats: bool, **flags: An
         prepared.store.close()
 
 
-def _answer(prepared: Prepared, question: str, style: str, *, figures: bool) -> int:
+def _answer(prepared: PreparedChat, question: str, style: str, *, figures: bool) -> int:
     model = prepared.opening.load()
     cancel = threading.Event()
     try:
         for note in model_notes(model):
             say_aside(note)
         session = prepared.begin(model)
-        screen = InertStream() if answers().isatty() else None
+        screen = StreamSanitizer() if answer_stream().isatty() else None
         answer = _Answer(session, prepared, style, figures, screen=screen)
         events = session.ask(question, cancel)
         with cancel_on_signals(cancel) as codes:
             try:
                 if style == "events":
-                    _line({"event": "start", "question": question, "disclaimer": safety.ai_mark()})
+                    _line({"event": "start", "question": question, "disclaimer": medical_safety.ai_mark()})
                 for event in events:
                     answer.take(event)
                 answer.finish()

@@ -9,17 +9,18 @@ from typing import Any
 
 import click
 
-from medchat import safety
+from medchat import medical_safety
 from medchat.api import ChatModel, Conversation, LoadOptions
-from medchat.cli.group import Command
-from medchat.cli.options import SessionChoice, generation_flags, model_flags, session_flags
-from medchat.cli.output import answers, say_aside
-from medchat.commands.conversation import Prepared, prepare_conversation
+from medchat.chat.conversation import PreparedChat, prepare_conversation
+from medchat.chat.recorder import SessionChoice
+from medchat.chat.session import ChatSession
+from medchat.cli.group import LocalizedCommand
+from medchat.cli.options import generation_flags, model_flags, session_flags
+from medchat.cli.output import answer_stream, say_aside
 from medchat.errors import UsageError
-from medchat.inert import inert_line
 from medchat.language import say
 from medchat.repl import Startup, run_lines, run_repl
-from medchat.session import ChatSession
+from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.store import SessionStore
 
@@ -28,7 +29,7 @@ PAST_INPUTS = 1000
 
 
 @click.command(
-    cls=Command,
+    cls=LocalizedCommand,
     help=say(
         "多轮对话。没有终端时，每行输入是一个问题，标准输出只有回答。",
         "Chat, with history. Without a terminal each input line is a question; stdout holds the answers alone.",
@@ -66,7 +67,7 @@ def _list_resumable() -> int:
 
 def on_terminal() -> bool:
     """Whether there is a terminal to chat on. Raises UsageError where neither that nor piped input is there."""
-    if sys.stdin is not None and sys.stdin.isatty() and answers().isatty():
+    if sys.stdin is not None and sys.stdin.isatty() and answer_stream().isatty():
         return True
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError(
@@ -76,13 +77,13 @@ def on_terminal() -> bool:
     return False
 
 
-def hold(prepared: Prepared, startup: Startup) -> int:
+def hold(prepared: PreparedChat, startup: Startup) -> int:
     """Chat on the terminal, or line by line where there is none; return the exit code."""
     if on_terminal():
         exit_code = run_repl(startup)
         record = prepared.saved_session()
         if record is not None:
-            name = inert_line(record.name or record.id, 60)
+            name = sanitize_line(record.name or record.id, 60)
             say_aside(
                 say(
                     f"会话已保存：{name}。接着聊：medchat chat -c",
@@ -93,7 +94,7 @@ def hold(prepared: Prepared, startup: Startup) -> int:
     return run_lines(startup, sys.stdin.buffer)
 
 
-def startup_for(prepared: Prepared, *, banner: Sequence[str] = ()) -> Startup:
+def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startup:
     """Return what the screen needs for a conversation with this model."""
     opening = prepared.opening
 
@@ -128,16 +129,16 @@ def startup_for(prepared: Prepared, *, banner: Sequence[str] = ()) -> Startup:
 def disclaimer_lines(store: SessionStore) -> list[str]:
     """Return the full disclaimer once per install, and the line of every start."""
     lines = []
-    if not store.seen(safety.DISCLAIMER_KEY):
-        lines.append(safety.disclaimer())
-        store.mark_seen(safety.DISCLAIMER_KEY)
-    return [*lines, safety.start_line()]
+    if not store.seen(medical_safety.DISCLAIMER_KEY):
+        lines.append(medical_safety.disclaimer())
+        store.mark_seen(medical_safety.DISCLAIMER_KEY)
+    return [*lines, medical_safety.start_line()]
 
 
-def _ready_lines(prepared: Prepared, session: ChatSession) -> list[str]:
+def _ready_lines(prepared: PreparedChat, session: ChatSession) -> list[str]:
     lines = []
     if session.conversation.turns and prepared.record is not None:
-        title = inert_line(prepared.record.name or prepared.record.id, 60)
+        title = sanitize_line(prepared.record.name or prepared.record.id, 60)
         count = len(session.conversation.turns)
         lines.append(say(f"接着会话 {title}（{count} 轮）", f"going on with session {title} ({count} turns)"))
     lines += model_notes(session.model)
@@ -155,11 +156,11 @@ def _ready_lines(prepared: Prepared, session: ChatSession) -> list[str]:
 
 def model_notes(model: ChatModel) -> list[str]:
     """Return what loading has to tell the user (a rule that was assumed, two heads that differ)."""
-    return [inert_line(str(note), 300) for note in model.describe().get("notes", ())]
+    return [sanitize_line(str(note), 300) for note in model.describe().get("notes", ())]
 
 
 def _short_place(options: LoadOptions) -> str:
-    return inert_line(
+    return sanitize_line(
         options.address.partition("://")[2] or options.model.name, 40 if options.address else 30
     )
 

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import click
 
-from medchat import safety
+from medchat import medical_safety
 from medchat.batch.comparison import Comparison, read_column
 from medchat.batch.results import replace_file
-from medchat.cli.group import Command
+from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.errors import UsageError
-from medchat.inert import inert_line
 from medchat.language import say
+from medchat.sanitize import sanitize_line
 
 
 @click.command(
-    cls=Command,
+    cls=LocalizedCommand,
     help=say(
         "把几个 medchat infer 结果文件并排成一张表（Markdown，或 --json）。每个文件前可以写上列名：列名=文件。",
         "Put result files of medchat infer side by side in a table (Markdown, or --json). A file may be given"
@@ -42,16 +42,16 @@ def command(results: tuple[str, ...], as_json: bool, output: str | None) -> int:
         if column.torn:
             say_aside(
                 say(
-                    f"{inert_line(str(column.path))} 的最后一行不完整，未列出；用 medchat infer --resume 补全",
-                    f"the last line of {inert_line(str(column.path))} is torn and left out;"
+                    f"{sanitize_line(str(column.path))} 的最后一行不完整，未列出；用 medchat infer --resume 补全",
+                    f"the last line of {sanitize_line(str(column.path))} is torn and left out;"
                     " medchat infer --resume completes it",
                 )
             )
     for label, count in comparison.lacking.items():
         say_aside(
             say(
-                f"{inert_line(label)}：{count} 个问题没有回答",
-                f"{inert_line(label)}: {count} questions without an answer",
+                f"{sanitize_line(label)}：{count} 个问题没有回答",
+                f"{sanitize_line(label)}: {count} questions without an answer",
             )
         )
     text = (
@@ -80,5 +80,5 @@ def _deliver(text: str, output: str | None, sources: list[Path]) -> int:
             where=output,
         )
     replace_file(target, text.encode("utf-8", "backslashreplace"))
-    say_aside(safety.ai_mark())
+    say_aside(medical_safety.ai_mark())
     return 0

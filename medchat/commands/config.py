@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from medchat import places
+from medchat import paths
+from medchat.chat.setup import open_registry
 from medchat.cli.group import Group
 from medchat.cli.output import write_out
-from medchat.commands.opening import open_registry
 from medchat.errors import MedchatError
-from medchat.inert import inert_line
 from medchat.language import say
+from medchat.sanitize import sanitize_line
 from medchat.settings import Effective, Settings
 
 
@@ -43,7 +43,7 @@ def command() -> None:
 @command.command("show", help=say("显示每个配置项现在的值。", "Show the value of every setting."))
 @click.option("--origin", is_flag=True, help=say("同时显示来源", "also where it came from"))
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
-def show(origin: bool, as_json: bool) -> int:
+def show_settings(origin: bool, as_json: bool) -> int:
     """Show the settings."""
     rows = _effective(Settings.load())
     if as_json:
@@ -52,21 +52,21 @@ def show(origin: bool, as_json: bool) -> int:
         return write_out(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
     lines = []
     for row in rows:
-        line = f"{row.key.name} = {inert_line(_shown(row.value), 200)}"
-        lines.append(f"{line:<44}  # {inert_line(str(row.origin), 200)}" if origin else line)
+        line = f"{row.key.name} = {sanitize_line(_shown(row.value), 200)}"
+        lines.append(f"{line:<44}  # {sanitize_line(str(row.origin), 200)}" if origin else line)
     return write_out("\n".join(lines) + "\n")
 
 
 @command.command("path", help=say("显示配置文件的位置。", "Show where the configuration file is."))
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
-def path(as_json: bool) -> int:
+def show_path(as_json: bool) -> int:
     """Print the path of the user's configuration file."""
-    file = places.config_file()
+    file = paths.config_file()
     if as_json:
         whole = {
             "path": str(file),
             "exists": file.exists(),
-            "project": str(places.project_config_file().absolute()),
+            "project": str(paths.project_config_file().absolute()),
         }
         return write_out(json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
     return write_out(f"{file}\n")

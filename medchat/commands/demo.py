@@ -14,22 +14,22 @@ from typing import Any
 
 import click
 
-from medchat import __version__, places, safety
+from medchat import __version__, medical_safety, paths
 from medchat.api import Backbone, Example, SFTData
-from medchat.cli.group import Command
-from medchat.cli.options import SessionChoice
-from medchat.cli.output import answers, say_aside, write_out
+from medchat.chat.conversation import PreparedChat, prepare_conversation
+from medchat.chat.demo_mode import demo_folder, is_demo, mark_as_demo
+from medchat.chat.recorder import SessionChoice
+from medchat.chat.session import AnswerPiece
+from medchat.chat.setup import open_registry
+from medchat.cli.group import LocalizedCommand
+from medchat.cli.output import answer_stream, say_aside, write_out
 from medchat.commands.chat import disclaimer_lines, hold, startup_for
-from medchat.commands.conversation import Prepared, prepare_conversation
-from medchat.commands.demo_mode import demo_folder, is_demo, mark_as_demo
-from medchat.commands.opening import open_registry
-from medchat.commands.training import Watched, show_training
+from medchat.commands.sft.progress import SilentWatcher, show_training
 from medchat.demo_data import DemoPair, demo_examples
 from medchat.demo_recipe import DEMO_RECIPES, DemoRecipe
 from medchat.errors import UsageError
-from medchat.inert import inert
 from medchat.language import say
-from medchat.session import Piece
+from medchat.sanitize import sanitize
 from medchat.settings import Settings
 
 #: Asked and answered where there is no terminal to chat on.
@@ -37,7 +37,7 @@ SAMPLES = 3
 
 
 @click.command(
-    cls=Command,
+    cls=LocalizedCommand,
     help=say(
         "无需权重：用真实的训练代码教一个微型模型约 150 条健康常识，然后和它对话。第二次启动直接进入对话。",
         "No weights needed: teach a miniature model about 150 health questions with the real training code, then chat.",
@@ -58,7 +58,7 @@ def command(backbone: str, retrain: bool, no_save: bool, style: str | None) -> i
     flags |= {"device": "cpu", "dtype": "float32"}
     prepared = prepare_conversation(flags, SessionChoice(save=not no_save), say_aside)
     try:
-        if sys.stdin is not None and sys.stdin.isatty() and answers().isatty():
+        if sys.stdin is not None and sys.stdin.isatty() and answer_stream().isatty():
             return hold(prepared, startup_for(prepared, banner=invitation(pairs)))
         return answer_samples(prepared, pairs)
     finally:
@@ -102,7 +102,7 @@ def trained_model(backbone: Backbone, pairs: Sequence[DemoPair], *, retrain: boo
             say(f"{backbone.name} 没有演示", f"{backbone.name} has no demo"),
             "medchat demo --backbone " + "|".join(DEMO_RECIPES),
         )
-    folder = places.make_private(demo_folder())
+    folder = paths.make_private(demo_folder())
     target = folder / f"{backbone.name}-{fingerprint(recipe, pairs)}"
     with _one_at_a_time(folder / "lock"):
         if retrain:
@@ -135,7 +135,7 @@ def _train(backbone: Backbone, recipe: DemoRecipe, pairs: Sequence[DemoPair], ta
         options = recipe.options(start, target)
         examples = [Example(pair.question, pair.answer) for pair in pairs]
         with show_training() as show:
-            report = backbone.recipes[options.method].run(SFTData(examples), options, Watched(show))
+            report = backbone.recipes[options.method].run(SFTData(examples), options, SilentWatcher(show))
     finally:
         shutil.rmtree(start, ignore_errors=True)
     loss = f"{report.first_loss:.2f} → {report.last_loss:.3f}"
@@ -160,7 +160,7 @@ def _one_at_a_time(lock: Path) -> Iterator[None]:
         yield
 
 
-def answer_samples(prepared: Prepared, pairs: Sequence[DemoPair]) -> int:
+def answer_samples(prepared: PreparedChat, pairs: Sequence[DemoPair]) -> int:
     """Ask a few of the demo's own questions; questions and answers go to stdout, the rest to stderr."""
     for line in [*disclaimer_lines(prepared.store), *prepared.plugin_lines()]:
         say_aside(line)
@@ -169,11 +169,11 @@ def answer_samples(prepared: Prepared, pairs: Sequence[DemoPair]) -> int:
         session = prepared.begin(model)
         for pair in spread(pairs, SAMPLES):
             events = session.ask(pair.question, threading.Event())
-            answer = "".join(event.text for event in events if isinstance(event, Piece))
+            answer = "".join(event.text for event in events if isinstance(event, AnswerPiece))
             write_out(
-                inert(say(f"问：{pair.question}\n答：{answer}\n", f"Q: {pair.question}\nA: {answer}\n"))
+                sanitize(say(f"问：{pair.question}\n答：{answer}\n", f"Q: {pair.question}\nA: {answer}\n"))
             )
-        say_aside(safety.ai_mark())
+        say_aside(medical_safety.ai_mark())
     finally:
         model.close()
     return 0

@@ -15,19 +15,19 @@ from typing import Any
 
 import click
 
-from medchat import __version__, places
-from medchat.cli.group import Command
-from medchat.cli.output import answers, write_out
-from medchat.commands.opening import open_registry
+from medchat import __version__, paths
+from medchat.chat.setup import open_registry
+from medchat.cli.group import LocalizedCommand
+from medchat.cli.output import answer_stream, write_out
 from medchat.errors import MedchatError
-from medchat.inert import inert_line
 from medchat.language import say
 from medchat.registry import Registry
+from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckedItem:
     """One thing looked at: `status` is ok, warn or fail; `remedy` what to do when it is not ok."""
 
     name: str
@@ -36,9 +36,11 @@ class Finding:
     remedy: str = ""
 
 
-def _versions() -> Iterator[Finding]:
+def _versions() -> Iterator[CheckedItem]:
     ok = sys.version_info >= (3, 11)
-    yield Finding("python", "ok" if ok else "fail", platform.python_version(), "" if ok else "Python >= 3.11")
+    yield CheckedItem(
+        "python", "ok" if ok else "fail", platform.python_version(), "" if ok else "Python >= 3.11"
+    )
     for package in (
         "torch",
         "transformers",
@@ -52,19 +54,19 @@ def _versions() -> Iterator[Finding]:
         "cpm-kernels",
     ):
         try:
-            yield Finding(package, "ok", importlib.metadata.version(package))
+            yield CheckedItem(package, "ok", importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(
+            yield CheckedItem(
                 package, "fail", say("没有安装", "not installed"), "pip install -c constraints.txt -e ."
             )
-    yield Finding("sqlite", "ok", sqlite3.sqlite_version)
+    yield CheckedItem("sqlite", "ok", sqlite3.sqlite_version)
 
 
-def _folders() -> Iterator[Finding]:
+def _folders() -> Iterator[CheckedItem]:
     for name, folder in (
-        ("config", places.config_dir()),
-        ("data", places.data_dir()),
-        ("cache", places.cache_dir()),
+        ("config", paths.config_dir()),
+        ("data", paths.data_dir()),
+        ("cache", paths.cache_dir()),
     ):
         existing = folder
         while not existing.exists() and existing != existing.parent:
@@ -77,42 +79,44 @@ def _folders() -> Iterator[Finding]:
             if writable
             else say("设置 MEDCHAT_HOME 到可写的目录", "set MEDCHAT_HOME to a folder you can write")
         )
-        yield Finding(name, "ok" if writable else "fail", detail, remedy)
+        yield CheckedItem(name, "ok" if writable else "fail", detail, remedy)
         if folder.exists() and folder.stat().st_mode & 0o077:
-            yield Finding(name, "warn", say("其他用户可以访问", "open to other users"), f"chmod 700 {folder}")
+            yield CheckedItem(
+                name, "warn", say("其他用户可以访问", "open to other users"), f"chmod 700 {folder}"
+            )
 
 
-def _terminal() -> Iterator[Finding]:
-    encoding = (answers().encoding or "?").lower()
+def _terminal() -> Iterator[CheckedItem]:
+    encoding = (answer_stream().encoding or "?").lower()
     ok = "utf" in encoding
-    yield Finding(
+    yield CheckedItem(
         "encoding",
         "ok" if ok else "warn",
         encoding,
         "" if ok else say("把终端设为 UTF-8（export LANG=C.UTF-8）", "use UTF-8 (export LANG=C.UTF-8)"),
     )
-    yield Finding(
+    yield CheckedItem(
         "memory",
         "ok",
         f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB, {os.cpu_count()} CPU",
     )
 
 
-def _plugins(registry: Registry, settings: Settings) -> Iterator[Finding]:
+def _plugins(registry: Registry, settings: Settings) -> Iterator[CheckedItem]:
     for name in registry.names():
         try:
             registry.backbone(name)
-            yield Finding(f"plugin {name}", "ok", say("可以载入", "loads"))
+            yield CheckedItem(f"plugin {name}", "ok", say("可以载入", "loads"))
         except MedchatError as error:
-            yield Finding(f"plugin {name}", "warn", error.what, error.remedy or "medchat plugins list")
+            yield CheckedItem(f"plugin {name}", "warn", error.what, error.remedy or "medchat plugins list")
     values = {item.key.name: item.value for item in settings.effective()}
     for found in registry.extensions().doctor(values):
-        yield Finding("plugin", "ok" if found.ok else "warn", found.text, found.remedy)
+        yield CheckedItem("plugin", "ok" if found.ok else "warn", found.text, found.remedy)
     for failure in registry.failures:
-        yield Finding(f"plugin {failure.entry}", "warn", failure.reason, failure.distribution)
+        yield CheckedItem(f"plugin {failure.entry}", "warn", failure.reason, failure.distribution)
 
 
-def _torch() -> Iterator[Finding]:
+def _torch() -> Iterator[CheckedItem]:
     """Ask a child process for the devices: torch stays out of this one, and a broken driver cannot take it down."""
     import subprocess
 
@@ -124,27 +128,27 @@ def _torch() -> Iterator[Finding]:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
     )
     if done.returncode == 0:
-        yield Finding("torch devices", "ok", done.stdout.strip())
+        yield CheckedItem("torch devices", "ok", done.stdout.strip())
     else:
         last = (done.stderr.strip().splitlines() or ["?"])[-1]
-        yield Finding("torch devices", "fail", last, "pip install -c constraints.txt -e .")
+        yield CheckedItem("torch devices", "fail", last, "pip install -c constraints.txt -e .")
 
 
-def findings() -> list[Finding]:
+def findings() -> list[CheckedItem]:
     """Look at everything and return what was found, in a fixed order."""
     found = [*_versions(), *_folders(), *_terminal()]
     try:
         settings = Settings.load()
     except MedchatError as error:
-        found.append(Finding("settings", "fail", f"{error.what} ({error.where})", error.remedy))
+        found.append(CheckedItem("settings", "fail", f"{error.what} ({error.where})", error.remedy))
     else:
-        found += [Finding("settings", "warn", warning) for warning in settings.warnings]
+        found += [CheckedItem("settings", "warn", warning) for warning in settings.warnings]
         found += _plugins(open_registry(settings), settings)
     return [*found, *_torch()]
 
 
 @click.command(
-    cls=Command,
+    cls=LocalizedCommand,
     help=say("检查运行环境：版本、目录、插件、计算设备。", "Check versions, folders, plugins and devices."),
 )
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
@@ -164,9 +168,9 @@ def command(as_json: bool) -> int:
     lines = [f"medchat {__version__}"]
     for item in found:
         lines.append(
-            f" {marks.get(item.status, '?')} {inert_line(item.name):<16} {inert_line(item.detail, 200)}"
+            f" {marks.get(item.status, '?')} {sanitize_line(item.name):<16} {sanitize_line(item.detail, 200)}"
         )
         if item.remedy and item.status != "ok":
-            lines.append("     " + say("下一步：", "next: ") + inert_line(item.remedy, 200))
+            lines.append("     " + say("下一步：", "next: ") + sanitize_line(item.remedy, 200))
     write_out("\n".join(lines) + "\n")
     return int(failed)

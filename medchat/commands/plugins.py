@@ -7,12 +7,12 @@ import json
 import click
 
 from medchat.api import Backbone
+from medchat.chat.setup import open_registry
 from medchat.cli.group import Group, allowed_plugins
 from medchat.cli.output import write_out
 from medchat.cli.plugin_table import plugin_rows, plugin_table
-from medchat.commands.opening import open_registry
-from medchat.inert import inert_line
 from medchat.language import current_language, say
+from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 
 
@@ -28,7 +28,7 @@ def command() -> None:
     ),
 )
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
-def list_(as_json: bool) -> int:
+def list_plugins(as_json: bool) -> int:
     """List the plugins."""
     if as_json:
         return write_out(json.dumps(plugin_rows(allowed_plugins()), ensure_ascii=False, indent=2) + "\n")
@@ -41,7 +41,7 @@ def list_(as_json: bool) -> int:
 )
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
-def show(name: str, as_json: bool) -> int:
+def show_plugin(name: str, as_json: bool) -> int:
     """Show one backbone."""
     registry = open_registry(Settings.load())
     rows = [
@@ -50,7 +50,7 @@ def show(name: str, as_json: bool) -> int:
     origin: dict[str, str] = rows[0] if rows else {}
     described = _as_json if as_json else _as_text
     return write_out(
-        registry.ask(registry.backbone(name), lambda backbone: described(backbone, origin)) + "\n"
+        registry.call(registry.backbone(name), lambda backbone: described(backbone, origin)) + "\n"
     )
 
 
@@ -88,10 +88,10 @@ def _as_json(backbone: Backbone, origin: dict[str, str]) -> str:
 def _as_text(backbone: Backbone, origin: dict[str, str]) -> str:
     summary = backbone.summary.get(current_language()) or next(iter(backbone.summary.values()), "")
     lines = [
-        f"{inert_line(backbone.name)}: {inert_line(summary, 200)}",
+        f"{sanitize_line(backbone.name)}: {sanitize_line(summary, 200)}",
         say("来自", "from")
         + "".join(
-            f" {inert_line(str(origin.get(key, '')))}" for key in ("distribution", "version", "module")
+            f" {sanitize_line(str(origin.get(key, '')))}" for key in ("distribution", "version", "module")
         ),
         say("训练方法：", "fine-tuning methods: ") + (", ".join(sorted(backbone.recipes)) or "-"),
     ]
@@ -99,5 +99,5 @@ def _as_text(backbone: Backbone, origin: dict[str, str]) -> str:
     lines.append(say("已知权重：", "known weights:"))
     for known in backbone.known_weights:
         facts = (known.name, known.title, known.source, f"[{known.licence}]")
-        lines.append("  " + "  ".join(inert_line(fact, 120) for fact in facts))
+        lines.append("  " + "  ".join(sanitize_line(fact, 120) for fact in facts))
     return "\n".join(lines)

@@ -11,9 +11,9 @@ import click
 from medchat.cli.group import Group
 from medchat.cli.output import say_aside, write_out
 from medchat.errors import UsageError
-from medchat.inert import inert, inert_line
 from medchat.language import say
-from medchat.safety import ai_mark
+from medchat.medical_safety import ai_mark
+from medchat.sanitize import sanitize, sanitize_line
 from medchat.store import SavedTurn, SessionRecord, SessionStore
 
 
@@ -58,7 +58,8 @@ def print_sessions(records: tuple[SessionRecord, ...]) -> int:
         when = record.updated.astimezone().strftime("%Y-%m-%d %H:%M")
         title = record.name or record.first_question
         lines.append(
-            f"{record.id}  {when}  {record.turns:>3}  {inert_line(record.backbone, 12):<10} {inert_line(title, 40)}"
+            f"{record.id}  {when}  {record.turns:>3}  "
+            f"{sanitize_line(record.backbone, 12):<10} {sanitize_line(title, 40)}"
         )
     return write_out("\n".join(lines) + "\n")
 
@@ -70,7 +71,7 @@ def command() -> None:
 
 @command.command("list", help=say("列出会话，最近的在前。", "List sessions, latest first."))
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
-def list_(as_json: bool) -> int:
+def list_sessions(as_json: bool) -> int:
     """List the sessions."""
     with SessionStore.open() as store:
         records = store.list()
@@ -84,7 +85,7 @@ def list_(as_json: bool) -> int:
 @command.command("show", help=say("显示一个会话的全部问答。", "Show the questions and answers of a session."))
 @click.argument("session")
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
-def show(session: str, as_json: bool) -> int:
+def show_session(session: str, as_json: bool) -> int:
     """Show one session, by id, name or the beginning of an id."""
     with SessionStore.open() as store:
         record = store.get(session)
@@ -98,15 +99,17 @@ def show(session: str, as_json: bool) -> int:
         return write_out(json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
     lines = [
         "  ".join(
-            inert_line(part, 200) for part in (record.id, record.name, record.backbone, record.model) if part
+            sanitize_line(part, 200)
+            for part in (record.id, record.name, record.backbone, record.model)
+            if part
         )
     ]
     for saved in turns:
         finish = "" if saved.turn.finish == "stop" else f" [{saved.turn.finish}]"
         lines += [
             "",
-            say("问：", "Q: ") + inert(saved.turn.question),
-            say("答：", "A: ") + inert(saved.turn.answer) + finish,
+            say("问：", "Q: ") + sanitize(saved.turn.question),
+            say("答：", "A: ") + sanitize(saved.turn.answer) + finish,
         ]
     lines += ["", ai_mark()]
     return write_out("\n".join(lines) + "\n")

@@ -10,13 +10,13 @@ TYPE_CHECKING = False  # type checkers read it as true; importing typing costs m
 if TYPE_CHECKING:
     from medchat.registry.extensions import Extensions
     from medchat.registry.loading import Registry
-    from medchat.registry.plugin import PluginFailure, Refusal
+    from medchat.registry.plugin import ContractError, PluginFailure
 
-__all__ = ["Extensions", "PluginFailure", "Refusal", "Registry"]
+__all__ = ["ContractError", "Extensions", "PluginFailure", "Registry"]
 _HOMES = {
     "Extensions": "extensions",
     "PluginFailure": "plugin",
-    "Refusal": "plugin",
+    "ContractError": "plugin",
     "Registry": "loading",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from medchat.api import Conversation, Notice, PromptTemplate, SFTRecipe, SlashCommand, Turn
 from medchat.hookspecs import Finding
-from medchat.registry.plugin import BrokenPluginError, LoadedPlugin, PluginFailure, Refusal, contained
+from medchat.registry.plugin import BrokenPluginError, ContractError, LoadedPlugin, PluginFailure, guarded
 
 
 class Extensions:
@@ -76,8 +76,8 @@ def _recipes_of(plugin: LoadedPlugin, backbone: str) -> list[SFTRecipe]:
     hook = "medchat_sft_recipes"
     recipes: list[SFTRecipe] = []
     for result in plugin.call(hook, {}):
-        with contained(plugin.entry, hook):
+        with guarded(plugin.entry, hook):
             if not isinstance(result, Mapping):
-                raise Refusal(f"{type(result).__name__} != Mapping")
+                raise ContractError(f"{type(result).__name__} != Mapping")
             recipes += result.get(backbone, ())
     return recipes

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from medchat.api import Backbone, PromptTemplate
 from medchat.errors import MedchatError, PluginError, UsageError
-from medchat.inert import inert_line
 from medchat.language import say
 from medchat.registry.extensions import Extensions
 from medchat.registry.metadata import (
@@ -27,12 +26,13 @@ from medchat.registry.metadata import (
 )
 from medchat.registry.plugin import (
     BrokenPluginError,
+    ContractError,
     LoadedPlugin,
     PluginFailure,
-    Refusal,
-    contained,
+    guarded,
     load_plugin,
 )
+from medchat.sanitize import sanitize_line
 
 Answer = TypeVar("Answer")
 
@@ -76,29 +76,29 @@ class Registry:
         """
         plugin = self._load(self._entry(BACKBONES, name))
         offered: list[Backbone] = plugin.items("medchat_backbones", Backbone)
-        with contained(plugin.entry, "medchat_backbones"):
+        with guarded(plugin.entry, "medchat_backbones"):
             named = [backbone for backbone in offered if backbone.name == name]
             if len(named) != 1:
-                raise Refusal(_not_offered(plugin, name, len(named)))
+                raise ContractError(_not_offered(plugin, name, len(named)))
         self._chosen.setdefault(plugin)
         self._offered[id(named[0])] = (named[0], plugin.entry)
         return named[0]
 
-    def ask(self, backbone: Backbone, question: Callable[[Backbone], Answer]) -> Answer:
+    def call(self, backbone: Backbone, question: Callable[[Backbone], Answer]) -> Answer:
         """Return `question(backbone)`, for a backbone that this registry returned.
 
         A MedchatError that the backbone raises on purpose (CheckpointError, say) passes unchanged; anything
         else, `SystemExit` too, becomes a PluginError naming its distribution.
         """
         _, entry = self._offered[id(backbone)]
-        with contained(entry, passing=(MedchatError,)):
+        with guarded(entry, passing=(MedchatError,)):
             return question(backbone)
 
-    def ask_each(self, question: Callable[[Backbone], Answer]) -> Iterator[tuple[Backbone, Answer]]:
+    def call_each(self, question: Callable[[Backbone], Answer]) -> Iterator[tuple[Backbone, Answer]]:
         """Ask every backbone that loads, and give those that answer; one that fails is in `failures`."""
         for backbone in self.backbones():
             try:
-                yield backbone, self.ask(backbone, question)
+                yield backbone, self.call(backbone, question)
             except BrokenPluginError as error:
                 self._note(error.failure)
 
@@ -137,7 +137,7 @@ class Registry:
         try:
             plugin = self._load(self._entry(BACKBONES, name))
             offered: list[PromptTemplate] = plugin.items("medchat_templates")
-            with contained(plugin.entry, "medchat_templates"):
+            with guarded(plugin.entry, "medchat_templates"):
                 return tuple(template for template in offered if template.name)
         except BrokenPluginError as error:
             self._note(error.failure)
@@ -160,7 +160,7 @@ class Registry:
             raise PluginError(
                 failure.reason,
                 say("卸载其中一个：", "remove one of them: ")
-                + f"pip uninstall {inert_line(spare.distribution, 60)}",
+                + f"pip uninstall {sanitize_line(spare.distribution, 60)}",
             )
         return claimants[0]
 
@@ -176,7 +176,7 @@ class Registry:
 
     def _unknown(self, group: str, name: str) -> UsageError:
         known = [entry.name for entry in self.entries if entry.group == group]
-        shown = inert_line(name, 60)
+        shown = sanitize_line(name, 60)
         if any((entry.group, entry.name) == (group, name) for entry in self._installed):
             return UsageError(
                 say(f"插件 {shown} 已安装，但未被允许使用", f"plugin {shown} is installed but not allowed"),
@@ -186,7 +186,7 @@ class Registry:
                 ),
             )
         near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-        names = ", ".join(inert_line(other, 60) for other in near or sorted(set(known)))
+        names = ", ".join(sanitize_line(other, 60) for other in near or sorted(set(known)))
         hint = say("是不是想用：", "did you mean: ") if near else say("可用的有：", "there are: ")
         return UsageError(
             say(f"没有名为 {shown} 的模型家族", f"there is no backbone named {shown}")
@@ -197,8 +197,8 @@ class Registry:
 
 
 def _conflict(claimants: list[PluginEntry]) -> PluginFailure:
-    who = [inert_line(f"{entry.distribution} {entry.version}".strip(), 60) for entry in claimants]
-    name = inert_line(claimants[0].name, 60)
+    who = [sanitize_line(f"{entry.distribution} {entry.version}".strip(), 60) for entry in claimants]
+    name = sanitize_line(claimants[0].name, 60)
     return PluginFailure(
         ", ".join(entry.distribution for entry in claimants),
         claimants[0].name,

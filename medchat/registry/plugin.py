@@ -19,9 +19,9 @@ import pluggy
 from medchat import hookspecs
 from medchat.api import API_VERSION
 from medchat.errors import Interruption, PluginError
-from medchat.inert import inert_line
 from medchat.language import say
 from medchat.registry.metadata import PluginEntry
+from medchat.sanitize import sanitize_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class PluginFailure:
     reason: str
 
     def __str__(self) -> str:
-        who = inert_line(self.distribution, 60)
-        name = inert_line(self.entry, 60)
+        who = sanitize_line(self.distribution, 60)
+        name = sanitize_line(self.entry, 60)
         return say(f"插件 {who}（{name}）出错：{self.reason}", f"plugin {who} ({name}) failed: {self.reason}")
 
 
@@ -46,7 +46,7 @@ class BrokenPluginError(PluginError):
         self.failure = failure
 
 
-class Refusal(Exception):
+class ContractError(Exception):
     """The plugin itself did not raise, but something about it is not as it must be."""
 
 
@@ -64,7 +64,7 @@ class LoadedPlugin:
 
         Raises BrokenPluginError.
         """
-        with contained(self.entry, hook):
+        with guarded(self.entry, hook):
             found: list[Any] = getattr(self.manager.hook, hook)(**arguments)
             return found
 
@@ -75,19 +75,19 @@ class LoadedPlugin:
         """
         items: list[Any] = []
         for result in self.call(hook, arguments):
-            with contained(self.entry, hook):
+            with guarded(self.entry, hook):
                 if not isinstance(result, (list, tuple)):
-                    raise Refusal(_returned(result, "list"))
+                    raise ContractError(_returned(result, "list"))
                 for item in result:
                     if kind is not None and not isinstance(item, kind):
-                        raise Refusal(_returned(item, kind.__name__))
+                        raise ContractError(_returned(item, kind.__name__))
                 items += result
         return items
 
 
 def load_plugin(entry: PluginEntry) -> LoadedPlugin:
     """Import and check the plugin behind `entry`. Raises BrokenPluginError."""
-    with contained(entry):
+    with guarded(entry):
         plugin = _imported(entry.value)
         _check_version(plugin)
         manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -98,9 +98,7 @@ def load_plugin(entry: PluginEntry) -> LoadedPlugin:
 
 
 @contextmanager
-def contained(
-    entry: PluginEntry, hook: str = "", passing: tuple[type[Exception], ...] = ()
-) -> Iterator[None]:
+def guarded(entry: PluginEntry, hook: str = "", passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turn whatever is raised inside, signals and `passing` excepted, into a BrokenPluginError for `entry`."""
     try:
         yield
@@ -115,19 +113,19 @@ def contained(
         if hook:
             reason = f"{hook}: {reason}"
         failure = PluginFailure(entry.distribution, entry.name, reason)
-        raise BrokenPluginError(failure, _remedy(entry), where=inert_line(entry.value)) from error
+        raise BrokenPluginError(failure, _remedy(entry), where=sanitize_line(entry.value)) from error
 
 
 def described(error: BaseException) -> str:
     """Return one inert line for `error`, whatever its `__str__` does."""
     try:
-        text = inert_line(str(error))
+        text = sanitize_line(str(error))
     except Exception:
         text = ""
-    if isinstance(error, Refusal):
+    if isinstance(error, ContractError):
         return text
     kind = type(error).__name__
-    return inert_line(f"{kind}: {text}" if text else kind)
+    return sanitize_line(f"{kind}: {text}" if text else kind)
 
 
 def _imported(value: str) -> object:
@@ -144,13 +142,13 @@ def _check_version(plugin: object) -> None:
     if type(stated) is int and stated == API_VERSION:
         return
     if stated is None:
-        raise Refusal(
+        raise ContractError(
             say(
                 f"没有写明 medchat_api_version（当前为 {API_VERSION}）",
                 f"it does not state medchat_api_version (this MedChat has {API_VERSION})",
             )
         )
-    raise Refusal(
+    raise ContractError(
         say(
             f"它的 medchat_api_version 是 {stated!r}，当前 MedChat 只支持 {API_VERSION}",
             f"its medchat_api_version is {stated!r}, this MedChat has {API_VERSION}",
@@ -166,7 +164,7 @@ def _returned(value: object, expected: str) -> str:
 def _remedy(entry: PluginEntry) -> str:
     if entry.distribution == "medchat":
         return say("MedChat 的安装不完整，请重新安装", "MedChat itself is damaged: install it again")
-    name = inert_line(entry.distribution, 60)
+    name = sanitize_line(entry.distribution, 60)
     return say(
         f"升级或卸载它：pip install -U {name} / pip uninstall {name}；MEDCHAT_STRICT=1 可看完整错误",
         f"upgrade or remove it: pip install -U {name} / pip uninstall {name}; MEDCHAT_STRICT=1 shows it all",

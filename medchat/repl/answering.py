@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from medchat.api import Finish, Notice
-from medchat.repl import wording
-from medchat.repl.screen import Screen, Tone
-from medchat.safety import ai_mark
-from medchat.session import (
+from medchat.chat.session import (
     Advice,
-    Answered,
+    AnswerFinished,
+    AnswerPiece,
     AnswerShortened,
     Event,
     HistoryDropped,
     LoopStopped,
     OldAnswerKept,
-    Piece,
     SingleTurnTemplate,
 )
+from medchat.medical_safety import ai_mark
+from medchat.repl import messages
+from medchat.repl.screen import Screen, Tone
 
 
 class AnswerView:
@@ -30,7 +30,7 @@ class AnswerView:
         self._looped = False
         self._old_kept: OldAnswerKept | None = None
         self.text_came = False
-        self.answered: Answered | None = None
+        self.answered: AnswerFinished | None = None
         self.error: BaseException | None = None
 
     @property
@@ -43,19 +43,19 @@ class AnswerView:
         match event:
             case Advice(notice=notice):
                 self._advise(notice)
-            case Piece(text=text):
+            case AnswerPiece(text=text):
                 self._show_notices()
                 self.text_came = True
                 self._screen.piece(text)
             case HistoryDropped():
-                self._remark(wording.dropped(event))
+                self._remark(messages.dropped(event))
             case AnswerShortened():
-                self._remark(wording.shortened(event))
+                self._remark(messages.shortened(event))
             case SingleTurnTemplate():
-                self._remark(wording.single_turn(event))
+                self._remark(messages.single_turn(event))
             case LoopStopped():
                 self._looped = True
-            case Answered():
+            case AnswerFinished():
                 self.answered = event
             case OldAnswerKept():
                 self._old_kept = event
@@ -73,30 +73,30 @@ class AnswerView:
             self._screen.tell(ai_mark())
         if error is not None:
             if self._old_kept is not None:
-                self._screen.tell(wording.old_kept(self._old_kept), Tone.WARNING)
+                self._screen.tell(messages.old_kept(self._old_kept), Tone.WARNING)
             elif self.text_came:
-                self._screen.tell(wording.ending(Finish.ERROR, 0), Tone.WARNING)
-            self._screen.tell(wording.failure(error), Tone.WARNING)
+                self._screen.tell(messages.ending(Finish.ERROR, 0), Tone.WARNING)
+            self._screen.tell(messages.failure(error), Tone.WARNING)
         elif self._old_kept is not None:
             if self._looped:
-                self._screen.tell(wording.loop_stopped(), Tone.WARNING)
-            self._screen.tell(wording.old_kept(self._old_kept), Tone.WARNING)
+                self._screen.tell(messages.loop_stopped(), Tone.WARNING)
+            self._screen.tell(messages.old_kept(self._old_kept), Tone.WARNING)
         elif self.answered is not None:
             self._conclude(self.answered)
 
-    def _conclude(self, answered: Answered) -> None:
+    def _conclude(self, answered: AnswerFinished) -> None:
         stats = answered.stats
         if not answered.turn.answer.strip():
-            self._screen.tell(wording.empty(), Tone.WARNING)
+            self._screen.tell(messages.empty(), Tone.WARNING)
         reason = (
-            wording.loop_stopped()
+            messages.loop_stopped()
             if self._looped
-            else wording.ending(answered.turn.finish, stats.completion_tokens)
+            else messages.ending(answered.turn.finish, stats.completion_tokens)
         )
         if reason:
             self._screen.tell(reason, Tone.WARNING)
         if self._footer:
-            self._screen.tell(wording.footer(stats, self._context_length))
+            self._screen.tell(messages.footer(stats, self._context_length))
 
     def _advise(self, notice: Notice) -> None:
         if notice.urgent:  # a life may be at risk: not even the other advisers are waited for

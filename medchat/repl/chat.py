@@ -7,17 +7,16 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 
 from medchat.api import SlashCommand
+from medchat.chat.session import ChatSession, Event, check_question
 from medchat.errors import MedchatError, UsageError
-from medchat.inert import inert
 from medchat.language import say
-from medchat.repl import wording
+from medchat.repl import messages
 from medchat.repl.answering import AnswerView
-from medchat.repl.commands import COMMANDS
-from medchat.repl.exchange import Exchange
 from medchat.repl.screen import Screen, Tone, untrusted
-from medchat.repl.slash import Command, Typed, find, parse
+from medchat.repl.session_thread import SessionThread
+from medchat.repl.slash import ReplCommand, Typed, find, parse
 from medchat.repl.startup import Startup
-from medchat.session import ChatSession, Event, check_question
+from medchat.sanitize import sanitize
 
 
 class Chat:
@@ -26,7 +25,10 @@ class Chat:
     `leaving` is set by `/exit`; `failed` holds the exit code of the first line that could not be answered.
     """
 
-    def __init__(self, startup: Startup, exchange: Exchange) -> None:
+    def __init__(
+        self, startup: Startup, exchange: SessionThread, commands: Sequence[ReplCommand[Chat]]
+    ) -> None:
+        self._commands = commands
         self.startup = startup
         self.exchange = exchange
         self.leaving = False
@@ -38,16 +40,16 @@ class Chat:
         return self.exchange.screen
 
     @property
-    def commands(self) -> Sequence[Command[Chat]]:
-        """Every command that can be typed now: ours, then those of plugins whose names are free."""
-        taken = {name for command in COMMANDS for name in (command.name, command.zh_name)}
+    def commands(self) -> Sequence[ReplCommand[Chat]]:
+        """Every command that can be typed now: the built-in ones, then those of plugins whose names are free."""
+        taken = {name for command in self._commands for name in (command.name, command.zh_name)}
         added = []
         for command in self.exchange.plugin_commands:
             names = {command.name, command.zh_name}
             if not names & taken:
                 taken |= names
                 added.append(_of_plugin(command))
-        return (*COMMANDS, *added)
+        return (*self._commands, *added)
 
     def handle(self, line: str) -> str:
         """Answer a line or run its command. Returns what goes back into the prompt ("" mostly).
@@ -70,7 +72,7 @@ class Chat:
             return "" if isinstance(typed, Typed) else line
         view = self.show_answer(lambda session, cancel: session.ask(typed, cancel))
         if view.stopped_early:
-            self.screen.tell(wording.nothing_said())
+            self.screen.tell(messages.nothing_said())
         refused = isinstance(view.error, UsageError) and not view.text_came
         return line if view.stopped_early or refused else ""
 
@@ -93,14 +95,14 @@ class Chat:
     def _failure(self, error: Exception) -> None:
         self._count(error)
         if self.startup.debug:
-            self.screen.show(inert("".join(traceback.format_exception(error))))
-        self.screen.tell(wording.failure(error), Tone.WARNING)
+            self.screen.show(sanitize("".join(traceback.format_exception(error))))
+        self.screen.tell(messages.failure(error), Tone.WARNING)
 
     def _count(self, error: BaseException) -> None:
         self.failed = self.failed or (error.exit_code if isinstance(error, MedchatError) else 1)
 
 
-def _of_plugin(command: SlashCommand) -> Command[Chat]:
+def _of_plugin(command: SlashCommand) -> ReplCommand[Chat]:
     def run(chat: Chat, words: str) -> None:
         if not chat.exchange.ready():
             return
@@ -121,7 +123,7 @@ def _of_plugin(command: SlashCommand) -> Command[Chat]:
             chat.screen.show(untrusted(shown))
 
     summary = command.summary
-    return Command(
+    return ReplCommand(
         command.name,
         command.zh_name,
         "",

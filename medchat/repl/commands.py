@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len, chop_cells, set_cell_size
 
 from medchat.api import Turn
+from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
-from medchat.inert import inert_line
 from medchat.language import say
-from medchat.repl import wording
+from medchat.medical_safety import ai_mark, disclaimer
+from medchat.repl import messages
 from medchat.repl.screen import unforgeable, untrusted
-from medchat.repl.setting import apply_setting, values_in_force, without_effect
-from medchat.repl.slash import Command
-from medchat.safety import ai_mark, disclaimer
-from medchat.session import ChatSession
+from medchat.repl.set_command import apply_setting, values_in_force, without_effect
+from medchat.repl.slash import ReplCommand
+from medchat.sanitize import sanitize_line
 
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
@@ -27,7 +27,7 @@ def _table(rows: list[tuple[str, str]]) -> str:
 
 
 def _excerpt(text: str, cells: int = 60) -> str:
-    line = unforgeable(inert_line(text, 2 * cells))
+    line = unforgeable(sanitize_line(text, 2 * cells))
     return line if cell_len(line) <= cells else chop_cells(line, cells - 1)[0] + "…"
 
 
@@ -128,7 +128,7 @@ def _show_turn(chat: Chat, turn: Turn) -> None:
     chat.screen.piece(turn.answer)
     chat.screen.end_answer()
     chat.screen.tell(ai_mark())
-    reason = wording.ending(turn.finish, 0) if turn.finish != "length" else ""
+    reason = messages.ending(turn.finish, 0) if turn.finish != "length" else ""
     if reason:
         chat.screen.tell(reason)
 
@@ -166,7 +166,7 @@ def _statistics(session: ChatSession) -> str:
         reused = say(f"复用 {stats.reused_tokens} 个词元", f"{stats.reused_tokens} tokens reused")
         seconds = say(f"用时 {stats.seconds:.1f} 秒", f"{stats.seconds:.1f} s")
         last = say("上一个回答：", "Last answer: ")
-        shown += f"\n{last}{wording.footer(stats, session.model.context_length)} · {reused} · {seconds}"
+        shown += f"\n{last}{messages.footer(stats, session.model.context_length)} · {reused} · {seconds}"
     return shown
 
 
@@ -178,11 +178,11 @@ def _disclaimer(chat: Chat, words: str) -> None:
     chat.screen.show(disclaimer())
 
 
-COMMANDS: tuple[Command[Chat], ...] = (
-    Command("regen", "重答", "", "重新回答上一个问题", "answer the last question again", _regenerate),
-    Command("undo", "撤销", "[n]", "撤销最近 n 轮（默认 1）", "take back the last n turns (1)", _undo),
-    Command("new", "新建", "", "开始新会话", "start a new conversation", _new),
-    Command(
+COMMANDS: tuple[ReplCommand[Chat], ...] = (
+    ReplCommand("regen", "重答", "", "重新回答上一个问题", "answer the last question again", _regenerate),
+    ReplCommand("undo", "撤销", "[n]", "撤销最近 n 轮（默认 1）", "take back the last n turns (1)", _undo),
+    ReplCommand("new", "新建", "", "开始新会话", "start a new conversation", _new),
+    ReplCommand(
         "history",
         "历史",
         "[n]",
@@ -190,12 +190,14 @@ COMMANDS: tuple[Command[Chat], ...] = (
         "what was said; n shows one turn in full",
         _history,
     ),
-    Command("clear", "清屏", "", "清空屏幕，会话不变", "clear the screen; the conversation stays", _clear),
-    Command("set", "设置", "[key value]", "查看或修改生成参数", "show or change decoding settings", _set),
-    Command(
+    ReplCommand(
+        "clear", "清屏", "", "清空屏幕，会话不变", "clear the screen; the conversation stays", _clear
+    ),
+    ReplCommand("set", "设置", "[key value]", "查看或修改生成参数", "show or change decoding settings", _set),
+    ReplCommand(
         "stats", "统计", "", "模型与上一个回答的数据", "figures of the model and the last answer", _stats
     ),
-    Command("disclaimer", "声明", "", "完整使用声明", "the full disclaimer", _disclaimer),
-    Command("help", "帮助", "", "本表", "this table", _help),
-    Command("exit", "退出", "", "退出", "leave", _exit),
+    ReplCommand("disclaimer", "声明", "", "完整使用声明", "the full disclaimer", _disclaimer),
+    ReplCommand("help", "帮助", "", "本表", "this table", _help),
+    ReplCommand("exit", "退出", "", "退出", "leave", _exit),
 )

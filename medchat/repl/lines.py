@@ -6,12 +6,13 @@ import codecs
 import sys
 from typing import IO
 
-from medchat.cli.output import answers
+from medchat.cli.output import answer_stream
 from medchat.repl.chat import Chat
-from medchat.repl.exchange import Exchange
+from medchat.repl.commands import COMMANDS
 from medchat.repl.interrupts import Interrupted, Interrupts
 from medchat.repl.plain_screen import PlainScreen
 from medchat.repl.screen import untrusted
+from medchat.repl.session_thread import SessionThread
 from medchat.repl.startup import Startup
 
 #: What a line may have beside its question, a byte-order mark and a line end, and one byte that tells
@@ -21,17 +22,17 @@ _MARK_AND_END = 3 + 2 + 1
 _PIECE = 1 << 16
 
 
-def run_lines(startup: Startup, stream: IO[bytes]) -> int:
+def chat_on_lines(startup: Startup, stream: IO[bytes]) -> int:
     """Answer each line of `stream` in turn and return the exit code.
 
     A line that fails is reported on stderr and the next one is answered; the code is that of the first
     failure. Ctrl-C, SIGTERM and SIGHUP keep the partial answer and end with 130, 143 and 129. Raises what
     loading the model raised, and BrokenPipeError where the reader of the answers has gone.
     """
-    screen = PlainScreen(answers(), sys.stderr)
+    screen = PlainScreen(answer_stream(), sys.stderr)
     lines = QuestionLines(stream, startup.max_question_bytes)
     with Interrupts(end_on_ctrl_c=True) as interrupts:
-        chat = Chat(startup, Exchange(startup, lambda: screen, interrupts))
+        chat = Chat(startup, SessionThread(startup, lambda: screen, interrupts), COMMANDS)
         for line in startup.opening:
             screen.show(untrusted(line))
         chat.exchange.begin()

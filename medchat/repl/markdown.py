@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from markdown_it.token import Token
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, JustifyMethod, OverflowMethod, RenderResult
+from rich.containers import Lines
 from rich.markdown import (
     BlockQuote,
     CodeBlock,
@@ -18,9 +19,38 @@ from rich.markdown import (
 )
 from rich.segment import Segment
 from rich.syntax import Syntax
+from rich.text import Text
 
+from medchat.repl.cjk_wrap import break_offsets
 from medchat.repl.markdown_syntax import parsed
-from medchat.repl.mixed_text import MixedText
+
+
+class MixedText(Text):
+    """Text whose lines break where `break_offsets` says."""
+
+    def wrap(
+        self,
+        console: Console,
+        width: int,
+        *,
+        justify: JustifyMethod | None = None,
+        overflow: OverflowMethod | None = None,
+        tab_size: int = 8,
+        no_wrap: bool | None = None,
+    ) -> Lines:
+        """Return the lines of this text, each at most `width` cells."""
+        lines = Lines()
+        for line in self.split(allow_blank=True):
+            if "\t" in line:
+                line.expand_tabs(tab_size)
+            pieces = line.divide(break_offsets(line.plain, max(1, width)))
+            for piece in pieces:
+                piece.rstrip()
+            aligned = justify or self.justify or "left"
+            if aligned in ("center", "right"):  # "left" would fill every line with blanks
+                pieces.justify(console, width, justify=aligned, overflow="fold")
+            lines.extend(pieces)
+        return lines
 
 
 class _Paragraph(Paragraph):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from medchat.inert import InertStream
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
+from medchat.sanitize import StreamSanitizer
 
 #: Seconds after which a wait is said at all.
 _WORTH_SAYING = 1.0
@@ -17,7 +17,7 @@ class PlainScreen:
     def __init__(self, answers: TextIO, aside: TextIO) -> None:
         self._answers = answers
         self._aside = aside
-        self._inert = InertStream()
+        self._inert = StreamSanitizer()
         self._line_open = False
         self._waiting = ""
 

@@ -21,8 +21,8 @@ from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
 from medchat.language import say
-from medchat.repl.setting import setting_names
-from medchat.repl.slash import SLASHES, Command
+from medchat.repl.set_command import setting_names
+from medchat.repl.slash import SLASHES, ReplCommand
 
 _MARK = "› "
 _STYLE = Style.from_dict({"mark": "bold", "bottom-toolbar": "noreverse", "status": "fg:ansibrightblack"})
@@ -41,7 +41,7 @@ class LinePrompt:
         output: Output,
         past: Sequence[str],
         remember: Callable[[str], None],
-        commands: Callable[[], Sequence[Command[Any]]],
+        commands: Callable[[], Sequence[ReplCommand[Any]]],
         status: Callable[[], str],
     ) -> None:
         self._history = _PastInputs(past, remember)
@@ -186,7 +186,7 @@ class _PastInputs(History):
 class _SlashCompleter(Completer):
     """Completes command names in the language they were begun in, and what `/set` takes."""
 
-    def __init__(self, commands: Callable[[], Sequence[Command[Any]]]) -> None:
+    def __init__(self, commands: Callable[[], Sequence[ReplCommand[Any]]]) -> None:
         self._commands = commands
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:

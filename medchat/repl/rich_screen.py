@@ -11,12 +11,11 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
-from medchat.inert import InertStream
-from medchat.repl.line_breaks import WIDEST
-from medchat.repl.markdown import rendered
+from medchat.repl.cjk_wrap import WIDEST
+from medchat.repl.markdown import MixedText, rendered
 from medchat.repl.markdown_syntax import split_finished
-from medchat.repl.mixed_text import MixedText
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
+from medchat.sanitize import StreamSanitizer
 
 #: Seconds between two drawings of the unfinished part.
 _FRAME = 0.08
@@ -60,7 +59,7 @@ class RichScreen:
         self._console = Console(
             file=stream, force_terminal=True, markup=False, emoji=False, highlight=False, width=width
         )
-        self._inert = InertStream()
+        self._inert = StreamSanitizer()
         self._tail = ""
         self._blocks = 0
         self._waiting = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
-from medchat.inert import inert
+from medchat.sanitize import sanitize
 
 #: Every line of ours among a model's words begins with this. No untrusted text ever holds it.
 OURS = "▌"
@@ -30,7 +30,7 @@ def unforgeable(text: str) -> str:
 
 def untrusted(text: str) -> str:
     """Return `text` fit to be shown among our lines: inert, and never like one of them."""
-    return unforgeable(inert(text))
+    return unforgeable(sanitize(text))
 
 
 class Screen(Protocol):

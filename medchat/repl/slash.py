@@ -18,7 +18,7 @@ SLASHES = ("/", "／")
 
 
 @dataclass(frozen=True, slots=True)
-class Command(Generic[Target]):
+class ReplCommand(Generic[Target]):
     """One command: its two names, what may follow it, one line of help in each language, what it does."""
 
     name: str
@@ -53,7 +53,7 @@ def parse(line: str) -> Typed | str:
     return Typed(name, rest[0] if rest else "")
 
 
-def find(name: str, commands: Sequence[Command[Target]]) -> Command[Target]:
+def find(name: str, commands: Sequence[ReplCommand[Target]]) -> ReplCommand[Target]:
     """Return the command of that name or unique prefix. Raises UsageError with what was perhaps meant."""
     wanted = name.lower()
     for command in commands:
@@ -77,7 +77,7 @@ def find(name: str, commands: Sequence[Command[Target]]) -> Command[Target]:
     )
 
 
-def _suggestion(wanted: str, commands: Iterable[Command[Target]]) -> str:
+def _suggestion(wanted: str, commands: Iterable[ReplCommand[Target]]) -> str:
     by_name = {name: command for command in commands for name in (command.name, command.zh_name)}
     near = difflib.get_close_matches(wanted, by_name, n=2, cutoff=0.5)
     near += [name for name in by_name if set(name) & set(wanted) and not name.isascii() and name not in near]
@@ -88,5 +88,5 @@ def _suggestion(wanted: str, commands: Iterable[Command[Target]]) -> str:
     )
 
 
-def _listed(commands: Iterable[Command[Target]]) -> str:
+def _listed(commands: Iterable[ReplCommand[Target]]) -> str:
     return "  ".join(f"/{command.name} /{command.zh_name}" for command in commands)

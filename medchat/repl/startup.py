@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from medchat.api import Conversation, SlashCommand
-from medchat.session import MAX_QUESTION_BYTES, ChatSession
+from medchat.chat.session import MAX_QUESTION_BYTES, ChatSession
 
 
 def afresh(session: ChatSession) -> ChatSession:

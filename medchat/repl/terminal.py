@@ -13,19 +13,20 @@ from prompt_toolkit.output import create_output
 
 from medchat.errors import MedchatError
 from medchat.language import say
-from medchat.repl.asides import Asides
 from medchat.repl.chat import Chat
-from medchat.repl.exchange import Exchange
+from medchat.repl.cjk_wrap import WIDEST, wrapped
+from medchat.repl.commands import COMMANDS
 from medchat.repl.interrupts import Interrupted, Interrupts
 from medchat.repl.keyboard import Keyboard
-from medchat.repl.line_breaks import WIDEST, wrapped
 from medchat.repl.plain_screen import PlainScreen
 from medchat.repl.prompt import Ended, LinePrompt
 from medchat.repl.screen import Screen, untrusted
+from medchat.repl.session_thread import SessionThread
 from medchat.repl.startup import Startup
+from medchat.repl.stderr_capture import StderrCapture
 
 
-def run_repl(startup: Startup) -> int:
+def chat_on_terminal(startup: Startup) -> int:
     """Chat on the terminal of stdin and stdout, and return the exit code: 0, 143 (SIGTERM) or 129 (SIGHUP).
 
     Raises what loading the model raised, with the draft printed and the terminal put back.
@@ -38,7 +39,9 @@ def run_repl(startup: Startup) -> int:
     terminal.flush()
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
-        chat = Chat(startup, Exchange(startup, lambda: _screen(startup, terminal, bare), interrupts))
+        chat = Chat(
+            startup, SessionThread(startup, lambda: _screen(startup, terminal, bare), interrupts), COMMANDS
+        )
         code = _run_bare(chat, interrupts) if bare else _Terminal(chat, terminal, interrupts, stack).run()
     if not chat.exchange.at_rest(0.5):
         # A model that is still loading, or would not stop: unwinding a thread inside torch's C++ code at
@@ -65,7 +68,7 @@ class _Terminal:
         self._exchange = chat.exchange
         self._interrupts = interrupts
         self._keyboard = stack.enter_context(Keyboard(keys))
-        self._asides = stack.enter_context(Asides())
+        self._asides = stack.enter_context(StderrCapture())
         self._still = bool(os.environ.get("NO_COLOR"))
         startup = chat.startup
         self._prompt = LinePrompt(

@@ -112,7 +112,7 @@ def _plain(dotted: str) -> str:
 
 
 def _refuse_to_project(key: Key, value: Any, where: str) -> None:
-    remote = key.place and any("://" in part for part in ((value,) if isinstance(value, str) else value))
+    remote = key.is_path and any("://" in part for part in ((value,) if isinstance(value, str) else value))
     if not remote and (key.project is True or (key.project and value in key.project)):
         return
     shown = (

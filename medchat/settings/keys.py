@@ -51,7 +51,7 @@ class Key:
     allowed: Range | None = None
     pattern: str = ""
     project: bool | tuple[Any, ...] = True
-    place: bool = False
+    is_path: bool = False
 
     @property
     def short(self) -> str:
@@ -80,9 +80,9 @@ def _generation(name: str, kind: Kind, zh: str, en: str) -> Key:
 
 _TABLE = (
     Key("backbone", Kind.TEXT, None, "模型家族（插件名）", "model family (plugin)", project=_LOCAL_BACKBONES),
-    Key("model", Kind.TEXT, None, "权重目录或名字", "folder with the weights, or a name", place=True),
-    Key("adapter", Kind.LIST, (), "适配器目录", "adapter folders", place=True),
-    Key("template", Kind.TEXT, None, "提示模板：名字或文件", "template: a name or a file", place=True),
+    Key("model", Kind.TEXT, None, "权重目录或名字", "folder with the weights, or a name", is_path=True),
+    Key("adapter", Kind.LIST, (), "适配器目录", "adapter folders", is_path=True),
+    Key("template", Kind.TEXT, None, "提示模板：名字或文件", "template: a name or a file", is_path=True),
     Key("system", Kind.TEXT, None, "系统提示", "system prompt"),
     Key(
         "device", Kind.TEXT, "auto", f"计算设备：{DEVICES_HELP}", f"where to compute: {DEVICES_HELP}",

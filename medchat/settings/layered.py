@@ -11,7 +11,7 @@ from typing import Any
 
 from medchat.api import GenerationConfig
 from medchat.language import say
-from medchat.places import config_file, project_config_file
+from medchat.paths import config_file, project_config_file
 from medchat.settings.files import read_file
 from medchat.settings.keys import GENERATION, KEYS, Key, key_named
 from medchat.settings.values import checked, from_text
@@ -57,7 +57,7 @@ class Effective:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of one run, as it began; `/set` changes the chat it is typed in (`medchat.repl.setting`)."""
+    """All settings of one run, as it began; `/set` changes the chat it is typed in (`medchat.repl.set_command`)."""
 
     _layers: Mapping[Layer, Mapping[str, tuple[Any, str]]]
     warnings: tuple[str, ...] = ()

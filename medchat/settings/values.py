@@ -72,7 +72,7 @@ def checked(key: Key, value: Any, label: str, where: str = "") -> Any:
 
 def resolved(key: Key, value: Any, folder: Path) -> Any:
     """Return a value from a file with `./`, `../` and `~` in paths made absolute, seen from that file."""
-    if not key.place:
+    if not key.is_path:
         return value
     if isinstance(value, tuple):
         return tuple(_resolved(part, folder) for part in value)

@@ -17,7 +17,7 @@ from typing import Any
 
 from medchat.errors import MedchatError
 from medchat.language import say
-from medchat.places import PRIVATE_FILE_MODE, make_private
+from medchat.paths import PRIVATE_FILE_MODE, make_private
 from medchat.store.faults import explained
 from medchat.store.schema import check_ours, migrate
 

@@ -35,7 +35,7 @@ def explain(error: sqlite3.Error, where: str) -> MedchatError | None:
     """Return the error to show for `error`, or None where it can only be a defect of ours."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _DAMAGED:
-        return damaged(where)
+        return damaged_database(where)
     if code in _LOCKED:
         return MedchatError(
             say("会话数据库一直被另一个程序占用", "another program keeps the session database locked"),
@@ -63,7 +63,7 @@ def explain(error: sqlite3.Error, where: str) -> MedchatError | None:
     return None
 
 
-def damaged(where: str) -> CheckpointError:
+def damaged_database(where: str) -> CheckpointError:
     """Return the error for a damaged file. Its remedy moves the file and its log aside together: a log
     left behind would be replayed into the new file, and it may hold the newest turns."""
     aside = shlex.quote(str(Path(where).parent / f"damaged-{datetime.now():%Y%m%d-%H%M%S}"))

@@ -12,7 +12,7 @@ from types import TracebackType
 from medchat.api import Conversation, Turn
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
-from medchat.places import sessions_file
+from medchat.paths import sessions_file
 from medchat.store import turn_rows
 from medchat.store.database import Database, keys_seen_in
 from medchat.store.records import (

@@ -6,7 +6,7 @@ Knows no tokenizer and no model: lengths come from the `count` function a caller
 from medchat.templates.catalogue import list_templates, load_template
 from medchat.templates.fitting import Fitted, fit
 from medchat.templates.json_template import JsonTemplate, read_template
-from medchat.templates.sameness import same_form
+from medchat.templates.sameness import same_template
 from medchat.templates.with_input import ignores_input, takes_dialogues, with_input
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "list_templates",
     "load_template",
     "read_template",
-    "same_form",
+    "same_template",
     "takes_dialogues",
     "with_input",
 ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from medchat.api import PromptTemplate, SpecialTokens
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat.templates.json_template import JsonTemplate, parse_template, read_text
+from medchat.templates.json_template import JsonTemplate, parse_template, read_template_text
 
 _PACKAGE = "medchat_templates"
 #: Files that hold a Jinja chat template and nothing else.
@@ -70,7 +70,7 @@ def _read(path: Path, specials: Callable[[], SpecialTokens], called: str) -> Pro
     # Jinja is imported where somebody brings such a template: the shipped ones never pay for it.
     from medchat.templates.jinja_template import KEY, jinja_in, parse_jinja, template_name
 
-    text, name, where = read_text(path), called or template_name(path), str(path)
+    text, name, where = read_template_text(path), called or template_name(path), str(path)
     if path.suffix in JINJA_SUFFIXES:
         return parse_jinja(text, name=name, where=where, specials=specials())
     held = jinja_in(text)

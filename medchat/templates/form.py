@@ -11,12 +11,12 @@ from medchat.api import Text
 INSTRUCTION, INPUT = "instruction", "input"
 
 
-class FormError(ValueError):
+class FormatStringError(ValueError):
     """The text is no valid form; the message names the offending placeholder or brace."""
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class FormatString:
     """A parsed form: literal texts and placeholder names by turns.
 
     The notation is Python's `str.format` as BenTsao and alpaca-lora use it: `{{` and `}}` are braces.
@@ -25,16 +25,16 @@ class Form:
     pieces: tuple[tuple[str, str], ...]  # (literal before, placeholder name or "")
 
     @classmethod
-    def parse(cls, text: str, allowed: tuple[str, ...]) -> Form:
-        """Return the form of `text`. Raises FormError for stray braces and placeholders not in `allowed`."""
+    def parse(cls, text: str, allowed: tuple[str, ...]) -> FormatString:
+        """Return the form of `text`. Raises FormatStringError for stray braces and placeholders not in `allowed`."""
         try:
             parsed = list(Formatter().parse(text))
         except ValueError as error:
-            raise FormError(str(error)) from None
+            raise FormatStringError(str(error)) from None
         pieces = []
         for literal, name, specification, conversion in parsed:
             if name is not None and (name not in allowed or specification or conversion):
-                raise FormError("{" + name + "}")
+                raise FormatStringError("{" + name + "}")
             pieces.append((literal, name or ""))
         return cls(tuple(pieces))
 

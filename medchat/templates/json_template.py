@@ -19,7 +19,7 @@ from typing import Any
 from medchat.api import Segment, Text, Turn
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat.templates.form import INPUT, INSTRUCTION, Form, FormError
+from medchat.templates.form import INPUT, INSTRUCTION, FormatString, FormatStringError
 
 #: A template is a few hundred characters; a file over this many bytes is something else.
 MAX_FILE_BYTES = 1 << 20
@@ -40,9 +40,9 @@ class JsonTemplate:
     """
 
     name: str
-    no_input: Form
-    with_input: Form | None = None
-    dialogue: tuple[Form, Form] | None = None
+    no_input: FormatString
+    with_input: FormatString | None = None
+    dialogue: tuple[FormatString, FormatString] | None = None
     stop: tuple[str, ...] = ()
     description: str = ""
     note: Mapping[str, str] = field(default_factory=dict)
@@ -96,10 +96,10 @@ class JsonTemplate:
 
 def read_template(path: Path) -> JsonTemplate:
     """Read one template file. Raises UsageError naming the file, and the line where there is one."""
-    return parse_template(read_text(path), name=path.stem, where=str(path))
+    return parse_template(read_template_text(path), name=path.stem, where=str(path))
 
 
-def read_text(path: Path) -> str:
+def read_template_text(path: Path) -> str:
     """Return the text of a template file of any kind. Raises UsageError: missing, too big, not UTF-8."""
     where = str(path)
     try:
@@ -175,13 +175,13 @@ class _Reader:
             source=self.source,
         )
 
-    def form(self, key: str, allowed: tuple[str, ...], *, must_hold: str) -> Form | None:
+    def form(self, key: str, allowed: tuple[str, ...], *, must_hold: str) -> FormatString | None:
         text = self.content.get(key)
         if not text:
             return None
         try:
-            form = Form.parse(text, allowed)
-        except FormError as error:
+            form = FormatString.parse(text, allowed)
+        except FormatStringError as error:
             names = " ".join("{" + name + "}" for name in allowed)
             raise self.bad(
                 key,
@@ -194,7 +194,7 @@ class _Reader:
             )
         return form
 
-    def dialogue(self) -> tuple[Form, Form] | None:
+    def dialogue(self) -> tuple[FormatString, FormatString] | None:
         asked = self.form("dialogue_question", (QUESTION,), must_hold=QUESTION)
         answered = self.form("dialogue_answer", (ANSWER,), must_hold=ANSWER)
         if asked and answered:

@@ -10,7 +10,7 @@ from medchat.templates.with_input import takes_dialogues, with_input
 _ASKED = (((), "?", ""), ((Turn("?", "!"),), "??", ""), ((), "?", "."))
 
 
-def same_form(one: PromptTemplate, other: PromptTemplate) -> bool:
+def same_template(one: PromptTemplate, other: PromptTemplate) -> bool:
     """Return whether both make the same prompts: of questions, dialogues and records with an `input`."""
     if (one.stop, takes_dialogues(one)) != (other.stop, takes_dialogues(other)):
         return False

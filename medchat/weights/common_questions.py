@@ -12,7 +12,7 @@ from medchat.language import say
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredQuestion:
     """One question and its answer, in the interface language."""
 
     question: str
@@ -28,10 +28,10 @@ class Citation:
     where: str
 
 
-def common_questions() -> tuple[Answered, ...]:
+def common_questions() -> tuple[AnsweredQuestion, ...]:
     """Return the questions that the published projects are asked most."""
     return (
-        Answered(
+        AnsweredQuestion(
             say("哪个模型最好？", "Which model is best?"),
             say(
                 "本草作者的经验：基于活字（huozi）的效果相对更好；LLaMA 的中文语料有限，更易重复或出错。",
@@ -39,14 +39,14 @@ def common_questions() -> tuple[Answered, ...]:
                 "repeats itself and errs more.",
             ),
         ),
-        Answered(
+        AnsweredQuestion(
             say("为什么每次回答不一样？", "Why do answers vary?"),
             say(
                 "回答是抽样生成的。--greedy 或 --num-beams 4 每次相同；--seed 固定抽样。",
                 "Answers are sampled. --greedy and --num-beams 4 always give the same; --seed repeats a sample.",
             ),
         ),
-        Answered(
+        AnsweredQuestion(
             say("用哪个模板？", "Which template?"),
             say(
                 "不用选：程序按权重和适配器自动选（见上面每一项）。自己训练的适配器用训练时的模板：--template。",

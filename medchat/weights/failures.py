@@ -16,7 +16,7 @@ _NOT_FOUND = 404
 
 
 @contextmanager
-def told(source: Source, folder: Path | None = None) -> Iterator[None]:
+def translate_errors(source: Source, folder: Path | None = None) -> Iterator[None]:
     """Turn what escapes into a MedchatError. Anything that is neither the network's nor the disk's passes."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from medchat import places
+from medchat import paths
 from medchat.api import KnownWeights
 from medchat.errors import CheckpointError
 from medchat.language import say
@@ -31,7 +31,7 @@ class State(StrEnum):
 
 def folder_of(name: str) -> Path:
     """Return the folder where the weights of that name lie, or would."""
-    return places.models_dir() / name
+    return paths.models_dir() / name
 
 
 def state_of(folder: Path) -> State:
@@ -41,7 +41,7 @@ def state_of(folder: Path) -> State:
     return State.HERE if folder.is_dir() and any(folder.iterdir()) else State.ABSENT
 
 
-def resolve(value: str, kind: Literal["base", "adapter"], catalogue: Callable[[], Catalogue]) -> Path:
+def locate_weights(value: str, kind: Literal["base", "adapter"], catalogue: Callable[[], Catalogue]) -> Path:
     """Return the folder that `--model` or `--adapter` names: a path, or a name under the models folder.
 
     The catalogue is only asked for where there is no such folder. Raises CheckpointError that says what to
@@ -126,7 +126,7 @@ def _remedy_for_unknown(value: str, kind: Literal["base", "adapter"], catalogue:
             "检查 --adapter 的路径，或看看有哪些：medchat models list",
             "check the path given to --adapter, or see what there is: medchat models list",
         )
-    place = places.models_dir()
+    place = paths.models_dir()
     return say(
         f"检查路径，或把权重放到 {place} 下（有哪些：medchat models list）；没有权重可用：medchat demo",
         f"check the path, or put the weights under {place} (see: medchat models list); without weights: medchat demo",

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from medchat import __version__
 from medchat.errors import CheckpointError
 from medchat.language import say
-from medchat.weights.remote import Listing, RemoteFile, Request
+from medchat.weights.remote import DownloadRequest, Listing, RemoteFile
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -91,11 +91,11 @@ class Hub:
             ) from error
         return Listing(repository, commit, tuple(files))
 
-    def request(self, listing: Listing, file: RemoteFile) -> Request:
+    def request(self, listing: Listing, file: RemoteFile) -> DownloadRequest:
         """Return how to ask for `file`. Redirects to another host are followed without the login."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
         url = hf_hub_url(listing.repository, file.name, revision=listing.revision, endpoint=self.address)
         headers = build_hf_headers(token=self._token, library_name="medchat", library_version=__version__)
-        return Request(url, headers)
+        return DownloadRequest(url, headers)

@@ -9,7 +9,7 @@ from typing import Any
 
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
-from medchat.weights.remote import Listing, RemoteFile, Request
+from medchat.weights.remote import DownloadRequest, Listing, RemoteFile
 
 
 class ModelScope:
@@ -55,9 +55,9 @@ class ModelScope:
         ]
         return Listing(repository, revision, tuple(files))
 
-    def request(self, listing: Listing, file: RemoteFile) -> Request:
+    def request(self, listing: Listing, file: RemoteFile) -> DownloadRequest:
         """Return how to ask for `file`."""
-        return Request(str(self._url(listing.repository, file.name, listing.revision)))
+        return DownloadRequest(str(self._url(listing.repository, file.name, listing.revision)))
 
 
 def _is_missing(error: Exception) -> bool:

@@ -17,7 +17,7 @@ _LARGEST = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class PullRecord:
     """What a folder held when it was written. `weights` is the name it was pulled by, "" otherwise."""
 
     files: tuple[KnownFile, ...]
@@ -25,7 +25,7 @@ class Record:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_record(
+def write_pull_record(
     folder: Path, weights: str, facts: Mapping[str, Any], files: Mapping[str, KnownFile]
 ) -> None:
     """Write what `folder` holds, whole or not at all."""
@@ -36,7 +36,7 @@ def write_record(
     beside.replace(folder / FILE_NAME)
 
 
-def read_record(folder: Path) -> Record | None:
+def read_pull_record(folder: Path) -> PullRecord | None:
     """Return what `folder` says of itself, or None where there is no such list, or one of somebody else's."""
     path = folder / FILE_NAME
     try:
@@ -53,4 +53,4 @@ def read_record(folder: Path) -> Record | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     facts = {key: value for key, value in whole.items() if key not in ("format", "weights", "files")}
-    return Record(files, str(whole.get("weights") or ""), facts)
+    return PullRecord(files, str(whole.get("weights") or ""), facts)

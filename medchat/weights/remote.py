@@ -43,7 +43,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class DownloadRequest:
     """How to ask for one file."""
 
     url: str
@@ -72,6 +72,6 @@ class Source(Protocol):
         """Return what the repository holds. Raises CheckpointError where there is no such thing."""
         ...
 
-    def request(self, listing: Listing, file: RemoteFile) -> Request:
+    def request(self, listing: Listing, file: RemoteFile) -> DownloadRequest:
         """Return how to ask for `file`."""
         ...

@@ -83,7 +83,7 @@ def _index_stem(weight: str) -> str:
     return f"{found['stem']}{found['ending']}" if found else weight
 
 
-def check(listing: Listing, known: KnownWeights, chosen: Iterable[RemoteFile]) -> None:
+def check_listing(listing: Listing, known: KnownWeights, chosen: Iterable[RemoteFile]) -> None:
     """Hold what would be fetched against what was published. Raises CheckpointError, before any download."""
     chosen = list(chosen)
     if not any(is_weight(file.name) for file in chosen):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medchat.api import KnownFile, KnownWeights
 from medchat.weights.hashing import sha256_of
-from medchat.weights.record import FILE_NAME, read_record
+from medchat.weights.record import FILE_NAME, read_pull_record
 from medchat.weights.selection import is_plain, is_weight
 
 _LARGEST_INDEX = 64 << 20
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"  # it is there; nobody stated a checksum
 
 
-class Origin(StrEnum):
+class ChecksumSource(StrEnum):
     """Who said what the file should be."""
 
     PUBLISHED = "published"
@@ -42,7 +42,7 @@ class FileVerdict:
 
     name: str
     verdict: Verdict
-    origin: Origin
+    origin: ChecksumSource
     size: int
     sha256: str = ""
 
@@ -75,18 +75,18 @@ def verify(
     """
     candidates = list(candidates)
     hashes = _Hashes(folder, on_bytes)
-    record = read_record(folder)
+    record = read_pull_record(folder)
     if record is not None:
         known = next((one for one in candidates if one.name == record.weights), None)
     elif known is None:
         known = _recognise(folder, candidates, hashes)
-    expected = {file.name: (file, Origin.RECORDED) for file in record.files} if record else {}
+    expected = {file.name: (file, ChecksumSource.RECORDED) for file in record.files} if record else {}
     if known:
         present = _weights_in(folder)
         other_layout = bool(present) and not any(file.name in present for file in known.files)
         for file in known.files:
             if file.sha256 and not (other_layout and is_weight(file.name)):
-                expected[file.name] = (file, Origin.PUBLISHED)
+                expected[file.name] = (file, ChecksumSource.PUBLISHED)
     verdicts = [_judge(file, origin, hashes) for file, origin in expected.values()]
     named = _weights_in(folder) | _looked_at(folder)
     for name in sorted(named - set(expected)):
@@ -96,7 +96,7 @@ def verify(
             FileVerdict(
                 name,
                 Verdict.UNKNOWN if there else Verdict.MISSING,
-                Origin.NOBODY if there else Origin.INDEX,
+                ChecksumSource.NOBODY if there else ChecksumSource.INDEX,
                 size or 0,
             )
         )
@@ -121,7 +121,7 @@ class _Hashes:
         return self._known[name]
 
 
-def _judge(file: KnownFile, origin: Origin, hashes: _Hashes) -> FileVerdict:
+def _judge(file: KnownFile, origin: ChecksumSource, hashes: _Hashes) -> FileVerdict:
     size = hashes.size(file.name)
     if size is None:
         return FileVerdict(file.name, Verdict.MISSING, origin, 0)

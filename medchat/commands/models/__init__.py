@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from medchat.cli.group import Group
-from medchat.commands.models import listing, pull, show, verify
+from medchat.commands.models import list as list_module
+from medchat.commands.models import pull, show, verify
 from medchat.language import say
 
 
@@ -20,5 +21,5 @@ def command() -> None:
     """Hold the subcommands."""
 
 
-for subcommand in (listing.command, show.command, pull.command, verify.command):
+for subcommand in (list_module.command, show.command, pull.command, verify.command):
     command.add_command(subcommand)

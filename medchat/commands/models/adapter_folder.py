@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import AdapterCard
-from medchat.commands.models.described import table
+from medchat.commands.models.format import table
 from medchat.errors import CheckpointError
-from medchat.inert import inert_line
 from medchat.language import say
+from medchat.sanitize import sanitize_line
+from medchat.units import amount
 from medchat.weights.catalogue import Catalogue, Entry
-from medchat.weights.sizes import amount
 
 CONFIG = "adapter_config.json"
 _WEIGHTS = (".safetensors", ".bin")
@@ -58,7 +58,7 @@ class AdapterFolder:
         """Return a line for each fact, and one for what is wrong with the folder."""
         lines = [table(self._rows())]
         if self.card and self.card.fault:
-            fault = inert_line(self.card.fault, 300)
+            fault = sanitize_line(self.card.fault, 300)
             lines.append(say(f"! 不能用：{fault}", f"! it cannot be used: {fault}"))
         return "\n".join(lines)
 
@@ -88,7 +88,7 @@ class AdapterFolder:
 
     def _stated_template(self) -> str:
         name = self.config.get(_TEMPLATE)
-        return inert_line(name, 80) if isinstance(name, str) else ""
+        return sanitize_line(name, 80) if isinstance(name, str) else ""
 
     def _method(self) -> str:
         words = [str(self.config.get("peft_type") or say("未注明", "not stated"))]

@@ -7,29 +7,29 @@ from pathlib import Path
 import click
 
 from medchat.api import KnownWeights
-from medchat.cli.group import Command
+from medchat.chat.setup import known_weights, open_registry, read_settings
+from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.cli.signals import Stopped
 from medchat.commands.models.pull_progress import show_pull
-from medchat.commands.opening import known_weights, open_registry, read_settings
 from medchat.errors import CheckpointError, UsageError
-from medchat.inert import inert_line
 from medchat.language import current_language, say
+from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
+from medchat.units import amount
 from medchat.weights.catalogue import Catalogue, Entry
+from medchat.weights.download import DownloadPlan, plan_download, pull
 from medchat.weights.folders import folder_of
 from medchat.weights.hub import Hub, offline_variable
 from medchat.weights.modelscope import ModelScope
-from medchat.weights.pulling import Plan, plan, pull
 from medchat.weights.remote import Source
-from medchat.weights.sizes import amount
 
 SOURCES = ("huggingface", "modelscope")
 
 
 @click.command(
     "pull",
-    cls=Command,
+    cls=LocalizedCommand,
     help=say(
         "下载权重并逐个文件校验；中断后再运行同一条命令，从断点继续。",
         "Fetch weights and check every file; after an interruption the same command goes on.",
@@ -65,7 +65,7 @@ def command(
     repository = repo or _repository(entry.known, origin, target)
     source: Source = ModelScope() if origin == "modelscope" else Hub()
     with show_pull() as watcher:
-        planned = plan(entry.known, source, repository, revision, target, catalogue, watcher)
+        planned = plan_download(entry.known, source, repository, revision, target, catalogue, watcher)
         watcher.tell(_announced(planned))
         watcher.begin(planned.total, planned.present)
         try:
@@ -77,7 +77,7 @@ def command(
             raise
     for line in _afterwards(entry, planned, named=folder is None):
         say_aside(line)
-    return write_out(f"{inert_line(str(target), 4096)}\n")
+    return write_out(f"{sanitize_line(str(target), 4096)}\n")
 
 
 def _refuse_offline(settings: Settings) -> None:
@@ -133,14 +133,14 @@ def _repository(known: KnownWeights, origin: str, target: Path) -> str:
     )
 
 
-def _announced(planned: Plan) -> str:
+def _announced(planned: DownloadPlan) -> str:
     files, total = len(planned.files), amount(planned.total)
-    place = inert_line(
+    place = sanitize_line(
         f"{planned.source.address}/{planned.listing.repository}@{planned.listing.revision[:12]}", 200
     )
     had = amount(planned.present)
     free = amount(planned.free)
-    target = inert_line(str(planned.folder), 200)
+    target = sanitize_line(str(planned.folder), 200)
     checked = say("按公布的校验和核对", "held against published checksums")
     if not planned.held:
         checked = say(
@@ -153,9 +153,9 @@ def _announced(planned: Plan) -> str:
     )
 
 
-def _afterwards(entry: Entry, planned: Plan, *, named: bool) -> list[str]:
+def _afterwards(entry: Entry, planned: DownloadPlan, *, named: bool) -> list[str]:
     known = entry.known
-    name = known.name if named else inert_line(str(planned.folder), 200)
+    name = known.name if named else sanitize_line(str(planned.folder), 200)
     if known.kind == "adapter":
         base = known.fits[0] if known.fits else say("底座", "BASE")
         use = f"medchat chat --backbone {entry.backbone} --model {base} --adapter {name}"
@@ -163,7 +163,7 @@ def _afterwards(entry: Entry, planned: Plan, *, named: bool) -> list[str]:
         use = f"medchat chat --backbone {entry.backbone} --model {name}"
     lines = [say(f"完成。对话：{use}", f"done. chat: {use}")]
     if note := known.note.get(current_language(), ""):
-        lines.append("! " + inert_line(note, 300))
-    licence = inert_line(known.licence, 120)
+        lines.append("! " + sanitize_line(note, 300))
+    licence = sanitize_line(known.licence, 120)
     lines.append(say(f"许可：{licence}", f"licence: {licence}"))
     return lines

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 
 from medchat.cli.output import say_aside
 from medchat.language import say
-from medchat.weights.sizes import amount
+from medchat.units import amount
 
 #: Where there is no bar, a line is printed each time this share is done, or so many seconds have gone by.
 LINE_EVERY, SECONDS_A_LINE = 0.1, 30.0
 
 
-class Progress:
+class PullProgress:
     """Counts bytes from several threads and shows them: the `Watcher` of a pull."""
 
     def __init__(self, show: Callable[[int, int], None], tell: Callable[[str], None]) -> None:
@@ -47,7 +47,7 @@ class Progress:
 
 
 @contextmanager
-def show_pull(label: str = "") -> Iterator[Progress]:
+def show_pull(label: str = "") -> Iterator[PullProgress]:
     """Give the progress of a download, shown on stderr. The libraries' own words are kept back."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
@@ -57,7 +57,7 @@ def show_pull(label: str = "") -> Iterator[Progress]:
             with _bar(label or say("下载", "fetching")) as progress:
                 yield progress
         else:
-            yield Progress(_Lines(), say_aside)
+            yield PullProgress(_Lines(), say_aside)
     finally:
         logger.setLevel(before)
 
@@ -78,7 +78,7 @@ class _Lines:
 
 
 @contextmanager
-def _bar(label: str) -> Iterator[Progress]:
+def _bar(label: str) -> Iterator[PullProgress]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -101,7 +101,7 @@ def _bar(label: str) -> Iterator[Progress]:
     console = Console(stderr=True)
     with Bar(*columns, console=console) as bar:
         task = bar.add_task(label, total=None)
-        yield Progress(
+        yield PullProgress(
             lambda done, total: bar.update(task, completed=done, total=total or None),
             lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
         )

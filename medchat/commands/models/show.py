@@ -9,26 +9,26 @@ from typing import Any
 import click
 
 from medchat.api import AdapterCard, Backbone, ModelCard
-from medchat.cli.group import Command
-from medchat.cli.output import say_aside, write_out
-from medchat.commands.models.adapter_folder import is_adapter, read_adapter
-from medchat.commands.models.described import as_json, rows, table
-from medchat.commands.opening import (
+from medchat.chat.setup import (
     adapter_card_of,
     card_of,
     find_adapter,
     find_model,
     known_weights,
     open_registry,
-    recognise,
+    recognize_backbone,
 )
+from medchat.cli.group import LocalizedCommand
+from medchat.cli.output import say_aside, write_out
+from medchat.commands.models.adapter_folder import is_adapter, read_adapter
+from medchat.commands.models.format import as_json, rows, table
 from medchat.errors import CheckpointError
-from medchat.inert import inert_line
 from medchat.language import say
 from medchat.registry import Registry
+from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
+from medchat.units import amount
 from medchat.weights.folders import State, folder_of, state_of
-from medchat.weights.sizes import amount
 
 #: Bytes a parameter takes at each width, for the memory table. int4 with one fp16 scale a row is just over a half.
 WIDTHS = (("float32", 4.0), ("bfloat16", 2.0), ("float16", 2.0), ("int8", 1.0), ("int4", 0.5))
@@ -77,7 +77,7 @@ def _card_as_text(card: ModelCard) -> str:
             "  ".join(f"{name} {_gib(card.memory(width))}" for name, width in WIDTHS),
         ),
     ]
-    return "\n".join([table(facts), *(f"! {inert_line(note, 300)}" for note in card.notes)])
+    return "\n".join([table(facts), *(f"! {sanitize_line(note, 300)}" for note in card.notes)])
 
 
 def _amount(count: int) -> str:
@@ -93,7 +93,7 @@ def _gib(size: int) -> str:
 
 @click.command(
     "show",
-    cls=Command,
+    cls=LocalizedCommand,
     help=say(
         "说明一个目录或名字是什么：模型、模板、要多少内存；还没下载的，说明在哪里。",
         "Say what a folder or a name is: model, template, memory; for what is not here yet, where it is.",
@@ -114,8 +114,8 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
     if is_adapter(path):
         facts = read_adapter(path, catalogue, _adapter_card(registry, backbone, path))
         return _write(facts.as_json(), facts.as_text(), as_json_)
-    chosen: Backbone = registry.backbone(backbone) if backbone else recognise(registry, path)
-    card = registry.ask(chosen, lambda known: card_of(known, path))
+    chosen: Backbone = registry.backbone(backbone) if backbone else recognize_backbone(registry, path)
+    card = registry.call(chosen, lambda known: card_of(known, path))
     for failure in registry.failures:
         say_aside(str(failure))
     if card is None:
@@ -130,8 +130,8 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
 def _adapter_card(registry: Registry, backbone: str | None, path: Path) -> AdapterCard | None:
     """Return what the chosen backbone says of the folder, else the first that says anything."""
     if backbone:
-        return registry.ask(registry.backbone(backbone), lambda known: adapter_card_of(known, path))
-    cards = registry.ask_each(lambda known: adapter_card_of(known, path))
+        return registry.call(registry.backbone(backbone), lambda known: adapter_card_of(known, path))
+    cards = registry.call_each(lambda known: adapter_card_of(known, path))
     return next((card for _, card in cards if card is not None), None)
 
 

@@ -7,24 +7,24 @@ from pathlib import Path
 
 import click
 
-from medchat.cli.group import Command
+from medchat.chat.setup import find_adapter, find_model, known_weights, open_registry
+from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.models.pull_progress import show_pull
-from medchat.commands.opening import find_adapter, find_model, known_weights, open_registry
 from medchat.errors import CheckpointError
-from medchat.inert import inert_line
 from medchat.language import say
 from medchat.registry import Registry
+from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
+from medchat.units import amount
 from medchat.weights.catalogue import Catalogue, Entry
 from medchat.weights.folders import folder_of
-from medchat.weights.sizes import amount
-from medchat.weights.verifying import FileVerdict, Origin, Verdict, Verification, verify
+from medchat.weights.verifying import ChecksumSource, FileVerdict, Verdict, Verification, verify
 
 
 @click.command(
     "verify",
-    cls=Command,
+    cls=LocalizedCommand,
     help=say(
         "重新计算校验和，逐个文件说明：正确、缺失、错误或未知。",
         "Compute the checksums again and say of each file: ok, missing, wrong or unknown.",
@@ -93,7 +93,7 @@ def _as_text(found: Verification) -> str:
     title = (
         found.known.title if found.known else say("没有公布的权重与它相符", "not known as published weights")
     )
-    lines = [f"{inert_line(str(found.folder), 300)}  ({inert_line(title, 100)})"]
+    lines = [f"{sanitize_line(str(found.folder), 300)}  ({sanitize_line(title, 100)})"]
     return "\n".join([*lines, *(_line(file) for file in found.files)]) + "\n"
 
 
@@ -105,12 +105,12 @@ def _line(file: FileVerdict) -> str:
         Verdict.UNKNOWN: say("未知", "unknown"),
     }[file.verdict]
     origin = {
-        Origin.PUBLISHED: say("公布的校验和", "published checksum"),
-        Origin.RECORDED: say("目录自己的清单", "the folder's own list"),
-        Origin.INDEX: say("索引中列出", "named by the index"),
-        Origin.NOBODY: "",
+        ChecksumSource.PUBLISHED: say("公布的校验和", "published checksum"),
+        ChecksumSource.RECORDED: say("目录自己的清单", "the folder's own list"),
+        ChecksumSource.INDEX: say("索引中列出", "named by the index"),
+        ChecksumSource.NOBODY: "",
     }[file.origin]
-    words = (verdict, inert_line(file.name, 120), amount(file.size) if file.size else "", origin)
+    words = (verdict, sanitize_line(file.name, 120), amount(file.size) if file.size else "", origin)
     return "  " + "  ".join(word for word in words if word)
 
 

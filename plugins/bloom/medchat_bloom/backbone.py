@@ -24,7 +24,7 @@ from medchat.templates import load_template
 from medchat_bloom.weights import ADAPTER_TEMPLATE, BASE_TEMPLATE, KNOWN_WEIGHTS, WHICH_BASE
 
 if TYPE_CHECKING:
-    from medchat.torchside.causal import CausalChatModel
+    from medchat.inference.chat_model import CausalChatModel
 
 
 class BloomBackbone(Backbone):
@@ -42,41 +42,41 @@ class BloomBackbone(Backbone):
 
     def load(self, options: LoadOptions) -> CausalChatModel:
         """Load a checkpoint folder in any of the published layouts, and its adapters."""
-        from medchat.torchside.bloom.chat_model import load_chat_model
+        from medchat_bloom.loading import load_bloom_chat
 
         notes = (which_base(),) if options.adapters else ()
-        return load_chat_model(options, backbone=self.name, base="bloom", notes=notes)
+        return load_bloom_chat(options, backbone=self.name, base="bloom", notes=notes)
 
     def check(self, options: LoadOptions) -> None:
         """Refuse what `load` would, as far as it shows without reading weights."""
-        from medchat.torchside.bloom.loading import prepare_bloom
+        from medchat_bloom.loading import prepare_bloom
 
         prepare_bloom(options, "bloom")
 
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the form of the last adapter or that the weights state, else the question alone."""
-        from medchat.torchside.bloom.adapter_form import form_of
+        from medchat.checkpoints.stated_template import template_of
 
         plain = load_template(BASE_TEMPLATE)
-        return form_of(options, ADAPTER_TEMPLATE, plain, specials=lambda: self.special_tokens(options))
+        return template_of(options, ADAPTER_TEMPLATE, plain, specials=lambda: self.special_tokens(options))
 
     def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
         """Return the last adapter's form where it is known; of a Bloom that states none there is none."""
-        from medchat.torchside.bloom.adapter_form import trained_form
+        from medchat.checkpoints.stated_template import trained_template
 
-        form = trained_form(options, specials=lambda: self.special_tokens(options))
+        form = trained_template(options, specials=lambda: self.special_tokens(options))
         return (form.name,) if form else ()
 
     def special_tokens(self, options: LoadOptions) -> SpecialTokens:
         """Return the control tokens of the vocabulary beside the weights."""
-        from medchat.torchside.bloom.tokenizer import BloomTokenizer
+        from medchat_bloom.tokenizer import BloomTokenizer
 
         return BloomTokenizer.from_folder(options.model).special_tokens
 
     def inspect(self, path: Path) -> ModelCard | None:
         """Describe the folder from its headers, or return None if it is no Bloom, or a Huozi."""
-        from medchat.torchside.bloom.folder import is_bloom
-        from medchat.torchside.bloom.inspection import card, is_huozi
+        from medchat_bloom.folder import is_bloom
+        from medchat_bloom.inspection import card, is_huozi
 
         if not is_bloom(path) or is_huozi(path):
             return None
@@ -91,21 +91,21 @@ class BloomBackbone(Backbone):
 
     def inspect_adapter(self, path: Path) -> AdapterCard | None:
         """Say which published adapter the folder holds, and what is wrong with it."""
-        from medchat.torchside.adapter_inspection import inspect_adapter
+        from medchat.inference.adapters.inspect import inspect_adapter
 
         return inspect_adapter(path)
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint in the published layout."""
-        from medchat.torchside.bloom.tiny import write_tiny
+        from medchat_bloom.tiny import write_tiny_bloom
 
         sizes: dict[str, Any] = {**shape}
-        write_tiny(path, corpus=corpus, seed=seed, **sizes)
+        write_tiny_bloom(path, corpus=corpus, seed=seed, **sizes)
 
     @property
     def recipes(self) -> Mapping[str, SFTRecipe]:
         """All methods of fine-tuning."""
-        from medchat.torchside.sft.recipe import recipes_of
+        from medchat.training.recipe import recipes_of
         from medchat_bloom.recipes import BloomMedFamily
 
         recipes = recipes_of(BloomMedFamily(self))

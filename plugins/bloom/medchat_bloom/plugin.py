@@ -1,15 +1,23 @@
-"""The entry point of the Bloom backbone. Importing it imports neither torch nor transformers."""
+"""The entry point of the backbones `bloom` and `huozi`. Importing it imports neither torch nor transformers."""
 
 from __future__ import annotations
 
-from medchat.api import Backbone
+from medchat.api import Backbone, PromptTemplate
 from medchat.hookspecs import hookimpl
 from medchat_bloom.backbone import BloomBackbone
+from medchat_bloom.huozi.backbone import HuoziBackbone
+from medchat_bloom.huozi.prompts import HUOZI
 
 medchat_api_version = 1
 
 
 @hookimpl
 def medchat_backbones() -> list[Backbone]:
-    """Offer the one backbone of this plugin."""
-    return [BloomBackbone()]
+    """Offer Bloom, and Huozi, which is of the same architecture."""
+    return [BloomBackbone(), HuoziBackbone()]
+
+
+@hookimpl
+def medchat_templates() -> list[PromptTemplate]:
+    """Offer Huozi's own template by name, so that `--template huozi` finds it."""
+    return [HUOZI]

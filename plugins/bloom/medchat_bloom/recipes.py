@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from medchat.api import LoadOptions, PromptTemplate
+from medchat.checkpoints.stated_template import trained_template
+from medchat.inference.chat_model import TokenChatModel
 from medchat.templates import load_template
-from medchat.torchside.bloom.adapter_form import trained_form
-from medchat.torchside.bloom.recipes import BloomFamily
-from medchat.torchside.chat_model import TokenChatModel
 from medchat_bloom.backbone import BloomBackbone
+from medchat_bloom.family import BloomFamily
 from medchat_bloom.weights import ADAPTER_TEMPLATE
 
 
@@ -31,5 +31,5 @@ class BloomMedFamily(BloomFamily):
 
     def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
         """Return the form that what lies below was trained in, else BenTsao's."""
-        known = trained_form(options, specials=partial(self._backbone.special_tokens, options))
+        known = trained_template(options, specials=partial(self._backbone.special_tokens, options))
         return known or load_template(ADAPTER_TEMPLATE)

@@ -1,6 +1,6 @@
 """What can be laid over a ChatGLM: a P-tuning prefix, or LoRA weights saved by peft.
 
-Both are read with the same safe and strict toolkit as models; LoRA is `medchat.torchside.adapters`.
+Both are read with the same safe and strict toolkit as models; LoRA is `medchat.inference.adapters.lora`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import torch
 from torch import nn
 
 from medchat.api import AdapterCard
-from medchat.errors import CheckpointError
-from medchat.language import say
-from medchat.torchside.adapter_files import CONFIG_FILE, FLAG, LoraAdapter, is_lora_folder
-from medchat.torchside.adapter_kinds import (
+from medchat.checkpoints.adapter_folder import (
     CHATGLM_PREFIX,
     BottleneckAdapter,
     KeyValueAdapter,
     kind_of,
     open_adapter,
 )
-from medchat.torchside.headers import TensorHeader, read_headers
-from medchat.torchside.layout import MODEL_FILES, Candidates, Checkpoint, open_checkpoint, require_folder
-from medchat.torchside.load import Placement, assign
+from medchat.checkpoints.headers import TensorHeader, read_headers
+from medchat.checkpoints.layout import MODEL_FILES, Candidates, Checkpoint, open_checkpoint, require_folder
+from medchat.checkpoints.lora_folder import CONFIG_FILE, FLAG, LoraAdapter, is_lora_folder
+from medchat.errors import CheckpointError
+from medchat.inference.load_weights import Placement, assign
+from medchat.language import say
 from medchat_chatglm.inspection import PREFIX
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 
@@ -61,7 +61,7 @@ class PrefixAdapter:
 Adapter = PrefixAdapter | LoraAdapter | BottleneckAdapter
 
 
-def find_adapter(folder: Path) -> Adapter:
+def open_chatglm_adapter(folder: Path) -> Adapter:
     """Open an adapter folder. Raises CheckpointError if it is missing, damaged or of no known kind."""
     require_folder(folder, FLAG)
     if not is_lora_folder(folder):
@@ -113,16 +113,16 @@ def inspect_prefix(folder: Path) -> AdapterCard:
     return AdapterCard()
 
 
-def require_fit(model: nn.Module, adapters: list[Adapter]) -> None:
+def check_chatglm_fit(model: nn.Module, adapters: list[Adapter]) -> None:
     """Hold the adapters against `model` before its weights are read. Raises CheckpointError."""
     others = _others(adapters)
     if others:
-        from medchat.torchside import laying  # brings peft: slow to import, rarely needed
+        from medchat.inference.adapters import attach  # brings peft: slow to import, rarely needed
 
-        laying.require_fit(model, others)
+        attach.check_fit(model, others)
 
 
-def attach_all(
+def attach_chatglm_adapters(
     model: ChatGLMForConditionalGeneration, adapters: list[Adapter], device: torch.device, dtype: torch.dtype
 ) -> None:
     """Put the adapters' weights into `model`. A prefix needs the empty encoder that its shape asks for.
@@ -136,9 +136,9 @@ def attach_all(
             assign(encoder, adapter.checkpoint, adapter.headers, placement)
     others = _others(adapters)
     if others:
-        from medchat.torchside import laying
+        from medchat.inference.adapters import attach
 
-        laying.lay_all(model, others, device, dtype, trial_prompt(model))
+        attach.attach_adapters(model, others, device, dtype, trial_prompt(model))
 
 
 def trial_prompt(model: ChatGLMForConditionalGeneration) -> tuple[int, ...]:

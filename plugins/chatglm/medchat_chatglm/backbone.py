@@ -39,45 +39,45 @@ class ChatGLMBackbone(Backbone):
 
     def load(self, options: LoadOptions) -> ChatModel:
         """Load a checkpoint folder in any of the published layouts."""
-        from medchat_chatglm.chat_model import load_chat_model
+        from medchat_chatglm.chat_model import load_chatglm_chat
 
-        return load_chat_model(options)
+        return load_chatglm_chat(options)
 
     def check(self, options: LoadOptions) -> None:
         """Refuse what `load` would, as far as it shows without reading weights."""
-        from medchat_chatglm.loading import check
+        from medchat_chatglm.loading import check_checkpoint
 
-        check(options)
+        check_checkpoint(options)
 
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the form that the last adapter or the weights were trained on, from small files alone."""
-        from medchat_chatglm.prompts import form_of
+        from medchat_chatglm.prompts import rule_template
 
-        return form_of(options, lambda: self.special_tokens(options))
+        return rule_template(options, lambda: self.special_tokens(options))
 
     def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
         """Return the form that config.json, or the generation and the rule, tell."""
-        from medchat_chatglm.prompts import trained_on
+        from medchat_chatglm.prompts import chatglm_trained_templates
 
-        return trained_on(options)
+        return chatglm_trained_templates(options)
 
     def special_tokens(self, options: LoadOptions) -> SpecialTokens:
         """Return the control pieces of the vocabulary beside the weights."""
-        from medchat_chatglm.tokenizer import special_tokens
+        from medchat_chatglm.tokenizer import chatglm_special_tokens
 
-        return special_tokens(options.model)
+        return chatglm_special_tokens(options.model)
 
     def inspect(self, path: Path) -> ModelCard | None:
         """Describe the folder from its headers, or return None if it is no first-generation ChatGLM."""
-        from medchat_chatglm.inspection import inspect
+        from medchat_chatglm.inspection import inspect_chatglm
 
-        return inspect(path)
+        return inspect_chatglm(path)
 
     def inspect_adapter(self, path: Path) -> AdapterCard | None:
         """Say which published adapter the folder holds, and what is wrong with it."""
-        from medchat.torchside.adapter_files import is_lora_folder
-        from medchat.torchside.adapter_inspection import inspect_adapter
-        from medchat.torchside.adapter_kinds import CHATGLM_PREFIX, kind_of
+        from medchat.checkpoints.adapter_folder import CHATGLM_PREFIX, kind_of
+        from medchat.checkpoints.lora_folder import is_lora_folder
+        from medchat.inference.adapters.inspect import inspect_adapter
 
         if is_lora_folder(path) and kind_of(path) == CHATGLM_PREFIX:
             from medchat_chatglm.adapters import inspect_prefix
@@ -87,15 +87,15 @@ class ChatGLMBackbone(Backbone):
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint in the published layout."""
-        from medchat_chatglm.tiny import write_tiny
+        from medchat_chatglm.tiny import write_tiny_chatglm
 
         sizes: dict[str, Any] = {**shape}
-        write_tiny(path, corpus=corpus, seed=seed, **sizes)
+        write_tiny_chatglm(path, corpus=corpus, seed=seed, **sizes)
 
     @property
     def recipes(self) -> Mapping[str, SFTRecipe]:
         """All methods of fine-tuning, P-tuning with the model's own prefix."""
-        from medchat.torchside.sft.recipe import recipes_of
+        from medchat.training.recipe import recipes_of
         from medchat_chatglm.recipes import ChatGLMFamily, PTuningMethod
 
         return recipes_of(ChatGLMFamily(), [PTuningMethod()])

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from medchat.api import Delta, GenerationConfig, LoadOptions, Segment
-from medchat.torchside.chat_model import ModelFacts, TokenChatModel
-from medchat_chatglm import rules
+from medchat.inference.chat_model import ModelFacts, TokenChatModel
+from medchat_chatglm import position_rules
 from medchat_chatglm.cleanup import StreamingResponse
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
-from medchat_chatglm.stepping import ChatGLMStepper
+from medchat_chatglm.stepper import ChatGLMStepper
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 
 
-def load_chat_model(options: LoadOptions) -> ChatGLMChatModel:
+def load_chatglm_chat(options: LoadOptions) -> ChatGLMChatModel:
     """Load a checkpoint folder. Raises CheckpointError or MemoryShortageError."""
     from medchat_chatglm.loading import load_model
 
@@ -73,12 +73,12 @@ class ChatGLMChatModel(TokenChatModel):
         model, rule = self._model, self._model.config.rule
         ids = torch.tensor([[*prompt, *target[:-1]]], device=model.device)
         length = ids.shape[1]
-        marks = rules.find_landmarks(ids, model.special_ids, rule)
+        marks = position_rules.find_landmarks(ids, model.special_ids, rule)
         marks = replace(marks, end=torch.full_like(marks.end, len(prompt)))
         logits: Tensor = model(
             ids,
-            position_ids=rules.prompt_positions(marks, rule, length),
-            attention_mask=rules.prompt_visible(marks, rule, length),
+            position_ids=position_rules.prompt_positions(marks, rule, length),
+            attention_mask=position_rules.prompt_visible(marks, rule, length),
             use_cache=False,
             logits_to_keep=len(target),
         ).logits[0]

@@ -5,7 +5,7 @@ Specification: chatglm-6b section 7. The v1.1 rules widen folded punctuation; th
 
 from __future__ import annotations
 
-from medchat.torchside.cleanup import StreamingCleanup, clean_answer
+from medchat.inference.postprocess import StreamingCleanup, clean_answer
 
 #: The placeholder the training data had for its date, and what the original puts there.
 DATE_MARKER = "[[训练时间]]"

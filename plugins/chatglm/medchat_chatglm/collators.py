@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medchat.errors import DataError
 from medchat.language import say
-from medchat_chatglm import rules
+from medchat_chatglm import position_rules
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 
 #: The label the loss ignores.
@@ -47,9 +47,9 @@ def _right_padded(rows: Sequence[Sequence[int]], length: int, filler: int) -> Te
     return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows])
 
 
-def _landmarks_at(masks: Sequence[int], sops: Sequence[int], ends: Sequence[int]) -> rules.Landmarks:
+def _landmarks_at(masks: Sequence[int], sops: Sequence[int], ends: Sequence[int]) -> position_rules.Landmarks:
     mask = torch.tensor(masks)
-    return rules.Landmarks(
+    return position_rules.Landmarks(
         mask,
         torch.tensor(sops),
         start=torch.zeros_like(mask),
@@ -81,8 +81,8 @@ class MedCollator:
         return {
             "input_ids": _right_padded([sample.ids for sample in ordered], length, self.end_id),
             "labels": _right_padded(labels, length, IGNORED),
-            "position_ids": rules.prompt_positions(marks, PositionRule.MED, length),
-            "attention_mask": rules.prompt_visible(marks, PositionRule.MED, length),
+            "position_ids": position_rules.prompt_positions(marks, PositionRule.MED, length),
+            "attention_mask": position_rules.prompt_visible(marks, PositionRule.MED, length),
         }
 
 
@@ -141,10 +141,10 @@ class AnswerCollator:
         real = columns < torch.tensor([[len(sample.ids)] for sample in samples])
         prompt_lengths = torch.tensor([sample.prompt_length for sample in samples])
         in_prompt = columns < prompt_lengths.unsqueeze(-1)
-        marks = rules.find_landmarks(ids, self.config.special_ids, rule, in_prompt)
+        marks = position_rules.find_landmarks(ids, self.config.special_ids, rule, in_prompt)
         return {
             "input_ids": ids,
             "labels": torch.where(real & ~in_prompt, ids, IGNORED),
-            "position_ids": rules.prompt_positions(marks, rule, length),
-            "attention_mask": rules.prompt_visible(marks, rule, length, real),
+            "position_ids": position_rules.prompt_positions(marks, rule, length),
+            "attention_mask": position_rules.prompt_visible(marks, rule, length, real),
         }

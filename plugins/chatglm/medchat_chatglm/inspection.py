@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import ModelCard
+from medchat.checkpoints.headers import TensorHeader, read_headers
+from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.errors import CheckpointError
 from medchat.language import say
-from medchat.torchside.headers import TensorHeader, read_headers
-from medchat.torchside.layout import open_checkpoint, read_config
 from medchat_chatglm.config_file import generation_of
-from medchat_chatglm.prompts import template_for
+from medchat_chatglm.prompts import chatglm_template
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 from medchat_chatglm.vocabulary import FILE_NAME
 
@@ -61,7 +61,7 @@ def refuse_other_models(config: Mapping[str, Any], folder: Path) -> None:
     )
 
 
-def inspect(path: Path) -> ModelCard | None:
+def inspect_chatglm(path: Path) -> ModelCard | None:
     """Describe a checkpoint folder, or return None if it is no first-generation ChatGLM.
 
     Raises CheckpointError if it is one and a file of it is missing or damaged.
@@ -86,14 +86,14 @@ def inspect(path: Path) -> ModelCard | None:
         dtypes=tuple(sorted({header.dtype for header in headers.values()})),
         weight_bytes=sum(header.byte_count for header in headers.values()),
         context_length=shape["max_sequence_length"],
-        template=template_for(path).name,
+        template=chatglm_template(path).name,
         quantization=f"int{bits}" if bits else "none",
         notes=_notes(path, config, headers),
         generation="v0 (icetk)" if generation == "v0" else "v1.1",
     )
 
 
-def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> ChatGLMTokenizer:
+def read_chatglm_vocabulary(folder: Path, config: Mapping[str, Any]) -> ChatGLMTokenizer:
     """Read the tokenizer of `folder` and hold its ids against those of `config`, its configuration.
 
     config.json may leave ids to the class; whoever has the class passes them filled in.
@@ -138,7 +138,7 @@ def _notes(path: Path, config: Mapping[str, Any], headers: Mapping[str, TensorHe
     rule = config.get("medchat_position_rule") or ("med" if generation_of(config) == "v0" else "v11")
     notes.append(say(f"位置规则：{rule}", f"position rule: {rule}"))
     try:
-        read_vocabulary(path, config)
+        read_chatglm_vocabulary(path, config)
     except CheckpointError as error:
         notes.append(say(f"无法对话：{error.what}", f"it cannot chat: {error.what}"))
     if any(name.startswith(PREFIX) for name in headers):

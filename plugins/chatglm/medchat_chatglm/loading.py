@@ -15,26 +15,33 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from medchat.api import LoadOptions
+from medchat.checkpoints.headers import TensorHeader, read_headers
+from medchat.checkpoints.layout import Checkpoint, open_checkpoint, read_config
+from medchat.checkpoints.stated_template import stated_facts
 from medchat.errors import CheckpointError, UsageError
+from medchat.inference.device import ensure_memory, pick_device, pick_dtype
+from medchat.inference.load_weights import Placement, assign, check_finite, loaded_weight_bytes, require_match
+from medchat.inference.quantization import bits_of, conversions
+from medchat.inference.shards import read_tensors
 from medchat.language import say
-from medchat.torchside.device import ensure_memory, pick_device, pick_dtype
-from medchat.torchside.headers import TensorHeader, read_headers
-from medchat.torchside.layout import Checkpoint, open_checkpoint, read_config
-from medchat.torchside.load import Placement, assign, refuse_not_finite, require_match, weight_bytes
-from medchat.torchside.quantised import bits_of, conversions
-from medchat.torchside.shards import read_tensors
-from medchat.torchside.trained_form import statement
 from medchat_chatglm.adapters import (
     PREFIX_FILES,
     Adapter,
     PrefixAdapter,
-    attach_all,
-    find_adapter,
+    attach_chatglm_adapters,
+    check_chatglm_fit,
     find_prefix,
-    require_fit,
+    open_chatglm_adapter,
 )
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
-from medchat_chatglm.inspection import EMBEDDING, HEAD, PREFIX, is_tied, read_vocabulary, refuse_other_models
+from medchat_chatglm.inspection import (
+    EMBEDDING,
+    HEAD,
+    PREFIX,
+    is_tied,
+    read_chatglm_vocabulary,
+    refuse_other_models,
+)
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 from medchat_chatglm.prompts import RULE_KEY
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
@@ -96,17 +103,17 @@ def load_model(options: LoadOptions) -> LoadedModel:
     reading where it can be known) or UsageError (impossible device, dtype, rule or quantisation).
     """
     config = read_configuration(options.model, with_stated_rule(options))
-    tokenizer = read_vocabulary(options.model, config.to_dict())
+    tokenizer = read_chatglm_vocabulary(options.model, config.to_dict())
     weights = load_weights(options)
     return LoadedModel(
         weights.model, weights.config, weights.folder, weights.device, weights.dtype, weights.notes, tokenizer
     )
 
 
-def check(options: LoadOptions) -> None:
+def check_checkpoint(options: LoadOptions) -> None:
     """Check the folder, its vocabulary and the adapters without reading weights. Raises what `load_model` raises."""
     prepared = prepare_weights(options)
-    read_vocabulary(options.model, prepared.config.to_dict())
+    read_chatglm_vocabulary(options.model, prepared.config.to_dict())
 
 
 def load_weights(options: LoadOptions) -> LoadedWeights:
@@ -114,7 +121,7 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
     prepared = prepare_weights(options)
     model, placement = prepared.model, prepared.placement
     assign(model, prepared.checkpoint, prepared.headers, placement)
-    attach_all(model, prepared.adapters, placement.device, placement.dtype)
+    attach_chatglm_adapters(model, prepared.adapters, placement.device, placement.dtype)
     notes = _compare_head(model, prepared.checkpoint, prepared.headers)
     return LoadedWeights(
         model.eval(), prepared.config, options.model, placement.device, placement.dtype, notes
@@ -130,7 +137,7 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
     headers = read_headers(checkpoint)
     _refuse_other_shape(config, checkpoint, headers)
     bits = _bits_to_make(options, config)
-    adapters = [find_adapter(folder) for folder in options.adapters]
+    adapters = [open_chatglm_adapter(folder) for folder in options.adapters]
     own_prefix = _prepare_prefix(config, options.model, headers, adapters)
     config.quantization_bit = bits or config.quantization_bit
     with torch.device("meta"):
@@ -144,8 +151,8 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
         tied=model._tied_weights_keys if is_tied(config.to_dict()) else {},
         conversions=conversions(model) if bits else {},
     )
-    ensure_memory(weight_bytes(model, placement), device)
-    require_fit(model, adapters)
+    ensure_memory(loaded_weight_bytes(model, placement), device)
+    check_chatglm_fit(model, adapters)
     require_match(model, checkpoint, headers, placement)
     return PreparedWeights(model, config, adapters, checkpoint, headers, placement)
 
@@ -156,7 +163,7 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
 def with_stated_rule(options: LoadOptions) -> Mapping[str, str]:
     """Return `options.extra` with the rule that the last adapter was trained under, unless it names one."""
     for folder in reversed(options.adapters):
-        rule = statement(folder).get(RULE_KEY)
+        rule = stated_facts(folder).get(RULE_KEY)
         if rule:
             return {"rule": str(rule), **options.extra}
     return options.extra
@@ -305,7 +312,7 @@ def _compare_head(
     same = True
     for head in read_tensors(checkpoint, HEAD.__eq__):
         for rows, piece in head.pieces():
-            refuse_not_finite(head, piece)
+            check_finite(head, piece)
             same = same and torch.equal(piece.to(embedding.dtype), embedding[rows].cpu())
     if same:
         return ()

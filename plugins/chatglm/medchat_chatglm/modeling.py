@@ -18,9 +18,9 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.generic import can_return_tuple
 
 from medchat.errors import UsageError
+from medchat.inference.quantization import QuantizedEmbedding, QuantizedLinear
 from medchat.language import say
-from medchat.torchside.quantised import QuantisedEmbedding, QuantisedLinear
-from medchat_chatglm import rules
+from medchat_chatglm import position_rules
 from medchat_chatglm.blocks import ChatGLMBlock, NormInOwnPrecision, Turns
 from medchat_chatglm.configuration import ChatGLMConfig, SpecialIds
 from medchat_chatglm.prefix import PrefixEncoder
@@ -45,7 +45,7 @@ class ChatGLMPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         if isinstance(module, NormInOwnPrecision):
             initialization.ones_(module.weight)
             initialization.zeros_(module.bias)
-        elif not isinstance(module, (QuantisedLinear, QuantisedEmbedding)):
+        elif not isinstance(module, (QuantizedLinear, QuantizedEmbedding)):
             super()._init_weights(module)
 
     @property
@@ -91,7 +91,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         `hidden_states`: the embedding output, the outputs of all blocks but the last, the final norm's.
         """
         states = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        if isinstance(self.word_embeddings, QuantisedEmbedding):
+        if isinstance(self.word_embeddings, QuantizedEmbedding):
             # Packed rows know no dtype to compute in; the biases of the linears have it.
             states = states.to(self.layers[0].mlp.dense_4h_to_h.bias.dtype)  # type: ignore[union-attr, arg-type]
         if use_cache is None:
@@ -105,7 +105,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         queries, prefix_length = states.shape[1], self._prefix_length if fresh else 0
         added = queries + prefix_length
         keys = past_key_values.get_mask_sizes(added, 0)[0] if past_key_values is not None else added
-        visible = rules.fit_to_keys(visible, queries, int(past) + added, keys, states.device)
+        visible = position_rules.fit_to_keys(visible, queries, int(past) + added, keys, states.device)
         turns = self._turns(position_ids, states.dtype)
 
         every: list[Tensor] = []
@@ -140,12 +140,14 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
                 say("请使用 prefill 与 advance，或 generate", "use prefill and advance, or generate"),
             )  # fmt: skip
         padding = None if has_mask else attention_mask
-        marks = rules.find_landmarks(ids, self.config.special_ids, self.config.rule, padding)
+        marks = position_rules.find_landmarks(ids, self.config.special_ids, self.config.rule, padding)
         length = ids.shape[1]
         if not has_mask:
-            attention_mask = rules.prompt_visible(marks, self.config.rule, length, padding, direct=True)
+            attention_mask = position_rules.prompt_visible(
+                marks, self.config.rule, length, padding, direct=True
+            )
         if position_ids is None:
-            position_ids = rules.prompt_positions(marks, self.config.rule, length)
+            position_ids = position_rules.prompt_positions(marks, self.config.rule, length)
         return position_ids, attention_mask
 
     @property
@@ -256,13 +258,13 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin): 
             if key in kwargs
         }
         cached = past_key_values is not None and not is_first_iteration
-        marks = rules.find_landmarks(
+        marks = position_rules.find_landmarks(
             input_ids, self.config.special_ids, rule, attention_mask, checked=bool(is_first_iteration)
         )
         if cached:
             return kept | {
                 "input_ids": input_ids[:, -1:],
-                "position_ids": rules.step_positions(marks, length),
+                "position_ids": position_rules.step_positions(marks, length),
                 "attention_mask": attention_mask,
                 "past_key_values": past_key_values,
             }
@@ -271,7 +273,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin): 
             marks = replace(marks, end=marks.sop + 1)
         return kept | {
             "input_ids": input_ids,
-            "position_ids": rules.prompt_positions(marks, rule, length),
-            "attention_mask": rules.prompt_visible(marks, rule, length, attention_mask),
+            "position_ids": position_rules.prompt_positions(marks, rule, length),
+            "attention_mask": position_rules.prompt_visible(marks, rule, length, attention_mask),
             "past_key_values": past_key_values,
         }

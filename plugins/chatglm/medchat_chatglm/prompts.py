@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medchat.api import LoadOptions, PromptTemplate, Segment, SpecialTokens, Text, Turn
+from medchat.checkpoints.stated_template import stated_facts, stated_template
 from medchat.errors import CheckpointError
 from medchat.language import say
-from medchat.torchside.trained_form import stated_form, statement
 from medchat_chatglm.config_file import generation_of, read_json
 
 #: The config.json key that names the form; our own fine-tuning writes it.
@@ -94,18 +94,20 @@ TEMPLATES: Mapping[str, PromptTemplate] = {
 }
 
 
-def form_of(options: LoadOptions, specials: Callable[[], SpecialTokens] = SpecialTokens) -> PromptTemplate:
+def rule_template(
+    options: LoadOptions, specials: Callable[[], SpecialTokens] = SpecialTokens
+) -> PromptTemplate:
     """Return the form to ask these weights in: what the last adapter states, else the checkpoint's.
 
     `specials` is asked where a folder brings a Jinja template. Raises CheckpointError (see `template_for`).
     """
     for folder in reversed(options.adapters):
-        if found := stated_form(folder, TEMPLATES.values(), specials):
+        if found := stated_template(folder, TEMPLATES.values(), specials):
             return found
-    return template_for(options.model, specials)
+    return chatglm_template(options.model, specials)
 
 
-def template_for(folder: Path, specials: Callable[[], SpecialTokens] = SpecialTokens) -> PromptTemplate:
+def chatglm_template(folder: Path, specials: Callable[[], SpecialTokens] = SpecialTokens) -> PromptTemplate:
     """Return the form the checkpoint in `folder` was trained with, from its small files.
 
     The key `medchat_template` names it; else v0 takes the trained Med form, v1.1 the rounds.
@@ -115,7 +117,7 @@ def template_for(folder: Path, specials: Callable[[], SpecialTokens] = SpecialTo
     name = config.get(TEMPLATE_KEY)
     if name is None:
         return MED_CHATGLM if generation_of(config) == "v0" else CHATGLM_ROUNDS
-    found = stated_form(folder, TEMPLATES.values(), specials)
+    found = stated_template(folder, TEMPLATES.values(), specials)
     if found is None:
         known = ", ".join(TEMPLATES)
         raise CheckpointError(
@@ -129,18 +131,18 @@ def template_for(folder: Path, specials: Callable[[], SpecialTokens] = SpecialTo
     return found
 
 
-def trained_on(options: LoadOptions) -> tuple[str, ...]:
+def chatglm_trained_templates(options: LoadOptions) -> tuple[str, ...]:
     """Return the name of the form, or nothing for rows of v0 under a rule that is not Med's.
 
     The plain model of that generation has the same files; only a rule, of `options` or of config.json,
     says that it is that one.
     """
-    if any(statement(folder).get(TEMPLATE_KEY) for folder in options.adapters):
-        return (form_of(options).name,)
+    if any(stated_facts(folder).get(TEMPLATE_KEY) for folder in options.adapters):
+        return (rule_template(options).name,)
     config = read_json(options.model / "config.json")
     rule = options.extra.get("rule") or config.get(RULE_KEY, "med")
     foreign = generation_of(config) == "v0" and rule not in ("med", "med_demo")
-    return () if foreign and TEMPLATE_KEY not in config else (template_for(options.model).name,)
+    return () if foreign and TEMPLATE_KEY not in config else (chatglm_template(options.model).name,)
 
 
 def _lead(system: str) -> str:

@@ -1,6 +1,6 @@
 """Which parts of a ChatGLM are quantised, as the published int8 and int4 files have it (specification section 11).
 
-The layers themselves are `medchat.torchside.quantised`.
+The layers themselves are `medchat.inference.quantization`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from medchat.torchside import quantised
-from medchat.torchside.quantised import QuantisedEmbedding, QuantisedLinear
+from medchat.inference import quantization
+from medchat.inference.quantization import QuantizedEmbedding, QuantizedLinear
 from medchat_chatglm.configuration import ChatGLMConfig
 
 #: The linears of a block that the original quantises; norms, biases and embeddings stay as they are.
@@ -19,38 +19,38 @@ QUANTISED_NAMES = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 def make_linear(config: ChatGLMConfig, inputs: int, outputs: int) -> nn.Module:
     """Return a block's linear as the configuration stores it: dense, or waiting for packed weights."""
     if config.quantization_bit:
-        return QuantisedLinear(inputs, outputs, config.quantization_bit)
+        return QuantizedLinear(inputs, outputs, config.quantization_bit)
     return nn.Linear(inputs, outputs)
 
 
 def make_embedding(config: ChatGLMConfig) -> nn.Module:
     """Return the embedding of the vocabulary, packed if the configuration says so."""
     if config.quantization_bit and config.quantization_embeddings:
-        return QuantisedEmbedding(config.vocab_size, config.hidden_size, config.quantization_bit)
+        return QuantizedEmbedding(config.vocab_size, config.hidden_size, config.quantization_bit)
     return nn.Embedding(config.vocab_size, config.hidden_size)
 
 
 def make_head(config: ChatGLMConfig) -> nn.Module:
     """Return the output head, packed if the embedding is."""
     if config.quantization_bit and config.quantization_embeddings:
-        return QuantisedLinear(config.hidden_size, config.vocab_size, config.quantization_bit, bias=False)
+        return QuantizedLinear(config.hidden_size, config.vocab_size, config.quantization_bit, bias=False)
     return nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
 
-def quantise(model: nn.Module, bits: int) -> int:
+def quantize_blocks(model: nn.Module, bits: int) -> int:
     """Quantise the four linears of every block in place; return how many were.
 
     The configuration then says so, as in the published files.
     """
-    done = quantised.quantise(model, bits, QUANTISED_NAMES)
+    done = quantization.quantize_linears(model, bits, QUANTISED_NAMES)
     if done:
         model.config.quantization_bit = bits  # type: ignore[union-attr]
     return done
 
 
-def dequantise(model: nn.Module, dtype: torch.dtype = torch.float32) -> int:
+def dequantize_blocks(model: nn.Module, dtype: torch.dtype = torch.float32) -> int:
     """Turn the quantised linears of every block back into dense ones in place; return how many were."""
-    done = quantised.dequantise(model, QUANTISED_NAMES, dtype)
+    done = quantization.dequantize_linears(model, QUANTISED_NAMES, dtype)
     if done:
         model.config.quantization_bit = 0  # type: ignore[union-attr]
     return done

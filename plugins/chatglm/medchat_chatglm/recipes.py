@@ -11,30 +11,31 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
+from medchat.checkpoints.adapter_folder import CHATGLM_PREFIX
+from medchat.checkpoints.lora_folder import CONFIG_FILE
 from medchat.errors import UsageError
+from medchat.inference.chat_model import ChatTokenizer, TokenChatModel
+from medchat.inference.write_checkpoint import write_json
 from medchat.language import say
-from medchat.torchside.adapter_files import CONFIG_FILE
-from medchat.torchside.adapter_kinds import CHATGLM_PREFIX
-from medchat.torchside.chat_model import ChatTokenizer, TokenChatModel
-from medchat.torchside.sft.family import Family, base_options, copy_files, write_json
-from medchat.torchside.sft.features import Feature
-from medchat.torchside.sft.methods import Method
-from medchat.torchside.sft.methods.lora import refuse_other_kinds
-from medchat.torchside.sft.methods.method import refuse_not_finite, told_of
-from medchat.torchside.sft.methods.prefix import P_TUNING as P_TUNING_DEFAULTS
-from medchat.torchside.sft.methods.prefix import refuse_length
-from medchat.torchside.sft.shape import ModelShape, model_shape
-from medchat.torchside.sft.training import Collator
+from medchat.training.activation_memory import ModelDims, model_dims
+from medchat.training.family import Family, base_options, copy_files
+from medchat.training.features import Feature
+from medchat.training.methods import Method
+from medchat.training.methods.lora import refuse_other_kinds
+from medchat.training.methods.method import check_finite_result, metadata_of
+from medchat.training.methods.prefix_tuning import P_TUNING as P_TUNING_DEFAULTS
+from medchat.training.methods.prefix_tuning import refuse_length
+from medchat.training.train import Collator
 from medchat_chatglm.adapters import PREFIX_FILES, trial_prompt
-from medchat_chatglm.chat_model import load_chat_model
+from medchat_chatglm.chat_model import load_chatglm_chat
 from medchat_chatglm.collators import AnswerCollator, Batch, MedCollator, OfficialCollator, TrainingSample
 from medchat_chatglm.config_file import read_json
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import PREFIX
-from medchat_chatglm.loading import check, read_configuration, with_stated_rule
+from medchat_chatglm.loading import check_checkpoint, read_configuration, with_stated_rule
 from medchat_chatglm.prefix import PrefixEncoder, train_prefix_only
-from medchat_chatglm.prompts import RULE_KEY, TEMPLATE_KEY, TEMPLATES, form_of
-from medchat_chatglm.tokenizer import ChatGLMTokenizer, special_tokens
+from medchat_chatglm.prompts import RULE_KEY, TEMPLATE_KEY, TEMPLATES, rule_template
+from medchat_chatglm.tokenizer import ChatGLMTokenizer, chatglm_special_tokens
 
 #: Beside the weights, what a checkpoint folder needs to be loaded by itself.
 _TOKENIZER_FILES = ("ice_text.model", "tokenizer_config.json", "generation_config.json")
@@ -55,15 +56,15 @@ class ChatGLMFamily(Family):
 
     def load(self, options: LoadOptions) -> TokenChatModel:
         """Load a checkpoint and its adapters."""
-        return load_chat_model(options)
+        return load_chatglm_chat(options)
 
     def check(self, options: LoadOptions) -> None:
         """Check all that shows without reading weights."""
-        check(options)
+        check_checkpoint(options)
 
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the form that chat uses."""
-        return form_of(options, lambda: special_tokens(options.model))
+        return rule_template(options, lambda: chatglm_special_tokens(options.model))
 
     def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
         """Return the vocabulary beside the weights."""
@@ -84,7 +85,7 @@ class ChatGLMFamily(Family):
         config = read_configuration(options.model, options.extra)
         return _collator(name, config, ChatGLMTokenizer.from_folder(options.model).eos_token_id)
 
-    def shape(self, options: SFTOptions) -> ModelShape:
+    def shape(self, options: SFTOptions) -> ModelDims:
         """Return the measures that config.json and the headers state."""
         config = read_configuration(options.model, options.extra)
         hidden, inner = config.hidden_size, config.inner_hidden_size
@@ -94,7 +95,7 @@ class ChatGLMFamily(Family):
             "dense_h_to_4h": (hidden, inner),
             "dense_4h_to_h": (inner, hidden),
         }
-        return model_shape(
+        return model_dims(
             options,
             layers=config.num_layers,
             hidden=hidden,
@@ -121,7 +122,7 @@ class ChatGLMFamily(Family):
         """Return a few ids with the control tokens that positions need."""
         return trial_prompt(model)
 
-    def settled(self, options: SFTOptions) -> Mapping[str, str]:
+    def resolved(self, options: SFTOptions) -> Mapping[str, str]:
         """Return the position rule: the collator's, the one asked for, or that of weights and adapters."""
         if options.collator == "med":
             return {"rule": str(PositionRule.MED)}
@@ -183,14 +184,14 @@ class PTuningMethod(Method):
     ) -> None:
         """Write the prefix's tensors alone, by the names they have in the model, and what belongs to them."""
         tensors = _prefix_tensors(model)
-        refuse_not_finite(tensors)
+        check_finite_result(tensors)
         save_file(tensors, folder / PREFIX_FILES[0][0], {"format": "pt"})
         stated = {
             "peft_type": CHATGLM_PREFIX,
             "pre_seq_len": options.pre_seq_len,
             "prefix_projection": options.prefix_projection,
         }
-        write_json(folder / CONFIG_FILE, {**stated, **told_of(model, family, template, folder)})
+        write_json(folder / CONFIG_FILE, {**stated, **metadata_of(model, family, template, folder)})
 
 
 def _prefix_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from medchat.errors import UsageError
+from medchat.inference.write_checkpoint import LAYOUTS, begin_folder, check_choice, write_json, write_weights
 from medchat.language import say
-from medchat.torchside.write_checkpoint import LAYOUTS, begin_folder, check_choice, write_json, write_weights
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
-from medchat_chatglm.vocabulary import FILE_NAME, train_vocabulary
+from medchat_chatglm.vocabulary import FILE_NAME, train_chatglm_vocabulary
 
 GENERATIONS = ("v11", "v0")
 
@@ -49,7 +49,7 @@ _CORPUS = (
 
 
 @dataclass(frozen=True, slots=True)
-class TinyShape:
+class TinyChatGLMShape:
     """The size of a miniature. Heads must divide the width into multiples of four (two rotary halves)."""
 
     hidden_size: int = 64
@@ -70,7 +70,7 @@ class TinyShape:
             )
 
 
-def write_tiny(
+def write_tiny_chatglm(
     path: Path,
     *,
     corpus: Iterable[str] = (),
@@ -88,10 +88,10 @@ def write_tiny(
     embedding, as published. The same arguments give the same weights.
     Raises UsageError for an impossible shape, an unknown choice, or a folder that is not empty.
     """
-    sizes = TinyShape(**shape)
+    sizes = TinyChatGLMShape(**shape)
     check_choice("generation", generation, GENERATIONS)
     check_choice("layout", layout, LAYOUTS)
-    vocabulary = train_vocabulary(
+    vocabulary = train_chatglm_vocabulary(
         [*(tuple(corpus) or _CORPUS), *_PROMPT_FORMS], sizes.vocabulary_size, icetk_era=generation == "v0"
     )
     begin_folder(path)
@@ -103,7 +103,7 @@ def write_tiny(
     write_weights(path, dict(_tensors(sizes, config["vocab_size"], seed)), layout)
 
 
-def _config(sizes: TinyShape, tokenizer: ChatGLMTokenizer) -> dict[str, Any]:
+def _config(sizes: TinyChatGLMShape, tokenizer: ChatGLMTokenizer) -> dict[str, Any]:
     special = tokenizer.special_ids
     config: dict[str, Any] = {
         "architectures": ["ChatGLMModel"],
@@ -149,7 +149,7 @@ def _tokenizer_config(tokenizer: ChatGLMTokenizer) -> dict[str, Any]:
 # ---------------------------------------------------------------- weights
 
 
-def _tensors(sizes: TinyShape, rows: int, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(sizes: TinyChatGLMShape, rows: int, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield every tensor of the checkpoint in the published order."""
     width, inner = sizes.hidden_size, sizes.inner_hidden_size
     random = torch.Generator().manual_seed(seed)

@@ -16,9 +16,9 @@ from typing import Any
 
 from medchat.api import Control, Segment, SpecialTokens
 from medchat.errors import CheckpointError, UsageError
+from medchat.inference.detokenizer import StreamText, unfinished_characters
+from medchat.inference.prompt_ids import segment_ids, well_formed
 from medchat.language import say
-from medchat.torchside.segment_ids import segment_ids, well_formed
-from medchat.torchside.stream_text import StreamText, unfinished_characters
 from medchat_chatglm.config_file import V0_IMAGE_TOKENS, V0_ROWS, generation_of, read_json
 from medchat_chatglm.vocabulary import (
     APPENDED_COUNT,
@@ -288,7 +288,7 @@ def _prepare(text: str) -> str:
     return _BLANKS.sub(lambda run: blank_piece(len(run[0])), text)
 
 
-def special_tokens(folder: Path) -> SpecialTokens:
+def chatglm_special_tokens(folder: Path) -> SpecialTokens:
     """Return the control pieces of the vocabulary in `folder`, and their roles."""
     tokenizer = ChatGLMTokenizer.from_folder(folder)
     roles = {"bos_token": "<sop>", "eos_token": tokenizer.eos_token, "pad_token": "<pad>"}

@@ -104,7 +104,7 @@ _LONGEST_FRAGMENT = 800
 _BREAKS = re.compile(r"[\n\t\0\u2581]+| {2,}")
 
 
-def train_vocabulary(
+def train_chatglm_vocabulary(
     corpus: Iterable[str], size: int, *, normalization: str = "identity", icetk_era: bool = False
 ) -> bytes:
     """Return a vocabulary in the published layout, trained on `corpus`. The same corpus gives the same bytes.

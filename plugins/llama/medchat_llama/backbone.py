@@ -40,9 +40,9 @@ class LlamaBackbone(Backbone):
 
     def load(self, options: LoadOptions) -> ChatModel:
         """Load a checkpoint folder in any of the published layouts, with its adapters."""
-        from medchat_llama.loading import load_chat_model
+        from medchat_llama.loading import load_llama_chat
 
-        return load_chat_model(options)
+        return load_llama_chat(options)
 
     def check(self, options: LoadOptions) -> None:
         """Refuse what `load` would, as far as it shows without reading weights."""
@@ -52,45 +52,45 @@ class LlamaBackbone(Backbone):
 
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the form that the adapter, else the base, was trained on: from small files alone."""
-        from medchat_llama.prompts import template_for
+        from medchat_llama.prompts import llama_template
 
-        return template_for(options)
+        return llama_template(options)
 
     def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
         """Return the forms of the adapter, else of a Chinese-Alpaca; of a plain LLaMA none is known."""
-        from medchat_llama.prompts import trained_on
+        from medchat_llama.prompts import llama_trained_templates
 
-        return trained_on(options)
+        return llama_trained_templates(options)
 
     def special_tokens(self, options: LoadOptions) -> SpecialTokens:
         """Return the control pieces of the vocabulary that the weights, or an adapter, bring."""
-        from medchat_llama.vocabulary import special_tokens
+        from medchat_llama.vocabulary import llama_special_tokens
 
-        return special_tokens(options)
+        return llama_special_tokens(options)
 
     def inspect(self, path: Path) -> ModelCard | None:
         """Describe the folder from its headers, or return None if it is no LLaMA."""
-        from medchat_llama.inspection import inspect
+        from medchat_llama.inspection import inspect_llama
 
-        return inspect(path)
+        return inspect_llama(path)
 
     def inspect_adapter(self, path: Path) -> AdapterCard | None:
         """Say which published adapter the folder holds, and what is wrong with it."""
-        from medchat.torchside.adapter_inspection import inspect_adapter
+        from medchat.inference.adapters.inspect import inspect_adapter
 
         return inspect_adapter(path)
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint in decapoda's layout."""
-        from medchat_llama.tiny import write_tiny
+        from medchat_llama.tiny import write_tiny_llama
 
         sizes: dict[str, Any] = {**shape}
-        write_tiny(path, corpus=corpus, seed=seed, **sizes)
+        write_tiny_llama(path, corpus=corpus, seed=seed, **sizes)
 
     @property
     def recipes(self) -> Mapping[str, SFTRecipe]:
         """All methods of fine-tuning."""
-        from medchat.torchside.sft.recipe import recipes_of
+        from medchat.training.recipe import recipes_of
         from medchat_llama.recipes import LlamaFamily
 
         recipes = recipes_of(LlamaFamily())

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medchat.checkpoints.config_json import ConfigValues
+from medchat.checkpoints.headers import TensorHeader
+from medchat.checkpoints.layout import read_config
 from medchat.errors import CheckpointError
 from medchat.language import say
-from medchat.torchside.config_values import ConfigValues
-from medchat.torchside.headers import TensorHeader
-from medchat.torchside.layout import read_config
 
 MODEL_TYPE = "llama"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -53,7 +53,7 @@ def base_of(rows: int) -> str:
     return BASE_OF_ROWS.get(rows, say(f"词表为 {rows} 行的 LLaMA", f"a LLaMA with {rows} rows"))
 
 
-def read_shape(folder: Path) -> LlamaShape:
+def read_llama_shape(folder: Path) -> LlamaShape:
     """Read config.json. Raises CheckpointError: missing, damaged, another architecture, impossible values.
 
     The ids of special tokens are not read: the published ones are wrong (bos 0, eos 1, pad -1).
@@ -88,7 +88,7 @@ def stored_rows(headers: Mapping[str, TensorHeader], shape: LlamaShape) -> int:
     return embedding.shape[0] if embedding is not None and embedding.shape else shape.vocab_size
 
 
-def refuse_other_sizes(shape: LlamaShape, headers: Mapping[str, TensorHeader], folder: Path) -> None:
+def check_llama_sizes(shape: LlamaShape, headers: Mapping[str, TensorHeader], folder: Path) -> None:
     """Refuse a config.json of another model before building what it describes, which may be huge."""
     layers = {name.split(".")[2] for name in headers if name.startswith("model.layers.")}
     embedding = headers.get(EMBEDDING)

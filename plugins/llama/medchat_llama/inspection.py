@@ -7,11 +7,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from medchat.api import LoadOptions, ModelCard
+from medchat.checkpoints.headers import read_headers
+from medchat.checkpoints.layout import open_checkpoint, read_config
+from medchat.checkpoints.published_adapters import BASES, adapters_for
 from medchat.errors import CheckpointError
 from medchat.language import say
-from medchat.torchside.headers import read_headers
-from medchat.torchside.known_adapters import BASES, adapters_for
-from medchat.torchside.layout import open_checkpoint, read_config
 from medchat_llama.folder import (
     HEAD,
     IGNORED,
@@ -19,24 +19,24 @@ from medchat_llama.folder import (
     LlamaShape,
     base_of,
     is_llama,
-    read_shape,
+    read_llama_shape,
     stored_rows,
 )
-from medchat_llama.prompts import template_for
+from medchat_llama.prompts import llama_template
 from medchat_llama.vocabulary import find_vocabulary, rows_note
 
 #: The releases by the context that they were trained with: nothing else in their files differs.
 GENERATIONS: Mapping[int, str] = {2048: "LLaMA 1", 4096: "LLaMA 2"}
 
 
-def inspect(path: Path) -> ModelCard | None:
+def inspect_llama(path: Path) -> ModelCard | None:
     """Describe a checkpoint folder, or return None if it is not of this family.
 
     Raises CheckpointError if it is and a file of it is missing or damaged.
     """
     if not (path / "config.json").is_file() or not is_llama(read_config(path)):
         return None
-    shape = read_shape(path)
+    shape = read_llama_shape(path)
     headers = read_headers(open_checkpoint(path))
     rows = stored_rows(headers, shape)
     counted = [
@@ -55,7 +55,7 @@ def inspect(path: Path) -> ModelCard | None:
         dtypes=tuple(sorted({header.dtype for header in counted})),
         weight_bytes=sum(header.byte_count for header in counted),
         context_length=shape.context_length,
-        template=template_for(LoadOptions(path)).name,
+        template=llama_template(LoadOptions(path)).name,
         notes=(*rows_note(shape, rows, path), *_notes(path, rows)),
         generation=GENERATIONS.get(shape.context_length, ""),
         adapters=adapters_for(base_of(rows)) if _is_seven_billion(shape) else (),

@@ -14,10 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from medchat.api import LoadOptions
-from medchat.errors import CheckpointError
-from medchat.language import say
-from medchat.torchside.adapter_files import LoraAdapter
-from medchat.torchside.adapter_kinds import (
+from medchat.checkpoints.adapter_folder import (
     Adapter,
     base_notes,
     open_adapter,
@@ -25,21 +22,23 @@ from medchat.torchside.adapter_kinds import (
     with_vocabulary,
     without_vocabulary,
 )
-from medchat.torchside.causal import CausalChatModel
-from medchat.torchside.chat_model import ModelFacts
-from medchat.torchside.device import ensure_memory, pick_device, pick_dtype
-from medchat.torchside.headers import TensorHeader, read_headers
-from medchat.torchside.layout import Checkpoint, open_checkpoint
-from medchat.torchside.load import Placement, assign, require_match, weight_bytes
-from medchat.torchside.quantised import bits_of, conversions, prepare
+from medchat.checkpoints.headers import TensorHeader, read_headers
+from medchat.checkpoints.layout import Checkpoint, open_checkpoint
+from medchat.checkpoints.lora_folder import LoraAdapter
+from medchat.errors import CheckpointError
+from medchat.inference.chat_model import CausalChatModel, ModelFacts
+from medchat.inference.device import ensure_memory, pick_device, pick_dtype
+from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
+from medchat.inference.quantization import bits_of, conversions, insert_quantized_linears
+from medchat.language import say
 from medchat_llama.folder import (
     EMBEDDING,
     HEAD,
     IGNORED,
     LlamaShape,
     base_of,
-    read_shape,
-    refuse_other_sizes,
+    check_llama_sizes,
+    read_llama_shape,
     stored_rows,
 )
 from medchat_llama.tokenizer import LlamaTokenizer
@@ -79,7 +78,7 @@ class PreparedLlama:
     placement: Placement
 
 
-def load_chat_model(options: LoadOptions) -> CausalChatModel:
+def load_llama_chat(options: LoadOptions) -> CausalChatModel:
     """Load `options.model` with its adapters. Raises what `load_llama` raises."""
     loaded = load_llama(options)
     tuned = without_vocabulary(loaded.adapters)
@@ -107,9 +106,9 @@ def load_llama(options: LoadOptions) -> LoadedLlama:
     # Computed, not stored: on the meta device it has no values yet.
     model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(placement.device)
     if prepared.adapters:
-        from medchat.torchside.laying import lay_all  # brings peft: slow to import
+        from medchat.inference.adapters.attach import attach_adapters  # brings peft: slow to import
 
-        lay_all(model, prepared.adapters, placement.device, placement.dtype)
+        attach_adapters(model, prepared.adapters, placement.device, placement.dtype)
     return LoadedLlama(
         model.eval(), prepared.tokenizer, prepared.shape, prepared.base, prepared.adapters, prepared.notes
     )
@@ -124,10 +123,10 @@ def prepare_llama(options: LoadOptions) -> PreparedLlama:
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
     bits = bits_of(options.quantize)
-    shape = read_shape(options.model)
+    shape = read_llama_shape(options.model)
     checkpoint = open_checkpoint(options.model)
     headers = read_headers(checkpoint)
-    refuse_other_sizes(shape, headers, options.model)
+    check_llama_sizes(shape, headers, options.model)
     adapters = _in_order(options)
     grown = next(iter(with_vocabulary(adapters)), None)
     stored = stored_rows(headers, shape)
@@ -139,7 +138,7 @@ def prepare_llama(options: LoadOptions) -> PreparedLlama:
     with torch.device("meta"):
         model = LlamaForCausalLM(_library_config(shape, rows, tokenizer)).eval()
     if bits:
-        prepare(model, bits, LINEARS)
+        insert_quantized_linears(model, bits, LINEARS)
     saved = tuple(grown.saved) if grown else ()
     placement = Placement(
         dtype,
@@ -150,11 +149,11 @@ def prepare_llama(options: LoadOptions) -> PreparedLlama:
         tied={HEAD: EMBEDDING} if shape.tied else {},
         conversions=conversions(model),
     )
-    ensure_memory(weight_bytes(model, placement), device)
+    ensure_memory(loaded_weight_bytes(model, placement), device)
     if adapters:
-        from medchat.torchside.laying import require_fit  # brings peft: slow to import
+        from medchat.inference.adapters.attach import check_fit  # brings peft: slow to import
 
-        require_fit(model, adapters)
+        check_fit(model, adapters)
     require_match(model, checkpoint, headers, placement)
     return PreparedLlama(
         model,

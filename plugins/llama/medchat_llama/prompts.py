@@ -14,10 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medchat.api import LoadOptions, PromptTemplate, Segment, Turn
+from medchat.checkpoints.adapter_folder import (
+    known_template,
+    open_adapter,
+    with_vocabulary,
+    without_vocabulary,
+)
+from medchat.checkpoints.stated_template import stated_template
 from medchat.templates import load_template
-from medchat.torchside.adapter_kinds import known_template, open_adapter, with_vocabulary, without_vocabulary
-from medchat.torchside.trained_form import stated_form
-from medchat_llama.folder import EMBEDDING, base_of, read_shape
+from medchat_llama.folder import EMBEDDING, base_of, read_llama_shape
 
 DEFAULT_ADAPTED, CHINESE_ALPACA, PLAIN = "med_template", "alpaca", "ori_template"
 
@@ -46,7 +51,7 @@ class AllDataTemplate:
 MED_ALLDATA = AllDataTemplate()
 
 
-def template_for(options: LoadOptions) -> PromptTemplate:
+def llama_template(options: LoadOptions) -> PromptTemplate:
     """Return the form for what `options` would load. Reads small files and the adapters' headers only."""
     adapters = [open_adapter(folder) for folder in options.adapters]
     known = _trained(options)
@@ -54,20 +59,20 @@ def template_for(options: LoadOptions) -> PromptTemplate:
         return known
     if without_vocabulary(adapters):
         return load_template(DEFAULT_ADAPTED)
-    rows = read_shape(options.model).vocab_size
+    rows = read_llama_shape(options.model).vocab_size
     for adapter in with_vocabulary(adapters):
         if EMBEDDING in adapter.saved:
             rows = adapter.saved[EMBEDDING].shape[0]
     return load_template(CHINESE_ALPACA if base_of(rows) == "chinese-alpaca" else PLAIN)
 
 
-def trained_on(options: LoadOptions) -> tuple[str, ...]:
+def llama_trained_templates(options: LoadOptions) -> tuple[str, ...]:
     """Return the names of the forms that the weights are known to have been trained on; none if unknown."""
     adapters = [open_adapter(folder) for folder in options.adapters]
     known = _trained(options)
     if known:
         return (known.name, *MED_ALLDATA.parts) if known.name == MED_ALLDATA.name else (known.name,)
-    name = template_for(options).name
+    name = llama_template(options).name
     return (name,) if name == CHINESE_ALPACA and not without_vocabulary(adapters) else ()
 
 
@@ -83,6 +88,6 @@ def _trained(options: LoadOptions) -> PromptTemplate | None:
 
 
 def _stated(folder: Path, options: LoadOptions) -> PromptTemplate | None:
-    from medchat_llama.vocabulary import special_tokens
+    from medchat_llama.vocabulary import llama_special_tokens
 
-    return stated_form(folder, (MED_ALLDATA,), lambda: special_tokens(options))
+    return stated_template(folder, (MED_ALLDATA,), lambda: llama_special_tokens(options))

@@ -9,15 +9,16 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
+from medchat.checkpoints.headers import read_headers
+from medchat.checkpoints.layout import open_checkpoint
+from medchat.inference.chat_model import ChatTokenizer, TokenChatModel
+from medchat.inference.write_checkpoint import write_json
 from medchat.templates import load_template
-from medchat.torchside.chat_model import ChatTokenizer, TokenChatModel
-from medchat.torchside.headers import read_headers
-from medchat.torchside.layout import open_checkpoint
-from medchat.torchside.sft.family import Family, base_options, copy_files, stored_parameters, write_json
-from medchat.torchside.sft.shape import ModelShape, model_shape
-from medchat_llama.folder import IGNORED, read_shape, stored_rows
-from medchat_llama.loading import load_chat_model, prepare_llama
-from medchat_llama.prompts import DEFAULT_ADAPTED, MED_ALLDATA, template_for, trained_on
+from medchat.training.activation_memory import ModelDims, model_dims
+from medchat.training.family import Family, base_options, copy_files, stored_parameters
+from medchat_llama.folder import IGNORED, read_llama_shape, stored_rows
+from medchat_llama.loading import load_llama_chat, prepare_llama
+from medchat_llama.prompts import DEFAULT_ADAPTED, MED_ALLDATA, llama_template, llama_trained_templates
 from medchat_llama.tokenizer import BEGIN, END, FILE_NAME, UNKNOWN
 
 
@@ -31,7 +32,7 @@ class LlamaFamily(Family):
 
     def load(self, options: LoadOptions) -> TokenChatModel:
         """Load a checkpoint and its adapters."""
-        return load_chat_model(options)
+        return load_llama_chat(options)
 
     def check(self, options: LoadOptions) -> None:
         """Check all that shows without reading weights."""
@@ -39,12 +40,12 @@ class LlamaFamily(Family):
 
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the form that chat uses."""
-        return template_for(options)
+        return llama_template(options)
 
     def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
         """Return the form of what lies below if it was trained medically, else BenTsao's default."""
-        known = trained_on(options)
-        return template_for(options) if known and known != ("alpaca",) else load_template(DEFAULT_ADAPTED)
+        known = llama_trained_templates(options)
+        return llama_template(options) if known and known != ("alpaca",) else load_template(DEFAULT_ADAPTED)
 
     def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
         """Return the vocabulary of the weights, or of an adapter that brings one."""
@@ -66,9 +67,9 @@ class LlamaFamily(Family):
         )
         return _config(model)
 
-    def shape(self, options: SFTOptions) -> ModelShape:
+    def shape(self, options: SFTOptions) -> ModelDims:
         """Return the measures that config.json and the headers state, or an adapter that brings a vocabulary."""
-        found = read_shape(options.model)
+        found = read_llama_shape(options.model)
         hidden, inner = found.hidden_size, found.inner_size
         narrow = hidden // found.heads * found.key_value_heads
         linears = {
@@ -83,7 +84,7 @@ class LlamaFamily(Family):
         rows = stored_rows(read_headers(open_checkpoint(options.model)), found)
         grown = prepare_llama(base_options(options)).tokenizer.size if options.adapters else rows
         ends = (1 if found.tied else 2) * (grown - rows) * hidden
-        return model_shape(
+        return model_dims(
             options,
             layers=found.layers,
             hidden=hidden,

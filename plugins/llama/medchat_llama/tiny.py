@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from medchat.errors import UsageError
+from medchat.inference.write_checkpoint import LAYOUTS, begin_folder, check_choice, write_json, write_weights
 from medchat.language import say
-from medchat.torchside.write_checkpoint import LAYOUTS, begin_folder, check_choice, write_json, write_weights
 from medchat_llama.tokenizer import FILE_NAME, LlamaTokenizer
-from medchat_llama.vocabulary import train_vocabulary
+from medchat_llama.vocabulary import train_llama_vocabulary
 
 #: "decapoda": the first conversion, with its faults. "repaired": huggyllama's and its kin.
 STYLES = ("decapoda", "repaired")
@@ -46,7 +46,7 @@ _CORPUS = (
 
 
 @dataclass(frozen=True, slots=True)
-class TinyShape:
+class TinyLlamaShape:
     """The size of a miniature. Heads must divide the width into even parts."""
 
     hidden_size: int = 64
@@ -69,7 +69,7 @@ class TinyShape:
             )
 
 
-def write_tiny(
+def write_tiny_llama(
     path: Path,
     *,
     corpus: Iterable[str] = (),
@@ -85,10 +85,10 @@ def write_tiny(
     arguments give the same weights. Raises UsageError for an impossible shape, an unknown choice, or a
     folder that is not empty.
     """
-    sizes = TinyShape(**shape)
+    sizes = TinyLlamaShape(**shape)
     check_choice("style", style, STYLES)
     check_choice("layout", layout, LAYOUTS)
-    vocabulary = train_vocabulary(tuple(corpus) or _CORPUS, sizes.vocabulary_size)
+    vocabulary = train_llama_vocabulary(tuple(corpus) or _CORPUS, sizes.vocabulary_size)
     begin_folder(path)
     (path / FILE_NAME).write_bytes(vocabulary)
     rows = LlamaTokenizer(vocabulary).size
@@ -97,7 +97,7 @@ def write_tiny(
     write_weights(path, dict(_tensors(sizes, rows, seed, style)), layout)
 
 
-def small_files(sizes: TinyShape, rows: int, style: str) -> dict[str, dict[str, Any]]:
+def small_files(sizes: TinyLlamaShape, rows: int, style: str) -> dict[str, dict[str, Any]]:
     """Return config.json and its companions as they were published in that style."""
     faulty = style == "decapoda"
     bos, eos = (0, 1) if faulty else (1, 2)
@@ -138,7 +138,7 @@ def small_files(sizes: TinyShape, rows: int, style: str) -> dict[str, dict[str, 
     }
 
 
-def _tensors(sizes: TinyShape, rows: int, seed: int, style: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(sizes: TinyLlamaShape, rows: int, seed: int, style: str) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield every tensor of the checkpoint; the faulty style stores the rotary frequencies too."""
     width, inner = sizes.hidden_size, sizes.intermediate_size
     random = torch.Generator().manual_seed(seed)

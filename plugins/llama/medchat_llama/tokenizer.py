@@ -18,9 +18,9 @@ from sentencepiece import sentencepiece_model_pb2 as protocol
 
 from medchat.api import Control, Segment
 from medchat.errors import CheckpointError, UsageError
+from medchat.inference.detokenizer import StreamText
+from medchat.inference.prompt_ids import segment_ids, well_formed
 from medchat.language import say
-from medchat.torchside.segment_ids import segment_ids, well_formed
-from medchat.torchside.stream_text import StreamText
 
 FILE_NAME = "tokenizer.model"
 UNKNOWN, BEGIN, END, PAD = "<unk>", "<s>", "</s>", "[PAD]"

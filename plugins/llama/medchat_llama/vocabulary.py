@@ -11,10 +11,10 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
 from medchat.api import LoadOptions, SpecialTokens
+from medchat.checkpoints.lora_folder import is_lora_folder, open_lora
 from medchat.errors import CheckpointError, UsageError
+from medchat.inference.prompt_ids import well_formed
 from medchat.language import say
-from medchat.torchside.adapter_files import is_lora_folder, open_lora
-from medchat.torchside.segment_ids import well_formed
 from medchat_llama.folder import BASE_OF_ROWS, LlamaShape
 from medchat_llama.tokenizer import BEGIN, END, FILE_NAME, UNKNOWN, LlamaTokenizer
 
@@ -50,7 +50,7 @@ def find_vocabulary(model: Path, rows: int, adapter: Path | None = None) -> Llam
     )
 
 
-def special_tokens(options: LoadOptions) -> SpecialTokens:
+def llama_special_tokens(options: LoadOptions) -> SpecialTokens:
     """Return the control pieces of the vocabulary, an adapter's where one brings its own. Reads no weights."""
     folders = [folder for folder in options.adapters if (folder / FILE_NAME).is_file() and _grows(folder)]
     tokenizer = LlamaTokenizer.from_file((folders[0] if folders else options.model) / FILE_NAME)
@@ -83,7 +83,7 @@ _SMALLEST = 3 + 256
 _LONGEST_FRAGMENT = 800
 
 
-def train_vocabulary(corpus: Iterable[str], size: int) -> bytes:
+def train_llama_vocabulary(corpus: Iterable[str], size: int) -> bytes:
     """Return a vocabulary of the published kind (BPE, bytes for what is rare), trained on `corpus`.
 
     `size` bounds the pieces; a small corpus yields fewer. The same corpus gives the same bytes. Raises

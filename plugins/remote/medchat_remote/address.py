@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from medchat.errors import UsageError
-from medchat.inert import inert_line
 from medchat.language import say
+from medchat.sanitize import sanitize_line
 
 EXAMPLE = "--model http://127.0.0.1:8000/v1#MODEL"
 #: What users copy from examples along with the address; the API's own paths come behind it.
@@ -53,7 +53,7 @@ class Endpoint:
                     "密钥请放进环境变量 MEDCHAT_REMOTE_KEY",
                     "put the key into the variable MEDCHAT_REMOTE_KEY",
                 ),
-                where=inert_line(parts.hostname or "", 100),
+                where=sanitize_line(parts.hostname or "", 100),
             )
         path = parts.path.rstrip("/")
         for call in _CALLS:
@@ -96,7 +96,7 @@ def _split(value: str) -> SplitResult:
         raise UsageError(
             say("不是可用的接口地址", "this is no address of an endpoint"),
             say(f"要写成：{EXAMPLE}", f"write it like: {EXAMPLE}"),
-            where=inert_line(value.rpartition("@")[2], 100),
+            where=sanitize_line(value.rpartition("@")[2], 100),
         )
     return parts
 

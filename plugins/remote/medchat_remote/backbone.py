@@ -36,14 +36,14 @@ class RemoteBackbone(Backbone):
 
     def notices(self, options: LoadOptions) -> tuple[str, ...]:
         """Say where the words go. Raises UsageError for a key or a proxy that cannot be used."""
-        endpoint = Endpoint.parse(options.place)
+        endpoint = Endpoint.parse(options.location)
         return where_words_go(endpoint, find_key(endpoint, os.environ), proxy_for(endpoint))
 
     def load(self, options: LoadOptions) -> ChatModel:
         """Reach the endpoint and find the model. No word of the user's is sent yet."""
-        from medchat_remote.loading import load_chat_model
+        from medchat_remote.loading import load_remote_model
 
-        return load_chat_model(options)
+        return load_remote_model(options)
 
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the template that keeps the roles: the endpoint applies the model's own chat template."""

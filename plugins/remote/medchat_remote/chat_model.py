@@ -13,12 +13,12 @@ from typing import Any
 from medchat.api import Completion, Delta, Finish, GenerationConfig, Segment
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat_remote.answer import GrowingAnswer
+from medchat_remote.answer_stream import AnswerStream
 from medchat_remote.connection import Connection
 from medchat_remote.counting import Counter
-from medchat_remote.faults import Failure
-from medchat_remote.pieces import Piece
-from medchat_remote.request import Dialect, Request
+from medchat_remote.errors import Failure
+from medchat_remote.pieces import StreamChunk
+from medchat_remote.request import ChatRequest, Dialect
 from medchat_remote.scoring import answer_scores
 
 #: Seconds between two looks at `cancel` while the endpoint says nothing.
@@ -58,9 +58,9 @@ class RemoteModel:
 
         Raises MedchatError where the endpoint fails; what had come by then has been given.
         """
-        request = Request.build(segments, config)
+        request = ChatRequest.build(segments, config)
         answer = self._answer(segments, config)
-        arrivals: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
+        arrivals: queue.SimpleQueue[StreamChunk | None] = queue.SimpleQueue()
         let_go = threading.Event()
 
         async def pump() -> None:
@@ -100,9 +100,9 @@ class RemoteModel:
         self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
     ) -> list[Completion]:
         """Answer several prompts, under way together, in their order. The first failure ends them all."""
-        requests = [Request.build(segments, config) for segments in prompts]
+        requests = [ChatRequest.build(segments, config) for segments in prompts]
 
-        async def complete(segments: Sequence[Segment], request: Request) -> Completion:
+        async def complete(segments: Sequence[Segment], request: ChatRequest) -> Completion:
             answer, text = self._answer(segments, config), []
             async with aclosing(self._pieces(request)) as pieces:
                 async for piece in pieces:
@@ -133,7 +133,7 @@ class RemoteModel:
         Only for a named template (the API scores plain text) and servers that echo a prompt with its
         log-probabilities (vLLM, SGLang). No API tells the end token's. Raises UsageError elsewhere.
         """
-        request = Request.build(segments, GenerationConfig())
+        request = ChatRequest.build(segments, GenerationConfig())
         prompt = dict(request.prompt).get("prompt")
         if not isinstance(prompt, str):
             raise UsageError(
@@ -164,10 +164,10 @@ class RemoteModel:
         """Close the connections."""
         self._connection.close()
 
-    def _answer(self, segments: Sequence[Segment], config: GenerationConfig) -> GrowingAnswer:
-        return GrowingAnswer(self._counter.known(segments), config.max_new_tokens, config.stop)
+    def _answer(self, segments: Sequence[Segment], config: GenerationConfig) -> AnswerStream:
+        return AnswerStream(self._counter.known(segments), config.max_new_tokens, config.stop)
 
-    async def _pieces(self, request: Request) -> AsyncGenerator[Piece, None]:
+    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[StreamChunk, None]:
         """Yield an answer's pieces, asking in the way the endpoint takes."""
         while True:
             dialect = self._dialect

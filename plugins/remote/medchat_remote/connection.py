@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 import httpx
 
 from medchat_remote.address import Endpoint
+from medchat_remote.errors import Failure, Faults
 from medchat_remote.events import EventReader, EventTooLongError
-from medchat_remote.faults import Failure, Faults
-from medchat_remote.key import Key
+from medchat_remote.key import ApiKey
 from medchat_remote.patience import Patience
-from medchat_remote.pieces import NonsenseError, Piece, ServerError, read_piece
+from medchat_remote.pieces import MalformedPayloadError, ServerError, StreamChunk, read_chunk
 from medchat_remote.proxy import proxy_for
 
 Result = TypeVar("Result")
@@ -40,7 +40,7 @@ class Connection:
     """Sends requests to one endpoint. Its coroutines run in its own thread: use `start` and `call`."""
 
     def __init__(
-        self, endpoint: Endpoint, key: Key | None, *, timeout: float, patience: Patience | None = None
+        self, endpoint: Endpoint, key: ApiKey | None, *, timeout: float, patience: Patience | None = None
     ) -> None:
         """`timeout` is how many seconds the endpoint may be silent."""
         self.endpoint = endpoint
@@ -92,7 +92,7 @@ class Connection:
 
     # ------------------------------------------------------------ in the connection's thread
 
-    async def pieces(self, call: str, body: dict[str, Any]) -> AsyncGenerator[Piece, None]:
+    async def pieces(self, call: str, body: dict[str, Any]) -> AsyncGenerator[StreamChunk, None]:
         """Yield an answer's pieces. Tries again as long as no text has come. Raises Failure."""
         failures, said = 0, False
         while True:
@@ -130,21 +130,21 @@ class Connection:
             raise failure
         await asyncio.sleep(pause)
 
-    async def _try(self, call: str, body: dict[str, Any]) -> AsyncGenerator[Piece, None]:
+    async def _try(self, call: str, body: dict[str, Any]) -> AsyncGenerator[StreamChunk, None]:
         async with self._answer("POST", self.endpoint.base + call, body) as response:
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind == "text/html":
                 raise self.faults.nonsense(kind)
             if kind == "application/json":
-                piece = read_piece(await _whole(response))
-                yield Piece(piece.text, usage=piece.usage)
-                yield Piece(finish=piece.finish)
+                piece = read_chunk(await _whole(response))
+                yield StreamChunk(piece.text, usage=piece.usage)
+                yield StreamChunk(finish=piece.finish)
                 return
             payloads = _payloads(response)
             async for payload in payloads:
                 if payload == "[DONE]":
                     return
-                piece = read_piece(payload)
+                piece = read_chunk(payload)
                 yield piece
                 if piece.finish is not None:
                     break
@@ -165,7 +165,7 @@ class Connection:
                 yield response
         except httpx.HTTPError as error:
             raise self.faults.transport(error) from error
-        except (NonsenseError, EventTooLongError) as error:
+        except (MalformedPayloadError, EventTooLongError) as error:
             raise self.faults.nonsense(str(error)) from error
         except ServerError as error:
             raise self.faults.server(error.message, error.code) from error
@@ -178,15 +178,15 @@ async def _payloads(response: httpx.Response) -> AsyncIterator[str]:
             yield payload
 
 
-async def _afterwards(payloads: AsyncIterator[str]) -> list[Piece]:
+async def _afterwards(payloads: AsyncIterator[str]) -> list[StreamChunk]:
     """Return the counts that may follow the end of an answer; one that fails here has ended all the same."""
     pieces = []
-    with suppress(TimeoutError, httpx.HTTPError, NonsenseError, EventTooLongError, ServerError):
+    with suppress(TimeoutError, httpx.HTTPError, MalformedPayloadError, EventTooLongError, ServerError):
         async with asyncio.timeout(AFTERWARDS_SECONDS):
             async for payload in payloads:
                 if payload == "[DONE]":
                     break
-                pieces.append(Piece(usage=read_piece(payload).usage))
+                pieces.append(StreamChunk(usage=read_chunk(payload).usage))
     return pieces
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from medchat.api import Segment
 from medchat_remote.connection import Connection
-from medchat_remote.faults import Failure
+from medchat_remote.errors import Failure
 from medchat_remote.messages import as_messages, as_text
 from medchat_remote.tokens import AROUND_MESSAGE, guess
 

@@ -14,7 +14,7 @@ OURS, OPENAI = "MEDCHAT_REMOTE_KEY", "OPENAI_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ApiKey:
     """A secret and the variable it came from. Its value is in no `repr`, message or file of ours."""
 
     value: str = field(repr=False)
@@ -25,7 +25,7 @@ class Key:
         return text.replace(self.value, "***")
 
 
-def find_key(endpoint: Endpoint, environment: Mapping[str, str]) -> Key | None:
+def find_key(endpoint: Endpoint, environment: Mapping[str, str]) -> ApiKey | None:
     """Return the key to send to `endpoint`, or None.
 
     `MEDCHAT_REMOTE_KEY` goes to whatever endpoint the user names. `OPENAI_API_KEY`, which is often set for
@@ -44,7 +44,7 @@ def find_key(endpoint: Endpoint, environment: Mapping[str, str]) -> Key | None:
                 ),
                 say(f"重新设置：export {variable}=…", f"set it again: export {variable}=…"),
             )
-        return Key(value, variable)
+        return ApiKey(value, variable)
     return None
 
 

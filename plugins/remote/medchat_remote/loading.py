@@ -8,13 +8,13 @@ from typing import Any
 
 from medchat.api import LoadOptions
 from medchat.errors import UsageError
-from medchat.inert import inert_line
 from medchat.language import say
+from medchat.sanitize import sanitize_line
 from medchat_remote.address import Endpoint
 from medchat_remote.chat_model import RemoteFacts, RemoteModel
 from medchat_remote.connection import Connection
 from medchat_remote.counting import Counter
-from medchat_remote.faults import Failure
+from medchat_remote.errors import Failure
 from medchat_remote.key import find_key
 from medchat_remote.limits import ASSUMED_CONTEXT, CONTEXT, Limits
 from medchat_remote.patience import Patience
@@ -32,13 +32,13 @@ _CONTEXT_FIELDS = (
 _NAMED = 5
 
 
-def load_chat_model(options: LoadOptions, patience: Patience | None = None) -> RemoteModel:
+def load_remote_model(options: LoadOptions, patience: Patience | None = None) -> RemoteModel:
     """Reach the endpoint named by `options` and return the model. Sends none of the user's words.
 
     Raises UsageError (--offline, adapters, no key, several models and none named), CheckpointError (no
     such call), MedchatError (unreachable).
     """
-    endpoint = Endpoint.parse(options.place)
+    endpoint = Endpoint.parse(options.location)
     if options.offline:
         raise UsageError(
             say("--offline 禁止使用远程模型", "--offline forbids a remote model"),
@@ -74,11 +74,11 @@ def _load(connection: Connection, limits: Limits) -> RemoteModel:
     counter = Counter(connection, model)
     stated = counter.probe() or _stated_context(offered.get(model, {}))
     context = limits.context_length or stated or ASSUMED_CONTEXT
-    host = inert_line(endpoint.authority, 100)
+    host = sanitize_line(endpoint.authority, 100)
     notes = [
         say(
-            f"远程模型 {inert_line(model, 100)}（{host}），上下文 {context} 词元",
-            f"remote model {inert_line(model, 100)} ({host}), context {context} tokens",
+            f"远程模型 {sanitize_line(model, 100)}（{host}），上下文 {context} 词元",
+            f"remote model {sanitize_line(model, 100)} ({host}), context {context} tokens",
         )
     ]
     if not (limits.context_length or stated):
@@ -133,14 +133,14 @@ def _only(offered: Mapping[str, Any], endpoint: Endpoint) -> str:
         say(
             f"接口有 {len(offered)} 个模型，要写明用哪个", f"the endpoint has {len(offered)} models: name one"
         ),
-        f"{address}{inert_line(next(iter(offered)), 100)}"
+        f"{address}{sanitize_line(next(iter(offered)), 100)}"
         + say(f"（有：{_listed(offered)}）", f" (there are: {_listed(offered)})"),
         where=endpoint.authority,
     )
 
 
 def _listed(offered: Sequence[str] | Mapping[str, Any]) -> str:
-    names = [inert_line(name, 60) for name in list(offered)[:_NAMED]]
+    names = [sanitize_line(name, 60) for name in list(offered)[:_NAMED]]
     return ", ".join(names) + ("…" if len(offered) > _NAMED else "")
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from medchat.inert import inert_line
 from medchat.language import say
+from medchat.sanitize import sanitize_line
 from medchat_remote.address import Endpoint
-from medchat_remote.key import Key
+from medchat_remote.key import ApiKey
 from medchat_remote.proxy import shown
 
 
-def where_words_go(endpoint: Endpoint, key: Key | None, proxy: str | None) -> tuple[str, ...]:
+def where_words_go(endpoint: Endpoint, key: ApiKey | None, proxy: str | None) -> tuple[str, ...]:
     """Return one line for the destination, and one for each further risk."""
-    host = inert_line(endpoint.authority, 100)
+    host = sanitize_line(endpoint.authority, 100)
     if endpoint.on_this_machine:
         return (
             say(

@@ -13,7 +13,7 @@ from medchat.api import Finish
 _BROKEN_OFF = ("content_filter", "abort", "error")
 
 
-class NonsenseError(ValueError):
+class MalformedPayloadError(ValueError):
     """The payload is no part of an answer."""
 
 
@@ -36,7 +36,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class StreamChunk:
     """A piece of an answer. `thinking` marks one that holds reasoning, which is no part of the answer."""
 
     text: str = ""
@@ -45,30 +45,32 @@ class Piece:
     thinking: bool = False
 
 
-def read_piece(payload: str) -> Piece:
-    """Return what the payload says. Raises NonsenseError or ServerError."""
+def read_chunk(payload: str) -> StreamChunk:
+    """Return what the payload says. Raises MalformedPayloadError or ServerError."""
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise NonsenseError(payload[:80]) from error
+        raise MalformedPayloadError(payload[:80]) from error
     if not isinstance(value, dict):
-        raise NonsenseError(payload[:80])
+        raise MalformedPayloadError(payload[:80])
     if value.get("error"):
         raise _server_error(value["error"])
     choices = value.get("choices")
     usage = _usage(value.get("usage"))
     if not isinstance(choices, list) or (choices and not isinstance(choices[0], dict)):
         if usage is None:
-            raise NonsenseError(payload[:80])
-        return Piece(usage=usage)
+            raise MalformedPayloadError(payload[:80])
+        return StreamChunk(usage=usage)
     choice: Mapping[str, Any] = choices[0] if choices else {}
     # A streamed chat, a chat that came whole because the server does not stream, a text completion.
     message = choice.get("delta") or choice.get("message") or {}
     if not isinstance(message, dict):
-        raise NonsenseError(payload[:80])
+        raise MalformedPayloadError(payload[:80])
     text = _text(message.get("content")) or _text(choice.get("text"))
     reasoning = message.get("reasoning_content") or message.get("reasoning")
-    return Piece(text, _finish(choice.get("finish_reason")), usage, thinking=bool(reasoning) and not text)
+    return StreamChunk(
+        text, _finish(choice.get("finish_reason")), usage, thinking=bool(reasoning) and not text
+    )
 
 
 def _text(content: object) -> str:

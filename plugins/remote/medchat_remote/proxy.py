@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from medchat.errors import UsageError
-from medchat.inert import inert_line
 from medchat.language import say
+from medchat.sanitize import sanitize_line
 from medchat_remote.address import Endpoint
 
 _SCHEMES = ("http", "https", "socks5", "socks5h")
@@ -41,4 +41,4 @@ def proxy_for(endpoint: Endpoint) -> str | None:
 
 def shown(proxy: str) -> str:
     """Return the proxy's host and port, without a user name or password."""
-    return inert_line(urlsplit(proxy).netloc.rpartition("@")[2], 100)
+    return sanitize_line(urlsplit(proxy).netloc.rpartition("@")[2], 100)

@@ -29,7 +29,7 @@ class Dialect:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ChatRequest:
     """One question: the call it goes to, below the endpoint's base, and what is sent whatever the dialect."""
 
     call: str
@@ -37,7 +37,7 @@ class Request:
     config: GenerationConfig
 
     @classmethod
-    def build(cls, segments: Sequence[Segment], config: GenerationConfig) -> Request:
+    def build(cls, segments: Sequence[Segment], config: GenerationConfig) -> ChatRequest:
         """Return the request for a prompt: messages where the template kept them, one text otherwise.
 
         Raises UsageError for beam search, which the API does not have.

@@ -8,7 +8,7 @@ from typing import Any
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat_remote.connection import Connection
-from medchat_remote.faults import Failure
+from medchat_remote.errors import Failure
 
 
 async def answer_scores(connection: Connection, model: str, prompt: str, answer: str) -> tuple[float, ...]:

@@ -1,0 +1,174 @@
+"""A command's conversation: the saved session it goes on with, its recorder, the checks on the user's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medchat import medical_safety
+from medchat.api import ChatModel, Conversation, Notice, SlashCommand, Turn
+from medchat.chat.demo_mode import KnownQuestions, LearnedAlone, is_demo
+from medchat.chat.recorder import SessionChoice, StoreRecorder, choose_session, conversation_of, open_store
+from medchat.chat.session import ChatSession
+from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
+from medchat.demo_data import demo_examples
+from medchat.sanitize import sanitize_line
+from medchat.settings import Settings
+from medchat.store import SessionRecord, SessionStore
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What a session is held with, as it is saved."""
+
+    backbone: str
+    model: str
+    adapters: tuple[str, ...]
+    template: str
+    system: str
+
+
+@dataclass
+class PreparedChat:
+    """Everything but the model: `begin` turns a loaded model into a session."""
+
+    opening: ChatSetup
+    store: SessionStore
+    record: SessionRecord | None
+    choice: SessionChoice
+    warn: Callable[[str], None]
+    demo: KnownQuestions | None = None
+    _recorder: StoreRecorder | None = None
+    _told_failures: int = 0
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.opening.settings
+
+    def begin(self, model: ChatModel, *, guard_loops: bool = False) -> ChatSession:
+        """Return the session, going on with what was said before."""
+        conversation = conversation_of(self.store, self.record, str(self.settings.value("system") or ""))
+        return ChatSession(
+            model=model,
+            template=self.opening.template,
+            config=self.opening.generation,
+            conversation=conversation,
+            recorder=self.recorder(self.record),
+            # Ours first: a slow plugin must not hold back an urgent notice.
+            advisers=(medical_safety.advise, self._advise),
+            listeners=(self._after_turn,),
+            remember_history=self.settings.value("history") != "none",
+            guard_loops=guard_loops,
+            max_question_bytes=int(self.settings.value("max_question_bytes")),
+        )
+
+    def recorder(self, record: SessionRecord | None = None) -> StoreRecorder:
+        """Return a recorder that goes on with `record`, or begins a session with its first turn."""
+        self._recorder = StoreRecorder(self.store, self._create, record, self.warn, self._note_changes)
+        return self._recorder
+
+    def saved_session(self) -> SessionRecord | None:
+        """Return the session on disk that is being held, None where nothing was saved."""
+        return self._recorder.record if self._recorder is not None and self._recorder.on_disk else None
+
+    def slash_commands(self) -> list[SlashCommand]:
+        """Return the commands that the demo and the plugins add."""
+        ours = [self.demo.slash_command()] if self.demo else []
+        return [*ours, *self.opening.extensions.slash_commands()]
+
+    def plugin_lines(self) -> list[str]:
+        """Return one line for each plugin found broken since this was last asked."""
+        failures = self.opening.registry.failures
+        told, self._told_failures = self._told_failures, len(failures)
+        return [str(failure) for failure in failures[told:]]
+
+    def _after_turn(self, conversation: Conversation, turn: Turn) -> None:
+        self.opening.extensions.turn_saved(conversation, turn)
+        for line in self.plugin_lines():
+            self.warn(line)
+
+    def _create(self, store: SessionStore) -> SessionRecord:
+        name = self.choice.name if self.choice.name and store.named(self.choice.name) is None else None
+        about = self._about()
+        return store.create(about.backbone, about.model, about.adapters, about.template, about.system, name)
+
+    def _note_changes(self, store: SessionStore, record: SessionRecord) -> SessionRecord:
+        now = self._about(record.system)
+        if now == _About(record.backbone, record.model, record.adapters, record.template, record.system):
+            return record
+        return store.change(record.id, **asdict(now))
+
+    def _about(self, system: str = "") -> _About:
+        options = self.opening.options
+        return _About(
+            self.opening.backbone.name,
+            options.address or str(options.model.absolute()),
+            tuple(str(adapter.absolute()) for adapter in options.adapters),
+            self._template(),
+            str(self.settings.value("system") or system),
+        )
+
+    def _template(self) -> str:
+        """What `--template` takes to get this template again."""
+        chosen = self.settings.value("template")
+        path = Path(str(chosen)).expanduser() if chosen else None
+        return str(path.absolute()) if path is not None and path.is_file() else self.opening.template.name
+
+    def _advise(self, conversation: Conversation, question: str) -> tuple[Notice, ...]:
+        advised = self.demo.advise(conversation, question) if self.demo else []
+        advised += self.opening.extensions.advise(conversation, question)
+        return medical_safety.red_flag_notices(question, advised, rules=())
+
+
+def prepare_conversation(
+    flags: dict[str, Any], choice: SessionChoice, warn: Callable[[str], None]
+) -> PreparedChat:
+    """Check flags, settings, the saved session and the model's folder; load nothing yet.
+
+    A saved session brings its own backbone, model, adapters, template and system text; flags go over them.
+    """
+    settings = read_settings(flags)
+    save = choice.save and bool(settings.value("save"))
+    store = open_store(save=save, warn=warn)
+    try:
+        record = choose_session(store, SessionChoice(choice.name, choice.latest, choice.resume, save))
+        if record is not None:
+            given = _given(flags)
+            settings = read_settings({**_of_session(record, given), **given})
+        for warning in settings.warnings:
+            warn(sanitize_line(warning, 300))
+        opening = resolve_setup(settings, rule=flags.get("rule"))
+        known = KnownQuestions(demo_examples()) if is_demo(opening.options.model) else None
+        if known is not None:
+            opening = _as_demo(opening, known)
+        return PreparedChat(opening, store, record, choice, warn, known)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _as_demo(opening: ChatSetup, known: KnownQuestions) -> ChatSetup:
+    generation = opening.generation
+    if not opening.settings.is_set("generation.greedy"):
+        generation = replace(generation, greedy=True)
+    return replace(opening, template=LearnedAlone(opening.template, known), generation=generation)
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None and value != ()}
+
+
+def _of_session(record: SessionRecord, given: dict[str, Any]) -> dict[str, Any]:
+    """What the session was held with. A backbone or model given by flag comes with its own template and adapters."""
+    if "backbone" in given or "model" in given:
+        return {"system": record.system or None}
+    return {
+        "backbone": record.backbone,
+        "model": record.model,
+        "adapter": record.adapters,
+        "template": record.template or None,
+        "system": record.system or None,
+    }

@@ -1,0 +1,191 @@
+"""Which saved session a command goes on with, and writing its turns there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from medchat import paths
+from medchat.api import Conversation, Turn
+from medchat.chat.session import TurnStats
+from medchat.errors import MedchatError, UsageError
+from medchat.language import say
+from medchat.store import PlacedTurn, SessionRecord, SessionStore
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChoice:
+    """Which saved session to go on with: by name (opened or created), the latest, or one picked by id."""
+
+    name: str | None = None
+    latest: bool = False
+    resume: str | None = None
+    save: bool = True
+
+
+class StoreRecorder:
+    """Writes each turn into the session store; the session's row is made with its first turn.
+
+    If the disk fails, or the session was deleted meanwhile, the user is told loudly once (`warn`) and the
+    conversation goes on unsaved: an answer on the screen is worth more than a crash. If another MedChat
+    writes to the same session, that is said once too; no turn of either is lost: an answer given again
+    then follows the other's turns, and an undo that would take them is refused.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        create: Callable[[SessionStore], SessionRecord],
+        existing: SessionRecord | None,
+        warn: Callable[[str], None],
+        note_changes: Callable[[SessionStore, SessionRecord], SessionRecord] | None = None,
+    ) -> None:
+        """`note_changes` is called once `existing` has got a turn: it may now go on with another model."""
+        self._store = store
+        self._create = create
+        self._record = existing
+        self._warn = warn
+        self._note_changes = note_changes if existing else None
+        self._ours: list[PlacedTurn] = (
+            [(saved.position, saved.turn) for saved in store.turns(existing.id)] if existing else []
+        )
+        self._told_of_another = False
+
+    @property
+    def record(self) -> SessionRecord | None:
+        """The saved session, None before its first turn."""
+        return self._record
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether a session was saved, and still is."""
+        return self._record is not None and self._store.path is not None
+
+    def save(self, turn: Turn, stats: TurnStats) -> None:
+        """Append one turn in one transaction."""
+        with self._told():
+            if self._record is None:
+                self._record = self._create(self._store)
+            position = self._store.append_turn(self._record.id, turn, stats)
+            self._keep(position, turn)
+            self._note()
+
+    def replace(self, turn: Turn, stats: TurnStats) -> None:
+        """Put a turn in the place of the last one, in one transaction."""
+        with self._told():
+            if self._record is not None and self._ours:
+                last = self._ours.pop()
+                position = self._store.replace_last(self._record.id, turn, stats, expected=last)
+                if position != last[0]:
+                    self._tell_of_another()
+                self._ours.append((position, turn))
+                self._note()
+
+    def undo(self, count: int) -> None:
+        """Take back the last `count` turns. Raises UsageError where another MedChat's are among them."""
+        last = self._ours[-count:]
+        if self._record is None or not last:
+            return
+        refused = False
+        with self._told():
+            refused = not self._store.undo(self._record.id, len(last), expected=last)
+        if refused:
+            raise _of_another()
+        del self._ours[-count:]
+
+    def _note(self) -> None:
+        if self._note_changes is not None and self._record is not None:
+            self._record = self._note_changes(self._store, self._record)
+        self._note_changes = None
+
+    def _keep(self, position: int, turn: Turn) -> None:
+        if position != (self._ours[-1][0] if self._ours else 0) + 1:
+            self._tell_of_another()
+        self._ours.append((position, turn))
+
+    def _tell_of_another(self) -> None:
+        if not self._told_of_another:
+            self._told_of_another = True
+            self._warn(
+                say(
+                    "另一个 MedChat 也在写这个会话：双方的问答会按时间先后混在一起。要分开，请输入 /新建",
+                    "another MedChat writes to this session too: both dialogues end up mixed. To part them: /new",
+                )
+            )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except MedchatError as error:
+            self._store, self._record, self._ours = SessionStore.unsaved(), None, []
+            self._note_changes = None
+            self._warn(_not_saved(error))
+
+
+def _of_another() -> UsageError:
+    return UsageError(
+        say(
+            "另一个 MedChat 也在写这个会话，最后几轮不全是这里的，没有撤销",
+            "another MedChat writes to this session too, and the last turns are not all from here:"
+            " nothing was taken back",
+        ),
+        say("要分开，请输入 /新建", "to part them: /new"),
+    )
+
+
+def _not_saved(error: MedchatError) -> str:
+    return say(
+        f"！！没有保存：{error.what}。可以继续对话，但从这一轮起不再写入磁盘。{error.remedy}",
+        f"!! NOT SAVED: {error.what}. You can go on, but from this turn on nothing is written to disk. {error.remedy}",
+    )
+
+
+def open_store(*, save: bool, warn: Callable[[str], None]) -> SessionStore:
+    """Open the sessions file, or a store in memory: for `--no-save`, and (said loudly) where the file fails."""
+    if not save:
+        return SessionStore.unsaved(paths.sessions_file())
+    try:
+        return SessionStore.open()
+    except MedchatError as error:
+        warn(_not_saved(error))
+        return SessionStore.unsaved()
+
+
+def choose_session(store: SessionStore, choice: SessionChoice) -> SessionRecord | None:
+    """Return the saved session that the flags ask for, None for a new one. Raises UsageError where it is not there."""
+    if sum([choice.name is not None, choice.latest, choice.resume is not None]) > 1:
+        raise UsageError(
+            say(
+                "--session、--continue、--resume 只能用一个",
+                "use only one of --session, --continue, --resume",
+            ),
+            "medchat sessions list",
+        )
+    if not choice.save and (choice.latest or choice.resume is not None):
+        raise UsageError(
+            say("--no-save 时不能接着旧会话", "--no-save cannot go on with a saved session"),
+            say("去掉 --no-save", "leave out --no-save"),
+        )
+    if choice.name is not None:
+        return store.named(choice.name)
+    if choice.latest:
+        latest = store.latest()
+        if latest is None:
+            raise UsageError(say("还没有保存的会话", "there is no saved session yet"), "medchat chat")
+        return latest
+    if choice.resume == "":
+        raise UsageError(
+            say("请给出要接着的会话编号", "name the session to go on with"),
+            say("先看看有哪些：medchat sessions list", "see which there are: medchat sessions list"),
+        )
+    return None if choice.resume is None else store.get(choice.resume)
+
+
+def conversation_of(store: SessionStore, record: SessionRecord | None, system: str) -> Conversation:
+    """Return what was said in the saved session, or an empty conversation."""
+    if record is None:
+        return Conversation(system=system)
+    saved = store.conversation(record.id)
+    return Conversation(saved.turns, system or saved.system)

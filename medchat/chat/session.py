@@ -1,0 +1,374 @@
+"""The chat engine: one conversation with one model, as a stream of events.
+
+It knows conversations, prompts and budgets. It does not know the terminal (who prints the events),
+SQLite (the `Recorder` it is given) or any model (the `ChatModel` it is given).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from medchat.api import (
+    ChatModel,
+    Conversation,
+    Delta,
+    Finish,
+    GenerationConfig,
+    Notice,
+    PromptTemplate,
+    Turn,
+)
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.templates import Fitted, fit
+
+#: A question longer than this (UTF-8 bytes) is refused before it is tokenised. `max_question_bytes` changes it.
+MAX_QUESTION_BYTES = 1 << 20
+
+Adviser = Callable[[Conversation, str], Iterable[Notice]]
+Listener = Callable[[Conversation, Turn], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStats:
+    """What one answer cost. Times in seconds; `first_token_seconds` counts from the question.
+
+    `estimated` says that the token counts are guesses.
+    """
+
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_seconds: float = 0.0
+    seconds: float = 0.0
+    first_tokens: int = 1
+    estimated: bool = False
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed: the tokens after the first piece of text over the time after it.
+
+        `first_tokens` counts those up to it. An answer that came in one piece (beam search) counts whole.
+        """
+        rest, time_for_rest = (
+            self.completion_tokens - self.first_tokens,
+            self.seconds - self.first_token_seconds,
+        )
+        if rest > 0 and time_for_rest > 0:
+            return rest / time_for_rest
+        return self.completion_tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A notice about the user's words, before the model runs."""
+
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryDropped:
+    """The oldest `turns` turns no longer fit and the model does not see them."""
+
+    turns: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerShortened:
+    """The context leaves room for `tokens` tokens of answer, fewer than asked for."""
+
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SingleTurnTemplate:
+    """Said once a session: the template repeats its block, but the weights saw single turns."""
+
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPiece:
+    """The next piece of the answer, raw: whoever shows it passes it through `medchat.sanitize`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStopped:
+    """The model repeated itself without end and was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFinished:
+    """The answer is complete (see `turn.finish`) and, where sessions are saved, on disk."""
+
+    turn: Turn
+    stats: TurnStats
+
+
+@dataclass(frozen=True, slots=True)
+class OldAnswerKept:
+    """The question was to be answered again, but the new answer was stopped or failed: nothing changed."""
+
+    finish: Finish
+
+
+Event = (
+    Advice
+    | HistoryDropped
+    | AnswerShortened
+    | SingleTurnTemplate
+    | AnswerPiece
+    | LoopStopped
+    | AnswerFinished
+    | OldAnswerKept
+)
+
+
+class Recorder(Protocol):
+    """Where turns are kept. Each call returns only when the change is safely stored."""
+
+    def save(self, turn: Turn, stats: TurnStats) -> None:
+        """Append one turn."""
+        ...
+
+    def replace(self, turn: Turn, stats: TurnStats) -> None:
+        """Put a turn in the place of the last one."""
+        ...
+
+    def undo(self, count: int) -> None:
+        """Take back the last `count` turns."""
+        ...
+
+
+class NoRecorder:
+    """Keeps nothing (`--no-save`)."""
+
+    def save(self, turn: Turn, stats: TurnStats) -> None:
+        """Forget the turn."""
+
+    def replace(self, turn: Turn, stats: TurnStats) -> None:
+        """Forget both turns."""
+
+    def undo(self, count: int) -> None:
+        """Nothing was kept, so there is nothing to take back."""
+
+
+def check_question(question: str, max_bytes: int = MAX_QUESTION_BYTES) -> None:
+    """Refuse (UsageError) a question that is empty, over `max_bytes` of UTF-8, or not Unicode text."""
+    if len(question) > max_bytes or (
+        4 * len(question) > max_bytes and len(question.encode("utf-8", "replace")) > max_bytes
+    ):
+        raise UsageError(
+            say(f"问题太长：超过 {max_bytes} 字节", f"the question is too long: over {max_bytes} bytes"),
+            say(
+                "请缩短问题，或调高配置项 max_question_bytes",
+                "shorten it, or raise the setting max_question_bytes",
+            ),
+        )
+    if not question.strip():
+        raise UsageError(
+            say("问题是空的", "the question is empty"),
+            say('试试：medchat ask "头痛怎么办？"', 'try: medchat ask "头痛怎么办？"'),
+        )
+    try:
+        question.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            say(
+                f"问题不是有效的 UTF-8 文本（第 {error.start + 1} 个字符）",
+                f"the question is not valid UTF-8 (character {error.start + 1})",
+            ),
+            say("请用 UTF-8 编码保存后再试", "save it as UTF-8 and try again"),
+        ) from None
+
+
+def repeats_without_end(text: str) -> bool:
+    """Whether `text` ends in one unit (1 to 80 characters) repeated at least six times over 240 characters."""
+    tail = text[-480:]
+    if len(tail) < 240:
+        return False
+    return any(tail.endswith(tail[-period:] * max(6, -(-240 // period))) for period in range(1, 81))
+
+
+@dataclass
+class ChatSession:
+    """One conversation. Call `ask` and iterate; `conversation` holds what has been said since.
+
+    `advisers` look at the user's words before the model does; `listeners` are told of each turn once it
+    is recorded. `remember_history` False sends each
+    question alone. `guard_loops` stops an answer that repeats itself without end (chat only).
+    """
+
+    model: ChatModel
+    template: PromptTemplate
+    config: GenerationConfig
+    conversation: Conversation = Conversation()
+    recorder: Recorder = field(default_factory=NoRecorder)
+    advisers: Sequence[Adviser] = ()
+    listeners: Sequence[Listener] = ()
+    remember_history: bool = True
+    guard_loops: bool = False
+    max_question_bytes: int = MAX_QUESTION_BYTES
+    last_stats: TurnStats | None = None
+    dropped: int = 0
+    _told_single_turn: bool = False
+    _attempt: int = 0
+
+    def ask(self, question: str, cancel: threading.Event) -> Iterator[Event]:
+        """Answer `question`, yielding events; the last one is `Answered` unless nothing was said before `cancel`.
+
+        The turn is recorded before `Answered` is yielded. If the model fails part-way, what had come
+        is recorded with Finish.ERROR and the error goes on to the caller.
+        """
+        check_question(question, self.max_question_bytes)
+        self._attempt = 0
+        yield from self._answer(question, self.config, cancel, replacing=False)
+
+    def regenerate(self, cancel: threading.Event) -> Iterator[Event]:
+        """Answer the last question again; the old turn is replaced once the new answer has ended.
+
+        A new answer that was stopped or failed replaces nothing: the last event is `OldAnswerKept`.
+        """
+        if not self.conversation.turns:
+            raise UsageError(
+                say("还没有可以重答的问题", "there is no question to answer again"),
+                say("先问一个问题", "ask one first"),
+            )
+        self._attempt += 1
+        config = self.config
+        if config.seed is not None:  # the same seed would give the same words
+            config = replace(config, seed=(config.seed + self._attempt) % (1 << 63))
+        yield from self._answer(self.conversation.turns[-1].question, config, cancel, replacing=True)
+
+    def undo(self, count: int = 1) -> tuple[Turn, ...]:
+        """Take back the last `count` turns and return them. Raises UsageError if there are not that many."""
+        if not 1 <= count <= len(self.conversation.turns):
+            have = len(self.conversation.turns)
+            raise UsageError(
+                say(f"当前会话有 {have} 轮，无法撤销 {count} 轮", f"cannot undo {count} of {have} turns"),
+                say("看看有哪些：/历史", "see what there is: /history"),
+            )
+        taken = self.conversation.turns[-count:]
+        self.recorder.undo(count)
+        self.conversation = self.conversation.without_last(count)
+        return taken
+
+    def fitted(self, question: str, *, before: Conversation | None = None) -> Fitted:
+        """Return the prompt as it would be sent: whole oldest turns dropped until it fits."""
+        conversation = self.conversation if before is None else before
+        if not self.remember_history:
+            conversation = replace(conversation, turns=())
+        reserve = min(self.config.max_new_tokens, self.model.context_length // 4)
+        budget = self.model.context_length - max(1, reserve)
+        return fit(self.template, conversation, question, self.model.count, budget)
+
+    def _answer(
+        self, question: str, config: GenerationConfig, cancel: threading.Event, *, replacing: bool
+    ) -> Iterator[Event]:
+        before = self.conversation.without_last() if replacing else self.conversation
+        started = time.perf_counter()
+        for adviser in self.advisers:
+            for notice in adviser(before, question):
+                yield Advice(notice)
+        fitted = self.fitted(question, before=before)
+        yield from self._remarks(before, fitted, config)
+        room = self.model.context_length - fitted.tokens
+        config = replace(
+            config,
+            max_new_tokens=min(config.max_new_tokens, max(1, room)),
+            stop=(*config.stop, *self.template.stop),
+        )
+
+        gathered = _Gathered(started)
+        try:
+            for delta in self.model.stream(fitted.segments, config, cancel):
+                gathered.add(delta)
+                if delta.text:
+                    yield AnswerPiece(delta.text)
+                    if self.guard_loops and not gathered.looped and repeats_without_end(gathered.text):
+                        gathered.looped = True
+                        cancel.set()
+        except Exception:
+            if replacing:
+                yield OldAnswerKept(Finish.ERROR)
+            elif gathered.text:
+                self._keep(gathered.turn(question, Finish.ERROR), gathered.stats(), before, replacing=False)
+            raise
+        if gathered.looped:
+            yield LoopStopped()
+        turn, stats = gathered.turn(question, gathered.finish), gathered.stats()
+        if replacing and turn.finish in (Finish.CANCELLED, Finish.ERROR):
+            yield OldAnswerKept(turn.finish)
+            return
+        if turn.finish is Finish.CANCELLED and not turn.answer:
+            return
+        self._keep(turn, stats, before, replacing=replacing)
+        yield AnswerFinished(turn, stats)
+
+    def _remarks(self, before: Conversation, fitted: Fitted, config: GenerationConfig) -> Iterator[Event]:
+        if fitted.dropped > self.dropped:
+            yield HistoryDropped(fitted.dropped)
+        self.dropped = fitted.dropped
+        room = self.model.context_length - fitted.tokens
+        if room < config.max_new_tokens:
+            yield AnswerShortened(room)
+        several = self.remember_history and len(before.turns) > fitted.dropped
+        if several and not self.template.multi_turn and not self._told_single_turn:
+            self._told_single_turn = True
+            yield SingleTurnTemplate(self.template.name)
+
+    def _keep(self, turn: Turn, stats: TurnStats, before: Conversation, *, replacing: bool) -> None:
+        self.conversation = before.with_turn(turn)
+        self.last_stats = stats
+        if replacing:
+            self.recorder.replace(turn, stats)
+        else:
+            self.recorder.save(turn, stats)
+        for listener in self.listeners:
+            listener(self.conversation, turn)
+
+
+@dataclass
+class _Gathered:
+    """An answer under way."""
+
+    started: float
+    text: str = ""
+    last: Delta = Delta()
+    first_at: float = 0.0
+    first_tokens: int = 0
+    looped: bool = False
+
+    def add(self, delta: Delta) -> None:
+        if not self.first_at and (delta.text or delta.completion_tokens):
+            self.first_at = time.perf_counter()
+            self.first_tokens = delta.completion_tokens
+        self.text += delta.text
+        self.last = delta
+
+    @property
+    def finish(self) -> Finish:
+        if self.looped:
+            return Finish.CANCELLED
+        return self.last.finish or Finish.STOP
+
+    def turn(self, question: str, finish: Finish) -> Turn:
+        return Turn(question, self.text, finish)
+
+    def stats(self) -> TurnStats:
+        now = time.perf_counter()
+        return TurnStats(
+            prompt_tokens=self.last.prompt_tokens,
+            reused_tokens=self.last.reused_tokens,
+            completion_tokens=self.last.completion_tokens,
+            first_token_seconds=(self.first_at or now) - self.started,
+            seconds=now - self.started,
+            first_tokens=self.first_tokens,
+            estimated=self.last.estimated,
+        )

@@ -1,0 +1,332 @@
+"""From flags and settings to something that can be asked: every cheap check first, the model last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from medchat.api import (
+    GENERATION_RANGES,
+    AdapterCard,
+    Backbone,
+    ChatModel,
+    Control,
+    GenerationConfig,
+    KnownWeights,
+    LoadOptions,
+    ModelCard,
+    PromptTemplate,
+    SpecialTokens,
+    Text,
+)
+from medchat.errors import CheckpointError, MedchatError, PluginError, UsageError
+from medchat.language import say
+from medchat.registry import ContractError, Extensions, Registry
+from medchat.sanitize import sanitize_line
+from medchat.settings import Settings
+from medchat.templates import load_template
+from medchat.weights.catalogue import Catalogue
+from medchat.weights.folders import locate_weights
+
+# Which template `--template` names: a shipped one, a file, the backbone's own, or another backbone's.
+#
+# A form made for one family is plain text in most cases, and then any vocabulary can write it. Other
+# plugins are imported only for a name that nothing else has, and take no part in the chat.
+
+
+def named_template(
+    wanted: str, backbone: Backbone, options: LoadOptions, registry: Registry, extensions: Extensions
+) -> PromptTemplate:
+    """Return the template that `wanted` names or whose path it is, for a chat with `backbone`.
+
+    Raises UsageError: no such template, a file that is none, or another backbone's form whose control
+    tokens this vocabulary lacks.
+    """
+    owners: dict[str, str] = {}
+
+    def elsewhere() -> list[PromptTemplate]:
+        found = []
+        for name in registry.names():
+            for template in registry.templates_of(name) if name != backbone.name else ():
+                owners.setdefault(template.name, name)
+                found.append(template)
+        return found
+
+    def asked_specials() -> SpecialTokens:
+        return registry.call(backbone, lambda known: known.special_tokens(options))
+
+    template = load_template(wanted, extensions.templates(), asked_specials, elsewhere)
+    # An endpoint keeps its vocabulary to itself, and gets control tokens by their names.
+    if template.name == wanted and not options.address:
+        used = {part.token for part in template.render((), "?") if isinstance(part, Control)}
+        lacking = sorted(used.difference(asked_specials().tokens)) if used else []
+        if lacking:
+            # One plugin may offer several backbones, and a template is named after the one that it is of.
+            owner = wanted if wanted in registry.names() else owners.get(wanted, backbone.name)
+            raise _foreign(wanted, owner, backbone.name, lacking)
+    return template
+
+
+def _foreign(template: str, owner: str, backbone: str, lacking: list[str]) -> UsageError:
+    tokens = sanitize_line(" ".join(lacking), 120)
+    return UsageError(
+        say(
+            f"模板 {template} 属于 --backbone {owner}：{backbone} 的词表里没有它的控制符 {tokens}",
+            f"template {template} belongs to --backbone {owner}: the vocabulary of {backbone} lacks its "
+            f"control tokens {tokens}",
+        ),
+        say(
+            f"换用 --backbone {owner} 的权重，或去掉 --template",
+            f"use weights of --backbone {owner}, or leave --template out",
+        ),
+    )
+
+
+#: Flags whose values are settings of the same name, the highest layer but `/set`.
+SETTING_FLAGS = ("backbone", "model", "template", "system", "device", "dtype", "quantize", "style", "history")
+
+
+@dataclass(frozen=True)
+class ChatSetup:
+    """What a conversation needs, checked; `load` is the only slow step left."""
+
+    settings: Settings
+    registry: Registry
+    extensions: Extensions
+    backbone: Backbone
+    options: LoadOptions
+    template: PromptTemplate
+    generation: GenerationConfig
+
+    def load(self) -> ChatModel:
+        """Load the model. A plugin that leaves the program instead is a broken plugin (PluginError)."""
+        try:
+            return self.backbone.load(self.options)
+        except SystemExit as error:
+            name = sanitize_line(self.backbone.name, 60)
+            raise PluginError(
+                say(
+                    f"插件 {name} 在载入模型时退出了程序",
+                    f"plugin {name} left the program while loading the model",
+                ),
+                say("请升级或卸载这个插件", "upgrade or remove this plugin"),
+            ) from error
+
+    def notices(self) -> list[str]:
+        """Return what must be read before the first question: where the words go, a template of other weights."""
+        stated = self.registry.call(self.backbone, lambda backbone: tuple(backbone.notices(self.options)))
+        said = [*stated, *self._other_template()]
+        return [sanitize_line(notice, 600) for notice in said]
+
+    def _other_template(self) -> list[str]:
+        if not self.settings.value("template"):
+            return []
+        trained = self.registry.call(self.backbone, lambda backbone: backbone.trained_templates(self.options))
+        if not trained or self.template.name in trained or self._same_form():
+            return []
+        names = say("、", ", ").join(trained)
+        return [
+            say(
+                f"！这些权重是用模板 {names} 训练的，现在用的是 {self.template.name}，回答可能变差"
+                "（去掉 --template 即用原来的）",
+                f"! these weights were trained on template {names}, not on {self.template.name}: answers may be "
+                "worse (leave --template out for theirs)",
+            )
+        ]
+
+    def _same_form(self) -> bool:
+        """Whether the chosen template is the weights' own under another name, as a copy in a file is."""
+        own = self.registry.call(self.backbone, lambda backbone: _written(backbone.template(self.options)))
+        return _written(self.template) == own
+
+
+def _written(template: PromptTemplate) -> str:
+    segments = template.render((), "?")
+    return "".join(part.text if isinstance(part, Text) else f"\0{part.token}\0" for part in segments)
+
+
+def read_settings(flags: Mapping[str, Any]) -> Settings:
+    """Return the settings with this command's flags over them."""
+    return Settings.load(flags=as_settings(dict(flags)))
+
+
+def resolve_setup(
+    settings: Settings, *, rule: str | None = None, registry: Registry | None = None
+) -> ChatSetup:
+    """Check everything that can be checked without loading weights.
+
+    Raises UsageError (unknown backbone, template, setting), CheckpointError (no such model), PluginError.
+    """
+    registry = registry or open_registry(settings)
+    name = settings.value("backbone")
+    backbone = registry.backbone(str(name)) if name else None
+    generation = settings.generation(over=backbone.generation if backbone else GenerationConfig())
+    place = str(settings.value("model") or "")
+    address = registry.call(backbone, lambda chosen: chosen.address(place)) if backbone else None
+    model = (
+        Path(address)
+        if address
+        else find_model(settings.value("model"), backbone.name if backbone else None, registry)
+    )
+    if address and settings.value("offline"):
+        raise _forbidden_offline(address)
+    if backbone is None:
+        backbone = recognize_backbone(registry, model)
+        generation = settings.generation(over=backbone.generation)
+    options = LoadOptions(
+        model=model,
+        adapters=tuple(find_adapter(value, registry) for value in _many(settings.value("adapter"))),
+        device=str(settings.value("device") or "auto"),
+        dtype=str(settings.value("dtype") or "auto"),
+        quantize=str(settings.value("quantize") or "none"),
+        offline=bool(settings.value("offline")),
+        extra=_extra(backbone, rule),
+        address=address or "",
+    )
+    extensions = registry.extensions()
+    chosen = settings.value("template")
+    template = (
+        named_template(str(chosen), backbone, options, registry, extensions)
+        if chosen
+        else registry.call(backbone, lambda known: known.template(options))
+    )
+    return ChatSetup(settings, registry, extensions, backbone, options, template, generation)
+
+
+def open_registry(settings: Settings) -> Registry:
+    """Return the registry, held to the allow-list in the settings where there is one."""
+    allowed = settings.value("plugins")
+    return Registry() if allowed is None else Registry(allowed=tuple(allowed))
+
+
+def find_model(value: Any, backbone: str | None, registry: Registry | None = None) -> Path:
+    """Return the folder that `--model` names: a path, or a name under the models folder.
+
+    Raises CheckpointError; for published weights that are not here it names the command that fetches them.
+    """
+    flag = f"--backbone {backbone} " if backbone else ""
+    if not value:
+        raise CheckpointError(
+            say("没有指定模型", "no model was given"),
+            say(
+                f"medchat chat {flag}--model 权重目录；手边没有权重就先试：medchat demo",
+                f"medchat chat {flag}--model FOLDER; without weights try: medchat demo",
+            ),
+        )
+    if "://" in str(value):
+        raise UsageError(
+            say("--model 是网址，不是权重目录", "--model is an address, not a folder"),
+            say("远程模型要写明：--backbone remote", "a remote model must be asked for: --backbone remote"),
+            where=str(value).rpartition("@")[2],
+        )
+    return locate_weights(str(value), "base", partial(known_weights, registry))
+
+
+def find_adapter(value: str, registry: Registry | None = None) -> Path:
+    """Return the folder that `--adapter` names: a path, or a name as in `find_model`."""
+    return locate_weights(value, "adapter", partial(known_weights, registry))
+
+
+def known_weights(registry: Registry | None = None) -> Catalogue:
+    """Return the published weights of every backbone that loads and can name them."""
+    registry = registry or open_registry(Settings.load())
+    return Catalogue([backbone for backbone, _ in registry.call_each(_check_known_weights)])
+
+
+def _check_known_weights(backbone: Backbone) -> None:
+    for known in backbone.known_weights:
+        if not isinstance(known, KnownWeights):
+            raise ContractError(f"known_weights: {type(known).__name__} != KnownWeights")
+
+
+def card_of(backbone: Backbone, model: Path) -> ModelCard | None:
+    """Return what the backbone says of the folder. To be asked through the registry; raises Refusal."""
+    card = backbone.inspect(model)
+    if card is not None and not isinstance(card, ModelCard):
+        raise ContractError(f"inspect: {type(card).__name__} != ModelCard")
+    return card
+
+
+def adapter_card_of(backbone: Backbone, folder: Path) -> AdapterCard | None:
+    """Return what the backbone says of the adapter folder. To be asked through the registry; raises Refusal."""
+    card = backbone.inspect_adapter(folder)
+    if card is not None and not isinstance(card, AdapterCard):
+        raise ContractError(f"inspect_adapter: {type(card).__name__} != AdapterCard")
+    return card
+
+
+def recognize_backbone(registry: Registry, model: Path) -> Backbone:
+    """Return the backbone that knows the folder, asking each plugin that loads.
+
+    What one of them says is wrong with the folder (a MedchatError) counts only if no other knows it.
+    """
+    objections: list[MedchatError] = []
+
+    def asked(backbone: Backbone) -> ModelCard | None:
+        try:
+            return card_of(backbone, model)
+        except MedchatError as error:
+            objections.append(error)
+            return None
+
+    for backbone, card in registry.call_each(asked):
+        if card is not None:
+            return backbone
+    if objections:
+        raise objections[0]
+    raise CheckpointError(
+        say("没有插件认识这个模型目录", "no plugin knows this model folder"),
+        say(
+            f"用 --backbone 指定：{', '.join(registry.names())}",
+            f"name one with --backbone: {', '.join(registry.names())}",
+        ),
+        where=str(model),
+    )
+
+
+def _forbidden_offline(address: str) -> UsageError:
+    return UsageError(
+        say("--offline 禁止使用远程模型", "--offline forbids a remote model"),
+        say(
+            "去掉 --offline（或配置项 offline），或换用本机的权重",
+            "leave --offline (or the setting) out, or use weights on this machine",
+        ),
+        where=address,
+    )
+
+
+def _extra(backbone: Backbone, rule: str | None) -> dict[str, str]:
+    if rule is None:
+        return {}
+    allowed: Sequence[str] = backbone.load_keys.get("rule", ())
+    if rule not in allowed:
+        raise UsageError(
+            say(f"{backbone.name} 不支持 --rule {rule}", f"{backbone.name} does not take --rule {rule}"),
+            say(f"可选：{', '.join(allowed)}", f"choose from: {', '.join(allowed)}") if allowed else "",
+        )
+    return {"rule": rule}
+
+
+def _many(value: Any) -> list[str]:
+    if not value:
+        return []
+    return [value] if isinstance(value, str) else [str(item) for item in value]
+
+
+def as_settings(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the given flags as settings: unset ones left out, generation flags under `generation.`."""
+    chosen: dict[str, Any] = {}
+    for name in SETTING_FLAGS:
+        if flags.get(name) is not None:
+            chosen[name] = flags[name]
+    for name in (*GENERATION_RANGES, "greedy"):
+        if flags.get(name) is not None:
+            chosen[f"generation.{name}"] = flags[name]
+    if flags.get("adapter"):
+        chosen["adapter"] = list(flags["adapter"])
+    if flags.get("offline"):
+        chosen["offline"] = True
+    return chosen

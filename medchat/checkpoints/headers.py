@@ -1,0 +1,210 @@
+"""What tensors a checkpoint holds: names, shapes, dtypes. Never reads a weight, never imports torch.
+
+safetensors files say so in a JSON header. A `.bin` is a pickle inside a zip (or, before torch 1.6,
+a row of pickles): `bin_header` reads it with stand-ins for torch's types.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medchat.checkpoints.layout import Checkpoint, names
+from medchat.checkpoints.pickle_header import DamagedError, UnsafeError, read_bin_header
+from medchat.errors import CheckpointError
+from medchat.language import say
+
+#: Bytes of one value by torch's name of the type.
+ITEM_BYTES: Mapping[str, int] = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
+_SAFETENSORS_TYPES: Mapping[str, str] = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+_HEADER_LIMIT = 100_000_000  # the safetensors library's own limit, in bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHeader:
+    """One stored tensor. `dtype` is torch's name for it (`float16`)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+
+    @property
+    def count(self) -> int:
+        """Return the number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def byte_count(self) -> int:
+        """Return the bytes that the values take as stored."""
+        return self.count * ITEM_BYTES[self.dtype]
+
+
+def read_headers(checkpoint: Checkpoint) -> dict[str, TensorHeader]:
+    """Return every tensor of the checkpoint by name, in the order of files.
+
+    Raises CheckpointError: truncated or damaged file, a tensor in two shards, an index that names
+    what its shard lacks, a pickle that asks for anything but tensors.
+    """
+    found: dict[str, TensorHeader] = {}
+    for file in checkpoint.files:
+        for header in read_file_headers(file, checkpoint.format == "bin"):
+            if header.name in found:
+                raise _duplicate(header, found[header.name])
+            found[header.name] = header
+    lacking = [
+        name for name, file in checkpoint.placed.items() if name not in found or found[name].file != file
+    ]
+    if lacking:
+        shard = checkpoint.placed[lacking[0]]
+        raise CheckpointError(
+            say(
+                f"索引列出的张量在分片 {shard.name} 里没有：{names(lacking)}",
+                f"the index lists tensors that shard {shard.name} lacks: {names(lacking)}",
+            ),
+            say(
+                "索引与分片不是同一版本，请一起重新下载",
+                "index and shards are of different versions: fetch them together again",
+            ),
+            where=str(checkpoint.index),
+        )
+    return found
+
+
+def read_file_headers(file: Path, is_bin: bool) -> list[TensorHeader]:
+    """Return the tensors of one weight file. Raises CheckpointError naming it."""
+    try:
+        if is_bin:
+            return [TensorHeader(name, dtype, shape, file) for name, dtype, shape in read_bin_header(file)]
+        return _safetensors_header(file)
+    except UnsafeError as error:
+        raise unsafe_weights(file, str(error)) from None
+    except (DamagedError, OSError) as error:
+        raise damaged_weights(file, str(error)) from None
+
+
+def unsafe_weights(file: Path, what: str) -> CheckpointError:
+    """Return the error for a pickle that holds more than tensors."""
+    return CheckpointError(
+        say(
+            f"{file.name} 里除张量外还有 {what}，已拒绝加载，其中的代码没有执行",
+            f"{file.name} asks for {what}, which is not a tensor: refused, nothing of it was executed",
+        ),
+        say(
+            "请改用 safetensors 格式的权重；若信任来源，可在隔离环境里先转换成 safetensors",
+            "use safetensors weights; if you trust the source, convert it to safetensors in a sandbox first",
+        ),
+        where=str(file),
+    )
+
+
+def damaged_weights(file: Path, reason: str) -> CheckpointError:
+    """Return the error for a weight file that is cut short or garbled."""
+    return CheckpointError(
+        say(
+            f"权重文件 {file.name} 不完整或已损坏（{reason}）",
+            f"weights {file.name} are truncated or damaged ({reason})",
+        ),
+        say("请重新下载这个文件", "download the file again"),
+        where=str(file),
+    )
+
+
+def _duplicate(header: TensorHeader, earlier: TensorHeader) -> CheckpointError:
+    return CheckpointError(
+        say(
+            f"张量 {header.name} 在 {earlier.file.name} 和 {header.file.name} 里各有一份",
+            f"tensor {header.name} is stored twice, in {earlier.file.name} and {header.file.name}",
+        ),
+        say(
+            "分片来自不同的模型或版本，请重新下载整套文件",
+            "the shards come from different models or versions: fetch the set again",
+        ),
+        where=str(header.file),
+    )
+
+
+def _safetensors_header(file: Path) -> list[TensorHeader]:
+    """Parse a safetensors header: 8 bytes of length, a JSON table, then the values without gaps."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        prefix = stream.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
+            raise DamagedError("header")
+        text = stream.read(length)
+    try:
+        table = json.loads(text, object_pairs_hook=_table)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"header: {error}") from None
+    if not isinstance(table, dict):
+        raise DamagedError("header")
+    spans: list[tuple[int, int]] = []
+    found = []
+    for name, entry in table.items():
+        if name != "__metadata__":
+            header, span = _safetensors_entry(file, name, entry)
+            found.append((span, header))
+            spans.append(span)
+    end = 0
+    for start, stop in sorted(spans):
+        if start != end:
+            raise DamagedError("offsets")
+        end = stop
+    if end != size - 8 - length:
+        raise DamagedError(
+            say(
+                f"应有 {8 + length + end} 字节，实际 {size}",
+                f"{8 + length + end} bytes expected, {size} found",
+            )
+        )
+    return [header for _, header in sorted(found, key=lambda item: item[0])]
+
+
+def _safetensors_entry(file: Path, name: str, entry: Any) -> tuple[TensorHeader, tuple[int, int]]:
+    try:
+        dtype = _SAFETENSORS_TYPES[entry["dtype"]]
+        shape = tuple(entry["shape"])
+        start, stop = entry["data_offsets"]
+    except (KeyError, TypeError, ValueError):
+        raise DamagedError(f"header: {name}") from None
+    if not all(type(number) is int and number >= 0 for number in (*shape, start, stop)):
+        raise DamagedError(f"header: {name}")
+    header = TensorHeader(name, dtype, shape, file)
+    if stop - start != header.byte_count:
+        raise DamagedError(f"header: {name}")
+    return header, (start, stop)
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError(say("有重复的张量名", "a tensor name appears twice"))
+    return table

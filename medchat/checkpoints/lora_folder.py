@@ -1,0 +1,225 @@
+"""What a LoRA folder of peft holds, whatever its age, learned without torch and without reading a weight.
+
+    adapter = open_lora(folder)     # adapter_config.json and the headers of adapter_model.{safetensors,bin}
+    adapter.settings, adapter.saved, adapter.module_shapes()
+
+`base_model_name_or_path` is never read: in published adapters it is a path of the machine that trained
+them, where it is anything (specs/backbones.md, section 8). Nor are keys that peft dropped since
+(`enable_lora`, `merge_weights`), unless they ask for something that plain LoRA is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medchat.checkpoints.headers import TensorHeader, read_headers
+from medchat.checkpoints.layout import (
+    Candidates,
+    Checkpoint,
+    names,
+    open_checkpoint,
+    read_json_object,
+    require_folder,
+)
+from medchat.errors import CheckpointError
+from medchat.language import say
+
+FLAG = "--adapter"
+CONFIG_FILE = "adapter_config.json"
+WEIGHT_FILES: Candidates = (("adapter_model.safetensors", "safetensors"), ("adapter_model.bin", "bin"))
+#: Our own trainer's key: the name of the template that the adapter was trained with.
+TEMPLATE_KEY = "medchat_template"
+#: The keys that reach peft. Everything else in the file either changes nothing here or is refused.
+_PASSED_KEYS = (
+    "r",
+    "lora_alpha",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+)
+#: Keys that make an adapter more than plain LoRA, with the value that does not. None, False and empty
+#: values never do. `enable_lora` chose parts of a fused layer in peft 0.1.
+_PLAIN_VALUES: Mapping[str, Any] = {
+    "peft_type": "LORA",
+    "bias": "none",
+    "enable_lora": None,
+    "fan_in_fan_out": False,
+    "lora_bias": False,
+    "use_dora": False,
+    "use_qalora": False,
+    "use_bdlora": None,
+    "layer_replication": None,
+    "target_parameters": None,
+    "trainable_token_indices": None,
+    "alora_invocation_tokens": None,
+    "arrow_config": None,
+    "kasa_config": None,
+    "velora_config": None,
+    "monteclora_config": None,
+}
+#: What peft puts before the model's own names in its files.
+_PEFT_PREFIX = "base_model.model."
+_LORA_TENSOR = re.compile(r"(?P<module>.+)\.lora_(?P<matrix>A|B)\.weight")
+#: Larger than the empty state dicts that early training scripts saved (443 bytes), far below any weights.
+_EMPTY_BYTES = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class LoraAdapter:
+    """An adapter folder whose configuration and headers were read.
+
+    `settings` are what peft's LoraConfig takes. `saved` are whole tensors stored beside the LoRA
+    matrices (peft's `modules_to_save`: the embeddings and head of a grown vocabulary), by the model's
+    own name; `template` is what our own trainer wrote of the form it used, else "".
+    """
+
+    folder: Path
+    checkpoint: Checkpoint
+    headers: Mapping[str, TensorHeader]
+    settings: Mapping[str, Any]
+    saved: Mapping[str, TensorHeader]
+    template: str = ""
+
+    @property
+    def weight_file(self) -> Path:
+        """The file of the weights."""
+        return self.checkpoint.files[0]
+
+    def module_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """Return (outputs, inputs, rank) of each module that has both matrices, by the model's name."""
+        matrices: dict[str, dict[str, tuple[int, ...]]] = {}
+        for name, header in self.headers.items():
+            found = _LORA_TENSOR.fullmatch(without_peft_prefix(name))
+            if found and len(header.shape) == 2:
+                matrices.setdefault(found["module"], {})[found["matrix"]] = header.shape
+        return {
+            module: (pair["B"][0], pair["A"][1], pair["A"][0])
+            for module, pair in matrices.items()
+            if len(pair) == 2
+        }
+
+
+def is_lora_folder(folder: Path) -> bool:
+    """Say whether the folder calls itself an adapter of peft."""
+    return (folder / CONFIG_FILE).is_file()
+
+
+def open_lora(folder: Path) -> LoraAdapter:
+    """Open an adapter folder. Raises CheckpointError: missing, damaged, empty, or more than plain LoRA."""
+    require_folder(folder, FLAG)
+    if not is_lora_folder(folder):
+        raise CheckpointError(
+            say(f"这里没有适配器：缺少 {CONFIG_FILE}", f"this is no adapter: {CONFIG_FILE} is missing"),
+            say(
+                f"请检查 {FLAG} 的路径；完整模型请用 --model",
+                f"check {FLAG}; a whole model goes to --model",
+            ),
+            where=str(folder),
+        )
+    stated = read_json_object(folder / CONFIG_FILE)
+    checkpoint = open_checkpoint(folder, WEIGHT_FILES, FLAG)
+    headers = _read_headers(checkpoint)
+    template = stated.get(TEMPLATE_KEY)
+    settings = _settings(stated, headers, folder)
+    saved = _saved(stated.get("modules_to_save") or [], headers, checkpoint)
+    named = template if isinstance(template, str) else ""
+    return LoraAdapter(folder, checkpoint, headers, settings, saved, named)
+
+
+def without_peft_prefix(stored: str) -> str:
+    """Return the name that a tensor of a peft file has in the model, LoRA matrices without adapter name."""
+    name = stored.removeprefix(_PEFT_PREFIX)
+    return name.replace(".modules_to_save.default.", ".").replace(".modules_to_save.", ".")
+
+
+def _read_headers(checkpoint: Checkpoint) -> dict[str, TensorHeader]:
+    small = checkpoint.file_bytes < _EMPTY_BYTES
+    try:
+        headers = read_headers(checkpoint)
+    except CheckpointError:
+        if not small:
+            raise
+        headers = {}
+    if headers:
+        return headers
+    file = checkpoint.files[0]
+    raise CheckpointError(
+        say(
+            f"适配器是空的：{file.name} 只有 {checkpoint.file_bytes} 字节，里面没有权重",
+            f"the adapter is empty: {file.name} has {checkpoint.file_bytes} bytes and no weights in them",
+        ),
+        say(
+            "这是早期训练脚本的已知问题（保存时权重已被清空）；请重新下载，或重新训练并保存",
+            "early training scripts are known to save such files: download it again, or train and save again",
+        ),
+        where=str(file),
+    )
+
+
+def _saved(
+    modules: Any, headers: Mapping[str, TensorHeader], checkpoint: Checkpoint
+) -> dict[str, TensorHeader]:
+    """Return the tensors of the modules that were saved whole. Raises CheckpointError if one is not there."""
+    saved: dict[str, TensorHeader] = {}
+    for module in modules if isinstance(modules, list) else [modules]:
+        own = {
+            without_peft_prefix(name): header
+            for name, header in headers.items()
+            if without_peft_prefix(name).split(".")[-2:-1] == [module]
+        }
+        if not own:
+            raise CheckpointError(
+                say(
+                    f"适配器缺少 modules_to_save 所列的 {module}",
+                    f"the adapter lacks {module}, which its modules_to_save lists",
+                ),
+                say("请重新下载这个适配器", "download the adapter again"),
+                where=str(checkpoint.files[0]),
+            )
+        saved |= own
+    return saved
+
+
+def _settings(stated: Mapping[str, Any], headers: Mapping[str, TensorHeader], folder: Path) -> dict[str, Any]:
+    """Return the settings of a plain LoRA. Raises CheckpointError for whatever else peft can save."""
+    odd = [
+        f"{key} = {stated[key]!r}"[:80]
+        for key, plain in _PLAIN_VALUES.items()
+        if stated.get(key, plain) not in (plain, None, False, [], {})
+    ]
+    settings = {key: stated[key] for key in _PASSED_KEYS if stated.get(key) is not None}
+    if not settings.get("target_modules"):
+        # The library's own table once filled it in; the tensors say the same.
+        modules = (_LORA_TENSOR.fullmatch(without_peft_prefix(name)) for name in headers)
+        settings["target_modules"] = sorted({found["module"].split(".")[-1] for found in modules if found})
+    odd += [f"{key} = {settings.get(key)!r}"[:80] for key in _wrong_kinds(settings)]
+    if odd:
+        raise CheckpointError(
+            say(f"不支持这种适配器：{names(odd)}", f"this kind of adapter is not supported: {names(odd)}"),
+            say("支持 peft 的普通 LoRA", "plain LoRA adapters of peft are"),
+            where=str(folder / CONFIG_FILE),
+        )
+    return settings
+
+
+def _wrong_kinds(settings: Mapping[str, Any]) -> list[str]:
+    """Return the keys whose value no adapter of peft could have."""
+    rank, alpha, targets = settings.get("r"), settings.get("lora_alpha", 8), settings["target_modules"]
+    wrong = []
+    if type(rank) is not int or not 0 < rank < 2**16:
+        wrong.append("r")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+        wrong.append("lora_alpha")
+    of_names = isinstance(targets, list) and targets and all(isinstance(name, str) for name in targets)
+    if not (of_names or (isinstance(targets, str) and targets)):
+        wrong.append("target_modules")
+    wrong += [key for key in ("rank_pattern", "alpha_pattern") if not isinstance(settings.get(key, {}), dict)]
+    return wrong

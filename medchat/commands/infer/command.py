@@ -1,0 +1,146 @@
+"""`medchat infer`: a file of questions in, a file of answers out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medchat.api import GenerationConfig
+from medchat.batch.parts import look_at_outputs, open_outputs
+from medchat.batch.questions import QuestionFile, read_questions
+from medchat.batch.resuming import check_belongs
+from medchat.batch.work import Process, WorkPlan
+from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
+from medchat.cli.group import LocalizedCommand
+from medchat.cli.options import generation_flags, model_flags
+from medchat.cli.output import say_aside
+from medchat.commands.infer.run import BatchRun, provenance
+from medchat.errors import DataError, UsageError
+from medchat.language import say
+from medchat.sanitize import sanitize_line
+
+#: Prompts that go through the model together unless told otherwise. On a CPU decoding is bound by reading
+#: the weights, so this many cost little more than one; out of memory halves it.
+BATCH_SIZE = 8
+#: So many bad records or failed questions are named; of more only the number is given.
+NAMED = 10
+
+
+@click.command(
+    cls=LocalizedCommand,
+    help=say(
+        "批量回答一个文件里的问题（JSON 数组、JSON 行或每行一问），结果是 JSON 行。除非另行指定，总取最可能的词元。",
+        "Answer a file of questions (JSON array, JSON lines, a question a line) in JSON lines. Greedy unless told.",
+    ),
+)
+@click.option("--data", metavar="FILE", required=True, help=say("问题文件", "the file with the questions"))
+@click.option("--output", metavar="FILE.jsonl", required=True, help=say("结果文件", "where the answers go"))
+@model_flags
+@generation_flags
+@click.option("--sample", is_flag=True, help=say("按概率采样", "draw tokens at random"))
+@click.option(
+    "--history",
+    type=click.Choice(["all", "none"]),
+    help=say("none：不带问题之前的对话", "none: leave out what was said before a question"),
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 4096),
+    default=BATCH_SIZE,
+    metavar="N",
+    help=say(f"一批的问题数（默认 {BATCH_SIZE}）", f"questions in a batch (default {BATCH_SIZE})"),
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help=say("只答前 N 条", "only the first N"))
+@click.option(
+    "--resume", is_flag=True, help=say("接着做：只回答还缺的", "go on: answer only what is missing")
+)
+@click.option(
+    "--overwrite", is_flag=True, help=say("丢掉已有的结果，从头来", "drop earlier answers, start afresh")
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help=say("只检查数据、模型和设置，不回答", "check data, model and settings; no answers"),
+)
+@click.option("--skip-bad", is_flag=True, help=say("跳过坏记录", "leave bad records out"))
+def command(data: str, output: str, **flags: Any) -> int:
+    """Answer a file of questions."""
+    if flags["resume"] and flags["overwrite"]:
+        raise UsageError(
+            say("--resume 和 --overwrite 只能用一个", "use only one of --resume and --overwrite"),
+            say("--resume 接着做，--overwrite 从头来", "--resume goes on, --overwrite starts afresh"),
+        )
+    process = Process.from_environment(os.environ)
+    opening = resolve_setup(read_settings(flags), rule=flags["rule"])
+    opening = replace(opening, generation=_generation(opening.generation, flags))
+    source = _read(Path(data).expanduser(), skip_bad=flags["skip_bad"], speak=process.leads)
+    target = Path(output).expanduser().resolve()
+    if target == source.path.resolve():
+        raise UsageError(
+            say("--data 和 --output 是同一个文件", "--data and --output are the same file"),
+            "--output answers.jsonl",
+            where=str(target),
+        )
+    plan = WorkPlan(source.questions[: flags["limit"]], flags["batch_size"], process.world_size)
+    if flags["check"]:
+        earlier = look_at_outputs(target, resume=flags["resume"], overwrite=flags["overwrite"])
+        check_belongs(earlier, source.questions, provenance(opening), target)
+        return _check(opening, len(plan.questions))
+    outputs = open_outputs(target, process, resume=flags["resume"], overwrite=flags["overwrite"])
+    try:
+        run = BatchRun(opening, source, plan, outputs, Path(output), flags["skip_bad"])
+        check_belongs(outputs.earlier, source.questions, provenance(opening), target)
+        return run.complete()
+    finally:
+        outputs.close()
+
+
+def _check(opening: ChatSetup, questions: int) -> int:
+    """Ask the backbone whether it would load; weights are not read."""
+    opening.registry.call(opening.backbone, lambda backbone: backbone.check(opening.options))
+    for notice in opening.notices():
+        say_aside(notice)
+    place = sanitize_line(opening.options.location, 200)
+    say_aside(say(f"检查通过：{place}，{questions} 个问题", f"checked: {place}, {questions} questions"))
+    return 0
+
+
+def _generation(configured: GenerationConfig, flags: dict[str, Any]) -> GenerationConfig:
+    """Greedy, unless a flag of this command asks for sampling: a chat's temperature in a file does not."""
+    if flags["sample"] and flags["greedy"]:
+        raise UsageError(say("--sample 和 --greedy 只能用一个", "use only one of --sample and --greedy"))
+    asked = any(flags[name] is not None for name in ("temperature", "top_p", "top_k"))
+    return replace(configured, greedy=bool(flags["greedy"]) or not (flags["sample"] or asked))
+
+
+def _read(path: Path, *, skip_bad: bool, speak: bool) -> QuestionFile:
+    source = read_questions(path)
+    if speak:
+        for bad in source.bad[:NAMED]:
+            say_aside(f"{sanitize_line(str(path))}:{bad.line}: {sanitize_line(bad.reason)}")
+    if source.bad and not skip_bad:
+        raise DataError(
+            say(f"{len(source.bad)} 条记录有误", f"{len(source.bad)} bad records")
+            + f": {source.bad[0].reason}",
+            say("改正后再试，或用 --skip-bad 跳过", "correct them, or leave them out with --skip-bad"),
+            where=f"{path}:{source.bad[0].line}",
+        )
+    if not source.questions:
+        raise DataError(say("没有一条可用的记录", "not one record can be used"), where=str(path))
+    if speak:
+        skipped = (
+            say(f"，跳过 {len(source.bad)} 条坏记录", f", {len(source.bad)} bad records left out")
+            if source.bad
+            else ""
+        )
+        say_aside(
+            say(
+                f"{sanitize_line(path.name)}：{source.described}，{len(source.questions)} 个问题{skipped}",
+                f"{sanitize_line(path.name)}: {source.described}, {len(source.questions)} questions{skipped}",
+            )
+        )
+    return source

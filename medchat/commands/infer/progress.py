@@ -1,0 +1,123 @@
+"""Progress of batch inference: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from medchat.cli.output import say_aside
+from medchat.language import say
+
+#: Where there is no bar, a line is printed each time this share is done, or so many seconds have gone by.
+LINE_EVERY, SECONDS_A_LINE = 0.1, 30.0
+
+
+@dataclass
+class InferProgress:
+    """How far a run is. `before` of the `total` questions were answered by earlier runs."""
+
+    total: int
+    before: int = 0
+    answered: int = 0
+    tokens: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    def start(self) -> None:
+        """Begin to count time: the model is ready."""
+        self.started = time.perf_counter()
+
+    def add(self, questions: int, tokens: int) -> None:
+        """Count what has been stored."""
+        self.answered += questions
+        self.tokens += tokens
+
+    @property
+    def done(self) -> int:
+        """How many of the questions need no more work."""
+        return self.before + self.answered
+
+    @property
+    def seconds(self) -> float:
+        """The time since the model was ready."""
+        return max(1e-9, time.perf_counter() - self.started)
+
+    def figures(self) -> str:
+        """Return the counts, the speed and the time left, in the interface language."""
+        rate, speed = self.answered / self.seconds, self.tokens / self.seconds
+        left = duration((self.total - self.done) / rate) if rate else "?"
+        return say(
+            f"{self.done}/{self.total}  {rate:.2f} 题/秒  {speed:.0f} 词元/秒  剩余 {left}",
+            f"{self.done}/{self.total}  {rate:.2f} questions/s  {speed:.0f} tokens/s  {left} left",
+        )
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as 4:05 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+Show = Callable[[], None]
+#: Says a line without breaking the bar.
+Tell = Callable[[str], None]
+
+
+@contextmanager
+def show_progress(progress: InferProgress, *, quiet: bool) -> Iterator[tuple[Show, Tell]]:
+    """Give a function that shows `progress` as it is now on stderr, and one that says a line meanwhile."""
+    if quiet:
+        yield (lambda: None), say_aside
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ:
+        with _bar(progress) as shown:
+            yield shown
+    else:
+        yield _Lines(progress), say_aside
+
+
+class _Lines:
+    """A line for each tenth of the run, and one now and then."""
+
+    def __init__(self, progress: InferProgress) -> None:
+        self._progress = progress
+        self._next = 0.0
+        self._last = 0.0
+
+    def __call__(self) -> None:
+        progress = self._progress
+        share, now = progress.done / max(1, progress.total), time.monotonic()
+        if share >= self._next or now - self._last >= SECONDS_A_LINE:
+            self._next = (int(share / LINE_EVERY) + 1) * LINE_EVERY
+            self._last = now
+            say_aside(f"{share:4.0%}  {progress.figures()}")
+
+
+@contextmanager
+def _bar(progress: InferProgress) -> Iterator[tuple[Show, Tell]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn(say("回答", "answering")),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[figures]}", markup=False),
+    )
+    console = Console(stderr=True)
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task(
+            "", total=progress.total, completed=progress.done, figures=f"{progress.done}/{progress.total}"
+        )
+
+        def show() -> None:
+            bar.update(task, completed=progress.done, figures=progress.figures())
+
+        def tell(line: str) -> None:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        yield show, tell

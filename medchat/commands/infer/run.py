@@ -1,0 +1,235 @@
+"""One run of batch inference: from checked flags and files to answers on disk, told on stderr."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medchat import medical_safety
+from medchat.api import ChatModel, Conversation, Notice
+from medchat.batch.answering import AnsweredBatch, Answering, BatchHalved
+from medchat.batch.parts import Outputs
+from medchat.batch.prompts import PromptMaker
+from medchat.batch.questions import Question, QuestionFile
+from medchat.batch.results import Line
+from medchat.batch.rows import Provenance, decoding
+from medchat.batch.work import WorkPlan
+from medchat.chat.recorder import open_store
+from medchat.chat.setup import ChatSetup
+from medchat.cli.output import say_aside
+from medchat.commands.chat import disclaimer_lines, model_notes
+from medchat.commands.infer.progress import InferProgress, Tell, show_progress
+from medchat.errors import DataError, MedchatError
+from medchat.language import say
+from medchat.sanitize import sanitize_line
+from medchat.templates import ignores_input
+
+
+def provenance(opening: ChatSetup) -> Provenance:
+    """Return what answers, as far as it is known before the model is loaded."""
+    return Provenance(
+        model=opening.options.location,
+        backbone=opening.backbone.name,
+        adapters=tuple(str(adapter) for adapter in opening.options.adapters),
+        template=opening.template.name,
+        decoding=decoding(opening.generation),
+    )
+
+
+@dataclass
+class BatchRun:
+    """One run of this process, everything checked that can be checked without the model."""
+
+    opening: ChatSetup
+    source: QuestionFile
+    plan: WorkPlan
+    outputs: Outputs
+    shown_output: Path
+    skip_bad: bool
+
+    def complete(self) -> int:
+        """Answer what is missing, put the result file in order and return the exit code."""
+        wanted = {question.index for question in self.plan.questions}
+        done = self.outputs.done & wanted
+        progress = InferProgress(self._expected(len(done)), before=len(done))
+        if self._leads:
+            self._announce(len(done))
+        try:
+            if done != wanted:
+                self._answer(progress, frozenset(done))
+            if self._leads and not self.outputs.process.alone:
+                say_aside(say("本进程已做完，等待其他进程", "this process is done; waiting for the others"))
+            lines = self.outputs.finish(wanted)
+        except BaseException:
+            if self._leads:
+                say_aside(self._how_to_go_on(len(wanted)))
+            raise
+        return self._report(progress, lines) if self._leads else 0
+
+    def _expected(self, done: int) -> int:
+        """Where this process's progress ends: with its own share of what is missing."""
+        total, rank = len(self.plan.questions), self.outputs.process.rank
+        return done + round((total - done) * self.plan.share(rank) / total)
+
+    def _answer(self, progress: InferProgress, done: frozenset[int]) -> None:
+        model = self.opening.load()
+        try:
+            if self._leads:
+                for note in model_notes(model):
+                    say_aside(note)
+            progress.start()
+            with show_progress(progress, quiet=not self._leads) as (show, tell):
+                show()
+                for event in self._answering(model, done).run():
+                    if isinstance(event, BatchHalved):
+                        tell(
+                            say(
+                                f"内存不足，改为一批 {event.rows} 个问题",
+                                f"memory ran out; going on with {event.rows} questions in a batch",
+                            )
+                        )
+                    else:
+                        self.outputs.own.append(event.rows)
+                        self._name_failures(event, tell)
+                        progress.add(len(event.rows), event.tokens)
+                        show()
+        finally:
+            model.close()
+
+    def _answering(self, model: ChatModel, done: frozenset[int]) -> Answering:
+        opening, settings = self.opening, self.opening.settings
+        config = replace(opening.generation, stop=(*opening.generation.stop, *opening.template.stop))
+        maker = PromptMaker(
+            model,
+            opening.template,
+            config,
+            system=str(settings.value("system") or ""),
+            remember_history=settings.value("history") != "none",
+            max_question_bytes=int(settings.value("max_question_bytes")),
+        )
+        return Answering(
+            model,
+            maker,
+            config,
+            self.plan,
+            replace(provenance(opening), dtype=str(model.describe().get("dtype", ""))),
+            rank=self.outputs.process.rank,
+            done=done,
+            advise=self._advise,
+        )
+
+    def _advise(self, question: str) -> Sequence[Notice]:
+        return medical_safety.red_flag_notices(
+            question, self.opening.extensions.advise(Conversation(), question)
+        )
+
+    @property
+    def _leads(self) -> bool:
+        return self.outputs.process.leads
+
+    def _announce(self, done: int) -> None:
+        store = open_store(save=bool(self.opening.settings.value("save")), warn=say_aside)
+        try:
+            lines = disclaimer_lines(store)
+        finally:
+            store.close()
+        lines += self.opening.notices()
+        lines += [sanitize_line(warning, 300) for warning in self.opening.settings.warnings]
+        lines += [str(failure) for failure in self.opening.registry.failures]
+        lines += self._remarks(done)
+        for line in lines:
+            say_aside(line)
+
+    def _remarks(self, done: int) -> list[str]:
+        template, world_size = self.opening.template, self.outputs.process.world_size
+        lines = []
+        if world_size > 1:
+            lines.append(
+                say(
+                    f"{world_size} 个进程分工，进度是本进程的",
+                    f"the work is divided among {world_size} processes; the progress is this one's",
+                )
+            )
+        if self.outputs.torn:
+            lines.append(
+                say(
+                    "结果文件的最后一行不完整，已去掉并重新回答",
+                    "the result file's last line was torn; it is cut off and answered again",
+                )
+            )
+        if done:
+            lines.append(
+                say(f"已有 {done} 个回答，接着做", f"{done} questions are answered already; going on")
+            )
+        history = self.opening.settings.value("history") != "none"
+        if history and not template.multi_turn and any(question.turns for question in self.plan.questions):
+            lines.append(
+                say(
+                    f"（模板 {sanitize_line(template.name)} 只在单轮数据上训练过，数据里有多轮对话）",
+                    f"(template {sanitize_line(template.name)} was trained on single turns; the data has dialogues)",
+                )
+            )
+        if ignores_input(template) and any(question.asked.input for question in self.plan.questions):
+            lines.append(
+                say(
+                    f"！模板 {sanitize_line(template.name)} 不使用 input，模型看不到它",
+                    f"! template {sanitize_line(template.name)} leaves out `input`: the model does not see it",
+                )
+            )
+        return lines
+
+    def _name_failures(self, step: AnsweredBatch, tell: Tell) -> None:
+        for question, error in step.failed:
+            reason = error.what if isinstance(error, MedchatError) else f"{type(error).__name__}: {error}"
+            tell(f"{self._place(question)}: {sanitize_line(reason, 300)}")
+
+    def _place(self, question: Question) -> str:
+        where = f"{sanitize_line(str(self.source.path))}:{question.line}"
+        return say(f"{where}（第 {question.index + 1} 条）", f"{where} (record {question.index + 1})")
+
+    def _how_to_go_on(self, total: int) -> str:
+        # Counted on disk: a signal may have come between storing answers and counting them.
+        stored, output = self.outputs.stored(), sanitize_line(str(self.shown_output))
+        return say(
+            f"已停止：{stored}/{total} 个回答已保存在 {output}。接着做：同一条命令加上 --resume",
+            f"stopped: {stored}/{total} answers are saved in {output}; go on with the same command and --resume",
+        )
+
+    def _report(self, progress: InferProgress, lines: Sequence[Line]) -> int:
+        wanted = {question.index for question in self.plan.questions}
+        rows = [line.row for line in lines if line.index in wanted]
+        codes = Counter(int(row.get("error_code", 1)) for row in rows if row["finish"] == "error")
+        speed = progress.tokens / progress.seconds if progress.answered else 0.0
+        say_aside(
+            say(
+                f"完成：{len(rows) - codes.total()} 个回答在 {sanitize_line(str(self.shown_output))}"
+                f"（{speed:.0f} 词元/秒）",
+                f"done: {len(rows) - codes.total()} answers in {sanitize_line(str(self.shown_output))}"
+                f" ({speed:.0f} tokens/s)",
+            )
+        )
+        if urgent := sum(any(notice["urgent"] for notice in row.get("safety", ())) for row in rows):
+            say_aside(
+                say(
+                    f"{urgent} 个问题可能涉及紧急情况，见结果中的 safety",
+                    f"{urgent} questions may concern an emergency: see `safety` in the results",
+                )
+            )
+        say_aside(medical_safety.ai_mark())
+        return self._exit_code(codes)
+
+    def _exit_code(self, codes: Counter[int]) -> int:
+        if not codes:
+            return 0
+        say_aside(
+            say(
+                f"{codes.total()} 个问题没有回答（结果中 finish 为 error）；--resume 会再试一次",
+                f"{codes.total()} questions have no answer (`finish` is error); --resume tries them again",
+            )
+        )
+        failures = sorted(set(codes) - {DataError.exit_code})
+        if failures:
+            return failures[0]
+        return 0 if self.skip_bad else DataError.exit_code

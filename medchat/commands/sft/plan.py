@@ -1,0 +1,200 @@
+"""From flags, a file and settings to what one run is: its backbone, recipe, settings, folders and template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medchat.api import Backbone, LoadOptions, PromptTemplate, SFTOptions, SFTRecipe
+from medchat.batch.work import Process
+from medchat.chat.setup import find_adapter, find_model, named_template, open_registry, recognize_backbone
+from medchat.commands.sft.options import given_flags
+from medchat.errors import MedchatError, UsageError
+from medchat.language import say
+from medchat.registry import Extensions, Registry
+from medchat.settings import Settings
+from medchat.sft_job.keys import EXTRA
+from medchat.sft_job.run_file import FILE_NAME, read_run_file
+from medchat.sft_job.settings import Layer, RunSettings, Setting, choose_recipe, first_of, resolve_settings
+from medchat.templates import same_template
+
+#: Settings of the program at large that count here too, below flags and `--config`.
+_SHARED = ("backbone", "model", "device")
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run, everything checked that can be checked without reading data or weights."""
+
+    registry: Registry
+    backbone: Backbone
+    recipe: SFTRecipe
+    settings: RunSettings
+    options: SFTOptions
+    data: tuple[Path, ...]
+    template: PromptTemplate | None
+    process: Process
+    offline: bool = False
+
+
+def make_plan(flags: Mapping[str, Any], process: Process) -> RunPlan:
+    """Put the layers together and check them against the backbone and its recipe.
+
+    Raises UsageError (unknown backbone, method, setting, template; a bad value), CheckpointError (no such
+    model or file), PluginError.
+    """
+    program = Settings.load(flags={"offline": flags.get("offline") or None})
+    layers = _layers(flags, program)
+    registry = open_registry(program)
+    extensions = registry.extensions()
+    backbone, model = _backbone_and_model(layers, registry, resume=bool(flags["resume"]))
+    recipes = dict(registry.call(backbone, lambda chosen: dict(chosen.recipes)))
+    recipes |= {recipe.method: recipe for recipe in extensions.sft_recipes(backbone.name)}
+    recipe = choose_recipe(recipes, backbone.name, *first_of(layers, "method"))
+    settings = resolve_settings(layers, recipe, processes=process.world_size)
+    _check_extra(settings, backbone)
+    # Nothing is written by a dry run: it needs no place to write to.
+    nowhere = flags["dry_run"] and not flags["resume"] and not settings.value("output")
+    output = Path() if nowhere else Path(_needed(settings, "output", "--output DIR")).expanduser()
+    adapters = tuple(find_adapter(value, registry) for value in settings.value("adapters") or ())
+    asked = settings.options(model=model, output=output, adapters=adapters, resume=bool(flags["resume"]))
+    options = registry.call(backbone, lambda _: recipe.resolve_options(asked))
+    if process.leads and not (options.resume or nowhere):
+        _refuse_occupied(options.output)
+    data = tuple(Path(value).expanduser() for value in _needed(settings, "data", "--data FILE"))
+    template = _template(settings.value("template"), backbone, options, registry, extensions)
+    settings = _as_found(settings, backbone.name, options, data).resolved(options)
+    if template is None and (name := _own_template(backbone, recipe, options, registry, extensions)):
+        settings = settings.with_resolved("template", name)
+    return RunPlan(
+        registry, backbone, recipe, settings, options, data, template, process, bool(program.value("offline"))
+    )
+
+
+def _layers(flags: Mapping[str, Any], program: Settings) -> list[Layer]:
+    """Return the layers, highest first: flags, the file, the program's own settings."""
+    typed = given_flags(flags)
+    layers: list[Layer] = [typed]
+    if flags["config"]:
+        layers.append(read_run_file(Path(flags["config"]).expanduser()))
+    elif flags["resume"] and "output" in typed:
+        # A run that goes on is the run it was: `medchat sft --output DIR --resume` says enough.
+        earlier = Path(typed["output"][0]).expanduser() / FILE_NAME
+        if earlier.is_file():
+            layers.append(read_run_file(earlier))
+    shared = {
+        name: (program.value(name), str(program.origin(name))) for name in _SHARED if program.is_set(name)
+    }
+    return [*layers, shared]
+
+
+def _backbone_and_model(
+    layers: Sequence[Layer], registry: Registry, *, resume: bool
+) -> tuple[Backbone, Path]:
+    name, _ = first_of(layers, "backbone")
+    value, _ = first_of(layers, "model")
+    backbone = registry.backbone(str(name)) if name else None
+    if value is None and resume:
+        output, _ = first_of(layers, "output")
+        raise UsageError(
+            say("这里没有可以继续的训练", "there is no run to go on with here")
+            if output
+            else say("--resume 要接着哪次训练？", "--resume: which run is to go on?"),
+            say("用 --output 给出那次训练的输出目录", "give the --output folder of that run"),
+            where=str(output or ""),
+        )
+    if value is None:
+        flag = f"--backbone {name} " if name else ""
+        raise UsageError(
+            say("没有指定要微调的模型", "the model to fine-tune was not given"),
+            say(
+                f"medchat sft {flag}--model 权重目录 --data 数据文件 --output 输出目录",
+                f"medchat sft {flag}--model FOLDER --data FILE --output DIR",
+            ),
+        )
+    model = find_model(value, str(name) if name else None, registry)
+    return backbone or recognize_backbone(registry, model), model
+
+
+def _needed(settings: RunSettings, name: str, flag: str) -> Any:
+    value = settings.value(name)
+    if not value:
+        raise UsageError(say(f"缺少 {name}", f"{name} was not given"), say(f"加上 {flag}", f"add {flag}"))
+    return value
+
+
+def _refuse_occupied(output: Path) -> None:
+    """Say before the data is read what the recipe would say after it."""
+    if output.is_file() or (output.is_dir() and any(entry.name != ".lock" for entry in output.iterdir())):
+        raise UsageError(
+            say("输出位置已经有内容，不会覆盖它", "there is something at the output already; it is kept"),
+            say(
+                "换一个 --output；如果那是没做完的训练，加上 --resume 接着做",
+                "choose another --output; if an unfinished run is there, go on with --resume",
+            ),
+            where=str(output),
+        )
+
+
+def _check_extra(settings: RunSettings, backbone: Backbone) -> None:
+    for name, setting in settings.settings.items():
+        if not name.startswith(EXTRA):
+            continue
+        key = name.removeprefix(EXTRA)
+        allowed = backbone.load_keys.get(key)
+        if allowed is None or setting.value not in allowed:
+            valid = ", ".join(allowed or backbone.load_keys)
+            raise UsageError(
+                say(
+                    f"{backbone.name} 不支持 {key} = {setting.value}",
+                    f"{backbone.name} does not take {key} = {setting.value}",
+                ),
+                say(f"可选：{valid}", f"choose from: {valid}") if valid else "",
+                where=setting.origin,
+            )
+
+
+def _template(
+    name: str | None, backbone: Backbone, options: SFTOptions, registry: Registry, extensions: Extensions
+) -> PromptTemplate | None:
+    if not name:
+        return None
+    loading = LoadOptions(model=options.model, adapters=options.adapters)
+    return named_template(name, backbone, loading, registry, extensions)
+
+
+def _own_template(
+    backbone: Backbone, recipe: SFTRecipe, options: SFTOptions, registry: Registry, extensions: Extensions
+) -> str | None:
+    """Return the name of the form that a run takes by itself, if `--template` takes it and means the same."""
+    own = registry.call(backbone, lambda _: recipe.template(options))
+    if own is None:
+        return None
+    try:
+        named = _template(own.name, backbone, options, registry, extensions)
+    except MedchatError:
+        # The weights bring it as a file.
+        return None
+    return own.name if named is not None and same_template(own, named) else None
+
+
+def _as_found(settings: RunSettings, backbone: str, options: SFTOptions, data: Sequence[Path]) -> RunSettings:
+    """Return the settings with the folders that were found in place of what was typed: they can be used again."""
+    found: dict[str, Any] = {
+        "backbone": backbone,
+        "model": str(options.model.absolute()),
+        "output": str(options.output.absolute()) if settings.value("output") else None,
+        "adapters": tuple(str(adapter.absolute()) for adapter in options.adapters),
+        "data": tuple(str(path.absolute()) for path in data),
+    }
+    template = settings.value("template")
+    if template and Path(template).expanduser().is_file():
+        found["template"] = str(Path(template).expanduser().absolute())
+    changed: dict[str, Setting] = {
+        name: replace(settings.settings[name], value=value) for name, value in found.items()
+    }
+    if not changed["backbone"].chosen:
+        changed["backbone"] = replace(changed["backbone"], origin=say("由权重识别", "told by the weights"))
+    return RunSettings({**settings.settings, **changed})

@@ -1,0 +1,126 @@
+"""A planned run with its data read and looked at: what can be known before any weight is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+from medchat.api import MemoryEstimate, SFTData, SFTSurvey
+from medchat.commands.sft.overview import nearest_line
+from medchat.commands.sft.plan import RunPlan
+from medchat.errors import MemoryShortageError
+from medchat.language import say
+from medchat.sft_job.data import TrainingFile, read_training_data, split
+from medchat.sft_job.facts import DataFacts, LengthFacts, RunFacts, memory_facts, settings_rows
+from medchat.units import gib
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """What a run would do. `survey` and `memory` are None where the recipe cannot tell."""
+
+    plan: RunPlan
+    files: tuple[TrainingFile, ...]
+    data: SFTData
+    survey: SFTSurvey | None
+    memory: MemoryEstimate | None
+
+    def facts(self, notes: tuple[str, ...] = ()) -> RunFacts:
+        """Return what is told of the run afterwards."""
+        plan = self.plan
+        return RunFacts(
+            backbone=plan.backbone.name,
+            method=plan.recipe.method,
+            base=str(plan.options.model),
+            settings=settings_rows(plan.settings),
+            data=tuple(
+                DataFacts(file.path.name, file.described, file.records, len(file.bad)) for file in self.files
+            ),
+            train=len(self.data.train),
+            held_out=len(self.data.held_out),
+            created=date.today().isoformat(),
+            lengths=LengthFacts.of(self.survey) if self.survey else None,
+            processes=plan.process.world_size,
+            notes=notes,
+            **memory_facts(self.memory),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--dry-run --json` prints."""
+        memory = self.memory
+        body: dict[str, Any] = {
+            "backbone": self.plan.backbone.name,
+            "method": self.plan.recipe.method,
+            "settings": {
+                name: {"value": row.value, "origin": row.origin}
+                for name, row in self.plan.settings.settings.items()
+            },
+            "data": [
+                {
+                    "path": str(file.path),
+                    "forms": dict(file.forms),
+                    "records": file.records,
+                    "bad": len(file.bad),
+                    "sha256": file.sha256,
+                }
+                for file in self.files
+            ],
+            "train": len(self.data.train),
+            "held_out": len(self.data.held_out),
+            "survey": None,
+            "memory": None,
+        }
+        if self.survey:
+            lengths = LengthFacts.of(self.survey)
+            body["survey"] = {
+                **asdict(lengths),
+                "preview": [asdict(piece) for piece in self.survey.preview],
+            }
+        if memory:
+            body["memory"] = {
+                "device": memory.device,
+                "parts": dict(memory.parts),
+                "total": memory.total,
+                "available": memory.available,
+                "fits": memory.fits,
+                "alternatives": dict(memory.alternatives),
+                "nearest": None if memory.nearest is None else dict(memory.nearest),
+                "parameters": memory.parameters,
+                "trainable": memory.trainable,
+                "cards": {
+                    str(size): None if changes is None else dict(changes)
+                    for size, changes in memory.cards.items()
+                },
+                "notes": list(memory.notes),
+            }
+        return body
+
+    def refuse_what_cannot_fit(self) -> None:
+        """Raise MemoryShortageError if the estimate says that there is not enough memory."""
+        memory = self.memory
+        if memory is not None and not memory.fits:
+            raise MemoryShortageError(
+                say(
+                    f"内存不够：估计峰值 {gib(memory.total)}，{memory.device} 可用 {gib(memory.available)}",
+                    f"not enough memory: the peak would be {gib(memory.total)}, "
+                    f"{memory.device} has {gib(memory.available)} free",
+                ),
+                nearest_line(memory),
+            )
+
+
+def prepare_run(plan: RunPlan) -> PreparedRun:
+    """Read the data and ask the recipe what becomes of it, and what it takes.
+
+    Raises DataError (with file:line), CheckpointError for what is missing, and what the recipe raises.
+    """
+    skip_bad = bool(plan.settings.value("skip_bad"))
+    files = tuple(read_training_data(path, skip_bad=skip_bad) for path in plan.data)
+    examples = [example for file in files for example in file.examples]
+    train, held_out = split(examples, plan.options.val_size, plan.options.seed)
+    data = SFTData(train, held_out, plan.template)
+    recipe, options = plan.recipe, plan.options
+    survey = plan.registry.call(plan.backbone, lambda _: recipe.survey(data, options))
+    memory = plan.registry.call(plan.backbone, lambda _: recipe.estimate(options, survey))
+    return PreparedRun(plan, files, data, survey, memory)

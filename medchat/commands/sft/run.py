@@ -1,0 +1,134 @@
+"""One fine-tuning run, watched: progress, signals, the papers beside the result, and what to type next."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medchat.api import SFTEvent, SFTNote, SFTReport
+from medchat.cli.failures import show_failure
+from medchat.cli.output import aligned, say_aside
+from medchat.cli.signals import cancel_on_signals
+from medchat.commands.sft.prepare import PreparedRun
+from medchat.commands.sft.progress import EventPrinter, show_training
+from medchat.errors import MedchatError
+from medchat.language import say
+from medchat.sanitize import sanitize_line
+from medchat.sft_job.card import use_command
+from medchat.sft_job.facts import write_facts
+from medchat.sft_job.output_files import write_card, write_report
+from medchat.sft_job.report import cost_rows, result_rows
+from medchat.sft_job.run_file import FILE_NAME, as_toml
+
+
+@dataclass
+class RunWatcher:
+    """Shows a run and writes what people read about it. The recipe calls it from the leading process."""
+
+    prepared: PreparedRun
+    show: EventPrinter
+    cancel: threading.Event = field(default_factory=threading.Event)
+    notes: list[str] = field(default_factory=list)
+    kept: bool = False
+
+    def on_event(self, event: SFTEvent) -> None:
+        """Show the event; keep the settings in the folder as soon as there is one, for whoever goes on."""
+        if isinstance(event, SFTNote):
+            self.notes.append(event.text)
+        if not self.kept:
+            self._keep_settings(self.prepared.plan.options.output)
+        self.show(event)
+
+    def finish(self, folder: Path, report: SFTReport) -> None:
+        """Write settings, model card and report. Nothing that fails here may cost the trained weights."""
+        facts = self.prepared.facts(tuple(self.notes))
+        try:
+            self._write_settings(folder)
+            write_card(folder, facts, report)
+            write_report(folder, facts, report)
+        except Exception as error:
+            reason = sanitize_line(f"{type(error).__name__}: {error}", 200)
+            self.show(SFTNote(say(f"报告没有写全：{reason}", f"the report is not complete: {reason}")))
+
+    def _keep_settings(self, folder: Path) -> None:
+        if not folder.is_dir():
+            return
+        self.kept = True
+        if not (folder / FILE_NAME).exists():
+            self._write_settings(folder)
+            write_facts(folder, self.prepared.facts(), None)
+
+    def _write_settings(self, folder: Path) -> None:
+        # Whole or not at all: it is what `--resume` goes on with.
+        beside = folder / f".{FILE_NAME}.partial"
+        try:
+            beside.write_text(as_toml(self.prepared.plan.settings), encoding="utf-8")
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            beside.replace(folder / FILE_NAME)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def run_training(prepared: PreparedRun) -> tuple[int, SFTReport | None]:
+    """Run the recipe and return (exit code, report). Ctrl-C, SIGTERM and SIGHUP save and stop.
+
+    The same signal again stops at once.
+    """
+    plan = prepared.plan
+    leads = plan.process.leads
+    with show_training(quiet=not leads) as show:
+        watch = RunWatcher(prepared, show)
+
+        def stopping() -> None:
+            if leads:
+                show(
+                    SFTNote(
+                        say(
+                            "这一步做完就保存并停下；再按一次立即停下",
+                            "saving after this step, then stopping; once more stops at once",
+                        )
+                    )
+                )
+
+        with cancel_on_signals(watch.cancel, insist=True, told=stopping) as codes:
+            try:
+                report = plan.registry.call(
+                    plan.backbone, lambda _: plan.recipe.run(prepared.data, plan.options, watch)
+                )
+            except MedchatError as error:
+                if not codes:
+                    raise
+                stopped = error
+            else:
+                return 0, report
+    # Of several processes the recipe lets one say why; in the others the error has no words.
+    show_failure(stopped, debug=False)
+    return codes[0], None
+
+
+def summary_lines(prepared: PreparedRun, report: SFTReport) -> Iterator[str]:
+    """Yield what came out, what it took and where it is."""
+    facts = prepared.facts()
+    output = sanitize_line(str(report.output))
+    yield say(f"完成：结果在 {output}", f"done: the result is in {output}")
+    yield from aligned([*result_rows(facts, report), *cost_rows(facts, report)])
+    if (report.output / "report.html").is_file():
+        yield "  " + say("报告：", "report: ") + sanitize_line(str(report.output / "report.html"))
+    yield say("接下来和它对话：", "Now chat with it:")
+
+
+def next_command(prepared: PreparedRun, report: SFTReport) -> str:
+    """Return what to type to chat with the result."""
+    options = prepared.plan.options
+    adapters = [str(adapter) for adapter in options.adapters]
+    return use_command(prepared.facts(), report, str(report.output), str(options.model), adapters)
+
+
+def tell(lines: Iterator[str]) -> None:
+    """Say some lines on stderr."""
+    for line in lines:
+        say_aside(line)

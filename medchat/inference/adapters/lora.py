@@ -1,0 +1,221 @@
+"""Laying LoRA adapters over a model, merging them into it, and switching them while it is loaded.
+
+    require_fit(model, adapters)                  # while the model is still without weights
+    attach_all(model, adapters, device, dtype)    # adapter0, adapter1, … act together
+    activate(model, ["adapter1"])                 # from now on only this one
+
+peft builds the layers; the values come through the same strict, safe reader as a model's. Knows no
+family: which adapter fits which base is `known_adapters`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from medchat.checkpoints.lora_folder import CONFIG_FILE, LoraAdapter, without_peft_prefix
+from medchat.errors import CheckpointError
+from medchat.inference.load_weights import Placement, assign, memory_shortage
+from medchat.language import say
+
+#: Tokens of a trial run: the cost is reading the weights once, whatever their number while it is small.
+_TRIAL_TOKENS = 8
+
+
+def check_lora_fit(model: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
+    """Hold the adapters' shapes against `model`, which may be on the meta device: before its weights are read.
+
+    Raises CheckpointError for one that belongs to another model.
+    """
+    for adapter in adapters:
+        shapes = adapter.module_shapes()
+        if not shapes:
+            raise _no_fit(adapter, say("没有 LoRA 矩阵", "it holds no LoRA matrices"))
+        modules = dict(model.named_modules())
+        for name, (outputs, inputs, _) in shapes.items():
+            layer = modules.get(name)
+            if not isinstance(layer, nn.Linear):
+                raise _no_fit(adapter, say(f"模型里没有 {name}", f"the model has no {name}"))
+            if (layer.out_features, layer.in_features) != (outputs, inputs):
+                own = f"{layer.out_features}x{layer.in_features}"
+                raise _no_fit(adapter, f"{name} {outputs}x{inputs}, {own}")
+
+
+def attach_loras(
+    model: nn.Module,
+    adapters: Sequence[LoraAdapter],
+    device: torch.device,
+    dtype: torch.dtype,
+    trial: Sequence[int] = (),
+) -> tuple[str, ...]:
+    """Lay the adapters over `model`, all of them active; return the names of those that can be switched.
+
+    One that brings tensors of its own (a grown vocabulary) is merged for good: the others were trained on
+    top of it. It must come first. `model` must be ready to run: with each adapter by itself it answers the
+    prompt `trial` (ids; a few of everywhere in the vocabulary where none are given), and one that changes
+    no logit is refused. Raises CheckpointError for that and where `attach` does.
+    """
+    names = [f"adapter{number}" for number in range(len(adapters))]
+    laid_over: dict[str, LoraAdapter] = {}
+    for name, adapter in zip(names, adapters, strict=True):
+        attach_lora(model, adapter, device, dtype, name)
+        if not adapter.saved or not _merged_with_effect(model, adapter, name, device, trial):
+            laid_over[name] = adapter
+    if laid_over:
+        _require_effect(model, laid_over, device, trial)
+    activate(model, names)
+    return attached(model)
+
+
+def attach_lora(
+    model: nn.Module, adapter: LoraAdapter, device: torch.device, dtype: torch.dtype, name: str = "default"
+) -> None:
+    """Lay the adapter over `model` under `name` (no dots) and make it the only active one.
+
+    Its LoRA matrices stay float32; tensors saved whole get `dtype` and fill parameters that `model` has
+    on the meta device. Raises CheckpointError if it belongs to another model.
+    """
+    config = LoraConfig(**adapter.settings, bias="none", inference_mode=True)
+    try:
+        with warnings.catch_warnings():
+            # A second adapter is meant; and what else peft remarks is for whoever writes such code.
+            warnings.simplefilter("ignore")
+            # Builds the layers on the meta device, so that `assign` can hold them to the file's names.
+            inject_adapter_in_model(config, model, adapter_name=name, low_cpu_mem_usage=True)
+    except ValueError as error:
+        targets = ", ".join(adapter.settings["target_modules"])[:120]
+        raise _no_fit(adapter, say(f"模型里没有 {targets}", f"the model has no {targets}")) from error
+    # peft declares its matrices as float32 here, which half precision would be too coarse for.
+    placement = Placement(
+        dtype,
+        device,
+        keep=("*.lora_*",),
+        rename=lambda stored: _injected_name(stored, name),
+        config_file=CONFIG_FILE,
+    )
+    try:
+        assign(model, adapter.checkpoint, adapter.headers, placement)
+    except CheckpointError as error:
+        # What is missing is told by the injected layers' names, of which the file knows no `name`.
+        what = error.what.replace(f".{name}.weight", ".weight")
+        raise CheckpointError(what, _remedy(), where=str(adapter.folder)) from None
+
+
+def activate(model: nn.Module, names: Sequence[str]) -> None:
+    """Let these of the attached adapters act, together, and no other; none at all for an empty sequence."""
+    for layer in _lora_layers(model):
+        own = [name for name in names if name in layer.lora_A]
+        layer.enable_adapters(bool(own))
+        if own:
+            layer.set_adapter(own, inference_mode=True)
+
+
+def attached(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the adapters over `model`, in the order they were attached."""
+    return tuple(dict.fromkeys(name for layer in _lora_layers(model) for name in layer.lora_A))
+
+
+def merge(model: nn.Module, name: str) -> bool:
+    """Add the adapter to the weights below it and take its layers away; no cost is left at run time.
+
+    Returns False, having changed nothing, where a weight below is quantised: it then stays laid over.
+    """
+    places = [
+        (parent, child_name, child)
+        for parent in model.modules()
+        for child_name, child in parent.named_children()
+        if isinstance(child, LoraLayer) and name in child.lora_A
+    ]
+    if not all(type(layer.get_base_layer()) is nn.Linear for _, _, layer in places):
+        return False
+    for parent, child_name, layer in places:
+        layer.merge(adapter_names=[name])
+        # Else the layer would leave the others out, taking all for merged.
+        layer.merged_adapters.clear()
+        layer.delete_adapter(name)
+        if not layer.lora_A:
+            setattr(parent, child_name, layer.get_base_layer())
+    getattr(model, "peft_config", {}).pop(name, None)
+    return True
+
+
+def _lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
+    return (module for module in model.modules() if isinstance(module, LoraLayer))
+
+
+def _injected_name(stored: str, name: str) -> str:
+    """Return the injected layer's name of a tensor in a peft file: peft adds the adapter's name."""
+    path, _, leaf = without_peft_prefix(stored).rpartition(".")
+    is_lora = path.rpartition(".")[2] in ("lora_A", "lora_B")
+    return f"{path}.{name}.{leaf}" if is_lora else f"{path}.{leaf}"
+
+
+def _merged_with_effect(
+    model: nn.Module, adapter: LoraAdapter, name: str, device: torch.device, trial: Sequence[int]
+) -> bool:
+    """Merge the adapter; say whether that could be done. Raises CheckpointError if no logit changed."""
+    activate(model, ())
+    without = _logits(model, device, trial)
+    if not merge(model, name):
+        return False
+    if torch.equal(_logits(model, device, trial), without):
+        raise _no_effect(adapter)
+    return True
+
+
+def _require_effect(
+    model: nn.Module, adapters: Mapping[str, LoraAdapter], device: torch.device, trial: Sequence[int]
+) -> None:
+    """Raise CheckpointError for the first adapter, by its name over `model`, that alone changes no logit.
+
+    Compared bit by bit: matrices may be far from zero and still be lost in the rounding of the sums.
+    """
+    activate(model, ())
+    without = _logits(model, device, trial)
+    for name, adapter in adapters.items():
+        activate(model, [name])
+        if torch.equal(_logits(model, device, trial), without):
+            raise _no_effect(adapter)
+
+
+def _logits(model: nn.Module, device: torch.device, trial: Sequence[int]) -> Tensor:
+    """Return the logits, float [1, T, rows], for the trial prompt: one pass over a handful of tokens."""
+    rows = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
+    ids = list(trial) or [rows * number // _TRIAL_TOKENS for number in range(_TRIAL_TOKENS)]
+    with torch.no_grad(), memory_shortage(device):
+        logits: Tensor = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits
+    return logits
+
+
+def _no_effect(adapter: LoraAdapter) -> CheckpointError:
+    return CheckpointError(
+        say(
+            "适配器不起作用：加载后没有改变任何一个输出（logit）",
+            "the adapter has no effect: with it the model changes no logit",
+        ),
+        say(
+            "它的矩阵为零，或小到被舍入；请重新下载，或重新训练并保存",
+            "its matrices are zero, or so small that rounding swallows them: download it again, or train and "
+            "save again",
+        ),
+        where=str(adapter.folder),
+    )
+
+
+def _no_fit(adapter: LoraAdapter, reason: str) -> CheckpointError:
+    return CheckpointError(
+        say(f"适配器与这个模型对不上（{reason}）", f"the adapter does not fit this model ({reason})"),
+        _remedy(),
+        where=str(adapter.folder),
+    )
+
+
+def _remedy() -> str:
+    return say(
+        "请确认它是为这个模型训练的，且下载完整", "check that it was trained for this model and is complete"
+    )

@@ -1,0 +1,271 @@
+"""A loaded model as the chat engine sees it (`medchat.api.ChatModel`): what all families share.
+
+A family brings its model, its tokenizer and a stepper, and says how a prompt with a known answer is
+read at once. Knows no attention pattern, no vocabulary and no template.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from medchat.api import Completion, Delta, GenerationConfig, Segment
+from medchat.inference.decode import (
+    DecodeStep,
+    EncodedPrompt,
+    Stepper,
+    TextDecoder,
+    TextFilter,
+    Unchanged,
+    answer_room,
+    stream_deltas,
+    stream_tokens,
+)
+from medchat.inference.device import raise_on_oom
+from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
+from medchat.inference.kv_cache import CausalStepper
+
+
+class ChatTokenizer(Protocol):
+    """What a chat model needs of a vocabulary. User text never becomes a special id in any of these."""
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills the left of shorter rows; masked, so any id of the vocabulary will do."""
+        ...
+
+    @property
+    def eos_token_id(self) -> int:
+        """The id that ends an answer in training data, and in `score`."""
+        ...
+
+    @property
+    def stop_ids(self) -> Collection[int]:
+        """The ids that end an answer while generating."""
+        ...
+
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """The ids of the special tokens by name; no text encodes to any of them."""
+        ...
+
+    def build_prompt(self, segments: Sequence[Segment]) -> list[int]:
+        """Return the ids of a prompt, ready for the model: with what the family puts in front or behind.
+
+        One id a `Control`; adjacent `Text` joined before encoding, special-token parsing off.
+        """
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of an answer as it stands behind a prompt, no special ids among them."""
+        ...
+
+    def stream(self) -> TextDecoder:
+        """Return a decoder for one answer; special ids give no text."""
+        ...
+
+
+class ForgettingStepper(Stepper, Protocol):
+    """A stepper whose cache can be dropped."""
+
+    def forget(self) -> None:
+        """Drop the cache, and with it its memory."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a model says of itself in `describe`.
+
+    `context_length` counts prompt and answer together. `details` are the family's own plain values;
+    `notes` is what loading has to tell the user.
+    """
+
+    backbone: str
+    path: Path
+    context_length: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class TokenChatModel(ABC):
+    """One model and its tokenizer. One caller at a time."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: ChatTokenizer,
+        stepper: ForgettingStepper,
+        facts: ModelFacts,
+        *,
+        stop_ids: Collection[int] = (),
+        token_count: int | None = None,
+        cleanup: Callable[[], TextFilter] = Unchanged,
+    ) -> None:
+        """`stop_ids` come on top of the tokenizer's; `cleanup` makes the filter of one answer.
+
+        Ids from `token_count` on are rows of a padded embedding, no tokens, and never chosen.
+        """
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._stepper = stepper
+        self._facts = facts
+        self._cleanup = cleanup
+        stops = frozenset(tokenizer.stop_ids) | frozenset(stop_ids)
+        self._limits = GenerationLimits(stops, tokenizer.pad_token_id, facts.context_length, token_count)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model itself: what fine-tuning trains."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        """The vocabulary."""
+        return self._tokenizer
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and answer may take together."""
+        return self._facts.context_length
+
+    def stream(
+        self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        """Answer one prompt, piece by piece; beam search gives its answer whole, at the end."""
+        ids = self._tokenizer.build_prompt(segments)
+        if config.num_beams > 1:
+            steps = _replay(generate_rows(self._model, [ids], config, self._limits, cancel)[0])
+            yield from self._deltas(steps, EncodedPrompt(len(ids)), config)
+            return
+        steps = stream_tokens(
+            self._stepper,
+            ids,
+            config,
+            stop_ids=self._limits.stop_ids,
+            context_length=self.context_length,
+            cancel=cancel,
+            token_count=self._limits.token_count,
+        )
+        with raise_on_oom():
+            yield from self._deltas(steps, EncodedPrompt(len(ids), self._stepper), config)
+
+    def generate_batch(
+        self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
+    ) -> list[Completion]:
+        """Answer several prompts at once, in their order. Each equals what it would be alone."""
+        rows = [self._tokenizer.build_prompt(segments) for segments in prompts]
+        answers = generate_rows(self._model, rows, config, self._limits)
+        return [self._completion(answer, len(row), config) for answer, row in zip(answers, rows, strict=True)]
+
+    def score(self, segments: Sequence[Segment], answer: str) -> tuple[float, ...]:
+        """Return the natural log-probability of each token of `answer` and of the end token after it.
+
+        Raises UsageError if prompt and answer together do not fit the context.
+        """
+        prompt = self._tokenizer.build_prompt(segments)
+        target = [*self._tokenizer.encode(answer), self._tokenizer.eos_token_id]
+        answer_room(len(prompt) + len(target) - 1, GenerationConfig(), self.context_length)
+        with torch.inference_mode(), raise_on_oom():
+            logits = self._logits_of_answer(prompt, target)
+            wanted = torch.tensor(target, device=logits.device)
+            chosen = logits.float().log_softmax(-1).gather(-1, wanted[:, None])
+        return tuple(chosen[:, 0].tolist())
+
+    def count(self, segments: Sequence[Segment]) -> int:
+        """Return the length of the prompt in tokens, special ones included."""
+        return len(self._tokenizer.build_prompt(segments))
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return what is loaded, in plain values."""
+        return {
+            "backbone": self._facts.backbone,
+            "model": str(self._facts.path),
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "device": str(self._model.device),
+            "parameters": self._model.num_parameters(),
+            "context_length": self.context_length,
+            **self._facts.details,
+            "notes": self._facts.notes,
+        }
+
+    def close(self) -> None:
+        """Give the memory back. The model must not be used afterwards."""
+        self._stepper.forget()
+        del self._model, self._stepper
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @abstractmethod
+    def _logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
+        """Return the logits [T, V] that predict each of the T ids of `target` behind `prompt`."""
+
+    def _deltas(
+        self, steps: Iterator[DecodeStep], prompt: EncodedPrompt, config: GenerationConfig
+    ) -> Iterator[Delta]:
+        decoder = self._tokenizer.stream()
+        return stream_deltas(steps, prompt, decoder, stops=config.stop, cleanup=self._cleanup())
+
+    def _completion(self, answer: BatchAnswer, prompt_tokens: int, config: GenerationConfig) -> Completion:
+        deltas = list(self._deltas(_replay(answer), EncodedPrompt(prompt_tokens), config))
+        last = deltas[-1]
+        text = "".join(delta.text for delta in deltas)
+        return Completion(text, last.finish or answer.finish, prompt_tokens, last.completion_tokens)
+
+
+def _replay(answer: BatchAnswer) -> Iterator[DecodeStep]:
+    for token in answer.tokens:
+        yield DecodeStep(token=token)
+    yield DecodeStep(finish=answer.finish)
+
+
+# The chat model of any causal language model of transformers: LLaMA, Bloom, Huozi and their kin.
+#
+#     CausalChatModel(model, tokenizer, ModelFacts("llama", folder, 2048))
+#
+# A plugin supplies the model (`medchat.inference.load_weights`), a `ChatTokenizer` with the family's quirks, and
+# its facts. Not for ChatGLM v1, whose prompt attends in both directions.
+
+
+class CausalChatModel(TokenChatModel):
+    """Keeps the keys and values that a turn shares with the one before; pads batches on the left."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: ChatTokenizer,
+        facts: ModelFacts,
+        *,
+        stop_ids: Collection[int] = (),
+        token_count: int | None = None,
+        cleanup: Callable[[], TextFilter] = Unchanged,
+    ) -> None:
+        """`stop_ids` come on top of the tokenizer's; `cleanup` makes the filter of one answer.
+
+        Ids from `token_count` on are rows of a padded embedding, no tokens, and never chosen.
+        """
+        super().__init__(
+            model,
+            tokenizer,
+            CausalStepper(model),
+            facts,
+            stop_ids=stop_ids,
+            token_count=token_count,
+            cleanup=cleanup,
+        )
+
+    def _logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
+        ids = torch.tensor([[*prompt, *target[:-1]]], device=self._model.device)
+        output = self._model(input_ids=ids, use_cache=False, logits_to_keep=len(target))
+        logits: Tensor = output.logits[0]
+        return logits

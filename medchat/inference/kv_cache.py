@@ -1,0 +1,94 @@
+"""A stepper for any causal language model of transformers, which keeps its cache from turn to turn.
+
+The next prompt of a chat begins with the last one and its answer. What the two have in common, compared
+by token id and never by text, is not computed again: the cache is cut back to it and the rest is read.
+For causal attention (LLaMA, Bloom, Huozi; rotary or ALiBi positions) that is exact. It is not for
+ChatGLM v1, whose prompt attends in both directions (specs/performance.md, Multi-turn).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from medchat.inference.interrupt import decoder_layers, interruptible
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Return how many ids the two sequences share at their beginning."""
+    shared = 0
+    for one, other in zip(left, right, strict=False):
+        if one != other:
+            break
+        shared += 1
+    return shared
+
+
+class CausalStepper:
+    """Reads prompts and steps through answers with one causal model and one cache."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._layers = decoder_layers(model)
+        self._cache: DynamicCache | None = None
+        #: The ids whose keys and values the cache holds, in order.
+        self._ids: list[int] = []
+        self._reused = 0
+
+    @property
+    def reused_tokens(self) -> int:
+        """How many tokens of the last prompt were still in the cache."""
+        return self._reused
+
+    def forget(self) -> None:
+        """Drop the cache, and with it its memory."""
+        self._cache, self._ids, self._reused = None, [], 0
+
+    def prefill(self, ids: Sequence[int], cancel: threading.Event) -> Tensor:
+        """Read the prompt from where it departs from the cache. Returns logits [V]; raises Interrupted."""
+        # The last token is always read again: its logits are what the answer starts from.
+        self._reused = self._cut_back(min(common_prefix(self._ids, ids), len(ids) - 1))
+        with interruptible(self._layers, cancel):
+            return self._read(ids[self._reused :])
+
+    def advance(self, token: int) -> Tensor:
+        """Append one token. Returns logits [V]."""
+        return self._read([token])
+
+    def _cut_back(self, keep: int) -> int:
+        """Cut the cache back to its first `keep` tokens; return how many it has then."""
+        cache = self._cache
+        excess = len(self._ids) - keep
+        # A layer with a sliding window has forgotten what a shorter prompt would see again.
+        if cache is None or (excess and not all(type(layer) is DynamicLayer for layer in cache.layers)):
+            keep = 0
+        if keep == 0:
+            self._cache, self._ids = None, []
+        elif cache is not None and excess:
+            cache.crop(-excess)
+            del self._ids[keep:]
+        return keep
+
+    def _read(self, ids: Sequence[int]) -> Tensor:
+        if self._cache is None:
+            self._cache = DynamicCache(config=self._model.config)
+        try:
+            with torch.inference_mode():
+                output = self._model(
+                    input_ids=torch.tensor([list(ids)], device=self._model.device),
+                    past_key_values=self._cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+        except BaseException:
+            # Some layers may hold the new tokens and some not.
+            self.forget()
+            raise
+        self._ids.extend(ids)
+        logits: Tensor = output.logits[0, -1]
+        return logits

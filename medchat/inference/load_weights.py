@@ -1,0 +1,300 @@
+"""Filling a model built on the meta device from a checkpoint: strict, in little more than its own size.
+
+    checkpoint = open_checkpoint(folder)
+    headers = read_headers(checkpoint)
+    with torch.device("meta"):
+        model = Model(config)
+    assign(model, checkpoint, headers, Placement(dtype, device, ignore=("*.inv_freq",)))
+
+Names, shapes and kinds are compared before the first weight is read. Knows no model family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from medchat.checkpoints.headers import TensorHeader
+from medchat.checkpoints.layout import Checkpoint, names
+from medchat.errors import CheckpointError, MemoryShortageError
+from medchat.inference.shards import StoredTensor, read_tensors
+from medchat.language import say
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """One stored tensor that becomes others on its way in, such as a weight that is quantised.
+
+    `shape` is what the file must hold. `run` gets some of its rows, in their stored dtype, and returns
+    the same rows of the model's tensors by name, which must be `makes`: no dense copy ever exists.
+    """
+
+    shape: tuple[int, ...]
+    makes: tuple[str, ...]
+    run: Callable[[Tensor], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How stored tensors become the model's.
+
+    `dtype`: what floating values are cast to, except where a pattern of `keep` matches: those get the
+    dtype that the model declares. `ignore`: patterns of stored names never read. `optional`: patterns
+    of names of the model that may be absent from the file. `tied`: parameter -> the one whose memory
+    it shares; a tied parameter is never read. `rename`: stored name -> the model's.
+    `conversions`: by the model's name of the stored tensor. `config_file`: what states the sizes, for
+    whoever reads that they are others. Patterns are those of fnmatch.
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    ignore: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    tied: Mapping[str, str] = field(default_factory=dict)
+    rename: Callable[[str], str] = str
+    conversions: Mapping[str, Conversion] = field(default_factory=dict)
+    config_file: str = "config.json"
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Say whether `name` matches any of the fnmatch patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def assign(
+    model: nn.Module, checkpoint: Checkpoint, headers: Mapping[str, TensorHeader], placement: Placement
+) -> None:
+    """Give every parameter and persistent buffer of `model` that is on the meta device its stored value.
+
+    What is not on the meta device has its value already and may not be in the file. Memory grows by the
+    weights in their final dtype and one piece of a tensor. Raises CheckpointError (missing, unexpected
+    or mis-shaped tensors, values that are not finite, whatever the file reader raises) or
+    MemoryShortageError.
+    """
+    slots = _empty_slots(model, placement)
+    stored = _compare(slots, headers, placement, checkpoint)
+    with memory_shortage(placement.device):
+        for tensor in read_tensors(checkpoint, stored.__contains__):
+            for name, values in _filled(tensor, stored[tensor.name], slots, placement).items():
+                _set(model, name, values)
+    for name, source in placement.tied.items():
+        _tie(model, name, source)
+    # A tensor that read_tensors never yielded would otherwise surface as a failure of the first answer.
+    left = [name for name, slot in _slots(model) if slot.is_meta and not matches(name, placement.optional)]
+    if left:
+        raise _mismatch(checkpoint, missing=left)
+
+
+def require_match(
+    model: nn.Module, checkpoint: Checkpoint, headers: Mapping[str, TensorHeader], placement: Placement
+) -> None:
+    """Hold names, shapes and kinds of what is stored against `model`, as `assign` does before it reads.
+
+    Raises CheckpointError (missing, unexpected or mis-shaped tensors).
+    """
+    _compare(_empty_slots(model, placement), headers, placement, checkpoint)
+
+
+def loaded_weight_bytes(model: nn.Module, placement: Placement) -> int:
+    """Return the bytes that `model`, filled by `placement`, will take on its device."""
+    return sum(
+        slot.numel() * _target_dtype(name, slot, placement).itemsize
+        for name, slot in _slots(model)
+        if name not in placement.tied
+    )
+
+
+def _empty_slots(model: nn.Module, placement: Placement) -> dict[str, Tensor]:
+    return {name: slot for name, slot in _slots(model) if slot.is_meta and name not in placement.tied}
+
+
+def _slots(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield each parameter and persistent buffer by its name in a state dict, tied ones under every name."""
+    yield from model.named_parameters(remove_duplicate=False)
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
+            if name not in module._non_persistent_buffers_set:
+                yield (f"{prefix}.{name}" if prefix else name), buffer
+
+
+def _compare(
+    slots: Mapping[str, Tensor],
+    headers: Mapping[str, TensorHeader],
+    placement: Placement,
+    checkpoint: Checkpoint,
+) -> dict[str, str]:
+    """Return stored name -> the model's name for all that is to be read. Raises CheckpointError."""
+    stored: dict[str, str] = {}
+    unexpected: list[str] = []
+    misfits: list[str] = []
+    given: set[str] = set()
+    for header in headers.values():
+        name = placement.rename(header.name)
+        if matches(header.name, placement.ignore):
+            continue
+        if name in placement.tied:
+            source = tuple(slots[placement.tied[name]].shape)
+            if header.shape != source:
+                misfits.append(f"{header.name} {_shape(header.shape)}, {_shape(source)}")
+            continue
+        conversion = placement.conversions.get(name)
+        if conversion is None and name not in slots:
+            unexpected.append(header.name)
+            continue
+        wanted = tuple(slots[name].shape) if conversion is None else conversion.shape
+        if header.shape != wanted:
+            misfits.append(f"{header.name} {_shape(header.shape)}, {_shape(wanted)}")
+        elif not _same_kind(header, torch.float16 if conversion is not None else slots[name].dtype):
+            misfits.append(f"{header.name} {header.dtype}, {slots[name].dtype}".replace("torch.", ""))
+        stored[header.name] = name
+        given.update(conversion.makes if conversion is not None else (name,))
+    missing = [name for name in slots if name not in given and not matches(name, placement.optional)]
+    if missing or unexpected or misfits:
+        raise _mismatch(checkpoint, missing, unexpected, misfits, placement.config_file)
+    return stored
+
+
+def _same_kind(header: TensorHeader, wanted: torch.dtype) -> bool:
+    held: torch.dtype = getattr(torch, header.dtype)
+    return held == wanted or (held.is_floating_point and wanted.is_floating_point)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "()"
+
+
+def _mismatch(
+    checkpoint: Checkpoint,
+    missing: list[str] | None = None,
+    unexpected: list[str] | None = None,
+    misfits: list[str] | None = None,
+    config_file: str = "config.json",
+) -> CheckpointError:
+    found = []
+    if missing:
+        found.append(say(f"缺少 {names(missing)}", f"missing {names(missing)}"))
+    if unexpected:
+        found.append(say(f"多出 {names(unexpected)}", f"unexpected {names(unexpected)}"))
+    if misfits:
+        found.append(
+            say(
+                f"与 {config_file} 不符（文件，应为）：{names(misfits)}",
+                f"not as {config_file} says (file, expected): {names(misfits)}",
+            )
+        )
+    where = checkpoint.index or (checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.folder)
+    return CheckpointError(
+        say("权重与模型对不上：", "the weights do not fit the model: ") + say("；", "; ").join(found),
+        say(
+            "请确认 config.json 与权重来自同一模型，且下载完整",
+            "check that config.json and the weights belong together and are complete",
+        ),
+        where=str(where),
+    )
+
+
+def _target_dtype(name: str, slot: Tensor, placement: Placement) -> torch.dtype:
+    if not slot.is_floating_point() or matches(name, placement.keep):
+        return slot.dtype
+    return placement.dtype
+
+
+def _filled(
+    tensor: StoredTensor, name: str, slots: Mapping[str, Tensor], placement: Placement
+) -> dict[str, Tensor]:
+    """Return the model's tensors that `tensor`, stored for `name`, gives values to."""
+    conversion = placement.conversions.get(name)
+    makes = (name,) if conversion is None else conversion.makes
+    targets = {
+        made: torch.empty(
+            slots[made].shape, dtype=_target_dtype(made, slots[made], placement), device=placement.device
+        )
+        for made in makes
+    }
+    for rows, piece in tensor.pieces():
+        made_rows = {name: piece} if conversion is None else conversion.run(piece)
+        for made, target in targets.items():
+            part = (target.reshape(1) if target.dim() == 0 else target)[rows]
+            part.copy_(made_rows[made])
+            if not _is_finite(part):
+                raise _not_finite(tensor, piece, target.dtype)
+    return targets
+
+
+def check_finite(tensor: StoredTensor, piece: Tensor) -> None:
+    """Raise CheckpointError if a piece of a stored tensor holds NaN or infinity."""
+    if not _is_finite(piece):
+        raise _not_finite(tensor, piece, piece.dtype)
+
+
+def _is_finite(values: Tensor) -> bool:
+    if not values.is_floating_point() or not values.numel():
+        return True
+    # NaN and infinity both survive a minimum and maximum, which is ten times faster than isfinite.
+    low, high = torch.aminmax(values)
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def _not_finite(tensor: StoredTensor, piece: Tensor, dtype: torch.dtype) -> CheckpointError:
+    if _is_finite(piece):
+        short = str(dtype).removeprefix("torch.")
+        return CheckpointError(
+            say(
+                f"张量 {tensor.name} 的数值超出 {short} 的范围",
+                f"tensor {tensor.name} holds values beyond {short}",
+            ),
+            say("请加上 --dtype bfloat16 或 --dtype float32", "use --dtype bfloat16 or --dtype float32"),
+            where=str(tensor.file),
+        )
+    return CheckpointError(
+        say(f"张量 {tensor.name} 含有 NaN 或无穷大", f"tensor {tensor.name} holds NaN or infinity"),
+        say(
+            "权重已损坏（常见于训练发散）；请换用别的检查点",
+            "the weights are broken (often by a diverged training): use another checkpoint",
+        ),
+        where=str(tensor.file),
+    )
+
+
+def _set(model: nn.Module, name: str, values: Tensor) -> None:
+    parent, _, leaf = name.rpartition(".")
+    module = model.get_submodule(parent)
+    old = module._parameters.get(leaf)
+    if old is None:
+        module._buffers[leaf] = values
+    else:
+        module._parameters[leaf] = nn.Parameter(values, requires_grad=old.requires_grad)
+
+
+def _tie(model: nn.Module, name: str, source: str) -> None:
+    parent, _, leaf = name.rpartition(".")
+    model.get_submodule(parent)._parameters[leaf] = model.get_parameter(source)
+
+
+@contextmanager
+def memory_shortage(device: torch.device) -> Iterator[None]:
+    """Turn an allocation that fails within this block into MemoryShortageError."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _shortage(device) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise _shortage(device) from error
+
+
+def _shortage(device: torch.device) -> MemoryShortageError:
+    return MemoryShortageError(
+        say(f"加载权重时内存不足（{device}）", f"out of memory while loading the weights ({device})"),
+        say(
+            "请加上 --quantize int8 或 int4，或关闭其他程序",
+            "use --quantize int8 or int4, or close other programs",
+        ),
+    )

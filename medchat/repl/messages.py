@@ -1,0 +1,104 @@
+"""What MedChat says around an answer, in the interface language."""
+
+from __future__ import annotations
+
+from medchat.api import Finish
+from medchat.chat.session import AnswerShortened, HistoryDropped, OldAnswerKept, SingleTurnTemplate, TurnStats
+from medchat.errors import MedchatError
+from medchat.language import say
+from medchat.sanitize import sanitize_line
+
+
+def dropped(event: HistoryDropped) -> str:
+    """Say that old turns no longer fit the context, or the template."""
+    return say(
+        f"放不下了：最早的 {event.turns} 轮没有发给模型（重新开始：/新建）",
+        f"no more fits: the oldest {event.turns} turns were not sent to the model (/new starts over)",
+    )
+
+
+def shortened(event: AnswerShortened) -> str:
+    """Say that the context leaves less room than asked for."""
+    return say(
+        f"上下文剩余空间只够回答约 {event.tokens} 个词元",
+        f"the context leaves room for about {event.tokens} tokens of answer",
+    )
+
+
+def single_turn(event: SingleTurnTemplate) -> str:
+    """Say that the weights saw single turns."""
+    name = sanitize_line(event.template, 60)
+    return say(
+        f"模板 {name} 的权重只用单轮对话训练过，多轮效果可能变差（--history none 可逐题单独发送）",
+        f"the weights for template {name} saw single turns only; several may work worse"
+        " (--history none sends each question alone)",
+    )
+
+
+def loop_stopped() -> str:
+    """Say that an endless repetition was cut off."""
+    return say("模型陷入重复，已自动停止", "the model kept repeating itself and was stopped")
+
+
+def ending(finish: Finish, tokens: int) -> str:
+    """Say why the answer ended, or "" where it simply was complete."""
+    if finish is Finish.CANCELLED:
+        return say("（已停止，保留部分回答）", "(stopped; the partial answer is kept)")
+    if finish is Finish.LENGTH:
+        more = max(2, 2 * tokens)
+        return say(
+            f"回答达到长度上限（{tokens} 个词元），可能没有说完：/设置 max-new-tokens {more} 后用 /重答",
+            f"the answer reached the limit ({tokens} tokens) and may be incomplete:"
+            f" /set max-new-tokens {more}, then /regen",
+        )
+    if finish is Finish.ERROR:
+        return say("（回答中途出错，保留部分回答）", "(the answer failed part-way; what had come is kept)")
+    return ""
+
+
+def old_kept(event: OldAnswerKept) -> str:
+    """Say that the new answer did not take the old one's place."""
+    if event.finish is Finish.ERROR:
+        return say(
+            "（重答中途出错，保留原来的回答）", "(the new answer failed part-way; the earlier answer is kept)"
+        )
+    return say("（已停止，保留原来的回答）", "(stopped; the earlier answer is kept)")
+
+
+def empty() -> str:
+    """Say that the model ended without a word."""
+    return say("（模型没有写出任何文字）", "(the model wrote no text)")
+
+
+def nothing_said() -> str:
+    """Say that the question was stopped before anything came."""
+    return say(
+        "（已停止，还没有任何回答；问题已放回输入行）",
+        "(stopped before any answer; the question is back in the prompt)",
+    )
+
+
+def footer(stats: TurnStats, context_length: int) -> str:
+    """Return the line of figures under an answer."""
+    used = stats.prompt_tokens + stats.completion_tokens
+    about = say("约 ", "~") if stats.estimated else ""
+    given, written = f"{about}{stats.prompt_tokens}", f"{about}{stats.completion_tokens}"
+    return say(
+        f"输入 {given} · 输出 {written} 词元 · {stats.tokens_per_second:.1f} 词元/秒"
+        f" · 首词元 {stats.first_token_seconds:.1f} 秒 · 上下文 {used}/{context_length}",
+        f"in {given} · out {written} tokens · {stats.tokens_per_second:.1f} tokens/s"
+        f" · first token {stats.first_token_seconds:.1f} s · context {used}/{context_length}",
+    )
+
+
+def failure(error: BaseException) -> str:
+    """Return the one or two lines that say what failed and what to do."""
+    if not isinstance(error, MedchatError):
+        return say("程序内部错误：", "internal error: ") + sanitize_line(
+            f"{type(error).__name__}: {error}", 300
+        )
+    place = f"（{sanitize_line(error.where)}）" if error.where else ""
+    lines = [say("错误：", "error: ") + sanitize_line(error.what, 600) + place]
+    if error.remedy:
+        lines.append(say("下一步：", "next: ") + sanitize_line(error.remedy, 600))
+    return "\n".join(lines)

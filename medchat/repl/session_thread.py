@@ -1,0 +1,164 @@
+"""Questions to the background thread and answers back to the screen, with everything that can interrupt them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import TypeVar
+
+from medchat.api import SlashCommand
+from medchat.chat.session import ChatSession, Event
+from medchat.language import say
+from medchat.repl.answering import AnswerView
+from medchat.repl.interrupts import Interrupts
+from medchat.repl.screen import Screen
+from medchat.repl.startup import Startup
+from medchat.repl.worker import Job, Worker
+
+Result = TypeVar("Result")
+
+#: Seconds between two looks at the keyboard, the clock and the screen while work is under way.
+_POLL = 0.04
+#: How long an answer may take to stop, and to be saved, once the program was asked to end.
+_LAST_WORDS = 10.0
+
+
+class SessionThread:
+    """The chat's session behind its thread. `meanwhile` is called some twenty times a second while waiting."""
+
+    def __init__(self, startup: Startup, make_screen: Callable[[], Screen], interrupts: Interrupts) -> None:
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.context_length = 0
+        self.session_label = ""
+        self.ready_lines: tuple[str, ...] = ()
+        self.plugin_commands: tuple[SlashCommand, ...] = ()
+        self._startup = startup
+        self._make_screen = make_screen
+        self._interrupts = interrupts
+        self._engine = Worker()
+        self._session: ChatSession | None = None
+        self._began = 0.0
+        self._loading: Job[None] | None = None
+
+    @cached_property
+    def screen(self) -> Screen:
+        """The screen, made when it is first drawn on: rich takes a third of the time to the first prompt."""
+        return self._make_screen()
+
+    # ------------------------------------------------------------ loading
+
+    def begin(self) -> Job[None]:
+        """Start loading the model, once."""
+        if self._loading is None:
+            self._began = time.monotonic()
+            self._loading = self._engine.start(self._load)
+        return self._loading
+
+    def _load(self, job: Job[None]) -> None:
+        self._session = self._startup.open_session()
+        self.plugin_commands = tuple(self._startup.slash_commands())
+        self.ready_lines = tuple(self._startup.ready_lines(self._session))
+        self.context_length = self._session.model.context_length
+        self.session_label = self._startup.session_label(self._session)
+
+    @property
+    def loading_seconds(self) -> float | None:
+        """How long the model has been loading, or None once it is there (or has failed)."""
+        if self._loading is None or self._loading.finished:
+            return None
+        return time.monotonic() - self._began
+
+    @property
+    def load_error(self) -> BaseException | None:
+        """Why there will be no model."""
+        return self._loading.error if self._loading is not None else None
+
+    def ready(self) -> bool:
+        """Wait for the model, visibly. False if the user would not wait; raises what loading raised."""
+        loading = self.begin()
+        with self._interrupts.stopping(threading.Event()) as stop:
+            while not loading.finished and not stop.is_set():
+                self.screen.wait_for(say("模型载入中", "loading the model"), time.monotonic() - self._began)
+                loading.take(_POLL)
+                self.screen.tick()
+                self.meanwhile()
+        self.screen.wait_for("")
+        if not loading.finished:
+            self.screen.end_answer()
+            return False
+        loading.result()
+        self.greet()
+        return True
+
+    def greet(self) -> None:
+        """Say, once, what there is to say about the loaded model."""
+        lines, self.ready_lines = self.ready_lines, ()
+        for line in lines:
+            self.screen.tell(line)
+
+    # ------------------------------------------------------------ working
+
+    def call(self, work: Callable[[ChatSession], Result]) -> Result:
+        """Do `work` on the session, in its thread, and return the outcome. Only after `ready`."""
+        job = self._engine.start(lambda _: work(self._the_session()))
+        while not job.finished:
+            job.take(_POLL)
+        return job.result()
+
+    def change(self, work: Callable[[ChatSession], ChatSession]) -> None:
+        """Put another session in the place of the present one."""
+
+        def replace(session: ChatSession) -> None:
+            self._session = work(session)
+            self.session_label = self._startup.session_label(self._session)
+
+        self.call(replace)
+
+    def answer(self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]]) -> AnswerView:
+        """Show the events of `ask` until they end. Ctrl-C ends them early; the view tells what came."""
+
+        def work(job: Job[None]) -> None:
+            for event in ask(self._the_session(), job.cancel):
+                job.emit(event)
+
+        view = AnswerView(self.screen, self.context_length)
+        job = self._engine.start(work)
+        try:
+            with self._interrupts.stopping(job.cancel):
+                self._watch(job, view)
+        except BaseException:  # the screen is gone: what had come must be saved all the same
+            job.cancel.set()
+            self._engine.idle_within(_LAST_WORDS)
+            raise
+        view.close(job.error)
+        self.session_label = self.call(self._startup.session_label) if job.finished else ""
+        return view
+
+    def _watch(self, job: Job[None], view: AnswerView) -> None:
+        began = time.monotonic()
+        asked_to_end: float | None = None
+        while not job.finished:
+            event = job.take(_POLL)
+            if event is not None:
+                view.take(event)
+            else:
+                view.idle()
+            if not view.text_came:
+                self.screen.wait_for(say("正在思考", "thinking"), time.monotonic() - began)
+            self.screen.tick()
+            self.meanwhile()
+            if self._interrupts.exit_code is not None:
+                asked_to_end = asked_to_end or time.monotonic()
+                if time.monotonic() - asked_to_end > _LAST_WORDS:
+                    return
+
+    def at_rest(self, seconds: float) -> bool:
+        """Whether the thread has nothing to do, waiting up to `seconds` for it to finish."""
+        return self._engine.idle_within(seconds)
+
+    def _the_session(self) -> ChatSession:
+        if self._session is None:
+            raise RuntimeError("the model is not loaded")
+        return self._session

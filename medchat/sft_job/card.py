@@ -1,0 +1,163 @@
+"""The model card, `README.md`: Chinese first, then English."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from medchat import medical_safety
+from medchat.api import SFTReport
+from medchat.language import current_language, say, set_language
+from medchat.sft_job.document import (
+    Block,
+    CommandBlock,
+    Document,
+    Paragraph,
+    Quotation,
+    Section,
+    Table,
+    as_markdown,
+)
+from medchat.sft_job.facts import RunFacts
+from medchat.sft_job.report import cost_rows, lengths_in_words, result_rows
+from medchat.sft_job.shell_words import joined
+
+#: The settings that say most of how it was trained; the rest are in `sft.toml`.
+_TOLD = (
+    "method", "collator", "extra.rule", "learning_rate", "num_epochs", "batch_size", "max_length", "scheduler",
+    "warmup_ratio", "optimizer", "adam_epsilon", "weight_decay", "precision", "seed",
+)  # fmt: skip
+_TOLD_OF_LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets")
+_SAMPLES = 2
+
+
+def model_card(facts: RunFacts, report: SFTReport) -> str:
+    """Return the card, with front matter that model hubs read."""
+    pages = []
+    for language in ("zh", "en"):
+        with _speaking(language):
+            pages.append(as_markdown(_page(facts, report)))
+    body = "\n".join(pages)
+    said = "\n".join(sample.before + sample.after for sample in report.samples)
+    metadata = {
+        "language": ["zh"],
+        "license": "other",
+        "library_name": "medchat",
+        "tags": ["medical", facts.backbone, facts.method],
+        "AIGC": medical_safety.aigc_metadata(said),
+    }
+    head = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in metadata.items()]
+    return "\n".join(["---", *head, "---", "", body])
+
+
+@contextmanager
+def _speaking(language: str) -> Iterator[None]:
+    before = current_language()
+    set_language(language)
+    try:
+        yield
+    finally:
+        set_language(before)
+
+
+def _page(facts: RunFacts, report: SFTReport) -> Document:
+    name = report.output.name
+    return Document(
+        say(f"{name}（{facts.backbone}，{facts.method}）", f"{name} ({facts.backbone}, {facts.method})"),
+        [
+            Section(say("声明", "Please read"), _disclaimer()),
+            Section(say("怎样使用", "How to use it"), [_command(facts, report)]),
+            Section(say("数据", "Data"), list(_data(facts))),
+            Section(say("怎样训练的", "How it was trained"), list(_training(facts, report))),
+            Section(say("结果", "Results"), list(_results(facts, report))),
+        ],
+    )
+
+
+def _disclaimer() -> list[Block]:
+    # The numbered points as paragraphs of their own: Markdown makes a list of them.
+    points = [" ".join(point.split()) for point in re.split(r"\n(?=\d\.)", medical_safety.disclaimer())]
+    licence = say(
+        "许可：这份结果由底座权重和训练数据而来，二者的许可都适用于它；发布之前请逐一核对。",
+        "Licence: this result was made from the base weights and the training data; the licences of both apply to it. "
+        "Check each before you publish it.",
+    )
+    return [Paragraph(medical_safety.ai_mark()), *map(Paragraph, points), Paragraph(licence)]
+
+
+def use_command(
+    facts: RunFacts, report: SFTReport, output: str, base: str, adapters: Sequence[str] = ()
+) -> str:
+    """Return what to type to chat with the result in `output`, trained from `base` and `adapters` on it."""
+    words = ["medchat", "chat", "--backbone", facts.backbone]
+    if report.kind == "adapter":
+        # One that was trained over others is nothing without them.
+        words += ["--model", base, *(word for name in (*adapters, output) for word in ("--adapter", name))]
+    else:
+        words += ["--model", output]
+    return joined(words)
+
+
+def _command(facts: RunFacts, report: SFTReport) -> Block:
+    return CommandBlock(use_command(facts, report, report.output.name, _base(facts), _adapters(facts)))
+
+
+def _base(facts: RunFacts) -> str:
+    """The base's own name: a card is published, and the folders of this machine concern nobody."""
+    return Path(facts.base).name
+
+
+def _adapters(facts: RunFacts) -> list[str]:
+    """The names of the adapters that training started from, in their order."""
+    # A list of texts is the same in TOML, as `facts` has it, and in JSON.
+    return [Path(folder).name for folder in json.loads(facts.setting("adapters") or "[]")]
+
+
+def _data(facts: RunFacts) -> Iterator[Block]:
+    rows = [(item.name, item.form, str(item.records), str(item.bad)) for item in facts.data]
+    heads = (say("文件", "file"), say("格式", "form"), say("条数", "records"), say("跳过", "left out"))
+    yield Table(heads, rows, (2, 3))
+    yield Paragraph(
+        say(
+            f"训练 {facts.train} 条，留作评估 {facts.held_out} 条。",
+            f"{facts.train} to train on, {facts.held_out} held out.",
+        )
+    )
+    if facts.lengths:
+        yield _pairs(lengths_in_words(facts.lengths))
+
+
+def _training(facts: RunFacts, report: SFTReport) -> Iterator[Block]:
+    template = report.template or (facts.lengths.template if facts.lengths else "")
+    rows = [(say("底座", "base"), _base(facts)), (say("模板", "template"), template)]
+    rows.insert(1, (say("底座上的适配器", "adapters on the base"), ", ".join(_adapters(facts))))
+    told = _TOLD + (_TOLD_OF_LORA if facts.method in ("lora", "qlora") else ())
+    rows += [(name, facts.setting(name)) for name in told if facts.setting(name)]
+    rows.append((say("程序", "program"), f"MedChat {facts.version}，{facts.created}"))
+    yield _pairs([row for row in rows if row[1]])
+    yield Paragraph(
+        say(
+            "全部设置在 sft.toml，每一步的记录在 metrics.jsonl，图表在 report.html。",
+            "All settings are in sft.toml, every logged step is in metrics.jsonl, the pictures are in report.html.",
+        )
+    )
+
+
+def _results(facts: RunFacts, report: SFTReport) -> Iterator[Block]:
+    yield _pairs(result_rows(facts, report) + cost_rows(facts, report))
+    for sample in report.samples[:_SAMPLES]:
+        yield Quotation(say("问题", "question"), sample.question)
+        yield Quotation(say("训练后的回答", "answer after training"), sample.after or "—")
+    yield Paragraph(
+        say(
+            "这些数字只说明它学会了这份数据，不说明它的回答在医学上正确。",
+            "These figures say how well it learned this data, not that its answers are medically right.",
+        )
+    )
+
+
+def _pairs(rows: list[tuple[str, str]]) -> Table:
+    return Table((say("项目", "item"), say("值", "value")), rows)

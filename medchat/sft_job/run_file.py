@@ -1,0 +1,77 @@
+"""The TOML file of a run: read for `--config`, written beside the result so that it can be read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from medchat import __version__
+from medchat.errors import CheckpointError
+from medchat.language import say
+from medchat.sanitize import sanitize_line
+from medchat.settings.files import entries_of
+from medchat.settings.values import resolved
+from medchat.sft_job.keys import EXTRA, GROUPS, KEYS
+from medchat.sft_job.settings import Layer, RunSettings, checked_value, unknown_key
+
+FILE_NAME = "sft.toml"
+
+
+def read_run_file(path: Path) -> Layer:
+    """Return the settings in the file at `path`, checked. `./`, `../` and `~` are seen from that file.
+
+    Raises CheckpointError if it is not there, UsageError naming file, line and key for anything unknown
+    (with what may have been meant) or of the wrong type.
+    """
+    entries = entries_of(path)
+    if entries is None:
+        raise CheckpointError(
+            say("找不到配置文件", "there is no such configuration file"),
+            say("检查 --config 的路径", "check the path given to --config"),
+            where=str(path),
+        )
+    found: dict[str, tuple[Any, str]] = {}
+    for name, value, where in entries:
+        if name not in KEYS and not name.startswith(EXTRA):
+            raise unknown_key(name, where)
+        value = checked_value(name, value, name, where)
+        if name in KEYS:
+            value = resolved(KEYS[name], value, path.absolute().parent)
+        found[name] = (value, where)
+    return found
+
+
+def as_toml(settings: RunSettings) -> str:
+    """Return the settings as a file that `read_run_file` takes, with where each came from as a comment."""
+    return "\n".join(_lines(settings)) + "\n"
+
+
+def _lines(settings: RunSettings) -> Iterator[str]:
+    yield f"# MedChat {__version__}: medchat sft --config {FILE_NAME}"
+    for group in GROUPS:
+        rows = [settings.settings[key.name] for key in group.keys]
+        yield f"\n# {group.title}"
+        for row in rows:
+            if row.value is not None:
+                # What follows from other settings would contradict them under another number of processes.
+                mark = "# " if row.follows else ""
+                yield f"{mark}{row.name} = {toml_value(row.value)}  # {sanitize_line(row.origin, 200)}"
+    extra = {name: row for name, row in settings.settings.items() if name.startswith(EXTRA)}
+    if extra:
+        yield f"\n[{EXTRA.removesuffix('.')}]"
+    for name, row in extra.items():
+        yield f"{toml_value(name.removeprefix(EXTRA))} = {toml_value(row.value)}  # {sanitize_line(row.origin, 200)}"
+
+
+def toml_value(value: Any) -> str:
+    """Return a text, number, truth value or list of those in TOML."""
+    if isinstance(value, str | Path):
+        # A basic string has JSON's escapes, and wants DEL escaped too.
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value)

@@ -1,0 +1,143 @@
+"""The loss on examples that are not learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from medchat.api import Example, GenerationConfig, PromptTemplate, SFTData
+from medchat.errors import MedchatError
+from medchat.inference.chat_model import TokenChatModel
+from medchat.language import say
+from medchat.training.data_loader import Collator, shifted
+from medchat.training.features import Feature, prompt_of
+from medchat.training.fused_loss import NO_LABEL, label_loss
+from medchat.training.single_process import ProcessGroup
+
+
+@torch.no_grad()
+def label_losses(model: PreTrainedModel, features: Sequence[Feature], collate: Collator) -> Tensor:
+    """Return the loss of every label token of some features, float32 on the CPU, without training.
+
+    One feature at a time: of more the logits could outweigh all that training needed.
+    """
+    losses = []
+    with _at_rest(model):
+        for feature in features:
+            batch, shift_labels = _inputs(model, [feature], collate)
+            keep = shift_labels != NO_LABEL
+            logits = model(**batch, use_cache=False, logits_to_keep=keep).logits
+            found = nn.functional.cross_entropy(logits.float(), shift_labels[keep], reduction="none")
+            losses.append(found.cpu())
+    return torch.cat(losses)
+
+
+@torch.no_grad()
+def mean_loss(
+    model: PreTrainedModel,
+    head: nn.Linear | None,
+    features: Sequence[Feature],
+    collate: Collator,
+    at_once: int,
+    processes: ProcessGroup,
+) -> float:
+    """Return the mean loss per label token over all features, computed `at_once` examples at a time.
+
+    `head` is as `label_loss` takes it. Draws no random numbers. Every process takes its share of the batches
+    and gets the same mean.
+    """
+    longest_first = sorted(features, key=lambda feature: -feature.length)
+    batches = [longest_first[start : start + at_once] for start in range(0, len(features), at_once)]
+    rounds = -(-len(batches) // processes.count) * processes.count
+    total, count = 0.0, 0
+    with _at_rest(model):
+        for number in range(processes.rank, rounds, processes.count):
+            # Several processes compute together: one without a batch of its own takes any, and adds nothing.
+            batch, shift_labels = _inputs(model, batches[min(number, len(batches) - 1)], collate)
+            loss = float(label_loss(model, head, batch, shift_labels, 1))
+            if number < len(batches):
+                total, count = total + loss, count + int((shift_labels != NO_LABEL).sum())
+    sums = processes.all_gather((total, count))
+    mean: float = sum(part for part, _ in sums) / sum(part for _, part in sums)
+    return mean
+
+
+def _inputs(
+    model: PreTrainedModel, features: Sequence[Feature], collate: Collator
+) -> tuple[Mapping[str, Tensor], Tensor]:
+    batch = {name: tensor.to(model.device) for name, tensor in collate(features).items()}
+    return batch, shifted(batch.pop("labels"))
+
+
+@contextmanager
+def _at_rest(model: PreTrainedModel) -> Iterator[None]:
+    """Within this block nothing is dropped out."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+# Whether a written result, loaded again as chat loads it, is the model that was trained.
+
+#: The reloaded model's token losses may differ from the trained one's by this: the order of sums, no more.
+#: In bfloat16 a sum in another order differs by its rounding.
+_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+def check_round_trip(
+    same_facts: bool, losses: Tensor, expected: Tensor, dtype: torch.dtype, folder: Path
+) -> None:
+    """Raise MedchatError unless the result states what was trained and gives some tokens the same losses.
+
+    `losses` and `expected` [N] are of the reloaded and of the trained model, which compute in `dtype`.
+    """
+    tolerance = _TOLERANCE.get(dtype, 1e-4)
+    if same_facts and torch.allclose(losses, expected, rtol=tolerance, atol=tolerance):
+        return
+    difference = float((losses - expected).abs().max())
+    raise MedchatError(
+        say(
+            f"写出的结果重新载入后不同（损失最多相差 {difference:.2g}），没有保留",
+            f"the written result differs when loaded again (by up to {difference:.2g} in loss); it is not kept",
+        ),
+        say("这是程序的缺陷，请反馈", "this is a defect of MedChat, please report it"),
+        where=str(folder),
+    )
+
+
+# What a model answers to a few questions before it is trained, and after.
+
+#: The longest sample answer in tokens.
+MOST_TOKENS = 128
+
+
+def sample_questions(
+    loaded: TokenChatModel, data: SFTData, template: PromptTemplate, count: int
+) -> tuple[Example, ...]:
+    """Return the first `count` held-out examples, else the first learned ones, that leave room for an answer."""
+    room = loaded.context_length - MOST_TOKENS
+    fitting = (
+        example
+        for example in data.held_out or data.train
+        if loaded.count(prompt_of(example, template)) <= room
+    )
+    return tuple(islice(fitting, count))
+
+
+def generate_answers(loaded: TokenChatModel, asked: Sequence[Example], template: PromptTemplate) -> list[str]:
+    """Return what the model says to the questions, greedily; in training or not, it stays as it was."""
+    config = GenerationConfig(greedy=True, max_new_tokens=MOST_TOKENS, stop=template.stop)
+    was_training = loaded.model.training
+    loaded.model.eval()
+    texts = [loaded.generate_batch([prompt_of(one, template)], config)[0].text for one in asked]
+    loaded.model.train(was_training)
+    return texts

@@ -1,0 +1,145 @@
+"""What a model family supplies so that every method of fine-tuning works on it.
+
+A plugin subclasses `Family` and offers `recipes_of(MyFamily())` as its backbone's recipes. Most of it is
+what the plugin has already, its chat's own calls: training prompts, masks and loading are then those of
+chat, and cannot differ from them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from transformers import PreTrainedModel
+
+from medchat.api import LoadOptions, PromptTemplate, Segment, SFTOptions
+from medchat.checkpoints.headers import read_headers
+from medchat.checkpoints.layout import open_checkpoint
+from medchat.inference.chat_model import ChatTokenizer, TokenChatModel
+from medchat.training.activation_memory import ModelDims
+from medchat.training.data_loader import CausalCollator
+from medchat.training.train import Collator
+
+
+class Family(ABC):
+    """One model family. The calls that take `LoadOptions` are those of its `Backbone`."""
+
+    #: Its backbone's name.
+    name: ClassVar[str]
+    #: Linears that LoRA is laid over, unless `--lora-targets` names others.
+    lora_targets: ClassVar[tuple[str, ...]]
+    #: The linears whose output enters the residual: of attention, then of the feed-forward part.
+    #: Houlsby's bottlenecks stand behind them.
+    bottleneck_targets: ClassVar[tuple[str, str]]
+    #: What `--collator` takes; the first is the default.
+    collators: ClassVar[tuple[str, ...]] = ("default",)
+    #: The forms of its own that chat finds by name in what was trained; not those that are shipped.
+    forms: ClassVar[tuple[PromptTemplate, ...]] = ()
+    #: The methods it does not offer.
+    without: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def load(self, options: LoadOptions) -> TokenChatModel:
+        """Load a checkpoint and its adapters, as chat does. Raises CheckpointError, MemoryShortageError."""
+
+    @abstractmethod
+    def check(self, options: LoadOptions) -> None:
+        """Refuse what `load` would, as far as it shows without reading weights."""
+
+    @abstractmethod
+    def template(self, options: LoadOptions) -> PromptTemplate:
+        """Return the form that chat uses for these weights and adapters. Reads small files only."""
+
+    @abstractmethod
+    def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
+        """Return the vocabulary that `load` would use. Reads no weights."""
+
+    @abstractmethod
+    def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
+        """Write what a whole checkpoint needs beside its weights; return its config.json's content.
+
+        config.json itself is written later, by the recipe, with what it has to add. Special ids must be
+        the right ones, whatever the files that training started from said.
+        """
+
+    def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
+        """Return the form to train in where none was chosen. `kind`: what comes out, "model" or "adapter"."""
+        return self.template(options)
+
+    def end_id(self, tokenizer: ChatTokenizer, template: PromptTemplate) -> int:
+        """Return the id that ends a learned answer in this form. Chat must stop on it."""
+        return tokenizer.eos_token_id
+
+    def collator(
+        self, name: str, model: PreTrainedModel, tokenizer: ChatTokenizer, options: SFTOptions
+    ) -> Collator:
+        """Return one of `collators` for a loaded model. May set what it needs in the model's configuration."""
+        return CausalCollator(tokenizer.pad_token_id)
+
+    def preview_collator(self, name: str, options: LoadOptions) -> Collator | None:
+        """Return a collator that labels other tokens than the answer and its end, for showing them; else None.
+
+        No weights are loaded yet.
+        """
+        return None
+
+    def trained_facts(self, model: PreTrainedModel) -> Mapping[str, str]:
+        """Return keys for the result's small file that chat must find again (ChatGLM: its position rule)."""
+        return {}
+
+    def shape(self, options: SFTOptions) -> ModelDims | None:
+        """Return the model's measures for an estimate of memory, from small files and headers; None: unknown."""
+        return None
+
+    def trial_prompt(self, model: PreTrainedModel) -> Sequence[int]:
+        """Return ids that every model of the family can read, for trying out an adapter; () for any few."""
+        return ()
+
+    def resolved(self, options: SFTOptions) -> Mapping[str, str]:
+        """Return the family's own keys as a run of these options has them. Reads small files only."""
+        return {}
+
+    def refuse(self, options: SFTOptions) -> None:
+        """Raise UsageError for weights that the method in `options` cannot train. Reads small files only."""
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyEncoder:
+    """Prompts and answers as ids, by the same tokenizer calls that chat makes."""
+
+    tokenizer: ChatTokenizer
+    end_id: int
+
+    def encode_prompt(self, segments: Sequence[Segment]) -> list[int]:
+        """Return a prompt's ids, special ones included."""
+        return self.tokenizer.build_prompt(segments)
+
+    def encode_answer(self, answer: str) -> list[int]:
+        """Return an answer's ids and the end token after it."""
+        return [*self.tokenizer.encode(answer), self.end_id]
+
+
+def base_options(options: SFTOptions, *, device: str = "", dtype: str = "float32") -> LoadOptions:
+    """Return how to load what training starts from."""
+    extra = {key: value for key, value in options.extra.items() if key == "rule"}
+    return LoadOptions(
+        options.model, options.adapters, device=device or options.device, dtype=dtype, extra=extra
+    )
+
+
+def stored_parameters(folder: Path, ignore: Callable[[str], bool]) -> int:
+    """Return how many numbers a checkpoint's tensors hold, by their headers, but for names to `ignore`."""
+    headers = read_headers(open_checkpoint(folder))
+    return sum(header.count for name, header in headers.items() if not ignore(name))
+
+
+def copy_files(source: Path, folder: Path, names: Sequence[str]) -> None:
+    """Copy those of the files that are there."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)

@@ -1,0 +1,141 @@
+"""The list of a folder's files with their sizes and SHA-256, written last: no manifest, not whole.
+
+Standard library only; knows nothing of what the files hold.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medchat.errors import CheckpointError, MedchatError
+from medchat.language import say
+
+FILE_NAME = "manifest.json"
+FORMAT = "medchat-checkpoint-1"
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()) -> None:
+    """Describe every file of `folder` as it is now, and make sure that all of it is on the disk.
+
+    `facts` (JSON values) says what made them; entries of `folder` named in `leave_out` are not described.
+    The manifest itself appears whole or not at all. Raises OSError.
+    """
+    files = {}
+    for path in _files(folder, {FILE_NAME, *leave_out}):
+        sync(path)
+        size = path.stat().st_size
+        files[str(path.relative_to(folder))] = {"bytes": size, "sha256": sha256(path)}
+    text = json.dumps({"format": FORMAT, **facts, "files": files}, ensure_ascii=False, indent=2)
+    write_synced(folder / FILE_NAME, text + "\n")
+
+
+def verify_manifest(
+    folder: Path, *, read_up_to: int | None = None, but_for: re.Pattern[str] | None = None
+) -> dict[str, Any]:
+    """Check every listed file, `but_for` names like that, and return the manifest.
+
+    Of files of more than `read_up_to` bytes only the size is held against it; None: every file is read.
+    Raises CheckpointError if the manifest is missing or unreadable, or a file is missing or changed.
+    """
+    path = folder / FILE_NAME
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        listed = {str(name): (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            say("检查点清单缺失或无法读取", "the checkpoint's manifest is missing or cannot be read"),
+            say("这次训练没有写完，请重新训练", "the run did not finish writing; train again"),
+            where=str(path),
+        ) from error
+    for name, (size, digest) in listed.items():
+        if but_for and but_for.fullmatch(name):
+            continue
+        file = folder / name
+        read = read_up_to is None or size <= read_up_to
+        if not file.is_file() or file.stat().st_size != size or (read and sha256(file) != digest):
+            raise CheckpointError(
+                say(f"文件 {name} 缺失或与清单不符", f"{name} is missing or not what the manifest says"),
+                say("请重新复制整个文件夹，或重新训练", "copy the whole folder again, or train again"),
+                where=str(file),
+            )
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a file that, after any crash, holds either its old text or all of the new one."""
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(text, encoding="utf-8")
+    sync(beside)
+    beside.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _files(folder: Path, leave_out: Collection[str]) -> Iterator[Path]:
+    for entry in sorted(folder.iterdir()):
+        if entry.name in leave_out:
+            continue
+        if entry.is_dir():
+            yield from sorted(path for path in entry.rglob("*") if path.is_file())
+        else:
+            yield entry
+
+
+# Saying that a disk is full, or cannot be written, as the one error family does. Standard library only.
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TROUBLE = (*_FULL, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+#: How libraries written in Rust tell an OSError in words.
+_NUMBER = re.compile(r"\(os error (\d+)\)")
+
+
+@contextmanager
+def translate_disk_errors(path: Path, way_on: Callable[[], str]) -> Iterator[None]:
+    """Within this block a disk that is full or cannot be written raises MedchatError, with what `way_on` gives."""
+    try:
+        yield
+    except MedchatError:
+        raise
+    except Exception as error:
+        number = _number(error)
+        if number not in _TROUBLE:
+            raise
+        reason = os.strerror(number)
+        where = getattr(error, "filename", None) or path
+        if number in _FULL:
+            what = say(f"磁盘已满（{reason}）", f"the disk is full ({reason})")
+            first = say("请腾出空间", "make room on it")
+        else:
+            what = say(f"无法写入（{reason}）", f"writing failed ({reason})")
+            first = say("请检查该位置能否写入", "see that this place can be written")
+        remedy = say(f"{first}，然后{way_on()}", f"{first}, then {way_on()}")
+        raise MedchatError(what, remedy, where=str(where)) from error
+
+
+def _number(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    found = _NUMBER.search(str(error))
+    return int(found[1]) if found else None

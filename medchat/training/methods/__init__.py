@@ -1,0 +1,17 @@
+"""The methods of fine-tuning: what each trains, how that is written, and that chat loads it again."""
+
+from medchat.training.methods.bottleneck import BottleneckMethod
+from medchat.training.methods.full import FullMethod
+from medchat.training.methods.lora import LoraMethod
+from medchat.training.methods.method import Method
+from medchat.training.methods.prefix_tuning import PrefixMethod
+from medchat.training.methods.qlora import QLoraMethod
+
+__all__ = [
+    "BottleneckMethod",
+    "FullMethod",
+    "LoraMethod",
+    "Method",
+    "PrefixMethod",
+    "QLoraMethod",
+]

@@ -1,0 +1,104 @@
+"""Full fine-tuning: every weight is trained, and the result is a checkpoint by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from medchat.api import LoadOptions, PromptTemplate, SFTOptions
+from medchat.errors import MedchatError
+from medchat.inference.write_checkpoint import write_json
+from medchat.language import say
+from medchat.training.family import Family, base_options
+from medchat.training.methods.method import Method, dtype_name, metadata_of, precision
+
+# Writing a trained model's weights, and reading them back before anyone is told that it worked.
+
+WEIGHTS_NAME = "model.safetensors"
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's tensors by name, each once: of tied ones only the first name."""
+    seen: set[tuple[int, int, torch.Size]] = set()
+    weights: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        place = (tensor.data_ptr(), tensor.storage_offset(), tensor.shape)
+        if place not in seen:
+            seen.add(place)
+            weights[name] = tensor
+    return weights
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write `model.safetensors` and compare it with the model, tensor by tensor.
+
+    Raises MedchatError if a weight is not finite or what stands on the disk differs.
+    """
+    weights = weights_of(model)
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise MedchatError(
+                say(f"训练后的权重 {name} 含有无效数值", f"the trained weight {name} is not finite"),
+                say("请调小 --learning-rate 再试", "try a lower --learning-rate"),
+            )
+    path = folder / WEIGHTS_NAME
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, {"format": "pt"})
+    with safe_open(path, framework="pt") as written:
+        names = set(written.keys())
+        same = names == set(weights) and all(
+            torch.equal(written.get_tensor(name), tensor.cpu()) for name, tensor in weights.items()
+        )
+    if not same:
+        raise MedchatError(
+            say("写到磁盘上的权重与训练结果不一致", "the weights on the disk differ from the trained ones"),
+            say("请检查磁盘后重新训练", "check the disk and train again"),
+            where=str(path),
+        )
+
+
+class FullMethod(Method):
+    """Adapters that training starts from are merged first: what comes out needs none of them."""
+
+    name = "full"
+    kind: ClassVar[Literal["model", "adapter"]] = "model"
+    # specs/sft.md: Med-ChatGLM's, which `SFTOptions` has but for this one.
+    defaults: ClassVar = {"adam_epsilon": 1e-3}
+
+    def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
+        """Let every parameter require gradients."""
+        if options.adapters:
+            from medchat.inference.adapters.lora import attached, merge
+
+            for name in attached(model):
+                merge(model, name)
+        model.requires_grad_(True)
+
+    def save(
+        self,
+        model: PreTrainedModel,
+        family: Family,
+        options: SFTOptions,
+        template: PromptTemplate,
+        folder: Path,
+    ) -> None:
+        """Write model.safetensors, the tokenizer's and other small files, then config.json."""
+        save_weights(model, folder)
+        config = family.write_small_files(base_options(options), model, folder)
+        config |= metadata_of(model, family, template, folder)
+        write_json(folder / "config.json", config)
+
+    def result_options(self, options: SFTOptions, folder: Path) -> LoadOptions:
+        """Return how chat is asked for the result: as a model, without adapters."""
+        asked = base_options(options, dtype=self.dtype(options))
+        return replace(asked, model=folder, adapters=(), extra={})
+
+    def dtype(self, options: SFTOptions) -> str:
+        """Return float32, or bfloat16 where the options ask for weights that coarse."""
+        return dtype_name(precision(options).weights)

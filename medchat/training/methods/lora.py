@@ -1,0 +1,135 @@
+"""LoRA through peft: small matrices beside frozen linears, in the layout of peft's files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from medchat.api import PromptTemplate, SFTOptions
+from medchat.checkpoints.adapter_folder import open_adapter
+from medchat.checkpoints.lora_folder import LoraAdapter
+from medchat.errors import UsageError
+from medchat.inference.adapters import lora as adapters
+from medchat.language import say
+from medchat.training.family import Family
+from medchat.training.methods.method import Method, metadata_of, no_modules, write_adapter
+
+#: The new adapter's name while it is trained.
+TRAINED = "trained"
+_MARK = f".{TRAINED}.weight"
+#: What peft puts before the model's own names in its files.
+_PEFT_PREFIX = "base_model.model."
+
+#: specs/sft.md: BenTsao's fine-tuning, which the other adapters follow but for what is theirs.
+BENTSAO = {
+    "learning_rate": 3e-4,
+    "num_epochs": 10.0,
+    "batch_size": 128,
+    "micro_batch_size": 8,
+    "eval_steps": 32,
+    "save_steps": 32,
+    "save_total": 5,
+}
+
+
+class LoraMethod(Method):
+    """Plain LoRA. Over others that are given (`options.adapters`) it is one more, and needs them in chat too."""
+
+    name = "lora"
+    defaults: ClassVar = BENTSAO
+
+    def defaults_for(self, family: Family) -> Mapping[str, Any]:
+        """Return the defaults with the linears that LoRA is laid over in this family."""
+        return {**self.defaults, "lora_targets": family.lora_targets}
+
+    def refuse(self, family: Family, options: SFTOptions) -> None:
+        """Raise UsageError for settings that no LoRA has, and for adapters that it cannot lie over."""
+        super().refuse(family, options)
+        for flag, valid, meaning in (
+            ("--lora-r", options.lora_r >= 1, ">= 1"),
+            ("--lora-alpha", options.lora_alpha >= 1, ">= 1"),
+            ("--lora-dropout", 0 <= options.lora_dropout < 1, "0 <= x < 1"),
+        ):
+            if not valid:
+                value = getattr(options, flag[2:].replace("-", "_"))
+                raise UsageError(
+                    say(f"{flag} 的值 {value} 无效", f"{flag} {value} is not valid"),
+                    say(f"应为 {meaning}", f"it must be {meaning}"),
+                )
+        refuse_other_kinds(options)
+
+    def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
+        """Lay an untrained LoRA over the targets; its second matrices are zero, so it changes nothing yet."""
+        before = adapters.attached(model)
+        targets = options.lora_targets or family.lora_targets
+        config = LoraConfig(**self._settings(targets, options))
+        try:
+            with warnings.catch_warnings():
+                # That there are adapters already is meant.
+                warnings.simplefilter("ignore")
+                inject_adapter_in_model(config, model, adapter_name=TRAINED)
+        except ValueError:
+            raise no_modules(family, targets, model) from None
+        adapters.activate(model, (*before, TRAINED))
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.endswith(_MARK))
+
+    def save(
+        self,
+        model: PreTrainedModel,
+        family: Family,
+        options: SFTOptions,
+        template: PromptTemplate,
+        folder: Path,
+    ) -> None:
+        """Write adapter_model.safetensors and adapter_config.json as peft has them, with the form's key."""
+        targets = options.lora_targets or family.lora_targets
+        stated = LoraConfig(**self._settings(targets, options), inference_mode=True).to_dict()
+        # A set has no order of its own, and the same run must give the same bytes.
+        stated |= {"target_modules": list(targets), "base_model_name_or_path": options.model.name}
+        write_adapter(
+            self._tensors(model), _plain(stated), metadata_of(model, family, template, folder), folder
+        )
+
+    def _settings(self, targets: tuple[str, ...], options: SFTOptions) -> dict[str, Any]:
+        return {
+            "r": options.lora_r,
+            "lora_alpha": options.lora_alpha,
+            "lora_dropout": options.lora_dropout,
+            "target_modules": list(targets),
+            "bias": "none",
+            "task_type": "CAUSAL_LM",
+        }
+
+    def _tensors(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        return {
+            f"{_PEFT_PREFIX}{name.removesuffix(_MARK)}.weight": parameter
+            for name, parameter in model.named_parameters()
+            if name.endswith(_MARK)
+        }
+
+
+def refuse_other_kinds(options: SFTOptions) -> None:
+    """Raise UsageError for adapters to start from that are no LoRA: the order of the layers would not hold."""
+    for folder in options.adapters:
+        if not isinstance(open_adapter(folder), LoraAdapter):
+            raise UsageError(
+                say("只能在 LoRA 适配器之上继续训练", "training can go on over LoRA adapters only"),
+                say("请去掉这个 --adapter", "leave this --adapter out"),
+                where=str(folder),
+            )
+
+
+def _plain(stated: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings as JSON has them: names in place of enumerations, no sets."""
+    return {
+        key: str(getattr(value, "value", value)) if key in ("peft_type", "task_type") else value
+        for key, value in stated.items()
+        if not isinstance(value, set)
+    }

@@ -1,0 +1,151 @@
+"""What a method of fine-tuning is to the recipe that runs it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from medchat.api import LoadOptions, PromptTemplate, SFTOptions
+from medchat.checkpoints.adapter_folder import WEIGHTS_NAME
+from medchat.checkpoints.lora_folder import CONFIG_FILE
+from medchat.checkpoints.stated_template import write_template
+from medchat.errors import MedchatError, UsageError
+from medchat.inference.chat_model import TokenChatModel
+from medchat.inference.device import pick_device
+from medchat.inference.write_checkpoint import write_json
+from medchat.language import say
+from medchat.training.family import Family, base_options
+from medchat.training.optimizers import Precision, precision_of
+
+
+class Method(ABC):
+    """One way to train a model. The recipe calls these in the order they stand here."""
+
+    #: What `--method` takes, and what comes out: a whole model or an adapter.
+    name: ClassVar[str]
+    kind: ClassVar[Literal["model", "adapter"]] = "adapter"
+    #: Fields of `SFTOptions` whose defaults differ.
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    def defaults_for(self, family: Family) -> Mapping[str, Any]:
+        """Return `defaults` with what the family decides of this method's settings."""
+        return self.defaults
+
+    def refuse(self, family: Family, options: SFTOptions) -> None:
+        """Raise UsageError for options that this method cannot have. Reads small files only."""
+        family.refuse(options)
+
+    def load(self, family: Family, options: SFTOptions) -> TokenChatModel:
+        """Load what training starts from, by the loader of chat."""
+        return family.load(base_options(options, dtype=self.dtype(options)))
+
+    @abstractmethod
+    def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
+        """Add what is trained, and let that and nothing else require gradients."""
+
+    @abstractmethod
+    def save(
+        self,
+        model: PreTrainedModel,
+        family: Family,
+        options: SFTOptions,
+        template: PromptTemplate,
+        folder: Path,
+    ) -> None:
+        """Write the result: weights first, then the small files, last the one that makes it loadable."""
+
+    def load_result(self, family: Family, options: SFTOptions, folder: Path) -> TokenChatModel:
+        """Load what was written as chat would, told nothing but the folder."""
+        return family.load(self.result_options(options, folder))
+
+    def result_options(self, options: SFTOptions, folder: Path) -> LoadOptions:
+        """Return how chat is asked for the result: its rule, template and adapters must be found in it."""
+        base = base_options(options, dtype=self.dtype(options))
+        return replace(base, adapters=(*options.adapters, folder), extra={})
+
+    def parameters(self, model: PreTrainedModel) -> int:
+        """Return how many parameters the model has, packed ones counted one by one."""
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def dtype(self, options: SFTOptions) -> str:
+        """Return the dtype to load the base in: frozen, it may be as coarse as the device computes."""
+        return dtype_name(precision(options).base)
+
+
+def precision(options: SFTOptions) -> Precision:
+    """Return the dtypes of a run."""
+    return precision_of(options, pick_device(options.device))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the word that `--dtype` and config.json have for a dtype."""
+    return str(dtype).removeprefix("torch.")
+
+
+def write_adapter(
+    tensors: Mapping[str, Tensor],
+    stated: Mapping[str, Any],
+    told: Mapping[str, str],
+    folder: Path,
+) -> None:
+    """Write an adapter's folder and compare its weights with the trained ones, tensor by tensor.
+
+    `stated` is its kind and shape, `told` what chat must find again (`told_of`). Raises MedchatError if a
+    weight is not finite or what stands on the disk differs.
+    """
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path = folder / WEIGHTS_NAME
+    check_finite_result(kept)
+    save_file(kept, path, {"format": "pt"})
+    with safe_open(path, framework="pt") as written:
+        same = bool(kept) and set(written.keys()) == set(kept)
+        same = same and all(torch.equal(written.get_tensor(name), kept[name]) for name in kept)
+    if not same:
+        raise MedchatError(
+            say("写到磁盘上的权重与训练结果不一致", "the weights on the disk differ from the trained ones"),
+            say("请检查磁盘后重新训练", "check the disk and train again"),
+            where=str(path),
+        )
+    write_json(folder / CONFIG_FILE, {**stated, **told})
+
+
+def metadata_of(
+    model: PreTrainedModel, family: Family, template: PromptTemplate, folder: Path
+) -> dict[str, str]:
+    """Return the keys of a result's small file that chat must find again, the form's file written beside them."""
+    return {**family.trained_facts(model), **write_template(template, folder, family.forms)}
+
+
+def check_finite_result(tensors: Mapping[str, Tensor]) -> None:
+    """Raise MedchatError if a trained weight is NaN or infinite."""
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise MedchatError(
+                say(f"训练后的权重 {name} 含有无效数值", f"the trained weight {name} is not finite"),
+                say("请调小 --learning-rate 再试", "try a lower --learning-rate"),
+            )
+
+
+def no_modules(family: Family, targets: tuple[str, ...], model: PreTrainedModel) -> UsageError:
+    """Return the error for targets that name nothing in the model."""
+    linears = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if _is_linear(part)})
+    return UsageError(
+        say(f"模型里没有 {' '.join(targets)}", f"the model has no {' '.join(targets)}"),
+        say(
+            f"--lora-targets 可用：{' '.join(linears)}（默认 {' '.join(family.lora_targets)}）",
+            f"--lora-targets takes {' '.join(linears)} (by default {' '.join(family.lora_targets)})",
+        ),
+    )
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear)

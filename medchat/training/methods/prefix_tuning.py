@@ -1,0 +1,80 @@
+"""P-tuning v2 (prefix tuning): keys and values before the text are trained, the model stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from transformers import PreTrainedModel
+
+from medchat.api import PromptTemplate, SFTOptions
+from medchat.errors import UsageError
+from medchat.inference.adapters import prefix_tuning
+from medchat.language import say
+from medchat.training.family import Family
+from medchat.training.methods.lora import BENTSAO, refuse_other_kinds
+from medchat.training.methods.method import Method, metadata_of, write_adapter
+
+#: specs/sft.md: the official P-tuning's length (a field's own default) and rate.
+P_TUNING = {**BENTSAO, "learning_rate": 2e-2, "batch_size": 16}
+
+
+class PrefixMethod(Method):
+    """peft's prefix tuning, for families without a prefix of their own."""
+
+    name = "ptuning"
+    defaults: ClassVar = P_TUNING
+
+    def refuse(self, family: Family, options: SFTOptions) -> None:
+        """Raise UsageError for a length that none has, gradient checkpointing, and adapters below."""
+        super().refuse(family, options)
+        refuse_length(options)
+        if options.gradient_checkpointing:
+            raise UsageError(
+                say(
+                    "ptuning（前缀）不能与 --gradient-checkpointing 同用：前缀在缓存里，重算时会丢失",
+                    "ptuning cannot go with --gradient-checkpointing: the prefix is in the cache, which is "
+                    "dropped when layers are computed again",
+                ),
+                say(
+                    "请去掉 --gradient-checkpointing，或改用 --method lora",
+                    "leave --gradient-checkpointing out, or use --method lora",
+                ),
+            )
+        refuse_other_kinds(options)
+
+    def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
+        """Put a random prefix before the text. Unlike the others it has an effect at once."""
+        prefix_tuning.insert_prefix(model, options.pre_seq_len, projection=options.prefix_projection)
+
+    def save(
+        self,
+        model: PreTrainedModel,
+        family: Family,
+        options: SFTOptions,
+        template: PromptTemplate,
+        folder: Path,
+    ) -> None:
+        """Write adapter_model.safetensors and adapter_config.json as peft has them, with the form's key."""
+        settings = prefix_tuning.prefix_settings(model, options.pre_seq_len)
+        stated = {
+            **{key: value for key, value in settings.to_dict().items() if not isinstance(value, set)},
+            "peft_type": str(settings.peft_type.value),
+            "task_type": "CAUSAL_LM",
+            "inference_mode": True,
+            "base_model_name_or_path": options.model.name,
+        }
+        told = metadata_of(model, family, template, folder)
+        write_adapter(prefix_tuning.stored_tensors(model), stated, told, folder)
+
+
+def refuse_length(options: SFTOptions) -> None:
+    """Raise UsageError for a prefix of no length."""
+    if options.pre_seq_len < 1:
+        raise UsageError(
+            say(
+                f"--pre-seq-len 的值 {options.pre_seq_len} 无效",
+                f"--pre-seq-len {options.pre_seq_len} is not valid",
+            ),
+            say("应为 >= 1", "it must be >= 1"),
+        )

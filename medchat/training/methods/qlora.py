@@ -1,0 +1,110 @@
+"""QLoRA: LoRA beside a base whose linears are packed to four bits (nf4, scales packed too) by bitsandbytes.
+
+The base is packed as it is loaded and never written. What comes out is a LoRA like any other, and chat may
+lay it over the unpacked base.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from medchat.api import SFTOptions
+from medchat.checkpoints.adapter_folder import open_adapter
+from medchat.errors import UsageError
+from medchat.inference.adapters import attach
+from medchat.inference.chat_model import TokenChatModel
+from medchat.inference.device import pick_device
+from medchat.language import say
+from medchat.training.family import Family, base_options
+from medchat.training.methods.lora import LoraMethod
+from medchat.training.methods.method import precision
+
+
+class QLoraMethod(LoraMethod):
+    """LoRA's options and output; only what lies below the matrices differs while they are trained."""
+
+    name = "qlora"
+
+    def refuse(self, family: Family, options: SFTOptions) -> None:
+        """Raise UsageError for what LoRA refuses, and where bitsandbytes is not installed."""
+        super().refuse(family, options)
+        try:
+            import bitsandbytes  # noqa: F401
+        except ImportError:
+            raise UsageError(
+                say("--method qlora 需要 bitsandbytes", "--method qlora needs bitsandbytes"),
+                say(
+                    "pip install 'medchat[qlora]'，或改用 --method lora",
+                    "pip install 'medchat[qlora]', or use --method lora",
+                ),
+            ) from None
+
+    def load(self, family: Family, options: SFTOptions) -> TokenChatModel:
+        """Load the base into the host's memory, pack its linears one by one, and take it to the device."""
+        loaded = family.load(base_options(options, device="cpu", dtype=self.dtype(options)))
+        pack_nf4(loaded.model, pick_device(options.device), precision(options).base)
+        return loaded
+
+    def parameters(self, model: PreTrainedModel) -> int:
+        """Return how many parameters the model has, packed ones counted one by one."""
+        sizes = (getattr(part, "quant_state", part).shape for part in model.parameters())
+        return sum(size.numel() for size in sizes)
+
+    def load_result(self, family: Family, options: SFTOptions, folder: Path) -> TokenChatModel:
+        """Load the packed base again and lay what was written over it, by the loader of chat.
+
+        Over the unpacked base the same adapter answers a little differently: the packing's error is gone.
+        That it fits there is checked too.
+        """
+        family.check(self.result_options(options, folder))
+        loaded = self.load(family, options)
+        model = loaded.model
+        attach.attach_adapters(
+            model, [open_adapter(folder)], model.device, model.dtype, family.trial_prompt(model)
+        )
+        return loaded
+
+
+def pack_nf4(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> int:
+    """Pack every linear but the head to nf4 and take the model to `device`; return how many were packed.
+
+    They compute in `dtype`. The packed weights are frozen.
+    """
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    head, count = model.get_output_embeddings(), 0
+    for path, parent in list(model.named_modules()):
+        # The matrices of LoRA adapters that training starts from stay what they are.
+        names = () if ".lora_" in path else list(parent.named_children())
+        for name, child in names:
+            if type(child) is not nn.Linear or child is head:
+                continue
+            with torch.device("meta"):
+                packed = Linear4bit(
+                    child.in_features,
+                    child.out_features,
+                    bias=child.bias is not None,
+                    compute_dtype=dtype,
+                    compress_statistics=True,
+                    quant_type="nf4",
+                )
+            packed.weight = Params4bit(
+                child.weight.data,
+                requires_grad=False,
+                compress_statistics=True,
+                quant_type="nf4",
+                module=packed,
+            ).to(device)
+            packed.bias = child.bias
+            # On some CPUs it would repack itself, coarser, at the first answer, and train on that.
+            packed.support_avx512bf16_for_cpu = False
+            setattr(parent, name, packed)
+            count += 1
+    model.to(device)
+    # peft asks for this before it lays LoRA over such linears.
+    model.is_loaded_in_4bit = True
+    return count

@@ -1,0 +1,93 @@
+"""Settings no run can have, refused by the flag's name before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medchat.api import SCHEDULERS, TRACKERS, SFTOptions
+from medchat.errors import UsageError
+from medchat.language import say
+
+
+def check_options(options: SFTOptions) -> None:
+    """Raise UsageError for settings no run can have."""
+    micro = min(options.micro_batch_size, options.batch_size)
+    for flag, valid, meaning in (
+        ("--learning-rate", options.learning_rate > 0, "> 0"),
+        ("--num-epochs", options.num_epochs > 0, "> 0"),
+        ("--max-steps", options.max_steps >= 0, ">= 0"),
+        ("--batch-size", options.batch_size >= 1, ">= 1"),
+        ("--micro-batch-size", options.micro_batch_size >= 1, ">= 1"),
+        ("--max-length", options.max_length >= 8, ">= 8"),
+        ("--warmup-ratio", 0 <= options.warmup_ratio < 1, "0 <= x < 1"),
+        ("--weight-decay", options.weight_decay >= 0, ">= 0"),
+        ("--adam-beta1", 0 <= options.adam_beta1 < 1, "0 <= x < 1"),
+        ("--adam-beta2", 0 <= options.adam_beta2 < 1, "0 <= x < 1"),
+        ("--adam-epsilon", options.adam_epsilon > 0, "> 0"),
+        ("--max-grad-norm", options.max_grad_norm >= 0, ">= 0"),
+        ("--logging-steps", options.logging_steps >= 1, ">= 1"),
+        ("--eval-steps", options.eval_steps >= -1, ">= -1"),
+        ("--save-steps", options.save_steps >= -1, ">= -1"),
+        ("--save-total", options.save_total >= 1, ">= 1"),
+        ("--early-stopping", options.early_stopping >= 0, ">= 0"),
+        ("--threads", options.threads >= 0, ">= 0"),
+        ("--workers", options.workers >= 0, ">= 0"),
+        ("--scheduler", options.scheduler in SCHEDULERS, " | ".join(SCHEDULERS)),
+        ("--report-to", set(options.report_to) <= set(TRACKERS), " | ".join(TRACKERS)),
+    ):
+        if not valid:
+            value = getattr(options, flag[2:].replace("-", "_"))
+            raise UsageError(
+                say(f"{flag} 的值 {value} 无效", f"{flag} {value} is not valid"),
+                say(f"应为 {meaning}", f"it must be {meaning}"),
+            )
+    if options.batch_size % micro:
+        raise UsageError(
+            say(
+                f"--batch-size {options.batch_size} 不是 --micro-batch-size {micro} 的整数倍",
+                f"--batch-size {options.batch_size} is not a multiple of --micro-batch-size {micro}",
+            ),
+            say(f"例如 --batch-size {micro}", f"for example --batch-size {micro}"),
+        )
+
+
+def check_collator(options: SFTOptions, collators: Sequence[str]) -> None:
+    """Raise UsageError for a collator that the family has not."""
+    if options.collator not in collators:
+        raise UsageError(
+            say(f"没有名为 {options.collator!r} 的 collator", f"no collator is named {options.collator!r}"),
+            say(f"可选：{', '.join(collators)}", f"choose one of {', '.join(collators)}"),
+        )
+
+
+def check_early_stopping(options: SFTOptions, *, held_out: bool) -> None:
+    """Raise UsageError if a run is to stop by evaluations that it never makes."""
+    if options.early_stopping and not (held_out and options.eval_steps >= 0):
+        raise UsageError(
+            say(
+                "--early-stopping 要看评估损失，而这次训练不评估",
+                "--early-stopping goes by the held-out loss, and this run evaluates nothing",
+            ),
+            say(
+                "用 --val-size 留出数据并去掉 --eval-steps -1，或去掉 --early-stopping",
+                "hold records out with --val-size and drop --eval-steps -1, or drop --early-stopping",
+            ),
+        )
+
+
+def micro_batch_of(options: SFTOptions, processes: int) -> int:
+    """Return how many examples each process computes at once: what was asked for, or less where that is too many.
+
+    Raises UsageError if the effective batch cannot be shared evenly.
+    """
+    share, rest = divmod(options.batch_size, processes)
+    if rest:
+        lower, upper = share * processes, (share + 1) * processes
+        raise UsageError(
+            say(
+                f"--batch-size {options.batch_size} 无法由 {processes} 个进程平分",
+                f"--batch-size {options.batch_size} cannot be shared evenly by {processes} processes",
+            ),
+            say(f"例如 --batch-size {lower or upper}", f"for example --batch-size {lower or upper}"),
+        )
+    return next(size for size in range(min(options.micro_batch_size, share), 0, -1) if share % size == 0)

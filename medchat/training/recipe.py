@@ -1,0 +1,311 @@
+"""The one recipe of all families and methods: from examples to a result that chat has loaded again.
+
+    class MyFamily(Family): ...
+    recipes = recipes_of(MyFamily())          # what a backbone's `recipes` returns
+
+template -> features -> model with its trainable part -> training -> files -> loaded again and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+import torch
+from transformers import PreTrainedModel
+
+from medchat.api import (
+    LoadOptions,
+    MemoryEstimate,
+    PromptTemplate,
+    SFTData,
+    SFTNote,
+    SFTOptions,
+    SFTRecipe,
+    SFTReport,
+    SFTSample,
+    SFTStatus,
+    SFTSurvey,
+    SFTWatcher,
+)
+from medchat.inference.chat_model import TokenChatModel
+from medchat.inference.device import pick_device
+from medchat.language import say
+from medchat.templates import same_template
+from medchat.training.evaluation import check_round_trip, generate_answers, sample_questions
+from medchat.training.family import Family, FamilyEncoder, base_options
+from medchat.training.features import Feature, FeatureSet, encode_examples, refuse_left_out
+from medchat.training.malloc_tuning import limit_onednn_cache
+from medchat.training.memory_estimate import estimate
+from medchat.training.methods import (
+    BottleneckMethod,
+    FullMethod,
+    LoraMethod,
+    Method,
+    PrefixMethod,
+    QLoraMethod,
+)
+from medchat.training.methods.method import precision
+from medchat.training.optimizers import check_optimizer
+from medchat.training.options import check_collator, check_early_stopping
+from medchat.training.process_group import launcher_note, process_group
+from medchat.training.run_folder import RunFolder, check_output, close_finished, run_folder
+from medchat.training.single_process import ProcessGroup
+from medchat.training.survey import survey
+from medchat.training.train import (
+    Collator,
+    TrainResult,
+    check_options,
+    cpu_threads,
+    fingerprint_of,
+    label_losses,
+    micro_batch_of,
+    train,
+)
+from medchat.training.training_arguments import check_trackers
+
+#: On how many examples the reloaded model is compared.
+_COMPARED = 8
+
+METHODS: tuple[type[Method], ...] = (FullMethod, LoraMethod, QLoraMethod, BottleneckMethod, PrefixMethod)
+
+
+def recipes_of(family: Family, own: Sequence[Method] = ()) -> Mapping[str, SFTRecipe]:
+    """Return a family's recipes by name: the shared methods, or in place of one the family's `own`."""
+    methods = {method.name: method for method in (*(kind() for kind in METHODS), *own)}
+    return {
+        name: FamilyRecipe(family, method) for name, method in methods.items() if name not in family.without
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedData:
+    """What a run is about to learn: its form, its data as ids, and how text became ids."""
+
+    template: PromptTemplate
+    train: FeatureSet
+    held_out: tuple[Feature, ...]
+
+
+class FamilyRecipe(SFTRecipe):
+    """One method on one family."""
+
+    def __init__(self, family: Family, method: Method) -> None:
+        self.family, self._method = family, method
+        self.method = method.name
+
+    @cached_property
+    def defaults(self) -> Mapping[str, object]:  # type: ignore[override]
+        """The method's own defaults, and what it leaves to the family."""
+        return self._method.defaults_for(self.family)
+
+    @property
+    def collators(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The family's."""
+        return self.family.collators
+
+    def resolve_options(self, options: SFTOptions) -> SFTOptions:
+        """Return the options with precision and the family's own keys as they are for this model here."""
+        check_options(options)
+        self._refuse(options)
+        own = {**options.extra, **self.family.resolved(options)}
+        return replace(options, precision=precision(options).name, extra=own)
+
+    def template(self, options: SFTOptions) -> PromptTemplate:
+        """Return the family's form for these weights and what comes out of this method."""
+        return self.family.training_template(base_options(options), self._method.kind)
+
+    def survey(self, data: SFTData, options: SFTOptions) -> SFTSurvey:
+        """Tokenise the data as `run` would, and say what becomes of it. Reads no weights.
+
+        Raises what `run` raises for bad options, data and folders.
+        """
+        check_options(options)
+        if options.resume:
+            check_output(options)
+        self._refuse(options)
+        lesson, base = self._lesson(data, options), base_options(options)
+        return survey(
+            lesson.train,
+            self.family.tokenizer(base),
+            template=lesson.template.name,
+            max_length=options.max_length,
+            collate=self.family.preview_collator(options.collator, base),
+        )
+
+    def estimate(self, options: SFTOptions, survey: SFTSurvey | None) -> MemoryEstimate | None:
+        """Say how much memory the run would take. Reads small files and headers only. None: unknown."""
+        shape = self.family.shape(options)
+        return estimate(shape, options, survey, pick_device(options.device)) if shape else None
+
+    def run(self, data: SFTData, options: SFTOptions, watch: SFTWatcher) -> SFTReport:
+        """Train, write `options.output`, and load it again before saying that it worked.
+
+        Raises UsageError for bad options or an output that exists, DataError, CheckpointError,
+        MemoryShortageError, and MedchatError if training diverged or was interrupted.
+        """
+        limit_onednn_cache()
+        processes = process_group(pick_device(options.device))
+        with processes.single_reporter():
+            return self._run(data, options, watch, processes)
+
+    def _run(
+        self, data: SFTData, options: SFTOptions, watch: SFTWatcher, processes: ProcessGroup
+    ) -> SFTReport:
+        check_options(options)
+        micro_batch_of(options, processes.count)
+        self._refuse(options)
+        if done := processes.from_main(lambda: check_output(options)):
+            if processes.is_main:
+                watch.on_event(close_finished(options.output))
+            return done
+        lesson = self._lesson(data, options)
+        fingerprint = fingerprint_of(lesson.train.features, lesson.held_out)
+        with cpu_threads(options.threads), run_folder(options, fingerprint, processes) as folder:
+            if processes.is_main:
+                # Told at once, before what takes minutes: whoever watches keeps the settings in the folder.
+                watch.on_event(SFTStatus(say("载入权重", "loading the weights")))
+                if note := launcher_note():
+                    watch.on_event(SFTNote(note))
+            work = self._train_and_write if processes.is_main else self._train_along
+            trained, samples = work(data, lesson, options, folder, watch)
+            report = SFTReport(
+                output=options.output,
+                kind=self._method.kind,
+                template=lesson.template.name,
+                examples=len(lesson.train.features),
+                label_tokens=lesson.train.label_tokens,
+                held_out=len(lesson.held_out),
+                samples=samples,
+                **asdict(trained),
+            )
+            if not processes.is_main:
+                return report
+            watch.finish(folder.path, report)
+            facts = {"backbone": self.family.name, "method": self.method, "seed": options.seed}
+            folder.finish(report, facts)
+        return report
+
+    def _refuse(self, options: SFTOptions) -> None:
+        check_collator(options, self.family.collators)
+        self._method.refuse(self.family, options)
+        check_optimizer(options, pick_device(options.device))
+        check_trackers(options)
+
+    # ------------------------------------------------------------ text to ids
+
+    def _lesson(self, data: SFTData, options: SFTOptions) -> EncodedData:
+        check_early_stopping(options, held_out=bool(data.held_out))
+        base = base_options(options)
+        self.family.check(base)
+        template = data.template or self.template(options)
+        encoder = self._encoder(base, template)
+
+        train, held_out = (
+            encode_examples(part, template, encoder, options.max_length)
+            for part in (data.train, data.held_out)
+        )
+        refuse_left_out((train, held_out), options.max_length, allow=options.allow_truncation)
+        return EncodedData(template, train, held_out.features)
+
+    def _encoder(self, base: LoadOptions, template: PromptTemplate) -> FamilyEncoder:
+        tokenizer = self.family.tokenizer(base)
+        return FamilyEncoder(tokenizer, self.family.end_id(tokenizer, template))
+
+    # ------------------------------------------------------------ training and what follows
+
+    def _train_and_write(
+        self, data: SFTData, lesson: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
+    ) -> tuple[TrainResult, tuple[SFTSample, ...]]:
+        loaded = self._method.load(self.family, options)
+        asked = sample_questions(loaded, data, lesson.template, options.samples)
+        count = len(asked)
+        if asked:
+            watch.on_event(
+                SFTStatus(say(f"训练前先答 {count} 题", f"answering {count} questions before training"))
+            )
+        before = generate_answers(loaded, asked, lesson.template)
+        watch.on_event(SFTStatus(say("准备训练", "preparing to train")))
+        self._make_trainable(loaded.model, options)
+        learned, held_out = lesson.train.features, lesson.held_out
+        trained = train(
+            loaded.model, learned, held_out, self._collator_of(loaded, options), options, folder, watch
+        )
+        trained = replace(trained, parameters=self._method.parameters(loaded.model))
+        if asked:
+            watch.on_event(SFTStatus(say(f"训练后再答 {count} 题", f"answering the {count} questions again")))
+        after = generate_answers(loaded, asked, lesson.template)
+        watch.on_event(
+            SFTStatus(say("写出结果，再载入核对", "writing the result, then loading it again to check"))
+        )
+        self._write_and_check(loaded, lesson, options, folder)
+        self._tell_if_form_is_lost(lesson, options, watch)
+        samples = tuple(
+            SFTSample(example.question, example.answer, first, last)
+            for example, first, last in zip(asked, before, after, strict=True)
+        )
+        return trained, samples
+
+    def _write_and_check(
+        self, loaded: TokenChatModel, lesson: EncodedData, options: SFTOptions, folder: RunFolder
+    ) -> None:
+        """Write the result and load it as chat does. Closes `loaded`: two copies would need twice the memory."""
+        compared = lesson.train.features[:_COMPARED]
+        facts = self.family.trained_facts(loaded.model)
+        expected = label_losses(loaded.model, compared, self._collator_of(loaded, options))
+        with folder.result() as output:
+            self._method.save(loaded.model, self.family, options, lesson.template, output)
+            loaded.close()
+            reloaded = self._method.load_result(self.family, options, output)
+            # Asked before the collator, which may set it.
+            same = self.family.trained_facts(reloaded.model) == facts
+            losses = label_losses(reloaded.model, compared, self._collator_of(reloaded, options))
+            check_round_trip(same, losses, expected, reloaded.model.dtype, output)
+            reloaded.close()
+
+    def _make_trainable(self, model: PreTrainedModel, options: SFTOptions) -> None:
+        # What a method adds begins at random: by the seed alone, or a run that starts over would be another.
+        torch.manual_seed(options.seed)
+        self._method.make_trainable(model, self.family, options)
+        _cast_trained(model, precision(options).weights)
+
+    def _train_along(
+        self, data: SFTData, lesson: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
+    ) -> tuple[TrainResult, tuple[SFTSample, ...]]:
+        """Train beside the main process, which alone writes and answers."""
+        loaded = self._method.load(self.family, options)
+        self._make_trainable(loaded.model, options)
+        learned, held_out = lesson.train.features, lesson.held_out
+        trained = train(
+            loaded.model, learned, held_out, self._collator_of(loaded, options), options, folder, watch
+        )
+        loaded.close()
+        return trained, ()
+
+    def _collator_of(self, loaded: TokenChatModel, options: SFTOptions) -> Collator:
+        return self.family.collator(options.collator, loaded.model, loaded.tokenizer, options)
+
+    def _tell_if_form_is_lost(self, lesson: EncodedData, options: SFTOptions, watch: SFTWatcher) -> None:
+        """Say so where chat would ask the result in another form than it was trained in.
+
+        That is so for a form that is code of another plugin: there is no file of it to write.
+        """
+        found = self.family.template(self._method.result_options(options, options.output))
+        if not same_template(found, lesson.template):
+            name = lesson.template.name
+            watch.on_event(
+                SFTNote(
+                    say(
+                        f"模板 {name} 无法写进结果；对话时请加上 --template {name}",
+                        f"the template {name} cannot be written into the result: chat with --template {name}",
+                    )
+                )
+            )
+
+
+def _cast_trained(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Give what is trained the precision that its updates are made in; the rest keeps its own."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)

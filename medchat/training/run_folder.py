@@ -1,0 +1,303 @@
+"""The output folder of a run: `run.json`, the log of steps, checkpoints, and at the end the result.
+
+    OUTPUT/run.json       what was asked for, and a fingerprint of the data and of the model
+    OUTPUT/metrics.jsonl  one line a logged step
+    OUTPUT/.lock          held while a run is at it; never unlinked while the folder stands
+    OUTPUT/checkpoints/   step-00000032/ …, each whole or not there (`checkpoints`)
+    OUTPUT/…              the result, as `--model` or `--adapter` takes it; `manifest.json` last
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medchat import __version__
+from medchat.api import SFTNote, SFTOptions, SFTReport, SFTSample
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.training import checkpoint as checkpoints
+from medchat.training import manifest, run_record
+from medchat.training.manifest import translate_disk_errors
+
+if TYPE_CHECKING:
+    from medchat.training.single_process import ProcessGroup
+
+METRICS_NAME = "metrics.jsonl"
+LOCK_NAME = ".lock"
+#: Where TensorBoard's files go.
+TRACKER_NAME = "tensorboard"
+
+#: What belongs to the run and not to its result.
+RUN_NAMES = (run_record.FILE_NAME, METRICS_NAME, LOCK_NAME, TRACKER_NAME, checkpoints.FOLDER_NAME)
+#: What makes a folder loadable: written after the weights, taken back first.
+LOADABLE_NAMES = (manifest.FILE_NAME, "config.json", "adapter_config.json")
+
+#: What a kill leaves of a file that was being written: by us, and by safetensors.
+_REMAINS = re.compile(r"\..+\.partial|\.tmp[A-Za-z0-9]{6}")
+
+#: What people read, and may edit or throw away, of a finished run: no weights depend on it.
+_PAPERS = re.compile(r".+\.(md|html|png)|report\.json")
+#: Up to this size a finished run's files are read again before it is called finished; of others, the size.
+_READ_UP_TO = 1 << 20
+
+
+class RunFolder:
+    """A locked output folder, from `open_run_folder`."""
+
+    def __init__(self, path: Path, notes: tuple[str, ...], resumed: bool) -> None:
+        self.path = path
+        #: What the user should know about going on, in the interface language.
+        self.notes = notes
+        #: Whether an earlier run of the same settings began here.
+        self.resumed = resumed
+        #: Whether a whole result stands here: from then on nothing is taken back.
+        self.has_result = False
+
+    @property
+    def metrics(self) -> Path:
+        """The log of steps."""
+        return self.path / METRICS_NAME
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are; it need not exist yet."""
+        return self.path / checkpoints.FOLDER_NAME
+
+    @property
+    def last_step(self) -> int:
+        """The optimizer step of the newest checkpoint, 0 where there is none."""
+        return max((checkpoint.step for checkpoint in checkpoints.listed(self.checkpoints)), default=0)
+
+    def way_on(self) -> str:
+        """Return what to do to go on after the run failed, in the interface language."""
+        step = self.last_step
+        if not step:
+            return say("重新运行同一命令", "run the same command again")
+        return say(
+            f"在同一命令后加上 --resume，从第 {step} 步继续",
+            f"go on from step {step} with the same command and --resume",
+        )
+
+    @contextmanager
+    def result(self) -> Iterator[Path]:
+        """Give the folder to write the result into, `config.json` or `adapter_config.json` after the weights.
+
+        After an error nothing of it stays: checkpoints do, and the run can go on from them.
+        """
+        for name in LOADABLE_NAMES:
+            (self.path / name).unlink(missing_ok=True)
+        before = _names(self.path)
+        try:
+            yield self.path
+        except BaseException:
+            for name in (*LOADABLE_NAMES, *sorted(_names(self.path) - before - set(RUN_NAMES))):
+                _remove(self.path / name)
+            raise
+        for path in self.path.iterdir():
+            # Some writers make files for their owner alone: a result is as readable as the run's other files.
+            if path.is_file():
+                shutil.copymode(self.path / run_record.FILE_NAME, path)
+        self.has_result = True
+
+    def finish(self, report: SFTReport, facts: Mapping[str, Any]) -> None:
+        """Write the manifest, by which the run counts as finished, and remove the checkpoints.
+
+        A finished run goes on from none of them, and each is several times as large as the result.
+        """
+        told = {key: value for key, value in asdict(report).items() if key != "output"}
+        facts = {"medchat": __version__, **facts, "report": told}
+        manifest.write_manifest(self.path, facts, leave_out=RUN_NAMES)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def close_finished(output: Path) -> SFTNote:
+    """Return what to say when `check_output` returned a report; checkpoints that a kill left there are removed."""
+    shutil.rmtree(output / checkpoints.FOLDER_NAME, ignore_errors=True)
+    return SFTNote(
+        say(f"{output} 里的训练已经完成，无事可做", f"the run in {output} is finished; nothing to do")
+    )
+
+
+def check_output(options: SFTOptions) -> SFTReport | None:
+    """Look at `options.output` before anything is loaded; writes nothing.
+
+    Returns the report of a finished run that `options.resume` asks to go on with, else None. Raises
+    UsageError if there is something that may not be overwritten, or a run with other settings, and
+    CheckpointError if a finished run's files are not what its manifest says.
+    """
+    output = options.output
+    if not output.exists() or (output.is_dir() and not _entries(output)):
+        return None
+    if not options.resume or not (output / run_record.FILE_NAME).is_file():
+        raise _occupied(output, options.resume)
+    run_record.compare_options(output, options)
+    return _finished(output)
+
+
+@contextmanager
+def open_run_folder(options: SFTOptions, fingerprint: str) -> Iterator[RunFolder]:
+    """Lock `options.output`, creating it, for the length of the block.
+
+    `fingerprint` is of the training data as the model sees it (see `training.fingerprint_of`). If the block
+    fails before a checkpoint was complete, nothing is left behind of a run that began with it. Raises
+    UsageError: what `check_output` says, other data, or another run at work there.
+    """
+    path = options.output.absolute()
+    check_output(options)
+    existed = path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        # Between the first look and the lock another run may have begun, or finished.
+        if check_output(options):
+            raise _occupied(path, options.resume)
+        resumed = bool(_entries(path))
+        folder = RunFolder(path, _begin(path, options, fingerprint, resumed), resumed)
+        try:
+            with translate_disk_errors(path, folder.way_on):
+                yield folder
+        except BaseException:
+            # Where an earlier run began, what stands there need not all be ours.
+            if not (resumed or folder.has_result or folder.last_step):
+                _empty(path, remove=not existed)
+            raise
+
+
+@contextmanager
+def run_folder(options: SFTOptions, fingerprint: str, processes: ProcessGroup) -> Iterator[RunFolder]:
+    """Open the run's folder in the main process, and see that every other one finds it.
+
+    Raises UsageError: what `open_run_folder` says, or a folder that is not on a file system they share.
+    """
+    with ExitStack() as stack:
+        opened: list[RunFolder] = []
+
+        def begin() -> tuple[tuple[str, ...], bool]:
+            opened.append(stack.enter_context(open_run_folder(options, fingerprint)))
+            return opened[0].notes, opened[0].resumed
+
+        notes, resumed = processes.from_main(begin)
+        path = options.output.absolute()
+        if not all(processes.all_gather((path / run_record.FILE_NAME).is_file())):
+            raise UsageError(
+                say(
+                    f"不是每个进程都能看到 {path}",
+                    f"not every process finds {path}",
+                ),
+                say(
+                    "多台机器训练时，--output 须在共享的文件系统上",
+                    "with several machines --output must be on a file system that they share",
+                ),
+            )
+        yield opened[0] if opened else RunFolder(path, notes, resumed)
+
+
+def _begin(path: Path, options: SFTOptions, data: str, resumed: bool) -> tuple[str, ...]:
+    checkpoints.clear_remains(path / checkpoints.FOLDER_NAME)
+    for name in filter(_REMAINS.fullmatch, _names(path)):
+        _remove(path / name)
+    if resumed:
+        return run_record.compare_data(path, options, data)
+    run_record.write_run_record(path, options, data)
+    return ()
+
+
+def _finished(output: Path) -> SFTReport | None:
+    path = output / manifest.FILE_NAME
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))["report"]
+        samples = tuple(SFTSample(**sample) for sample in told.pop("samples", ()))
+        report = SFTReport(output=output, samples=samples, **told)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            say("结果清单无法读取", "the result's manifest cannot be read"),
+            say("请换一个 --output 重新训练", "train again with another --output"),
+            where=str(path),
+        ) from error
+    manifest.verify_manifest(output, read_up_to=_READ_UP_TO, but_for=_PAPERS)
+    return report
+
+
+def _occupied(output: Path, resume: bool) -> UsageError:
+    if (output / run_record.FILE_NAME).is_file() and not resume:
+        return UsageError(
+            say(f"{output} 里已经有一次训练，不会覆盖它", f"{output} already holds a run; it is kept"),
+            say(
+                "加上 --resume 接着训练，或换一个 --output", "go on with --resume, or choose another --output"
+            ),
+            where=str(output),
+        )
+    return UsageError(
+        say(f"输出位置 {output} 已经有内容，不会覆盖它", f"{output} already holds something; it is kept"),
+        say("请换一个 --output，或先把它移走", "choose another --output, or move it away first"),
+        where=str(output),
+    )
+
+
+def _let_go_in_a_child() -> None:
+    """A worker that outlives its killed run for a moment must not hold the folder."""
+    for lock in _held:
+        os.close(lock)
+    _held.clear()
+
+
+#: The locks this process holds.
+_held: set[int] = set()
+os.register_at_fork(after_in_child=_let_go_in_a_child)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    _held.add(lock)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A run that failed removes its folder: the lock just taken may stand nowhere any more.
+            if os.fstat(lock).st_ino != (path / LOCK_NAME).stat().st_ino:
+                raise BlockingIOError
+        except OSError:
+            raise UsageError(
+                say("另一个训练正在写入这个目录", "another run is writing to this folder"),
+                say("请等它结束，或换一个 --output", "wait for it, or choose another --output"),
+                where=str(path),
+            ) from None
+        yield
+    finally:
+        _held.discard(lock)
+        os.close(lock)
+
+
+def _entries(path: Path) -> set[str]:
+    """What is in the folder, but for what a run killed in its very first moment leaves."""
+    return _names(path) - {LOCK_NAME, f".{run_record.FILE_NAME}.partial"}
+
+
+def _names(path: Path) -> set[str]:
+    return {entry.name for entry in path.iterdir()}
+
+
+def _empty(path: Path, *, remove: bool) -> None:
+    for entry in path.iterdir():
+        _remove(entry)
+    if remove:
+        path.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

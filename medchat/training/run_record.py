@@ -1,0 +1,149 @@
+"""`run.json`: what a run was asked for, and whether what is asked for now would end in the same result.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from medchat import __version__
+from medchat.api import SFTOptions
+from medchat.api.flags import as_typed, option_flag
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.training.manifest import write_synced
+
+FILE_NAME = "run.json"
+FORMAT = "medchat-run-1"
+
+#: Options that may differ when a run goes on: they decide where and how it computes and what it tells,
+#: not what comes out. `micro_batch_size` and `gradient_checkpointing` are what one changes when memory ran
+#: out; the sums then round differently.
+FREE_OPTIONS = frozenset(
+    (
+        *("output", "resume", "device", "threads", "workers", "micro_batch_size", "gradient_checkpointing"),
+        *("logging_steps", "save_steps", "save_total", "report_to", "samples", "allow_truncation"),
+    )
+)
+#: Of those, the ones after which the result is no longer equal bit by bit.
+ROUNDING_OPTIONS = ("device", "threads", "micro_batch_size", "gradient_checkpointing")
+#: Compared by what the folders hold, not by where they are.
+_BY_CONTENT = ("model", "adapters")
+#: So much of each end of a model's file goes into its fingerprint.
+_SAMPLED = 1 << 16
+
+
+def write_run_record(folder: Path, options: SFTOptions, data: str) -> None:
+    """Put a run on record. `data` is the fingerprint of what it learns from (`training.fingerprint_of`)."""
+    record = {
+        "format": FORMAT,
+        "medchat": __version__,
+        "options": _plain(options),
+        "model": fingerprint_of_models((options.model, *options.adapters)),
+        "data": data,
+    }
+    write_synced(folder / FILE_NAME, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+
+
+def compare_options(folder: Path, options: SFTOptions) -> None:
+    """Raise UsageError, naming them, if options differ from the recorded ones that change the result."""
+    run = read_run_record(folder)
+    now = _plain(options)
+    fixed = [item.name for item in fields(SFTOptions) if item.name not in {*FREE_OPTIONS, *_BY_CONTENT}]
+    changed = {name: run["options"].get(name) for name in fixed if run["options"].get(name) != now[name]}
+    if fingerprint_of_models((options.model, *options.adapters)) != run["model"]:
+        changed |= {name: run["options"][name] for name in _BY_CONTENT if run["options"][name]}
+    if not changed:
+        return
+    told = ", ".join(
+        say(f"不带 {option_flag(name)}", f"without {option_flag(name)}")
+        if value in ([], {})
+        else as_typed({name: value})
+        for name, value in changed.items()
+    )
+    raise UsageError(
+        say(
+            f"这些设置与开始时不同，会改变结果：{', '.join(map(option_flag, changed))}",
+            f"settings that change the result differ from the run's: {', '.join(map(option_flag, changed))}",
+        ),
+        say(
+            f"请用原来的设置（{told}），或换一个 --output",
+            f"give them as they were ({told}), or another --output",
+        ),
+        where=str(folder / FILE_NAME),
+    )
+
+
+def compare_data(folder: Path, options: SFTOptions, data: str) -> tuple[str, ...]:
+    """Raise UsageError if the fingerprint `data` is not the recorded one.
+
+    Returns what to tell about options that may change but leave their mark, in the interface language.
+    """
+    run = read_run_record(folder)
+    if run["data"] != data:
+        raise UsageError(
+            say(
+                f"训练数据（或模板、分词器）与 {folder} 里开始的那次训练不同，不能接着训练",
+                f"the data (or the template, or the tokenizer) is not what the run in {folder} began with",
+            ),
+            say("请用原来的 --data，或换一个 --output", "give the --data of that run, or another --output"),
+            where=str(folder / FILE_NAME),
+        )
+    now = _plain(options)
+    changed = [option_flag(name) for name in ROUNDING_OPTIONS if run["options"].get(name) != now[name]]
+    if not changed:
+        return ()
+    flags = ", ".join(changed)
+    return (
+        say(
+            f"{flags} 与开始时不同：可以继续，但结果不会与不中断的训练逐位相同",
+            f"{flags} changed: the run goes on, but will not end bit by bit as without the break",
+        ),
+    )
+
+
+def fingerprint_of_models(folders: Sequence[Path]) -> str:
+    """Return what stays the same when model folders are moved, and differs for other models.
+
+    From the names and sizes of the files and both ends of each, so that no weights need be read whole.
+    """
+    digest = hashlib.sha256()
+    for folder in folders:
+        digest.update(b"\0folder\0")
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.is_file() and not path.name.startswith("."):
+                size = path.stat().st_size
+                digest.update(f"{path.name}\0{size}\0".encode())
+                with path.open("rb") as file:
+                    digest.update(file.read(_SAMPLED))
+                    file.seek(max(0, size - _SAMPLED))
+                    digest.update(file.read())
+    return digest.hexdigest()
+
+
+def read_run_record(folder: Path) -> dict[str, Any]:
+    """Return `run.json`. Raises UsageError if it is damaged."""
+    path = folder / FILE_NAME
+    try:
+        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if run["format"] == FORMAT and isinstance(run["options"], dict) and {"model", "data"} <= set(run):
+            return run
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise UsageError(
+        say("训练记录损坏或来自其他版本", "the run's record is damaged or from another version"),
+        say("请换一个 --output 重新训练", "train again with another --output"),
+        where=str(path),
+    )
+
+
+def _plain(options: SFTOptions) -> dict[str, Any]:
+    """The options as JSON has them: paths as text, tuples as lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(options), default=str, ensure_ascii=False))
+    return plain

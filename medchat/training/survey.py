@@ -1,0 +1,94 @@
+"""What a run's data became: lengths, what was cut, and the first example as the model sees it.
+
+Needs the vocabulary, no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Protocol
+
+from medchat.api import PreviewPiece, SFTSurvey
+from medchat.inference.decode import TextDecoder
+from medchat.training.features import Feature, FeatureSet
+
+
+class Vocabulary(Protocol):
+    """What showing ids as text takes."""
+
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """The ids of the special tokens by name."""
+        ...
+
+    def stream(self) -> TextDecoder:
+        """Return a decoder for ids that come one by one; special ids give no text."""
+        ...
+
+
+#: A family's collator: `input_ids` and `labels` [B, T] among what it returns, as tensors.
+Collator = Callable[[Sequence[Feature]], Mapping[str, Any]]
+
+
+def survey(
+    made: FeatureSet,
+    vocabulary: Vocabulary,
+    *,
+    template: str,
+    max_length: int,
+    collate: Collator | None = None,
+) -> SFTSurvey:
+    """Return what to show before training. `template` is its name.
+
+    With `collate` the preview shows what that collator labels (some add to the answer and its end token).
+    """
+    first = made.features[0]
+    return SFTSurvey(
+        template=template,
+        records=len(made.lengths),
+        max_length=max_length,
+        lengths=made.lengths,
+        lost_turns=made.lost_turns,
+        cut_questions=made.cut_questions,
+        cut_answers=made.cut_answers,
+        unlabelled=tuple(record.where for record in made.left_out),
+        tokens=made.tokens,
+        label_tokens=made.label_tokens,
+        longest=max(feature.length for feature in made.features),
+        preview=preview(vocabulary, _collated(first, collate) if collate else _labelled(first)),
+    )
+
+
+def preview(vocabulary: Vocabulary, labelled: Sequence[tuple[int, bool]]) -> tuple[PreviewPiece, ...]:
+    """Return (id, learned) pairs as text: one piece a special token, one each stretch between those.
+
+    A stretch is decoded as one, for the bytes of a Chinese character may be several ids. The pieces that
+    are not special, joined, are the decoded text.
+    """
+    names = {number: name for name, number in vocabulary.special_ids.items()}
+    pieces: list[PreviewPiece] = []
+    for (special, learned), run in groupby(labelled, key=lambda pair: (pair[0] in names, pair[1])):
+        ids = [token for token, _ in run]
+        if special:
+            pieces += [PreviewPiece(names[token], learned, special=True) for token in ids]
+            continue
+        decoder = vocabulary.stream()
+        text = "".join([*map(decoder.feed, ids), decoder.finish()])
+        if text:
+            pieces.append(PreviewPiece(text, learned))
+    return tuple(pieces)
+
+
+def _labelled(feature: Feature) -> list[tuple[int, bool]]:
+    prompt = [(token, False) for token in feature.prompt_ids]
+    return prompt + [(token, True) for token in feature.answer_ids]
+
+
+def _collated(feature: Feature, collate: Collator) -> list[tuple[int, bool]]:
+    """The one row of a batch of one, as far as it is more than padding. Labels stand at the token itself."""
+    batch = collate([feature])
+    ids, labels = (batch[name][0].tolist() for name in ("input_ids", "labels"))
+    learned = [label >= 0 for label in labels]
+    last = max(number for number, label in enumerate(learned, start=1) if label)
+    return list(zip(ids, learned, strict=True))[: max(last, feature.length)]

@@ -1,0 +1,356 @@
+"""Training on features, so that it can be stopped at any moment and goes on as if it had not been.
+
+    with open_run_folder(options, fingerprint_of(features, held_out)) as folder:
+        trained = train(model, features, held_out, collate, options, folder, watch)
+
+Knows no model family, and writes nothing but the run's log and its checkpoints.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from medchat.api import SFTNote, SFTOptions, SFTWatcher
+from medchat.errors import CheckpointError, MedchatError, UsageError
+from medchat.inference.device import raise_on_oom
+from medchat.language import say
+from medchat.training import checkpoint as checkpoints
+from medchat.training.checkpoint import (
+    TrainingCheckpoint,
+    load_counters,
+    load_trained_weights,
+    load_trainer_state,
+)
+from medchat.training.data_loader import BatchSampler, Collator
+from medchat.training.evaluation import label_losses
+from medchat.training.features import Feature
+from medchat.training.malloc_tuning import limit_onednn_cache, trim_malloc
+from medchat.training.manifest import verify_manifest
+from medchat.training.metrics_log import StepLog
+from medchat.training.optimizers import build_optimizer, check_optimizer
+from medchat.training.options import check_options, micro_batch_of
+from medchat.training.process_group import process_group
+from medchat.training.run_folder import RunFolder
+from medchat.training.schedule import make_schedule
+from medchat.training.single_process import ProcessGroup
+from medchat.training.trainer import LabelTrainer, Run
+from medchat.training.training_arguments import trackers, training_arguments
+
+# What training did, in figures.
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What training did, by the names of `SFTReport`: `SFTReport(**asdict(trained), ...)`.
+
+    Losses are means per label token, of the first and last logged steps. `tokens` counts all that was
+    learned from, padding left out. The weights are those of `best_step` where something was held out;
+    `best_loss` and, of what training started from, `loss_before` are held-out losses.
+    """
+
+    steps: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+    tokens: int = 0
+    best_step: int = 0
+    best_loss: float | None = None
+    loss_before: float | None = None
+    stopped_early: bool = False
+    resumed_from: int = 0
+    trainable_parameters: int = 0
+    parameters: int = 0
+    peak_bytes: int = 0
+    processes: int = 1
+
+
+def train_result(
+    model: PreTrainedModel,
+    run: Run,
+    steps: int,
+    best_step: int,
+    best_loss: float | None,
+    start: TrainingCheckpoint | None,
+) -> TrainResult:
+    """Return what a run did that ended at `steps`, having begun at `start`."""
+    gc.collect()
+    counters = run.log.counters
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return TrainResult(
+        steps=steps,
+        first_loss=math.nan if counters.first_loss is None else counters.first_loss,
+        last_loss=math.nan if counters.last_loss is None else counters.last_loss,
+        seconds=run.log.seconds,
+        tokens=counters.tokens,
+        best_step=best_step,
+        best_loss=best_loss,
+        loss_before=counters.loss_before,
+        stopped_early=counters.stopped_early,
+        resumed_from=start.step if start else 0,
+        trainable_parameters=sum(size for size, trained in sizes if trained),
+        parameters=sum(size for size, _ in sizes),
+        peak_bytes=_peak_bytes(model.device),
+        processes=run.processes.count,
+    )
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """The most memory ever held at once: on a GPU by tensors, else by this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if os.name != "posix":
+        return 0
+    import resource
+
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii"))):
+        # What `getrusage` tells on Linux may be the peak of whoever started this process.
+        return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+__all__ = [
+    "Collator",
+    "TrainResult",
+    "check_options",
+    "cpu_threads",
+    "fingerprint_of",
+    "label_losses",
+    "micro_batch_of",
+    "train",
+]
+
+
+def fingerprint_of(features: Sequence[Feature], held_out: Sequence[Feature] = ()) -> str:
+    """Return what tells one run's data from another's: of the ids that the model sees, in their order."""
+    digest = hashlib.sha256()
+    for part in (features, held_out):
+        digest.update(f"{len(part)}\n".encode())
+        for feature in part:
+            digest.update(f"{feature.prompt_ids} {feature.answer_ids}\n".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Within this block torch computes on `count` CPU threads (0: as before)."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def train(
+    model: PreTrainedModel,
+    features: Sequence[Feature],
+    held_out: Sequence[Feature],
+    collate: Collator,
+    options: SFTOptions,
+    folder: RunFolder,
+    watch: SFTWatcher,
+) -> TrainResult:
+    """Train the parameters of `model` that require gradients, from the newest checkpoint in `folder`.
+
+    They end as those of the best held-out loss where something is held out. The same seed, data, settings
+    and machine give the same weights, however often the run was killed and resumed. Raises UsageError,
+    MemoryShortageError, and MedchatError when the loss or a gradient is no longer finite (naming the
+    records) or once `watch.cancel` is set, after a checkpoint.
+    """
+    check_options(options)
+    check_optimizer(options, model.device)
+    if model.device.type == "cpu":
+        limit_onednn_cache()
+        trim_malloc()
+    run = _run(features, held_out, collate, options, folder, watch, process_group(model.device))
+    for text in (*folder.notes, *run.schedule.notes):
+        run.log.tell(SFTNote(text))
+    start = _newest_checkpoint(run)
+    run.log.begin(start.step if start else 0, load_counters(start.folder) if start else None)
+    with run.log, _training_mode(model, options), ExitStack() as stack:
+        stack.enter_context(
+            raise_on_oom(
+                say("请调小 --micro-batch-size 或 --max-length", "lower --micro-batch-size or --max-length")
+            )
+        )
+        run.processes.prepare(model)
+        steps, best_step, best_loss = _go_on(model, run, start)
+        _use_best(model, run, steps, best_step)
+        _tell_if_nothing_was_gained(run, best_loss)
+        run.processes.unshard(model)
+    return train_result(model, run, steps, best_step, best_loss, start)
+
+
+def _run(
+    features: Sequence[Feature],
+    held_out: Sequence[Feature],
+    collate: Collator,
+    options: SFTOptions,
+    folder: RunFolder,
+    watch: SFTWatcher,
+    processes: ProcessGroup,
+) -> Run:
+    order = BatchSampler(
+        [feature.length for feature in features],
+        options.batch_size,
+        micro_batch_of(options, processes.count),
+        processes.count,
+        options.seed,
+        options.group_by_length,
+    )
+    schedule = make_schedule(options, order.steps, evaluates=bool(held_out))
+    log = StepLog(folder.metrics, watch.on_event if processes.is_main else None)
+    return Run(features, held_out, collate, options, folder, watch, order, schedule, processes, log)
+
+
+def _newest_checkpoint(run: Run) -> TrainingCheckpoint | None:
+    """Return where to go on, and say so; None is at the beginning."""
+
+    def look() -> TrainingCheckpoint | None:
+        damaged: list[CheckpointError] = []
+        newest = checkpoints.newest(run.folder.checkpoints, damaged)
+        for error in damaged:
+            place = error.where
+            run.log.tell(
+                SFTNote(
+                    say(
+                        f"跳过损坏的检查点：{place}：{error.what}",
+                        f"passed over a damaged checkpoint: {place}: {error.what}",
+                    )
+                )
+            )
+        return newest
+
+    # Reading every byte of it once is enough.
+    found = run.processes.from_main(look)
+    if found:
+        run.log.tell(
+            SFTNote(
+                say(
+                    f"从 {found.folder} 继续（第 {found.step} 步，共 {run.schedule.steps} 步）",
+                    f"going on from {found.folder} (step {found.step} of {run.schedule.steps})",
+                )
+            )
+        )
+    elif run.folder.resumed:
+        run.log.tell(
+            SFTNote(say("没有完整的检查点，从头开始", "there is no complete checkpoint; starting over"))
+        )
+    return found
+
+
+def _go_on(
+    model: PreTrainedModel, run: Run, start: TrainingCheckpoint | None
+) -> tuple[int, int, float | None]:
+    """Train to the end. Returns the last step, the best one (0: none) and its held-out loss."""
+    if start and (start.step >= run.schedule.steps or run.log.counters.stopped_early):
+        # Trained to the end, but killed before the result was written.
+        load_trained_weights(model, start.folder, run.processes)
+        state = load_trainer_state(start.folder)
+        return start.step, state.best_global_step or 0, state.best_metric
+    trainer = LabelTrainer(
+        run=run,
+        model=model,
+        args=training_arguments(model, run),
+        optimizers=(build_optimizer(model, run.options), None),
+        trackers=trackers(run),
+    )
+    try:
+        trainer.train(resume_from_checkpoint=str(start.folder) if start else None)
+    finally:
+        # The model's own forward again, without autocast around it.
+        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    state = trainer.state
+    if run.processes.any(run.watch.cancel.is_set()):
+        raise MedchatError(
+            say(
+                f"训练在第 {state.global_step} 步后停下，进度已保存",
+                f"stopped after step {state.global_step}; saved",
+            ),
+            run.folder.way_on(),
+        )
+    return state.global_step, state.best_global_step or 0, state.best_metric
+
+
+def _use_best(model: PreTrainedModel, run: Run, steps: int, best_step: int) -> None:
+    if not best_step or best_step == steps:
+        return
+    folder = run.folder.checkpoints / f"step-{best_step:08d}"
+
+    def damage() -> str:
+        try:
+            verify_manifest(folder)
+        except CheckpointError as error:
+            return error.what
+        return ""
+
+    if reason := run.processes.from_main(damage):
+        run.log.tell(
+            SFTNote(
+                say(
+                    f"评估损失最低的第 {best_step} 步的检查点已损坏（{reason}），采用最后的权重",
+                    f"the checkpoint of the best step {best_step} is damaged ({reason}); the last weights are used",
+                )
+            )
+        )
+        return
+    load_trained_weights(model, folder, run.processes)
+    run.log.tell(
+        SFTNote(
+            say(
+                f"采用评估损失最低的第 {best_step} 步的权重",
+                f"the weights are those of step {best_step}, with the best held-out loss",
+            )
+        )
+    )
+
+
+def _tell_if_nothing_was_gained(run: Run, best_loss: float | None) -> None:
+    before = run.log.counters.loss_before
+    if before is None or best_loss is None or not best_loss >= before:
+        return
+    run.log.tell(
+        SFTNote(
+            say(
+                f"评估损失始终没有低于训练前的 {before:.4f}（最好 {best_loss:.4f}）："
+                "可换一个 --learning-rate 或 --num-epochs 再试",
+                f"the held-out loss never fell below the {before:.4f} before training (best {best_loss:.4f}): "
+                "try another --learning-rate or --num-epochs",
+            )
+        )
+    )
+
+
+@contextmanager
+def _training_mode(model: PreTrainedModel, options: SFTOptions) -> Iterator[None]:
+    use_cache = model.config.use_cache
+    if options.gradient_checkpointing:
+        if not getattr(model, "supports_gradient_checkpointing", False):
+            raise UsageError(
+                say("这个模型不支持 --gradient-checkpointing", "this model has no gradient checkpointing"),
+                say("请去掉 --gradient-checkpointing", "drop --gradient-checkpointing"),
+            )
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    try:
+        yield
+    finally:
+        model.eval()
+        model.config.use_cache = use_cache
+        if options.gradient_checkpointing:
+            model.activation_checkpointing_disable()

@@ -1,0 +1,33 @@
+"""Numbers of a run in words."""
+
+from __future__ import annotations
+
+
+def gib(size: float) -> str:
+    """Return bytes as GiB, below a tenth of one as MiB, below one of those as KiB: memory comes in powers of two."""
+    if size >= 0.1 * 2**30:
+        return f"{size / 2**30:.1f} GiB"
+    return f"{size / 2**20:.0f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
+
+
+def share(part: int, whole: int) -> str:
+    """Return a part of a whole in percent."""
+    return f"{part / whole:.2%}" if whole else "-"
+
+
+def clock(seconds: float) -> str:
+    """Return a length of time as 4:05 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+# Sizes as publishers and disk tools state them: powers of ten.
+
+
+def amount(size: int) -> str:
+    """Return a number of bytes in words: 13.4 GB, 790 MB, 472 B."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size} B"

@@ -1,0 +1,107 @@
+"""What config.json says of a Bloom checkpoint. Standard library only, so that `models show` stays fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medchat.checkpoints.config_json import MOST, ConfigValues
+from medchat.checkpoints.headers import TensorHeader
+from medchat.checkpoints.layout import read_config
+from medchat.errors import CheckpointError
+from medchat.language import say
+
+MODEL_TYPE = "bloom"
+#: The library's class puts this before every name; files saved from the inner model lack it.
+PREFIX = "transformer."
+EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
+#: Tables that the first releases stored and that are computed anew.
+IGNORED = ("*.scale_mask_softmax.causal_mask",)
+#: Tokens of one text in pre-training (specification: backbones section 6).
+CONTEXT_LENGTH = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class BloomShape:
+    """The sizes of one model and how its numbers are computed. `end_ids` are what config.json names."""
+
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    context_length: int = CONTEXT_LENGTH
+    layer_norm_epsilon: float = 1e-5
+    residual_after_norm: bool = False
+    tied: bool = True
+    end_ids: tuple[int, ...] = ()
+
+
+def is_bloom(folder: Path) -> bool:
+    """Say whether `folder` holds a config.json of this architecture. Raises CheckpointError if damaged."""
+    return (folder / "config.json").is_file() and read_config(folder).get("model_type") == MODEL_TYPE
+
+
+def read_bloom_shape(folder: Path) -> BloomShape:
+    """Read config.json. Raises CheckpointError: missing, damaged, another architecture, impossible sizes."""
+    config = read_config(folder)
+    if config.get("model_type") != MODEL_TYPE:
+        found = str(config.get("model_type") or say("未注明的模型", "a model of no stated type"))
+        raise CheckpointError(
+            say(
+                f"这是 {found}，不是 Bloom 结构的模型",
+                f"this is {found}, not a model of Bloom's architecture",
+            ),
+            say(
+                "请换用 Bloom 或活字的权重，或换用支持它的 --backbone（medchat plugins list）",
+                "use weights of Bloom or Huozi, or a --backbone that supports it (medchat plugins list)",
+            ),
+            where=str(folder / "config.json"),
+        )
+    values = ConfigValues(config, folder / "config.json")
+    width, heads = values.size("hidden_size", "n_embed"), values.size("n_head", "num_attention_heads")
+    if width % heads:
+        raise values.impossible(f"hidden_size {width}, n_head {heads}")
+    return BloomShape(
+        vocab_size=values.size("vocab_size"),
+        hidden_size=width,
+        layers=values.size("n_layer", "num_hidden_layers"),
+        heads=heads,
+        context_length=values.size("seq_length", default=CONTEXT_LENGTH),
+        layer_norm_epsilon=values.fraction("layer_norm_epsilon", 1e-5),
+        residual_after_norm=values.switch("apply_residual_connection_post_layernorm", False),
+        tied=values.switch("tie_word_embeddings", True),
+        end_ids=_ids(config.get("eos_token_id"), values),
+    )
+
+
+def without_model_prefix(stored: str) -> str:
+    """Return the model's name of a stored tensor: with the prefix that some files lack."""
+    return stored if stored.startswith((PREFIX, "lm_head.")) else PREFIX + stored
+
+
+def check_bloom_sizes(shape: BloomShape, headers: Mapping[str, TensorHeader], folder: Path) -> None:
+    """Refuse a config.json of another model before building what it describes, which may be huge."""
+    named = {without_model_prefix(name): header for name, header in headers.items()}
+    embedding = named.get(EMBEDDING)
+    layers = {name.split(".")[2] for name in named if name.startswith(f"{PREFIX}h.")}
+    found = None
+    if embedding is not None and embedding.shape != (shape.vocab_size, shape.hidden_size):
+        stored = "x".join(map(str, embedding.shape))
+        found = f"vocab_size x hidden_size {shape.vocab_size}x{shape.hidden_size}, {EMBEDDING} {stored}"
+    elif len(layers) != shape.layers:
+        found = f"n_layer {shape.layers}, transformer.h {len(layers)}"
+    if found:
+        raise CheckpointError(
+            say(f"config.json 与权重对不上（{found}）", f"config.json does not fit the weights ({found})"),
+            say("请确认二者来自同一模型，且下载完整", "check that both belong together and are complete"),
+            where=str(folder / "config.json"),
+        )
+
+
+def _ids(value: Any, values: ConfigValues) -> tuple[int, ...]:
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(number) is int and 0 <= number < MOST for number in ids):
+        raise values.impossible(f"eos_token_id {value!r}")
+    return tuple(ids)

@@ -1,0 +1,203 @@
+"""Writes a miniature Bloom with random weights, in every file like a published one.
+
+Layout from the specification (backbones sections 6 and 7), written without the library's model, so that a
+mistake in how it is used cannot hide in its test data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from medchat.errors import UsageError
+from medchat.inference.write_checkpoint import LAYOUTS, begin_folder, check_choice, write_json, write_weights
+from medchat.language import say
+from medchat_bloom.tokenizer import BOS, EOS, FILE_NAME, PAD, UNK
+
+# Trains a small vocabulary in the form of Bloom's `tokenizer.json`. No torch here.
+
+#: How the published tokenizer cuts text before merging (specification section 6). Oniguruma reads the
+#: brackets inside as one nested class; Python's `re` would not.
+WORDS = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+
+
+def train_tokenizer(corpus: Iterable[str], size: int, chat_tokens: Sequence[str] = ()) -> Tokenizer:
+    """Return a byte-level BPE vocabulary in the published form, of at most `size` tokens before `chat_tokens`.
+
+    Every string can be encoded: all 256 bytes are in it.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[_special(token) for token in (UNK, BOS, EOS, PAD)],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # Lone surrogates cannot be encoded, and no file holds them.
+    tokenizer.train_from_iterator((text.encode("utf-8", "ignore").decode() for text in corpus), trainer)
+    tokenizer.add_special_tokens([_special(token) for token in chat_tokens])
+    return tokenizer
+
+
+def _special(token: str) -> AddedToken:
+    return AddedToken(token, normalized=False, special=True)
+
+
+#: Standard deviation of the random embedding, the usual one for models of this family, and of the layers'
+#: matrices: large, or a model with a tied head would only ever repeat the last token it read.
+INITIALIZER_RANGE, LAYER_RANGE = 0.02, 0.3
+# The published embedding has 200 rows more than there are tokens.
+_ROWS_MULTIPLE, _SPARE_ROWS = 32, 8
+_SMALLEST_VOCABULARY = 4 + 256
+
+#: The corpus when none is given.
+_CORPUS = (
+    "下面是一个问题，运用医学知识来正确回答提问.",
+    "最近总是咳嗽，喉咙有点痛，需要去医院看看吗？",
+    "先观察体温，多喝温水，注意休息；如果超过三天没有好转，请去看医生。",
+    "胃不舒服的时候，饮食要清淡，少吃辛辣和油腻的食物。",
+    "高血压患者要按时测量血压，不要自己随便停药。",
+    "突然胸痛、呼吸困难，或者一侧手脚无力，请马上拨打120。",
+    "孩子发烧时要看精神状态，能喝水、能玩，可以先在家观察。",
+    "每天走路半小时，晒晒太阳，对身体和心情都有好处！",
+    "检查结果要结合症状来看，请把报告带给医生。",
+    "这个问题我不能确定，建议到医院做进一步检查。",
+    "系统 用户 助手：你好，请问有什么可以帮你？",
+    "How are you today? I have a question about my health.",
+    "### 问题 ### 回答：0 1 2 3 4 5 6 7 8 9",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TinyBloomShape:
+    """The size of a miniature. Heads must divide the width; the vocabulary holds 256 bytes at the least."""
+
+    hidden_size: int = 64
+    n_layer: int = 2
+    n_head: int = 4
+    vocabulary_size: int = 1000
+
+    def __post_init__(self) -> None:
+        smallest = min(self.hidden_size, self.n_layer, self.n_head)
+        possible = smallest > 0 and self.vocabulary_size >= _SMALLEST_VOCABULARY
+        if not possible or self.hidden_size % self.n_head:
+            raise UsageError(
+                say(f"微型模型的尺寸无效：{self}", f"a tiny model cannot have this shape: {self}"),
+                say(
+                    f"各项都要大于 0，hidden_size 要能被 n_head 整除，vocabulary_size 至少 {_SMALLEST_VOCABULARY}",
+                    "all must be positive, hidden_size a multiple of n_head, vocabulary_size at least "
+                    f"{_SMALLEST_VOCABULARY}",
+                ),
+            )
+
+
+def write_tiny_bloom(
+    path: Path,
+    *,
+    corpus: Iterable[str] = (),
+    seed: int = 0,
+    layout: str = "sharded_bin",
+    prefix: str = "transformer.",
+    chat_tokens: Sequence[str] = (),
+    **shape: int,
+) -> None:
+    """Write a checkpoint folder: config.json, the tokenizer's three files and the weights.
+
+    The vocabulary is trained on `corpus` (a few sentences of our own if it is empty); `chat_tokens` come
+    behind it and are named in special_tokens_map.json. `layout` is one of `LAYOUTS`; `prefix` stands
+    before every stored name ("" as in the files of bloom-7b1, which also lack the tied head); `shape` are
+    the fields of `TinyShape`. Weights are float16. The same arguments give the same files.
+    Raises UsageError for an impossible shape, an unknown choice, or a folder that is not empty.
+    """
+    sizes = TinyBloomShape(**shape)
+    check_choice("layout", layout, LAYOUTS)
+    check_choice("prefix", prefix, ("", "transformer."))
+    begin_folder(path)
+    tokenizer = train_tokenizer(tuple(corpus) or _CORPUS, sizes.vocabulary_size, chat_tokens)
+    (path / FILE_NAME).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    named = {"bos_token": BOS, "eos_token": EOS, "unk_token": UNK, "pad_token": PAD}
+    declared = {**named, **({"additional_special_tokens": list(chat_tokens)} if chat_tokens else {})}
+    write_json(path / "special_tokens_map.json", declared)
+    write_json(
+        path / "tokenizer_config.json",
+        {**named, "padding_side": "left", "tokenizer_class": "BloomTokenizerFast"},
+    )
+    needed = tokenizer.get_vocab_size() + _SPARE_ROWS
+    rows = -(-needed // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+    write_json(path / "config.json", _config(sizes, rows))
+    tensors = {
+        prefix + name if name != "lm_head.weight" else name: values
+        for name, values in _tensors(sizes, rows, seed, with_head=bool(prefix))
+    }
+    write_weights(path, tensors, layout, shards=2)
+
+
+def _config(sizes: TinyBloomShape, rows: int) -> dict[str, Any]:
+    return {
+        "architectures": ["BloomForCausalLM"],
+        "model_type": "bloom",
+        "apply_residual_connection_post_layernorm": False,
+        "attention_dropout": 0.0,
+        "hidden_dropout": 0.0,
+        "unk_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 3,
+        "hidden_size": sizes.hidden_size,
+        "initializer_range": INITIALIZER_RANGE,
+        "layer_norm_epsilon": 1e-5,
+        "n_head": sizes.n_head,
+        "n_layer": sizes.n_layer,
+        "pretraining_tp": 1,
+        "seq_length": 2048,
+        "torch_dtype": "float16",
+        "use_cache": True,
+        "vocab_size": rows,
+    }
+
+
+def _tensors(
+    sizes: TinyBloomShape, rows: int, seed: int, *, with_head: bool
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield every tensor of the checkpoint in the published order, names without prefix."""
+    width = sizes.hidden_size
+    random = torch.Generator().manual_seed(seed)
+
+    def matrix(*shape: int, spread: float = LAYER_RANGE) -> torch.Tensor:
+        return (torch.randn(*shape, generator=random) * spread).half()
+
+    def norm(name: str) -> Iterator[tuple[str, torch.Tensor]]:
+        yield f"{name}.weight", torch.ones(width, dtype=torch.float16)
+        yield f"{name}.bias", torch.zeros(width, dtype=torch.float16)
+
+    def linear(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, torch.Tensor]]:
+        yield f"{name}.weight", matrix(outputs, inputs)
+        yield f"{name}.bias", torch.zeros(outputs, dtype=torch.float16)
+
+    embedding = matrix(rows, width, spread=INITIALIZER_RANGE)
+    yield "word_embeddings.weight", embedding
+    yield from norm("word_embeddings_layernorm")
+    for layer in range(sizes.n_layer):
+        prefix = f"h.{layer}"
+        yield from norm(f"{prefix}.input_layernorm")
+        yield from linear(f"{prefix}.self_attention.query_key_value", 3 * width, width)
+        yield from linear(f"{prefix}.self_attention.dense", width, width)
+        yield from norm(f"{prefix}.post_attention_layernorm")
+        yield from linear(f"{prefix}.mlp.dense_h_to_4h", 4 * width, width)
+        yield from linear(f"{prefix}.mlp.dense_4h_to_h", width, 4 * width)
+    yield from norm("ln_f")
+    if with_head:
+        yield "lm_head.weight", embedding.clone()

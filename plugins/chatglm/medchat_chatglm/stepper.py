@@ -1,0 +1,98 @@
+"""Reading a prompt and continuing it token by token: what the chat engine drives (`medchat.inference.decode.Stepper`).
+
+Nothing is kept from prompt to prompt: ChatGLM's text attends in both directions, so a new question
+changes the keys and values of everything before it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from medchat.errors import UsageError
+from medchat.inference.interrupt import decoder_layers, interruptible
+from medchat.language import say
+from medchat_chatglm import position_rules
+from medchat_chatglm.growing_cache import growing_cache
+from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
+
+
+class ChatGLMStepper:
+    """One model, one cache, one sequence at a time."""
+
+    def __init__(self, model: ChatGLMForConditionalGeneration) -> None:
+        self._model = model
+        self._layers = decoder_layers(model)
+        self._cache: Cache | None = None
+        self._position = 0
+        self._block = 0
+
+    @property
+    def reused_tokens(self) -> int:
+        """Always 0: a bidirectional prompt cannot reuse the last one's cache."""
+        return 0
+
+    @property
+    def cache(self) -> Cache | None:
+        """The keys and values of all that has been read; a P-tuning prefix stands first in it."""
+        return self._cache
+
+    def forget(self) -> None:
+        """Drop the cache, and with it its memory."""
+        self._cache = None
+
+    def prefill(self, ids: Sequence[int], cancel: threading.Event | None = None) -> Tensor:
+        """Read a whole prompt, special tokens included. Returns logits [V].
+
+        Raises DataError for a prompt without mask token and `<sop>`, Interrupted once `cancel` is set.
+        """
+        model, rule = self._model, self._model.config.rule
+        self.forget()
+        prompt = torch.tensor([list(ids)], device=model.device)
+        marks = position_rules.find_landmarks(prompt, model.config.special_ids, rule)
+        cache = growing_cache(model.config)
+        with interruptible(self._layers, cancel or threading.Event()):
+            logits = self._read(
+                prompt,
+                position_rules.prompt_positions(marks, rule, len(ids)),
+                position_rules.prompt_visible(marks, rule, len(ids)),
+                cache,
+            )
+        self._cache = cache
+        self._position = int(marks.at_last_token())
+        self._block = len(ids) - int(marks.sop)
+        return logits
+
+    def advance(self, token: int) -> Tensor:
+        """Append one token to what has been read. Returns logits [V]; UsageError before any prefill."""
+        if self._cache is None:
+            raise UsageError(
+                say("还没有读入提示，无法继续生成", "nothing has been read yet"),
+                say("请先调用 prefill", "call prefill first"),
+            )
+        self._block += 1
+        device = self._model.device
+        positions = torch.tensor([[[self._position], [self._block]]], device=device)
+        return self._read(torch.tensor([[token]], device=device), positions, None, self._cache)
+
+    def _read(self, ids: Tensor, positions: Tensor, visible: Tensor | None, cache: Cache) -> Tensor:
+        try:
+            with torch.inference_mode():
+                output = self._model(
+                    ids,
+                    attention_mask=visible,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+        except BaseException:
+            # Some layers may hold the new tokens and some not.
+            self.forget()
+            raise
+        logits: Tensor = output.logits[0, -1]
+        return logits

@@ -1,0 +1,165 @@
+"""P-tuning prefixes and LoRA over a ChatGLM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from chatglm_variants import (
+    EMBEDDING,
+    Weights,
+    config_of,
+    load,
+    logits,
+    refused,
+    tensors_of,
+    variant,
+)
+from checkpoint_files import write_weights
+from medchat_chatglm.inspection import inspect_chatglm
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+pytest_plugins = ("chatglm_variants",)
+pytestmark = pytest.mark.torch
+
+
+def prefix_weights(folder: Path, length: int, projection: bool) -> Weights:
+    config = config_of(folder)
+    width, total = config["hidden_size"], 2 * config["num_layers"] * config["hidden_size"]
+    drawn = torch.Generator().manual_seed(5)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=drawn)
+
+    prefix = "transformer.prefix_encoder."
+    if not projection:
+        return {f"{prefix}embedding.weight": draw(length, total)}
+    return {
+        f"{prefix}embedding.weight": draw(length, width),
+        f"{prefix}trans.0.weight": draw(width, width),
+        f"{prefix}trans.0.bias": draw(width),
+        f"{prefix}trans.2.weight": draw(total, width),
+        f"{prefix}trans.2.bias": draw(total),
+    }
+
+
+@pytest.mark.parametrize("projection", [False, True])
+@pytest.mark.parametrize("layout", ["bin", "sharded-safetensors"])
+def test_a_ptuning_folder_is_an_adapter_and_equals_the_model_that_holds_it(
+    tiny: Path, tmp_path: Path, projection: bool, layout: str
+) -> None:
+    prefix = prefix_weights(tiny, 3, projection)
+    # Older P-tuning checkpoints hold the whole model, which is then not read.
+    extra = {} if layout == "bin" else {EMBEDDING: torch.full((2, 2), float("nan"))}
+    write_weights(tmp_path / "adapter", prefix | extra, layout)
+    keys = {"pre_seq_len": 3, "prefix_projection": projection}
+    whole = load(variant(tiny, tmp_path / "whole", tensors_of(tiny) | prefix, **keys))
+    beside = variant(tiny, tmp_path / "beside", **keys)
+    save_file(prefix, beside / "prefix_encoder.safetensors")
+    expected = logits(whole.model, whole.config)
+    assert not torch.equal(expected, logits(load(tiny).model, whole.config))
+    for loaded in (load(tiny, adapters=(tmp_path / "adapter",)), load(beside)):
+        assert loaded.config.pre_seq_len == 3
+        assert torch.equal(logits(loaded.model, loaded.config), expected)
+    quantised = load(tiny, adapters=(tmp_path / "adapter",), quantize="int8", dtype="bfloat16")
+    assert quantised.model.transformer.prefix_encoder.embedding.weight.dtype == torch.float32
+
+
+def test_a_prefix_given_as_adapter_goes_before_the_models_own(tiny: Path, tmp_path: Path) -> None:
+    own = {name: value + 1 for name, value in prefix_weights(tiny, 2, False).items()}
+    whole = variant(tiny, tmp_path / "whole", tensors_of(tiny) | own, pre_seq_len=2)
+    write_weights(tmp_path / "adapter", prefix_weights(tiny, 3, False), "bin")
+    expected = load(tiny, adapters=(tmp_path / "adapter",))
+    loaded = load(whole, adapters=(tmp_path / "adapter",))
+    assert torch.equal(logits(loaded.model, loaded.config), logits(expected.model, expected.config))
+
+
+def test_a_prefix_of_another_model_is_refused(tiny: Path, tmp_path: Path) -> None:
+    wrong = {"transformer.prefix_encoder.embedding.weight": torch.zeros(3, 100)}
+    write_weights(tmp_path / "adapter", wrong, "bin")
+    assert "3x100" in refused(lambda: load(tiny, adapters=(tmp_path / "adapter",))).what
+
+
+def test_a_model_that_asks_for_a_prefix_it_lacks_is_refused(tiny: Path, tmp_path: Path) -> None:
+    folder = variant(tiny, tmp_path / "model", pre_seq_len=4)
+    assert "--adapter" in refused(lambda: load(folder)).remedy
+
+
+def test_a_prefix_given_as_model_is_pointed_to_the_adapter_flag(tiny: Path, tmp_path: Path) -> None:
+    folder = variant(tiny, tmp_path / "model", prefix_weights(tiny, 4, False), "bin", pre_seq_len=4)
+    assert "--adapter" in refused(lambda: load(folder)).remedy
+    card = inspect_chatglm(folder)
+    assert card is not None and any("--adapter" in note for note in card.notes)
+
+
+@pytest.mark.parametrize("make", ["missing", "empty", "model"])
+def test_what_is_no_adapter_is_refused(tiny: Path, tmp_path: Path, make: str) -> None:
+    folder = {"missing": tmp_path / "none", "empty": tmp_path, "model": tiny}[make]
+    error = refused(lambda: load(tiny, adapters=(folder,)))
+    assert error.where == str(folder) and "--" in error.remedy
+
+
+def lora(model: torch.nn.Module, folder: Path) -> None:
+    """Save a LoRA with random weights, as peft does."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["query_key_value"])
+    torch.manual_seed(0)
+    adapted = get_peft_model(model, config)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    adapted.save_pretrained(folder)
+    adapted.unload()
+
+
+def test_a_lora_of_peft_gives_the_logits_that_peft_gives(tiny: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    lora(load(tiny).model, tmp_path / "lora")
+    loaded = load(tiny, adapters=(tmp_path / "lora",))
+    expected = PeftModel.from_pretrained(load(tiny).model, tmp_path / "lora").eval()
+    assert torch.equal(logits(loaded.model, loaded.config), logits(expected, loaded.config))
+    assert not torch.equal(logits(loaded.model, loaded.config), logits(load(tiny).model, loaded.config))
+
+
+def test_a_lora_with_missing_unexpected_or_idle_weights_is_refused(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "lora"
+    lora(load(tiny).model, folder)
+    file = folder / "adapter_model.safetensors"
+    weights = load_file(file)
+    first = next(iter(weights))
+
+    def refusal(changed: Weights) -> str:
+        save_file(changed, file)
+        return refused(lambda: load(tiny, adapters=(folder,))).what
+
+    assert "missing" in refusal({name: value for name, value in weights.items() if name != first})
+    assert "unexpected" in refusal(weights | {"base_model.model.ghost.lora_A.weight": torch.zeros(1)})
+    assert "no logit" in refusal({n: torch.zeros_like(v) if "lora_B" in n else v for n, v in weights.items()})
+    assert "no logit" in refusal({n: v * 1e-30 if "lora_B" in n else v for n, v in weights.items()})
+    assert "NaN" in refusal(weights | {first: torch.full_like(weights[first], float("nan"))})
+
+
+NO_PLAIN_LORA: list[dict[str, Any]] = [
+    {"peft_type": "IA3"},
+    {"use_dora": True},
+    {"modules_to_save": ["lm_head"]},
+    {"r": "x"},
+    {"target_modules": ["q_proj"]},
+]
+
+
+@pytest.mark.parametrize("change", NO_PLAIN_LORA, ids=lambda change: next(iter(change)))
+def test_an_adapter_that_is_no_plain_lora_of_this_model_is_refused(
+    tiny: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    folder = tmp_path / "lora"
+    lora(load(tiny).model, folder)
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    refused(lambda: load(tiny, adapters=(folder,)))

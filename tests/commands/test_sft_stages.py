@@ -1,0 +1,114 @@
+"""What a run says before its first step, and that from its first word on it can be gone on with."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from cli_program import SOURCES, Call, child_environment, command
+from medchat_chatglm.backbone import ChatGLMBackbone
+from medchat_chatglm.tiny import write_tiny_chatglm
+from pseudo_terminal import Terminal
+from scripted_recipe import Pupil
+from sft_watcher import Watcher
+
+from medchat.api import Example, LoadOptions, SFTData, SFTEvent, SFTOptions, SFTProgress, SFTStatus
+from medchat.errors import UsageError
+from medchat.inference.chat_model import TokenChatModel
+from medchat.training.recipe import FamilyRecipe
+
+pytest_plugins = ("cli_program",)
+pytestmark = pytest.mark.torch
+
+EXAMPLES = tuple(Example(f"问题{number}？", f"回答{number}。") for number in range(4))
+
+
+def base(folder: Path) -> Path:
+    corpus = [text for example in EXAMPLES for text in (example.question, example.answer)]
+    write_tiny_chatglm(folder / "base", corpus=corpus, hidden_size=32, num_layers=2)
+    return folder / "base"
+
+
+def recipe(method: str) -> FamilyRecipe:
+    found = ChatGLMBackbone().recipes[method]
+    assert isinstance(found, FamilyRecipe)
+    return found
+
+
+def options(folder: Path, **changes: object) -> SFTOptions:
+    plain: dict[str, object] = {"num_epochs": 1, "batch_size": 2, "micro_batch_size": 2, "logging_steps": 1}
+    return SFTOptions(model=base(folder), output=folder / "out", device="cpu", **{**plain, **changes})  # type: ignore[arg-type]
+
+
+def test_answering_before_training_is_announced(tmp_path: Path) -> None:
+    watcher = Watcher()
+    recipe("full").run(SFTData(EXAMPLES), options(tmp_path, samples=2), watcher)
+    first_step = next(at for at, event in enumerate(watcher.events) if isinstance(event, SFTProgress))
+    before = [event.text for event in watcher.events[:first_step] if isinstance(event, SFTStatus)]
+    assert any("先答 2 题" in text for text in before)
+    assert "答" not in before[-1], "it would seem to answer until the first step is logged"
+
+
+def test_a_run_speaks_as_soon_as_its_folder_is_open_and_before_it_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Loading(Exception):
+        pass
+
+    def load(options: LoadOptions) -> TokenChatModel:
+        raise Loading
+
+    chosen, seen = recipe("full"), []
+
+    def on_event(event: SFTEvent) -> None:
+        seen.append((type(event), (tmp_path / "out" / "run.json").is_file()))
+
+    monkeypatch.setattr(chosen.family, "load", load)
+    with pytest.raises(Loading):
+        chosen.run(SFTData(EXAMPLES), options(tmp_path), Watcher(on_event))
+    assert seen == [(SFTStatus, True)]
+
+
+def test_a_run_killed_at_its_first_word_goes_on_by_its_output_alone(tmp_path: Path, call: Call) -> None:
+    model, output, data = base(tmp_path), tmp_path / "out", tmp_path / "data.json"
+    rows = [{"instruction": each.question, "output": each.answer} for each in EXAMPLES]
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = ("sft", "--model", str(model), "--data", str(data), "--output", str(output), "--num-epochs", "1")
+    child = subprocess.Popen(
+        command(*words, "--device", "cpu"),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=child_environment(PYTHONPATH=":".join(SOURCES)),
+    )
+    assert child.stderr is not None
+    with child, child.stderr:
+        assert any("载入权重" in line for line in child.stderr)
+        child.send_signal(signal.SIGKILL)
+    assert (output / "run.json").is_file() and not (output / "manifest.json").exists()
+    ended = call("sft", "--output", str(output), "--resume")
+    assert ended.code == 0, ended.err
+    assert (output / "manifest.json").is_file()
+
+
+def test_a_survey_before_going_on_refuses_what_the_run_would(tmp_path: Path) -> None:
+    wanted = options(tmp_path, resume=True)
+    wanted.output.mkdir()
+    (wanted.output / "mine").write_text("mine")
+    with pytest.raises(UsageError):
+        recipe("full").survey(SFTData(EXAMPLES), wanted)
+
+
+@pytest.mark.terminal
+def test_the_bar_says_what_is_done_before_the_first_step(tmp_path: Path) -> None:
+    pupil = Pupil(tmp_path / "pupil", steps=3, waits=2)
+    screen = Terminal(tmp_path, {}, rows=40, command=command(*pupil.flags), environment=pupil.environment)
+    try:
+        screen.wait(lambda: any(re.search("训练 .*先想一想……", row) for row in screen.shown()), "the stage")
+        assert screen.exit_code() == 0
+        assert not any("先想一想" in row for row in screen.everything())
+    finally:
+        screen.close()

@@ -1,0 +1,163 @@
+"""The wheel holds what runs and nothing else, and works where there is no source tree."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from locations import ROOT
+
+from medchat import __version__
+from medchat.builtin import BUILTIN_BACKBONES
+
+#: What a build reads; a copy of it, so that no build leftover lands in the source tree.
+SOURCES = (
+    "medchat",
+    "plugins",
+    "templates",
+    "setup.py",
+    "pyproject.toml",
+    "README_EN.md",
+    "LICENSE",
+    "NOTICE",
+)
+SCRATCH = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a wheel, offline, with the setuptools that is installed."""
+    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=SCRATCH)
+        else:
+            shutil.copy(source, tree / name)
+    built = pip("wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", str(out), str(tree))
+    assert built.returncode == 0, built.stderr.decode()[-3000:]
+    (file,) = out.glob("*.whl")
+    return file
+
+
+def pip(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    return subprocess.run(command, capture_output=True, env={**os.environ, "PIP_NO_INDEX": "1"}, check=False)
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def metadata(wheel: Path, name: str) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(f"medchat-{__version__}.dist-info/{name}").decode()
+
+
+def files_under(folder: str, *patterns: str) -> set[str]:
+    return {
+        str(path.relative_to(ROOT / folder))
+        for pattern in patterns
+        for path in (ROOT / folder).rglob(pattern)
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_the_wheel_holds_every_module_template_and_data_file(names: set[str]) -> None:
+    wanted = {f"medchat/{file}" for file in files_under("medchat", "*.py", "py.typed", "data/*")}
+    wanted |= {f"medchat_templates/{file}" for file in files_under("templates", "*.py", "*.json")}
+    for package in {plugin.package for plugin in BUILTIN_BACKBONES}:
+        folder = f"plugins/{package.removeprefix('medchat_')}/{package}"
+        wanted |= {f"{package}/{file}" for file in files_under(folder, "*.py", "data/*")}
+    assert {"medchat/py.typed", "medchat/data/demo_qa.jsonl", "medchat_templates/med_template.json"} <= wanted
+    assert wanted <= names, wanted - names
+
+
+def test_the_wheel_holds_nothing_else(names: set[str]) -> None:
+    tops = {name.split("/")[0] for name in names}
+    expected = {"medchat", "medchat_templates", f"medchat-{__version__}.dist-info"}
+    assert tops == expected | {plugin.package for plugin in BUILTIN_BACKBONES}
+    assert not [
+        name for name in names if "test" in name.lower() or name.endswith(("tokenizer.model", ".pyc"))
+    ]
+
+
+def test_every_plugin_folder_is_in_the_one_table() -> None:
+    folders = {
+        path.parent.name for path in (ROOT / "plugins").glob("*/medchat_*") if (path / "plugin.py").exists()
+    }
+    assert folders == {plugin.package.removeprefix("medchat_") for plugin in BUILTIN_BACKBONES}
+
+
+def test_entry_points_come_from_the_one_table(wheel: Path) -> None:
+    found = configparser.ConfigParser()
+    found.read_string(metadata(wheel, "entry_points.txt"))
+    assert dict(found["console_scripts"]) == {"medchat": "medchat.__main__:main"}
+    assert dict(found["medchat"]) == {plugin.name: plugin.module for plugin in BUILTIN_BACKBONES}
+
+
+def test_the_metadata_states_version_licence_and_what_it_needs(wheel: Path, names: set[str]) -> None:
+    stated = Parser().parsestr(metadata(wheel, "METADATA"))
+    assert (stated["Name"], stated["Version"], stated["Requires-Python"]) == (
+        "medchat",
+        __version__,
+        ">=3.11",
+    )
+    assert {"LICENSE", "NOTICE"} <= {Path(name).name for name in names}
+    needed = {line.split(">")[0].split(";")[0].strip() for line in stated.get_all("Requires-Dist", [])}
+    assert {"torch", "transformers", "pluggy", "click", "platformdirs", "cpm-kernels"} <= needed
+
+
+def test_the_tested_versions_cover_everything_that_is_needed(wheel: Path) -> None:
+    pinned = {
+        line.split("==")[0].strip().lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    }
+    stated = Parser().parsestr(metadata(wheel, "METADATA"))
+    # Extras for those who have such an account: no test of ours installs them.
+    untested = ("modelscope", "wandb", "swanlab")
+    needed = {
+        line.split(">")[0].split(";")[0].strip().lower()
+        for line in stated.get_all("Requires-Dist", [])
+        if not any(f'extra == "{name}"' in line for name in untested)
+    }
+    assert needed <= pinned, needed - pinned
+
+
+def test_an_installed_wheel_works_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    installed = pip("install", "--no-deps", "--target", str(site), str(wheel))
+    assert installed.returncode == 0, installed.stderr.decode()[-3000:]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment = {**kept, "PYTHONPATH": str(site), "LANG": "C.UTF-8"}
+
+    def python(*arguments: str) -> str:
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    script = (
+        "import medchat, medchat_templates; from medchat.templates import list_templates;"
+        "from medchat.demo_data import demo_examples;"
+        "print(medchat.__file__, len(list_templates()), len(demo_examples()))"
+    )
+    place, templates, pairs = python("-c", script).split()
+    assert Path(place).is_relative_to(site)
+    assert int(templates) == len(list((ROOT / "templates").glob("*.json"))) and int(pairs) > 100
+    assert python("-m", "medchat", "--version") == f"medchat {__version__}\n"
+    assert python(str(site / "bin" / "medchat"), "--help") == python("-m", "medchat", "--help")
+    listed = python("-m", "medchat", "plugins", "list").splitlines()
+    assert [line.split()[0] for line in listed] == sorted(plugin.name for plugin in BUILTIN_BACKBONES)
+    for plugin in BUILTIN_BACKBONES:
+        assert plugin.name in python("-m", "medchat", "plugins", "show", plugin.name)

@@ -1,0 +1,147 @@
+"""Slash commands: what is a command, which one was meant, and what `/set` accepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pseudo_terminal import ScriptedModel, WholeHistory
+
+from medchat.api import GENERATION_RANGES, GenerationConfig
+from medchat.chat.session import ChatSession
+from medchat.errors import UsageError
+from medchat.repl.commands import COMMANDS
+from medchat.repl.set_command import apply_setting, setting_names, values_in_force
+from medchat.repl.slash import Typed, find, parse
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> ChatSession:
+    return ChatSession(ScriptedModel(tmp_path, {}), WholeHistory(), GenerationConfig())
+
+
+@pytest.mark.parametrize(
+    ("line", "meaning"),
+    [
+        ("/undo 2", Typed("undo", "2")),
+        ("/撤销", Typed("撤销", "")),
+        ("／帮助", Typed("帮助", "")),
+        ("  /set  top-p   0.5 ", Typed("set", "top-p   0.5")),
+        ("/", Typed("", "")),
+        ("//etc 是什么", "/etc 是什么"),
+        ("／／", "／"),
+        ("头痛 /help", "头痛 /help"),
+        ("  头痛\n发烧 ", "  头痛\n发烧 "),
+    ],
+)
+def test_a_line_is_a_command_or_a_question(line: str, meaning: Typed | str) -> None:
+    assert parse(line) == meaning
+
+
+@given(st.text().filter(lambda text: not text.lstrip().startswith(("/", "／"))))
+def test_a_question_without_a_slash_goes_to_the_model_unchanged(line: str) -> None:
+    assert parse(line) == line
+
+
+def test_every_command_of_this_release_is_there_in_both_languages() -> None:
+    pairs = {
+        "help": "帮助", "exit": "退出", "new": "新建", "clear": "清屏", "undo": "撤销",
+        "regen": "重答", "history": "历史", "set": "设置", "stats": "统计", "disclaimer": "声明",
+    }  # fmt: skip
+    assert {command.name: command.zh_name for command in COMMANDS} == pairs
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"), [("u", "undo"), ("撤", "撤销"), ("REGEN", "regen"), ("重", "重答")]
+)
+def test_a_unique_beginning_is_enough(typed: str, name: str) -> None:
+    found = find(typed, COMMANDS)
+    assert name in (found.name, found.zh_name)
+
+
+def test_an_ambiguous_beginning_names_the_candidates() -> None:
+    with pytest.raises(UsageError) as caught:
+        find("h", COMMANDS)
+    assert "/help" in caught.value.remedy and "/history" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("hlep", "/help"), ("撤消", "/撤销"), ("undoo", "/undo")])
+def test_a_misspelt_command_gets_a_suggestion(typed: str, meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        find(typed, COMMANDS)
+    assert meant in caught.value.remedy
+
+
+def test_an_unknown_command_cannot_print_what_the_terminal_obeys() -> None:
+    with pytest.raises(UsageError) as caught:
+        find("\x1b[2J▌", COMMANDS)
+    assert "\x1b" not in caught.value.what and "▌" not in caught.value.what
+
+
+# ---------------------------------------------------------------- /set
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("temperature 0.7", "temperature", 0.7),
+        ("--top-p=0.8", "top_p", 0.8),
+        ("max_new_tokens 64", "max_new_tokens", 64),
+        ("temp 1.2", "temperature", 1.2),
+        ("greedy on", "greedy", True),
+        ("greedy 关", "greedy", False),
+        ("seed 7", "seed", 7),
+        ("seed none", "seed", None),
+    ],
+)
+def test_a_setting_takes_effect(session: ChatSession, words: str, name: str, value: object) -> None:
+    apply_setting(session, words)
+    assert getattr(session.config, name) == value
+
+
+def test_history_none_sends_each_question_alone(session: ChatSession) -> None:
+    apply_setting(session, "history none")
+    assert session.remember_history is False
+    assert dict(values_in_force(session))["history"] == "none"
+
+
+@pytest.mark.parametrize("name", sorted(GENERATION_RANGES))
+def test_a_value_out_of_range_changes_nothing_and_names_the_range(session: ChatSession, name: str) -> None:
+    before = session.config
+    for value in ("-1", str(10**30)):
+        with pytest.raises(UsageError) as caught:
+            apply_setting(session, f"{name} {value}")
+        assert str(GENERATION_RANGES[name]) in caught.value.remedy
+    assert session.config == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "temperature",
+        "temperature warm",
+        "temperature nan",
+        "max-new-tokens 1.5",
+        "greedy maybe",
+        "history some",
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_with_a_remedy(session: ChatSession, words: str) -> None:
+    before = session.config
+    with pytest.raises(UsageError) as caught:
+        apply_setting(session, words)
+    assert caught.value.remedy
+    assert session.config == before
+
+
+@given(st.text(max_size=30))
+def test_whatever_is_set_is_a_setting_or_a_usage_error(words: str) -> None:
+    session = ChatSession(ScriptedModel.__new__(ScriptedModel), WholeHistory(), GenerationConfig())
+    try:
+        name, _ = apply_setting(session, words)
+    except UsageError:
+        assert session.config == GenerationConfig()
+    else:
+        assert name in setting_names()

@@ -1,0 +1,76 @@
+"""A small model and its checkpoint in every layout, to be loaded and damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medchat.checkpoints.headers import read_headers
+from medchat.checkpoints.layout import open_checkpoint
+from medchat.errors import CheckpointError
+from medchat.inference.load_weights import Placement, assign
+from medchat.language import LANGUAGES, set_language
+
+CPU = torch.device("cpu")
+
+
+class Small(nn.Module):
+    """A model with a parameter of each kind: matrix, vector, scalar, buffer, tied head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 4)
+        self.norm = nn.LayerNorm(4)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.register_buffer("count", torch.arange(3, dtype=torch.int64))
+        self.register_buffer("scratch", torch.zeros(2), persistent=False)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.embed.weight
+
+
+TIED = {"head.weight": "embed.weight"}
+
+
+def small_weights(seed: int = 0, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
+    drawn = torch.Generator().manual_seed(seed)
+    return {
+        "embed.weight": torch.randn(7, 4, generator=drawn).to(dtype),
+        "norm.weight": torch.randn(4, generator=drawn),
+        "norm.bias": torch.randn(4, generator=drawn),
+        "scale": torch.randn((), generator=drawn),
+        "count": torch.tensor([4, 5, 6]),
+    }
+
+
+def load_small(folder: Path, dtype: torch.dtype = torch.float32, **placement: object) -> Small:
+    checkpoint = open_checkpoint(folder)
+    with torch.device("meta"):
+        model = Small()
+    # What a plugin does with its own non-persistent buffers.
+    model.scratch = torch.zeros(2)
+    options = {"tied": TIED} | placement
+    assign(model, checkpoint, read_headers(checkpoint), Placement(dtype, CPU, **options))  # type: ignore[arg-type]
+    return model
+
+
+def refused(folder: Path) -> CheckpointError:
+    """Load `folder`, which must be refused with a two-line message in both languages, naming the place."""
+    caught = []
+    for language in LANGUAGES:
+        set_language(language)
+        try:
+            with pytest.raises(CheckpointError) as info:
+                load_small(folder)
+        finally:
+            set_language("zh")
+        error = info.value
+        assert error.exit_code == 3
+        assert error.what and error.remedy and error.where
+        assert "\n" not in error.what + error.remedy + error.where
+        assert len(error.what) + len(error.where) < 400 and len(error.remedy) < 200
+        caught.append(error)
+    assert caught[0].what != caught[1].what and caught[0].remedy != caught[1].remedy
+    return caught[1]
