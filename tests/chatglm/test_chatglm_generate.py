@@ -69,6 +69,18 @@ def greedy_steps(model: ChatGLMForConditionalGeneration, ids: list[int], count: 
     return written
 
 
+@pytest.mark.parametrize("keys", [{}, {"pre_seq_len": 4}], ids=["plain", "prefix"])
+def test_hidden_states_asked_for_in_the_configuration_are_returned(keys: dict[str, int]) -> None:
+    model, ids = build(**keys), torch.tensor([prompt(5, 6, 7)])
+    assert model(ids).hidden_states is None
+    wanted = model(ids, output_hidden_states=True).hidden_states
+    model.config.output_hidden_states = True
+    for outputs in (model(ids), model.transformer(ids)):
+        assert len(outputs.hidden_states) == model.config.num_layers + 1
+        assert all(map(torch.equal, outputs.hidden_states, wanted))
+    assert model(ids, output_hidden_states=False).hidden_states is None
+
+
 # ---------------------------------------------------------------- generate
 
 

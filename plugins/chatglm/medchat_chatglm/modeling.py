@@ -96,6 +96,8 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
             states = states.to(self.layers[0].mlp.dense_4h_to_h.bias.dtype)  # type: ignore[union-attr, arg-type]
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
