@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 for folder in (ROOT, *sorted((ROOT / "plugins").iterdir()), ROOT / "tests" / "support"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+
+def pytest_configure() -> None:
+    """Start from the same state whatever the suite was started from."""
+    # A shell starts a background job with SIGINT ignored, and every child inherits that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # On a busy machine 200 ms say nothing about the code.
+    hypothesis.settings.register_profile("medchat", deadline=None)
+    hypothesis.settings.load_profile("medchat")
 
 
 @pytest.fixture(autouse=True)
