@@ -10,12 +10,9 @@ from typing import Any
 
 from medchat.api import (
     GENERATION_RANGES,
-    AdapterCard,
-    Backbone,
     ChatModel,
     Control,
     GenerationConfig,
-    KnownWeights,
     LoadOptions,
     ModelCard,
     PromptTemplate,
@@ -24,7 +21,7 @@ from medchat.api import (
 )
 from medchat.errors import CheckpointError, MedchatError, PluginError, UsageError
 from medchat.language import say
-from medchat.registry import ContractError, Extensions, Registry
+from medchat.registry import Extensions, GuardedBackbone, Registry
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.templates import load_template
@@ -38,7 +35,7 @@ from medchat.weights.folders import locate_weights
 
 
 def named_template(
-    wanted: str, backbone: Backbone, options: LoadOptions, registry: Registry, extensions: Extensions
+    wanted: str, backbone: GuardedBackbone, options: LoadOptions, registry: Registry, extensions: Extensions
 ) -> PromptTemplate:
     """Return the template that `wanted` names or whose path it is, for a chat with `backbone`.
 
@@ -56,7 +53,7 @@ def named_template(
         return found
 
     def asked_specials() -> SpecialTokens:
-        return registry.call(backbone, lambda known: known.special_tokens(options))
+        return backbone.special_tokens(options)
 
     template = load_template(wanted, extensions.templates(), asked_specials, elsewhere)
     # An endpoint keeps its vocabulary to itself, and gets control tokens by their names.
@@ -96,35 +93,25 @@ class ChatSetup:
     settings: Settings
     registry: Registry
     extensions: Extensions
-    backbone: Backbone
+    backbone: GuardedBackbone
     options: LoadOptions
     template: PromptTemplate
     generation: GenerationConfig
 
     def load(self) -> ChatModel:
-        """Load the model. A plugin that leaves the program instead is a broken plugin (PluginError)."""
-        try:
-            return self.backbone.load(self.options)
-        except SystemExit as error:
-            name = sanitize_line(self.backbone.name, 60)
-            raise PluginError(
-                say(
-                    f"插件 {name} 在载入模型时退出了程序",
-                    f"plugin {name} left the program while loading the model",
-                ),
-                say("请升级或卸载这个插件", "upgrade or remove this plugin"),
-            ) from error
+        """Load the model. Raises what the backbone raises; PluginError where it left the program instead."""
+        return self.backbone.load(self.options)
 
     def notices(self) -> list[str]:
         """Return what must be read before the first question: where the words go, a template of other weights."""
-        stated = self.registry.call(self.backbone, lambda backbone: tuple(backbone.notices(self.options)))
+        stated = self.backbone.notices(self.options)
         said = [*stated, *self._other_template()]
         return [sanitize_line(notice, 600) for notice in said]
 
     def _other_template(self) -> list[str]:
         if not self.settings.value("template"):
             return []
-        trained = self.registry.call(self.backbone, lambda backbone: backbone.trained_templates(self.options))
+        trained = self.backbone.trained_templates(self.options)
         if not trained or self.template.name in trained or self._same_form():
             return []
         names = say("、", ", ").join(trained)
@@ -139,7 +126,8 @@ class ChatSetup:
 
     def _same_form(self) -> bool:
         """Whether the chosen template is the weights' own under another name, as a copy in a file is."""
-        own = self.registry.call(self.backbone, lambda backbone: _written(backbone.template(self.options)))
+        with self.backbone.guard():
+            own = _written(self.backbone.template(self.options))
         return _written(self.template) == own
 
 
@@ -165,7 +153,7 @@ def resolve_setup(
     backbone = registry.backbone(str(name)) if name else None
     generation = settings.generation(over=backbone.generation if backbone else GenerationConfig())
     place = str(settings.value("model") or "")
-    address = registry.call(backbone, lambda chosen: chosen.address(place)) if backbone else None
+    address = backbone.address(place) if backbone else None
     model = (
         Path(address)
         if address
@@ -191,7 +179,7 @@ def resolve_setup(
     template = (
         named_template(str(chosen), backbone, options, registry, extensions)
         if chosen
-        else registry.call(backbone, lambda known: known.template(options))
+        else backbone.template(options)
     )
     return ChatSetup(settings, registry, extensions, backbone, options, template, generation)
 
@@ -233,41 +221,23 @@ def find_adapter(value: str, registry: Registry | None = None) -> Path:
 def known_weights(registry: Registry | None = None) -> Catalogue:
     """Return the published weights of every backbone that loads and can name them."""
     registry = registry or open_registry(Settings.load())
-    return Catalogue([backbone for backbone, _ in registry.call_each(_check_known_weights)])
+    return Catalogue(
+        [backbone for backbone, _ in registry.call_each(lambda backbone: backbone.known_weights)]
+    )
 
 
-def _check_known_weights(backbone: Backbone) -> None:
-    for known in backbone.known_weights:
-        if not isinstance(known, KnownWeights):
-            raise ContractError(f"known_weights: {type(known).__name__} != KnownWeights")
-
-
-def card_of(backbone: Backbone, model: Path) -> ModelCard | None:
-    """Return what the backbone says of the folder. To be asked through the registry; raises Refusal."""
-    card = backbone.inspect(model)
-    if card is not None and not isinstance(card, ModelCard):
-        raise ContractError(f"inspect: {type(card).__name__} != ModelCard")
-    return card
-
-
-def adapter_card_of(backbone: Backbone, folder: Path) -> AdapterCard | None:
-    """Return what the backbone says of the adapter folder. To be asked through the registry; raises Refusal."""
-    card = backbone.inspect_adapter(folder)
-    if card is not None and not isinstance(card, AdapterCard):
-        raise ContractError(f"inspect_adapter: {type(card).__name__} != AdapterCard")
-    return card
-
-
-def recognize_backbone(registry: Registry, model: Path) -> Backbone:
+def recognize_backbone(registry: Registry, model: Path) -> GuardedBackbone:
     """Return the backbone that knows the folder, asking each plugin that loads.
 
     What one of them says is wrong with the folder (a MedchatError) counts only if no other knows it.
     """
     objections: list[MedchatError] = []
 
-    def asked(backbone: Backbone) -> ModelCard | None:
+    def asked(backbone: GuardedBackbone) -> ModelCard | None:
         try:
-            return card_of(backbone, model)
+            return backbone.inspect(model)
+        except PluginError:
+            raise
         except MedchatError as error:
             objections.append(error)
             return None
@@ -298,7 +268,7 @@ def _forbidden_offline(address: str) -> UsageError:
     )
 
 
-def _extra(backbone: Backbone, rule: str | None) -> dict[str, str]:
+def _extra(backbone: GuardedBackbone, rule: str | None) -> dict[str, str]:
     if rule is None:
         return {}
     allowed: Sequence[str] = backbone.load_keys.get("rule", ())

@@ -49,9 +49,10 @@ def show_plugin(name: str, as_json: bool) -> int:
     ]
     origin: dict[str, str] = rows[0] if rows else {}
     described = _as_json if as_json else _as_text
-    return write_out(
-        registry.call(registry.backbone(name), lambda backbone: described(backbone, origin)) + "\n"
-    )
+    backbone = registry.backbone(name)
+    with backbone.guard():
+        text = described(backbone, origin)
+    return write_out(text + "\n")
 
 
 def _as_json(backbone: Backbone, origin: dict[str, str]) -> str:

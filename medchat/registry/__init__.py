@@ -9,12 +9,14 @@ from __future__ import annotations
 TYPE_CHECKING = False  # type checkers read it as true; importing typing costs more than the scan itself
 if TYPE_CHECKING:
     from medchat.registry.extensions import Extensions
+    from medchat.registry.guard import GuardedBackbone
     from medchat.registry.loading import Registry
     from medchat.registry.plugin import ContractError, PluginFailure
 
-__all__ = ["ContractError", "Extensions", "PluginFailure", "Registry"]
+__all__ = ["ContractError", "Extensions", "GuardedBackbone", "PluginFailure", "Registry"]
 _HOMES = {
     "Extensions": "extensions",
+    "GuardedBackbone": "guard",
     "PluginFailure": "plugin",
     "ContractError": "plugin",
     "Registry": "loading",

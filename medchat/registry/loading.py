@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeVar
 
 from medchat.api import Backbone, PromptTemplate
-from medchat.errors import MedchatError, PluginError, UsageError
+from medchat.errors import PluginError, UsageError
 from medchat.language import say
 from medchat.registry.extensions import Extensions
+from medchat.registry.guard import GuardedBackbone
 from medchat.registry.metadata import (
     BACKBONES,
     COMMANDS,
@@ -53,7 +54,6 @@ class Registry:
         self._loaded: dict[tuple[str, str], LoadedPlugin] = {}
         self._failures: dict[PluginFailure, None] = {}
         self._chosen: dict[LoadedPlugin, None] = {}
-        self._offered: dict[int, tuple[Backbone, PluginEntry]] = {}  # by identity; held, so no id comes twice
         self._lock = threading.RLock()
         for claimants in self._conflicts.values():
             self._note(_conflict(claimants))
@@ -68,8 +68,8 @@ class Registry:
         names = {entry.name for entry in self.entries if entry.group == BACKBONES}
         return tuple(sorted(name for name in names if (BACKBONES, name) not in self._conflicts))
 
-    def backbone(self, name: str) -> Backbone:
-        """Import the plugin that offers backbone `name`, and no other, and return the backbone.
+    def backbone(self, name: str) -> GuardedBackbone:
+        """Import the plugin that offers backbone `name`, and no other, and return the backbone behind its guard.
 
         Its other hooks take part in `extensions` from then on. Raises UsageError for a name nobody
         offers or that `MEDCHAT_PLUGINS` leaves out, PluginError where two offer it or the plugin fails.
@@ -81,28 +81,22 @@ class Registry:
             if len(named) != 1:
                 raise ContractError(_not_offered(plugin, name, len(named)))
         self._chosen.setdefault(plugin)
-        self._offered[id(named[0])] = (named[0], plugin.entry)
-        return named[0]
+        return GuardedBackbone(named[0], plugin.entry)
 
-    def call(self, backbone: Backbone, question: Callable[[Backbone], Answer]) -> Answer:
-        """Return `question(backbone)`, for a backbone that this registry returned.
-
-        A MedchatError that the backbone raises on purpose (CheckpointError, say) passes unchanged; anything
-        else, `SystemExit` too, becomes a PluginError naming its distribution.
-        """
-        _, entry = self._offered[id(backbone)]
-        with guarded(entry, passing=(MedchatError,)):
-            return question(backbone)
-
-    def call_each(self, question: Callable[[Backbone], Answer]) -> Iterator[tuple[Backbone, Answer]]:
+    def call_each(
+        self, question: Callable[[GuardedBackbone], Answer]
+    ) -> Iterator[tuple[GuardedBackbone, Answer]]:
         """Ask every backbone that loads, and give those that answer; one that fails is in `failures`."""
         for backbone in self.backbones():
             try:
-                yield backbone, self.call(backbone, question)
+                with backbone.guard():
+                    answer = question(backbone)
             except BrokenPluginError as error:
                 self._note(error.failure)
+            else:
+                yield backbone, answer
 
-    def backbones(self) -> tuple[Backbone, ...]:
+    def backbones(self) -> tuple[GuardedBackbone, ...]:
         """Import every backbone plugin and return what works; the rest is in `failures`.
 
         For questions that no single backbone answers, such as whose folder this is.

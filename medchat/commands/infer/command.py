@@ -101,7 +101,7 @@ def command(data: str, output: str, **flags: Any) -> int:
 
 def _check(opening: ChatSetup, questions: int) -> int:
     """Ask the backbone whether it would load; weights are not read."""
-    opening.registry.call(opening.backbone, lambda backbone: backbone.check(opening.options))
+    opening.backbone.check(opening.options)
     for notice in opening.notices():
         say_aside(notice)
     place = sanitize_line(opening.options.location, 200)

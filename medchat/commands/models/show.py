@@ -8,10 +8,8 @@ from typing import Any
 
 import click
 
-from medchat.api import AdapterCard, Backbone, ModelCard
+from medchat.api import AdapterCard, ModelCard
 from medchat.chat.setup import (
-    adapter_card_of,
-    card_of,
     find_adapter,
     find_model,
     known_weights,
@@ -114,8 +112,8 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
     if is_adapter(path):
         facts = read_adapter(path, catalogue, _adapter_card(registry, backbone, path))
         return _write(facts.as_json(), facts.as_text(), as_json_)
-    chosen: Backbone = registry.backbone(backbone) if backbone else recognize_backbone(registry, path)
-    card = registry.call(chosen, lambda known: card_of(known, path))
+    chosen = registry.backbone(backbone) if backbone else recognize_backbone(registry, path)
+    card = chosen.inspect(path)
     for failure in registry.failures:
         say_aside(str(failure))
     if card is None:
@@ -130,8 +128,8 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
 def _adapter_card(registry: Registry, backbone: str | None, path: Path) -> AdapterCard | None:
     """Return what the chosen backbone says of the folder, else the first that says anything."""
     if backbone:
-        return registry.call(registry.backbone(backbone), lambda known: adapter_card_of(known, path))
-    cards = registry.call_each(lambda known: adapter_card_of(known, path))
+        return registry.backbone(backbone).inspect_adapter(path)
+    cards = registry.call_each(lambda known: known.inspect_adapter(path))
     return next((card for _, card in cards if card is not None), None)
 
 

@@ -13,7 +13,7 @@ from medchat.chat.setup import find_adapter, find_model, named_template, open_re
 from medchat.commands.sft.options import given_flags
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
-from medchat.registry import Extensions, Registry
+from medchat.registry import Extensions, GuardedBackbone, Registry
 from medchat.settings import Settings
 from medchat.sft_job.keys import EXTRA
 from medchat.sft_job.run_file import FILE_NAME, read_run_file
@@ -29,7 +29,7 @@ class RunPlan:
     """One run, everything checked that can be checked without reading data or weights."""
 
     registry: Registry
-    backbone: Backbone
+    backbone: GuardedBackbone
     recipe: SFTRecipe
     settings: RunSettings
     options: SFTOptions
@@ -50,7 +50,7 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> RunPlan:
     registry = open_registry(program)
     extensions = registry.extensions()
     backbone, model = _backbone_and_model(layers, registry, resume=bool(flags["resume"]))
-    recipes = dict(registry.call(backbone, lambda chosen: dict(chosen.recipes)))
+    recipes = dict(backbone.recipes)
     recipes |= {recipe.method: recipe for recipe in extensions.sft_recipes(backbone.name)}
     recipe = choose_recipe(recipes, backbone.name, *first_of(layers, "method"))
     settings = resolve_settings(layers, recipe, processes=process.world_size)
@@ -60,7 +60,8 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> RunPlan:
     output = Path() if nowhere else Path(_needed(settings, "output", "--output DIR")).expanduser()
     adapters = tuple(find_adapter(value, registry) for value in settings.value("adapters") or ())
     asked = settings.options(model=model, output=output, adapters=adapters, resume=bool(flags["resume"]))
-    options = registry.call(backbone, lambda _: recipe.resolve_options(asked))
+    with backbone.guard():
+        options = recipe.resolve_options(asked)
     if process.leads and not (options.resume or nowhere):
         _refuse_occupied(options.output)
     data = tuple(Path(value).expanduser() for value in _needed(settings, "data", "--data FILE"))
@@ -92,7 +93,7 @@ def _layers(flags: Mapping[str, Any], program: Settings) -> list[Layer]:
 
 def _backbone_and_model(
     layers: Sequence[Layer], registry: Registry, *, resume: bool
-) -> tuple[Backbone, Path]:
+) -> tuple[GuardedBackbone, Path]:
     name, _ = first_of(layers, "backbone")
     value, _ = first_of(layers, "model")
     backbone = registry.backbone(str(name)) if name else None
@@ -157,7 +158,11 @@ def _check_extra(settings: RunSettings, backbone: Backbone) -> None:
 
 
 def _template(
-    name: str | None, backbone: Backbone, options: SFTOptions, registry: Registry, extensions: Extensions
+    name: str | None,
+    backbone: GuardedBackbone,
+    options: SFTOptions,
+    registry: Registry,
+    extensions: Extensions,
 ) -> PromptTemplate | None:
     if not name:
         return None
@@ -166,10 +171,15 @@ def _template(
 
 
 def _own_template(
-    backbone: Backbone, recipe: SFTRecipe, options: SFTOptions, registry: Registry, extensions: Extensions
+    backbone: GuardedBackbone,
+    recipe: SFTRecipe,
+    options: SFTOptions,
+    registry: Registry,
+    extensions: Extensions,
 ) -> str | None:
     """Return the name of the form that a run takes by itself, if `--template` takes it and means the same."""
-    own = registry.call(backbone, lambda _: recipe.template(options))
+    with backbone.guard():
+        own = recipe.template(options)
     if own is None:
         return None
     try:

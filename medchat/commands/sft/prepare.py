@@ -121,6 +121,7 @@ def prepare_run(plan: RunPlan) -> PreparedRun:
     train, held_out = split(examples, plan.options.val_size, plan.options.seed)
     data = SFTData(train, held_out, plan.template)
     recipe, options = plan.recipe, plan.options
-    survey = plan.registry.call(plan.backbone, lambda _: recipe.survey(data, options))
-    memory = plan.registry.call(plan.backbone, lambda _: recipe.estimate(options, survey))
+    with plan.backbone.guard():
+        survey = recipe.survey(data, options)
+        memory = recipe.estimate(options, survey)
     return PreparedRun(plan, files, data, survey, memory)

@@ -96,9 +96,8 @@ def run_training(prepared: PreparedRun) -> tuple[int, SFTReport | None]:
 
         with cancel_on_signals(watch.cancel, insist=True, told=stopping) as codes:
             try:
-                report = plan.registry.call(
-                    plan.backbone, lambda _: plan.recipe.run(prepared.data, plan.options, watch)
-                )
+                with plan.backbone.guard():
+                    report = plan.recipe.run(prepared.data, plan.options, watch)
             except MedchatError as error:
                 if not codes:
                     raise

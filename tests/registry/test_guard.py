@@ -1,0 +1,115 @@
+"""Behind the guard, whatever a plugin's backbone does against its contract is a failure of that plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medchat.api import Backbone, KnownWeights, LoadOptions, ModelCard
+from medchat.errors import CheckpointError, Interruption, MedchatError, PluginError
+from medchat.registry import GuardedBackbone
+from medchat.registry.metadata import BACKBONES, PluginEntry
+
+ENTRY = PluginEntry(BACKBONES, "rude", "rude_module", "rude-distribution", "1.0")
+OPTIONS = LoadOptions(Path())
+#: Every question that can be put to a backbone before and after loading.
+QUESTIONS: dict[str, Callable[[Backbone], object]] = {
+    "summary": lambda backbone: backbone.summary,
+    "known_weights": lambda backbone: backbone.known_weights,
+    "generation": lambda backbone: backbone.generation,
+    "load_keys": lambda backbone: backbone.load_keys,
+    "recipes": lambda backbone: backbone.recipes,
+    "check": lambda backbone: backbone.check(OPTIONS),
+    "template": lambda backbone: backbone.template(OPTIONS),
+    "trained_templates": lambda backbone: backbone.trained_templates(OPTIONS),
+    "special_tokens": lambda backbone: backbone.special_tokens(OPTIONS),
+    "inspect": lambda backbone: backbone.inspect(Path()),
+    "inspect_adapter": lambda backbone: backbone.inspect_adapter(Path()),
+    "tiny": lambda backbone: backbone.tiny(Path()),
+    "address": lambda backbone: backbone.address(""),
+    "notices": lambda backbone: backbone.notices(OPTIONS),
+}
+
+
+class Failing:
+    """Not even a Backbone: raises `error` whatever it is asked, but for its name."""
+
+    name = "rude"
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error
+
+
+def guarded(inner: object) -> GuardedBackbone:
+    return GuardedBackbone(inner, ENTRY)  # type: ignore[arg-type]
+
+
+def test_every_member_of_a_backbone_is_guarded() -> None:
+    stated = {*dir(Backbone), *Backbone.__annotations__} - {"load", "name"}
+    members = {name for name in stated if not name.startswith("_")}
+    assert members == set(QUESTIONS)
+    assert members | {"load", "guard", "name"} == {
+        name for name in dir(guarded(Failing(ValueError()))) if not name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("error", [ValueError("rude"), SystemExit(3), RecursionError("deep")])
+def test_whatever_is_raised_is_the_plugins_failure(question: str, error: BaseException) -> None:
+    with pytest.raises(PluginError) as caught:
+        QUESTIONS[question](guarded(Failing(error)))
+    assert "rude-distribution" in caught.value.what and caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("error", [CheckpointError("broken", ""), KeyboardInterrupt(), Interruption("stop")])
+def test_what_is_raised_on_purpose_passes_unchanged(question: str, error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        QUESTIONS[question](guarded(Failing(error)))
+    assert caught.value is error
+
+
+def test_leaving_the_program_while_loading_is_a_broken_plugin() -> None:
+    class Leaving(Failing):
+        def load(self, options: LoadOptions) -> Any:
+            raise SystemExit(0)
+
+    with pytest.raises(PluginError, match="rude"):
+        guarded(Leaving(ValueError())).load(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("member", "wrong", "right"),
+    [
+        ("known_weights", (object(),), KnownWeights),
+        ("inspect", object(), ModelCard),
+        ("inspect_adapter", {"fault": "none"}, "AdapterCard"),
+    ],
+)
+def test_a_result_of_another_kind_is_named(member: str, wrong: object, right: object) -> None:
+    class Answering(Failing):
+        known_weights = wrong
+
+        def inspect(self, path: Path) -> object:
+            return wrong
+
+        def inspect_adapter(self, path: Path) -> object:
+            return wrong
+
+    with pytest.raises(PluginError) as caught:
+        QUESTIONS[member](guarded(Answering(ValueError())))
+    assert f"{member}: " in caught.value.what and getattr(right, "__name__", right) in caught.value.what
+
+
+def test_other_objects_of_the_plugin_are_asked_under_the_same_guard() -> None:
+    backbone = guarded(Failing(ValueError()))
+    with pytest.raises(PluginError, match="rude-distribution"), backbone.guard():
+        raise ZeroDivisionError
+    with pytest.raises(MedchatError, match="on purpose"), backbone.guard():
+        raise MedchatError("on purpose")
