@@ -24,9 +24,9 @@ from medchat.batch.results import (
     remove_unless_held,
     write_whole,
 )
-from medchat.batch.work import Process
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
+from medchat.launcher import Process
 
 #: Seconds between two looks at the other processes' parts.
 POLL_SECONDS = 0.2

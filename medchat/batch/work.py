@@ -7,51 +7,14 @@ never on what is already answered, so a run that goes on after a kill computes t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medchat.batch.prompts import QuestionPrompt
 from medchat.batch.questions import Question
-from medchat.errors import UsageError
-from medchat.language import say
 
 #: Batches in a window: enough to sort by length, few enough that answers come roughly in order.
 WINDOW_BATCHES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """Which of how many processes this is."""
-
-    rank: int = 0
-    world_size: int = 1
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process speaks to the user and puts the parts together."""
-        return self.rank == 0
-
-    @property
-    def alone(self) -> bool:
-        """Whether there is no other process."""
-        return self.world_size == 1
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Process:
-        """Return the place that `torchrun` or `accelerate launch` gave this process. Raises UsageError."""
-        rank, world_size = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
-        if rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size):
-            return cls(int(rank), int(world_size))
-        raise UsageError(
-            say(
-                f"环境变量 RANK={rank!r}、WORLD_SIZE={world_size!r} 无效",
-                f"the variables RANK={rank!r} and WORLD_SIZE={world_size!r} make no sense",
-            ),
-            say(
-                "由 torchrun 启动，或删除这两个变量：unset RANK WORLD_SIZE",
-                "start with torchrun, or unset RANK WORLD_SIZE",
-            ),
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import torch
 
+from medchat import launcher
 from medchat.api import DEVICES_HELP, DTYPES
 from medchat.errors import MemoryShortageError, UsageError
 from medchat.language import say
@@ -50,10 +50,8 @@ def pick_device(wanted: str) -> torch.device:
 
 def _own_gpu() -> int:
     """The GPU of this process: its own where a launcher numbered the processes of this machine."""
-    number = os.environ.get("LOCAL_RANK", "")
-    if number.isdecimal():
-        return int(number) % torch.cuda.device_count()
-    return torch.cuda.current_device()
+    number = launcher.local_rank()
+    return torch.cuda.current_device() if number is None else number % torch.cuda.device_count()
 
 
 def _no_device(wanted: str, found: str) -> UsageError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import copy
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from medchat import launcher
 from medchat.errors import MedchatError
 from medchat.inference.interrupt import decoder_layers
 from medchat.language import say
@@ -37,16 +37,13 @@ Made = TypeVar("Made")
 _PATIENCE = timedelta(hours=2)
 #: So long a process that failed waits for word that the main one speaks.
 _HEARING = 2.0
-#: What `accelerate launch` may be configured to do to a model, and must not: it is done here.
-_OTHERS_WORK = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
 
 
 class FsdpGroup(ProcessGroup):
     """This process among those that a launcher started together (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)."""
 
     def __init__(self, device: torch.device) -> None:
-        for name in _OTHERS_WORK:
-            os.environ.pop(name, None)
+        launcher.undo_accelerate_sharding()
         if device.type == "cuda":
             torch.cuda.set_device(device)
         store, self.rank, self.count = next(iter(rendezvous("env://", timeout=_PATIENCE)))

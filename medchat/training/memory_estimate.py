@@ -6,7 +6,6 @@ backward pass, the update. See `activations` for what the forward pass keeps.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import torch
 
+from medchat import launcher
 from medchat.api import MemoryEstimate, SFTOptions, SFTSurvey
 from medchat.api.flags import as_typed
 from medchat.inference.device import available_memory
@@ -55,8 +55,7 @@ def memory_for(device: torch.device) -> int:
     """Return the bytes a run could have on `device`, what this process holds already included."""
     if device.type == "cuda":
         return available_memory(device)
-    sharers = int(os.environ.get("LOCAL_WORLD_SIZE", "1") or 1)
-    return available_memory(device) // sharers + _resident()
+    return available_memory(device) // launcher.local_world_size() + _resident()
 
 
 def estimate(
@@ -122,7 +121,7 @@ class _Needs:
 
     @property
     def processes(self) -> int:
-        return int(os.environ.get("WORLD_SIZE", "1") or 1)
+        return launcher.world_size()
 
     def total(self, options: SFTOptions) -> int:
         return sum(self.parts(options).values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers.trainer_pt_utils import get_parameter_names
 
+from medchat import launcher
 from medchat.api import SFTOptions
 from medchat.api.finetuning import OPTIMIZERS, PRECISIONS
 from medchat.errors import UsageError
@@ -237,8 +237,7 @@ def _check_fused(options: SFTOptions) -> None:
 def _processes() -> int:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_world_size()
-    number = os.environ.get("WORLD_SIZE", "")
-    return int(number) if number.isdecimal() else 1
+    return launcher.world_size()
 
 
 def _check_8bit(device: torch.device) -> None:

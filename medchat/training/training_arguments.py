@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from medchat import launcher
 from medchat.api import SFTOptions
 from medchat.errors import UsageError
 from medchat.language import say
@@ -24,7 +24,7 @@ def training_arguments(model: PreTrainedModel, run: Run) -> TrainingArguments:
     double = any(parameter.dtype is torch.float64 for parameter in model.parameters())
     if device.type == "cuda" and device.index and run.processes.count == 1:
         # The Trainer takes the first GPU unless told where.
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+        launcher.train_on(str(device))
     arguments = TrainingArguments(
         output_dir=str(run.folder.path),
         per_device_train_batch_size=run.order.micro_batch_size,

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medchat.batch.questions import Question
-from medchat.batch.work import Process, WorkPlan
+from medchat.batch.work import WorkPlan
 from medchat.commands.infer.progress import duration
 from medchat.datafiles.record import Asked
+from medchat.launcher import Process
 
 BAR = "\u2501"
 

@@ -13,7 +13,7 @@ from medchat.api import GenerationConfig
 from medchat.batch.parts import look_at_outputs, open_outputs
 from medchat.batch.questions import QuestionFile, read_questions
 from medchat.batch.resuming import check_belongs
-from medchat.batch.work import Process, WorkPlan
+from medchat.batch.work import WorkPlan
 from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags
@@ -21,6 +21,7 @@ from medchat.cli.output import say_aside
 from medchat.commands.infer.run import BatchRun, provenance
 from medchat.errors import DataError, UsageError
 from medchat.language import say
+from medchat.launcher import Process
 from medchat.sanitize import sanitize_line
 
 #: Prompts that go through the model together unless told otherwise. On a CPU decoding is bound by reading
@@ -74,7 +75,7 @@ def command(data: str, output: str, **flags: Any) -> int:
             say("--resume 和 --overwrite 只能用一个", "use only one of --resume and --overwrite"),
             say("--resume 接着做，--overwrite 从头来", "--resume goes on, --overwrite starts afresh"),
         )
-    process = Process.from_environment(os.environ)
+    process = Process.from_environment(os.environ, slurm=True)
     opening = resolve_setup(read_settings(flags), rule=flags["rule"])
     opening = replace(opening, generation=_generation(opening.generation, flags))
     source = _read(Path(data).expanduser(), skip_bad=flags["skip_bad"], speak=process.leads)

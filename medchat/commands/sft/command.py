@@ -11,8 +11,7 @@ from typing import Any
 
 import click
 
-from medchat import medical_safety
-from medchat.batch.work import Process
+from medchat import launcher, medical_safety
 from medchat.chat.recorder import open_store
 from medchat.cli.output import answer_stream, say_aside, write_out
 from medchat.commands.chat import disclaimer_lines
@@ -23,6 +22,7 @@ from medchat.commands.sft.run import next_command, run_training, summary_lines, 
 from medchat.commands.sft.screen import show_overview
 from medchat.errors import MedchatError, MemoryShortageError
 from medchat.language import say
+from medchat.launcher import Process
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.sft_job.facts import read_facts
@@ -70,7 +70,7 @@ def command(**flags: Any) -> int:
             prepared.refuse_what_cannot_fit()
     except MedchatError as error:
         # Every process of a launcher finds the same: one on each machine says it.
-        if process.leads or os.environ.get("LOCAL_RANK", "0") == "0":
+        if process.leads or launcher.local_rank() == 0:
             raise
         return error.exit_code
     if flags["dry_run"]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import Backbone, LoadOptions, PromptTemplate, SFTOptions, SFTRecipe
-from medchat.batch.work import Process
 from medchat.chat.setup import find_adapter, find_model, named_template, open_registry, recognize_backbone
 from medchat.commands.sft.options import given_flags
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
+from medchat.launcher import Process
 from medchat.registry import Extensions, GuardedBackbone, Registry
 from medchat.settings import Settings
 from medchat.sft_job.keys import EXTRA
