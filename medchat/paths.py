@@ -49,15 +49,6 @@ def cache_dir() -> Path:
     return platformdirs.user_cache_path(APPLICATION, appauthor=False)
 
 
-def state_dir() -> Path:
-    """Return the folder of logs and drafts: `$XDG_STATE_HOME/medchat`, or `$MEDCHAT_HOME/state`."""
-    if home := _home():
-        return home / "state"
-    import platformdirs
-
-    return platformdirs.user_state_path(APPLICATION, appauthor=False)
-
-
 def config_file() -> Path:
     """Return the user's configuration file, which need not exist."""
     return config_dir() / "config.toml"

@@ -4,7 +4,7 @@ Keys of the published form: `description`, `prompt_no_input` (needed), `prompt_i
 `response_split` (accepted; answers are cut by token count, so nothing is ever split on it).
 Keys of ours: `note` (text, or one text per language: which weights were trained on it), `stop` (list
 of texts that end an answer), and `dialogue_question` with `dialogue_answer` for weights trained on
-several turns inside one `{instruction}`. Other keys are left alone and listed in `unknown_keys`.
+several turns inside one `{instruction}`. Other keys are left alone.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ class JsonTemplate:
     with_input: FormatString | None = None
     dialogue: tuple[FormatString, FormatString] | None = None
     stop: tuple[str, ...] = ()
-    description: str = ""
     note: Mapping[str, str] = field(default_factory=dict)
-    unknown_keys: tuple[str, ...] = ()
     #: The file's text: fine-tuning writes it beside what it trained.
     source: str = field(default="", repr=False, compare=False)
 
@@ -169,9 +167,7 @@ class _Reader:
             with_input=self.form("prompt_input", (INSTRUCTION, INPUT), must_hold=INSTRUCTION),
             dialogue=self.dialogue(),
             stop=self.stop(),
-            description=self.content.get("description", ""),
             note=self.note(),
-            unknown_keys=tuple(sorted(set(self.content) - set(KNOWN_KEYS))),
             source=self.source,
         )
 

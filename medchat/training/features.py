@@ -88,28 +88,13 @@ class FeatureSet:
         return sum(len(feature.answer_ids) for feature in self.features)
 
 
-def build_features(
-    examples: Sequence[Example],
-    template: PromptTemplate,
-    encoder: Encoder,
-    max_length: int,
-    *,
-    allow_left_out: bool = False,
-) -> FeatureSet:
-    """Encode the examples, each cut to `max_length` tokens where it is longer.
-
-    One that would keep no answer is left out. Raises DataError if that concerns more than one example in a
-    hundred (unless `allow_left_out`), or leaves none.
-    """
-    made = encode_examples(examples, template, encoder, max_length)
-    refuse_left_out((made,), max_length, allow=allow_left_out)
-    return made
-
-
 def encode_examples(
     examples: Sequence[Example], template: PromptTemplate, encoder: Encoder, max_length: int
 ) -> FeatureSet:
-    """Do what `build_features` does, and leave it to the caller what to say of examples left out."""
+    """Encode the examples, each cut to `max_length` tokens where it is longer.
+
+    One that would keep no answer is left out: see `refuse_left_out`.
+    """
     features: list[Feature] = []
     left_out: list[LeftOut] = []
     lengths: list[int] = []

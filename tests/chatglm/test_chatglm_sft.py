@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from built_features import build_features
 from medchat_chatglm.backbone import ChatGLMBackbone
 from medchat_chatglm.recipes import ChatGLMFamily
 from medchat_chatglm.tiny import write_tiny_chatglm
@@ -29,7 +30,6 @@ from medchat.api import (
 )
 from medchat.errors import CheckpointError, DataError, MedchatError, UsageError
 from medchat.training.family import FamilyEncoder
-from medchat.training.features import build_features
 from medchat.training.manifest import verify_manifest
 
 pytestmark = pytest.mark.torch

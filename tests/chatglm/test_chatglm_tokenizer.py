@@ -181,14 +181,6 @@ def test_broken_templates_are_refused_with_a_remedy(segments: list[Segment]) -> 
     assert refusal.value.remedy
 
 
-def test_rows_are_padded_on_the_left() -> None:
-    tokenizer = tokenizer_of("v11")
-    padded, pads = tokenizer.pad_left([[7, 8, 9], [7], []])
-    assert padded == [[7, 8, 9], [3, 3, 7], [3, 3, 3]]
-    assert pads == [0, 2, 3]
-    assert tokenizer.pad_left([]) == ([], [])
-
-
 # ---------------------------------------------------------------- decoding
 
 

@@ -47,7 +47,6 @@ def test_medchat_home_moves_every_place(tmp_path: Path, monkeypatch: pytest.Monk
         paths.sessions_file(),
         paths.models_dir(),
         paths.cache_dir(),
-        paths.state_dir(),
     ]
     assert all(place.is_relative_to(tmp_path / "家") for place in found)
     assert len(set(found)) == len(found)
@@ -58,12 +57,11 @@ def test_without_medchat_home_the_xdg_folders_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MEDCHAT_HOME")
-    for kind in ("CONFIG", "DATA", "CACHE", "STATE"):
+    for kind in ("CONFIG", "DATA", "CACHE"):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / kind))
     assert paths.config_file() == tmp_path / "CONFIG" / "medchat" / "config.toml"
     assert paths.data_dir() == tmp_path / "DATA" / "medchat"
     assert paths.cache_dir() == tmp_path / "CACHE" / "medchat"
-    assert paths.state_dir() == tmp_path / "STATE" / "medchat"
 
 
 def test_the_store_opens_the_users_own_file_by_default() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pytest
+from built_features import build_features
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medchat.api import Example, Segment, Text, Turn
 from medchat.errors import DataError
 from medchat.templates import load_template
-from medchat.training.features import TOKENS_KEPT, Feature, build_features
+from medchat.training.features import TOKENS_KEPT, Feature
 
 END = 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from built_features import build_features
 from medchat_bloom.huozi.prompts import HUOZI
 from medchat_chatglm.prompts import CHATGLM_ROUNDS, MED_CHATGLM
 from medchat_llama.prompts import MED_ALLDATA
@@ -17,7 +18,6 @@ from medchat.batch import read_questions
 from medchat.batch.prompts import PromptMaker, QuestionPrompt
 from medchat.sft_job.data import read_training_data
 from medchat.templates import list_templates
-from medchat.training.features import build_features
 
 RECORDS: list[dict[str, Any]] = [
     {"instruction": "头痛怎么办？", "input": "", "output": "休息。"},

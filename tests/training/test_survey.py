@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from built_features import build_features
 from hypothesis import given
 from hypothesis import strategies as st
 from locations import SHARED
@@ -26,7 +27,7 @@ from medchat.api import Example, PreviewPiece, Segment
 from medchat.inference.detokenizer import StreamText
 from medchat.sft_job.data import read_training_data
 from medchat.templates import load_template
-from medchat.training.features import Feature, build_features
+from medchat.training.features import Feature
 from medchat.training.survey import preview, survey
 
 pytestmark = pytest.mark.torch

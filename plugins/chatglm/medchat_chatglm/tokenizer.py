@@ -234,12 +234,6 @@ class ChatGLMTokenizer:
         text.append(sop)
         return text if answer is None else [*text, *answer, self.id_of("<eop>")]
 
-    def pad_left(self, rows: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[int]]:
-        """Return rows of equal length, `<pad>` in front, and how many pads each got."""
-        longest = max(map(len, rows), default=0)
-        pads = [longest - len(row) for row in rows]
-        return [[self.pad_token_id] * count + list(row) for count, row in zip(pads, rows, strict=True)], pads
-
     # ------------------------------------------------------------ ids to text
 
     def decode(self, ids: Iterable[int]) -> str:
