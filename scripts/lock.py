@@ -20,7 +20,7 @@ HEADER = """\
 # Every package of constraints.txt with the SHA-256 of its file, for Linux x86_64 (glibc) and CPython 3.11.
 # torch is the build for the CPU, from PyTorch's own index (README: PIP_EXTRA_INDEX_URL); elsewhere: constraints.txt.
 # Made by scripts/lock.sh; do not edit.
-#   pip install --require-hashes -r requirements.lock && pip install --no-deps -e .
+#   pip install --no-deps --require-hashes -r requirements.lock && pip install --no-deps -e .
 """
 
 

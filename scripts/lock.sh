@@ -1,7 +1,7 @@
 #!/bin/sh
 # Writes requirements.lock: the versions of constraints.txt with the SHA-256 of the file that pip chooses for each.
 # Needs Python 3.11 on Linux x86_64, for which the file is made. Run it after every change of constraints.txt.
-#   pip install --require-hashes -r requirements.lock && pip install --no-deps -e .
+#   pip install --no-deps --require-hashes -r requirements.lock && pip install --no-deps -e .
 set -eu
 . "$(dirname -- "$0")/environment.sh"
 install "[test]"
