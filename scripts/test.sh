@@ -9,11 +9,8 @@ export PATH
 if [ $# -gt 0 ]; then
     exec python -m pytest "$@"
 fi
+sh scripts/check.sh linters
 set -x
-ruff check .
-ruff format --check .
-mypy
-lint-imports --no-cache
 # A worker a core, each file's tests in one of them; threads of their own would wait for each other.
 OMP_NUM_THREADS=1
 export OMP_NUM_THREADS

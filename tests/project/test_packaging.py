@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
 import os
 import shutil
 import subprocess
@@ -28,13 +29,19 @@ SOURCES = (
     "LICENSE",
     "NOTICE",
 )
+#: The time that every file in the archive bears; scripts/wheel.sh takes that of the last commit.
+BUILT_AT = "1700000000"
 SCRATCH = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel"))
+
+
+def build(tree: Path, out: Path) -> Path:
     """Build a wheel, offline, with the setuptools that is installed."""
-    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
+    tree.mkdir(exist_ok=True)
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir():
@@ -49,7 +56,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pip(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
-    return subprocess.run(command, capture_output=True, env={**os.environ, "PIP_NO_INDEX": "1"}, check=False)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        env={**os.environ, "PIP_NO_INDEX": "1", "SOURCE_DATE_EPOCH": BUILT_AT},
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +101,12 @@ def test_the_wheel_holds_nothing_else(names: set[str]) -> None:
     assert not [
         name for name in names if "test" in name.lower() or name.endswith(("tokenizer.model", ".pyc"))
     ]
+
+
+def test_a_second_build_gives_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
+    again = build(tmp_path / "tree", tmp_path / "wheel")
+    assert again.name == wheel.name
+    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(wheel.read_bytes()).digest()
 
 
 def test_every_plugin_folder_is_in_the_one_table() -> None:

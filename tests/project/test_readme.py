@@ -32,7 +32,8 @@ from medchat.weights.common_questions import citations, common_questions
 pytest_plugins = ("cli_program",)
 
 READMES = ("README.md", "README_EN.md")
-PAGES = [*READMES, *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+DOORS = ("CONTRIBUTING.md", "CONTRIBUTING_EN.md", "SECURITY.md")
+PAGES = [*READMES, *DOORS, *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 
 #: Everything these need is fetched from the network; a test of their own runs them.
 SET_UP = (

@@ -10,10 +10,10 @@ from pathlib import Path
 from locations import ROOT
 
 
-def program(folder: Path, source: str) -> Path:
-    """Write a program called medchat and return the folder it is in."""
+def program(folder: Path, source: str, name: str = "medchat") -> Path:
+    """Write a program and return the folder it is in."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "medchat"
+    path = folder / name
     path.write_text(f"#!/bin/sh\n{source}\n", encoding="utf-8")
     path.chmod(0o755)
     return folder
