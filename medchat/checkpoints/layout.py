@@ -129,7 +129,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a small file, the caller's own. Raises CheckpointError naming the line where it is broken."""
+    """Return the JSON object in a small file, the caller's to change.
+
+    Raises CheckpointError naming the line where it is broken.
+    """
     try:
         if path.stat().st_size > _JSON_LIMIT:
             raise ValueError(f"larger than {_JSON_LIMIT} bytes")

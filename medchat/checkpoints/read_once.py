@@ -8,7 +8,6 @@ cannot tell a later change from an earlier one, because it was written a moment 
 
 from __future__ import annotations
 
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -29,9 +28,7 @@ _kept: OrderedDict[Hashable, Any] = OrderedDict()
 _lock = Lock()
 
 
-def read_once(
-    read: Callable[..., T], path: Path, *arguments: Hashable, beside: Sequence[Path] = ()
-) -> T:
+def read_once(read: Callable[..., T], path: Path, *arguments: Hashable, beside: Sequence[Path] = ()) -> T:
     """Return `read(path, *arguments)`, kept while neither `path` nor a file of `beside` changes.
 
     `read` must be a function of a module, its result immutable, and depend on nothing but these files.
@@ -62,7 +59,7 @@ def file_bytes(path: Path) -> bytes:
 def _state(file: Path) -> tuple[int, ...] | None:
     """Return what changes whenever the file does, its times last; None where it cannot be looked at."""
     try:
-        found = os.stat(file)
+        found = file.stat()
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -71,12 +71,14 @@ _COMPARED = 8
 METHODS: tuple[type[Method], ...] = (FullMethod, LoraMethod, QLoraMethod, BottleneckMethod, PrefixMethod)
 
 
-def recipes_of(family: Family, own: Sequence[Method] = ()) -> Mapping[str, SFTRecipe]:
-    """Return a family's recipes by name: the shared methods, or in place of one the family's `own`."""
+def recipes_of(family: Family, own: Sequence[Method] = (), first: str = "") -> Mapping[str, SFTRecipe]:
+    """Return a family's recipes by name: the shared methods, or in place of one the family's `own`.
+
+    `first` is the method where none is named.
+    """
     methods = {method.name: method for method in (*(kind() for kind in METHODS), *own)}
-    return {
-        name: FamilyRecipe(family, method) for name, method in methods.items() if name not in family.without
-    }
+    ordered = sorted(methods, key=lambda name: name != first)
+    return {name: FamilyRecipe(family, methods[name]) for name in ordered if name not in family.without}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bloom_adapters import write_adapter
-from method_runs import BACKBONES, base
+from method_runs import base
 from open_counts import count_opens
 from sft_arguments import data
 
@@ -84,7 +83,17 @@ def test_showing_a_folder_opens_each_small_file_once(tmp_path: Path, family: str
 @pytest.mark.parametrize("dry", [True, False])
 def test_a_fine_tuning_run_opens_each_small_file_once(tmp_path: Path, family: str, dry: bool) -> None:
     model, lora = base(family, tmp_path), adapter(family, tmp_path / "lora")
-    words = ["sft", "--model", str(model), "--adapter", str(lora), *ONE, family, "--data", data(tmp_path, PAIRS)]
+    words = [
+        "sft",
+        "--model",
+        str(model),
+        "--adapter",
+        str(lora),
+        *ONE,
+        family,
+        "--data",
+        data(tmp_path, PAIRS),
+    ]
     words += ["--method", "lora", "--lora-r", "4", "--num-epochs", "1", "--output", str(tmp_path / "out")]
     counts = count_opens(tmp_path, *words, *(["--dry-run"] if dry else ["--yes"]))
     assert_each_once(counts, model, lora)

@@ -81,23 +81,16 @@ def without_model_prefix(stored: str) -> str:
     return stored if stored.startswith((PREFIX, "lm_head.")) else PREFIX + stored
 
 
-def check_bloom_sizes(shape: BloomShape, headers: Mapping[str, TensorHeader], folder: Path) -> None:
-    """Refuse a config.json of another model before building what it describes, which may be huge."""
-    named = {without_model_prefix(name): header for name, header in headers.items()}
-    embedding = named.get(EMBEDDING)
-    layers = {name.split(".")[2] for name in named if name.startswith(f"{PREFIX}h.")}
-    found = None
+def bloom_misfit(shape: BloomShape, headers: Mapping[str, TensorHeader]) -> str:
+    """Return which size of config.json is not that of the tensors, by the model's names; "" where they agree."""
+    embedding = headers.get(EMBEDDING)
+    layers = {name.split(".")[2] for name in headers if name.startswith(f"{PREFIX}h.")}
     if embedding is not None and embedding.shape != (shape.vocab_size, shape.hidden_size):
         stored = "x".join(map(str, embedding.shape))
-        found = f"vocab_size x hidden_size {shape.vocab_size}x{shape.hidden_size}, {EMBEDDING} {stored}"
-    elif len(layers) != shape.layers:
-        found = f"n_layer {shape.layers}, transformer.h {len(layers)}"
-    if found:
-        raise CheckpointError(
-            say(f"config.json 与权重对不上（{found}）", f"config.json does not fit the weights ({found})"),
-            say("请确认二者来自同一模型，且下载完整", "check that both belong together and are complete"),
-            where=str(folder / "config.json"),
-        )
+        return f"vocab_size x hidden_size {shape.vocab_size}x{shape.hidden_size}, {EMBEDDING} {stored}"
+    if len(layers) != shape.layers:
+        return f"n_layer {shape.layers}, transformer.h {len(layers)}"
+    return ""
 
 
 def _ids(value: Any, values: ConfigValues) -> tuple[int, ...]:

@@ -32,7 +32,10 @@ _ADDED_FILE = "added_tokens.json"
 
 
 class BloomTokenizer:
-    """Text to ids and back; immutable after construction. Nothing is put in front of a prompt or behind it; padding goes on the left."""
+    """Text to ids and back. Nothing is put in front of a prompt or behind it; padding goes on the left.
+
+    Immutable after construction.
+    """
 
     def __init__(self, tokenizer: Tokenizer, declared: Mapping[str, str], where: str = "") -> None:
         """`declared` are the control tokens that a folder names, by role; `where` is for errors.

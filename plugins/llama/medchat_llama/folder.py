@@ -88,21 +88,15 @@ def stored_rows(headers: Mapping[str, TensorHeader], shape: LlamaShape) -> int:
     return embedding.shape[0] if embedding is not None and embedding.shape else shape.vocab_size
 
 
-def check_llama_sizes(shape: LlamaShape, headers: Mapping[str, TensorHeader], folder: Path) -> None:
-    """Refuse a config.json of another model before building what it describes, which may be huge."""
+def llama_misfit(shape: LlamaShape, headers: Mapping[str, TensorHeader]) -> str:
+    """Return which size of config.json is not that of the tensors, "" where they agree. Rows may differ."""
     layers = {name.split(".")[2] for name in headers if name.startswith("model.layers.")}
     embedding = headers.get(EMBEDDING)
-    found = None
     if len(layers) != shape.layers:
-        found = f"num_hidden_layers {shape.layers}, model.layers {len(layers)}"
-    elif embedding is not None and embedding.shape[1:] != (shape.hidden_size,):
-        found = f"hidden_size {shape.hidden_size}, {EMBEDDING} {'x'.join(map(str, embedding.shape))}"
-    if found:
-        raise CheckpointError(
-            say(f"config.json 与权重对不上（{found}）", f"config.json does not fit the weights ({found})"),
-            say("请确认二者来自同一模型，且下载完整", "check that both belong together and are complete"),
-            where=str(folder / "config.json"),
-        )
+        return f"num_hidden_layers {shape.layers}, model.layers {len(layers)}"
+    if embedding is not None and embedding.shape[1:] != (shape.hidden_size,):
+        return f"hidden_size {shape.hidden_size}, {EMBEDDING} {'x'.join(map(str, embedding.shape))}"
+    return ""
 
 
 def _rope_theta(values: ConfigValues) -> float:

@@ -10,8 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medchat.api import Control, Segment, Text, Turn
+from medchat.checkpoints.stated_template import TemplateChoice
+from medchat_bloom.prompts import bloom_special_tokens
 
 BEGIN, END = Control("<|beginofutterance|>"), Control("<|endofutterance|>")
+CHAT_TOKENS = (BEGIN.token, END.token)
+#: The template of BenTsao's LoRA, which has no chat tokens.
+ADAPTER_TEMPLATE = "bloom_deploy"
 SYSTEM, USER, ASSISTANT = "系统", "用户", "助手"
 #: The published code sends a system utterance with every prompt, a page about its makers. Ours is the
 #: short one that the later Huozi models are shown with; `--system` replaces it.
@@ -47,3 +52,10 @@ def _utterance(role: str, text: str) -> tuple[Segment, ...]:
 
 
 HUOZI = HuoziTemplate()
+HUOZI_TEMPLATES = TemplateChoice(
+    plain=HUOZI.name,
+    adapted=ADAPTER_TEMPLATE,
+    special_tokens=bloom_special_tokens,
+    own=(HUOZI,),
+    plain_is_trained=True,
+)
