@@ -18,6 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from medchat.api import LoadOptions
 from medchat.checkpoints.adapter_folder import Adapter, positions_taken
+from medchat.checkpoints.config_json import DecoderShape
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import Checkpoint, open_checkpoint
 from medchat.errors import CheckpointError
@@ -29,30 +30,13 @@ from medchat.inference.quantization import bits_of, conversions, insert_quantize
 from medchat.language import say
 
 
-class CausalShape(Protocol):
-    """What config.json states of every family, read and checked. `vocab_size` are the rows of the embedding."""
-
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def hidden_size(self) -> int: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def context_length(self) -> int: ...
-    @property
-    def tied(self) -> bool: ...
-
-
 class CausalTokenizer(ChatTokenizer, Protocol):
     """A `ChatTokenizer` whose ids are counted. `size` is the highest id and one."""
 
     size: int
 
 
-Shape = TypeVar("Shape", bound=CausalShape)
+Shape = TypeVar("Shape", bound=DecoderShape)
 Tokenizer = TypeVar("Tokenizer", bound=CausalTokenizer)
 
 
@@ -74,7 +58,10 @@ class Vocabulary(Generic[Tokenizer]):
 
 @dataclass(frozen=True, slots=True)
 class CausalModel(Generic[Shape, Tokenizer]):
-    """A model in evaluation mode with its tokenizer. `notes` are for the user, in the interface language."""
+    """A model in evaluation mode, and what it is made from. Until `load` filled it, it has no values.
+
+    `base` is as in `Vocabulary`; `notes` are for the user, in the interface language.
+    """
 
     model: PreTrainedModel
     tokenizer: Tokenizer
@@ -82,12 +69,6 @@ class CausalModel(Generic[Shape, Tokenizer]):
     base: str
     adapters: tuple[Adapter, ...]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedCausalModel(CausalModel[Shape, Tokenizer]):
-    """All that is known before the first weight is read; `model` has none yet."""
-
     checkpoint: Checkpoint
     headers: Mapping[str, TensorHeader]
     placement: Placement
@@ -181,16 +162,10 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
             from medchat.inference.adapters.attach import attach_adapters  # brings peft: slow to import
 
             attach_adapters(model, prepared.adapters, placement.device, placement.dtype)
-        return CausalModel(
-            model.eval(),
-            prepared.tokenizer,
-            prepared.shape,
-            prepared.base,
-            prepared.adapters,
-            prepared.notes,
-        )
+        model.eval()
+        return prepared
 
-    def prepare(self, options: LoadOptions) -> PreparedCausalModel[Shape, Tokenizer]:
+    def prepare(self, options: LoadOptions) -> CausalModel[Shape, Tokenizer]:
         """Check all that can be checked without reading weights.
 
         Raises CheckpointError (missing, damaged, another architecture, not matching), MemoryShortageError
@@ -221,7 +196,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
 
             check_fit(model, vocabulary.adapters)
         require_match(model, checkpoint, headers, placement)
-        return PreparedCausalModel(
+        return CausalModel(
             model,
             vocabulary.tokenizer,
             shape,

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
+from medchat.checkpoints.config_json import DecoderShape
 from medchat.checkpoints.stated_template import TemplateChoice
-from medchat.inference.causal_loading import CausalLoading, CausalShape
+from medchat.inference.causal_loading import CausalLoading
 from medchat.inference.chat_model import CausalChatModel, ChatTokenizer
 from medchat.training.activation_memory import Block, ModelDims, model_dims
 from medchat.training.family import Family
@@ -48,7 +49,7 @@ class CausalFamily(Family):
     def dims(
         self,
         options: SFTOptions,
-        shape: CausalShape,
+        shape: DecoderShape,
         *,
         linears: Mapping[str, tuple[int, int]],
         inner: int,

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medchat.checkpoints.config_json import MOST, ConfigValues
+from medchat.checkpoints.config_json import MOST, ConfigValues, DecoderShape, require_model_type
 from medchat.checkpoints.headers import TensorHeader
 from medchat.checkpoints.layout import read_config
-from medchat.errors import CheckpointError
-from medchat.language import say
 
 MODEL_TYPE = "bloom"
 #: The library's class puts this before every name; files saved from the inner model lack it.
@@ -23,19 +21,13 @@ IGNORED = ("*.scale_mask_softmax.causal_mask",)
 CONTEXT_LENGTH = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class BloomShape:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BloomShape(DecoderShape):
     """The sizes of one model and how its numbers are computed. `end_ids` are what config.json names."""
 
-    vocab_size: int
-    hidden_size: int
-    layers: int
-    heads: int
-    context_length: int = CONTEXT_LENGTH
-    layer_norm_epsilon: float = 1e-5
-    residual_after_norm: bool = False
-    tied: bool = True
-    end_ids: tuple[int, ...] = ()
+    layer_norm_epsilon: float
+    residual_after_norm: bool
+    end_ids: tuple[int, ...]
 
 
 def is_bloom(folder: Path) -> bool:
@@ -46,20 +38,8 @@ def is_bloom(folder: Path) -> bool:
 def read_bloom_shape(folder: Path) -> BloomShape:
     """Read config.json. Raises CheckpointError: missing, damaged, another architecture, impossible sizes."""
     config = read_config(folder)
-    if config.get("model_type") != MODEL_TYPE:
-        found = str(config.get("model_type") or say("未注明的模型", "a model of no stated type"))
-        raise CheckpointError(
-            say(
-                f"这是 {found}，不是 Bloom 结构的模型",
-                f"this is {found}, not a model of Bloom's architecture",
-            ),
-            say(
-                "请换用 Bloom 或活字的权重，或换用支持它的 --backbone（medchat plugins list）",
-                "use weights of Bloom or Huozi, or a --backbone that supports it (medchat plugins list)",
-            ),
-            where=str(folder / "config.json"),
-        )
     values = ConfigValues(config, folder / "config.json")
+    require_model_type(values, MODEL_TYPE, "Bloom", ("Bloom 或活字", "Bloom or Huozi"))
     width, heads = values.size("hidden_size", "n_embed"), values.size("n_head", "num_attention_heads")
     if width % heads:
         raise values.impossible(f"hidden_size {width}, n_head {heads}")

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medchat.checkpoints.config_json import ConfigValues
+from medchat.checkpoints.config_json import ConfigValues, DecoderShape, require_model_type
 from medchat.checkpoints.headers import TensorHeader
 from medchat.checkpoints.layout import read_config
-from medchat.errors import CheckpointError
 from medchat.language import say
 
 MODEL_TYPE = "llama"
@@ -27,20 +26,14 @@ BASE_OF_ROWS: Mapping[int, str] = {32000: "llama", 49953: "chinese-llama", 49954
 SEVEN_BILLION = (4096, 32, 32)
 
 
-@dataclass(frozen=True, slots=True)
-class LlamaShape:
-    """The sizes of one model and how its numbers are computed. `vocab_size` is what config.json states."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaShape(DecoderShape):
+    """The sizes of one model and how its numbers are computed."""
 
-    vocab_size: int
-    hidden_size: int
     inner_size: int
-    layers: int
-    heads: int
     key_value_heads: int
-    context_length: int
     norm_epsilon: float
     rope_theta: float
-    tied: bool
 
 
 def is_llama(config: Mapping[str, Any]) -> bool:
@@ -58,10 +51,9 @@ def read_llama_shape(folder: Path) -> LlamaShape:
 
     The ids of special tokens are not read: the published ones are wrong (bos 0, eos 1, pad -1).
     """
-    config = read_config(folder)
-    values = ConfigValues(config, folder / "config.json")
-    if not is_llama(config):
-        raise _other_architecture(values)
+    values = ConfigValues(read_config(folder), folder / "config.json")
+    weights = ("LLaMA 或 Chinese-Alpaca ", "LLaMA or Chinese-Alpaca")
+    require_model_type(values, MODEL_TYPE, "LLaMA", weights)
     heads, hidden = values.size("num_attention_heads"), values.size("hidden_size")
     shape = LlamaShape(
         vocab_size=values.size("vocab_size"),
@@ -123,15 +115,3 @@ def _refuse_later_kinds(values: ConfigValues, shape: LlamaShape) -> None:
     own = shape.hidden_size // shape.heads
     if values.size("head_dim", default=own) != own:
         raise values.impossible(f"head_dim {values.stated['head_dim']}")
-
-
-def _other_architecture(values: ConfigValues) -> CheckpointError:
-    found = str(values.stated.get("model_type") or say("未注明的模型", "a model of no stated type"))[:60]
-    return CheckpointError(
-        say(f"这是 {found}，不是 LLaMA 结构的模型", f"this is {found}, not a model of LLaMA's architecture"),
-        say(
-            "请换用 LLaMA 或 Chinese-Alpaca 的权重，或换用支持它的 --backbone（medchat plugins list）",
-            "use weights of LLaMA or Chinese-Alpaca, or a --backbone that supports it (medchat plugins list)",
-        ),
-        where=str(values.file),
-    )
