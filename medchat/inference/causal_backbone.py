@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medchat.api import AdapterCard, Backbone, ChatModel, LoadOptions, PromptTemplate, SpecialTokens
-from medchat.checkpoints.stated_template import TemplateChoice
 
 if TYPE_CHECKING:
+    from medchat.checkpoints.stated_template import TemplateChoice
     from medchat.inference.causal_loading import CausalLoading
 
 
@@ -23,7 +23,9 @@ class CausalBackbone(Backbone):
     It adds `inspect`, `tiny` and `recipes`.
     """
 
-    templates: TemplateChoice
+    @abstractmethod
+    def templates(self) -> TemplateChoice:
+        """Return which templates the family's weights were trained on. Imports no torch."""
 
     @abstractmethod
     def loading(self) -> CausalLoading[Any, Any]:
@@ -39,15 +41,15 @@ class CausalBackbone(Backbone):
 
     def template(self, options: LoadOptions) -> PromptTemplate:
         """Return the template that the adapter, else the base, was trained on: from small files alone."""
-        return self.templates.chosen(options)
+        return self.templates().chosen(options)
 
     def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
         """Return the names of the templates that these weights are known to have been trained on."""
-        return self.templates.known_names(options)
+        return self.templates().known_names(options)
 
     def special_tokens(self, options: LoadOptions) -> SpecialTokens:
         """Return the control tokens of the vocabulary that the weights, or an adapter, bring."""
-        return self.templates.special_tokens(options)
+        return self.templates().special_tokens(options)
 
     def inspect_adapter(self, path: Path) -> AdapterCard | None:
         """Say which published adapter the folder holds, and what is wrong with it."""

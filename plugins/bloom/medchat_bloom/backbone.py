@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from medchat.api import GenerationConfig, LoadOptions, ModelCard, SFTRecipe
 from medchat.inference.causal_backbone import CausalBackbone
-from medchat_bloom.prompts import BLOOM_TEMPLATES
 from medchat_bloom.weights import KNOWN_WEIGHTS, which_base
 
 if TYPE_CHECKING:
+    from medchat.checkpoints.stated_template import TemplateChoice
     from medchat_bloom.loading import BloomLoading
 
 
@@ -31,7 +31,11 @@ class BloomBackbone(CausalBackbone):
     # read along: `--num-beams 4` asks for that.
     generation = GenerationConfig(max_new_tokens=256, temperature=0.1, top_p=0.75, top_k=40)
 
-    templates = BLOOM_TEMPLATES
+    def templates(self) -> TemplateChoice:
+        """Return which templates such weights and their adapters were trained on."""
+        from medchat_bloom.prompts import BLOOM_TEMPLATES
+
+        return BLOOM_TEMPLATES
 
     def loading(self) -> BloomLoading:
         """Return how Bloom's folders are loaded."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from medchat.api import GenerationConfig, ModelCard, SFTRecipe
 from medchat.inference.causal_backbone import CausalBackbone
-from medchat_llama.prompts import LLAMA_TEMPLATES
 from medchat_llama.weights import KNOWN_WEIGHTS
 
 if TYPE_CHECKING:
+    from medchat.checkpoints.stated_template import TemplateChoice
     from medchat_llama.loading import LlamaLoading
 
 
@@ -33,7 +33,11 @@ class LlamaBackbone(CausalBackbone):
     # nearly the greedy one, and streams. `medchat infer --num-beams 4 --max-new-tokens 256` is the script.
     generation = GenerationConfig(max_new_tokens=256, temperature=0.1, top_p=0.75, top_k=40)
 
-    templates = LLAMA_TEMPLATES
+    def templates(self) -> TemplateChoice:
+        """Return which templates such weights and their adapters were trained on."""
+        from medchat_llama.prompts import LLAMA_TEMPLATES
+
+        return LLAMA_TEMPLATES
 
     def loading(self) -> LlamaLoading:
         """Return how LLaMA's folders are loaded."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from medchat.api import GenerationConfig, LoadOptions, ModelCard, SFTRecipe
 from medchat.inference.causal_backbone import CausalBackbone
-from medchat_bloom.huozi.prompts import CHAT_TOKENS, HUOZI_TEMPLATES
+from medchat_bloom.huozi.prompts import CHAT_TOKENS
 from medchat_bloom.huozi.weights import KNOWN_WEIGHTS
 
 if TYPE_CHECKING:
+    from medchat.checkpoints.stated_template import TemplateChoice
     from medchat_bloom.huozi.loading import HuoziLoading
 
 
@@ -33,7 +34,11 @@ class HuoziBackbone(CausalBackbone):
         max_new_tokens=512, temperature=0.5, top_k=50, top_p=0.95, repetition_penalty=1.03
     )
 
-    templates = HUOZI_TEMPLATES
+    def templates(self) -> TemplateChoice:
+        """Return which templates such weights and their adapters were trained on."""
+        from medchat_bloom.huozi.template_choice import HUOZI_TEMPLATES
+
+        return HUOZI_TEMPLATES
 
     def loading(self) -> HuoziLoading:
         """Return how Huozi's folders are loaded."""

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medchat.api import Control, Segment, Text, Turn
-from medchat.checkpoints.stated_template import TemplateChoice
-from medchat_bloom.prompts import bloom_special_tokens
 
 BEGIN, END = Control("<|beginofutterance|>"), Control("<|endofutterance|>")
 CHAT_TOKENS = (BEGIN.token, END.token)
@@ -52,10 +50,3 @@ def _utterance(role: str, text: str) -> tuple[Segment, ...]:
 
 
 HUOZI = HuoziTemplate()
-HUOZI_TEMPLATES = TemplateChoice(
-    plain=HUOZI.name,
-    adapted=ADAPTER_TEMPLATE,
-    special_tokens=bloom_special_tokens,
-    own=(HUOZI,),
-    plain_is_trained=True,
-)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from medchat.api import LoadOptions, PromptTemplate
 from medchat.inference.chat_model import ChatTokenizer
 from medchat_bloom.huozi.loading import HUOZI_LOADING
-from medchat_bloom.huozi.prompts import END, HUOZI, HUOZI_TEMPLATES
+from medchat_bloom.huozi.prompts import END, HUOZI
+from medchat_bloom.huozi.template_choice import HUOZI_TEMPLATES
 from medchat_bloom.recipes import BloomFamily
 from medchat_bloom.tokenizer import BloomTokenizer
 
