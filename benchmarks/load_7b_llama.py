@@ -27,13 +27,13 @@ from reporting import parser_of
 
 def measure(folder: Path, dtype: str, quantize: str) -> dict[str, Any]:
     """Load the checkpoint and its adapter in this process and return what it cost."""
-    from medchat_llama.loading import load_llama
+    from medchat_llama.loading import LLAMA
 
     from medchat.api import LoadOptions
 
     adapters = (folder / "adapter",)
     options = LoadOptions(folder / "base", adapters=adapters, device="cpu", dtype=dtype, quantize=quantize)
-    return measure_loading(lambda: load_llama(options).model)
+    return measure_loading(lambda: LLAMA.load(options).model)
 
 
 def parse() -> argparse.Namespace:

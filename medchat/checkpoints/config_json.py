@@ -70,3 +70,37 @@ class ConfigValues:
 
     def _first(self, keys: tuple[str, ...]) -> str | None:
         return next((key for key in keys if self.stated.get(key) is not None), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderShape:
+    """What config.json states of every causal model, read and checked. `vocab_size` are rows as stated."""
+
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    context_length: int
+    tied: bool
+
+
+def require_model_type(values: ConfigValues, model_type: str, title: str, weights: tuple[str, str]) -> None:
+    """Raise CheckpointError unless the file is of this architecture.
+
+    `title` is what people call it, `weights` which weights have it, in Chinese and English.
+    """
+    stated = values.stated.get("model_type")
+    if stated == model_type:
+        return
+    found = str(stated or say("未注明的模型", "a model of no stated type"))[:60]
+    raise CheckpointError(
+        say(
+            f"这是 {found}，不是 {title} 结构的模型",
+            f"this is {found}, not a model of {title}'s architecture",
+        ),
+        say(
+            f"请换用 {weights[0]}的权重，或换用支持它的 --backbone（medchat plugins list）",
+            f"use weights of {weights[1]}, or a --backbone that supports it (medchat plugins list)",
+        ),
+        where=str(values.file),
+    )

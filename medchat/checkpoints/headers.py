@@ -16,6 +16,7 @@ from typing import Any
 
 from medchat.checkpoints.layout import Checkpoint, names
 from medchat.checkpoints.pickle_header import DamagedError, UnsafeError, read_bin_header
+from medchat.checkpoints.read_once import read_once
 from medchat.errors import CheckpointError
 from medchat.language import say
 
@@ -101,9 +102,7 @@ def read_headers(checkpoint: Checkpoint) -> dict[str, TensorHeader]:
 def read_file_headers(file: Path, is_bin: bool) -> list[TensorHeader]:
     """Return the tensors of one weight file. Raises CheckpointError naming it."""
     try:
-        if is_bin:
-            return [TensorHeader(name, dtype, shape, file) for name, dtype, shape in read_bin_header(file)]
-        return _safetensors_header(file)
+        return list(read_once(_bin_header if is_bin else _safetensors_header, file))
     except UnsafeError as error:
         raise unsafe_weights(file, str(error)) from None
     except (DamagedError, OSError) as error:
@@ -151,7 +150,11 @@ def _duplicate(header: TensorHeader, earlier: TensorHeader) -> CheckpointError:
     )
 
 
-def _safetensors_header(file: Path) -> list[TensorHeader]:
+def _bin_header(file: Path) -> tuple[TensorHeader, ...]:
+    return tuple(TensorHeader(name, dtype, shape, file) for name, dtype, shape in read_bin_header(file))
+
+
+def _safetensors_header(file: Path) -> tuple[TensorHeader, ...]:
     """Parse a safetensors header: 8 bytes of length, a JSON table, then the values without gaps."""
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -185,7 +188,7 @@ def _safetensors_header(file: Path) -> list[TensorHeader]:
                 f"{8 + length + end} bytes expected, {size} found",
             )
         )
-    return [header for _, header in sorted(found, key=lambda item: item[0])]
+    return tuple(header for _, header in sorted(found, key=lambda item: item[0]))
 
 
 def _safetensors_entry(file: Path, name: str, entry: Any) -> tuple[TensorHeader, tuple[int, int]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from medchat.checkpoints.read_once import file_bytes, read_once
 from medchat.errors import CheckpointError
 from medchat.language import say
 
@@ -128,11 +129,14 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a small file. Raises CheckpointError naming the line where it is broken."""
+    """Return the JSON object in a small file, the caller's to change.
+
+    Raises CheckpointError naming the line where it is broken.
+    """
     try:
         if path.stat().st_size > _JSON_LIMIT:
             raise ValueError(f"larger than {_JSON_LIMIT} bytes")
-        text = path.read_text(encoding="utf-8-sig")
+        text = file_bytes(path).decode("utf-8-sig")
         if text.startswith(_LFS_POINTER.decode()):
             raise _lfs_pointer(path)
         value = json.loads(text, object_pairs_hook=_no_repeats)
@@ -214,8 +218,7 @@ def _stays_inside(folder: Path, path: Path) -> bool:
 def refuse_text(path: Path) -> None:
     """Raise CheckpointError if a file that should hold weights is empty or holds text."""
     try:
-        with path.open("rb") as file:
-            start = file.read(_SNIFFED)
+        start = read_once(first_bytes, path)
     except OSError as error:
         raise CheckpointError(
             say(
@@ -234,6 +237,12 @@ def refuse_text(path: Path) -> None:
         raise _not_weights(path, say("空文件", "an empty file"))
     if is_text(start):
         raise _not_weights(path, say("文本", "text"))
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return as much of a file's beginning as tells what kind of file it is. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(_SNIFFED)
 
 
 def is_text(start: bytes) -> bool:

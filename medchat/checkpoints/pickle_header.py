@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from medchat.checkpoints.read_once import read_once
+
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, MAGIC_NUMBER
 _LEGACY_PROTOCOL = 1001
@@ -76,8 +78,12 @@ def read_bin_header(file: Path) -> list[Declared]:
 
 def is_legacy(file: Path) -> bool:
     """Say whether a `.bin` is in the format before torch 1.6, which cannot be mapped."""
+    return read_once(_magic, file) != _ZIP_MAGIC
+
+
+def _magic(file: Path) -> bytes:
     with file.open("rb") as stream:
-        return stream.read(4) != _ZIP_MAGIC
+        return stream.read(4)
 
 
 class _HeaderUnpickler(pickle.Unpickler):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medchat.checkpoints.lora_folder import LoraAdapter
+from medchat.checkpoints.read_once import read_once
 from medchat.errors import CheckpointError
 from medchat.language import say
 
@@ -202,7 +203,11 @@ def _blob_of(adapter: LoraAdapter) -> str:
     size = file.stat().st_size
     if size > _HASHED_BYTES or adapter.checkpoint.format != "bin":
         return ""
-    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    return read_once(_git_blob_id, file)
+
+
+def _git_blob_id(file: Path) -> str:
+    digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)

@@ -6,12 +6,14 @@ Any other is somebody's file: its text goes along too. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from medchat.api import LoadOptions, PromptTemplate, SpecialTokens
-from medchat.checkpoints.adapter_folder import known_template, open_adapter
+from medchat.checkpoints.adapter_folder import Adapter, known_template, open_adapter
 from medchat.checkpoints.layout import read_json_object
 from medchat.templates import list_templates, load_template
 
@@ -65,33 +67,51 @@ def stated_template(
     return known.get(name)
 
 
-# Which prompt template a Bloom, a Huozi or an adapter over one was trained with. No torch here.
+@dataclass(frozen=True)
+class TemplateChoice:
+    """Which template a family's weights and adapters are asked in. Reads small files and headers only.
 
-
-def trained_template(
-    options: LoadOptions,
-    extra: Sequence[PromptTemplate] = (),
-    specials: Callable[[], SpecialTokens] = SpecialTokens,
-) -> PromptTemplate | None:
-    """Return the form that the last adapter, else the weights, are known to have been trained on, or None.
-
-    A published adapter has its own; what our trainer wrote states it. `extra` are the family's own forms;
-    `specials` is asked where the folder brings a Jinja template. Raises CheckpointError for a folder that
-    is no adapter.
+    `plain` and `adapted` name what weights, or an adapter, that state none are asked in. `own` are the
+    family's own templates. `special_tokens` is asked where a folder brings a Jinja template.
+    `plain_is_trained`: weights that state none are known to have been trained on `plain`.
     """
-    if not options.adapters:
-        return stated_template(options.model, extra, specials)
-    name = known_template(open_adapter(options.adapters[-1]))
-    return load_template(name) if name else stated_template(options.adapters[-1], extra, specials)
 
+    plain: str
+    adapted: str
+    special_tokens: Callable[[LoadOptions], SpecialTokens]
+    own: tuple[PromptTemplate, ...] = ()
+    plain_is_trained: bool = False
 
-def template_of(
-    options: LoadOptions,
-    adapted: str,
-    plain: PromptTemplate,
-    extra: Sequence[PromptTemplate] = (),
-    specials: Callable[[], SpecialTokens] = SpecialTokens,
-) -> PromptTemplate:
-    """Return the form to ask these weights in: the trained one, else `adapted` with adapters, else `plain`."""
-    known = trained_template(options, extra, specials)
-    return known or (load_template(adapted) if options.adapters else plain)
+    def trained(self, options: LoadOptions) -> PromptTemplate | None:
+        """Return the template that the last adapter, else the weights, are known to have been trained on.
+
+        A published adapter has its own; what our trainer wrote states it. None where nothing says it.
+        Raises CheckpointError for a folder that is no adapter.
+        """
+        adapter = self.last_adapter(options)
+        if adapter is None and options.adapters:
+            return None
+        name = known_template(adapter) if adapter else ""
+        if name:
+            return self.named(name)
+        specials = partial(self.special_tokens, options)
+        return stated_template(adapter.folder if adapter else options.model, self.own, specials)
+
+    def last_adapter(self, options: LoadOptions) -> Adapter | None:
+        """Return the adapter whose template counts. Raises CheckpointError for a folder that is none."""
+        return open_adapter(options.adapters[-1]) if options.adapters else None
+
+    def chosen(self, options: LoadOptions) -> PromptTemplate:
+        """Return the template to ask in: the trained one, else `adapted` with adapters, else `plain`."""
+        return self.trained(options) or self.named(self.adapted if options.adapters else self.plain)
+
+    def known_names(self, options: LoadOptions) -> tuple[str, ...]:
+        """Return the names of the templates that were trained on for certain; none if unknown."""
+        found = self.trained(options)
+        if found is None and self.plain_is_trained and not options.adapters:
+            found = self.named(self.plain)
+        return (found.name,) if found else ()
+
+    def named(self, name: str) -> PromptTemplate:
+        """Return one of the family's own or of the shipped templates."""
+        return next((template for template in self.own if template.name == name), None) or load_template(name)

@@ -6,7 +6,7 @@ For miniatures (`Backbone.tiny`), whose folder does not exist before; `sft` writ
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,36 @@ def begin_folder(path: Path) -> None:
             say("请换一个空的或不存在的文件夹", "name a folder that is empty or does not exist"),
         )
     path.mkdir(parents=True, exist_ok=True)
+
+
+def impossible_shape(shape: object, need_zh: str, need_en: str) -> UsageError:
+    """Return the error for a miniature of sizes that no model can have; `need_…` say which it could."""
+    return UsageError(
+        say(f"微型模型的尺寸无效：{shape}", f"a tiny model cannot have this shape: {shape}"),
+        say(need_zh, need_en),
+    )
+
+
+class RandomTensors:
+    """Draws the random weights of a miniature, in float16: the same seed and calls give the same values."""
+
+    def __init__(self, seed: int, spread: float) -> None:
+        self._random, self._spread = torch.Generator().manual_seed(seed), spread
+
+    def matrix(self, *shape: int, spread: float = 0.0) -> Tensor:
+        """Return normal values of the usual standard deviation, or of `spread`."""
+        return (torch.randn(*shape, generator=self._random) * (spread or self._spread)).half()
+
+    def linear(self, name: str, outputs: int, inputs: int) -> Iterator[tuple[str, Tensor]]:
+        """Yield a random matrix and a bias of zeros."""
+        yield f"{name}.weight", self.matrix(outputs, inputs)
+        yield f"{name}.bias", torch.zeros(outputs, dtype=torch.float16)
+
+
+def layer_norm(name: str, width: int, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weight and bias of a norm that changes nothing yet."""
+    yield f"{name}.weight", torch.ones(width, dtype=dtype)
+    yield f"{name}.bias", torch.zeros(width, dtype=dtype)
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -71,12 +71,14 @@ _COMPARED = 8
 METHODS: tuple[type[Method], ...] = (FullMethod, LoraMethod, QLoraMethod, BottleneckMethod, PrefixMethod)
 
 
-def recipes_of(family: Family, own: Sequence[Method] = ()) -> Mapping[str, SFTRecipe]:
-    """Return a family's recipes by name: the shared methods, or in place of one the family's `own`."""
+def recipes_of(family: Family, own: Sequence[Method] = (), first: str = "") -> Mapping[str, SFTRecipe]:
+    """Return a family's recipes by name: the shared methods, or in place of one the family's `own`.
+
+    `first` is the method where none is named.
+    """
     methods = {method.name: method for method in (*(kind() for kind in METHODS), *own)}
-    return {
-        name: FamilyRecipe(family, method) for name, method in methods.items() if name not in family.without
-    }
+    ordered = sorted(methods, key=lambda name: name != first)
+    return {name: FamilyRecipe(family, methods[name]) for name in ordered if name not in family.without}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class FamilyRecipe(SFTRecipe):
     def __init__(self, family: Family, method: Method) -> None:
         self.family, self._method = family, method
         self.method = method.name
+        self._checked: SFTOptions | None = None
+        self._encoded: tuple[tuple[object, ...], list[FeatureSet]] | None = None
 
     @cached_property
     def defaults(self) -> Mapping[str, object]:  # type: ignore[override]
@@ -107,8 +111,7 @@ class FamilyRecipe(SFTRecipe):
 
     def resolve_options(self, options: SFTOptions) -> SFTOptions:
         """Return the options with precision and the family's own keys as they are for this model here."""
-        check_options(options)
-        self._refuse(options)
+        self._check(options)
         own = {**options.extra, **self.family.resolved(options)}
         return replace(options, precision=precision(options).name, extra=own)
 
@@ -121,10 +124,10 @@ class FamilyRecipe(SFTRecipe):
 
         Raises what `run` raises for bad options, data and folders.
         """
-        check_options(options)
         if options.resume:
+            check_options(options)
             check_output(options)
-        self._refuse(options)
+        self._check(options)
         lesson, base = self._lesson(data, options), base_options(options)
         return survey(
             lesson.train,
@@ -153,9 +156,7 @@ class FamilyRecipe(SFTRecipe):
     def _run(
         self, data: SFTData, options: SFTOptions, watch: SFTWatcher, processes: ProcessGroup
     ) -> SFTReport:
-        check_options(options)
-        micro_batch_of(options, processes.count)
-        self._refuse(options)
+        self._check(options, processes.count)
         if done := processes.from_main(lambda: check_output(options)):
             if processes.is_main:
                 watch.on_event(close_finished(options.output))
@@ -187,6 +188,15 @@ class FamilyRecipe(SFTRecipe):
             folder.finish(report, facts)
         return report
 
+    def _check(self, options: SFTOptions, processes: int = 1) -> None:
+        """Raise UsageError for options that no run can have; those that passed a moment ago pass again."""
+        if options != self._checked:
+            check_options(options)
+        micro_batch_of(options, processes)
+        if options != self._checked:
+            self._refuse(options)
+        self._checked = options
+
     def _refuse(self, options: SFTOptions) -> None:
         check_collator(options, self.family.collators)
         self._method.refuse(self.family, options)
@@ -201,11 +211,16 @@ class FamilyRecipe(SFTRecipe):
         self.family.check(base)
         template = data.template or self.template(options)
         encoder = self._encoder(base, template)
-
-        train, held_out = (
-            encode_examples(part, template, encoder, options.max_length)
-            for part in (data.train, data.held_out)
-        )
+        # A run follows the survey of the same data: what that encoded is still right if nothing it was made
+        # from is another. A vocabulary is the same object while its files are unchanged.
+        made_from = (tuple(data.train), tuple(data.held_out), template, encoder, options.max_length)
+        if self._encoded is None or self._encoded[0] != made_from:
+            parts = [
+                encode_examples(part, template, encoder, options.max_length)
+                for part in (data.train, data.held_out)
+            ]
+            self._encoded = made_from, parts
+        train, held_out = self._encoded[1]
         refuse_left_out((train, held_out), options.max_length, allow=options.allow_truncation)
         return EncodedData(template, train, held_out.features)
 

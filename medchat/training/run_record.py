@@ -15,6 +15,7 @@ from typing import Any
 from medchat import __version__
 from medchat.api import SFTOptions
 from medchat.api.flags import as_typed, option_flag
+from medchat.checkpoints.read_once import file_bytes, read_once
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.training.manifest import write_synced
@@ -120,11 +121,19 @@ def fingerprint_of_models(folders: Sequence[Path]) -> str:
             if path.is_file() and not path.name.startswith("."):
                 size = path.stat().st_size
                 digest.update(f"{path.name}\0{size}\0".encode())
-                with path.open("rb") as file:
-                    digest.update(file.read(_SAMPLED))
-                    file.seek(max(0, size - _SAMPLED))
-                    digest.update(file.read())
+                for part in read_once(_both_ends, path):
+                    digest.update(part)
     return digest.hexdigest()
+
+
+def _both_ends(path: Path) -> tuple[bytes, bytes]:
+    if path.suffix == ".json":  # read whole by whoever loads the model
+        content = file_bytes(path)
+        return content[:_SAMPLED], content[max(0, len(content) - _SAMPLED) :]
+    with path.open("rb") as file:
+        start = file.read(_SAMPLED)
+        file.seek(max(0, path.stat().st_size - _SAMPLED))
+        return start, file.read()
 
 
 def read_run_record(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from locations import ROOT
 from medchat_chatglm.inspection import inspect_chatglm
 from medchat_chatglm.loading import load_model
-from medchat_llama.loading import load_llama
+from medchat_llama.loading import LLAMA
 
 from medchat.api import LoadOptions
 
@@ -66,7 +66,7 @@ def test_a_small_llama_of_the_writer_loads_strictly_with_its_adapter(tmp_path: P
     llama_7b_checkpoint.write_checkpoint(tmp_path / "base", shape)
     llama_7b_checkpoint.write_adapter(tmp_path / "adapter", shape)
     options = LoadOptions(tmp_path / "base", adapters=(tmp_path / "adapter",), device="cpu", dtype="bfloat16")
-    loaded = load_llama(options)
+    loaded = LLAMA.load(options)
     assert loaded.tokenizer.size == loaded.model.config.vocab_size == 400
 
 

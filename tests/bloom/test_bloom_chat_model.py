@@ -13,7 +13,7 @@ import torch
 from bloom_adapters import write_adapter
 from cli_program import MARK_ZH, Call
 from medchat_bloom.backbone import BloomBackbone
-from medchat_bloom.loading import load_bloom
+from medchat_bloom.loading import BLOOM
 
 from medchat.api import ChatModel, Delta, Finish, GenerationConfig, LoadOptions, Segment, Text, Turn
 from medchat.errors import UsageError
@@ -78,7 +78,7 @@ def test_the_second_turn_reuses_the_first_and_answers_as_if_it_had_not(folder: P
 
 
 def test_an_end_token_ends_the_answer_and_is_not_shown(folder: Path) -> None:
-    loaded = load_bloom(LoadOptions(folder, device="cpu", dtype="float32"), "bloom")
+    loaded = BLOOM.load(LoadOptions(folder, device="cpu", dtype="float32"))
     model = BloomBackbone().load(LoadOptions(folder, device="cpu", dtype="float32"))
     said = model.generate_batch([prompt(QUESTIONS[0])], GREEDY)[0]
     ids = loaded.tokenizer.build_prompt(prompt(QUESTIONS[0]))
@@ -92,7 +92,7 @@ def test_an_end_token_ends_the_answer_and_is_not_shown(folder: Path) -> None:
 
 
 def test_the_end_tokens_that_the_configuration_names_end_an_answer_too(folder: Path, tmp_path: Path) -> None:
-    loaded = load_bloom(LoadOptions(folder, device="cpu", dtype="float32"), "bloom")
+    loaded = BLOOM.load(LoadOptions(folder, device="cpu", dtype="float32"))
     ids = loaded.tokenizer.build_prompt(prompt(QUESTIONS[0]))
     with torch.no_grad():
         best = int(loaded.model(torch.tensor([ids])).logits[0, -1].argmax())

@@ -11,7 +11,9 @@ import pytest
 import torch
 from bloom_adapters import write_adapter
 from medchat_bloom.backbone import BloomBackbone
-from medchat_bloom.loading import LINEARS, load_bloom
+from medchat_bloom.huozi.backbone import HuoziBackbone
+from medchat_bloom.huozi.loading import HUOZI_LOADING
+from medchat_bloom.loading import BLOOM
 from medchat_bloom.tiny import write_tiny_bloom
 from transformers import BloomForCausalLM
 
@@ -38,7 +40,7 @@ def options(folder: Path, *adapters: Path, **changes: Any) -> LoadOptions:
 
 def logits(folder: Path, *adapters: Path, **changes: Any) -> torch.Tensor:
     with torch.inference_mode():
-        return load_bloom(options(folder, *adapters, **changes), "bloom").model(IDS).logits
+        return BLOOM.load(options(folder, *adapters, **changes)).model(IDS).logits
 
 
 def edited(base: Path, folder: Path, **changes: Any) -> Path:
@@ -63,12 +65,12 @@ def test_every_published_layout_loads_as_the_library_reads_it(
 
 
 def test_the_output_head_is_the_embedding_itself(base: Path) -> None:
-    model = load_bloom(options(base), "bloom").model
+    model = BLOOM.load(options(base)).model
     assert model.lm_head.weight is model.transformer.word_embeddings.weight
 
 
 def test_weights_take_the_dtype_asked_for(base: Path) -> None:
-    loaded = load_bloom(options(base, dtype="bfloat16"), "bloom")
+    loaded = BLOOM.load(options(base, dtype="bfloat16"))
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.bfloat16}
 
 
@@ -95,7 +97,7 @@ def test_an_adapter_is_added_to_the_fused_matrix_as_a_whole(
     base: Path, tmp_path: Path, safetensors: bool
 ) -> None:
     adapter = write_adapter(tmp_path / "lora", safetensors=safetensors, enable_lora=None, merge_weights=False)
-    model = load_bloom(options(base), "bloom").model
+    model = BLOOM.load(options(base)).model
     before = logits(base)
     for layer, block in enumerate(model.transformer.h):
         name = f"base_model.model.transformer.h.{layer}.self_attention.query_key_value"
@@ -139,16 +141,18 @@ def test_an_adapter_that_does_not_fit_is_refused_by_name(
 ) -> None:
     adapter = write_adapter(tmp_path / "lora", **changes)
     with pytest.raises(CheckpointError) as refusal:
-        load_bloom(options(base, adapter), "bloom")
+        BLOOM.load(options(base, adapter))
     assert refusal.value.exit_code == 3
     assert str(adapter) in refusal.value.where
     assert refusal.value.remedy
 
 
-def test_an_adapter_of_another_base_is_refused_by_its_name(base: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_another_base_is_refused_by_its_name(tmp_path: Path) -> None:
+    huozi = tmp_path / "huozi"
+    HuoziBackbone().tiny(huozi)
     adapter = write_adapter(tmp_path / "lora-bloom-med-bloom", layers=30, width=4096, rank=8)
     with pytest.raises(CheckpointError, match="Bloom-7B"):
-        load_bloom(options(base, adapter), "huozi")
+        HUOZI_LOADING.load(options(huozi, adapter))
 
 
 def test_the_user_is_told_that_the_base_cannot_be_known(base: Path, tmp_path: Path) -> None:
@@ -198,7 +202,7 @@ def test_a_config_of_another_model_is_refused_before_anything_is_built(
 ) -> None:
     folder = edited(base, tmp_path / "edited", **changes)
     with pytest.raises(CheckpointError) as refusal:
-        load_bloom(options(folder), "bloom")
+        BLOOM.load(options(folder))
     assert all(word in refusal.value.what for word in words)
     assert refusal.value.where == str(folder / "config.json")
 
@@ -209,7 +213,7 @@ def test_a_vocabulary_with_more_ids_than_rows_is_refused(tmp_path: Path) -> None
     write_tiny_bloom(large, vocabulary_size=700, hidden_size=16)
     (small / "tokenizer.json").write_bytes((large / "tokenizer.json").read_bytes())
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
-        load_bloom(options(small), "bloom")
+        BLOOM.load(options(small))
     card = BloomBackbone().inspect(small)
     assert card is not None and any("无法对话" in note for note in card.notes)
 
@@ -230,7 +234,7 @@ def test_weights_that_are_not_all_the_models_are_refused(tmp_path: Path, change:
         tensors[name] = torch.zeros(5)
     torch.save(tensors, file)
     with pytest.raises(CheckpointError) as refusal:
-        load_bloom(options(folder), "bloom")
+        BLOOM.load(options(folder))
     assert name in refusal.value.what
 
 
@@ -238,10 +242,10 @@ def test_weights_that_are_not_all_the_models_are_refused(tmp_path: Path, change:
 def test_quantising_on_the_way_in_gives_the_logits_of_weights_rounded_by_hand(
     base: Path, quantize: str, bits: int
 ) -> None:
-    dense = load_bloom(options(base), "bloom").model
+    dense = BLOOM.load(options(base)).model
     with torch.no_grad():
         for name, linear in dense.named_modules():
-            if name.endswith(LINEARS) and isinstance(linear, torch.nn.Linear):
+            if name.endswith(BLOOM.linears) and isinstance(linear, torch.nn.Linear):
                 packed, scale = quantize_rows(linear.weight.half(), bits)
                 linear.weight.copy_(dequantize_rows(packed, scale, bits))
         expected = dense(IDS).logits
@@ -251,7 +255,7 @@ def test_quantising_on_the_way_in_gives_the_logits_of_weights_rounded_by_hand(
 
 def test_an_unknown_width_is_refused(base: Path) -> None:
     with pytest.raises(UsageError, match="int3"):
-        load_bloom(options(base, quantize="int3"), "bloom")
+        BLOOM.load(options(base, quantize="int3"))
 
 
 # ---------------------------------------------------------------- what a folder is
@@ -265,7 +269,7 @@ def test_a_card_counts_a_stored_tied_head_once(tmp_path: Path) -> None:
         cards.append(BloomBackbone().inspect(folder))
     with_head, without = cards[1], cards[0]
     assert with_head is not None and without is not None
-    model = load_bloom(options(tmp_path / "with"), "bloom").model
+    model = BLOOM.load(options(tmp_path / "with")).model
     assert with_head.parameters == without.parameters == model.num_parameters()
     assert with_head.weight_bytes > without.weight_bytes
     assert (with_head.backbone, with_head.template, with_head.layers) == ("bloom", "bare", 2)

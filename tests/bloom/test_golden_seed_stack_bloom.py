@@ -26,8 +26,9 @@ if not (FOLDER / "expected.json").is_file():
     pytest.skip(f"nothing recorded at {FOLDER}", allow_module_level=True)
 
 from medchat_bloom.backbone import BloomBackbone  # noqa: E402
-from medchat_bloom.loading import LoadedBloom, load_bloom  # noqa: E402
+from medchat_bloom.loading import BLOOM  # noqa: E402
 
+from medchat.inference.causal_loading import CausalModel  # noqa: E402
 from medchat.inference.decode import stream_tokens  # noqa: E402
 from medchat.inference.generate import GenerationLimits, generate_rows  # noqa: E402
 from medchat.inference.kv_cache import CausalStepper  # noqa: E402
@@ -49,8 +50,8 @@ def options(part: str) -> LoadOptions:
 
 
 @pytest.fixture(scope="module")
-def loaded() -> dict[str, LoadedBloom]:
-    return {part: load_bloom(options(part), "bloom") for part in PARTS}
+def loaded() -> dict[str, CausalModel[Any, Any]]:
+    return {part: BLOOM.load(options(part)) for part in PARTS}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def decoding(case: dict[str, Any], kind: str) -> GenerationConfig:
 
 @pytest.mark.parametrize("item", CASES)
 def test_the_prompt_and_its_ids_are_those_recorded(
-    loaded: dict[str, LoadedBloom], item: tuple[str, dict[str, Any]]
+    loaded: dict[str, CausalModel[Any, Any]], item: tuple[str, dict[str, Any]]
 ) -> None:
     part, case = item
     segments = load_template(case["template"]).render((), case["instruction"])
@@ -78,7 +79,7 @@ def test_the_prompt_and_its_ids_are_those_recorded(
 
 @pytest.mark.parametrize("item", CASES)
 def test_the_best_logits_are_those_recorded(
-    loaded: dict[str, LoadedBloom], item: tuple[str, dict[str, Any]]
+    loaded: dict[str, CausalModel[Any, Any]], item: tuple[str, dict[str, Any]]
 ) -> None:
     part, case = item
     logits = CausalStepper(loaded[part].model).prefill(case["input_ids"], threading.Event())
@@ -90,7 +91,7 @@ def test_the_best_logits_are_those_recorded(
 
 @pytest.mark.parametrize("item", CASES)
 def test_the_ids_of_answers_are_those_recorded(
-    loaded: dict[str, LoadedBloom], item: tuple[str, dict[str, Any]]
+    loaded: dict[str, CausalModel[Any, Any]], item: tuple[str, dict[str, Any]]
 ) -> None:
     part, case = item
     tokenizer = loaded[part].tokenizer

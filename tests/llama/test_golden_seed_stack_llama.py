@@ -46,8 +46,9 @@ if not FOLDERS:
     pytest.skip(f"nothing recorded at {ROOT}", allow_module_level=True)
 
 from medchat_llama.backbone import LlamaBackbone  # noqa: E402
-from medchat_llama.loading import LoadedLlama, load_llama  # noqa: E402
+from medchat_llama.loading import LLAMA  # noqa: E402
 
+from medchat.inference.causal_loading import CausalModel  # noqa: E402
 from medchat.inference.decode import stream_tokens  # noqa: E402
 from medchat.inference.generate import GenerationLimits, generate_rows  # noqa: E402
 from medchat.inference.kv_cache import CausalStepper  # noqa: E402
@@ -70,8 +71,8 @@ def options(folder: Path, part: str) -> LoadOptions:
 
 
 @cache
-def loaded(folder: Path, part: str) -> LoadedLlama:
-    return load_llama(options(folder, part))
+def loaded(folder: Path, part: str) -> CausalModel[Any, Any]:
+    return LLAMA.load(options(folder, part))
 
 
 @cache

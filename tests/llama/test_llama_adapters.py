@@ -13,7 +13,7 @@ from cli_program import Call
 from llama_checkpoints import QUESTION, grow, load, logits, lora, published, refused
 from medchat_llama import folder as llama_folder
 from medchat_llama.backbone import LlamaBackbone
-from medchat_llama.loading import load_llama_chat
+from medchat_llama.loading import LLAMA
 from medchat_llama.tiny import write_tiny_llama
 
 from medchat.api import Finish, GenerationConfig, LoadOptions, Turn
@@ -84,7 +84,9 @@ def test_an_adapter_of_another_size_is_refused_before_the_weights_are_read(
 ) -> None:
     write_tiny_llama(tmp_path / "wide", hidden_size=32)
     lora(load(tmp_path / "wide").model, tmp_path / "med", 3)
-    monkeypatch.setattr("medchat_llama.loading.assign", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr(
+        "medchat.inference.causal_loading.assign", lambda *_: pytest.fail("weights were read")
+    )
     assert "32x32" in refused(lambda: load(tiny, tmp_path / "med")).what
 
 
@@ -94,7 +96,7 @@ def test_only_with_an_adapter_does_the_unknown_id_end_an_answer(tiny: Path, tmp_
     grow(tiny, tmp_path / "grown")
     for adapters, stops in (((), {2}), (("med",), {0, 2}), (("grown",), {2}), (("grown", "med"), {0, 2})):
         folders = tuple(tmp_path / name for name in adapters)
-        model = load_llama_chat(LoadOptions(tiny, adapters=folders, device="cpu", dtype="float32"))
+        model = LLAMA.chat(LoadOptions(tiny, adapters=folders, device="cpu", dtype="float32"))
         assert model._limits.stop_ids == stops
 
 
@@ -176,7 +178,7 @@ def test_ask_chat_and_show_work_on_a_miniature_with_an_adapter(
     assert asked.code == 0, asked.err
     answer = asked.one()
     assert (answer["backbone"], answer["template"]) == ("llama", "med_template")
-    model = load_llama_chat(LoadOptions(tiny, adapters=(tmp_path / "med",), device="cpu", dtype="float32"))
+    model = LLAMA.chat(LoadOptions(tiny, adapters=(tmp_path / "med",), device="cpu", dtype="float32"))
     segments = LlamaBackbone().template(LoadOptions(tiny, adapters=(tmp_path / "med",))).render((), QUESTION)
     config = GenerationConfig(greedy=True, max_new_tokens=8)
     deltas = list(model.stream(segments, config, threading.Event()))

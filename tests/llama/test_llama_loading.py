@@ -19,7 +19,7 @@ import torch
 from llama_checkpoints import copy, load, logits, refused, with_pieces
 from locations import SHARED
 from medchat_llama.backbone import LlamaBackbone
-from medchat_llama.loading import load_llama_chat
+from medchat_llama.loading import LLAMA
 from medchat_llama.tiny import STYLES, write_tiny_llama
 from transformers import LlamaForCausalLM
 
@@ -81,7 +81,7 @@ def test_the_context_length_is_read_under_either_name(
     tiny: Path, tmp_path: Path, keys: dict[str, Any], expected: int
 ) -> None:
     path = copy(tiny, tmp_path / "m", **keys)
-    assert load_llama_chat(LoadOptions(path, device="cpu")).context_length == expected
+    assert LLAMA.chat(LoadOptions(path, device="cpu")).context_length == expected
 
 
 @pytest.mark.parametrize("keys", [{"rope_theta": 500.0}, {"rope_parameters": {"rope_theta": 500.0}}])
@@ -304,7 +304,7 @@ def test_an_impossible_miniature_is_refused_and_leaves_nothing(tmp_path: Path, w
 
 
 def test_closing_frees_the_weights(tiny: Path) -> None:
-    chat = load_llama_chat(LoadOptions(tiny, device="cpu"))
+    chat = LLAMA.chat(LoadOptions(tiny, device="cpu"))
     weight = weakref.ref(chat._model.lm_head.weight)
     chat.close()
     gc.collect()

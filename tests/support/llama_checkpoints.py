@@ -10,19 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from medchat_llama.loading import LoadedLlama, load_llama
+from medchat_llama.loading import LLAMA
 from peft import LoraConfig, PeftModel, get_peft_model
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
 from medchat.api import LoadOptions
 from medchat.errors import CheckpointError, MedchatError
+from medchat.inference.causal_loading import CausalModel
 from medchat.language import LANGUAGES, set_language
 
 QUESTION = "感冒了怎么办？"
 
 
-def load(path: Path, *adapters: Path, **changes: Any) -> LoadedLlama:
-    return load_llama(LoadOptions(path, adapters=adapters, device="cpu", **{"dtype": "float32", **changes}))
+def load(path: Path, *adapters: Path, **changes: Any) -> CausalModel[Any, Any]:
+    return LLAMA.load(LoadOptions(path, adapters=adapters, device="cpu", **{"dtype": "float32", **changes}))
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import AdapterCard
+from medchat.checkpoints.read_once import file_bytes
 from medchat.commands.models.format import table
 from medchat.errors import CheckpointError
 from medchat.language import say
@@ -112,7 +113,7 @@ def read_adapter(folder: Path, catalogue: Catalogue, card: AdapterCard | None) -
     try:
         if path.stat().st_size > _LARGEST_CONFIG:
             raise ValueError("too large")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(file_bytes(path).decode("utf-8"))
         if not isinstance(config, dict):
             raise ValueError("not an object")
     except (OSError, ValueError) as error:

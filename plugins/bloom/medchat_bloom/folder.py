@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medchat.checkpoints.config_json import MOST, ConfigValues
+from medchat.checkpoints.config_json import MOST, ConfigValues, DecoderShape, require_model_type
 from medchat.checkpoints.headers import TensorHeader
 from medchat.checkpoints.layout import read_config
-from medchat.errors import CheckpointError
-from medchat.language import say
 
 MODEL_TYPE = "bloom"
 #: The library's class puts this before every name; files saved from the inner model lack it.
@@ -23,19 +21,13 @@ IGNORED = ("*.scale_mask_softmax.causal_mask",)
 CONTEXT_LENGTH = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class BloomShape:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BloomShape(DecoderShape):
     """The sizes of one model and how its numbers are computed. `end_ids` are what config.json names."""
 
-    vocab_size: int
-    hidden_size: int
-    layers: int
-    heads: int
-    context_length: int = CONTEXT_LENGTH
-    layer_norm_epsilon: float = 1e-5
-    residual_after_norm: bool = False
-    tied: bool = True
-    end_ids: tuple[int, ...] = ()
+    layer_norm_epsilon: float
+    residual_after_norm: bool
+    end_ids: tuple[int, ...]
 
 
 def is_bloom(folder: Path) -> bool:
@@ -46,20 +38,8 @@ def is_bloom(folder: Path) -> bool:
 def read_bloom_shape(folder: Path) -> BloomShape:
     """Read config.json. Raises CheckpointError: missing, damaged, another architecture, impossible sizes."""
     config = read_config(folder)
-    if config.get("model_type") != MODEL_TYPE:
-        found = str(config.get("model_type") or say("未注明的模型", "a model of no stated type"))
-        raise CheckpointError(
-            say(
-                f"这是 {found}，不是 Bloom 结构的模型",
-                f"this is {found}, not a model of Bloom's architecture",
-            ),
-            say(
-                "请换用 Bloom 或活字的权重，或换用支持它的 --backbone（medchat plugins list）",
-                "use weights of Bloom or Huozi, or a --backbone that supports it (medchat plugins list)",
-            ),
-            where=str(folder / "config.json"),
-        )
     values = ConfigValues(config, folder / "config.json")
+    require_model_type(values, MODEL_TYPE, "Bloom", ("Bloom 或活字", "Bloom or Huozi"))
     width, heads = values.size("hidden_size", "n_embed"), values.size("n_head", "num_attention_heads")
     if width % heads:
         raise values.impossible(f"hidden_size {width}, n_head {heads}")
@@ -81,23 +61,16 @@ def without_model_prefix(stored: str) -> str:
     return stored if stored.startswith((PREFIX, "lm_head.")) else PREFIX + stored
 
 
-def check_bloom_sizes(shape: BloomShape, headers: Mapping[str, TensorHeader], folder: Path) -> None:
-    """Refuse a config.json of another model before building what it describes, which may be huge."""
-    named = {without_model_prefix(name): header for name, header in headers.items()}
-    embedding = named.get(EMBEDDING)
-    layers = {name.split(".")[2] for name in named if name.startswith(f"{PREFIX}h.")}
-    found = None
+def bloom_misfit(shape: BloomShape, headers: Mapping[str, TensorHeader]) -> str:
+    """Return which size of config.json is not that of the tensors, by the model's names; "" where they agree."""
+    embedding = headers.get(EMBEDDING)
+    layers = {name.split(".")[2] for name in headers if name.startswith(f"{PREFIX}h.")}
     if embedding is not None and embedding.shape != (shape.vocab_size, shape.hidden_size):
         stored = "x".join(map(str, embedding.shape))
-        found = f"vocab_size x hidden_size {shape.vocab_size}x{shape.hidden_size}, {EMBEDDING} {stored}"
-    elif len(layers) != shape.layers:
-        found = f"n_layer {shape.layers}, transformer.h {len(layers)}"
-    if found:
-        raise CheckpointError(
-            say(f"config.json 与权重对不上（{found}）", f"config.json does not fit the weights ({found})"),
-            say("请确认二者来自同一模型，且下载完整", "check that both belong together and are complete"),
-            where=str(folder / "config.json"),
-        )
+        return f"vocab_size x hidden_size {shape.vocab_size}x{shape.hidden_size}, {EMBEDDING} {stored}"
+    if len(layers) != shape.layers:
+        return f"n_layer {shape.layers}, transformer.h {len(layers)}"
+    return ""
 
 
 def _ids(value: Any, values: ConfigValues) -> tuple[int, ...]:

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from medchat.errors import UsageError
-from medchat.inference.write_checkpoint import LAYOUTS, begin_folder, check_choice, write_json, write_weights
-from medchat.language import say
+from medchat.inference.write_checkpoint import (
+    LAYOUTS,
+    RandomTensors,
+    begin_folder,
+    check_choice,
+    impossible_shape,
+    layer_norm,
+    write_json,
+    write_weights,
+)
 from medchat_bloom.tokenizer import BOS, EOS, FILE_NAME, PAD, UNK
 
 # Trains a small vocabulary in the form of Bloom's `tokenizer.json`. No torch here.
@@ -94,13 +102,11 @@ class TinyBloomShape:
         smallest = min(self.hidden_size, self.n_layer, self.n_head)
         possible = smallest > 0 and self.vocabulary_size >= _SMALLEST_VOCABULARY
         if not possible or self.hidden_size % self.n_head:
-            raise UsageError(
-                say(f"微型模型的尺寸无效：{self}", f"a tiny model cannot have this shape: {self}"),
-                say(
-                    f"各项都要大于 0，hidden_size 要能被 n_head 整除，vocabulary_size 至少 {_SMALLEST_VOCABULARY}",
-                    "all must be positive, hidden_size a multiple of n_head, vocabulary_size at least "
-                    f"{_SMALLEST_VOCABULARY}",
-                ),
+            raise impossible_shape(
+                self,
+                f"各项都要大于 0，hidden_size 要能被 n_head 整除，vocabulary_size 至少 {_SMALLEST_VOCABULARY}",
+                "all must be positive, hidden_size a multiple of n_head, vocabulary_size at least "
+                f"{_SMALLEST_VOCABULARY}",
             )
 
 
@@ -174,20 +180,9 @@ def _tensors(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield every tensor of the checkpoint in the published order, names without prefix."""
     width = sizes.hidden_size
-    random = torch.Generator().manual_seed(seed)
-
-    def matrix(*shape: int, spread: float = LAYER_RANGE) -> torch.Tensor:
-        return (torch.randn(*shape, generator=random) * spread).half()
-
-    def norm(name: str) -> Iterator[tuple[str, torch.Tensor]]:
-        yield f"{name}.weight", torch.ones(width, dtype=torch.float16)
-        yield f"{name}.bias", torch.zeros(width, dtype=torch.float16)
-
-    def linear(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, torch.Tensor]]:
-        yield f"{name}.weight", matrix(outputs, inputs)
-        yield f"{name}.bias", torch.zeros(outputs, dtype=torch.float16)
-
-    embedding = matrix(rows, width, spread=INITIALIZER_RANGE)
+    random, norm = RandomTensors(seed, LAYER_RANGE), partial(layer_norm, width=width, dtype=torch.float16)
+    linear = random.linear
+    embedding = random.matrix(rows, width, spread=INITIALIZER_RANGE)
     yield "word_embeddings.weight", embedding
     yield from norm("word_embeddings_layernorm")
     for layer in range(sizes.n_layer):

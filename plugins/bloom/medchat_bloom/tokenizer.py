@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 
 from medchat.api import Segment, SpecialTokens
 from medchat.checkpoints.layout import is_text, read_json_object
+from medchat.checkpoints.read_once import read_once
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.detokenizer import StreamText
 from medchat.inference.prompt_ids import segment_ids, well_formed
@@ -27,10 +28,14 @@ BEGIN_OF_UTTERANCE, END_OF_UTTERANCE = "<|beginofutterance|>", "<|endofutterance
 _ALWAYS_CONTROL = (UNK, BOS, EOS, PAD, BEGIN_OF_UTTERANCE, END_OF_UTTERANCE)
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 _DECLARING_FILES = ("special_tokens_map.json", "tokenizer_config.json")
+_ADDED_FILE = "added_tokens.json"
 
 
 class BloomTokenizer:
-    """Text to ids and back. Nothing is put in front of a prompt or behind it; padding goes on the left."""
+    """Text to ids and back. Nothing is put in front of a prompt or behind it; padding goes on the left.
+
+    Immutable after construction.
+    """
 
     def __init__(self, tokenizer: Tokenizer, declared: Mapping[str, str], where: str = "") -> None:
         """`declared` are the control tokens that a folder names, by role; `where` is for errors.
@@ -62,13 +67,8 @@ class BloomTokenizer:
         Raises CheckpointError: a file is missing or damaged, there is no end token, or added_tokens.json
         (of older folders) gives a token another id.
         """
-        path = folder / FILE_NAME
-        tokenizer = cls(_read(path), declared_tokens(folder), str(path))
-        stated = folder / "added_tokens.json"
-        for token, number in (read_json_object(stated) if stated.is_file() else {}).items():
-            if tokenizer._tokenizer.token_to_id(token) not in (None, number):
-                raise _two_ids(token, path, stated)
-        return tokenizer
+        beside = [folder / name for name in (*_DECLARING_FILES, _ADDED_FILE)]
+        return read_once(_read_vocabulary, folder / FILE_NAME, beside=beside)
 
     # ------------------------------------------------------------ ids by name
 
@@ -178,6 +178,15 @@ def _content(entry: Any) -> str:
     """Return the token of an entry, which is its text or an object that holds it."""
     token = entry.get("content") if isinstance(entry, dict) else entry
     return token if isinstance(token, str) else ""
+
+
+def _read_vocabulary(path: Path) -> BloomTokenizer:
+    tokenizer = BloomTokenizer(_read(path), declared_tokens(path.parent), str(path))
+    stated = path.parent / _ADDED_FILE
+    for token, number in (read_json_object(stated) if stated.is_file() else {}).items():
+        if tokenizer._tokenizer.token_to_id(token) not in (None, number):
+            raise _two_ids(token, path, stated)
+    return tokenizer
 
 
 def _read(path: Path) -> Tokenizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from medchat.api import HUB, KnownWeights
+from medchat.language import say
 
 #: The form of BenTsao's adapter; the bases learnt plain text, and instructions that no frame surrounds.
 ADAPTER_TEMPLATE, BASE_TEMPLATE = "bloom_deploy", "bare"
@@ -50,3 +51,8 @@ KNOWN_WEIGHTS = (
         note=WHICH_BASE,
     ),
 )
+
+
+def which_base() -> str:
+    """Return what the user must know: no file tells the two bases apart, and either loads silently."""
+    return say(WHICH_BASE["zh"], WHICH_BASE["en"])

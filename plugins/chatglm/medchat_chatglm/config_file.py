@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medchat.checkpoints.read_once import file_bytes
 from medchat.errors import CheckpointError
 from medchat.language import say
 
@@ -33,7 +34,7 @@ def generation_of(config: Mapping[str, Any]) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a small JSON file. Raises CheckpointError naming the file if there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(file_bytes(path).decode("utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             say(f"模型文件夹里没有 {path.name}", f"the model folder has no {path.name}"),

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from medchat.errors import UsageError
-from medchat.inference.write_checkpoint import LAYOUTS, begin_folder, check_choice, write_json, write_weights
-from medchat.language import say
+from medchat.inference.write_checkpoint import (
+    LAYOUTS,
+    RandomTensors,
+    begin_folder,
+    check_choice,
+    impossible_shape,
+    layer_norm,
+    write_json,
+    write_weights,
+)
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 from medchat_chatglm.vocabulary import FILE_NAME, train_chatglm_vocabulary
 
@@ -61,12 +69,10 @@ class TinyChatGLMShape:
     def __post_init__(self) -> None:
         smallest = min(self.hidden_size, self.num_layers, self.num_attention_heads, self.inner_hidden_size)
         if smallest < 1 or self.hidden_size % (4 * self.num_attention_heads):
-            raise UsageError(
-                say(f"微型模型的尺寸无效：{self}", f"a tiny model cannot have this shape: {self}"),
-                say(
-                    "各项都要大于 0，且 hidden_size 要能被 4×num_attention_heads 整除",
-                    "all must be positive, and hidden_size a multiple of 4 * num_attention_heads",
-                ),
+            raise impossible_shape(
+                self,
+                "各项都要大于 0，且 hidden_size 要能被 4×num_attention_heads 整除",
+                "all must be positive, and hidden_size a multiple of 4 * num_attention_heads",
             )
 
 
@@ -152,20 +158,12 @@ def _tokenizer_config(tokenizer: ChatGLMTokenizer) -> dict[str, Any]:
 def _tensors(sizes: TinyChatGLMShape, rows: int, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield every tensor of the checkpoint in the published order."""
     width, inner = sizes.hidden_size, sizes.inner_hidden_size
-    random = torch.Generator().manual_seed(seed)
-
-    def matrix(*shape: int) -> torch.Tensor:
-        return (torch.randn(*shape, generator=random) * INITIALIZER_RANGE).half()
-
-    def norm(name: str) -> Iterator[tuple[str, torch.Tensor]]:
-        yield f"{name}.weight", torch.ones(width)
-        yield f"{name}.bias", torch.zeros(width)
-
-    def linear(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, torch.Tensor]]:
-        yield f"{name}.weight", matrix(outputs, inputs)
-        yield f"{name}.bias", torch.zeros(outputs, dtype=torch.float16)
-
-    embedding = matrix(rows, width)
+    random, norm = (
+        RandomTensors(seed, INITIALIZER_RANGE),
+        partial(layer_norm, width=width, dtype=torch.float32),
+    )
+    linear = random.linear
+    embedding = random.matrix(rows, width)
     yield "transformer.word_embeddings.weight", embedding
     for layer in range(sizes.num_layers):
         prefix = f"transformer.layers.{layer}"

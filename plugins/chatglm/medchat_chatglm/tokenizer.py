@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from medchat.api import Control, Segment, SpecialTokens
+from medchat.checkpoints.read_once import file_bytes
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.detokenizer import StreamText, unfinished_characters
 from medchat.inference.prompt_ids import segment_ids, well_formed
@@ -88,7 +89,7 @@ class ChatGLMTokenizer:
         Raises CheckpointError if the file is missing, damaged or of another model.
         """
         try:
-            model = path.read_bytes()
+            model = file_bytes(path)
         except OSError as error:
             raise CheckpointError(
                 say("找不到或无法读取词表文件", "the vocabulary file is missing or cannot be read"),

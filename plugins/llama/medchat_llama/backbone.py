@@ -8,23 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medchat.api import (
-    AdapterCard,
-    Backbone,
-    ChatModel,
-    GenerationConfig,
-    LoadOptions,
-    ModelCard,
-    PromptTemplate,
-    SFTRecipe,
-    SpecialTokens,
-)
+from medchat.api import GenerationConfig, ModelCard, SFTRecipe
+from medchat.inference.causal_backbone import CausalBackbone
 from medchat_llama.weights import KNOWN_WEIGHTS
 
+if TYPE_CHECKING:
+    from medchat.checkpoints.stated_template import TemplateChoice
+    from medchat_llama.loading import LlamaLoading
 
-class LlamaBackbone(Backbone):
+
+class LlamaBackbone(CausalBackbone):
     """The first LLaMA and its Chinese extensions, in every published layout, with LoRA adapters."""
 
     name = "llama"
@@ -38,47 +33,23 @@ class LlamaBackbone(Backbone):
     # nearly the greedy one, and streams. `medchat infer --num-beams 4 --max-new-tokens 256` is the script.
     generation = GenerationConfig(max_new_tokens=256, temperature=0.1, top_p=0.75, top_k=40)
 
-    def load(self, options: LoadOptions) -> ChatModel:
-        """Load a checkpoint folder in any of the published layouts, with its adapters."""
-        from medchat_llama.loading import load_llama_chat
+    def templates(self) -> TemplateChoice:
+        """Return which templates such weights and their adapters were trained on."""
+        from medchat_llama.prompts import LLAMA_TEMPLATES
 
-        return load_llama_chat(options)
+        return LLAMA_TEMPLATES
 
-    def check(self, options: LoadOptions) -> None:
-        """Refuse what `load` would, as far as it shows without reading weights."""
-        from medchat_llama.loading import prepare_llama
+    def loading(self) -> LlamaLoading:
+        """Return how LLaMA's folders are loaded."""
+        from medchat_llama.loading import LLAMA
 
-        prepare_llama(options)
-
-    def template(self, options: LoadOptions) -> PromptTemplate:
-        """Return the form that the adapter, else the base, was trained on: from small files alone."""
-        from medchat_llama.prompts import llama_template
-
-        return llama_template(options)
-
-    def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
-        """Return the forms of the adapter, else of a Chinese-Alpaca; of a plain LLaMA none is known."""
-        from medchat_llama.prompts import llama_trained_templates
-
-        return llama_trained_templates(options)
-
-    def special_tokens(self, options: LoadOptions) -> SpecialTokens:
-        """Return the control pieces of the vocabulary that the weights, or an adapter, bring."""
-        from medchat_llama.vocabulary import llama_special_tokens
-
-        return llama_special_tokens(options)
+        return LLAMA
 
     def inspect(self, path: Path) -> ModelCard | None:
         """Describe the folder from its headers, or return None if it is no LLaMA."""
         from medchat_llama.inspection import inspect_llama
 
         return inspect_llama(path)
-
-    def inspect_adapter(self, path: Path) -> AdapterCard | None:
-        """Say which published adapter the folder holds, and what is wrong with it."""
-        from medchat.inference.adapters.inspect import inspect_adapter
-
-        return inspect_adapter(path)
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint in decapoda's layout."""
@@ -93,6 +64,5 @@ class LlamaBackbone(Backbone):
         from medchat.training.recipe import recipes_of
         from medchat_llama.recipes import LlamaFamily
 
-        recipes = recipes_of(LlamaFamily())
         # First what BenTsao did: the method where none is named.
-        return {"lora": recipes["lora"], **recipes}
+        return recipes_of(LlamaFamily(), first="lora")

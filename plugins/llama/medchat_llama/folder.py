@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medchat.checkpoints.config_json import ConfigValues
+from medchat.checkpoints.config_json import ConfigValues, DecoderShape, require_model_type
 from medchat.checkpoints.headers import TensorHeader
 from medchat.checkpoints.layout import read_config
-from medchat.errors import CheckpointError
 from medchat.language import say
 
 MODEL_TYPE = "llama"
@@ -27,20 +26,14 @@ BASE_OF_ROWS: Mapping[int, str] = {32000: "llama", 49953: "chinese-llama", 49954
 SEVEN_BILLION = (4096, 32, 32)
 
 
-@dataclass(frozen=True, slots=True)
-class LlamaShape:
-    """The sizes of one model and how its numbers are computed. `vocab_size` is what config.json states."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaShape(DecoderShape):
+    """The sizes of one model and how its numbers are computed."""
 
-    vocab_size: int
-    hidden_size: int
     inner_size: int
-    layers: int
-    heads: int
     key_value_heads: int
-    context_length: int
     norm_epsilon: float
     rope_theta: float
-    tied: bool
 
 
 def is_llama(config: Mapping[str, Any]) -> bool:
@@ -58,10 +51,9 @@ def read_llama_shape(folder: Path) -> LlamaShape:
 
     The ids of special tokens are not read: the published ones are wrong (bos 0, eos 1, pad -1).
     """
-    config = read_config(folder)
-    values = ConfigValues(config, folder / "config.json")
-    if not is_llama(config):
-        raise _other_architecture(values)
+    values = ConfigValues(read_config(folder), folder / "config.json")
+    weights = ("LLaMA 或 Chinese-Alpaca ", "LLaMA or Chinese-Alpaca")
+    require_model_type(values, MODEL_TYPE, "LLaMA", weights)
     heads, hidden = values.size("num_attention_heads"), values.size("hidden_size")
     shape = LlamaShape(
         vocab_size=values.size("vocab_size"),
@@ -88,21 +80,15 @@ def stored_rows(headers: Mapping[str, TensorHeader], shape: LlamaShape) -> int:
     return embedding.shape[0] if embedding is not None and embedding.shape else shape.vocab_size
 
 
-def check_llama_sizes(shape: LlamaShape, headers: Mapping[str, TensorHeader], folder: Path) -> None:
-    """Refuse a config.json of another model before building what it describes, which may be huge."""
+def llama_misfit(shape: LlamaShape, headers: Mapping[str, TensorHeader]) -> str:
+    """Return which size of config.json is not that of the tensors, "" where they agree. Rows may differ."""
     layers = {name.split(".")[2] for name in headers if name.startswith("model.layers.")}
     embedding = headers.get(EMBEDDING)
-    found = None
     if len(layers) != shape.layers:
-        found = f"num_hidden_layers {shape.layers}, model.layers {len(layers)}"
-    elif embedding is not None and embedding.shape[1:] != (shape.hidden_size,):
-        found = f"hidden_size {shape.hidden_size}, {EMBEDDING} {'x'.join(map(str, embedding.shape))}"
-    if found:
-        raise CheckpointError(
-            say(f"config.json 与权重对不上（{found}）", f"config.json does not fit the weights ({found})"),
-            say("请确认二者来自同一模型，且下载完整", "check that both belong together and are complete"),
-            where=str(folder / "config.json"),
-        )
+        return f"num_hidden_layers {shape.layers}, model.layers {len(layers)}"
+    if embedding is not None and embedding.shape[1:] != (shape.hidden_size,):
+        return f"hidden_size {shape.hidden_size}, {EMBEDDING} {'x'.join(map(str, embedding.shape))}"
+    return ""
 
 
 def _rope_theta(values: ConfigValues) -> float:
@@ -129,15 +115,3 @@ def _refuse_later_kinds(values: ConfigValues, shape: LlamaShape) -> None:
     own = shape.hidden_size // shape.heads
     if values.size("head_dim", default=own) != own:
         raise values.impossible(f"head_dim {values.stated['head_dim']}")
-
-
-def _other_architecture(values: ConfigValues) -> CheckpointError:
-    found = str(values.stated.get("model_type") or say("未注明的模型", "a model of no stated type"))[:60]
-    return CheckpointError(
-        say(f"这是 {found}，不是 LLaMA 结构的模型", f"this is {found}, not a model of LLaMA's architecture"),
-        say(
-            "请换用 LLaMA 或 Chinese-Alpaca 的权重，或换用支持它的 --backbone（medchat plugins list）",
-            "use weights of LLaMA or Chinese-Alpaca, or a --backbone that supports it (medchat plugins list)",
-        ),
-        where=str(values.file),
-    )

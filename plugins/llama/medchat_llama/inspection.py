@@ -22,7 +22,7 @@ from medchat_llama.folder import (
     read_llama_shape,
     stored_rows,
 )
-from medchat_llama.prompts import llama_template
+from medchat_llama.prompts import LLAMA_TEMPLATES
 from medchat_llama.vocabulary import find_vocabulary, rows_note
 
 #: The releases by the context that they were trained with: nothing else in their files differs.
@@ -55,7 +55,7 @@ def inspect_llama(path: Path) -> ModelCard | None:
         dtypes=tuple(sorted({header.dtype for header in counted})),
         weight_bytes=sum(header.byte_count for header in counted),
         context_length=shape.context_length,
-        template=llama_template(LoadOptions(path)).name,
+        template=LLAMA_TEMPLATES.chosen(LoadOptions(path)).name,
         notes=(*rows_note(shape, rows, path), *_notes(path, rows)),
         generation=GENERATIONS.get(shape.context_length, ""),
         adapters=adapters_for(base_of(rows)) if _is_seven_billion(shape) else (),

@@ -13,14 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medchat.api import LoadOptions, PromptTemplate, Segment, Turn
-from medchat.checkpoints.adapter_folder import (
-    known_template,
-    open_adapter,
-    with_vocabulary,
-    without_vocabulary,
-)
-from medchat.checkpoints.stated_template import stated_template
+from medchat.api import LoadOptions, PromptTemplate, Segment, SpecialTokens, Turn
+from medchat.checkpoints.adapter_folder import Adapter, open_adapter, with_vocabulary, without_vocabulary
+from medchat.checkpoints.lora_folder import is_lora_folder, open_lora
+from medchat.checkpoints.stated_template import TemplateChoice
 from medchat.templates import load_template
 from medchat_llama.folder import EMBEDDING, base_of, read_llama_shape
 
@@ -51,43 +47,50 @@ class AllDataTemplate:
 MED_ALLDATA = AllDataTemplate()
 
 
-def llama_template(options: LoadOptions) -> PromptTemplate:
-    """Return the form for what `options` would load. Reads small files and the adapters' headers only."""
-    adapters = [open_adapter(folder) for folder in options.adapters]
-    known = _trained(options)
-    if known:
-        return known
-    if without_vocabulary(adapters):
-        return load_template(DEFAULT_ADAPTED)
-    rows = read_llama_shape(options.model).vocab_size
-    for adapter in with_vocabulary(adapters):
-        if EMBEDDING in adapter.saved:
-            rows = adapter.saved[EMBEDDING].shape[0]
-    return load_template(CHINESE_ALPACA if base_of(rows) == "chinese-alpaca" else PLAIN)
+class LlamaTemplates(TemplateChoice):
+    """An adapter that brings a vocabulary is the base's affair: others were trained on top of it."""
+
+    def last_adapter(self, options: LoadOptions) -> Adapter | None:
+        """Return the last adapter that a question is answered with."""
+        answering = without_vocabulary([open_adapter(folder) for folder in options.adapters])
+        return answering[-1] if answering else None
+
+    def chosen(self, options: LoadOptions) -> PromptTemplate:
+        """Return the template for what `options` would load."""
+        known = self.trained(options)
+        if known:
+            return known
+        if self.last_adapter(options):
+            return self.named(self.adapted)
+        rows = read_llama_shape(options.model).vocab_size
+        for adapter in with_vocabulary([open_adapter(folder) for folder in options.adapters]):
+            if EMBEDDING in adapter.saved:
+                rows = adapter.saved[EMBEDDING].shape[0]
+        return self.named(CHINESE_ALPACA if base_of(rows) == "chinese-alpaca" else self.plain)
+
+    def known_names(self, options: LoadOptions) -> tuple[str, ...]:
+        """Return the templates of the adapter, else of a Chinese-Alpaca; of a plain LLaMA none is known."""
+        known = self.trained(options)
+        if known:
+            return (known.name, *MED_ALLDATA.parts) if known.name == MED_ALLDATA.name else (known.name,)
+        name = self.chosen(options).name
+        return (name,) if name == CHINESE_ALPACA and not self.last_adapter(options) else ()
 
 
-def llama_trained_templates(options: LoadOptions) -> tuple[str, ...]:
-    """Return the names of the forms that the weights are known to have been trained on; none if unknown."""
-    adapters = [open_adapter(folder) for folder in options.adapters]
-    known = _trained(options)
-    if known:
-        return (known.name, *MED_ALLDATA.parts) if known.name == MED_ALLDATA.name else (known.name,)
-    name = llama_template(options).name
-    return (name,) if name == CHINESE_ALPACA and not without_vocabulary(adapters) else ()
+def llama_special_tokens(options: LoadOptions) -> SpecialTokens:
+    """Return the control pieces of the vocabulary, an adapter's where one brings its own. Reads no weights."""
+    from medchat_llama.tokenizer import BEGIN, END, FILE_NAME, UNKNOWN, LlamaTokenizer
+
+    folders = [folder for folder in options.adapters if (folder / FILE_NAME).is_file() and _grows(folder)]
+    tokenizer = LlamaTokenizer.from_file((folders[0] if folders else options.model) / FILE_NAME)
+    roles = {"bos_token": BEGIN, "eos_token": END, "unk_token": UNKNOWN}
+    return SpecialTokens(tuple(tokenizer.special_ids), roles)
 
 
-def _trained(options: LoadOptions) -> PromptTemplate | None:
-    """Return the form of the last adapter that answers, else of the weights; None where nothing says it."""
-    own = without_vocabulary([open_adapter(folder) for folder in options.adapters])
-    if not own:
-        return None if options.adapters else _stated(options.model, options)
-    name = known_template(own[-1])
-    if name:
-        return MED_ALLDATA if name == MED_ALLDATA.name else load_template(name)
-    return _stated(own[-1].folder, options)
+def _grows(folder: Path) -> bool:
+    return is_lora_folder(folder) and bool(open_lora(folder).saved)
 
 
-def _stated(folder: Path, options: LoadOptions) -> PromptTemplate | None:
-    from medchat_llama.vocabulary import llama_special_tokens
-
-    return stated_template(folder, (MED_ALLDATA,), lambda: llama_special_tokens(options))
+LLAMA_TEMPLATES = LlamaTemplates(
+    plain=PLAIN, adapted=DEFAULT_ADAPTED, special_tokens=llama_special_tokens, own=(MED_ALLDATA,)
+)

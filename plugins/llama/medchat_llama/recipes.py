@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +10,32 @@ from transformers import PreTrainedModel
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint
-from medchat.inference.chat_model import ChatTokenizer, TokenChatModel
+from medchat.inference.load_weights import matches
 from medchat.inference.write_checkpoint import write_json
-from medchat.templates import load_template
-from medchat.training.activation_memory import ModelDims, model_dims
-from medchat.training.family import Family, base_options, copy_files, stored_parameters
+from medchat.training.activation_memory import ModelDims
+from medchat.training.causal_family import CausalFamily
+from medchat.training.family import base_options, copy_files, stored_parameters
 from medchat_llama.folder import IGNORED, read_llama_shape, stored_rows
-from medchat_llama.loading import load_llama_chat, prepare_llama
-from medchat_llama.prompts import DEFAULT_ADAPTED, MED_ALLDATA, llama_template, llama_trained_templates
+from medchat_llama.loading import LLAMA
+from medchat_llama.prompts import CHINESE_ALPACA, LLAMA_TEMPLATES
 from medchat_llama.tokenizer import BEGIN, END, FILE_NAME, UNKNOWN
 
 
-class LlamaFamily(Family):
+class LlamaFamily(CausalFamily):
     """Adapters and whole models alike learn BenTsao's medical form, unless a trained adapter lies below."""
 
     name = "llama"
     lora_targets = ("q_proj", "v_proj")
     bottleneck_targets = ("o_proj", "down_proj")
-    forms = (MED_ALLDATA,)
 
-    def load(self, options: LoadOptions) -> TokenChatModel:
-        """Load a checkpoint and its adapters."""
-        return load_llama_chat(options)
-
-    def check(self, options: LoadOptions) -> None:
-        """Check all that shows without reading weights."""
-        prepare_llama(options)
-
-    def template(self, options: LoadOptions) -> PromptTemplate:
-        """Return the form that chat uses."""
-        return llama_template(options)
+    loading = LLAMA
+    templates = LLAMA_TEMPLATES
 
     def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
-        """Return the form of what lies below if it was trained medically, else BenTsao's default."""
-        known = llama_trained_templates(options)
-        return llama_template(options) if known and known != ("alpaca",) else load_template(DEFAULT_ADAPTED)
-
-    def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
-        """Return the vocabulary of the weights, or of an adapter that brings one."""
-        return prepare_llama(options).tokenizer
+        """Return the template of what lies below if it was trained medically, else BenTsao's default."""
+        known = self.templates.known_names(options)
+        medical = known and known != (CHINESE_ALPACA,)
+        return self.templates.chosen(options) if medical else self.templates.named(self.templates.adapted)
 
     def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
         """Write the vocabulary and the small files, with the right ids 0, 1 and 2 whatever the source said."""
@@ -72,34 +58,26 @@ class LlamaFamily(Family):
         found = read_llama_shape(options.model)
         hidden, inner = found.hidden_size, found.inner_size
         narrow = hidden // found.heads * found.key_value_heads
-        linears = {
-            "q_proj": (hidden, hidden),
-            "k_proj": (hidden, narrow),
-            "v_proj": (hidden, narrow),
-            "o_proj": (hidden, hidden),
-            "gate_proj": (hidden, inner),
-            "up_proj": (hidden, inner),
-            "down_proj": (inner, hidden),
-        }
         rows = stored_rows(read_headers(open_checkpoint(options.model)), found)
-        grown = prepare_llama(base_options(options)).tokenizer.size if options.adapters else rows
+        grown = self.loading.tokenizer(base_options(options)).size if options.adapters else rows
         ends = (1 if found.tied else 2) * (grown - rows) * hidden
-        return model_dims(
+        return self.dims(
             options,
-            layers=found.layers,
-            hidden=hidden,
+            found,
+            linears={
+                "q_proj": (hidden, hidden),
+                "k_proj": (hidden, narrow),
+                "v_proj": (hidden, narrow),
+                "o_proj": (hidden, hidden),
+                "gate_proj": (hidden, inner),
+                "up_proj": (hidden, inner),
+                "down_proj": (inner, hidden),
+            },
             inner=inner,
-            heads=found.heads,
             vocabulary=grown,
             block="gated",
-            tied=found.tied,
-            targets=[linears[name] for name in options.lora_targets or self.lora_targets if name in linears],
-            parameters=ends + stored_parameters(options.model, _computed),
+            parameters=ends + stored_parameters(options.model, lambda name: matches(name, IGNORED)),
         )
-
-
-def _computed(name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in IGNORED)
 
 
 def _config(model: PreTrainedModel) -> dict[str, Any]:

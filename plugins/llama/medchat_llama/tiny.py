@@ -13,9 +13,15 @@ from typing import Any
 
 import torch
 
-from medchat.errors import UsageError
-from medchat.inference.write_checkpoint import LAYOUTS, begin_folder, check_choice, write_json, write_weights
-from medchat.language import say
+from medchat.inference.write_checkpoint import (
+    LAYOUTS,
+    RandomTensors,
+    begin_folder,
+    check_choice,
+    impossible_shape,
+    write_json,
+    write_weights,
+)
 from medchat_llama.tokenizer import FILE_NAME, LlamaTokenizer
 from medchat_llama.vocabulary import train_llama_vocabulary
 
@@ -60,12 +66,10 @@ class TinyLlamaShape:
             self.hidden_size, self.intermediate_size, self.num_hidden_layers, self.num_attention_heads
         )
         if smallest < 1 or self.hidden_size % (2 * self.num_attention_heads):
-            raise UsageError(
-                say(f"微型模型的尺寸无效：{self}", f"a tiny model cannot have this shape: {self}"),
-                say(
-                    "各项都要大于 0，且 hidden_size 要能被 2×num_attention_heads 整除",
-                    "all must be positive, and hidden_size a multiple of 2 * num_attention_heads",
-                ),
+            raise impossible_shape(
+                self,
+                "各项都要大于 0，且 hidden_size 要能被 2×num_attention_heads 整除",
+                "all must be positive, and hidden_size a multiple of 2 * num_attention_heads",
             )
 
 
@@ -141,11 +145,7 @@ def small_files(sizes: TinyLlamaShape, rows: int, style: str) -> dict[str, dict[
 def _tensors(sizes: TinyLlamaShape, rows: int, seed: int, style: str) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield every tensor of the checkpoint; the faulty style stores the rotary frequencies too."""
     width, inner = sizes.hidden_size, sizes.intermediate_size
-    random = torch.Generator().manual_seed(seed)
-
-    def matrix(outputs: int, inputs: int) -> torch.Tensor:
-        return (torch.randn(outputs, inputs, generator=random) * INITIALIZER_RANGE).half()
-
+    matrix = RandomTensors(seed, INITIALIZER_RANGE).matrix
     yield "model.embed_tokens.weight", matrix(rows, width)
     for layer in range(sizes.num_hidden_layers):
         prefix = f"model.layers.{layer}"

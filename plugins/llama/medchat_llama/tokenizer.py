@@ -17,6 +17,7 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
 from medchat.api import Control, Segment
+from medchat.checkpoints.read_once import read_once
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.detokenizer import StreamText
 from medchat.inference.prompt_ids import segment_ids, well_formed
@@ -52,18 +53,7 @@ class LlamaTokenizer:
     @classmethod
     def from_file(cls, path: Path) -> LlamaTokenizer:
         """Read `tokenizer.model`. Raises CheckpointError if it is missing, damaged or of another model."""
-        try:
-            model = path.read_bytes()
-        except OSError:
-            raise CheckpointError(
-                say("找不到或无法读取词表文件", "the vocabulary file is missing or cannot be read"),
-                say(
-                    f"请把与权重配套的 {FILE_NAME} 放进模型文件夹",
-                    f"put the {FILE_NAME} published with these weights into the folder",
-                ),
-                where=str(path),
-            ) from None
-        return cls(model, str(path))
+        return read_once(_read_vocabulary, path)
 
     @property
     def special_ids(self) -> Mapping[str, int]:
@@ -116,6 +106,21 @@ class LlamaTokenizer:
     def stream(self) -> StreamText:
         """Return a decoder for an answer that comes id by id."""
         return StreamText(self.decode)
+
+
+def _read_vocabulary(path: Path) -> LlamaTokenizer:
+    try:
+        model = path.read_bytes()
+    except OSError:
+        raise CheckpointError(
+            say("找不到或无法读取词表文件", "the vocabulary file is missing or cannot be read"),
+            say(
+                f"请把与权重配套的 {FILE_NAME} 放进模型文件夹",
+                f"put the {FILE_NAME} published with these weights into the folder",
+            ),
+            where=str(path),
+        ) from None
+    return LlamaTokenizer(model, str(path))
 
 
 def _open(model: bytes, where: str) -> SentencePieceProcessor:

@@ -10,13 +10,11 @@ from pathlib import Path
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
-from medchat.api import LoadOptions, SpecialTokens
-from medchat.checkpoints.lora_folder import is_lora_folder, open_lora
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.prompt_ids import well_formed
 from medchat.language import say
 from medchat_llama.folder import BASE_OF_ROWS, LlamaShape
-from medchat_llama.tokenizer import BEGIN, END, FILE_NAME, UNKNOWN, LlamaTokenizer
+from medchat_llama.tokenizer import FILE_NAME, LlamaTokenizer
 
 #: Rows that some conversions add behind the pieces, for a pad token or to round the number up.
 _SPARE_ROWS = 64
@@ -48,18 +46,6 @@ def find_vocabulary(model: Path, rows: int, adapter: Path | None = None) -> Llam
             "Chinese-Alpaca 49954)",
         ),
     )
-
-
-def llama_special_tokens(options: LoadOptions) -> SpecialTokens:
-    """Return the control pieces of the vocabulary, an adapter's where one brings its own. Reads no weights."""
-    folders = [folder for folder in options.adapters if (folder / FILE_NAME).is_file() and _grows(folder)]
-    tokenizer = LlamaTokenizer.from_file((folders[0] if folders else options.model) / FILE_NAME)
-    roles = {"bos_token": BEGIN, "eos_token": END, "unk_token": UNKNOWN}
-    return SpecialTokens(tuple(tokenizer.special_ids), roles)
-
-
-def _grows(folder: Path) -> bool:
-    return is_lora_folder(folder) and bool(open_lora(folder).saved)
 
 
 def rows_note(shape: LlamaShape, stored: int, folder: Path) -> tuple[str, ...]:

@@ -7,30 +7,20 @@ inside the methods that need them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medchat.api import (
-    AdapterCard,
-    Backbone,
-    GenerationConfig,
-    LoadOptions,
-    ModelCard,
-    PromptTemplate,
-    SFTRecipe,
-    SpecialTokens,
-)
-from medchat_bloom.huozi.prompts import BEGIN, END, HUOZI
-from medchat_bloom.huozi.weights import ADAPTER_TEMPLATE, KNOWN_WEIGHTS
+from medchat.api import GenerationConfig, LoadOptions, ModelCard, SFTRecipe
+from medchat.inference.causal_backbone import CausalBackbone
+from medchat_bloom.huozi.prompts import CHAT_TOKENS
+from medchat_bloom.huozi.weights import KNOWN_WEIGHTS
 
 if TYPE_CHECKING:
-    from medchat.inference.chat_model import CausalChatModel
+    from medchat.checkpoints.stated_template import TemplateChoice
+    from medchat_bloom.huozi.loading import HuoziLoading
 
-_CHAT_TOKENS = (BEGIN.token, END.token)
 
-
-class HuoziBackbone(Backbone):
+class HuoziBackbone(CausalBackbone):
     """Huozi 1.0: its own chat form when plain, `bloom_deploy` with an adapter; stops on both end tokens."""
 
     name = "huozi"
@@ -44,46 +34,17 @@ class HuoziBackbone(Backbone):
         max_new_tokens=512, temperature=0.5, top_k=50, top_p=0.95, repetition_penalty=1.03
     )
 
-    def load(self, options: LoadOptions) -> CausalChatModel:
-        """Load a checkpoint folder in any of the published layouts, and its adapters."""
-        from medchat.inference.decode import Unchanged
-        from medchat.inference.postprocess import StreamingCleanup
-        from medchat_bloom.loading import load_bloom_chat
+    def templates(self) -> TemplateChoice:
+        """Return which templates such weights and their adapters were trained on."""
+        from medchat_bloom.huozi.template_choice import HUOZI_TEMPLATES
 
-        # The published chat function cleans its answers up; BenTsao's script, for the adapter, does not.
-        markers = dict.fromkeys(_CHAT_TOKENS, "")
-        cleanup = Unchanged if options.adapters else partial(StreamingCleanup, replaced=markers)
-        return load_bloom_chat(
-            options, backbone=self.name, base="huozi", required=_CHAT_TOKENS, cleanup=cleanup
-        )
+        return HUOZI_TEMPLATES
 
-    def check(self, options: LoadOptions) -> None:
-        """Refuse what `load` would, as far as it shows without reading weights."""
-        from medchat_bloom.loading import prepare_bloom
+    def loading(self) -> HuoziLoading:
+        """Return how Huozi's folders are loaded."""
+        from medchat_bloom.huozi.loading import HUOZI_LOADING
 
-        prepare_bloom(options, "huozi", _CHAT_TOKENS)
-
-    def template(self, options: LoadOptions) -> PromptTemplate:
-        """Return the form of the last adapter, else the chat form."""
-        from medchat.checkpoints.stated_template import template_of
-
-        specials = partial(self.special_tokens, options)
-        return template_of(options, ADAPTER_TEMPLATE, HUOZI, [HUOZI], specials)
-
-    def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
-        """Return the last adapter's form where it is known, and the chat form of Huozi without one."""
-        from medchat.checkpoints.stated_template import trained_template
-
-        form = trained_template(options, [HUOZI], partial(self.special_tokens, options))
-        if form is None and not options.adapters:
-            form = HUOZI
-        return (form.name,) if form else ()
-
-    def special_tokens(self, options: LoadOptions) -> SpecialTokens:
-        """Return the control tokens of the vocabulary beside the weights."""
-        from medchat_bloom.tokenizer import BloomTokenizer
-
-        return BloomTokenizer.from_folder(options.model).special_tokens
+        return HUOZI_LOADING
 
     def inspect(self, path: Path) -> ModelCard | None:
         """Describe the folder from its headers, or return None if it has no Huozi's chat tokens."""
@@ -100,17 +61,11 @@ class HuoziBackbone(Backbone):
             template=self.template(LoadOptions(path)).name,
         )
 
-    def inspect_adapter(self, path: Path) -> AdapterCard | None:
-        """Say which published adapter the folder holds, and what is wrong with it."""
-        from medchat.inference.adapters.inspect import inspect_adapter
-
-        return inspect_adapter(path)
-
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint in the published layout: one file of weights, chat tokens."""
         from medchat_bloom.tiny import write_tiny_bloom
 
-        choices: dict[str, Any] = {"layout": "bin", "chat_tokens": (*_CHAT_TOKENS, "<|endoftext|>"), **shape}
+        choices: dict[str, Any] = {"layout": "bin", "chat_tokens": (*CHAT_TOKENS, "<|endoftext|>"), **shape}
         write_tiny_bloom(path, corpus=corpus, seed=seed, **choices)
 
     @property
@@ -119,9 +74,8 @@ class HuoziBackbone(Backbone):
         from medchat.training.recipe import recipes_of
         from medchat_bloom.huozi.recipes import HuoziFamily
 
-        recipes = recipes_of(HuoziFamily(self))
         # First what BenTsao did: the method where none is named.
-        return {"lora": recipes["lora"], **recipes}
+        return recipes_of(HuoziFamily(), first="lora")
 
 
 def _generation(path: Path) -> str:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from medchat.api import Control, Segment, Text, Turn
 
 BEGIN, END = Control("<|beginofutterance|>"), Control("<|endofutterance|>")
+CHAT_TOKENS = (BEGIN.token, END.token)
+#: The template of BenTsao's LoRA, which has no chat tokens.
+ADAPTER_TEMPLATE = "bloom_deploy"
 SYSTEM, USER, ASSISTANT = "系统", "用户", "助手"
 #: The published code sends a system utterance with every prompt, a page about its makers. Ours is the
 #: short one that the later Huozi models are shown with; `--system` replaces it.

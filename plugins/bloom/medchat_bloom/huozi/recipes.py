@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from medchat.api import LoadOptions, PromptTemplate
-from medchat.checkpoints.stated_template import trained_template
-from medchat.inference.chat_model import ChatTokenizer, TokenChatModel
-from medchat.templates import load_template
-from medchat_bloom.family import BloomFamily
-from medchat_bloom.huozi.backbone import HuoziBackbone
-from medchat_bloom.huozi.prompts import BEGIN, END, HUOZI
-from medchat_bloom.huozi.weights import ADAPTER_TEMPLATE
+from medchat.inference.chat_model import ChatTokenizer
+from medchat_bloom.huozi.loading import HUOZI_LOADING
+from medchat_bloom.huozi.prompts import END, HUOZI
+from medchat_bloom.huozi.template_choice import HUOZI_TEMPLATES
+from medchat_bloom.recipes import BloomFamily
 from medchat_bloom.tokenizer import BloomTokenizer
 
 
@@ -19,26 +15,13 @@ class HuoziFamily(BloomFamily):
     """Adapters learn BenTsao's form and end with `</s>`, a whole model its own form and that form's end."""
 
     name = "huozi"
-    base = "huozi"
-    required = (BEGIN.token, END.token)
-    forms = (HUOZI,)
-
-    def __init__(self, backbone: HuoziBackbone) -> None:
-        self._backbone = backbone
-
-    def load(self, options: LoadOptions) -> TokenChatModel:
-        """Load a checkpoint and its adapters."""
-        return self._backbone.load(options)
-
-    def template(self, options: LoadOptions) -> PromptTemplate:
-        """Return the form that chat uses."""
-        return self._backbone.template(options)
+    loading = HUOZI_LOADING
+    templates = HUOZI_TEMPLATES
 
     def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
-        """Return the form that what lies below states, else as chat has it with and without an adapter."""
-        usual = HUOZI if kind == "model" else load_template(ADAPTER_TEMPLATE)
-        specials = partial(self._backbone.special_tokens, options)
-        return trained_template(options, self.forms, specials) or usual
+        """Return the template that what lies below states, else as chat has it with and without an adapter."""
+        usual = HUOZI if kind == "model" else self.templates.named(self.templates.adapted)
+        return self.templates.trained(options) or usual
 
     def end_id(self, tokenizer: ChatTokenizer, template: PromptTemplate) -> int:
         """Return the id of the end of an utterance in Huozi's own form, of the text in every other."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from medchat.api import HUB, KnownWeights
-from medchat_bloom.huozi.prompts import HUOZI
-
-#: The form of BenTsao's LoRA, which has no chat tokens.
-ADAPTER_TEMPLATE = "bloom_deploy"
+from medchat_bloom.huozi.prompts import ADAPTER_TEMPLATE, HUOZI
 
 KNOWN_WEIGHTS = (
     KnownWeights(

@@ -1,0 +1,229 @@
+"""From a checkpoint folder and its adapters to a causal model of transformers: LLaMA, Bloom, Huozi and their kin.
+
+A family subclasses `CausalLoading` and says what its configuration, names and vocabulary are. What can be
+known without the weights (configuration, vocabulary, names and shapes, adapters, memory) is checked before
+the first weight is read. Not for ChatGLM v1, whose model is our own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from medchat.api import LoadOptions
+from medchat.checkpoints.adapter_folder import Adapter, positions_taken
+from medchat.checkpoints.config_json import DecoderShape
+from medchat.checkpoints.headers import TensorHeader, read_headers
+from medchat.checkpoints.layout import Checkpoint, open_checkpoint
+from medchat.errors import CheckpointError
+from medchat.inference.chat_model import CausalChatModel, ChatTokenizer, ModelFacts
+from medchat.inference.decode import TextFilter, Unchanged
+from medchat.inference.device import ensure_memory, pick_device, pick_dtype
+from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
+from medchat.inference.quantization import bits_of, conversions, insert_quantized_linears
+from medchat.language import say
+
+
+class CausalTokenizer(ChatTokenizer, Protocol):
+    """A `ChatTokenizer` whose ids are counted. `size` is the highest id and one."""
+
+    size: int
+
+
+Shape = TypeVar("Shape", bound=DecoderShape)
+Tokenizer = TypeVar("Tokenizer", bound=CausalTokenizer)
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary(Generic[Tokenizer]):
+    """The vocabulary that the weights have once their adapters are attached, and those adapters in order.
+
+    `rows` are the embedding's then. `base` is the published base that answers, a key of `BASES`, or words
+    for another. `saved` are tensors that an adapter brings whole: the weights' own are not read.
+    """
+
+    tokenizer: Tokenizer
+    rows: int
+    base: str
+    adapters: tuple[Adapter, ...]
+    notes: tuple[str, ...] = ()
+    saved: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CausalModel(Generic[Shape, Tokenizer]):
+    """A model in evaluation mode, and what it is made from. Until `load` filled it, it has no values.
+
+    `base` is as in `Vocabulary`; `notes` are for the user, in the interface language.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    shape: Shape
+    base: str
+    adapters: tuple[Adapter, ...]
+    notes: tuple[str, ...]
+    checkpoint: Checkpoint
+    headers: Mapping[str, TensorHeader]
+    placement: Placement
+
+
+class CausalLoading(ABC, Generic[Shape, Tokenizer]):
+    """How the folders of one family are loaded. Stateless: one instance serves all folders."""
+
+    #: The backbone's name.
+    name: ClassVar[str]
+    model_class: ClassVar[type[PreTrainedModel]]
+    #: The embedding and the output head by the model's names.
+    embedding: ClassVar[str]
+    head: ClassVar[str]
+    #: What `--quantize` packs: the linears of every layer. Norms, embedding and head stay as they are.
+    linears: ClassVar[tuple[str, ...]]
+    #: Patterns of stored names that are computed anew.
+    ignored: ClassVar[tuple[str, ...]] = ()
+
+    # ------------------------------------------------------------ what a family supplies
+
+    @abstractmethod
+    def read_shape(self, folder: Path) -> Shape:
+        """Read config.json. Raises CheckpointError: missing, damaged, another architecture, impossible values."""
+
+    @abstractmethod
+    def misfit(self, shape: Shape, headers: Mapping[str, TensorHeader]) -> str:
+        """Return which size of config.json is not that of the stored tensors, "" where they agree."""
+
+    @abstractmethod
+    def open_vocabulary(
+        self, options: LoadOptions, shape: Shape, headers: Mapping[str, TensorHeader]
+    ) -> Vocabulary[Tokenizer]:
+        """Open the vocabulary and the adapters. Raises CheckpointError where they do not belong to the weights."""
+
+    @abstractmethod
+    def library_config(self, shape: Shape, vocabulary: Vocabulary[Tokenizer]) -> PretrainedConfig:
+        """Return the library's configuration; no other key of config.json reaches it."""
+
+    def rename(self, stored: str) -> str:
+        """Return the model's name of a stored tensor."""
+        return stored
+
+    def fill_computed(self, model: PreTrainedModel, device: torch.device) -> None:
+        """Give values to what is computed and not stored: on the meta device it has none."""
+
+    def stop_ids(self, loaded: CausalModel[Shape, Tokenizer]) -> Collection[int]:
+        """Return the ids that end an answer beside the tokenizer's."""
+        return ()
+
+    def token_count(self, loaded: CausalModel[Shape, Tokenizer]) -> int | None:
+        """Return from which id on the rows are no tokens, None where all are."""
+        return None
+
+    def cleanup(self, options: LoadOptions) -> Callable[[], TextFilter]:
+        """Return what makes the filter of one answer."""
+        return Unchanged
+
+    def details(self, loaded: CausalModel[Shape, Tokenizer], options: LoadOptions) -> dict[str, Any]:
+        """Return what the loaded model says of itself."""
+        return {
+            "vocab_size": loaded.model.config.vocab_size,
+            "adapters": tuple(str(adapter.folder) for adapter in loaded.adapters),
+        }
+
+    # ------------------------------------------------------------ what all share
+
+    def chat(self, options: LoadOptions) -> CausalChatModel:
+        """Load `options.model` with its adapters, ready to chat. Raises what `load` raises."""
+        loaded = self.load(options)
+        room = loaded.shape.context_length - positions_taken(loaded.adapters)
+        return CausalChatModel(
+            loaded.model,
+            loaded.tokenizer,
+            ModelFacts(self.name, options.model, room, self.details(loaded, options), loaded.notes),
+            stop_ids=self.stop_ids(loaded),
+            token_count=self.token_count(loaded),
+            cleanup=self.cleanup(options),
+        )
+
+    def load(self, options: LoadOptions) -> CausalModel[Shape, Tokenizer]:
+        """Load `options.model` and attach its adapters, those that bring a vocabulary first.
+
+        Raises what `prepare` raises, CheckpointError for damaged weights, MemoryShortageError.
+        """
+        prepared = self.prepare(options)
+        model, placement = prepared.model, prepared.placement
+        assign(model, prepared.checkpoint, prepared.headers, placement)
+        self.fill_computed(model, placement.device)
+        if prepared.adapters:
+            from medchat.inference.adapters.attach import attach_adapters  # brings peft: slow to import
+
+            attach_adapters(model, prepared.adapters, placement.device, placement.dtype)
+        model.eval()
+        return prepared
+
+    def prepare(self, options: LoadOptions) -> CausalModel[Shape, Tokenizer]:
+        """Check all that can be checked without reading weights.
+
+        Raises CheckpointError (missing, damaged, another architecture, not matching), MemoryShortageError
+        where it can be known, or UsageError (impossible device, dtype or quantisation).
+        """
+        device = pick_device(options.device)
+        dtype = pick_dtype(options.dtype, device)
+        bits = bits_of(options.quantize)
+        shape, checkpoint, headers = self._open(options.model)
+        vocabulary = self.open_vocabulary(options, shape, headers)
+        with torch.device("meta"):
+            model = self.model_class(self.library_config(shape, vocabulary)).eval()
+        if bits:
+            insert_quantized_linears(model, bits, self.linears)
+        placement = Placement(
+            dtype,
+            device,
+            ignore=(*self.ignored, *vocabulary.saved),
+            optional=vocabulary.saved,
+            keep=("*.weight_scale",),
+            tied={self.head: self.embedding} if shape.tied else {},
+            rename=self.rename,
+            conversions=conversions(model),
+        )
+        ensure_memory(loaded_weight_bytes(model, placement), device)
+        if vocabulary.adapters:
+            from medchat.inference.adapters.attach import check_fit  # brings peft: slow to import
+
+            check_fit(model, vocabulary.adapters)
+        require_match(model, checkpoint, headers, placement)
+        return CausalModel(
+            model,
+            vocabulary.tokenizer,
+            shape,
+            vocabulary.base,
+            vocabulary.adapters,
+            vocabulary.notes,
+            checkpoint,
+            headers,
+            placement,
+        )
+
+    def tokenizer(self, options: LoadOptions) -> Tokenizer:
+        """Return the vocabulary that `load` would use. Reads no weights. Raises CheckpointError."""
+        shape, _, headers = self._open(options.model)
+        return self.open_vocabulary(options, shape, headers).tokenizer
+
+    def _open(self, folder: Path) -> tuple[Shape, Checkpoint, Mapping[str, TensorHeader]]:
+        shape = self.read_shape(folder)
+        checkpoint = open_checkpoint(folder)
+        headers = read_headers(checkpoint)
+        # Before building what config.json describes, which may be huge.
+        if found := self.misfit(shape, {self.rename(name): header for name, header in headers.items()}):
+            raise CheckpointError(
+                say(
+                    f"config.json 与权重对不上（{found}）", f"config.json does not fit the weights ({found})"
+                ),
+                say("请确认二者来自同一模型，且下载完整", "check that both belong together and are complete"),
+                where=str(folder / "config.json"),
+            )
+        return shape, checkpoint, headers

@@ -1,0 +1,72 @@
+"""What fine-tuning needs of a family that transformers computes, from how its folders are loaded and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from medchat.api import LoadOptions, PromptTemplate, SFTOptions
+from medchat.checkpoints.config_json import DecoderShape
+from medchat.checkpoints.stated_template import TemplateChoice
+from medchat.inference.causal_loading import CausalLoading
+from medchat.inference.chat_model import CausalChatModel, ChatTokenizer
+from medchat.training.activation_memory import Block, ModelDims, model_dims
+from medchat.training.family import Family
+
+
+class CausalFamily(Family):
+    """A family adds its targets, its measures (`shape`) and the small files of a whole checkpoint."""
+
+    loading: ClassVar[CausalLoading[Any, Any]]
+    templates: ClassVar[TemplateChoice]
+
+    @property
+    def forms(self) -> tuple[PromptTemplate, ...]:  # type: ignore[override]
+        """The family's own templates."""
+        return self.templates.own
+
+    def load(self, options: LoadOptions) -> CausalChatModel:
+        """Load a checkpoint and its adapters."""
+        return self.loading.chat(options)
+
+    def check(self, options: LoadOptions) -> None:
+        """Check all that shows without reading weights."""
+        self.loading.prepare(options)
+
+    def template(self, options: LoadOptions) -> PromptTemplate:
+        """Return the template that chat uses."""
+        return self.templates.chosen(options)
+
+    def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
+        """Return the template that what lies below was trained in, else that of the family's adapters."""
+        return self.templates.trained(options) or self.templates.named(self.templates.adapted)
+
+    def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
+        """Return the vocabulary of the weights, or of an adapter that brings one."""
+        found: ChatTokenizer = self.loading.tokenizer(options)
+        return found
+
+    def dims(
+        self,
+        options: SFTOptions,
+        shape: DecoderShape,
+        *,
+        linears: Mapping[str, tuple[int, int]],
+        inner: int,
+        vocabulary: int,
+        block: Block,
+        parameters: int,
+    ) -> ModelDims:
+        """Return the measures; `linears` are (inputs, outputs) of each linear of a layer by its name."""
+        return model_dims(
+            options,
+            layers=shape.layers,
+            hidden=shape.hidden_size,
+            inner=inner,
+            heads=shape.heads,
+            vocabulary=vocabulary,
+            block=block,
+            tied=shape.tied,
+            targets=[linears[name] for name in options.lora_targets or self.lora_targets if name in linears],
+            parameters=parameters,
+        )

@@ -1,0 +1,31 @@
+"""How Huozi's folders are loaded: Bloom's architecture with chat tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from medchat.api import LoadOptions
+from medchat.inference.decode import TextFilter, Unchanged
+from medchat.inference.postprocess import StreamingCleanup
+from medchat_bloom.huozi.prompts import CHAT_TOKENS
+from medchat_bloom.loading import BloomLoading
+
+
+class HuoziLoading(BloomLoading):
+    """Huozi 1.0, which stops on both end tokens."""
+
+    name = "huozi"
+    required = CHAT_TOKENS
+
+    def base_notes(self, options: LoadOptions) -> tuple[str, ...]:
+        """Return nothing: there is one base."""
+        return ()
+
+    def cleanup(self, options: LoadOptions) -> Callable[[], TextFilter]:
+        """Return the published chat function's filter; BenTsao's script, for the adapter, has none."""
+        markers = dict.fromkeys(CHAT_TOKENS, "")
+        return Unchanged if options.adapters else partial(StreamingCleanup, replaced=markers)
+
+
+HUOZI_LOADING = HuoziLoading()
