@@ -14,7 +14,7 @@ from medchat.inference.decode import TextDecoder
 from medchat.training.features import Feature, FeatureSet
 
 
-class Vocabulary(Protocol):
+class PreviewTokenizer(Protocol):
     """What showing ids as text takes."""
 
     @property
@@ -33,7 +33,7 @@ Collator = Callable[[Sequence[Feature]], Mapping[str, Any]]
 
 def survey(
     made: FeatureSet,
-    vocabulary: Vocabulary,
+    vocabulary: PreviewTokenizer,
     *,
     template: str,
     max_length: int,
@@ -60,7 +60,7 @@ def survey(
     )
 
 
-def preview(vocabulary: Vocabulary, labelled: Sequence[tuple[int, bool]]) -> tuple[PreviewPiece, ...]:
+def preview(vocabulary: PreviewTokenizer, labelled: Sequence[tuple[int, bool]]) -> tuple[PreviewPiece, ...]:
     """Return (id, learned) pairs as text: one piece a special token, one each stretch between those.
 
     A stretch is decoded as one, for the bytes of a Chinese character may be several ids. The pieces that
