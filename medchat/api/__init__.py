@@ -21,11 +21,6 @@ from medchat.api.conversation import (
     Turn,
 )
 from medchat.api.finetuning import (
-    METHODS,
-    OPTIMIZERS,
-    PRECISIONS,
-    SCHEDULERS,
-    TRACKERS,
     Example,
     MemoryEstimate,
     PreviewPiece,
@@ -33,7 +28,6 @@ from medchat.api.finetuning import (
     SFTEvaluation,
     SFTEvent,
     SFTNote,
-    SFTOptions,
     SFTProgress,
     SFTRecipe,
     SFTReport,
@@ -65,6 +59,15 @@ from medchat.api.prompts import (
     Segment,
     SpecialTokens,
     Text,
+)
+from medchat.api.sft_options import (
+    METHODS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULERS,
+    TRACKERS,
+    SFTOptions,
+    option_facts,
 )
 
 #: What a plugin module states as `medchat_api_version`. Raised when something here changes incompatibly.
@@ -119,4 +122,5 @@ __all__ = [
     "SpecialTokens",
     "Text",
     "Turn",
+    "option_facts",
 ]

@@ -2,7 +2,7 @@
 
 `medchat sft` reads the data and shows what happens; a backbone's recipes do the rest:
 
-    options = recipe.settle(options)           # what was left open, as it is for this model here
+    options = recipe.resolve_options(options)  # what was left open, as it is for this model here
     survey = recipe.survey(data, options)      # tokenizer only: lengths, truncation, a preview
     memory = recipe.estimate(options, survey)  # configuration and headers only: does it fit?
     report = recipe.run(data, options, watch)  # train, save, read back
@@ -19,17 +19,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from medchat.api.conversation import Turn
 from medchat.api.prompts import PromptTemplate
-
-METHODS = ("full", "lora", "qlora", "adapter", "ptuning")
-OPTIMIZERS = ("adamw", "adamw8bit", "adafactor")
-#: Learning-rate schedules of transformers that need no setting of their own.
-SCHEDULERS = ("linear", "cosine", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt")
-#: Experiment trackers, by the names of the package extras that install them.
-TRACKERS = ("tensorboard", "wandb", "swanlab")
-#: `mixed`: float32 weights, bfloat16 arithmetic. `bfloat16`: bfloat16 weights, rounded stochastically
-#: at each update. `auto`: `mixed` where the device computes bfloat16, else `float32`; the frozen base
-#: of the methods that train beside it is then loaded in bfloat16.
-PRECISIONS = ("auto", "float32", "mixed", "bfloat16")
+from medchat.api.sft_options import SFTOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,64 +49,6 @@ class SFTData:
     train: Sequence[Example]
     held_out: Sequence[Example] = ()
     template: PromptTemplate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SFTOptions:
-    """A fine-tuning run. Each field is a flag and a configuration key of the same name.
-
-    The defaults are those of Med-ChatGLM's full fine-tuning (specs/sft.md); a recipe's `defaults` go over
-    them. `batch_size` is the effective batch, over all processes; `save_steps` and `eval_steps` 0 are
-    once an epoch, -1 never; `max_steps` 0 is by `num_epochs`; `early_stopping` counts evaluations without
-    a better one, 0 is off. `val_size` -1 is min(500, a tenth of the data), 0 below 20 records.
-    `extra` holds a backbone's own keys (ChatGLM: `rule`).
-    """
-
-    model: Path
-    output: Path
-    method: str = "full"
-    adapters: tuple[Path, ...] = ()
-    learning_rate: float = 5e-5
-    num_epochs: float = 3.0
-    max_steps: int = 0
-    batch_size: int = 16
-    micro_batch_size: int = 8
-    max_length: int = 256
-    warmup_ratio: float = 0.1
-    scheduler: str = "linear"
-    weight_decay: float = 0.0
-    optimizer: str = "adamw"
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float = 1.0
-    fused_backward: bool = False
-    precision: str = "auto"
-    gradient_checkpointing: bool = False
-    group_by_length: bool = True
-    collator: str = "default"
-    lora_r: int = 8
-    lora_alpha: int = 16
-    lora_dropout: float = 0.05
-    lora_targets: tuple[str, ...] = ()
-    adapter_size: int = 64
-    pre_seq_len: int = 128
-    prefix_projection: bool = False
-    logging_steps: int = 10
-    eval_steps: int = 0
-    save_steps: int = 0
-    save_total: int = 3
-    val_size: int = -1
-    early_stopping: int = 0
-    samples: int = 3
-    allow_truncation: bool = False
-    seed: int = 2023
-    device: str = "auto"
-    threads: int = 0
-    workers: int = 0
-    resume: bool = False
-    report_to: tuple[str, ...] = ()
-    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

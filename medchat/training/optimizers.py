@@ -17,7 +17,7 @@ from transformers.trainer_pt_utils import get_parameter_names
 
 from medchat import launcher
 from medchat.api import SFTOptions
-from medchat.api.finetuning import OPTIMIZERS, PRECISIONS
+from medchat.api.sft_options import OPTIMIZERS, PRECISIONS
 from medchat.errors import UsageError
 from medchat.inference.device import pick_dtype
 from medchat.language import say

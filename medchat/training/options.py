@@ -4,43 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medchat.api import SCHEDULERS, TRACKERS, SFTOptions
+from medchat.api import SFTOptions, option_facts
+from medchat.api.flags import option_flag
 from medchat.errors import UsageError
 from medchat.language import say
 
 
 def check_options(options: SFTOptions) -> None:
     """Raise UsageError for settings no run can have."""
+    for name, facts in option_facts().items():
+        value = getattr(options, name)
+        if facts.allowed is not None and value not in facts.allowed:
+            raise _invalid(name, value, str(facts.allowed))
+        if facts.choices and not set(value if isinstance(value, tuple) else (value,)) <= set(facts.choices):
+            raise _invalid(name, value, " | ".join(facts.choices))
     micro = min(options.micro_batch_size, options.batch_size)
-    for flag, valid, meaning in (
-        ("--learning-rate", options.learning_rate > 0, "> 0"),
-        ("--num-epochs", options.num_epochs > 0, "> 0"),
-        ("--max-steps", options.max_steps >= 0, ">= 0"),
-        ("--batch-size", options.batch_size >= 1, ">= 1"),
-        ("--micro-batch-size", options.micro_batch_size >= 1, ">= 1"),
-        ("--max-length", options.max_length >= 8, ">= 8"),
-        ("--warmup-ratio", 0 <= options.warmup_ratio < 1, "0 <= x < 1"),
-        ("--weight-decay", options.weight_decay >= 0, ">= 0"),
-        ("--adam-beta1", 0 <= options.adam_beta1 < 1, "0 <= x < 1"),
-        ("--adam-beta2", 0 <= options.adam_beta2 < 1, "0 <= x < 1"),
-        ("--adam-epsilon", options.adam_epsilon > 0, "> 0"),
-        ("--max-grad-norm", options.max_grad_norm >= 0, ">= 0"),
-        ("--logging-steps", options.logging_steps >= 1, ">= 1"),
-        ("--eval-steps", options.eval_steps >= -1, ">= -1"),
-        ("--save-steps", options.save_steps >= -1, ">= -1"),
-        ("--save-total", options.save_total >= 1, ">= 1"),
-        ("--early-stopping", options.early_stopping >= 0, ">= 0"),
-        ("--threads", options.threads >= 0, ">= 0"),
-        ("--workers", options.workers >= 0, ">= 0"),
-        ("--scheduler", options.scheduler in SCHEDULERS, " | ".join(SCHEDULERS)),
-        ("--report-to", set(options.report_to) <= set(TRACKERS), " | ".join(TRACKERS)),
-    ):
-        if not valid:
-            value = getattr(options, flag[2:].replace("-", "_"))
-            raise UsageError(
-                say(f"{flag} 的值 {value} 无效", f"{flag} {value} is not valid"),
-                say(f"应为 {meaning}", f"it must be {meaning}"),
-            )
     if options.batch_size % micro:
         raise UsageError(
             say(
@@ -49,6 +27,14 @@ def check_options(options: SFTOptions) -> None:
             ),
             say(f"例如 --batch-size {micro}", f"for example --batch-size {micro}"),
         )
+
+
+def _invalid(name: str, value: object, meaning: str) -> UsageError:
+    flag = option_flag(name)
+    return UsageError(
+        say(f"{flag} 的值 {value} 无效", f"{flag} {value} is not valid"),
+        say(f"应为 {meaning}", f"it must be {meaning}"),
+    )
 
 
 def check_collator(options: SFTOptions, collators: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from locations import ROOT
 
-from medchat.api import SCHEDULERS, TRACKERS, SFTData, SFTOptions, SFTRecipe, SFTReport, SFTWatcher
+from medchat.api import (
+    SCHEDULERS,
+    TRACKERS,
+    SFTData,
+    SFTOptions,
+    SFTRecipe,
+    SFTReport,
+    SFTWatcher,
+    option_facts,
+)
 from medchat.commands.sft.command import command
 from medchat.commands.sft.overview import settings_lines
 from medchat.errors import CheckpointError, PluginError, UsageError
@@ -25,7 +34,7 @@ from medchat.sft_job.facts import settings_rows
 from medchat.sft_job.keys import EXTRA, KEYS, flag_of
 from medchat.sft_job.legacy_names import RENAMED, REPLACED, instead_of
 from medchat.sft_job.run_file import as_toml, read_run_file, toml_value
-from medchat.sft_job.settings import Layer, choose_recipe, resolve_settings
+from medchat.sft_job.settings import Layer, checked_value, choose_recipe, resolve_settings
 
 #: The flags that specs/sft.md names.
 PROMISED = """--learning-rate --num-epochs --batch-size --micro-batch-size --gradient-accumulation --max-length
@@ -319,3 +328,26 @@ def test_without_a_method_each_backbone_does_what_its_original_did() -> None:
         for backbone in (ChatGLMBackbone(), LlamaBackbone(), BloomBackbone(), HuoziBackbone())
     }
     assert usual == {"chatglm": "full", "llama": "lora", "bloom": "lora", "huozi": "lora"}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", sorted(option_facts()))
+def test_what_a_field_states_is_its_flag_its_key_and_what_every_run_refuses(name: str) -> None:
+    from medchat.training.options import check_options
+
+    facts, key = option_facts()[name], KEYS[name]
+    assert (key.zh, key.en, key.allowed, key.choices) == (facts.zh, facts.en, facts.allowed, facts.choices)
+    wrong: object = None
+    if facts.allowed is not None:
+        wrong = facts.allowed.low - (0 if facts.allowed.open_low else 1)
+    elif facts.choices:
+        wrong = ("nonsense",) if key.kind is Kind.LIST else "nonsense"
+    if wrong is None:
+        return
+    options = SFTOptions(Path("model"), Path("output"))
+    check_options(options)
+    with pytest.raises(UsageError) as caught:
+        check_options(replace(options, **{name: wrong}))
+    assert caught.value.what.startswith(flag_of(name))
+    with pytest.raises(UsageError):
+        checked_value(name, list(wrong) if isinstance(wrong, tuple) else wrong, flag_of(name))

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.optimization import Adafactor as LibraryAdafactor
 
 from medchat.api import SFTOptions
-from medchat.api.finetuning import OPTIMIZERS
+from medchat.api.sft_options import OPTIMIZERS
 from medchat.errors import UsageError
 from medchat.training import optimizers, update_rules
 from medchat.training.optimizers import PerParameterOptimizer, build_optimizer, check_optimizer, precision_of
