@@ -8,6 +8,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = runpy.run_path(str(HERE / "medchat" / "__init__.py"))["__version__"]
 BUILTIN = runpy.run_path(str(HERE / "medchat" / "builtin.py"))["BUILTIN_BACKBONES"]
+LINES = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+REQUIREMENTS = [line for line in LINES if line and not line.startswith("#")]
 
 package_dir = {"medchat": "medchat", "medchat_templates": "templates"}
 packages = ["medchat_templates", *find_packages(include=["medchat", "medchat.*"])]
@@ -33,27 +35,7 @@ setup(
         "medchat_templates": ["*.json"],
         **{package: ["data/*"] for package in plugin_packages},
     },
-    install_requires=[
-        "accelerate>=1.10",
-        "click>=8.2",
-        "cpm-kernels>=1.0.11",
-        "httpx>=0.28",
-        "huggingface-hub>=2.4",
-        "jinja2>=3.1.6",
-        "matplotlib>=3.9",
-        "peft>=0.18",
-        "platformdirs>=4",
-        "pluggy>=1.7",
-        "prompt-toolkit>=3.0.50",
-        "protobuf>=5",
-        "psutil>=6",
-        "rich>=14",
-        "safetensors>=0.5",
-        "sentencepiece>=0.2",
-        "tokenizers>=0.21",
-        "torch>=2.10",
-        "transformers>=5",
-    ],
+    install_requires=REQUIREMENTS,
     extras_require={
         "modelscope": ["modelscope>=1.20"],
         "qlora": ["bitsandbytes>=0.48"],
@@ -63,6 +45,7 @@ setup(
         "test": [
             "bitsandbytes>=0.48",
             "coverage>=7.6",
+            "deptry>=0.23",
             "fastapi>=0.115",
             "hypothesis>=6.100",
             "import-linter>=2.3",

@@ -27,6 +27,7 @@ SOURCES = (
     "pyproject.toml",
     "README_EN.md",
     "LICENSE",
+    "requirements.txt",
     "NOTICE",
 )
 #: The time that every file in the archive bears; scripts/wheel.sh takes that of the last commit.

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 
 from medchat_remote.address import Endpoint
 from medchat_remote.errors import Failure, Faults
@@ -49,14 +49,14 @@ class Connection:
         headers = {"User-Agent": "medchat", "Accept-Encoding": "identity"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key.value}"
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             headers=headers,
-            timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS, pool=None),
-            limits=httpx.Limits(max_connections=TOGETHER),
+            timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS, pool=None),
+            limits=httpx2.Limits(max_connections=TOGETHER),
             # The proxy is chosen by us (and told to the user); .netrc and the like are nobody's business.
             proxy=proxy_for(endpoint),
             trust_env=False,
-            verify=httpx.create_ssl_context() if endpoint.encrypted else True,
+            verify=httpx2.create_ssl_context() if endpoint.encrypted else True,
             follow_redirects=False,
         )
         self._loop = asyncio.new_event_loop()
@@ -156,14 +156,14 @@ class Connection:
     @asynccontextmanager
     async def _answer(
         self, method: str, url: str, body: dict[str, Any] | None
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> AsyncIterator[httpx2.Response]:
         """Open a response of status 200; whatever fails while it is open is told as a Failure."""
         try:
             async with self._client.stream(method, url, json=body) as response:
-                if response.status_code != httpx.codes.OK:
+                if response.status_code != httpx2.codes.OK:
                     raise self.faults.refused(response, await _whole(response, longest=1 << 16))
                 yield response
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise self.faults.transport(error) from error
         except (MalformedPayloadError, EventTooLongError) as error:
             raise self.faults.nonsense(str(error)) from error
@@ -171,7 +171,7 @@ class Connection:
             raise self.faults.server(error.message, error.code) from error
 
 
-async def _payloads(response: httpx.Response) -> AsyncIterator[str]:
+async def _payloads(response: httpx2.Response) -> AsyncIterator[str]:
     reader = EventReader()
     async for chunk in response.aiter_bytes():
         for payload in reader.feed(chunk):
@@ -181,7 +181,7 @@ async def _payloads(response: httpx.Response) -> AsyncIterator[str]:
 async def _afterwards(payloads: AsyncIterator[str]) -> list[StreamChunk]:
     """Return the counts that may follow the end of an answer; one that fails here has ended all the same."""
     pieces = []
-    with suppress(TimeoutError, httpx.HTTPError, MalformedPayloadError, EventTooLongError, ServerError):
+    with suppress(TimeoutError, httpx2.HTTPError, MalformedPayloadError, EventTooLongError, ServerError):
         async with asyncio.timeout(AFTERWARDS_SECONDS):
             async for payload in payloads:
                 if payload == "[DONE]":
@@ -190,7 +190,7 @@ async def _afterwards(payloads: AsyncIterator[str]) -> list[StreamChunk]:
     return pieces
 
 
-async def _whole(response: httpx.Response, longest: int = LONGEST_BODY) -> str:
+async def _whole(response: httpx2.Response, longest: int = LONGEST_BODY) -> str:
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk

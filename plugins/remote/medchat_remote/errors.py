@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
@@ -55,11 +55,11 @@ class Faults:
 
     # ------------------------------------------------------------ no answer at all
 
-    def transport(self, error: httpx.HTTPError) -> Failure:
+    def transport(self, error: httpx2.HTTPError) -> Failure:
         """Tell why there was no answer, or no more of it."""
-        if isinstance(error, httpx.TimeoutException):
+        if isinstance(error, httpx2.TimeoutException):
             return self._timed_out(error)
-        if isinstance(error, httpx.ProxyError):
+        if isinstance(error, httpx2.ProxyError):
             return self._failure(
                 say("代理拒绝了连接", "the proxy refused the connection")
                 + f": {sanitize_line(str(error), 120)}",
@@ -82,7 +82,7 @@ class Faults:
                 say("找不到这个主机", "there is no such host"),
                 say("检查地址的拼写和网络", "check the spelling of the address, and the network"),
             )
-        if isinstance(error, httpx.ConnectError):
+        if isinstance(error, httpx2.ConnectError):
             return self._failure(
                 say("连不上", "cannot connect"),
                 say(
@@ -93,8 +93,8 @@ class Faults:
             )
         return self.cut()
 
-    def _timed_out(self, error: httpx.TimeoutException) -> Failure:
-        if isinstance(error, httpx.ConnectTimeout):
+    def _timed_out(self, error: httpx2.TimeoutException) -> Failure:
+        if isinstance(error, httpx2.ConnectTimeout):
             return self._failure(
                 say("连接超时", "no connection in time"),
                 say("检查地址、端口和防火墙", "check address, port and firewall"),
@@ -135,13 +135,13 @@ class Faults:
 
     # ------------------------------------------------------------ a status that is not 200
 
-    def refused(self, response: httpx.Response, body: str) -> Failure:
+    def refused(self, response: httpx2.Response, body: str) -> Failure:
         """Tell what a status other than 200 means."""
         failure = self._refused(response, body)
         failure.status = response.status_code
         return failure
 
-    def _refused(self, response: httpx.Response, body: str) -> Failure:
+    def _refused(self, response: httpx2.Response, body: str) -> Failure:
         status, message = response.status_code, _message_in(body)
         said = self._said(message)
         if 300 <= status < 400:

@@ -31,8 +31,8 @@ def proxy_for(endpoint: Endpoint) -> str | None:
         raise UsageError(
             say(f"用不了 {scheme} 代理", f"a {scheme} proxy cannot be used"),
             say(
-                f'安装 socksio：pip install "httpx[socks]"；或不走代理：export NO_PROXY={endpoint.host}',
-                f'pip install "httpx[socks]", or go without: export NO_PROXY={endpoint.host}',
+                f'安装 socksio：pip install "httpx2[socks]"；或不走代理：export NO_PROXY={endpoint.host}',
+                f'pip install "httpx2[socks]", or go without: export NO_PROXY={endpoint.host}',
             ),
             where=shown(proxy),
         )
