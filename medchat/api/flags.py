@@ -1,4 +1,4 @@
-"""How the options of a fine-tuning run are typed, for advice that can be copied. Standard library only."""
+"""How settings are typed as flags, for advice that can be copied. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FLAGS: Mapping[str, str] = {"adapters": "--adapter"}
 
 
 def option_flag(name: str) -> str:
-    """Return the flag that sets the option (a field of `SFTOptions`) of that name."""
+    """Return the flag that sets the option or setting of that name: `top_p` is `--top-p`."""
     return FLAGS.get(name, "--" + name.replace("_", "-"))
 
 

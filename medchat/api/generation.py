@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medchat.api.conversation import Finish
+from medchat.api.flags import option_flag
 from medchat.errors import UsageError
 from medchat.language import say
 
@@ -63,7 +64,7 @@ class GenerationConfig:
             if value is None and name == "seed":
                 continue
             if not isinstance(value, (int, float)) or isinstance(value, bool) or value not in allowed:
-                flag = "--" + name.replace("_", "-")
+                flag = option_flag(name)
                 raise UsageError(
                     say(f"{flag} 的值 {value} 超出范围", f"{flag} {value} is out of range"),
                     say(f"有效范围是 {allowed}", f"the valid range is {allowed}"),

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from medchat.api import DEVICES_HELP, DTYPES, GENERATION_RANGES, QUANTIZE
+from medchat.api.flags import option_flag
 from medchat.language import say
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,7 +89,7 @@ def generation_flags(command: F) -> F:
     )(command)
     for name, (kind, zh, en) in reversed(help_texts.items()):
         allowed = "" if name == "seed" else f" {GENERATION_RANGES[name]}"
-        flag = "--" + name.replace("_", "-")
+        flag = option_flag(name)
         command = click.option(
             flag, type=kind, metavar="N" if kind is int else "X", help=say(zh, en) + allowed
         )(command)

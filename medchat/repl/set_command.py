@@ -11,12 +11,12 @@ from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.repl.screen import untrusted
+from medchat.settings.keys import Kind, key_named
+from medchat.settings.values import FALSE_WORDS, TRUE_WORDS
 
 _KEYS = (*GENERATION_RANGES, "greedy")
-_WHOLE = ("max_new_tokens", "top_k", "num_beams", "seed")
+_WHOLE = tuple(key for key in _KEYS if key_named(key).kind is Kind.WHOLE)
 _WHEN_LOADING = ("backbone", "model", "adapter", "template", "system", "device", "dtype", "quantize")
-_ON = ("on", "true", "yes", "1", "开", "是")
-_OFF = ("off", "false", "no", "0", "关", "否")
 _UNSET = ("none", "off", "random", "随机", "无")
 
 
@@ -97,7 +97,7 @@ def _named(typed: str) -> str:
 def _read(name: str, value: str) -> Any:
     key = name.replace("-", "_")
     if key == "greedy":
-        return _one_of(name, value, _ON + _OFF) in _ON
+        return _one_of(name, value, (*TRUE_WORDS, *FALSE_WORDS)) in TRUE_WORDS
     if key == "seed" and value in _UNSET:
         return None
     try:
@@ -116,7 +116,7 @@ def _read(name: str, value: str) -> Any:
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value in allowed:
         return value
-    shown = "on | off" if allowed == _ON + _OFF else " | ".join(allowed)
+    shown = "on | off" if "on" in allowed else " | ".join(allowed)
     raise UsageError(
         say(f"{name} 没有取值 {untrusted(value[:40])}", f"{name} cannot be {untrusted(value[:40])}"),
         say(f"可选：{shown}", f"choose from: {shown}"),

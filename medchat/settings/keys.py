@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from medchat.api import DEVICES_HELP, DTYPES, GENERATION_RANGES, QUANTIZE, Range
+from medchat.api.flags import option_flag
 from medchat.builtin import BUILTIN_BACKBONES
 from medchat.errors import UsageError
 from medchat.language import LANGUAGES, say
@@ -39,7 +40,7 @@ class Key:
     """One setting. `default` None means unset.
 
     `project` says what `./medchat.toml` may choose: anything (True), nothing (False), or these values.
-    `place` ones are a name or a path.
+    `is_path` ones are a name or a path.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Key:
     @property
     def flag(self) -> str:
         """The command-line flag."""
-        return "--" + self.short.replace("_", "-")
+        return option_flag(self.short)
 
     @property
     def summary(self) -> str:

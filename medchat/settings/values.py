@@ -10,8 +10,8 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.settings.keys import Key, Kind
 
-_TRUE = ("1", "true", "yes", "on", "是", "开")
-_FALSE = ("0", "false", "no", "off", "否", "关")
+TRUE_WORDS = ("1", "true", "yes", "on", "是", "开")
+FALSE_WORDS = ("0", "false", "no", "off", "否", "关")
 
 _TYPES: dict[Kind, Any] = {
     Kind.TEXT: (str,),
@@ -34,7 +34,7 @@ def from_text(key: Key, text: str, label: str) -> Any:
         elif key.kind is Kind.NUMBER:
             value = float(text)
         elif key.kind is Kind.FLAG:
-            value = True if text.lower() in _TRUE else False if text.lower() in _FALSE else text
+            value = True if text.lower() in TRUE_WORDS else False if text.lower() in FALSE_WORDS else text
         elif key.kind is Kind.LIST:
             value = [part.strip() for part in text.split(",") if part.strip()]
         elif key.name == "lang":

@@ -1,4 +1,4 @@
-"""What a run leaves open is settled before it is shown: settings and files say what it does, and hold it to that."""
+"""What a run leaves open is resolved before it is shown: settings and files say what it does, and hold it to that."""
 
 from __future__ import annotations
 
