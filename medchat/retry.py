@@ -1,9 +1,13 @@
-"""When to ask a server again, and when to give up."""
+"""When to ask a server again, how long to wait before, and when to give up."""
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 #: Answers that say "later": a time-out, too many requests, a server in trouble.
 BUSY = (408, 429, 500, 502, 503, 504)
@@ -25,11 +29,11 @@ class Backoff:
         self._on_wait = on_wait
         self._failures = 0
 
-    def forgive(self) -> None:
+    def reset(self) -> None:
         """Begin to count anew: something was gained."""
         self._failures = 0
 
-    def bear(self, error: Exception) -> None:
+    def wait(self, error: Exception) -> None:
         """Wait as long as is fitting, or raise `error` where asking again is no use."""
         asked = _seconds_to_wait(error)
         self._failures += 1
@@ -49,8 +53,43 @@ def _seconds_to_wait(error: Exception) -> float | None:
         if error.response.status_code not in BUSY:
             return None
         stated = error.response.headers.get("Retry-After", "")
-        seconds = float(stated) if stated.isdigit() else 0.0
+        asked = seconds_to_wait(stated)
+        # A number too long to be one of seconds is no time to wait for.
+        seconds = float("inf") if asked is None and stated.isdigit() else asked or 0.0
         return seconds if seconds <= LONGEST_ASKED else None
     if isinstance(error, httpx2.ProxyError | httpx2.UnsupportedProtocol):
         return None
     return 0.0 if isinstance(error, httpx2.TransportError) else None
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySchedule:
+    """One more try after each of `delays` (seconds, give or take a quarter, lest many clients come at once).
+
+    A server's own `Retry-After` goes over them; over `longest` seconds it is not waited for.
+    """
+
+    delays: tuple[float, ...] = (0.5, 1.0, 2.0)
+    longest: float = 30.0
+
+    def pause(self, failures: int, retry_after: float | None) -> float | None:
+        """Return how long to wait after that many failures, or None to give up."""
+        if not 1 <= failures <= len(self.delays):
+            return None
+        delay = self.delays[failures - 1] * random.uniform(0.75, 1.25)
+        if retry_after is None:
+            return delay
+        return max(delay, retry_after) if retry_after <= self.longest else None
+
+
+def seconds_to_wait(retry_after: str | None, now: datetime | None = None) -> float | None:
+    """Return what a `Retry-After` header (seconds, or a date) says in seconds, None for none or nonsense."""
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return float(text)
+    try:
+        date = parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())

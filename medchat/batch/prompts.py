@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from medchat.api import ChatModel, Conversation, GenerationConfig, PromptTemplate, Segment
 from medchat.batch.questions import Question
 from medchat.chat.session import MAX_QUESTION_BYTES, ChatSession, check_question
-from medchat.datafiles.record import Asked
+from medchat.datafiles.record import QuestionRecord
 from medchat.errors import UsageError
 from medchat.templates import Fitted, takes_dialogues, with_input
 
@@ -58,7 +58,7 @@ class PromptMaker:
             return RejectedQuestion(question, error)
         return QuestionPrompt(question, fitted.segments, fitted.tokens, fitted.dropped)
 
-    def _as_it_stands(self, asked: Asked) -> Fitted | None:
+    def _as_it_stands(self, asked: QuestionRecord) -> Fitted | None:
         """A dialogue for weights that were trained on such texts, None where it does not fit or is none."""
         if not (takes_dialogues(self.template) and asked.is_dialogue and self.remember_history):
             return None
@@ -67,7 +67,7 @@ class PromptMaker:
         except UsageError:
             return None
 
-    def _fitted(self, asked: Asked, last: str) -> Fitted:
+    def _fitted(self, asked: QuestionRecord, last: str) -> Fitted:
         turns = asked.turns if self.remember_history else ()
         session = ChatSession(
             model=self.model,

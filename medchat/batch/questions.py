@@ -13,7 +13,7 @@ from pathlib import Path
 
 from medchat.api import Turn
 from medchat.datafiles.json_file import BrokenArray, Item, array_items, line_item
-from medchat.datafiles.record import Asked, RecordError, parse_record, text_value
+from medchat.datafiles.record import QuestionRecord, RecordError, parse_record, text_value
 from medchat.errors import CheckpointError, DataError
 from medchat.language import say
 
@@ -26,7 +26,7 @@ class Question:
 
     index: int
     line: int
-    asked: Asked
+    asked: QuestionRecord
 
     @property
     def text(self) -> str:

@@ -10,7 +10,7 @@ from medchat.cli.failures import show_failure
 from medchat.cli.group import TopGroup
 from medchat.cli.output import CLOSED_PIPE, forgive_encoding, say_aside, silence_stdout
 from medchat.cli.signals import Stopped, stop_on_signals
-from medchat.cli.wording import as_usage_error
+from medchat.cli.usage_errors import as_usage_error
 from medchat.errors import MedchatError, UsageError
 from medchat.language import LANGUAGES, say, set_language
 

@@ -48,7 +48,7 @@ class RecordError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QuestionRecord:
     """What a record asks. `text` is the question as the file has it, `last` what is asked after `turns`.
 
     `is_dialogue` says that `text` is itself a dialogue with all of the turns in it.
@@ -65,7 +65,7 @@ class Asked:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def parse_record(value: Any) -> Asked:
+def parse_record(value: Any) -> QuestionRecord:
     """Return what the JSON value asks. Raises RecordError."""
     if isinstance(value, str):
         return text_value(value)
@@ -78,7 +78,7 @@ def parse_record(value: Any) -> Asked:
     system = _text(fields.pop("system", None) or "", "system")
     extra_input = _text(fields.pop("input", None) or "", "input")
     identifier = fields.pop("id", None)
-    return Asked(
+    return QuestionRecord(
         text=_not_blank(asked.text),
         last=_not_blank(asked.last),
         input=extra_input,
@@ -91,19 +91,19 @@ def parse_record(value: Any) -> Asked:
     )
 
 
-def text_value(text: str) -> Asked:
+def text_value(text: str) -> QuestionRecord:
     """Return what a text asks: itself, or the last question of the dialogue in it. Raises RecordError."""
     asked = _from_text(text)
     _not_blank(asked.last)
     return asked
 
 
-def _from_text(text: str) -> Asked:
+def _from_text(text: str) -> QuestionRecord:
     said = split_dialogue(_not_blank(text))
     if not said:
-        return Asked(text, text)
+        return QuestionRecord(text, text)
     turns = tuple(Turn(said[number], said[number + 1]) for number in range(0, len(said) - 1, 2))
-    return Asked(text, said[-1], turns=turns, is_dialogue=True)
+    return QuestionRecord(text, said[-1], turns=turns, is_dialogue=True)
 
 
 def split_dialogue(text: str) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ def split_dialogue(text: str) -> tuple[str, ...]:
     return () if before or len(speakers) % 2 == 0 or speakers != by_turns else tuple(said)
 
 
-def _from_fields(fields: dict[str, Any]) -> Asked:
+def _from_fields(fields: dict[str, Any]) -> QuestionRecord:
     key = next((name for name in QUESTION_KEYS if fields.get(name) is not None), None)
     if key is None:
         names = ", ".join((*QUESTION_KEYS[:4], *MESSAGE_KEYS))
@@ -147,7 +147,7 @@ def _history(value: Any) -> tuple[Turn, ...]:
     return tuple(Turn(_text(asked, "history"), _text(answer, "history")) for asked, answer in pairs)
 
 
-def _from_messages(messages: Any) -> Asked:
+def _from_messages(messages: Any) -> QuestionRecord:
     said = [_message(message) for message in messages] if isinstance(messages, list) else []
     system = said.pop(0)[1] if said and said[0][0] == "system" else ""
     reference = said.pop()[1] if said and said[-1][0] == "assistant" else None
@@ -161,7 +161,7 @@ def _from_messages(messages: Any) -> Asked:
         )
     texts = [text for _, text in said]
     turns = tuple(Turn(texts[number], texts[number + 1]) for number in range(0, len(texts) - 1, 2))
-    return Asked(texts[-1], texts[-1], turns=turns, system=system, reference=reference)
+    return QuestionRecord(texts[-1], texts[-1], turns=turns, system=system, reference=reference)
 
 
 def _message(message: Any) -> tuple[str, str]:

@@ -188,21 +188,21 @@ _CPU_ALLOCATOR = "DefaultCPUAllocator"
 
 
 @contextmanager
-def raise_on_oom(remedy: str = "") -> Iterator[None]:
-    """Within this block a failed allocation raises MemoryShortageError, with `remedy` or the usual one."""
+def raise_on_oom(remedy: str = "", *, what: str = "") -> Iterator[None]:
+    """Within this block a failed allocation raises MemoryShortageError, with `what` and `remedy` or the usual ones."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _told(remedy) from error
+        raise _shortage(what, remedy) from error
     except RuntimeError as error:
         if _CPU_ALLOCATOR not in str(error):
             raise
-        raise _told(remedy) from error
+        raise _shortage(what, remedy) from error
 
 
-def _told(remedy: str) -> MemoryShortageError:
+def _shortage(what: str, remedy: str) -> MemoryShortageError:
     return MemoryShortageError(
-        say("运行中内存不足", "memory ran out while running"),
+        what or say("运行中内存不足", "memory ran out while running"),
         remedy
         or say(
             "请缩短输入、减小 --max-new-tokens，或加上 --quantize int8 再试",

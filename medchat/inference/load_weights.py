@@ -12,7 +12,7 @@ Names, shapes and kinds are compared before the first weight is read. Knows no m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from medchat.checkpoints.headers import TensorHeader
 from medchat.checkpoints.layout import Checkpoint, names
-from medchat.errors import CheckpointError, MemoryShortageError
+from medchat.errors import CheckpointError
+from medchat.inference.device import raise_on_oom
 from medchat.inference.shards import StoredTensor, read_tensors
 from medchat.language import say
 
@@ -79,7 +80,7 @@ def assign(
     """
     slots = _empty_slots(model, placement)
     stored = _compare(slots, headers, placement, checkpoint)
-    with memory_shortage(placement.device):
+    with raise_on_weights_oom(placement.device):
         for tensor in read_tensors(checkpoint, stored.__contains__):
             for name, values in _filled(tensor, stored[tensor.name], slots, placement).items():
                 _set(model, name, values)
@@ -277,24 +278,12 @@ def _tie(model: nn.Module, name: str, source: str) -> None:
     model.get_submodule(parent)._parameters[leaf] = model.get_parameter(source)
 
 
-@contextmanager
-def memory_shortage(device: torch.device) -> Iterator[None]:
-    """Turn an allocation that fails within this block into MemoryShortageError."""
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _shortage(device) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
-            raise
-        raise _shortage(device) from error
-
-
-def _shortage(device: torch.device) -> MemoryShortageError:
-    return MemoryShortageError(
-        say(f"加载权重时内存不足（{device}）", f"out of memory while loading the weights ({device})"),
+def raise_on_weights_oom(device: torch.device) -> AbstractContextManager[None]:
+    """Within this block an allocation for weights that fails raises MemoryShortageError naming `device`."""
+    return raise_on_oom(
         say(
             "请加上 --quantize int8 或 int4，或关闭其他程序",
             "use --quantize int8 or int4, or close other programs",
         ),
+        what=say(f"加载权重时内存不足（{device}）", f"out of memory while loading the weights ({device})"),
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from medchat.api import Example
 from medchat.datafiles.json_file import Item, Layout, open_json_file
-from medchat.datafiles.record import Asked, RecordError, parse_record
+from medchat.datafiles.record import QuestionRecord, RecordError, parse_record
 from medchat.errors import DataError, UsageError
 from medchat.language import say
 
@@ -121,7 +121,7 @@ def _read(item: Item, where: str) -> tuple[str, list[Example]]:
     return form, list(_examples(asked, form, where))
 
 
-def _examples(asked: Asked, form: str, where: str) -> Iterator[Example]:
+def _examples(asked: QuestionRecord, form: str, where: str) -> Iterator[Example]:
     answer = _answer(asked.reference)
     if form in ("sharegpt", "messages"):
         for number, turn in enumerate(asked.turns):
@@ -138,7 +138,7 @@ def _examples(asked: Asked, form: str, where: str) -> Iterator[Example]:
     )
 
 
-def _form(value: Any, asked: Asked) -> str:
+def _form(value: Any, asked: QuestionRecord) -> str:
     """Name the form of a record that could be read. A text alone has no answer, so it is an object here."""
     keys = {key for key in value if value[key] is not None} if isinstance(value, dict) else set()
     for form, needed in (

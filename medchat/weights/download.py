@@ -24,16 +24,16 @@ from medchat.retry import Backoff
 from medchat.units import amount
 from medchat.weights import selection
 from medchat.weights.catalogue import Catalogue
-from medchat.weights.crew import Crew
 from medchat.weights.failures import translate_errors
 from medchat.weights.folders import UNFINISHED
 from medchat.weights.hashing import sha256_of
 from medchat.weights.http import fetch
 from medchat.weights.record import write_pull_record
 from medchat.weights.remote import Listing, RemoteFile, Source
+from medchat.weights.thread_pool import DaemonThreadPool
 
 #: Files fetched at once: mirrors often limit each connection.
-HANDS = 4
+WORKERS = 4
 #: Left free on the disk, at least.
 SPARE = 64 << 20
 
@@ -102,7 +102,7 @@ def plan_download(
 
 
 def _ask(source: Source, repository: str, revision: str, watcher: Watcher) -> Listing:
-    patience = Backoff(threading.Event(), lambda: _tell_waiting(watcher))
+    backoff = Backoff(threading.Event(), lambda: _tell_waiting(watcher))
     while True:
         try:
             return source.listing(repository, revision)
@@ -110,7 +110,7 @@ def _ask(source: Source, repository: str, revision: str, watcher: Watcher) -> Li
             raise
         except Exception as error:
             with translate_errors(source):
-                patience.bear(error)
+                backoff.wait(error)
 
 
 def pull(plan: DownloadPlan, watcher: Watcher) -> dict[str, KnownFile]:
@@ -125,7 +125,7 @@ def pull(plan: DownloadPlan, watcher: Watcher) -> dict[str, KnownFile]:
         translate_errors(plan.source, plan.folder),
     ):
         work = _Work(plan, nest, watcher)
-        Crew(work.bring, HANDS).run(plan.files)
+        DaemonThreadPool(work.bring, WORKERS).run(plan.files)
         if work.wrong:
             raise _wrong_checksum(plan, work.wrong)
         facts = {
@@ -165,9 +165,9 @@ class _Work:
 
     def _download(self, file: RemoteFile, target: Path, cancel: threading.Event) -> None:
         partial = _partial(self._plan.folder, file)
-        patience = Backoff(cancel, lambda: _tell_waiting(self._watcher))
+        backoff = Backoff(cancel, lambda: _tell_waiting(self._watcher))
         request = self._plan.source.request(self._plan.listing, file)
-        fetch(request, file.size, partial, cancel, patience, self._watcher.advance)
+        fetch(request, file.size, partial, cancel, backoff, self._watcher.advance)
         if self._is_right(file, partial):
             partial.replace(target)
         else:

@@ -19,13 +19,13 @@ def fetch(
     size: int,
     partial: Path,
     cancel: threading.Event,
-    patience: Backoff,
+    backoff: Backoff,
     on_bytes: Callable[[int], None],
 ) -> None:
     """Bring `partial` to `size` bytes, going on where it ends.
 
     `on_bytes` is told what was gained, or lost where the server cannot go on and begins anew. Raises
-    Interrupted soon after `cancel` is set, what the network raises once `patience` ends, and OSError.
+    Interrupted soon after `cancel` is set, what the network raises once `backoff` ends, and OSError.
     """
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
@@ -36,11 +36,11 @@ def fetch(
             on_bytes(-have)
             continue
         try:
-            _receive(request, have, size, partial, cancel, patience, on_bytes)
+            _receive(request, have, size, partial, cancel, backoff, on_bytes)
             if _length(partial) < size:
                 raise httpx2.RemoteProtocolError("the answer ended early")
         except (httpx2.TransportError, HfHubHTTPError) as error:
-            patience.bear(error)
+            backoff.wait(error)
     if size == 0:
         partial.touch()
 
@@ -51,7 +51,7 @@ def _receive(
     size: int,
     partial: Path,
     cancel: threading.Event,
-    patience: Backoff,
+    backoff: Backoff,
     on_bytes: Callable[[int], None],
 ) -> None:
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
@@ -79,7 +79,7 @@ def _receive(
                 file.write(wanted)
                 have += len(wanted)
                 on_bytes(len(wanted))
-                patience.forgive()
+                backoff.reset()
                 if len(wanted) < len(piece):  # more than was announced: the checksum will tell
                     return
 

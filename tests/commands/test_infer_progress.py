@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from medchat.batch.questions import Question
 from medchat.batch.work import WorkPlan
 from medchat.commands.infer.progress import duration
-from medchat.datafiles.record import Asked
+from medchat.datafiles.record import QuestionRecord
 from medchat.launcher import Process
 
 BAR = "\u2501"
@@ -85,7 +85,7 @@ def test_lengths_of_time_are_written_as_on_a_clock() -> None:
 def test_every_question_falls_to_one_process_and_none_goes_without(
     count: int, batch_size: int, world_size: int
 ) -> None:
-    questions = tuple(Question(index, index + 1, Asked("?", "?")) for index in range(count))
+    questions = tuple(Question(index, index + 1, QuestionRecord("?", "?")) for index in range(count))
     plan = WorkPlan(questions, batch_size, world_size)
     shares = [plan.share(rank) for rank in range(world_size)]
     assert sum(shares) == count

@@ -18,7 +18,6 @@ from medchat_remote.key import find_key
 from medchat_remote.limits import Limits
 from medchat_remote.messages import MessagesTemplate, as_messages, as_text
 from medchat_remote.notices import where_words_go
-from medchat_remote.patience import Patience, seconds_to_wait
 from medchat_remote.pieces import (
     MalformedPayloadError,
     ServerError,
@@ -33,6 +32,7 @@ from medchat_remote.tokens import guess
 
 from medchat.api import Control, Finish, GenerationConfig, LoadOptions, Text, Turn
 from medchat.errors import UsageError
+from medchat.retry import RetrySchedule, seconds_to_wait
 from medchat.templates import load_template
 
 LOCAL = Endpoint.parse("http://127.0.0.1:8000/v1")
@@ -175,7 +175,7 @@ def test_a_context_that_cannot_be_is_refused_naming_the_variable(value: str) -> 
 
 
 def test_delays_grow_a_servers_own_goes_over_them_and_a_long_one_is_not_waited_for() -> None:
-    patience = Patience(delays=(1.0, 2.0), longest=30)
+    patience = RetrySchedule(delays=(1.0, 2.0), longest=30)
     for failures, delay in ((1, 1.0), (2, 2.0)):
         pause = patience.pause(failures, None)
         assert pause is not None and 0.75 * delay <= pause <= 1.25 * delay

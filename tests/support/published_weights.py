@@ -21,7 +21,7 @@ from hub_server import Hub, Repository, running_hub
 from plugin_packages import write_distribution
 from published_backbone import VARIABLE
 
-from medchat import retry as patience
+from medchat import retry as backoff
 from medchat.api import HUB, KnownFile, KnownWeights
 
 REPOSITORY = "lab/tiny-6b"
@@ -79,7 +79,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(patience, "FIRST_WAIT", 0.01)
+        monkeypatch.setattr(backoff, "FIRST_WAIT", 0.01)
         yield server
 
 

@@ -14,14 +14,14 @@ import pytest
 from medchat_remote.chat_model import RemoteModel
 from medchat_remote.loading import load_remote_model
 from medchat_remote.messages import MessagesTemplate
-from medchat_remote.patience import Patience
 from openai_server import OpenAIServer, serving
 
 from medchat.api import Delta, GenerationConfig, LoadOptions
 from medchat.errors import MedchatError
+from medchat.retry import RetrySchedule
 
 #: Quick enough for tests, and still a wait.
-QUICK = Patience(delays=(0.01, 0.02, 0.03))
+QUICK = RetrySchedule(delays=(0.01, 0.02, 0.03))
 PROMPT = MessagesTemplate().render((), "头痛怎么办？")
 ANSWER = "多喝水，多休息。"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

@@ -27,11 +27,11 @@ from medchat.errors import CheckpointError, MedchatError
 from medchat.retry import TRIES
 from medchat.weights import http as fetching
 from medchat.weights.catalogue import Catalogue
-from medchat.weights.crew import Crew
 from medchat.weights.download import DownloadPlan, plan_download, pull
 from medchat.weights.folders import UNFINISHED, State, state_of
 from medchat.weights.hub import Hub as HubSource
 from medchat.weights.record import read_pull_record
+from medchat.weights.thread_pool import DaemonThreadPool
 
 pytest_plugins = ("published_weights",)
 
@@ -324,5 +324,5 @@ def test_the_first_failure_stops_the_whole_crew() -> None:
         stopped.set()
 
     with pytest.raises(ValueError, match="broken"):
-        Crew(work, 2).run([1, 0, 2, 3])
+        DaemonThreadPool(work, 2).run([1, 0, 2, 3])
     assert stopped.is_set()

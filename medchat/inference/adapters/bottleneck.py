@@ -72,7 +72,7 @@ def attach_bottlenecks(model: nn.Module, adapter: BottleneckAdapter, device: tor
         )
     with torch.device("meta"):
         for name, width in adapter.widths().items():
-            _hang(model.get_submodule(name), Bottleneck(width, adapter.size))
+            _attach(model.get_submodule(name), Bottleneck(width, adapter.size))
     try:
         assign(model, adapter.checkpoint, adapter.headers, Placement(torch.float32, device))
     except CheckpointError as error:
@@ -100,7 +100,7 @@ def insert_bottlenecks(model: nn.Module, targets: Sequence[str], size: int) -> t
         device = next(module.parameters()).device
         bottleneck = Bottleneck(_width(module), size).to(device)
         bottleneck.begin()
-        _hang(module, bottleneck)
+        _attach(module, bottleneck)
     return tuple(chosen)
 
 
@@ -125,7 +125,7 @@ def stated(size: int, targets: Sequence[str]) -> dict[str, Any]:
     return {"peft_type": BOTTLENECK, "size": size, "activation": "gelu", "modules": list(targets)}
 
 
-def _hang(module: nn.Module, bottleneck: Bottleneck) -> None:
+def _attach(module: nn.Module, bottleneck: Bottleneck) -> None:
     module.add_module(CHILD, bottleneck)
     module.register_forward_hook(_through)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from medchat.checkpoints.lora_folder import CONFIG_FILE, LoraAdapter, without_peft_prefix
 from medchat.errors import CheckpointError
-from medchat.inference.load_weights import Placement, assign, memory_shortage
+from medchat.inference.load_weights import Placement, assign, raise_on_weights_oom
 from medchat.language import say
 
 #: Tokens of a trial run: the cost is reading the weights once, whatever their number while it is small.
@@ -187,7 +187,7 @@ def _logits(model: nn.Module, device: torch.device, trial: Sequence[int]) -> Ten
     """Return the logits, float [1, T, rows], for the trial prompt: one pass over a handful of tokens."""
     rows = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
     ids = list(trial) or [rows * number // _TRIAL_TOKENS for number in range(_TRIAL_TOKENS)]
-    with torch.no_grad(), memory_shortage(device):
+    with torch.no_grad(), raise_on_weights_oom(device):
         logits: Tensor = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits
     return logits
 

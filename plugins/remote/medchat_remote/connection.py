@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 import httpx2
 
+from medchat.retry import RetrySchedule
 from medchat_remote.address import Endpoint
 from medchat_remote.errors import Failure, Faults
 from medchat_remote.events import EventReader, EventTooLongError
 from medchat_remote.key import ApiKey
-from medchat_remote.patience import Patience
 from medchat_remote.pieces import MalformedPayloadError, ServerError, StreamChunk, read_chunk
 from medchat_remote.proxy import proxy_for
 
@@ -40,12 +40,12 @@ class Connection:
     """Sends requests to one endpoint. Its coroutines run in its own thread: use `start` and `call`."""
 
     def __init__(
-        self, endpoint: Endpoint, key: ApiKey | None, *, timeout: float, patience: Patience | None = None
+        self, endpoint: Endpoint, key: ApiKey | None, *, timeout: float, backoff: RetrySchedule | None = None
     ) -> None:
         """`timeout` is how many seconds the endpoint may be silent."""
         self.endpoint = endpoint
         self.faults = Faults(endpoint, key, timeout)
-        self._patience = patience or Patience()
+        self._backoff = backoff or RetrySchedule()
         headers = {"User-Agent": "medchat", "Accept-Encoding": "identity"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key.value}"
@@ -123,9 +123,7 @@ class Connection:
                 await self._wait_or_raise(failure, failures, hopeless=not patient)
 
     async def _wait_or_raise(self, failure: Failure, failures: int, *, hopeless: bool = False) -> None:
-        pause = (
-            self._patience.pause(failures, failure.retry_after) if failure.again and not hopeless else None
-        )
+        pause = self._backoff.pause(failures, failure.retry_after) if failure.again and not hopeless else None
         if pause is None:
             raise failure
         await asyncio.sleep(pause)

@@ -13,11 +13,11 @@ import httpx2
 
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
+from medchat.retry import seconds_to_wait
 from medchat.sanitize import sanitize_line
 from medchat_remote.address import EXAMPLE, Endpoint
 from medchat_remote.key import OURS, ApiKey
 from medchat_remote.limits import CONTEXT, TIMEOUT
-from medchat_remote.patience import seconds_to_wait
 
 _WORTH_ANOTHER_TRY = frozenset({408, 429, 500, 502, 503, 504, 529})
 

@@ -9,6 +9,7 @@ from typing import Any
 from medchat.api import LoadOptions
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.retry import RetrySchedule
 from medchat.sanitize import sanitize_line
 from medchat_remote.address import Endpoint
 from medchat_remote.chat_model import RemoteFacts, RemoteModel
@@ -17,7 +18,6 @@ from medchat_remote.counting import Counter
 from medchat_remote.errors import Failure
 from medchat_remote.key import find_key
 from medchat_remote.limits import ASSUMED_CONTEXT, CONTEXT, Limits
-from medchat_remote.patience import Patience
 
 #: Where servers state a model's context: vLLM and SGLang; OpenRouter; Groq; Mistral; llama.cpp (in `meta`).
 _CONTEXT_FIELDS = (
@@ -32,7 +32,7 @@ _CONTEXT_FIELDS = (
 _NAMED = 5
 
 
-def load_remote_model(options: LoadOptions, patience: Patience | None = None) -> RemoteModel:
+def load_remote_model(options: LoadOptions, backoff: RetrySchedule | None = None) -> RemoteModel:
     """Reach the endpoint named by `options` and return the model. Sends none of the user's words.
 
     Raises UsageError (--offline, adapters, no key, several models and none named), CheckpointError (no
@@ -53,7 +53,7 @@ def load_remote_model(options: LoadOptions, patience: Patience | None = None) ->
     limits = Limits.from_environment(os.environ)
     try:
         connection = Connection(
-            endpoint, find_key(endpoint, os.environ), timeout=limits.timeout, patience=patience
+            endpoint, find_key(endpoint, os.environ), timeout=limits.timeout, backoff=backoff
         )
     except OSError as error:
         raise UsageError(

@@ -13,15 +13,16 @@ GRACE = 2.0
 _LOOK = 0.1
 
 
-class Crew(Generic[T]):
-    """Runs `work(item, cancel)` for every item in `hands` threads.
+class DaemonThreadPool(Generic[T]):
+    """Runs `work(item, cancel)` for every item in `workers` threads.
 
-    The threads are daemons: Ctrl-C need not wait for a server that says nothing.
+    The threads are daemons: Ctrl-C need not wait for a server that says nothing, as it would for those of
+    concurrent.futures, which the interpreter joins when it ends.
     """
 
-    def __init__(self, work: Callable[[T, threading.Event], None], hands: int) -> None:
+    def __init__(self, work: Callable[[T, threading.Event], None], workers: int) -> None:
         self._work = work
-        self._hands = hands
+        self._workers = workers
         self._cancel = threading.Event()
         self._failure: list[BaseException] = []
 
@@ -31,8 +32,8 @@ class Crew(Generic[T]):
         for item in items:
             waiting.put(item)
         threads = [
-            threading.Thread(target=self._labour, args=(waiting,), daemon=True)
-            for _ in range(min(self._hands, len(items)))
+            threading.Thread(target=self._run_worker, args=(waiting,), daemon=True)
+            for _ in range(min(self._workers, len(items)))
         ]
         for thread in threads:
             thread.start()
@@ -47,7 +48,7 @@ class Crew(Generic[T]):
         if self._failure:
             raise self._failure[0]
 
-    def _labour(self, waiting: queue.SimpleQueue[T]) -> None:
+    def _run_worker(self, waiting: queue.SimpleQueue[T]) -> None:
         while not self._cancel.is_set():
             try:
                 item = waiting.get_nowait()
