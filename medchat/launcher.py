@@ -1,8 +1,8 @@
 """What started this process beside others: `torchrun`, `accelerate launch` or Slurm's `srun`. Standard library only.
 
 torchrun and accelerate number the processes of a run in RANK (of all machines) and LOCAL_RANK (of this one),
-and count them in WORLD_SIZE and LOCAL_WORLD_SIZE. srun does so in SLURM_PROCID and SLURM_NTASKS; inside a step
-alone (SLURM_STEP_ID): in a job's own shell SLURM_NTASKS says what was asked for, not what runs.
+and count them in WORLD_SIZE and LOCAL_WORLD_SIZE. srun does so in SLURM_PROCID and SLURM_STEP_NUM_TASKS, the
+tasks of the step itself: SLURM_NTASKS says what a job asked for, in its own shell too, and not what runs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from medchat.language import say
 
 #: What `accelerate launch` may be configured to do to a model.
 _ACCELERATE_SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
+
+#: What srun sets in every task of a step.
+_SLURM_STEP = {"SLURM_STEP_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,8 @@ class Process:
         Raises UsageError for variables that contradict each other.
         """
         names = ("RANK", "WORLD_SIZE")
-        if slurm and not {*names} & set(environment) and "SLURM_STEP_ID" in environment:
-            names = ("SLURM_PROCID", "SLURM_NTASKS")
+        if slurm and not {*names, "MASTER_ADDR"} & set(environment) and _SLURM_STEP <= set(environment):
+            names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
         rank, world_size = environment.get(names[0], "0"), environment.get(names[1], "1")
         if rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size):
             return cls(int(rank), int(world_size))

@@ -11,7 +11,7 @@ from medchat import launcher
 from medchat.errors import UsageError
 from medchat.launcher import Process
 
-STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "2", "SLURM_NTASKS": "4"}
+STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "8"}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,10 @@ STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "2", "SLURM_NTASKS": "4"}
         ({**STEP, "RANK": "5", "WORLD_SIZE": "8"}, Process(5, 8)),
         # A job's own shell, where nothing was started yet.
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, Process()),
+        ({"SLURM_STEP_ID": "0", "SLURM_NTASKS": "4"}, Process()),
+        # An interactive shell: a step of one task in a job that asked for four.
+        ({**STEP, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, Process()),
+        ({**STEP, "MASTER_ADDR": "node1"}, Process()),
     ],
 )
 def test_the_place_of_a_process_is_its_launchers(environment: dict[str, str], expected: Process) -> None:
@@ -41,7 +45,7 @@ def test_training_takes_no_place_from_slurm_alone() -> None:
 def test_variables_that_contradict_each_other_are_refused_by_name(environment: dict[str, str]) -> None:
     with pytest.raises(UsageError) as caught:
         Process.from_environment(environment, slurm=True)
-    names = "SLURM_PROCID SLURM_NTASKS" if "SLURM_PROCID" in environment else "RANK WORLD_SIZE"
+    names = "SLURM_PROCID SLURM_STEP_NUM_TASKS" if "SLURM_PROCID" in environment else "RANK WORLD_SIZE"
     assert f"unset {names}" in caught.value.remedy
 
 
