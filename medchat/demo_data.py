@@ -22,7 +22,7 @@ ANSWER_LENGTHS = range(25, 61)
 #: How many review passes every pair has had before it may ship (docs/demo-data.md says what each looks for).
 REVIEWS_REQUIRED = 2
 
-_FILE = "data/demo_qa.jsonl"
+PAIRS_FILE = "data/demo_qa.jsonl"
 _REINSTALL = "pip install -c constraints.txt -e ."
 
 
@@ -54,10 +54,10 @@ def demo_examples() -> tuple[DemoPair, ...]:
     Raises DataError naming the file and line if the installed file is missing or damaged.
     """
     try:
-        text = files("medchat").joinpath(_FILE).read_text(encoding="utf-8")
+        text = files("medchat").joinpath(PAIRS_FILE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(f"medchat/{_FILE}", str(error)) from error
-    return read_pairs(text.splitlines(), f"medchat/{_FILE}")
+        raise _damaged(f"medchat/{PAIRS_FILE}", str(error)) from error
+    return read_pairs(text.splitlines(), f"medchat/{PAIRS_FILE}")
 
 
 def read_pairs(lines: Iterable[str], where: str) -> tuple[DemoPair, ...]:

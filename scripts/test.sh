@@ -14,4 +14,4 @@ set -x
 # A worker a core, each file's tests in one of them; threads of their own would wait for each other.
 OMP_NUM_THREADS=1
 export OMP_NUM_THREADS
-python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
+python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile --durations=10 --cov --cov-report=term:skip-covered --cov-fail-under=85

@@ -238,7 +238,7 @@ def test_an_empty_file_is_refused() -> None:
 
 
 def test_a_missing_file_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_data, "_FILE", "data/absent.jsonl")
+    monkeypatch.setattr(demo_data, "PAIRS_FILE", "data/absent.jsonl")
     demo_examples.cache_clear()
     try:
         with pytest.raises(DataError) as refused:

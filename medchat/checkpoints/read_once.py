@@ -35,7 +35,7 @@ def read_once(read: Callable[..., T], path: Path, *arguments: Hashable, beside: 
     A file that does not exist counts as one of its states. Raises what `read` raises; no error is kept.
     """
     states = tuple(_state(file) for file in (path, *beside))
-    if any(state is not None and _may_change_unseen(state) for state in states):
+    if any(state is not None and may_change_unseen(state) for state in states):
         return read(path, *arguments)
     key = (read, str(path), arguments, states)
     with _lock:
@@ -65,7 +65,7 @@ def _state(file: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _may_change_unseen(state: tuple[int, ...]) -> bool:
+def may_change_unseen(state: tuple[int, ...]) -> bool:
     """Say whether the file was changed so lately that a further change could leave its state as it is."""
     changed = max(state[-2:])
     tick = _TICK if changed % _SECOND else _COARSE_TICK

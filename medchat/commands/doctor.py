@@ -116,7 +116,7 @@ def _plugins(registry: Registry, settings: Settings) -> Iterator[CheckedItem]:
         yield CheckedItem(f"plugin {failure.entry}", "warn", failure.reason, failure.distribution)
 
 
-def _torch() -> Iterator[CheckedItem]:
+def torch_devices() -> Iterator[CheckedItem]:
     """Ask a child process for the devices: torch stays out of this one, and a broken driver cannot take it down."""
     import subprocess
 
@@ -144,7 +144,7 @@ def findings() -> list[CheckedItem]:
     else:
         found += [CheckedItem("settings", "warn", warning) for warning in settings.warnings]
         found += _plugins(open_registry(settings), settings)
-    return [*found, *_torch()]
+    return [*found, *torch_devices()]
 
 
 @click.command(

@@ -134,6 +134,16 @@ class TokenChatModel(ABC):
         return self._tokenizer
 
     @property
+    def stepper(self) -> ForgettingStepper:
+        """The model one token at a time, with the cache of the last prompt."""
+        return self._stepper
+
+    @property
+    def limits(self) -> GenerationLimits:
+        """What ends and bounds a generated answer, apart from the caller's configuration."""
+        return self._limits
+
+    @property
     def context_length(self) -> int:
         """Tokens that prompt and answer may take together."""
         return self._facts.context_length
@@ -176,7 +186,7 @@ class TokenChatModel(ABC):
         target = [*self._tokenizer.encode(answer), self._tokenizer.eos_token_id]
         answer_room(len(prompt) + len(target) - 1, GenerationConfig(), self.context_length)
         with torch.inference_mode(), raise_on_oom():
-            logits = self._logits_of_answer(prompt, target)
+            logits = self.logits_of_answer(prompt, target)
             wanted = torch.tensor(target, device=logits.device)
             chosen = logits.float().log_softmax(-1).gather(-1, wanted[:, None])
         return tuple(chosen[:, 0].tolist())
@@ -207,7 +217,7 @@ class TokenChatModel(ABC):
             torch.cuda.empty_cache()
 
     @abstractmethod
-    def _logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
+    def logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
         """Return the logits [T, V] that predict each of the T ids of `target` behind `prompt`."""
 
     def _deltas(
@@ -264,7 +274,7 @@ class CausalChatModel(TokenChatModel):
             cleanup=cleanup,
         )
 
-    def _logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
+    def logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
         ids = torch.tensor([[*prompt, *target[:-1]]], device=self._model.device)
         output = self._model(input_ids=ids, use_cache=False, logits_to_keep=len(target))
         logits: Tensor = output.logits[0]

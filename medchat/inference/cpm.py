@@ -20,7 +20,7 @@ from torch import Tensor
 #: Compute capabilities that the package ships machine code for (cpm-kernels 1.0.11).
 CAPABILITIES = frozenset({(6, 1), (6, 2), (7, 0), (7, 2), (7, 5), (8, 0), (8, 6)})
 #: The kernel reads int32: rows are widened a block at a time, so that no whole matrix is held in it.
-_BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 64 * 2**20
 
 _logger = logging.getLogger(__name__)
 
@@ -43,12 +43,12 @@ def serves(device: torch.device) -> bool:
 
     Imports it only if the GPU is one it was compiled for. Asked once a device.
     """
-    if _capability(device) not in CAPABILITIES or kernels() is None:
+    if compute_capability(device) not in CAPABILITIES or kernels() is None:
         return False
     integers = torch.arange(-128, 128, dtype=torch.int8, device=device).view(8, 32)
     scale = torch.linspace(0.001, 0.1, 8, device=device).half()
     try:
-        computed = _expand_with_kernel(integers, scale)
+        computed = expand_with_kernel(integers, scale)
     # A launch that fails (driver, context) must cost speed only, never the answer.
     except Exception as error:
         _logger.info("cpm-kernels failed on %s (%s): torch takes over", device, type(error).__name__)
@@ -56,14 +56,14 @@ def serves(device: torch.device) -> bool:
     return bool(torch.allclose(computed, _expand_with_torch(integers, scale), rtol=2e-3))
 
 
-def _capability(device: torch.device) -> tuple[int, int] | None:
+def compute_capability(device: torch.device) -> tuple[int, int] | None:
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
 
 
 def expand(integers: Tensor, scale: Tensor) -> Tensor:
     """Return int8 [out, in] times scale [out] in float16: by cpm-kernels where it serves, else by torch."""
     if serves(integers.device):
-        return _expand_with_kernel(integers, scale)
+        return expand_with_kernel(integers, scale)
     return _expand_with_torch(integers, scale)
 
 
@@ -71,14 +71,14 @@ def _expand_with_torch(integers: Tensor, scale: Tensor) -> Tensor:
     return integers.half() * scale.half().unsqueeze(-1)
 
 
-def _expand_with_kernel(integers: Tensor, scale: Tensor) -> Tensor:
+def expand_with_kernel(integers: Tensor, scale: Tensor) -> Tensor:
     gemm = kernels()
     assert gemm is not None
     rows, columns = integers.shape
     expanded = torch.empty(rows, columns, dtype=torch.float16, device=integers.device)
     scale = scale.half().contiguous()
-    block = max(1, _BLOCK_BYTES // (4 * columns))
-    with _stream(integers.device) as stream:
+    block = max(1, BLOCK_BYTES // (4 * columns))
+    with launch_stream(integers.device) as stream:
         for start in range(0, rows, block):
             wide = integers[start : start + block].int().contiguous()
             pointers = (wide.data_ptr(), scale[start:].data_ptr(), expanded[start:].data_ptr())
@@ -87,7 +87,7 @@ def _expand_with_kernel(integers: Tensor, scale: Tensor) -> Tensor:
 
 
 @contextmanager
-def _stream(device: torch.device) -> Iterator[int]:
+def launch_stream(device: torch.device) -> Iterator[int]:
     # The package launches on the current device, whatever device the pointers belong to.
     with torch.cuda.device(device):
         yield torch.cuda.current_stream(device).cuda_stream

@@ -131,7 +131,7 @@ def available_memory(device: torch.device) -> int:
     limits: list[int] = [psutil.virtual_memory().available]
     if device.type == "mps":
         limits.append(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
-    limits += _control_group_room()
+    limits += control_group_room()
     if sys.platform != "win32":
         import resource  # Unix only
 
@@ -141,7 +141,7 @@ def available_memory(device: torch.device) -> int:
     return max(0, min(limits))
 
 
-def _control_group_room(
+def control_group_room(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> list[int]:
     """Return limit minus use of each memory control group around this process; file cache counts as free."""

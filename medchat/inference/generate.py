@@ -85,7 +85,7 @@ def _generate_group(
 ) -> list[BatchAnswer]:
     if cancel.is_set():
         return [BatchAnswer((), Finish.CANCELLED)] * len(rows)
-    ids, mask = _pad_left(rows, limits.pad_id, model.device)
+    ids, mask = pad_left(rows, limits.pad_id, model.device)
     processors: list[LogitsProcessor] = [_OnlyFinite()]
     if config.num_beams == 1:
         processors.append(_OneChoiceARow(rows, config, limits))
@@ -105,7 +105,7 @@ def _generate_group(
     ]
 
 
-def _pad_left(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def pad_left(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
     longest = max(map(len, rows))
     ids = torch.full((len(rows), longest), pad_id)
     mask = torch.zeros_like(ids)

@@ -18,7 +18,7 @@ from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
 from medchat.sanitize import StreamSanitizer
 
 #: Seconds between two drawings of the unfinished part.
-_FRAME = 0.08
+FRAME_SECONDS = 0.08
 #: An unfinished block longer than this is shown as it was written until it ends: laying it out again for
 #: every frame would take longer than the frame.
 _LAID_OUT = 6000
@@ -99,7 +99,7 @@ class RichScreen:
 
     def tick(self) -> None:
         """Redraw the unfinished part if it has changed."""
-        if self._stale and time.monotonic() - self._drawn_at >= _FRAME:
+        if self._stale and time.monotonic() - self._drawn_at >= FRAME_SECONDS:
             self._draw()
 
     def clear(self) -> None:

@@ -203,7 +203,7 @@ class _HeadLoss(torch.autograd.Function):
             if for_states:
                 ctx.states[chunk] = gradient @ matrix
             if for_head is not None:
-                _add_product(for_head, gradient.T, rows[chunk])
+                add_product(for_head, gradient.T, rows[chunk])
         return total * scale
 
     @staticmethod
@@ -234,7 +234,7 @@ def _loss_in_place(logits: Tensor, labels: Tensor, scale: Tensor | float | None)
     return loss
 
 
-def _add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
+def add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
     if target.dtype is right.dtype:
         target.addmm_(left, right)
     else:

@@ -251,7 +251,7 @@ def _check_8bit(device: torch.device) -> None:
                 "--optimizer adamw8bit needs bitsandbytes, which is not installed"),
             say("请运行 pip install bitsandbytes；或者，", "run pip install bitsandbytes; or ") + way_out,
         )  # fmt: skip
-    reason = _why_no_8bit(device)
+    reason = why_no_8bit(device)
     if reason:
         raise UsageError(
             say(
@@ -263,7 +263,7 @@ def _check_8bit(device: torch.device) -> None:
 
 
 @cache
-def _why_no_8bit(device: torch.device) -> str:
+def why_no_8bit(device: torch.device) -> str:
     """Take one step with the smallest tensor kept in 8 bits: builds differ in which kernels they bring."""
     parameter = nn.Parameter(torch.zeros(SMALLEST_8BIT, device=device))
     group = {"lr": 1.0, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}

@@ -94,7 +94,7 @@ class FamilyRecipe(SFTRecipe):
     """One method on one family."""
 
     def __init__(self, family: Family, method: Method) -> None:
-        self.family, self._method = family, method
+        self.family, self.tuning_method = family, method
         self.method = method.name
         self._checked: SFTOptions | None = None
         self._encoded: tuple[tuple[object, ...], list[FeatureSet]] | None = None
@@ -102,7 +102,7 @@ class FamilyRecipe(SFTRecipe):
     @cached_property
     def defaults(self) -> Mapping[str, object]:  # type: ignore[override]
         """The method's own defaults, and what it leaves to the family."""
-        return self._method.defaults_for(self.family)
+        return self.tuning_method.defaults_for(self.family)
 
     @property
     def collators(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -117,7 +117,7 @@ class FamilyRecipe(SFTRecipe):
 
     def template(self, options: SFTOptions) -> PromptTemplate:
         """Return the family's form for these weights and what comes out of this method."""
-        return self.family.training_template(base_options(options), self._method.kind)
+        return self.family.training_template(base_options(options), self.tuning_method.kind)
 
     def survey(self, data: SFTData, options: SFTOptions) -> SFTSurvey:
         """Tokenise the data as `run` would, and say what becomes of it. Reads no weights.
@@ -173,7 +173,7 @@ class FamilyRecipe(SFTRecipe):
             trained, samples = work(data, lesson, options, folder, watch)
             report = SFTReport(
                 output=options.output,
-                kind=self._method.kind,
+                kind=self.tuning_method.kind,
                 template=lesson.template.name,
                 examples=len(lesson.train.features),
                 label_tokens=lesson.train.label_tokens,
@@ -199,7 +199,7 @@ class FamilyRecipe(SFTRecipe):
 
     def _refuse(self, options: SFTOptions) -> None:
         check_collator(options, self.family.collators)
-        self._method.refuse(self.family, options)
+        self.tuning_method.refuse(self.family, options)
         check_optimizer(options, pick_device(options.device))
         check_trackers(options)
 
@@ -233,7 +233,7 @@ class FamilyRecipe(SFTRecipe):
     def _train_and_write(
         self, data: SFTData, lesson: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
     ) -> tuple[TrainResult, tuple[SFTSample, ...]]:
-        loaded = self._method.load(self.family, options)
+        loaded = self.tuning_method.load(self.family, options)
         asked = sample_questions(loaded, data, lesson.template, options.samples)
         count = len(asked)
         if asked:
@@ -247,7 +247,7 @@ class FamilyRecipe(SFTRecipe):
         trained = train(
             loaded.model, learned, held_out, self._collator_of(loaded, options), options, folder, watch
         )
-        trained = replace(trained, parameters=self._method.parameters(loaded.model))
+        trained = replace(trained, parameters=self.tuning_method.parameters(loaded.model))
         if asked:
             watch.on_event(SFTStatus(say(f"训练后再答 {count} 题", f"answering the {count} questions again")))
         after = generate_answers(loaded, asked, lesson.template)
@@ -270,9 +270,9 @@ class FamilyRecipe(SFTRecipe):
         facts = self.family.trained_facts(loaded.model)
         expected = label_losses(loaded.model, compared, self._collator_of(loaded, options))
         with folder.result() as output:
-            self._method.save(loaded.model, self.family, options, lesson.template, output)
+            self.tuning_method.save(loaded.model, self.family, options, lesson.template, output)
             loaded.close()
-            reloaded = self._method.load_result(self.family, options, output)
+            reloaded = self.tuning_method.load_result(self.family, options, output)
             # Asked before the collator, which may set it.
             same = self.family.trained_facts(reloaded.model) == facts
             losses = label_losses(reloaded.model, compared, self._collator_of(reloaded, options))
@@ -282,14 +282,14 @@ class FamilyRecipe(SFTRecipe):
     def _make_trainable(self, model: PreTrainedModel, options: SFTOptions) -> None:
         # What a method adds begins at random: by the seed alone, or a run that starts over would be another.
         torch.manual_seed(options.seed)
-        self._method.make_trainable(model, self.family, options)
+        self.tuning_method.make_trainable(model, self.family, options)
         _cast_trained(model, precision(options).weights)
 
     def _train_along(
         self, data: SFTData, lesson: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
     ) -> tuple[TrainResult, tuple[SFTSample, ...]]:
         """Train beside the main process, which alone writes and answers."""
-        loaded = self._method.load(self.family, options)
+        loaded = self.tuning_method.load(self.family, options)
         self._make_trainable(loaded.model, options)
         learned, held_out = lesson.train.features, lesson.held_out
         trained = train(
@@ -306,7 +306,7 @@ class FamilyRecipe(SFTRecipe):
 
         That is so for a form that is code of another plugin: there is no file of it to write.
         """
-        found = self.family.template(self._method.result_options(options, options.output))
+        found = self.family.template(self.tuning_method.result_options(options, options.output))
         if not same_template(found, lesson.template):
             name = lesson.template.name
             watch.on_event(

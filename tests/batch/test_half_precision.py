@@ -49,9 +49,9 @@ class Case:
 
     def together(self) -> list[tuple[int, ...]]:
         """The answers of batches of `ROWS`, short prompts among long ones."""
-        limits, answers = self.model._limits, []
+        limits, answers = self.model.limits, []
         for start in range(0, len(self.prompts), ROWS):
-            answers += generate_rows(self.model._model, self.prompts[start : start + ROWS], GREEDY, limits)
+            answers += generate_rows(self.model.model, self.prompts[start : start + ROWS], GREEDY, limits)
         return [answer.tokens for answer in answers]
 
     def turned(self) -> list[bool]:
@@ -72,8 +72,8 @@ def questions() -> list[str]:
 def logits(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
     """Return what the model thinks at each place of the answer and behind it [T + 1, V]."""
     with torch.inference_mode():
-        found = model._logits_of_answer(prompt, [*answer, model._tokenizer.eos_token_id])
-    return found.float()[:, : model._limits.token_count]
+        found = model.logits_of_answer(prompt, [*answer, model.tokenizer.eos_token_id])
+    return found.float()[:, : model.limits.token_count]
 
 
 @pytest.fixture(
@@ -85,8 +85,8 @@ def case(request: pytest.FixtureRequest, talkative: Talkative) -> Case:
     half, full = load(backbone, folder, dtype), load(backbone, folder)
     template = backbone.template(LoadOptions(folder))
     asked = questions()
-    prompts = [half._tokenizer.build_prompt(template.render((), question)) for question in asked]
-    alone = [generate_rows(half._model, [prompt], GREEDY, half._limits)[0].tokens for prompt in prompts]
+    prompts = [half.tokenizer.build_prompt(template.render((), question)) for question in asked]
+    alone = [generate_rows(half.model, [prompt], GREEDY, half.limits)[0].tokens for prompt in prompts]
     sure = []
     for prompt, answer in zip(prompts, alone, strict=True):
         exact = logits(full, prompt, answer)
@@ -106,13 +106,13 @@ def test_a_token_that_leads_by_more_than_the_rounding_is_chosen_in_every_batch(c
 def test_padding_that_is_seen_turns_tokens_that_lead_by_more(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pad = batch._pad_left
+    pad = batch.pad_left
 
     def unmasked(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         ids, mask = pad(*arguments)
         return ids, torch.ones_like(mask)
 
-    monkeypatch.setattr(batch, "_pad_left", unmasked)
+    monkeypatch.setattr(batch, "pad_left", unmasked)
     assert any(case.turned())
 
 

@@ -84,7 +84,7 @@ def test_an_end_token_ends_the_answer_and_is_not_shown(folder: Path) -> None:
     ids = loaded.tokenizer.build_prompt(prompt(QUESTIONS[0]))
     with torch.no_grad():
         best = int(loaded.model(torch.tensor([ids])).logits[0, -1].argmax())
-        weight = model._model.get_input_embeddings().weight  # type: ignore[attr-defined]
+        weight = model.model.get_input_embeddings().weight  # type: ignore[attr-defined]
         weight[[best, loaded.tokenizer.eos_token_id]] = weight[[loaded.tokenizer.eos_token_id, best]]
     ended = stream(model, prompt(QUESTIONS[0]))
     assert said.completion_tokens == GREEDY.max_new_tokens
@@ -112,7 +112,7 @@ def test_rows_without_a_token_are_never_chosen(folder: Path, beams: int) -> None
     assert facts["tokens"] < facts["vocab_size"]
     with torch.no_grad():
         # Opposite rows: whatever the model thinks, one of them has the largest logit of all.
-        weight = model._model.get_input_embeddings().weight  # type: ignore[attr-defined]
+        weight = model.model.get_input_embeddings().weight  # type: ignore[attr-defined]
         weight[facts["tokens"] :] = (
             9 * torch.cat([weight[5:6], -weight[5:6]]).repeat(64, 1)[: len(weight) - facts["tokens"]]
         )

@@ -57,7 +57,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> BloomTokenizer:
     return read(tmp_path_factory.mktemp("vocabulary"), train_tokenizer(CORPUS, 330, CHAT))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=TYPED)
 def test_typed_markers_stay_text_and_come_back_whole(tokenizer: BloomTokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
@@ -73,7 +73,7 @@ def marked_and_plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[BloomTok
     return read(tmp_path_factory.mktemp("marked"), raw), Tokenizer.from_str(json.dumps(content))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=TYPED)
 def test_typed_markers_get_the_ids_that_a_vocabulary_without_markers_gives_them(
     marked_and_plain: tuple[BloomTokenizer, Tokenizer], text: str
@@ -82,7 +82,7 @@ def test_typed_markers_get_the_ids_that_a_vocabulary_without_markers_gives_them(
     assert marked.encode(text) == plain.encode(text).ids
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=TYPED)
 def test_a_streamed_answer_never_shows_half_a_character(tokenizer: BloomTokenizer, text: str) -> None:
     stream = tokenizer.stream()

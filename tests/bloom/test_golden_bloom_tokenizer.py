@@ -78,7 +78,7 @@ def test_typed_text_gives_no_control_id_and_comes_back_whole(
     assert tokenizer.decode(ids) == case["text"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_however_text_is_cut_into_segments_its_ids_are_the_same(
     tokenizer: BloomTokenizer, data: st.DataObject

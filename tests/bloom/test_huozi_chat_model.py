@@ -13,6 +13,7 @@ from bloom_adapters import write_adapter
 from cli_program import Call
 from medchat_bloom.backbone import BloomBackbone
 from medchat_bloom.huozi.backbone import HuoziBackbone
+from medchat_bloom.huozi.loading import HUOZI_LOADING
 from medchat_bloom.huozi.prompts import HUOZI
 from medchat_bloom.tiny import write_tiny_bloom
 from medchat_bloom.tokenizer import BloomTokenizer
@@ -108,7 +109,7 @@ def test_either_end_token_ends_an_answer_without_a_trace(tmp_path: Path, end: st
 def test_answers_get_full_width_marks_beside_chinese_and_lose_markers(tmp_path: Path) -> None:
     model = HuoziBackbone().load(LoadOptions(saying(tmp_path / "huozi", "好,use x:y.吗?"), device="cpu"))
     assert answer(model) == ("好，use x:y.吗？", Finish.STOP)
-    cleanup = model._cleanup()  # type: ignore[attr-defined]
+    cleanup = HUOZI_LOADING.cleanup(LoadOptions(tmp_path / "huozi"))()
     # Spelled letter by letter a marker is ordinary text to the vocabulary.
     assert "".join(map(cleanup.feed, f" 好,{B}a,{E}吗")) + cleanup.finish() == "好，a，吗"
 

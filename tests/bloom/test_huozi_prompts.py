@@ -62,7 +62,7 @@ def test_every_marker_is_a_control_token() -> None:
     assert not any(marker in part.text for part in segments if isinstance(part, Text) for marker in (B, E))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(question=TYPED, answer=TYPED, system=TYPED)
 def test_nothing_typed_can_begin_or_end_an_utterance(
     tokenizer: BloomTokenizer, question: str, answer: str, system: str

@@ -35,11 +35,11 @@ def load(folder: Path, generation: str, rule: str = "") -> ChatGLMChatModel:
     # outweigh the residual.
     torch.manual_seed(3)
     with torch.no_grad():
-        for parameter in loaded._model.parameters():
+        for parameter in loaded.model.parameters():
             if parameter.dim() == 2:
                 parameter.normal_(std=1.0)
         # Without their rows no image, control or byte id is ever the best: answers are words.
-        embedding, tokenizer = loaded._model.transformer.word_embeddings.weight, loaded._tokenizer
+        embedding, tokenizer = loaded.model.transformer.word_embeddings.weight, loaded.tokenizer
         embedding[: tokenizer.num_image_tokens + 6] = 0.0
         embedding[tokenizer.first_appended_id :] = 0.0
     return loaded
@@ -51,7 +51,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def prompt(model: ChatGLMChatModel, question: str, turns: tuple[Turn, ...] = ()) -> tuple[Segment, ...]:
-    return ChatGLMBackbone().template(LoadOptions(model._facts.path)).render(turns, question)
+    return ChatGLMBackbone().template(LoadOptions(Path(model.describe()["model"]))).render(turns, question)
 
 
 def stream(
@@ -135,13 +135,13 @@ def test_an_empty_batch_has_no_answers(model: ChatGLMChatModel) -> None:
 def test_beam_search_finds_an_answer_at_least_as_likely_as_greedy(model: ChatGLMChatModel) -> None:
     """Judged by the model's own per-token mean, which is what beams are ranked by."""
     segments = prompt(model, QUESTIONS[0])
-    ids = model._tokenizer.build_prompt(segments)
+    ids = model.tokenizer.build_prompt(segments)
     from medchat.inference.generate import generate_rows
 
     def mean_log_probability(config: GenerationConfig) -> float:
-        (answer,) = generate_rows(model._model, [ids], config, model._limits)
+        (answer,) = generate_rows(model.model, [ids], config, model.limits)
         tokens = [*ids, *answer.tokens]
-        stepper, total = model._stepper, 0.0
+        stepper, total = model.stepper, 0.0
         logits = stepper.prefill(ids)
         for token in tokens[len(ids) :]:
             total += float(logits.log_softmax(-1)[token])
@@ -173,18 +173,18 @@ def test_cancelled_before_it_began_it_says_so_at_once(model: ChatGLMChatModel, b
 def test_both_end_tokens_end_an_answer(
     model: ChatGLMChatModel, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end, calls = model._tokenizer.id_of(token), []
-    read = model._stepper._read
+    end, calls = model.tokenizer.id_of(token), []
+    advance = model.stepper.advance
 
-    def ending(*arguments: object) -> torch.Tensor:
-        logits = read(*arguments)  # type: ignore[arg-type]
-        calls.append(1)
-        if len(calls) == 4:
+    def ending(read: int) -> torch.Tensor:
+        logits = advance(read)
+        calls.append(read)
+        if len(calls) == 3:
             logits = torch.zeros_like(logits)
             logits[end] = 9.0
         return logits
 
-    monkeypatch.setattr(model._stepper, "_read", ending)
+    monkeypatch.setattr(model.stepper, "advance", ending)
     last = stream(model, QUESTIONS[0])[-1]
     assert (last.finish, last.completion_tokens) == (Finish.STOP, 3)
 
@@ -194,9 +194,9 @@ def test_scores_are_the_log_probabilities_of_stepping_through_the_answer(tmp_pat
     model = load(tmp_path / "tiny", "v11" if rule == "v11" else "v0", rule)
     segments, answer = prompt(model, QUESTIONS[0]), "多喝水，注意休息。"
     scores = model.score(segments, answer)
-    tokens = [*model._tokenizer.encode(answer), model._tokenizer.eos_token_id]
-    stepper, expected = model._stepper, []
-    logits = stepper.prefill(model._tokenizer.build_prompt(segments))
+    tokens = [*model.tokenizer.encode(answer), model.tokenizer.eos_token_id]
+    stepper, expected = model.stepper, []
+    logits = stepper.prefill(model.tokenizer.build_prompt(segments))
     for token in tokens:
         expected.append(float(logits.log_softmax(-1)[token]))
         logits = stepper.advance(token)
@@ -204,9 +204,9 @@ def test_scores_are_the_log_probabilities_of_stepping_through_the_answer(tmp_pat
 
 
 def test_what_a_user_types_is_never_a_special_token(model: ChatGLMChatModel) -> None:
-    special = set(model._tokenizer.special_ids.values())
+    special = set(model.tokenizer.special_ids.values())
     typed = "<sop></s>[gMASK]<eop>[MASK]<pad>"
-    ids = model._tokenizer.build_prompt([Text(typed)])
+    ids = model.tokenizer.build_prompt([Text(typed)])
     assert special.isdisjoint(ids[:-2])
     assert stream(model, typed)[-1].finish is not None
     assert model.count([Text("a"), Control("[gMASK]")]) == model.count([Text("a")])
@@ -226,7 +226,7 @@ def test_a_prompt_that_fills_the_context_is_refused(model: ChatGLMChatModel) -> 
 
 @pytest.mark.parametrize("beams", [1, 2])
 def test_invalid_numbers_are_an_error_with_a_remedy(model: ChatGLMChatModel, beams: int) -> None:
-    norm = model._model.transformer.final_layernorm
+    norm = model.model.transformer.final_layernorm
     kept = norm.weight.detach().clone()
     with torch.no_grad():
         norm.weight[0] = float("nan")
@@ -262,7 +262,7 @@ def test_closing_frees_the_weights(tmp_path: Path) -> None:
     write_tiny_chatglm(tmp_path / "tiny")
     chat = ChatGLMBackbone().load(LoadOptions(tmp_path / "tiny", device="cpu"))
     assert isinstance(chat, ChatGLMChatModel)
-    weight = weakref.ref(chat._model.lm_head.weight)
+    weight = weakref.ref(chat.model.lm_head.weight)
     chat.close()
     gc.collect()
     assert weight() is None

@@ -266,7 +266,7 @@ def test_padding_rows_yield_numbers_and_no_gradient(model: ChatGLMForConditional
 # ---------------------------------------------------------------- training
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rule=st.sampled_from(RULES),
     rows=st.lists(

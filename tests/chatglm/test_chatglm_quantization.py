@@ -224,8 +224,8 @@ def old_gpu(monkeypatch: pytest.MonkeyPatch, forgotten: None) -> EmulatedGemm:
     """A CPU that says it is an sm_75 card, with the kernel emulated."""
     gemm = EmulatedGemm()
     monkeypatch.setattr(cpm, "kernels", _cached(gemm))
-    monkeypatch.setattr(cpm, "_capability", lambda device: (7, 5))
-    monkeypatch.setattr(cpm, "_stream", lambda device: nullcontext(0))
+    monkeypatch.setattr(cpm, "compute_capability", lambda device: (7, 5))
+    monkeypatch.setattr(cpm, "launch_stream", lambda device: nullcontext(0))
     return gemm
 
 
@@ -244,9 +244,9 @@ def test_the_kernel_is_given_the_rows_and_scales_it_asks_for(rows: int, columns:
     scale = torch.rand(rows).half()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpm, "kernels", _cached(EmulatedGemm()))
-        patch.setattr(cpm, "_stream", lambda device: nullcontext(0))
-        patch.setattr(cpm, "_BLOCK_BYTES", block)
-        expanded = cpm._expand_with_kernel(integers, scale)
+        patch.setattr(cpm, "launch_stream", lambda device: nullcontext(0))
+        patch.setattr(cpm, "BLOCK_BYTES", block)
+        expanded = cpm.expand_with_kernel(integers, scale)
     assert torch.equal(expanded, (integers.float() * scale.float()[:, None]).half())
 
 
@@ -278,7 +278,7 @@ def test_other_devices_never_import_the_package(
 
     forbidden.cache_clear = lambda: None  # type: ignore[attr-defined]
     monkeypatch.setattr(cpm, "kernels", forbidden)
-    monkeypatch.setattr(cpm, "_capability", lambda device: capability)
+    monkeypatch.setattr(cpm, "compute_capability", lambda device: capability)
     assert cpm.expand(torch.ones(3, 4, dtype=torch.int8), torch.ones(3).half()).eq(1).all()
 
 

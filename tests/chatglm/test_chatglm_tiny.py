@@ -85,7 +85,7 @@ def test_vocabulary_does_not_depend_on_the_process() -> None:
     assert digests == {hashlib.sha256(train_chatglm_vocabulary(CORPUS, 60)).hexdigest()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(corpus=st.lists(st.text(), max_size=6), size=st.integers(16, 120))
 def test_any_corpus_gives_a_vocabulary_that_spells_it_or_a_clear_refusal(
     corpus: list[str], size: int

@@ -348,7 +348,7 @@ def test_unusable_config_is_a_checkpoint_error(content: str, tmp_path: Path) -> 
 
 
 @pytest.mark.torch
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rows=st.sampled_from([150528, 130528, 320, 20700]),
     pad=st.sampled_from([None, 0, 3, 20003]),

@@ -85,7 +85,7 @@ def test_no_cut_of_a_file_goes_unnoticed(tmp_path: Path, layout: str) -> None:
             read_headers(open_checkpoint(tmp_path))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), changes=st.integers(1, 6), layout=st.sampled_from(LAYOUTS))
 def test_garbled_bytes_never_escape_as_another_error(
     tmp_path_factory: pytest.TempPathFactory, seed: int, changes: int, layout: str
@@ -125,7 +125,7 @@ def test_a_shard_name_with_a_path_in_it_is_refused(tmp_path: Path, name: str) ->
     assert refused(folder).where == str(index)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(name=st.text(min_size=1, max_size=20))
 def test_whatever_the_index_says_no_shard_lies_outside(
     tmp_path_factory: pytest.TempPathFactory, name: str

@@ -71,7 +71,7 @@ dtypes = st.sampled_from(
 shapes = st.lists(st.integers(0, 5), max_size=3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     table=st.dictionaries(st.text("abc._0", min_size=1, max_size=12), st.tuples(shapes, dtypes), min_size=1),
     layout=st.sampled_from(LAYOUTS),

@@ -274,7 +274,9 @@ def test_a_bad_configuration_is_refused_with_its_file_and_line(
 def test_with_a_broken_configuration_one_can_still_look_for_the_fault(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medchat.commands.doctor._torch", lambda: iter(()))  # seconds, and no matter here
+    monkeypatch.setattr(
+        "medchat.commands.doctor.torch_devices", lambda: iter(())
+    )  # seconds, and no matter here
     home = Path(os.environ["MEDCHAT_HOME"])
     home.mkdir()
     file = home / "config.toml"

@@ -77,7 +77,7 @@ def test_without_a_terminal_it_trains_once_and_answers_three_of_its_own_question
         pytest.fail("trained again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("medchat.commands.demo._train", no_training)
+        patch.setattr("medchat.commands.demo.show_training", no_training)
         second = call("demo", "--no-save")
     assert (second.code, second.out) == (0, first.out)
     assert "正在用真实的微调代码训练它" not in second.err and "120" in second.err

@@ -116,7 +116,7 @@ def test_a_folder_is_still_recognised_by_who_knows_it(broken: Scripted) -> None:
 def test_doctor_warns_of_it_and_does_not_fail(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medchat.commands.doctor._torch", lambda: iter(()))
+    monkeypatch.setattr("medchat.commands.doctor.torch_devices", lambda: iter(()))
     install(tmp_path / "site", BROKEN["exit"])
     monkeypatch.syspath_prepend(tmp_path / "site")
     report = call("doctor", "--json").one()

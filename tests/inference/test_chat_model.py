@@ -24,6 +24,7 @@ pytestmark = pytest.mark.torch
 LETTERS = "abcdefghijklmnopqrstuvwxyz 头痛感冒休息喝水。？"
 UNKNOWN, BEGIN, END, OTHER_END, FIRST = 0, 1, 2, 3, 4
 CONTEXT = 160
+FACTS = ModelFacts("llama", Path("tiny"), CONTEXT)
 GREEDY = GenerationConfig(greedy=True, max_new_tokens=20)
 QUESTIONS = ("头痛？", "感冒 what to do？ 休息 or 喝水。", "a")
 NEVER = threading.Event()
@@ -131,21 +132,21 @@ def test_an_empty_batch_has_no_answers(model: CausalChatModel) -> None:
     assert model.generate_batch([], GREEDY) == []
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(turns=st.lists(st.text(LETTERS, min_size=1, max_size=12), min_size=1, max_size=4))
 def test_a_chat_with_kept_states_answers_as_one_without(model: CausalChatModel, turns: list[str]) -> None:
     said = ""
     for turn in turns:
         said += turn
         kept = stream(model, said, GenerationConfig(greedy=True, max_new_tokens=6))
-        model._stepper.forget()
+        model.stepper.forget()
         fresh = stream(model, said, GenerationConfig(greedy=True, max_new_tokens=6))
         assert text_of(kept) == text_of(fresh)
         said += text_of(kept)
 
 
 def test_the_second_turn_reads_only_what_is_new(model: CausalChatModel) -> None:
-    model._stepper.forget()
+    model.stepper.forget()
     first = stream(model, "头痛？")
     answer = text_of(first)
     second = stream(model, "头痛？" + answer + "感冒？")
@@ -166,11 +167,11 @@ def test_beams_find_an_answer_at_least_as_likely_as_greedy(model: CausalChatMode
 
 def test_scores_are_the_log_probabilities_of_stepping_through_the_answer(model: CausalChatModel) -> None:
     segments, answer = [Text(QUESTIONS[1])], "多喝水。"
-    ids, expected = model._tokenizer.build_prompt(segments), []
-    logits = model._stepper.prefill(ids, NEVER)
-    for token in [*model._tokenizer.encode(answer), END]:
+    ids, expected = model.tokenizer.build_prompt(segments), []
+    logits = model.stepper.prefill(ids, NEVER)
+    for token in [*model.tokenizer.encode(answer), END]:
         expected.append(float(logits.log_softmax(-1)[token]))
-        logits = model._stepper.advance(token)
+        logits = model.stepper.advance(token)
     assert model.score(segments, answer) == pytest.approx(expected, rel=1e-3)
 
 
@@ -178,18 +179,24 @@ def test_scores_are_the_log_probabilities_of_stepping_through_the_answer(model: 
 def test_every_stop_id_ends_an_answer_and_is_no_part_of_it(
     model: CausalChatModel, token: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopping = CausalChatModel(model._model, Letters(), model._facts, stop_ids=[9])
-    read, calls = stopping._stepper._read, []  # type: ignore[attr-defined]
+    stopping = CausalChatModel(model.model, Letters(), FACTS, stop_ids=[9])
+    prefill, advance = stopping.stepper.prefill, stopping.stepper.advance
+    calls: list[int] = []
 
-    def ending(ids: Sequence[int]) -> torch.Tensor:
-        logits: torch.Tensor = read(ids).clone()
-        calls.append(ids)
+    def without_ends(logits: torch.Tensor) -> torch.Tensor:
+        logits = logits.clone()
         logits[[END, OTHER_END, 9]] = -99.0
-        if len(calls) == 4:
+        return logits
+
+    def ending(read: int) -> torch.Tensor:
+        logits = without_ends(advance(read))
+        calls.append(read)
+        if len(calls) == 3:
             logits[token] = 99.0
         return logits
 
-    monkeypatch.setattr(stopping._stepper, "_read", ending)
+    monkeypatch.setattr(stopping.stepper, "prefill", lambda *given: without_ends(prefill(*given)))
+    monkeypatch.setattr(stopping.stepper, "advance", ending)
     deltas = stream(stopping, QUESTIONS[0])
     assert (deltas[-1].finish, deltas[-1].completion_tokens) == (Finish.STOP, 3)
     assert len(text_of(deltas)) == 3
@@ -214,7 +221,7 @@ def test_the_clean_up_sees_one_answer_at_a_time(model: CausalChatModel) -> None:
         def finish(self) -> str:
             return "!"
 
-    shouting = CausalChatModel(model._model, Letters(), model._facts, cleanup=Capitals)
+    shouting = CausalChatModel(model.model, Letters(), FACTS, cleanup=Capitals)
     plain = text_of(stream(model, QUESTIONS[0]))
     assert text_of(stream(shouting, QUESTIONS[0])) == plain.upper() + "!"
     (completion,) = shouting.generate_batch([[Text(QUESTIONS[0])]], GREEDY)
@@ -258,8 +265,8 @@ def test_memory_that_runs_out_half_way_is_told_and_the_next_answer_is_right(
     model: CausalChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = text_of(stream(model, QUESTIONS[0]))
-    model._stepper.forget()
-    forward, calls = model._model.forward, []
+    model.stepper.forget()
+    forward, calls = model.model.forward, []
 
     def failing(*arguments: object, **named: object) -> object:
         calls.append(1)
@@ -268,14 +275,14 @@ def test_memory_that_runs_out_half_way_is_told_and_the_next_answer_is_right(
         return forward(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(model._model, "forward", failing)
+        patch.setattr(model.model, "forward", failing)
         with pytest.raises(MemoryShortageError):
             stream(model, QUESTIONS[0])
     assert text_of(stream(model, QUESTIONS[0])) == whole
 
 
 def test_invalid_numbers_are_an_error_with_a_remedy(model: CausalChatModel) -> None:
-    head = model._model.get_output_embeddings().weight
+    head = model.model.get_output_embeddings().weight
     kept = head.detach().clone()
     with torch.no_grad():
         head[7] = float("nan")
@@ -291,7 +298,7 @@ def test_invalid_numbers_are_an_error_with_a_remedy(model: CausalChatModel) -> N
 def test_closing_frees_the_weights() -> None:
     chat = CausalChatModel(build("llama"), Letters(), ModelFacts("llama", Path("tiny"), CONTEXT))
     stream(chat, QUESTIONS[0])
-    weight = weakref.ref(chat._model.get_output_embeddings().weight)
+    weight = weakref.ref(chat.model.get_output_embeddings().weight)
     chat.close()
     gc.collect()
     assert weight() is None

@@ -156,7 +156,7 @@ def test_the_start_of_a_stop_text_that_did_not_come_is_shown_after_all() -> None
 
 
 @given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_stop_texts_are_found_however_the_text_is_cut(
     text: str, stops: list[str], data: st.DataObject
 ) -> None:
@@ -231,7 +231,7 @@ def test_repetition_penalty_counts_the_prompt_and_the_answer() -> None:
     st.floats(0, 2, exclude_min=True, allow_subnormal=False),
     st.integers(0, 20),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_allowed_setting_yields_a_token(
     temperature: float, top_p: float, penalty: float, top_k: int
 ) -> None:

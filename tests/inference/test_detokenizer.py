@@ -59,7 +59,7 @@ def id_streams(draw: st.DrawFn, kind: str) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_pieces_joined_are_the_whole_decoding(kind: str, data: st.DataObject) -> None:
     tokenizer = tokenizer_of(kind)
@@ -69,7 +69,7 @@ def test_pieces_joined_are_the_whole_decoding(kind: str, data: st.DataObject) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd")))
 def test_no_half_character_is_ever_shown(kind: str, text: str) -> None:
     tokenizer = tokenizer_of(kind)
@@ -155,7 +155,7 @@ marked = st.lists(st.one_of(answers, st.sampled_from((DATE_MARKER, DATE_MARKER[:
 
 
 @pytest.mark.parametrize("full_width", [False, True])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(text=st.one_of(marked, st.text()), cuts=st.lists(st.integers(0, 60)))
 def test_streamed_clean_up_is_the_clean_up_of_the_whole(text: str, cuts: list[int], full_width: bool) -> None:
     stream = StreamingResponse(full_width=full_width)
@@ -165,7 +165,7 @@ def test_streamed_clean_up_is_the_clean_up_of_the_whole(text: str, cuts: list[in
     assert shown == process_response(text, full_width=full_width)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=marked)
 def test_one_pass_equals_the_ten_passes_of_the_original(text: str) -> None:
     import re

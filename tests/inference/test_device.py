@@ -75,9 +75,9 @@ def test_a_container_limit_bounds_the_available_memory(
         (folder / "memory.stat").write_text(f"anon 1\ninactive_file {2**19}\n")
     own = tmp_path / "own"
     own.write_text("0::/app/inner\n")
-    room = device_module._control_group_room(tmp_path / "cgroup", own)
+    room = device_module.control_group_room(tmp_path / "cgroup", own)
     assert room == [2**20 + 2**19]
-    monkeypatch.setattr(device_module, "_control_group_room", lambda: room)
+    monkeypatch.setattr(device_module, "control_group_room", lambda: room)
     assert available_memory(CPU) == room[0]
 
 
@@ -107,12 +107,12 @@ def test_an_allocation_that_fails_while_loading_is_a_memory_shortage(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("medchat.inference.load_weights._filled", fail)
+        patch.setattr("medchat.inference.load_weights.read_tensors", fail)
         with pytest.raises(MemoryShortageError):
             load_small(tmp_path)
     with monkeypatch.context() as patch:  # any other failure is a defect and stays visible
         error.args = ("something else",)
-        patch.setattr("medchat.inference.load_weights._filled", fail)
+        patch.setattr("medchat.inference.load_weights.read_tensors", fail)
         with pytest.raises(type(error) if not isinstance(error, MemoryError) else MedchatError):
             load_small(tmp_path)
 

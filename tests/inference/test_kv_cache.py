@@ -147,7 +147,7 @@ def test_an_interrupted_prefill_leaves_no_half_filled_cache(model: PreTrainedMod
         max_size=5,
     )
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_history_of_edits_ends_at_the_logits_of_a_fresh_reading(
     model: PreTrainedModel, edits: list[tuple[int, list[int]]]
 ) -> None:

@@ -24,7 +24,7 @@ def in_passes(text: str) -> str:
     return text.strip()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(PIECES, max_size=14), st.booleans())
 @example(["a", ",", "<|end|>", "好"], True)
 @example([" ", "<|begin|>", " ", "a", "<|end|>", " "], True)

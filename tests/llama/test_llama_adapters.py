@@ -97,7 +97,7 @@ def test_only_with_an_adapter_does_the_unknown_id_end_an_answer(tiny: Path, tmp_
     for adapters, stops in (((), {2}), (("med",), {0, 2}), (("grown",), {2}), (("grown", "med"), {0, 2})):
         folders = tuple(tmp_path / name for name in adapters)
         model = LLAMA.chat(LoadOptions(tiny, adapters=folders, device="cpu", dtype="float32"))
-        assert model._limits.stop_ids == stops
+        assert model.limits.stop_ids == stops
 
 
 # ---------------------------------------------------------------- forms

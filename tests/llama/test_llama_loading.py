@@ -305,7 +305,7 @@ def test_an_impossible_miniature_is_refused_and_leaves_nothing(tmp_path: Path, w
 
 def test_closing_frees_the_weights(tiny: Path) -> None:
     chat = LLAMA.chat(LoadOptions(tiny, device="cpu"))
-    weight = weakref.ref(chat._model.lm_head.weight)
+    weight = weakref.ref(chat.model.lm_head.weight)
     chat.close()
     gc.collect()
     assert weight() is None

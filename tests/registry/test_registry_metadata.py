@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from locations import ROOT
+from packaging.utils import canonicalize_name
 from plugin_packages import write_distribution
 
 from medchat import __version__
@@ -26,8 +27,9 @@ def by_the_library(path: list[str]) -> list[tuple[str, str, str, str, str]]:
     """What importlib.metadata finds: the first distribution of a name wins, as in `entry_points()`."""
     found, seen = [], set()
     for distribution in importlib.metadata.distributions(path=path):
-        if distribution._normalized_name not in seen:  # type: ignore[attr-defined]
-            seen.add(distribution._normalized_name)  # type: ignore[attr-defined]
+        name = canonicalize_name(distribution.metadata["Name"])
+        if name not in seen:
+            seen.add(name)
             found += [
                 (entry.group, entry.name, entry.value, distribution.metadata["Name"], distribution.version)
                 for entry in distribution.entry_points

@@ -58,7 +58,7 @@ TEXT = "".join(f"第{number}段，内容各不相同。\n第{number}段的次行
 def test_no_row_is_ever_on_the_screen_twice(
     small: Frames, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medchat.repl.rich_screen._FRAME", 0.0)
+    monkeypatch.setattr("medchat.repl.rich_screen.FRAME_SECONDS", 0.0)
     answer(RichScreen(small), TEXT, size)
     for frame in small.frames:
         filled = [row for row in frame if row]
@@ -76,7 +76,7 @@ def test_a_remark_during_an_answer_stands_above_its_unfinished_part(small: Frame
 
 
 def test_what_was_waited_for_leaves_no_trace(small: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medchat.repl.rich_screen._FRAME", 0.0)
+    monkeypatch.setattr("medchat.repl.rich_screen.FRAME_SECONDS", 0.0)
     screen = RichScreen(small)
     for seconds in range(3):
         screen.wait_for("正在思考", seconds)
@@ -97,7 +97,7 @@ def test_each_frame_is_one_write_so_that_none_is_seen_half_done(small: Frames) -
     assert all(later >= earlier for earlier, later in pairwise(lengths[:-2]))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     st.lists(
         st.sampled_from(
@@ -110,7 +110,7 @@ def test_the_scrollback_ends_up_as_if_the_answer_had_come_at_once(pieces: list[s
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "30")
         patch.setenv("LINES", "8")
-        patch.setattr("medchat.repl.rich_screen._FRAME", 0.0)
+        patch.setattr("medchat.repl.rich_screen.FRAME_SECONDS", 0.0)
         slow, fast = Frames(30, 8), Frames(30, 8)
         answer(RichScreen(slow), "".join(pieces), 1)
         answer(RichScreen(fast), "".join(pieces), 10**6)

@@ -6,7 +6,7 @@ import io
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -97,7 +97,6 @@ def test_a_finished_block_is_never_changed_by_what_comes_later(text: str, cuts: 
         assert len(so_far) in borders, (so_far, later)
 
 
-@settings(deadline=None)
 @given(MARKDOWN, st.sampled_from([10, 40, 80]))
 def test_no_line_is_wider_than_asked_and_nothing_crashes(text: str, width: int) -> None:
     assert all(cell_len(line) <= width for line in lines_of(text, width))
@@ -143,7 +142,6 @@ def test_no_markdown_makes_our_glyph_or_a_control(text: str) -> None:
 
 
 @pytest.mark.safety
-@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_whatever_a_model_writes_comes_out_inert_and_never_as_ours(text: str) -> None:
     drawn = "\n".join(lines_of(untrusted(text), 40))

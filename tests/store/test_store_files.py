@@ -22,6 +22,7 @@ from medchat import paths
 from medchat.api import Turn
 from medchat.errors import CheckpointError, MedchatError, MemoryShortageError, UsageError
 from medchat.store import SessionStore
+from medchat.store.database import Database
 from medchat.store.faults import explain
 from medchat.store.schema import MIGRATIONS, migrate
 
@@ -401,11 +402,12 @@ def test_a_disk_that_takes_no_more_loses_only_the_turn_it_refused(tmp_path: Path
 
 
 def test_a_full_database_is_said_to_be_and_the_chat_can_go_on_unsaved(tmp_path: Path) -> None:
-    with SessionStore.open(tmp_path / "sessions.db") as store:
+    database = Database(tmp_path / "sessions.db")
+    with SessionStore(database) as store:
         session = begin(store)
         store.append_turn(session, Turn("存下的", "答"))
-        pages = store._database.rows("PRAGMA page_count")[0][0]
-        store._database.rows(f"PRAGMA max_page_count = {pages}")
+        pages = database.rows("PRAGMA page_count")[0][0]
+        database.rows(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(MedchatError, match="磁盘已满"):
             store.append_turn(session, Turn("存不下的", "字" * 100_000))
         assert [one.turn.question for one in store.turns(session)] == ["存下的"]
@@ -433,5 +435,6 @@ def test_sqlites_failures_are_explained(code: int, kind: type[MedchatError]) -> 
 
 
 def test_a_defect_of_ours_is_not_dressed_up_as_the_users(tmp_path: Path) -> None:
-    with SessionStore.open(tmp_path / "sessions.db") as store, pytest.raises(sqlite3.OperationalError):
-        store._database.rows("SELECT nonsense")
+    database = Database(tmp_path / "sessions.db")
+    with SessionStore(database), pytest.raises(sqlite3.OperationalError):
+        database.rows("SELECT nonsense")

@@ -15,6 +15,7 @@ import pytest
 from locations import ROOT
 
 from medchat.store import SessionStore
+from medchat.store.database import Database
 
 #: Appends turns for ever; a line on stdout says that a turn is saved. Long ones span many pages, so that
 #: kills fall within transactions too.
@@ -23,6 +24,7 @@ import sys
 from pathlib import Path
 from medchat.api import Turn
 from medchat.store import SessionStore
+from medchat.store.database import Database
 
 store = SessionStore.open(Path(sys.argv[1]))
 session = store.create("echo", "none", name=sys.argv[2]).id
@@ -88,9 +90,10 @@ def test_killed_writer_keeps_every_saved_turn_through_a_long_storm(tmp_path: Pat
 
 def test_every_commit_reaches_the_disk_before_the_call_returns(tmp_path: Path) -> None:
     """SIGKILL cannot show what a power cut would: that rests on these settings of SQLite."""
-    with SessionStore.open(tmp_path / "sessions.db") as store:
+    database = Database(tmp_path / "sessions.db")
+    with SessionStore(database):
         settings = {
-            name: store._database.rows(f"PRAGMA {name}")[0][0]
+            name: database.rows(f"PRAGMA {name}")[0][0]
             for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
         }
     assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}

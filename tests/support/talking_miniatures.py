@@ -85,7 +85,7 @@ def talkative(tmp_path_factory: pytest.TempPathFactory) -> Talkative:
 
 
 def _make_talkative(folder: Path, backbone: Backbone) -> None:
-    stops = load(backbone, folder)._limits.stop_ids
+    stops = load(backbone, folder).limits.stop_ids
     tensors = load_file(folder / WEIGHTS)
     random = torch.Generator().manual_seed(3)
 

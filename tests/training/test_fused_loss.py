@@ -129,7 +129,7 @@ def test_evaluating_makes_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("llama")
     head, inputs = label_head(model, batch()), batch()
     made: list[object] = []
-    monkeypatch.setattr(module, "_add_product", lambda *given: made.append(given))
+    monkeypatch.setattr(module, "add_product", lambda *given: made.append(given))
     with torch.no_grad():
         loss = label_loss(model, head, inputs, inputs.pop("shift_labels"), 1)
     assert loss > 0 and not made and all(value.grad is None for value in model.parameters())

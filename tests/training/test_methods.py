@@ -89,7 +89,7 @@ def test_an_untrained_lora_and_untrained_bottlenecks_change_no_logit(family: str
     base(family, tmp_path)
     expected = prompt_logits(plain_base(family, tmp_path))
     for name in ("lora", "adapter"):
-        method = recipe(family, name)._method
+        method = recipe(family, name).tuning_method
         loaded = untrained(family, method, options(family, tmp_path, name))
         assert torch.equal(prompt_logits(loaded), expected), name
 
@@ -111,7 +111,7 @@ def test_a_method_trains_its_own_part_of_every_layer_and_nothing_else(
     family: str, name: str, trained: tuple[str, ...], tmp_path: Path
 ) -> None:
     base(family, tmp_path)
-    loaded = untrained(family, recipe(family, name)._method, options(family, tmp_path, name))
+    loaded = untrained(family, recipe(family, name).tuning_method, options(family, tmp_path, name))
     found = [key for key, value in loaded.model.named_parameters() if value.requires_grad]
     assert all(any(mark in key for mark in trained) for key in found)
     layers = loaded.model.config.num_hidden_layers
@@ -124,7 +124,7 @@ def test_qlora_packs_every_linear_of_the_layers_and_leaves_the_head(tmp_path: Pa
     from bitsandbytes.nn import Linear4bit
 
     base("llama", tmp_path)
-    loaded = untrained("llama", recipe("llama", "qlora")._method, options("llama", tmp_path, "qlora"))
+    loaded = untrained("llama", recipe("llama", "qlora").tuning_method, options("llama", tmp_path, "qlora"))
     packed = [part for part in loaded.model.modules() if isinstance(part, Linear4bit)]
     assert len(packed) == 7 * loaded.model.config.num_hidden_layers
     assert all(part.weight.dtype is torch.uint8 for part in packed)

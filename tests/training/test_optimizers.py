@@ -82,7 +82,7 @@ def same(left: nn.Module, right: nn.Module) -> bool:
 
 
 @given(st.floats(width=32, allow_nan=True, allow_infinity=True), st.integers(0, 2**32))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_value_becomes_one_of_its_two_neighbours_in_bfloat16(value: float, seed: int) -> None:
     tensor = torch.full((64,), value)
     rounded = stochastic_round(tensor, torch.Generator().manual_seed(seed))
@@ -367,11 +367,11 @@ def test_a_bitsandbytes_without_the_kernel_is_found_out_before_loading(
         raise NotImplementedError("no kernel for this device")
 
     monkeypatch.setattr(bitsandbytes.functional, "optimizer_update_8bit_blockwise", missing)
-    optimizers._why_no_8bit.cache_clear()
+    optimizers.why_no_8bit.cache_clear()
     with pytest.raises(UsageError) as caught:
         check_optimizer(replace(OPTIONS, optimizer="adamw8bit"), CPU)
     assert "no kernel for this device" in caught.value.what and "--optimizer" in caught.value.remedy
-    optimizers._why_no_8bit.cache_clear()
+    optimizers.why_no_8bit.cache_clear()
 
 
 def test_bitsandbytes_is_imported_only_when_asked_for() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -246,12 +247,12 @@ def test_a_result_that_chat_would_answer_otherwise_is_not_delivered(
     from medchat.training.methods import lora
 
     base("llama", tmp_path)
-    written = lora.LoraMethod._tensors
+    write = lora.write_adapter
 
-    def halved(*arguments: object) -> dict[str, torch.Tensor]:
-        return {name: tensor / 2 for name, tensor in written(*arguments).items()}  # type: ignore[arg-type]
+    def halved(tensors: dict[str, torch.Tensor], *others: Any) -> None:
+        write({name: tensor / 2 for name, tensor in tensors.items()}, *others)
 
-    monkeypatch.setattr(lora.LoraMethod, "_tensors", halved)
+    monkeypatch.setattr(lora, "write_adapter", halved)
     with pytest.raises(MedchatError):
         run("llama", tmp_path, "lora")
     left = {path.name for path in (tmp_path / "out").iterdir()} if (tmp_path / "out").exists() else set()

@@ -69,7 +69,7 @@ class ChatGLMChatModel(TokenChatModel):
             # The next turn could not use it: its question changes every state of this one.
             self._stepper.forget()
 
-    def _logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
+    def logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
         model, rule = self._model, self._model.config.rule
         ids = torch.tensor([[*prompt, *target[:-1]]], device=model.device)
         length = ids.shape[1]
