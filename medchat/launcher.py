@@ -45,7 +45,7 @@ class Process:
         Raises UsageError for variables that contradict each other.
         """
         names = ("RANK", "WORLD_SIZE")
-        if slurm and not {*names, "MASTER_ADDR"} & set(environment) and _SLURM_STEP <= set(environment):
+        if slurm and not {*names, "MASTER_ADDR"} & set(environment) and set(environment) >= _SLURM_STEP:
             names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
         rank, world_size = environment.get(names[0], "0"), environment.get(names[1], "1")
         if rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size):
