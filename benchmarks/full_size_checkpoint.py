@@ -1,7 +1,8 @@
 """Writes a random ChatGLM-6B of full size in the published files' layout, one shard in memory at a time.
 
-Shapes, dtypes, names and the cut into shards are those of the March 2023 release (specs: chatglm-6b
-section 2, backbones section 2); the later release kept the cut and has 20000 rows less.
+Shapes, dtypes, names and the cut into shards are those of the March 2023 release
+(docs/specs/models.md, "ChatGLM-6B tensors"); the later release kept the cut and has
+20000 rows less.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from sentencepiece import sentencepiece_model_pb2 as protocol
 from stored_values import Stored, write_shards
 
 V0_ROWS, V11_ROWS = 150528, 130528
-#: Pieces of the icetk-era vocabulary; the later one appends 344 (specs: chatglm-6b section 10).
+#: Pieces of the icetk-era vocabulary; the later one has 344 more
+#: (docs/specs/models.md, "ChatGLM-6B vocabulary").
 BASE_PIECES = 130000
 #: Bytes at which the release started a new shard, counted with the 150528-row embedding.
 _SHARD_BYTES = 2_000_000_000

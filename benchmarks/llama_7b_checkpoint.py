@@ -1,7 +1,8 @@
 """Writes a random LLaMA-7B of full size in decapoda's layout, and an adapter of BenTsao's size for it.
 
-33 shards, as published: a layer each, then embedding, norm and head (specs: backbones section 5). The
-adapter is LoRA of rank 8 on q_proj and v_proj, 16.8 MB in float32 (section 8).
+33 shards, as published: a layer each, then embedding, norm and head
+(docs/specs/models.md, "LLaMA and Chinese-Alpaca"). The adapter is LoRA of rank 8 on q_proj and
+v_proj, 16.8 MB in float32 (docs/specs/models.md, "Adapters").
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the fine-tuning benchmarks train on: records as long as the published ones, models as wide as a vocabulary.
 
 Where `$MEDCHAT_SHARED` or `../shared` holds the published data and ChatGLM's vocabulary, the records are those;
-else they are random ids with the lengths measured there (specs/sft.md's data, ChatGLM-6B's vocabulary).
+else they are random ids with the lengths measured there (with ChatGLM-6B's vocabulary).
 """
 
 from __future__ import annotations

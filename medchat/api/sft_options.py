@@ -49,11 +49,11 @@ def setting(default: Any, zh: str, en: str, **facts: Any) -> Any:
 class SFTOptions:
     """A fine-tuning run. Each field is a flag and a configuration key of the same name.
 
-    The defaults are those of Med-ChatGLM's full fine-tuning (specs/sft.md); a recipe's `defaults` go over
-    them. `batch_size` is the effective batch, over all processes; `save_steps` and `eval_steps` 0 are
-    once an epoch, -1 never; `max_steps` 0 is by `num_epochs`; `early_stopping` counts evaluations without
-    a better one, 0 is off. `val_size` -1 is min(500, a tenth of the data), 0 below 20 records.
-    `extra` holds a backbone's own keys (ChatGLM: `rule`).
+    The defaults are those of Med-ChatGLM's full fine-tuning (docs/specs/training.md, "Methods and
+    defaults"); a recipe's `defaults` go over them. `batch_size` is the effective batch, over all processes;
+    `save_steps` and `eval_steps` 0 are once an epoch, -1 never; `max_steps` 0 is by `num_epochs`;
+    `early_stopping` counts evaluations without a better one, 0 is off. `val_size` -1 is min(500, a tenth of
+    the data), 0 below 20 records. `extra` holds a backbone's own keys (ChatGLM: `rule`).
     """
 
     model: Path = field(

@@ -4,7 +4,7 @@
     adapter.settings, adapter.saved, adapter.module_shapes()
 
 `base_model_name_or_path` is never read: in published adapters it is a path of the machine that trained
-them, where it is anything (specs/backbones.md, section 8). Nor are keys that peft dropped since
+them, where it is anything (docs/specs/models.md, "Adapters"). Nor are keys that peft dropped since
 (`enable_lora`, `merge_weights`), unless they ask for something that plain LoRA is not.
 """
 

@@ -3,7 +3,7 @@
 LLaMA and Alpaca adapters have equal shapes, as have those for Bloom and Huozi, so a wrong base loads
 without a murmur and answers nonsense. What tells them apart is this table: by the weights' own hash where
 it is known, else by the folder's name together with the size (rank, layers, width). Figures:
-specs/backbones.md, sections 5 and 8.
+docs/specs/models.md, "Adapters".
 """
 
 from __future__ import annotations

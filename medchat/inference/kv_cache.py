@@ -3,7 +3,8 @@
 The next prompt of a chat begins with the last one and its answer. What the two have in common, compared
 by token id and never by text, is not computed again: the cache is cut back to it and the rest is read.
 For causal attention (LLaMA, Bloom, Huozi; rotary or ALiBi positions) that is exact. It is not for
-ChatGLM v1, whose prompt attends in both directions (specs/performance.md, Multi-turn).
+ChatGLM v1, whose prompt attends in both directions
+(docs/specs/performance.md, "Cache between turns").
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Full-width punctuation and markers in an answer, at once or as it streams.
 
 ChatGLM's original chat function does this after decoding, and Huozi's took it over. The rules undo a
-tokenizer's folding of full-width punctuation to ASCII next to Chinese characters. Specification:
-chatglm-6b section 7, backbones section 7. No torch here.
+tokenizer's folding of full-width punctuation to ASCII next to Chinese characters. See
+docs/specs/models.md, "Answer cleanup". No torch here.
 """
 
 from __future__ import annotations

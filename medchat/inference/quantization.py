@@ -21,7 +21,8 @@ from medchat.inference import cpm
 from medchat.inference.load_weights import Conversion
 from medchat.language import say
 
-# Integer weights in the layout of the published int8 and int4 checkpoints (specification section 11).
+# Integer weights in the layout of the published int8 and int4 checkpoints
+# (docs/specs/models.md, "Quantized weights").
 #
 # Symmetric, one float16 scale an output row, no zero point: `weight = integer * scale`. Int4 puts two
 # columns in a byte, column 2j in the high nibble and 2j + 1 in the low one, each in two's complement.

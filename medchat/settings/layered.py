@@ -21,7 +21,7 @@ _OTHER_VARIABLES = {"MEDCHAT_HOME", "MEDCHAT_STRICT", "MEDCHAT_SHARED", "MEDCHAT
 
 
 class Layer(IntEnum):
-    """Where a value can come from, lowest first (specs: Configuration)."""
+    """Where a value can come from, lowest first."""
 
     BUILTIN = 0
     PLUGIN = 1

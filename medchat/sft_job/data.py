@@ -19,7 +19,7 @@ from medchat.errors import DataError, UsageError
 from medchat.language import say
 
 #: `--val-size` -1 holds out a tenth of the data, at most so many, and none of fewer than `FEWEST_TO_SPLIT`
-#: (specs/sft.md, Small runs).
+#: (docs/specs/training.md, "Small runs").
 MOST_HELD_OUT = 500
 FEWEST_TO_SPLIT = 20
 #: So many bad records are named in the error about them.

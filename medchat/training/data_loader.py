@@ -24,9 +24,10 @@ from medchat.training.fused_loss import NO_LABEL
 
 # In which order a run sees its records: optimizer steps of like lengths, themselves in random order.
 #
-# Padding is then nearly gone (specs/sft.md: 0.70 to 0.95 of the tokens real at batch 8). Which records make up
-# a step depends on the seed, the epoch and the effective batch alone: not on micro batches, nor on the number
-# of processes, nor on any generator's state. So a run may go on with other ones.
+# Padding is then nearly gone: 0.95 of the tokens are real at batch 8, 0.70 without
+# (docs/specs/training.md, "Throughput"). Which records make up a step depends on the seed, the
+# epoch and the effective batch alone: not on micro batches, nor on the number of processes, nor on any
+# generator's state. So a run may go on with other ones.
 
 #: Records are sorted within windows of so many steps: enough to be like one another, few enough that every
 #: epoch puts others together.

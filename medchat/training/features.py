@@ -18,7 +18,8 @@ from medchat.errors import DataError
 from medchat.language import say
 from medchat.templates import takes_dialogues, with_input
 
-#: More examples than this share without a label and the run is refused (specs/sft.md).
+#: More examples than this share without a label and the run is refused
+#: (docs/specs/training.md, "Truncation").
 LEFT_OUT_ALLOWED = 0.01
 #: Of a text whose beginning is cut, at least so many tokens stay.
 TOKENS_KEPT = 16

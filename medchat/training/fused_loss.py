@@ -1,8 +1,8 @@
 """The loss of the label tokens without ever holding their logits: computed in the output head, some rows at a time.
 
 A row of logits is as wide as the vocabulary; over 130k tokens they, their softmax and its gradient outweigh
-everything else a small micro batch needs (specs/sft.md, Throughput levers). Here the gradients are taken
-while a chunk's logits are at hand, in one buffer, and the logits are gone before the backward pass begins.
+everything else a small micro batch needs (docs/specs/training.md, "Throughput"). Here the gradients are
+taken while a chunk's logits are at hand, in one buffer, and the logits are gone before the backward pass begins.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from medchat.training.update_rules import BLOCK_8BIT, SLICE_CPU, SLICE_GPU
 
 #: Sizes of cards an estimate answers for, in 10^9 bytes: what a card so named has at least.
 CARDS = (24, 32, 40, 80)
-#: Without a survey: the share of positions that are learned (specs/sft.md, throughput levers).
+#: Without a survey: the share of positions that are learned (docs/specs/training.md, "Throughput").
 LEARNED_SHARE = 0.3
 #: What a process that trains on the CPU takes beside its tensors and what it had when the estimate was
 #: made: threads' stacks, oneDNN's kernels and buffers. Measured: 20 to 51 MiB (docs/measurements.md).
@@ -226,7 +226,7 @@ def _update_bytes(shape: ModelDims, options: SFTOptions, precision: Precision, d
 
 
 def _table(options: SFTOptions, processes: int) -> Iterator[Changes]:
-    """The settings an estimate compares with: specs/sft.md's table, and the methods that take less."""
+    """The settings an estimate compares with: every optimizer, and the methods that take less."""
     if options.method == "full" and processes > 1:
         # Shared out over processes, neither: see `check_optimizer`.
         yield from ({"optimizer": "adamw", "precision": precision} for precision in ("mixed", "bfloat16"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from medchat.api import SFTOptions
 from medchat.language import say
 
-#: A run shorter than so many intervals gets shorter ones (specs/sft.md, Small runs).
+#: A run shorter than so many intervals gets shorter ones (docs/specs/training.md, "Small runs").
 FEWEST_INTERVALS = 10
 
 

@@ -21,8 +21,8 @@ from torch.optim.adamw import adamw
 # Stochastic rounding to bfloat16: right on average, however small the change.
 #
 # A bfloat16 weight has 8 significant bits: at a learning rate of 2e-5 one of 0.02 would never move if each
-# update were rounded to the nearest (specs/sft.md, memory). Rounded up with a probability equal to the
-# fraction cut off, it moves as far as it should in expectation.
+# update were rounded to the nearest (docs/specs/training.md, "Memory"). Rounded up with a probability
+# equal to the fraction cut off, it moves as far as it should in expectation.
 
 #: The bits of a float32 that bfloat16 has no room for.
 _CUT_BITS = 16

@@ -27,7 +27,8 @@ import loading_figures  # noqa: E402
 pytestmark = pytest.mark.torch
 GIB = 2**30
 
-#: Published sizes of the eight shards, in bytes: the icetk-era files, then the later ones (backbones, section 2).
+#: Published sizes of the eight shards, in bytes: the icetk-era files, then the later ones
+#: (docs/specs/models.md, "ChatGLM-6B revisions and files").
 MIDDLE = (1879731432, 1980385902, 1913294120, 1879722289, 1879731496, 1074103621)
 PUBLISHED = {150528: (1904491802, *MIDDLE, 1233126123), 130528: (1740651802, *MIDDLE, 1069286123)}
 

@@ -216,7 +216,8 @@ def test_the_parameters_have_the_names_of_the_published_files() -> None:
     with torch.device("meta"):
         model = ChatGLMForConditionalGeneration(ChatGLMConfig(tie_word_embeddings=False))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    # Section 2: 28 layers of 13 tensors and 4 more; the 28 `inv_freq` are not parameters.
+    # 28 layers of 13 tensors and 4 more; the 28 `inv_freq` are not parameters
+    # (docs/specs/models.md, "ChatGLM-6B tensors").
     assert len(shapes) == 28 * 12 + 4
     layer = "transformer.layers.27."
     assert shapes[layer + "attention.query_key_value.weight"] == (12288, 4096)

@@ -1,4 +1,7 @@
-"""ChatGLM position and mask rules: properties, and a slow second writing of specification section 6."""
+"""ChatGLM position and mask rules: properties, and a slow second writing of the rules.
+
+The rules: docs/specs/models.md, "Position rules".
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def prompts(draw: st.DrawFn) -> list[int]:
 
 
 def slow_positions(row: list[int], rule: PositionRule) -> tuple[list[int], list[int], int]:
-    """Section 6 read line by line: both position rows of a prompt, and the mask token's index."""
+    """The rules read line by line: both position rows of a prompt, and the mask token's index."""
     sop = row.index(IDS.sop)
     preferred = [IDS.gmask, IDS.mask] if rule is PositionRule.V11 else [IDS.mask, IDS.gmask]
     chosen = next(token for token in preferred if token in row[:sop])
@@ -63,7 +66,7 @@ def made(rows: Tensor, rule: PositionRule, padding: Tensor | None = None) -> tup
 
 
 @given(row=prompts(), rule=st.sampled_from(list(PositionRule)))
-def test_every_rule_equals_the_specification_read_literally(row: list[int], rule: PositionRule) -> None:
+def test_every_rule_equals_its_description_read_literally(row: list[int], rule: PositionRule) -> None:
     positions, visible = made(torch.tensor([row]), rule)
     first, second, _ = slow_positions(row, rule)
     assert positions[0].tolist() == [first, second]

@@ -57,7 +57,7 @@ def with_blob(monkeypatch: pytest.MonkeyPatch, name: str, adapter: LoraAdapter) 
     monkeypatch.setattr(known_adapters, "KNOWN_ADAPTERS", table)
 
 
-def test_every_pairing_of_the_specification_is_in_the_table() -> None:
+def test_every_published_pairing_is_in_the_table() -> None:
     pairs = {known.name: (known.base, known.template) for known in KNOWN_ADAPTERS}
     assert pairs["lora-llama-med"] == ("llama", "med_template")
     assert pairs["lora-llama-literature"] == ("llama", "literature_template")

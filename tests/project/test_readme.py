@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,8 @@ READMES = ("README.md", "README_EN.md")
 DOORS = ("CONTRIBUTING.md", "CONTRIBUTING_EN.md", "SECURITY.md")
 PAGES = [*READMES, *DOORS, *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 
+#: Folders whose own folders the tree of the READMEs lists too.
+DIVIDED = ("medchat", "plugins")
 #: Everything these need is fetched from the network; a test of their own runs them.
 SET_UP = (
     "sh scripts/quickstart.sh",
@@ -246,6 +249,35 @@ def test_the_decoding_defaults_the_readme_states_are_those_of_chatglm(readme: st
 def test_no_page_names_the_machine_it_was_written_on() -> None:
     for page in PAGES:
         assert os.fspath(ROOT) not in text_of(page)
+
+
+# ---------------------------------------------------------------- the tree of folders
+
+
+def listed_folders(page: str) -> list[str]:
+    """Return the folders in the page's tree, by their paths: a line indented by two is below the one before."""
+    (block,) = re.findall(r"^```text\n(benchmarks/.*?)^```", text_of(page), re.DOTALL | re.MULTILINE)
+    found, parent = [], ""
+    for indent, name, _ in re.findall(r"^( *)([\w-]+)/ +(\S.*)$", block, re.MULTILINE):
+        parent = parent if indent else name
+        found.append(f"{parent}/{name}" if indent else name)
+    assert len(found) == len(block.splitlines()), "every line is a folder and what is in it"
+    return found
+
+
+def folders_with_files() -> list[str]:
+    """Return the folders of the repository, and those one level below medchat/ and plugins/."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        pytest.skip("not a Git checkout")
+    paths = [line.split("/") for line in listing.stdout.split("\0") if not line.startswith(".")]
+    found = {path[0] for path in paths if len(path) > 1}
+    return sorted(found | {"/".join(path[:2]) for path in paths if len(path) > 2 and path[0] in DIVIDED})
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_readme_lists_every_folder_and_no_other(readme: str) -> None:
+    assert listed_folders(readme) == folders_with_files()
 
 
 # ---------------------------------------------------------------- the originals

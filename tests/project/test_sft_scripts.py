@@ -17,7 +17,7 @@ from medchat.demo_data import demo_examples
 
 pytest_plugins = ("cli_program",)
 
-#: Med-ChatGLM's and BenTsao's own settings (specs/sft.md, Methods and defaults).
+#: Med-ChatGLM's and BenTsao's own settings (docs/specs/training.md, "Methods and defaults").
 MED_CHATGLM = {
     "--backbone": "chatglm", "--method": "full", "--learning-rate": "5e-5", "--num-epochs": "3",
     "--batch-size": "16", "--micro-batch-size": "8", "--max-length": "256", "--scheduler": "linear",

@@ -36,7 +36,7 @@ from medchat.sft_job.legacy_names import RENAMED, REPLACED, instead_of
 from medchat.sft_job.run_file import as_toml, read_run_file, toml_value
 from medchat.sft_job.settings import Layer, checked_value, choose_recipe, resolve_settings
 
-#: The flags that specs/sft.md names.
+#: Flags that have to stay, whatever the fields are called.
 PROMISED = """--learning-rate --num-epochs --batch-size --micro-batch-size --gradient-accumulation --max-length
 --warmup-ratio --scheduler --weight-decay --adam-epsilon --logging-steps --save-steps --eval-steps --save-total
 --val-size --seed --method --collator --optimizer --lora-r --lora-alpha --lora-dropout --lora-targets

@@ -30,7 +30,7 @@ from medchat.training.train import micro_batch_of
 
 pytestmark = pytest.mark.torch
 METHODS = ("full", "lora")
-#: specs/sft.md: losses of two processes equal those of one by this.
+#: Losses of two processes equal those of one by this (docs/specs/training.md, "Several processes").
 TOLERANCE = 1e-6
 
 

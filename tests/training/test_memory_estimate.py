@@ -1,4 +1,4 @@
-"""The memory estimate: its arithmetic against the specification, against torch, and what it advises."""
+"""The memory estimate: its arithmetic against published figures, against torch, and what it advises."""
 
 from __future__ import annotations
 
@@ -67,10 +67,11 @@ def test_chatglm_6b_has_its_published_number_of_parameters() -> None:
         ({"optimizer": "adafactor", "precision": "bfloat16"}, 23.2, 12.2),
     ],
 )
-def test_the_specifications_table_for_6_2_billion_parameters(
-    change: dict[str, Any], plain: float, fused: float
-) -> None:
-    """specs/sft.md: weights, gradients and states; fused backward left 1/22.5 of the gradients at its peak."""
+def test_the_table_for_6_2_billion_parameters(change: dict[str, Any], plain: float, fused: float) -> None:
+    """Weights, gradients and states; fused backward left 1/22.5 of the gradients at its peak.
+
+    Figures: docs/specs/training.md, "Memory".
+    """
     options = replace(OPTIONS, **change)
     shape = glm(options, parameters=6_200_000_000, tied=True)
     precision = precision_of(options, CPU)
@@ -231,7 +232,7 @@ def test_full_fine_tuning_of_6b_fits_80_gb_comfortably_and_24_gb_at_all() -> Non
     assert told(replace(OPTIONS, optimizer="adamw", precision="mixed")).cards[80] != {}
 
 
-def test_the_alternatives_are_the_specifications_table_and_what_takes_less() -> None:
+def test_the_alternatives_are_every_optimizer_and_what_takes_less() -> None:
     alternatives = told(OPTIONS).alternatives
     assert sum("--optimizer" in name for name in alternatives) == 8
     assert sum("--fused-backward" in name for name in alternatives) == 4

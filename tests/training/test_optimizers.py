@@ -112,7 +112,7 @@ def test_noise_is_a_matter_of_its_numbers_alone() -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_weight_that_nearest_rounding_pins_moves_as_far_as_it_should(name: str) -> None:
-    """specs/sft.md: at lr 2e-5 a bfloat16 weight of 0.02 does not move in 100 steps."""
+    """At lr 2e-5 a bfloat16 weight of 0.02 does not move in 100 steps (docs/specs/training.md, "Memory")."""
     options = replace(OPTIONS, optimizer=name, learning_rate=2e-5, weight_decay=0.0)
 
     def moved(make: Callable[[nn.Module], torch.optim.Optimizer], dtype: torch.dtype) -> Tensor:

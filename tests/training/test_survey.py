@@ -157,7 +157,7 @@ SMALL, LARGE, CHATGLM = "llama", "chinese-alpaca", "chatglm-6b-icetk"
 def test_lengths_reproduce_what_the_seeds_cutoff_destroyed(
     vocabulary: str, data: str, truncated: str, unanswered: int
 ) -> None:
-    # specs/sft.md: the whole record in med_template, everything past the 256th token gone.
+    # docs/specs/training.md, "Truncation": the whole record in med_template, all past the 256th token gone.
     as_one = [
         replace(example, question=example.dialogue or example.question, turns=(), dialogue="")
         for example in examples(data)

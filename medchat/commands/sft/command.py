@@ -28,7 +28,8 @@ from medchat.settings import Settings
 from medchat.sft_job.facts import read_facts
 from medchat.sft_job.output_files import PAGE, write_report
 
-#: An estimate may be wrong by so much (specs/sft.md): above this share of what is free a person is asked.
+#: An estimate may be wrong by 15 % (docs/specs/training.md, "Memory"): above this share of what is free
+#: a person is asked.
 TIGHT = 0.85
 
 

@@ -53,7 +53,7 @@ def show_training(*, quiet: bool = False) -> Iterator[EventPrinter]:
 
 
 def on_colour_terminal() -> bool:
-    """Whether stderr is a terminal that takes colour and live regions (specs/cli.md)."""
+    """Whether stderr is a terminal that takes colour and live regions."""
     plain = os.environ.get("TERM") == "dumb" or "NO_COLOR" in os.environ
     return sys.stderr is not None and sys.stderr.isatty() and not plain
 

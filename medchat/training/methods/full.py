@@ -68,7 +68,7 @@ class FullMethod(Method):
 
     name = "full"
     kind: ClassVar[Literal["model", "adapter"]] = "model"
-    # specs/sft.md: Med-ChatGLM's, which `SFTOptions` has but for this one.
+    # Med-ChatGLM's, which `SFTOptions` has but for this one (docs/specs/training.md, "Methods and defaults").
     defaults: ClassVar = {"adam_epsilon": 1e-3}
 
     def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:

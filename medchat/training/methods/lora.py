@@ -26,7 +26,8 @@ _MARK = f".{TRAINED}.weight"
 #: What peft puts before the model's own names in its files.
 _PEFT_PREFIX = "base_model.model."
 
-#: specs/sft.md: BenTsao's fine-tuning, which the other adapters follow but for what is theirs.
+#: BenTsao's fine-tuning (docs/specs/training.md, "Methods and defaults"), which the other adapters
+#: follow but for what is theirs.
 BENTSAO = {
     "learning_rate": 3e-4,
     "num_epochs": 10.0,

@@ -15,7 +15,8 @@ from medchat.training.family import Family
 from medchat.training.methods.lora import BENTSAO, refuse_other_kinds
 from medchat.training.methods.method import Method, metadata_of, write_adapter
 
-#: specs/sft.md: the official P-tuning's length (a field's own default) and rate.
+#: The official P-tuning's length (a field's own default) and rate
+#: (docs/specs/training.md, "Methods and defaults").
 P_TUNING = {**BENTSAO, "learning_rate": 2e-2, "batch_size": 16}
 
 

@@ -27,7 +27,7 @@ class BloomBackbone(CausalBackbone):
         "en": "Bloom-7B (bloomz-7b1, bloom-7b1) and BenTsao's medical LoRA",
     }
     known_weights = KNOWN_WEIGHTS
-    # specs/backbones.md, section 9: the original's script. It searched with four beams, which nobody can
+    # The original's script (docs/specs/models.md, "Templates"). It searched with four beams, which nobody can
     # read along: `--num-beams 4` asks for that.
     generation = GenerationConfig(max_new_tokens=256, temperature=0.1, top_p=0.75, top_k=40)
 

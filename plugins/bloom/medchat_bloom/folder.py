@@ -17,7 +17,7 @@ PREFIX = "transformer."
 EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
 #: Tables that the first releases stored and that are computed anew.
 IGNORED = ("*.scale_mask_softmax.causal_mask",)
-#: Tokens of one text in pre-training (specification: backbones section 6).
+#: Tokens of one text in pre-training (docs/specs/models.md, "Bloom").
 CONTEXT_LENGTH = 2048
 
 

@@ -18,7 +18,7 @@ from medchat_bloom.tokenizer import (
     declared_tokens,
 )
 
-#: The 7B models: bloom-7b1, bloomz-7b1 and Huozi (specification: backbones sections 6 and 7).
+#: The 7B models: bloom-7b1, bloomz-7b1 and Huozi (docs/specs/models.md, "Bloom").
 SEVEN_BILLION = (4096, 30, 32)
 
 

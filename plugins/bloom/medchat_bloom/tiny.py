@@ -1,6 +1,6 @@
 """Writes a miniature Bloom with random weights, in every file like a published one.
 
-Layout from the specification (backbones sections 6 and 7), written without the library's model, so that a
+Layout from docs/specs/models.md, "Bloom", written without the library's model, so that a
 mistake in how it is used cannot hide in its test data.
 """
 
@@ -29,7 +29,7 @@ from medchat_bloom.tokenizer import BOS, EOS, FILE_NAME, PAD, UNK
 
 # Trains a small vocabulary in the form of Bloom's `tokenizer.json`. No torch here.
 
-#: How the published tokenizer cuts text before merging (specification section 6). Oniguruma reads the
+#: How the published tokenizer cuts text before merging (docs/specs/models.md, "Bloom"). Oniguruma reads the
 #: brackets inside as one nested class; Python's `re` would not.
 WORDS = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 

@@ -1,7 +1,7 @@
 """Bloom's byte-level tokenizer, from `tokenizer.json` through the `tokenizers` library. No torch here.
 
 What a user types can never become a special id: text is encoded with every control token switched off,
-and control ids come from `Control` segments alone. Specification: backbones sections 6 and 7.
+and control ids come from `Control` segments alone. See docs/specs/models.md, "Bloom".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The published weights of this family (specification: backbones sections 6, 8 and 9)."""
+"""The published weights of this family (docs/specs/models.md, "Bloom")."""
 
 from __future__ import annotations
 

@@ -44,7 +44,9 @@ class PrefixAdapter:
     headers: Mapping[str, TensorHeader]
 
     def shape(self) -> tuple[int, bool]:
-        """Return the prefix's length in tokens and whether it has a projection (specification section 12).
+        """Return the prefix's length in tokens and whether it has a projection.
+
+        Layout: docs/specs/models.md, "P-tuning prefix".
 
         Raises CheckpointError where the file does not say.
         """

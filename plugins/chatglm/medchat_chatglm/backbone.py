@@ -33,7 +33,7 @@ class ChatGLMBackbone(Backbone):
         "en": "First-generation ChatGLM-6B and its medical fine-tunes (ChatGLM-6B-Med)",
     }
     known_weights = KNOWN_WEIGHTS
-    # specs/chatglm-6b.md, section 7: the published demo's defaults.
+    # The published demo's defaults (docs/specs/models.md, "ChatGLM-6B prompts and generation").
     generation = GenerationConfig(top_p=0.7, temperature=0.95)
     load_keys: Mapping[str, tuple[str, ...]] = {"rule": ("med", "med_demo", "upstream_v0", "v11")}
 

@@ -1,4 +1,4 @@
-"""One transformer block of ChatGLM-6B (specification section 3).
+"""One transformer block of ChatGLM-6B (docs/specs/models.md, "ChatGLM-6B block").
 
 Residuals start from the *normalised* input, scaled by alpha = sqrt(2 * 28) whatever the depth: the
 original never told its blocks how many layers there are.

@@ -54,7 +54,7 @@ class ChatGLMChatModel(TokenChatModel):
             tokenizer,
             ChatGLMStepper(model),
             ModelFacts("chatglm", path, int(config.max_sequence_length), details, notes),
-            # Med checkpoints end with the old tokenizer's `</s>`, plain ones with `<eop>` (section 7).
+            # Med checkpoints end with the old tokenizer's `</s>`, plain ones with `<eop>`.
             stop_ids={eos} if isinstance(eos, int) else set(eos or ()),
             cleanup=partial(StreamingResponse, full_width=tokenizer.generation == "v11"),
         )

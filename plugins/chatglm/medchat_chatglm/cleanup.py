@@ -1,6 +1,6 @@
 """What the original chat function does to an answer after decoding, at once or as it streams.
 
-Specification: chatglm-6b section 7. The v1.1 rules widen folded punctuation; the v0 rules do not.
+Rules: docs/specs/models.md, "Answer cleanup". The v1.1 rules widen folded punctuation; the v0 rules do not.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""From token ids to training batches: the two originals, and ours (specification section 9).
+"""From token ids to training batches: the two originals, and ours.
 
+The originals: docs/specs/training.md, "ChatGLM batches".
 All batches fit `ChatGLMForConditionalGeneration.forward`; masks are True = visible (see `rules`).
 Labels stand at the token itself, -100 where nothing is to be learned; the model shifts them.
 """

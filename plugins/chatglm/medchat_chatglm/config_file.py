@@ -15,7 +15,7 @@ from medchat.errors import CheckpointError
 from medchat.language import say
 
 #: Rows of the two published generations, and the image ids that precede the text ids of the first
-#: (specification: chatglm-6b sections 1 and 10).
+#: (docs/specs/models.md, "ChatGLM-6B revisions and files").
 V0_ROWS, V11_ROWS, V0_IMAGE_TOKENS = 150528, 130528, 20000
 
 

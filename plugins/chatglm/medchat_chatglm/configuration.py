@@ -1,4 +1,4 @@
-"""The config.json of ChatGLM-6B v1, both generations of it (specification section 1).
+"""The config.json of ChatGLM-6B v1, both generations of it (docs/specs/models.md, "ChatGLM-6B configuration").
 
 Knows the keys, their defaults and which position rule a checkpoint follows; knows no tensors.
 """
@@ -28,7 +28,7 @@ _V0_IMAGE_TOKENS = 20000
 
 
 class PositionRule(StrEnum):
-    """How positions and masks are made from a prompt (specification section 6).
+    """How positions and masks are made from a prompt (docs/specs/models.md, "Position rules").
 
     `MED`: what ChatGLM-6B-Med was trained with. `MED_DEMO`: what its demo did at prefill.
     `UPSTREAM_V0`: the original code of March 2023. `V11`: the corrected rule of every later release.

@@ -22,7 +22,7 @@ from medchat_chatglm.vocabulary import FILE_NAME
 MODEL_TYPE = "chatglm"
 EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
 PREFIX = "transformer.prefix_encoder."
-#: What the class takes for a key that the file lacks (specification section 1).
+#: What the class takes for a key that the file lacks (docs/specs/models.md, "ChatGLM-6B configuration").
 DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 150528,
     "hidden_size": 4096,
@@ -34,7 +34,7 @@ _LATER_KEYS = ("ffn_hidden_size", "kv_channels", "multi_query_attention", "padde
 
 
 def is_first_generation(config: Mapping[str, Any]) -> bool:
-    """Say whether the object in a config.json is a ChatGLM v1's, by its keys (specification section 1)."""
+    """Say whether the object in a config.json is a ChatGLM v1's, by its keys."""
     if config.get("model_type") != MODEL_TYPE:
         return False
     own_keys = "inner_hidden_size" in config or "position_encoding_2d" in config
@@ -118,7 +118,7 @@ def read_chatglm_vocabulary(folder: Path, config: Mapping[str, Any]) -> ChatGLMT
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:
-    """Say whether the output head is the embedding matrix (specification section 4: unless stated otherwise)."""
+    """Say whether the head is the embedding, as where nothing is said (docs/specs/models.md, "Tied head")."""
     return config.get("tie_word_embeddings") is not False or bool(config.get("quantization_embeddings"))
 
 

@@ -48,7 +48,7 @@ from medchat_chatglm.tokenizer import ChatGLMTokenizer
 
 #: Tensors that stay as the model declares them: norms and prefix in float32, scales in float16.
 _KEPT = ("*layernorm.weight", "*layernorm.bias", f"{PREFIX}*", "*.weight_scale")
-#: Stored tables that are always computed anew (specification section 2).
+#: Stored tables that are always computed anew (docs/specs/models.md, "ChatGLM-6B tensors").
 _IGNORED = ("*.rotary_emb.inv_freq",)
 _COUNTS = ("vocab_size", "hidden_size", "num_layers", "num_attention_heads", "inner_hidden_size")
 _SWITCHES = (
@@ -303,8 +303,8 @@ def _compare_head(
 ) -> tuple[str, ...]:
     """Return a note if a head that is stored, but not used because it is tied, differs from the embedding.
 
-    Reads it piece by piece, so it is never in memory whole (specification section 4). Raises CheckpointError
-    if it holds NaN or infinity: a file that is broken there is not to be trusted elsewhere.
+    Reads it piece by piece, so it is never in memory whole (docs/specs/models.md, "Tied head").
+    Raises CheckpointError if it holds NaN or infinity: a file that is broken there is not to be trusted elsewhere.
     """
     if HEAD not in headers or not is_tied(model.config.to_dict()) or model.config.quantization_embeddings:
         return ()

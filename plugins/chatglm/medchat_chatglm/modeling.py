@@ -1,7 +1,7 @@
 """ChatGLM-6B v1 as a transformers model: the names of the original checkpoint, today's attention and caches.
 
-Parameter names equal the published files (specification section 2). `forward` takes masks with
-True = visible (see `rules`). To decode token by token use `stepping`.
+Parameter names equal the published files (docs/specs/models.md, "ChatGLM-6B tensors"). `forward` takes masks
+with True = visible (see `rules`). To decode token by token use `stepping`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Positions and masks from token ids, for every rule ChatGLM-6B was trained or served with (section 6).
+"""Positions and masks from token ids, for every rule ChatGLM-6B was trained or served with.
+
+The rules: docs/specs/models.md, "Position rules".
 
 Pure functions of tensors. **Mask convention, here and everywhere in this plugin: bool, True = visible**
 (query row, key column), as torch's attention takes it; the original code and its goldens use the

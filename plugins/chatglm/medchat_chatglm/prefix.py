@@ -1,4 +1,4 @@
-"""The P-tuning v2 prefix: learned keys and values that stand before the text (specification section 12)."""
+"""The P-tuning v2 prefix: learned keys and values before the text (docs/specs/models.md, "P-tuning prefix")."""
 
 from __future__ import annotations
 

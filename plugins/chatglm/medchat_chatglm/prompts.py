@@ -1,7 +1,7 @@
 """The three prompt forms of ChatGLM-6B and ChatGLM-6B-Med, and which one a checkpoint was trained with.
 
 All yield text only: the tokenizer's `build_prompt` puts [gMASK] `<sop>` behind it.
-Specification: chatglm-6b section 7.
+See docs/specs/models.md, "ChatGLM-6B prompts and generation".
 """
 
 from __future__ import annotations

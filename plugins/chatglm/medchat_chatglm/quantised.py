@@ -1,5 +1,6 @@
-"""Which parts of a ChatGLM are quantised, as the published int8 and int4 files have it (specification section 11).
+"""Which parts of a ChatGLM are quantised, as the published int8 and int4 files have it.
 
+Layout: docs/specs/models.md, "Quantized weights".
 The layers themselves are `medchat.inference.quantization`.
 """
 

@@ -1,4 +1,4 @@
-"""The 2-D rotary embedding (specification section 5).
+"""The 2-D rotary embedding (docs/specs/models.md, "Rotary embedding").
 
 Each head is split in two halves: the first turns with the position, the second with the block
 position. Within a half, component j is paired with component j + width / 2.

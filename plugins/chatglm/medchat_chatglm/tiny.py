@@ -1,7 +1,7 @@
 """Writes a miniature ChatGLM-6B with random weights, in every file like the published one.
 
-Layout from the specification (chatglm-6b sections 1, 2 and 10), written without the model's own code, so
-that a mistake there cannot hide in its test data.
+Layout from docs/specs/models.md, "ChatGLM-6B tensors" and the headings beside it, written without
+the model's own code, so that a mistake there cannot hide in its test data.
 """
 
 from __future__ import annotations
@@ -179,6 +179,6 @@ def _tensors(sizes: TinyChatGLMShape, rows: int, seed: int) -> Iterator[tuple[st
 
 
 def _frequencies(head_width: int) -> torch.Tensor:
-    """Return the rotary frequencies of one half of a head, [head_width / 4] (specification section 5)."""
+    """Return the rotary frequencies of one half of a head, [head_width / 4], float16."""
     half = head_width // 2
     return (10000.0 ** (-torch.arange(0, half, 2, dtype=torch.float32) / half)).half()

@@ -3,7 +3,7 @@
 What a user types can never become a special id: text goes through the core encoder, where control
 pieces never match, and specials come from `Control` segments alone. (The original's hosting class turned
 a typed `<sop>`, `</s>` or [MASK] into the real token; this one does not copy that.)
-Specification: chatglm-6b section 10. Knows no weights and imports no torch.
+See docs/specs/models.md, "ChatGLM-6B vocabulary". Knows no weights and imports no torch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from medchat_chatglm.vocabulary import (
     open_vocabulary,
 )
 
-#: Bytes of the two published vocabularies (specification: backbones section 2).
+#: Bytes of the two published vocabularies (docs/specs/models.md, "ChatGLM-6B revisions and files").
 PUBLISHED_SIZES = {"v0": 2699926, "v11": 2706249}
 
 _PLACEHOLDERS = {

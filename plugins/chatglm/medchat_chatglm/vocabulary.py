@@ -1,7 +1,7 @@
 """The file `ice_text.model`: its two published layouts, completing the older one, making a small one.
 
-Layout of the pieces (specification: chatglm-6b section 10): five special ones (`<unk>`, `<s>`, `</s>`,
-`<pad>`, `<n>`), the word border, the trained pieces; then eight control pieces, the tab, runs of 2 to 80
+Layout of the pieces (docs/specs/models.md, "ChatGLM-6B vocabulary"): five special ones (`<unk>`,
+`<s>`, `</s>`, `<pad>`, `<n>`), the word border, the trained pieces; then eight control pieces, the tab, runs of 2 to 80
 blanks and the 256 bytes. Files of the icetk era (March 2023) end before the control pieces.
 """
 

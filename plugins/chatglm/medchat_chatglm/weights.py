@@ -1,4 +1,7 @@
-"""The published weights of this family, with their checksums (specification: backbones sections 2 and 3)."""
+"""The published weights of this family, with their checksums.
+
+See docs/specs/models.md, "ChatGLM-6B revisions and files".
+"""
 
 from __future__ import annotations
 

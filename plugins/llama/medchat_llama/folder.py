@@ -1,6 +1,7 @@
 """What config.json says of a LLaMA checkpoint, and which of the published bases it is.
 
-Standard library only, so that `models show` stays fast. Specification: backbones section 5.
+Standard library only, so that `models show` stays fast. See
+docs/specs/models.md, "LLaMA and Chinese-Alpaca".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which form a LLaMA, with or without an adapter, was trained on. No torch here.
 
-- A published adapter: its own (specs/backbones.md, section 8). An adapter of our trainer states it.
+- A published adapter: its own (docs/specs/models.md, "Adapters"). An adapter of our trainer states it.
   Any other adapter: `med_template`, BenTsao's default.
 - Chinese-Alpaca without one: `alpaca`, the form it was instruction-tuned with.
 - LLaMA and Chinese-LLaMA without one: `ori_template`. Nothing was trained on it; it is what BenTsao asks

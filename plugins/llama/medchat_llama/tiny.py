@@ -1,7 +1,7 @@
 """Writes a miniature LLaMA with random weights, in every file like decapoda's published one.
 
-Layout from the specification (backbones section 5), wrong ids and class names included; written without
-the library's model, so that a mistake in how it is used cannot hide in its test data.
+Layout from docs/specs/models.md, "LLaMA and Chinese-Alpaca", wrong ids and class names included;
+written without the library's model, so that a mistake in how it is used cannot hide in its test data.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 The library's own conversion of these files gives other ids for ordinary Chinese; and the published
 tokenizer_config.json names a class that does not exist and special tokens that are empty, which makes
 every special id 0. So neither is used: ids are SentencePiece's, `<s>` (1) is put in front here, and the
-special ids are those of the vocabulary. Specification: backbones section 5. No torch here.
+special ids are those of the vocabulary. See docs/specs/models.md, "LLaMA and Chinese-Alpaca".
+No torch here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The published weights of this family (specification: backbones sections 5 and 8)."""
+"""The published weights of this family (docs/specs/models.md, "LLaMA and Chinese-Alpaca")."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class HuoziBackbone(CausalBackbone):
         "en": "Huozi 1.0 and BenTsao's medical LoRA",
     }
     known_weights = KNOWN_WEIGHTS
-    # specs/backbones.md, section 7: the published demo's defaults.
+    # The published demo's defaults (docs/specs/models.md, "Huozi").
     generation = GenerationConfig(
         max_new_tokens=512, temperature=0.5, top_k=50, top_p=0.95, repetition_penalty=1.03
     )
@@ -79,7 +79,7 @@ class HuoziBackbone(CausalBackbone):
 
 
 def _generation(path: Path) -> str:
-    """Return the release: 2.0 pads with the end token (specs/backbones.md, section 7)."""
+    """Return the release: 2.0 pads with the end token (docs/specs/models.md, "Huozi")."""
     from medchat.checkpoints.layout import read_config
 
     return "2.0 (RLHF)" if read_config(path).get("pad_token_id") == 2 else "1.0"

@@ -1,6 +1,6 @@
 """The form of Huozi 1.0: utterances between two control tokens, the system's first.
 
-Specification: backbones section 7. A class and not a JSON template: the markers are control tokens, and
+The turns: docs/specs/models.md, "Huozi". A class and not a JSON template: the markers are control tokens, and
 JSON templates hold text alone, so that nothing a user types can become one.
 """
 
