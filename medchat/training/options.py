@@ -17,7 +17,7 @@ def check_options(options: SFTOptions) -> None:
         allowed = facts.allowed
         # What a person types is held to the whole range before. No run is impossible for being too much of
         # something, but for shares, whose ranges end below 1.
-        if allowed is not None and value not in allowed and (value <= allowed.high or allowed.high < 1):
+        if allowed is not None and value not in allowed and (not value > allowed.high or allowed.high < 1):
             raise _invalid(name, value, str(allowed))
         if facts.choices and not set(value if isinstance(value, tuple) else (value,)) <= set(facts.choices):
             raise _invalid(name, value, " | ".join(facts.choices))
