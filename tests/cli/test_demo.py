@@ -207,13 +207,13 @@ class Pretended(Backbone):
         return {"full": self._recipe}
 
     def load(self, options: LoadOptions) -> ChatModel:
-        raise NotImplementedError
+        raise AssertionError("nothing but training is asked of it")
 
     def template(self, options: LoadOptions) -> PromptTemplate:
-        raise NotImplementedError
+        raise AssertionError("nothing but training is asked of it")
 
     def inspect(self, path: Path) -> ModelCard | None:
-        raise NotImplementedError
+        raise AssertionError("nothing but training is asked of it")
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         path.mkdir()

@@ -14,7 +14,7 @@ FOLDERS = ("medchat", "plugins", "templates", "examples", "benchmarks", "scripts
 CITED = re.compile(r"docs/specs/(?P<page>[\w.-]+)(?:, \"(?P<heading>[^\"]+)\")?")
 #: A path without `docs/`, and words that point at a text which is not here.
 UNREADABLE = re.compile(
-    r"(?<![\w/])specs/|(?<!\w)specs: |(?i:specification:|(?:specification|spec) sections? \d"
+    r"(?<![\w/])specs[/]|(?<!\w)specs[:] |(?i:specification[:]|(?:specification|spec) sections? \d"
     r"|(?:backbones|chatglm-6b),? sections? \d)"
 )
 
@@ -23,8 +23,9 @@ def text_files() -> Iterator[Path]:
     yield from (path for path in ROOT.iterdir() if path.suffix in SUFFIXES)
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in SUFFIXES and path.is_file() and path != Path(__file__):
+            if path.suffix in SUFFIXES and path.is_file():
                 yield path
+    yield ROOT / ".ci" / "run"
 
 
 def unwrapped(text: str) -> str:
@@ -57,15 +58,20 @@ def test_every_citation_leads_to_a_heading() -> None:
     assert followed >= 50
 
 
+#: Put together here, so that this file holds no such citation itself.
+PAGES, SECTION = "docs/specs" + "/", "section " + "3"
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        'docs/specs/models.md, "No such heading"',
-        'docs/specs/nowhere.md, "Bloom"',
-        "docs/specs/models.md",
-        "# the layout (specs/sft.md,\n# Small runs)",
-        "Specification: chatglm-6b section 7.",
-        "read (specification\nsection 3)",
+        f'{PAGES}models.md, "No such heading"',
+        f'{PAGES}nowhere.md, "Bloom"',
+        f"{PAGES}models.md",
+        "# the layout (" + PAGES.removeprefix("docs/") + "sft.md,\n# Small runs)",
+        f"Specification{':'} chatglm-6b.",
+        f"as the chatglm-6b, {SECTION} has it",
+        f"read (specification\n{SECTION})",
     ],
 )
 def test_a_citation_that_leads_nowhere_is_found(text: str) -> None:
@@ -73,4 +79,4 @@ def test_a_citation_that_leads_nowhere_is_found(text: str) -> None:
 
 
 def test_a_citation_may_be_wrapped() -> None:
-    assert not dangling('#: Sizes (docs/specs/models.md, "ChatGLM-6B\n    #: block").')
+    assert not dangling(f'#: Sizes ({PAGES}models.md, "ChatGLM-6B\n    #: block").')

@@ -49,7 +49,7 @@ class Recipe(SFTRecipe):
     collators = ("default", "med")
 
     def run(self, data: SFTData, options: SFTOptions, watch: SFTWatcher) -> SFTReport:
-        raise NotImplementedError
+        raise AssertionError("settings alone train nothing")
 
 
 def resolved(*layers: Layer, processes: int = 1) -> SFTOptions:

@@ -54,8 +54,8 @@ class Parrot:
         words = (text[::-1] * 2)[: config.max_new_tokens]
         return Completion(words, Finish.STOP, len(text), len(words))
 
-    def stream(self, segments, config, cancel): raise NotImplementedError
-    def score(self, segments, answer): raise NotImplementedError
+    def stream(self, segments, config, cancel): raise AssertionError("infer asks in batches")
+    def score(self, segments, answer): raise AssertionError("infer scores nothing")
     def count(self, segments): return sum(len(part.text) for part in segments)
     def describe(self): return {"model": str(self.folder), "dtype": "float32", "notes": ("a note",)}
     def close(self): pass
