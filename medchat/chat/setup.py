@@ -164,16 +164,7 @@ def resolve_setup(
     if backbone is None:
         backbone = recognize_backbone(registry, model)
         generation = settings.generation(over=backbone.generation)
-    options = LoadOptions(
-        model=model,
-        adapters=tuple(find_adapter(value, registry) for value in _many(settings.value("adapter"))),
-        device=str(settings.value("device") or "auto"),
-        dtype=str(settings.value("dtype") or "auto"),
-        quantize=str(settings.value("quantize") or "none"),
-        offline=bool(settings.value("offline")),
-        extra=_extra(backbone, rule),
-        address=address or "",
-    )
+    options = _load_options(settings, registry, backbone, model, address or "", rule)
     extensions = registry.extensions()
     chosen = settings.value("template")
     template = (
@@ -182,6 +173,26 @@ def resolve_setup(
         else backbone.template(options)
     )
     return ChatSetup(settings, registry, extensions, backbone, options, template, generation)
+
+
+def _load_options(
+    settings: Settings,
+    registry: Registry,
+    backbone: GuardedBackbone,
+    model: Path,
+    address: str,
+    rule: str | None,
+) -> LoadOptions:
+    return LoadOptions(
+        model=model,
+        adapters=tuple(find_adapter(value, registry) for value in _many(settings.value("adapter"))),
+        device=str(settings.value("device") or "auto"),
+        dtype=str(settings.value("dtype") or "auto"),
+        quantize=str(settings.value("quantize") or "none"),
+        offline=bool(settings.value("offline")),
+        extra=_extra(backbone, rule),
+        address=address,
+    )
 
 
 def open_registry(settings: Settings) -> Registry:

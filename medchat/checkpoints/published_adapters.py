@@ -8,7 +8,6 @@ docs/specs/models.md, "Adapters".
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from medchat.checkpoints.lora_folder import LoraAdapter
 from medchat.checkpoints.read_once import read_once
 from medchat.errors import CheckpointError
+from medchat.hashing import git_blob_of
 from medchat.language import say
 
 #: The bases that adapters are paired with, as a reader knows them.
@@ -28,7 +28,6 @@ BASES: Mapping[str, str] = {
 }
 #: Files beyond this are never one of those whose hash is known (16.8 MB each).
 _HASHED_BYTES = 64 * 2**20
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +202,4 @@ def _blob_of(adapter: LoraAdapter) -> str:
     size = file.stat().st_size
     if size > _HASHED_BYTES or adapter.checkpoint.format != "bin":
         return ""
-    return read_once(_git_blob_id, file)
-
-
-def _git_blob_id(file: Path) -> str:
-    digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return read_once(git_blob_of, file)

@@ -90,91 +90,41 @@ _GROUPS = (
     (
         "模型、数据与输出",
         "Model, data and output",
-        (
-            "backbone",
-            "model",
-            "adapters",
-            "data",
-            "output",
-            "template",
-            "val_size",
-            "max_length",
-            "allow_truncation",
-            "skip_bad",
-        ),
+        "backbone model adapters data output template val_size max_length allow_truncation skip_bad",
     ),
     (
         "方法",
         "Method",
-        (
-            "method",
-            "collator",
-            "lora_r",
-            "lora_alpha",
-            "lora_dropout",
-            "lora_targets",
-            "adapter_size",
-            "pre_seq_len",
-            "prefix_projection",
-        ),
+        "method collator lora_r lora_alpha lora_dropout lora_targets adapter_size pre_seq_len "
+        "prefix_projection",
     ),
     (
         "优化",
         "Optimisation",
-        (
-            "learning_rate",
-            "num_epochs",
-            "max_steps",
-            "batch_size",
-            "micro_batch_size",
-            "gradient_accumulation",
-            "scheduler",
-            "warmup_ratio",
-            "optimizer",
-            "weight_decay",
-            "adam_beta1",
-            "adam_beta2",
-            "adam_epsilon",
-            "max_grad_norm",
-            "fused_backward",
-            "group_by_length",
-            "seed",
-        ),
+        "learning_rate num_epochs max_steps batch_size micro_batch_size gradient_accumulation "
+        "scheduler warmup_ratio optimizer weight_decay adam_beta1 adam_beta2 adam_epsilon "
+        "max_grad_norm fused_backward group_by_length seed",
     ),
     (
         "内存与设备",
         "Memory and device",
-        (
-            "precision",
-            "gradient_checkpointing",
-            "device",
-            "threads",
-            "workers",
-        ),
+        "precision gradient_checkpointing device threads workers",
     ),
     (
         "记录与保存",
         "Logging and saving",
-        (
-            "logging_steps",
-            "eval_steps",
-            "save_steps",
-            "save_total",
-            "early_stopping",
-            "samples",
-            "report_to",
-        ),
+        "logging_steps eval_steps save_steps save_total early_stopping samples report_to",
     ),
 )
 
 
 def _grouped(keys: Mapping[str, Key]) -> tuple[KeyGroup, ...]:
     """Return the groups; a setting that none of them names is shown in the last."""
-    named = {name for _, _, names in _GROUPS for name in names}
+    named = {name for _, _, names in _GROUPS for name in names.split()}
     rest = tuple(name for name in keys if name not in named)
     last = len(_GROUPS) - 1
     return tuple(
-        KeyGroup(zh, en, tuple(keys[name] for name in (*names, *(rest if at == last else ()))))
+        KeyGroup(zh, en, tuple(keys[name] for name in (*names.split(), *(rest if at == last else ()))))
         for at, (zh, en, names) in enumerate(_GROUPS)
     )
 

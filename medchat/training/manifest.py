@@ -6,7 +6,6 @@ Standard library only; knows nothing of what the files hold.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.errors import CheckpointError, MedchatError
+from medchat.hashing import sha256_of
 from medchat.language import say
 
 FILE_NAME = "manifest.json"
@@ -32,7 +32,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], leave_out: Collection
     for path in _files(folder, {FILE_NAME, *leave_out}):
         sync(path)
         size = path.stat().st_size
-        files[str(path.relative_to(folder))] = {"bytes": size, "sha256": sha256(path)}
+        files[str(path.relative_to(folder))] = {"bytes": size, "sha256": sha256_of(path)}
     text = json.dumps({"format": FORMAT, **facts, "files": files}, ensure_ascii=False, indent=2)
     write_synced(folder / FILE_NAME, text + "\n")
 
@@ -60,19 +60,13 @@ def verify_manifest(
             continue
         file = folder / name
         read = read_up_to is None or size <= read_up_to
-        if not file.is_file() or file.stat().st_size != size or (read and sha256(file) != digest):
+        if not file.is_file() or file.stat().st_size != size or (read and sha256_of(file) != digest):
             raise CheckpointError(
                 say(f"文件 {name} 缺失或与清单不符", f"{name} is missing or not what the manifest says"),
                 say("请重新复制整个文件夹，或重新训练", "copy the whole folder again, or train again"),
                 where=str(file),
             )
     return manifest
-
-
-def sha256(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_synced(path: Path, text: str) -> None:

@@ -79,25 +79,28 @@ def estimate(
         _typed(changes): needs.total(replace(options, **changes)) + runtime
         for changes in _table(options, needs.processes)
     }
-    notes = []
-    if needs.processes > 1 and options.method == "full":
-        notes.append(
-            say(
-                f"权重、梯度与优化器状态分摊到 {needs.processes} 个进程，此处为每个进程的用量",
-                f"weights, gradients and optimizer are shared out over {needs.processes} processes; "
-                "this is what each takes",
-            )
-        )
     return MemoryEstimate(
         parts=parts,
         device=str(device),
         available=room,
         alternatives=others,
         nearest={} if fits else needs.nearest(options, room - runtime),
-        notes=tuple(notes),
+        notes=_sharing_notes(needs.processes, options.method),
         trainable=shape.trained(options.method),
         parameters=shape.parameters + (0 if options.method == "full" else shape.trained(options.method)),
         cards={card: needs.nearest(options, card * 10**9 - CUDA_CONTEXT - CUDA_RUNTIME) for card in CARDS},
+    )
+
+
+def _sharing_notes(processes: int, method: str) -> tuple[str, ...]:
+    if processes == 1 or method != "full":
+        return ()
+    return (
+        say(
+            f"权重、梯度与优化器状态分摊到 {processes} 个进程，此处为每个进程的用量",
+            f"weights, gradients and optimizer are shared out over {processes} processes; "
+            "this is what each takes",
+        ),
     )
 
 

@@ -116,7 +116,7 @@ class FamilyRecipe(SFTRecipe):
         return replace(options, precision=precision(options).name, extra=own)
 
     def template(self, options: SFTOptions) -> PromptTemplate:
-        """Return the family's form for these weights and what comes out of this method."""
+        """Return the family's template for these weights and what comes out of this method."""
         return self.family.training_template(base_options(options), self.tuning_method.kind)
 
     def survey(self, data: SFTData, options: SFTOptions) -> SFTSurvey:
@@ -128,11 +128,11 @@ class FamilyRecipe(SFTRecipe):
             check_options(options)
             check_output(options)
         self._check(options)
-        lesson, base = self._lesson(data, options), base_options(options)
+        encoded, base = self._encode(data, options), base_options(options)
         return survey(
-            lesson.train,
+            encoded.train,
             self.family.tokenizer(base),
-            template=lesson.template.name,
+            template=encoded.template.name,
             max_length=options.max_length,
             collate=self.family.preview_collator(options.collator, base),
         )
@@ -161,23 +161,23 @@ class FamilyRecipe(SFTRecipe):
             if processes.is_main:
                 watch.on_event(close_finished(options.output))
             return done
-        lesson = self._lesson(data, options)
-        fingerprint = fingerprint_of(lesson.train.features, lesson.held_out)
+        encoded = self._encode(data, options)
+        fingerprint = fingerprint_of(encoded.train.features, encoded.held_out)
         with cpu_threads(options.threads), run_folder(options, fingerprint, processes) as folder:
             if processes.is_main:
-                # Told at once, before what takes minutes: whoever watches keeps the settings in the folder.
+                # Reported at once, before what takes minutes: the watcher keeps the settings in the folder.
                 watch.on_event(SFTStatus(say("载入权重", "loading the weights")))
                 if note := launcher_note():
                     watch.on_event(SFTNote(note))
             work = self._train_and_write if processes.is_main else self._train_along
-            trained, samples = work(data, lesson, options, folder, watch)
+            trained, samples = work(data, encoded, options, folder, watch)
             report = SFTReport(
                 output=options.output,
                 kind=self.tuning_method.kind,
-                template=lesson.template.name,
-                examples=len(lesson.train.features),
-                label_tokens=lesson.train.label_tokens,
-                held_out=len(lesson.held_out),
+                template=encoded.template.name,
+                examples=len(encoded.train.features),
+                label_tokens=encoded.train.label_tokens,
+                held_out=len(encoded.held_out),
                 samples=samples,
                 **asdict(trained),
             )
@@ -205,7 +205,7 @@ class FamilyRecipe(SFTRecipe):
 
     # ------------------------------------------------------------ text to ids
 
-    def _lesson(self, data: SFTData, options: SFTOptions) -> EncodedData:
+    def _encode(self, data: SFTData, options: SFTOptions) -> EncodedData:
         check_early_stopping(options, held_out=bool(data.held_out))
         base = base_options(options)
         self.family.check(base)
@@ -231,31 +231,31 @@ class FamilyRecipe(SFTRecipe):
     # ------------------------------------------------------------ training and what follows
 
     def _train_and_write(
-        self, data: SFTData, lesson: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
+        self, data: SFTData, encoded: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
     ) -> tuple[TrainResult, tuple[SFTSample, ...]]:
         loaded = self.tuning_method.load(self.family, options)
-        asked = sample_questions(loaded, data, lesson.template, options.samples)
+        asked = sample_questions(loaded, data, encoded.template, options.samples)
         count = len(asked)
         if asked:
             watch.on_event(
                 SFTStatus(say(f"训练前先答 {count} 题", f"answering {count} questions before training"))
             )
-        before = generate_answers(loaded, asked, lesson.template)
+        before = generate_answers(loaded, asked, encoded.template)
         watch.on_event(SFTStatus(say("准备训练", "preparing to train")))
         self._make_trainable(loaded.model, options)
-        learned, held_out = lesson.train.features, lesson.held_out
+        learned, held_out = encoded.train.features, encoded.held_out
         trained = train(
             loaded.model, learned, held_out, self._collator_of(loaded, options), options, folder, watch
         )
         trained = replace(trained, parameters=self.tuning_method.parameters(loaded.model))
         if asked:
             watch.on_event(SFTStatus(say(f"训练后再答 {count} 题", f"answering the {count} questions again")))
-        after = generate_answers(loaded, asked, lesson.template)
+        after = generate_answers(loaded, asked, encoded.template)
         watch.on_event(
             SFTStatus(say("写出结果，再载入核对", "writing the result, then loading it again to check"))
         )
-        self._write_and_check(loaded, lesson, options, folder)
-        self._tell_if_form_is_lost(lesson, options, watch)
+        self._write_and_check(loaded, encoded, options, folder)
+        self._note_lost_template(encoded, options, watch)
         samples = tuple(
             SFTSample(example.question, example.answer, first, last)
             for example, first, last in zip(asked, before, after, strict=True)
@@ -263,14 +263,14 @@ class FamilyRecipe(SFTRecipe):
         return trained, samples
 
     def _write_and_check(
-        self, loaded: TokenChatModel, lesson: EncodedData, options: SFTOptions, folder: RunFolder
+        self, loaded: TokenChatModel, encoded: EncodedData, options: SFTOptions, folder: RunFolder
     ) -> None:
         """Write the result and load it as chat does. Closes `loaded`: two copies would need twice the memory."""
-        compared = lesson.train.features[:_COMPARED]
+        compared = encoded.train.features[:_COMPARED]
         facts = self.family.trained_facts(loaded.model)
         expected = label_losses(loaded.model, compared, self._collator_of(loaded, options))
         with folder.result() as output:
-            self.tuning_method.save(loaded.model, self.family, options, lesson.template, output)
+            self.tuning_method.save(loaded.model, self.family, options, encoded.template, output)
             loaded.close()
             reloaded = self.tuning_method.load_result(self.family, options, output)
             # Asked before the collator, which may set it.
@@ -286,12 +286,12 @@ class FamilyRecipe(SFTRecipe):
         _cast_trained(model, precision(options).weights)
 
     def _train_along(
-        self, data: SFTData, lesson: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
+        self, data: SFTData, encoded: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
     ) -> tuple[TrainResult, tuple[SFTSample, ...]]:
         """Train beside the main process, which alone writes and answers."""
         loaded = self.tuning_method.load(self.family, options)
         self._make_trainable(loaded.model, options)
-        learned, held_out = lesson.train.features, lesson.held_out
+        learned, held_out = encoded.train.features, encoded.held_out
         trained = train(
             loaded.model, learned, held_out, self._collator_of(loaded, options), options, folder, watch
         )
@@ -301,14 +301,14 @@ class FamilyRecipe(SFTRecipe):
     def _collator_of(self, loaded: TokenChatModel, options: SFTOptions) -> Collator:
         return self.family.collator(options.collator, loaded.model, loaded.tokenizer, options)
 
-    def _tell_if_form_is_lost(self, lesson: EncodedData, options: SFTOptions, watch: SFTWatcher) -> None:
-        """Say so where chat would ask the result in another form than it was trained in.
+    def _note_lost_template(self, encoded: EncodedData, options: SFTOptions, watch: SFTWatcher) -> None:
+        """Say so where chat would ask the result with another template than it was trained on.
 
-        That is so for a form that is code of another plugin: there is no file of it to write.
+        That is so for a template that is code of another plugin: there is no file of it to write.
         """
         found = self.family.template(self.tuning_method.result_options(options, options.output))
-        if not same_template(found, lesson.template):
-            name = lesson.template.name
+        if not same_template(found, encoded.template):
+            name = encoded.template.name
             watch.on_event(
                 SFTNote(
                     say(

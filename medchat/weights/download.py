@@ -19,6 +19,7 @@ from typing import Protocol
 from medchat import paths
 from medchat.api import KnownFile, KnownWeights
 from medchat.errors import CheckpointError, MedchatError
+from medchat.hashing import sha256_of
 from medchat.language import say
 from medchat.retry import Backoff
 from medchat.units import amount
@@ -26,7 +27,6 @@ from medchat.weights import selection
 from medchat.weights.catalogue import Catalogue
 from medchat.weights.failures import translate_errors
 from medchat.weights.folders import UNFINISHED
-from medchat.weights.hashing import sha256_of
 from medchat.weights.http import fetch
 from medchat.weights.record import write_pull_record
 from medchat.weights.remote import Listing, RemoteFile, Source

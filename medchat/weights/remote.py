@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from medchat.weights.hashing import git_blob_of, sha256_of
+from medchat.hashing import git_blob_of, sha256_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from medchat.api import KnownFile, KnownWeights
-from medchat.weights.hashing import sha256_of
+from medchat.hashing import sha256_of
 from medchat.weights.record import FILE_NAME, read_pull_record
 from medchat.weights.selection import is_plain, is_weight
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from medchat.batch.questions import Question
 from medchat.batch.work import WorkPlan
-from medchat.commands.infer.progress import duration
 from medchat.datafiles.record import QuestionRecord
 from medchat.launcher import Process
+from medchat.units import clock
 
 BAR = "\u2501"
 
@@ -78,7 +78,7 @@ def test_a_pipe_gets_a_line_for_each_tenth_and_no_control_character(tmp_path: Pa
 
 
 def test_lengths_of_time_are_written_as_on_a_clock() -> None:
-    assert [duration(seconds) for seconds in (0, 59.6, 245, 3723)] == ["0:00", "1:00", "4:05", "1:02:03"]
+    assert [clock(seconds) for seconds in (0, 59.6, 245, 3723)] == ["0:00", "1:00", "4:05", "1:02:03"]
 
 
 @given(st.integers(1, 400), st.integers(1, 20), st.integers(1, 5))

@@ -19,9 +19,9 @@ from short_runs import KINDS, logged_losses, run, some_features
 
 from medchat.api import SFTData, SFTEvent, SFTNote, SFTProgress, SFTSaved
 from medchat.errors import CheckpointError, MedchatError
+from medchat.hashing import sha256_of
 from medchat.training import checkpoint as checkpoints
 from medchat.training.checkpoint import load_pytree, rng_state, save_pytree, set_rng_state
-from medchat.training.manifest import sha256
 
 pytestmark = pytest.mark.torch
 
@@ -152,7 +152,7 @@ def test_what_a_method_adds_is_by_the_seed_alone(tmp_path: Path, method: str) ->
         wanted = options("llama", tmp_path, method, output=tmp_path / str(number), max_steps=2, seed=seed)
         report = recipe("llama", method).run(SFTData(EXAMPLES), wanted, Watcher())
         (weights,) = report.output.glob("*.safetensors")
-        hashes.append(sha256(weights))
+        hashes.append(sha256_of(weights))
     assert hashes[0] == hashes[1] != hashes[2]
 
 

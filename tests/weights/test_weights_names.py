@@ -16,12 +16,12 @@ from published_weights import SHARDS, known_as, known_file, published_files
 from medchat import paths
 from medchat.api import KnownWeights
 from medchat.errors import CheckpointError
+from medchat.hashing import git_blob_of
 from medchat.registry import Registry
 from medchat.templates import load_template
 from medchat.units import amount
 from medchat.weights.catalogue import Catalogue
 from medchat.weights.folders import UNFINISHED, folder_of, locate_weights
-from medchat.weights.hashing import git_blob_of
 from medchat.weights.record import write_pull_record
 from medchat.weights.remote import Listing, RemoteFile
 from medchat.weights.selection import choose, is_plain

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from medchat.cli.output import say_aside
 from medchat.language import say
+from medchat.units import clock
 
 #: Where there is no bar, a line is printed each time this share is done, or so many seconds have gone by.
 LINE_EVERY, SECONDS_A_LINE = 0.1, 30.0
@@ -48,18 +49,11 @@ class InferProgress:
     def figures(self) -> str:
         """Return the counts, the speed and the time left, in the interface language."""
         rate, speed = self.answered / self.seconds, self.tokens / self.seconds
-        left = duration((self.total - self.done) / rate) if rate else "?"
+        left = clock((self.total - self.done) / rate) if rate else "?"
         return say(
             f"{self.done}/{self.total}  {rate:.2f} 题/秒  {speed:.0f} 词元/秒  剩余 {left}",
             f"{self.done}/{self.total}  {rate:.2f} questions/s  {speed:.0f} tokens/s  {left} left",
         )
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time as 4:05 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 Show = Callable[[], None]
