@@ -43,8 +43,7 @@ class Keyboard:
     def restore(self) -> None:
         """Put the terminal back as it was found. Never raises: the terminal may be gone."""
         with suppress(OSError, ValueError):
-            sys.__stdout__.write(_PASTE_OFF + _SHOW_CURSOR)  # type: ignore[union-attr]
-            sys.__stdout__.flush()  # type: ignore[union-attr]
+            write_to_terminal(_PASTE_OFF + _SHOW_CURSOR)
         with suppress(OSError, termios.error):
             termios.tcsetattr(self._descriptor, termios.TCSANOW, self._before)
 
@@ -89,5 +88,12 @@ class Keyboard:
 
     def _write(self, text: str) -> None:
         with suppress(OSError):
-            sys.__stdout__.write(text)  # type: ignore[union-attr]
-            sys.__stdout__.flush()  # type: ignore[union-attr]
+            write_to_terminal(text)
+
+
+def write_to_terminal(text: str) -> None:
+    """Write to the terminal of stdout past its buffer, which may be in use: Ctrl-Z comes in the middle of a write.
+
+    Raises OSError if the terminal is gone, ValueError if stdout is closed.
+    """
+    os.write(sys.__stdout__.fileno(), text.encode())  # type: ignore[union-attr]
