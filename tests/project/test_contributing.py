@@ -71,6 +71,12 @@ def test_both_pages_name_the_same_files_in_the_same_rows() -> None:
     assert sorted(set(paths(text_of(PAGES[0])))) == sorted(set(paths(text_of(PAGES[1]))))
 
 
+def test_every_name_that_the_map_gives_is_in_the_file_it_names() -> None:
+    named = re.findall(r"`(\w+)` (?:in|of) `([\w./-]+\.py)`", "\n".join(rows("CONTRIBUTING_EN.md")))
+    assert len(named) >= 8
+    assert [(name, path) for name, path in named if not re.search(rf"\b{name}\b", text_of(path))] == []
+
+
 @pytest.mark.parametrize("page", [*PAGES, "docs/threat-model.md"])
 def test_every_path_of_the_page_exists(page: str) -> None:
     named = [path for path in paths(text_of(page)) if "NAME" not in path]
