@@ -70,7 +70,7 @@ def top_help(allowed: set[str] | None) -> str:
         ),
         "",
         say(
-            "MedChat：中文医学语言模型的终端对话与微调程序。仅供研究，不能替代医生诊断。",
+            "MedChat：中文医学语言模型的终端对话与微调程序。仅供研究，不能替代医生诊疗。",
             "MedChat: terminal chat and fine-tuning for Chinese medical language models. Research only;"
             " no substitute for a physician.",
         ),
