@@ -25,11 +25,11 @@ from medchat.retry import Backoff
 from medchat.units import amount
 from medchat.weights import selection
 from medchat.weights.catalogue import Catalogue
-from medchat.weights.failures import translate_errors
+from medchat.weights.errors import translate_errors
 from medchat.weights.folders import UNFINISHED
 from medchat.weights.http import fetch
 from medchat.weights.record import write_pull_record
-from medchat.weights.remote import Listing, RemoteFile, Source
+from medchat.weights.source import Listing, RemoteFile, Source
 from medchat.weights.thread_pool import DaemonThreadPool
 
 #: Files fetched at once: mirrors often limit each connection.
@@ -102,7 +102,7 @@ def plan_download(
 
 
 def _ask(source: Source, repository: str, revision: str, watcher: Watcher) -> Listing:
-    backoff = Backoff(threading.Event(), lambda: _tell_waiting(watcher))
+    backoff = Backoff(threading.Event(), lambda: _report_waiting(watcher))
     while True:
         try:
             return source.listing(repository, revision)
@@ -165,7 +165,7 @@ class _Work:
 
     def _download(self, file: RemoteFile, target: Path, cancel: threading.Event) -> None:
         partial = _partial(self._plan.folder, file)
-        backoff = Backoff(cancel, lambda: _tell_waiting(self._watcher))
+        backoff = Backoff(cancel, lambda: _report_waiting(self._watcher))
         request = self._plan.source.request(self._plan.listing, file)
         fetch(request, file.size, partial, cancel, backoff, self._watcher.advance)
         if self._is_right(file, partial):
@@ -221,7 +221,7 @@ def _existing(folder: Path) -> Path:
     return next(place for place in (folder, *folder.absolute().parents) if place.exists())
 
 
-def _tell_waiting(watcher: Watcher) -> None:
+def _report_waiting(watcher: Watcher) -> None:
     watcher.tell(say("连接中断或服务器繁忙，稍候重试……", "connection lost or server busy; trying again…"))
 
 

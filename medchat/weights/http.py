@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medchat.retry import Backoff, DownloadCancelled
-from medchat.weights.remote import DownloadRequest
+from medchat.weights.source import DownloadRequest
 
 #: Seconds without a byte after which a connection counts as lost.
 TIMEOUT = 20.0

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from medchat import __version__
 from medchat.errors import CheckpointError
 from medchat.language import say
-from medchat.weights.remote import DownloadRequest, Listing, RemoteFile
+from medchat.weights.source import DownloadRequest, Listing, RemoteFile
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

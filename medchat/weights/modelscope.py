@@ -9,7 +9,7 @@ from typing import Any
 
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
-from medchat.weights.remote import DownloadRequest, Listing, RemoteFile
+from medchat.weights.source import DownloadRequest, Listing, RemoteFile
 
 
 class ModelScope:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from medchat.api import KnownWeights
 from medchat.errors import CheckpointError
 from medchat.language import say
-from medchat.weights.remote import Listing, RemoteFile
+from medchat.weights.source import Listing, RemoteFile
 
 #: A plain name: nothing from a listing may lead out of the folder or hide in it.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

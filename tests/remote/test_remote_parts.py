@@ -18,7 +18,7 @@ from medchat_remote.key import find_key
 from medchat_remote.limits import Limits
 from medchat_remote.messages import MessagesTemplate, as_messages, as_text
 from medchat_remote.notices import where_words_go
-from medchat_remote.pieces import (
+from medchat_remote.chunks import (
     MalformedPayloadError,
     ServerError,
     StreamChunk,

@@ -22,7 +22,7 @@ from medchat.weights.download import DownloadPlan, plan_download, pull
 from medchat.weights.folders import folder_of
 from medchat.weights.hub import Hub, offline_variable
 from medchat.weights.modelscope import ModelScope
-from medchat.weights.remote import Source
+from medchat.weights.source import Source
 
 SOURCES = ("huggingface", "modelscope")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from medchat.api import Delta, Finish
 from medchat.inference.detokenizer import StopText
-from medchat_remote.pieces import StreamChunk, Usage, WholeCharacters
+from medchat_remote.chunks import StreamChunk, Usage, WholeCharacters
 from medchat_remote.tokens import guess
 
 #: More pieces than this for each token asked for, and the server does not mean to end. (One piece a token is

@@ -16,8 +16,8 @@ from medchat.language import say
 from medchat_remote.answer_stream import AnswerStream
 from medchat_remote.connection import Connection
 from medchat_remote.counting import Counter
-from medchat_remote.errors import Failure
-from medchat_remote.pieces import StreamChunk
+from medchat_remote.errors import RequestError
+from medchat_remote.chunks import StreamChunk
 from medchat_remote.request import ChatRequest, Dialect
 from medchat_remote.scoring import answer_scores
 
@@ -90,7 +90,7 @@ class RemoteModel:
                     break
                 yield answer.take(piece)
             yield answer.end()
-        except Failure as failure:
+        except RequestError as failure:
             raise failure.error from None
         finally:
             future.cancel()
@@ -177,7 +177,7 @@ class RemoteModel:
                     async for piece in pieces:
                         yield piece
                 return
-            except Failure as failure:
-                self._dialect = dialect.after(failure.complaint)
+            except RequestError as failure:
+                self._dialect = dialect.after(failure.server_message)
                 if self._dialect == dialect:
                     raise

@@ -19,10 +19,10 @@ import httpx2
 
 from medchat.retry import RetrySchedule
 from medchat_remote.address import Endpoint
-from medchat_remote.errors import Failure, Faults
+from medchat_remote.errors import RequestError, EndpointErrors
 from medchat_remote.events import EventReader, EventTooLongError
 from medchat_remote.key import ApiKey
-from medchat_remote.pieces import MalformedPayloadError, ServerError, StreamChunk, read_chunk
+from medchat_remote.chunks import MalformedPayloadError, ServerError, StreamChunk, read_chunk
 from medchat_remote.proxy import proxy_for
 
 Result = TypeVar("Result")
@@ -44,7 +44,7 @@ class Connection:
     ) -> None:
         """`timeout` is how many seconds the endpoint may be silent."""
         self.endpoint = endpoint
-        self.faults = Faults(endpoint, key, timeout)
+        self.errors = EndpointErrors(endpoint, key, timeout)
         self._backoff = backoff or RetrySchedule()
         headers = {"User-Agent": "medchat", "Accept-Encoding": "identity"}
         if key is not None:
@@ -74,7 +74,7 @@ class Connection:
         future = self.start(work)
         try:
             return future.result()
-        except Failure as failure:
+        except RequestError as failure:
             raise failure.error from None
         finally:
             future.cancel()
@@ -93,7 +93,7 @@ class Connection:
     # ------------------------------------------------------------ in the connection's thread
 
     async def pieces(self, call: str, body: dict[str, Any]) -> AsyncGenerator[StreamChunk, None]:
-        """Yield an answer's pieces. Tries again as long as no text has come. Raises Failure."""
+        """Yield an answer's pieces. Tries again as long as no text has come. Raises RequestError."""
         failures, said = 0, False
         while True:
             try:
@@ -101,14 +101,14 @@ class Connection:
                     said = said or bool(piece.text)
                     yield piece
                 return
-            except Failure as failure:
+            except RequestError as failure:
                 failures += 1
                 await self._wait_or_raise(failure, failures, hopeless=said)
 
     async def fetch(
         self, method: str, url: str, body: dict[str, Any] | None = None, *, patient: bool = True
     ) -> Any:
-        """Return the JSON at `url`; `patient` tries again like `pieces`. Raises Failure."""
+        """Return the JSON at `url`; `patient` tries again like `pieces`. Raises RequestError."""
         failures = 0
         while True:
             try:
@@ -117,12 +117,12 @@ class Connection:
                 try:
                     return json.loads(text)
                 except (ValueError, RecursionError):
-                    raise self.faults.nonsense(text[:200]) from None
-            except Failure as failure:
+                    raise self.errors.nonsense(text[:200]) from None
+            except RequestError as failure:
                 failures += 1
                 await self._wait_or_raise(failure, failures, hopeless=not patient)
 
-    async def _wait_or_raise(self, failure: Failure, failures: int, *, hopeless: bool = False) -> None:
+    async def _wait_or_raise(self, failure: RequestError, failures: int, *, hopeless: bool = False) -> None:
         pause = self._backoff.pause(failures, failure.retry_after) if failure.again and not hopeless else None
         if pause is None:
             raise failure
@@ -132,7 +132,7 @@ class Connection:
         async with self._answer("POST", self.endpoint.base + call, body) as response:
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind == "text/html":
-                raise self.faults.nonsense(kind)
+                raise self.errors.nonsense(kind)
             if kind == "application/json":
                 piece = read_chunk(await _whole(response))
                 yield StreamChunk(piece.text, usage=piece.usage)
@@ -147,7 +147,7 @@ class Connection:
                 if piece.finish is not None:
                     break
             else:
-                raise self.faults.cut()
+                raise self.errors.cut()
             for piece in await _afterwards(payloads):
                 yield piece
 
@@ -155,18 +155,18 @@ class Connection:
     async def _answer(
         self, method: str, url: str, body: dict[str, Any] | None
     ) -> AsyncIterator[httpx2.Response]:
-        """Open a response of status 200; whatever fails while it is open is told as a Failure."""
+        """Open a response of status 200; whatever fails while it is open is told as a RequestError."""
         try:
             async with self._client.stream(method, url, json=body) as response:
                 if response.status_code != httpx2.codes.OK:
-                    raise self.faults.refused(response, await _whole(response, longest=1 << 16))
+                    raise self.errors.refused(response, await _whole(response, longest=1 << 16))
                 yield response
         except httpx2.HTTPError as error:
-            raise self.faults.transport(error) from error
+            raise self.errors.transport(error) from error
         except (MalformedPayloadError, EventTooLongError) as error:
-            raise self.faults.nonsense(str(error)) from error
+            raise self.errors.nonsense(str(error)) from error
         except ServerError as error:
-            raise self.faults.server(error.message, error.code) from error
+            raise self.errors.server(error.message, error.code) from error
 
 
 async def _payloads(response: httpx2.Response) -> AsyncIterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from medchat.api import Segment
 from medchat_remote.connection import Connection
-from medchat_remote.errors import Failure
+from medchat_remote.errors import RequestError
 from medchat_remote.messages import as_messages, as_text
 from medchat_remote.tokens import AROUND_MESSAGE, guess
 
@@ -58,7 +58,7 @@ class Counter:
                 answer = await self._connection.fetch(
                     "POST", url, {"model": self._model, **what}, patient=False
                 )
-        except (Failure, TimeoutError):
+        except (RequestError, TimeoutError):
             return {}
         return answer if isinstance(answer, dict) else {}
 

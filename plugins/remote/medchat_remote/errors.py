@@ -22,11 +22,11 @@ from medchat_remote.limits import CONTEXT, TIMEOUT
 _WORTH_ANOTHER_TRY = frozenset({408, 429, 500, 502, 503, 504, 529})
 
 
-class Failure(Exception):
+class RequestError(Exception):
     """One try failed. `error` is what the user is told if it was the last.
 
     `again` says that another try may succeed, `retry_after` when (seconds). `status` is that of the answer,
-    0 where there was none; `complaint` the server's own words about the request.
+    0 where there was none; `server_message` the server's own words about the request.
     """
 
     def __init__(
@@ -35,18 +35,18 @@ class Failure(Exception):
         *,
         again: bool = False,
         retry_after: float | None = None,
-        complaint: str = "",
+        server_message: str = "",
     ) -> None:
         super().__init__(error.what)
         self.error = error
         self.again = again
         self.retry_after = retry_after
         self.status = 0
-        self.complaint = complaint
+        self.server_message = server_message
 
 
 @dataclass(frozen=True, slots=True)
-class Faults:
+class EndpointErrors:
     """Tells the failures of one endpoint."""
 
     endpoint: Endpoint
@@ -55,7 +55,7 @@ class Faults:
 
     # ------------------------------------------------------------ no answer at all
 
-    def transport(self, error: httpx2.HTTPError) -> Failure:
+    def transport(self, error: httpx2.HTTPError) -> RequestError:
         """Tell why there was no answer, or no more of it."""
         if isinstance(error, httpx2.TimeoutException):
             return self._timed_out(error)
@@ -93,7 +93,7 @@ class Faults:
             )
         return self.cut()
 
-    def _timed_out(self, error: httpx2.TimeoutException) -> Failure:
+    def _timed_out(self, error: httpx2.TimeoutException) -> RequestError:
         if isinstance(error, httpx2.ConnectTimeout):
             return self._failure(
                 say("连接超时", "no connection in time"),
@@ -104,7 +104,7 @@ class Faults:
             say(f"再试一次，或调高 {TIMEOUT}（秒）", f"try again, or raise {TIMEOUT} (seconds)"),
         )
 
-    def cut(self) -> Failure:
+    def cut(self) -> RequestError:
         """Tell that the connection ended before the answer did."""
         return self._failure(
             say("连接在回答结束前断开", "the connection ended before the answer did"),
@@ -114,7 +114,7 @@ class Faults:
 
     # ------------------------------------------------------------ an answer that is none
 
-    def nonsense(self, found: str) -> Failure:
+    def nonsense(self, found: str) -> RequestError:
         """Tell that what came is not what the API promises."""
         return self._failure(
             say("返回的不是 OpenAI 格式的数据", "what came is not of OpenAI's form")
@@ -125,7 +125,7 @@ class Faults:
             ),
         )
 
-    def server(self, message: str, code: int = 0) -> Failure:
+    def server(self, message: str, code: int = 0) -> RequestError:
         """Tell what the server said of its own failure."""
         return self._failure(
             say("服务端出错", "the server failed") + self._said(message),
@@ -135,13 +135,13 @@ class Faults:
 
     # ------------------------------------------------------------ a status that is not 200
 
-    def refused(self, response: httpx2.Response, body: str) -> Failure:
+    def refused(self, response: httpx2.Response, body: str) -> RequestError:
         """Tell what a status other than 200 means."""
         failure = self._refused(response, body)
         failure.status = response.status_code
         return failure
 
-    def _refused(self, response: httpx2.Response, body: str) -> Failure:
+    def _refused(self, response: httpx2.Response, body: str) -> RequestError:
         status, message = response.status_code, _message_in(body)
         said = self._said(message)
         if 300 <= status < 400:
@@ -171,7 +171,7 @@ class Faults:
         )
         return self._failure(what + said, remedy, again=status in _WORTH_ANOTHER_TRY, retry_after=wait)
 
-    def _not_let_in(self, status: int, said: str) -> Failure:
+    def _not_let_in(self, status: int, said: str) -> RequestError:
         if self.key is None:
             what = say(f"需要密钥（{status}）", f"a key is needed ({status})")
             remedy = f"export {OURS}=…"
@@ -181,7 +181,7 @@ class Faults:
             remedy = say(f"检查后重新设置：export {name}=…", f"check it and set it again: export {name}=…")
         return self._failure(what + said, remedy, kind=UsageError)
 
-    def _not_taken(self, status: int, message: str) -> Failure:
+    def _not_taken(self, status: int, message: str) -> RequestError:
         plain = message.lower()
         too_long = "context" in plain and any(word in plain for word in ("length", "window", "token"))
         what = say(f"不接受这个请求（{status}）", f"the request was not taken ({status})") + self._said(
@@ -198,9 +198,9 @@ class Faults:
                 "leave out settings it does not know (--top-k, --repetition-penalty, --seed), or name another model",
             )
         )
-        return self._failure(what, remedy, kind=UsageError, complaint=message)
+        return self._failure(what, remedy, kind=UsageError, server_message=message)
 
-    def _redirected(self, location: str) -> Failure:
+    def _redirected(self, location: str) -> RequestError:
         target = sanitize_line(urlsplit(location).netloc or location, 100)
         return self._failure(
             say(
@@ -227,10 +227,10 @@ class Faults:
         kind: type[MedchatError] = MedchatError,
         again: bool = False,
         retry_after: float | None = None,
-        complaint: str = "",
-    ) -> Failure:
+        server_message: str = "",
+    ) -> RequestError:
         error = kind(what, remedy, where=self.endpoint.authority)
-        return Failure(error, again=again, retry_after=retry_after, complaint=complaint)
+        return RequestError(error, again=again, retry_after=retry_after, server_message=server_message)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

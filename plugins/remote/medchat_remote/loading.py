@@ -15,7 +15,7 @@ from medchat_remote.address import Endpoint
 from medchat_remote.chat_model import RemoteFacts, RemoteModel
 from medchat_remote.connection import Connection
 from medchat_remote.counting import Counter
-from medchat_remote.errors import Failure
+from medchat_remote.errors import RequestError
 from medchat_remote.key import find_key
 from medchat_remote.limits import ASSUMED_CONTEXT, CONTEXT, Limits
 
@@ -107,13 +107,13 @@ async def _offered(connection: Connection) -> dict[str, Mapping[str, Any]]:
     named = bool(connection.endpoint.model)
     try:
         answer = await connection.fetch("GET", connection.endpoint.base + "/models", patient=not named)
-    except Failure as failure:
+    except RequestError as failure:
         if failure.status in (404, 405) or (named and failure.status >= 500):
             return {}
         raise
     models = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(models, list):
-        raise connection.faults.nonsense("/models")
+        raise connection.errors.nonsense("/models")
     return {
         model["id"]: model for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)
     }

@@ -19,11 +19,11 @@ class Dialect:
     counts_while_streaming: bool = True
     length_limit: str = "max_tokens"
 
-    def after(self, complaint: str) -> Dialect:
+    def after(self, server_message: str) -> Dialect:
         """Return the dialect that avoids what a refusal names; the same one if it names nothing of ours."""
-        if "stream_options" in complaint:
+        if "stream_options" in server_message:
             return replace(self, counts_while_streaming=False)
-        if "max_completion_tokens" in complaint:
+        if "max_completion_tokens" in server_message:
             return replace(self, length_limit="max_completion_tokens")
         return self
 

@@ -8,13 +8,13 @@ from typing import Any
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat_remote.connection import Connection
-from medchat_remote.errors import Failure
+from medchat_remote.errors import RequestError
 
 
 async def answer_scores(connection: Connection, model: str, prompt: str, answer: str) -> tuple[float, ...]:
     """Return the log-probability of each token of `answer` behind `prompt`.
 
-    A token that reaches from the prompt into the answer counts as the answer's. Raises Failure, and
+    A token that reaches from the prompt into the answer counts as the answer's. Raises RequestError, and
     UsageError where the server does not echo.
     """
     body = {
@@ -27,8 +27,8 @@ async def answer_scores(connection: Connection, model: str, prompt: str, answer:
     }
     try:
         found = await connection.fetch("POST", connection.endpoint.base + "/completions", body)
-    except Failure as failure:
-        if failure.complaint:
+    except RequestError as failure:
+        if failure.server_message:
             raise _not_given() from None
         raise
     return _read(found, len(prompt), len(prompt) + len(answer))

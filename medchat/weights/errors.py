@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medchat.errors import CheckpointError, MedchatError
 from medchat.language import say
-from medchat.weights.remote import Source
+from medchat.weights.source import Source
 
 _NOT_FOUND = 404
 
