@@ -48,11 +48,11 @@ class CommandBlock:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A PNG: the file it is kept in, what it shows, its bytes."""
+    """An SVG: the file it is kept in, what it shows, its text."""
 
     file: str
     shows: str
-    png: bytes
+    svg: str
 
 
 Block = Paragraph | Table | Quotation | CommandBlock | Picture
@@ -169,9 +169,9 @@ def _html(block: Block) -> str:
             return f"<p><strong>{_escaped(who)}</strong></p><blockquote>{_escaped(text)}</blockquote>"
         case CommandBlock(text):
             return f"<pre><code>{_escaped(text)}</code></pre>"
-        case Picture(_, shows, png):
-            data = base64.b64encode(png).decode("ascii")
-            return f'<p><img alt="{_escaped(shows)}" src="data:image/png;base64,{data}"></p>'
+        case Picture(_, shows, svg):
+            data = base64.b64encode(svg.encode()).decode("ascii")
+            return f'<p><img alt="{_escaped(shows)}" src="data:image/svg+xml;base64,{data}"></p>'
     rows = [_html_row("th", block.heads, block.numbers)]
     rows += [_html_row("td", row, block.numbers) for row in block.rows]
     return f"<table>{''.join(rows)}</table>"

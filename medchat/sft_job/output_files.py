@@ -18,7 +18,7 @@ def write_report(folder: Path, facts: RunFacts, report: SFTReport | None) -> Non
     """Write `report.md`, `report.html`, the pictures and `report.json` from the log in `folder`."""
     document = run_document(facts, report, read_metrics(folder))
     for picture in document.pictures:
-        (folder / picture.file).write_bytes(picture.png)
+        (folder / picture.file).write_text(picture.svg, encoding="utf-8")
     (folder / REPORT).write_text(as_markdown(document), encoding="utf-8")
     (folder / PAGE).write_text(as_html(document), encoding="utf-8")
     write_facts(folder, facts, report)

@@ -186,9 +186,9 @@ def _so_far(metrics: Metrics) -> list[tuple[str, str]]:
 def _curves(metrics: Metrics) -> Iterator[Block]:
     loss, rate = loss_picture(metrics), rate_picture(metrics)
     if loss:
-        yield Picture("loss.png", say("训练损失与评估损失", "training and held-out loss"), loss)
+        yield Picture("loss.svg", say("训练损失与评估损失", "training and held-out loss"), loss)
     if rate:
-        yield Picture("learning_rate.png", say("学习率", "learning rate"), rate)
+        yield Picture("learning_rate.svg", say("学习率", "learning rate"), rate)
     if not loss:
         yield Paragraph(say("没有记录。", "Nothing was logged."))
 

@@ -47,7 +47,7 @@ LOADABLE_NAMES = (manifest.FILE_NAME, "config.json", "adapter_config.json")
 _REMAINS = re.compile(r"\..+\.partial|\.tmp[A-Za-z0-9]{6}")
 
 #: What people read, and may edit or throw away, of a finished run: no weights depend on it.
-_PAPERS = re.compile(r".+\.(md|html|png)|report\.json")
+_PAPERS = re.compile(r".+\.(md|html|svg|png)|report\.json")
 #: Up to this size a finished run's files are read again before it is called finished; of others, the size.
 _READ_UP_TO = 1 << 20
 

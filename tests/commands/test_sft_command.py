@@ -71,7 +71,7 @@ def test_a_run_shows_everything_first_and_ends_with_what_to_type_next(pupil: Pup
 def test_beside_the_result_stand_settings_card_report_and_pictures(pupil: Pupil, sft: Sft) -> None:
     assert sft("--seed", "7").code == 0
     names = {path.name for path in pupil.output.iterdir()}
-    assert {"README.md", "report.md", "report.html", "report.json", "sft.toml", "loss.png"} <= names
+    assert {"README.md", "report.md", "report.html", "report.json", "sft.toml", "loss.svg"} <= names
     card = (pupil.output / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n") and MARK_ZH in card and MARK_EN in card
     assert card.index("## 声明") < card.index("## Please read") and "120" in card and "许可" in card

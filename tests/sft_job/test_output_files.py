@@ -6,10 +6,9 @@ import errno
 import html.parser
 import json
 import re
-import struct
-import sys
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from cli_program import MARK_EN, MARK_ZH, Call
@@ -99,9 +98,9 @@ def test_the_report_tells_results_curves_data_cuts_cost_samples_and_settings(fol
     text = (folder / "report.md").read_text(encoding="utf-8")
     results = ("2.5000 → 0.9300", "0.8948（第 640 步），困惑度 2.45", "4,194,304", "一条说明", MARK_ZH)
     costs = ("2:17:00", "20.0 GiB（估计 14.0 GiB）", "1985", "22.93%", "train.json", "a.toml:3")
-    for said in (*results, *costs, "![训练损失与评估损失](loss.png)"):
+    for said in (*results, *costs, "![训练损失与评估损失](loss.svg)"):
         assert said in text, said
-    assert (folder / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert ElementTree.parse(folder / "loss.svg").getroot().tag.endswith("}svg")
     head = text.partition("---\n")[2].partition("---\n")[0]
     assert json.loads(head.removeprefix("AIGC: "))["Label"] == "1"
 
@@ -131,7 +130,7 @@ def test_the_page_is_one_file_that_fetches_nothing_and_runs_nothing(folder: Path
         tag for tag, _ in parsed.elements
     }
     sources = [attributes["src"] or "" for _, attributes in parsed.elements if "src" in attributes]
-    assert len(sources) == 2 and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert len(sources) == 2 and all(source.startswith("data:image/svg+xml;base64,") for source in sources)
     assert not [1 for _, attributes in parsed.elements if "href" in attributes or "style" in attributes]
     assert "default-src 'none'" in page and "url(" not in page and "@import" not in page
     assert "<script>alert(1)</script>" in parsed.text and "\x1b" not in page
@@ -143,9 +142,9 @@ def test_the_page_is_one_file_that_fetches_nothing_and_runs_nothing(folder: Path
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_no_text_becomes_markup(first: str, second: str) -> None:
     blocks = [Paragraph(first), Table((first,), [(second,)]), Quotation(first, second)]
-    document = Document(first, [Section(second, [*blocks, Picture("a.png", second, b"")])])
+    document = Document(first, [Section(second, [*blocks, Picture("a.svg", second, "")])])
     plain = Document("x", [Section("x", [Paragraph("x"), Table(("x",), [("x",)]), Quotation("x", "x"),
-                                         Picture("a.png", "x", b"")])])  # fmt: skip
+                                         Picture("a.svg", "x", "")])])  # fmt: skip
     tags = [tag for tag, _ in Parsed(as_html(document)).elements]
     assert tags == [tag for tag, _ in Parsed(as_html(plain)).elements]
     markdown = as_markdown(document)
@@ -183,14 +182,42 @@ def test_a_torn_log_gives_what_is_whole_and_nan_is_no_point(folder: Path) -> Non
     assert read_metrics(folder / "nowhere") == Metrics()
 
 
-def test_pictures_are_drawn_without_a_display_and_none_of_nothing() -> None:
+def _points(picture: str) -> list[list[tuple[float, float]]]:
+    """The pixels of each curve of an SVG."""
+    lines = ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}polyline")
+    return [
+        [(float(x), float(y)) for x, y in (p.split(",") for p in line.get("points", "").split())]
+        for line in lines
+    ]
+
+
+def test_pictures_show_each_curve_within_the_axes_and_none_of_nothing() -> None:
     points = tuple(Point(step, 1 / step) for step in range(1, 50))
-    picture = loss_picture(Metrics(loss=points, held_out_loss=points[::10]))
-    width, height = struct.unpack(">II", picture[16:24])
-    assert width > 600 and height > 300
-    assert picture != loss_picture(Metrics(loss=points))
-    assert loss_picture(Metrics()) == rate_picture(Metrics(loss=points)) == b""
-    assert "matplotlib.pyplot" not in sys.modules
+    both = _points(loss_picture(Metrics(loss=points, held_out_loss=points[::10])))
+    assert [len(curve) for curve in both] == [49, 5]
+    assert both[0][::10] == both[1]  # one scale for both
+    steps, values = zip(*both[0], strict=True)
+    assert list(steps) == sorted(steps) and list(values) == sorted(values)  # downwards on the screen
+    assert loss_picture(Metrics()) == rate_picture(Metrics(loss=points)) == ""
+    assert all(
+        mark in rate_picture(Metrics(learning_rate=points)) for mark in (">step<", ">learning rate<", ">0.2<")
+    )
+
+
+def test_a_long_run_gives_a_small_picture_that_keeps_its_extremes() -> None:
+    points = tuple(Point(step, 9.0 if step == 70_000 else 1.0) for step in range(100_000))
+    picture = loss_picture(Metrics(loss=points))
+    assert len(picture) < 40_000
+    [curve] = _points(picture)
+    assert min(y for _, y in curve) < 40 and curve[-1][0] > 670
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=20))
+def test_every_finite_curve_can_be_drawn(values: list[float]) -> None:
+    [curve] = _points(
+        loss_picture(Metrics(loss=tuple(Point(step, value) for step, value in enumerate(values))))
+    )
+    assert all(0 <= x <= 720 and 0 <= y <= 360 for x, y in curve)
 
 
 # ---------------------------------------------------------------- the model card
