@@ -46,7 +46,7 @@ from medchat.training.methods import (
     PrefixMethod,
     QLoraMethod,
 )
-from medchat.training.methods.method import precision
+from medchat.training.methods.method import metadata_of, precision
 from medchat.training.optimizers import check_optimizer
 from medchat.training.options import check_collator, check_early_stopping
 from medchat.training.process_group import launcher_note, process_group
@@ -270,7 +270,8 @@ class FamilyRecipe(SFTRecipe):
         facts = self.family.trained_facts(loaded.model)
         expected = label_losses(loaded.model, compared, self._collator_of(loaded, options))
         with folder.result() as output:
-            self.tuning_method.save(loaded.model, self.family, options, encoded.template, output)
+            metadata = metadata_of(loaded.model, self.family, encoded.template, output)
+            self.tuning_method.save(loaded.model, self.family, options, metadata, output)
             loaded.close()
             reloaded = self.tuning_method.load_result(self.family, options, output)
             # Asked before the collator, which may set it.

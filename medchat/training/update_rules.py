@@ -60,16 +60,16 @@ BLOCK_8BIT, SMALLEST_8BIT = 256, 4096
 _DECAY_POWER, _TINY_SQUARE, _LARGEST_RMS = -0.8, 1e-30, 1.0
 
 
+#: What a rule keeps of one parameter between steps; and a parameter group of torch's optimizers.
+State = dict[str, Any]
+Group = dict[str, Any]
+
+
 class UpdateRule(Protocol):
     """A way of updating one parameter. `state` is empty at first, later what the rule put there."""
 
     def update(
-        self,
-        parameter: Tensor,
-        gradient: Tensor,
-        state: dict[str, Any],
-        group: dict[str, Any],
-        noise: torch.Generator,
+        self, parameter: Tensor, gradient: Tensor, state: State, group: Group, noise: torch.Generator
     ) -> None:
         """Change `parameter` and `state` in place; `group` holds `lr`, `betas`, `eps`, `weight_decay`."""
         ...
@@ -82,12 +82,7 @@ class AdamW:
         self._wide = wide
 
     def update(
-        self,
-        parameter: Tensor,
-        gradient: Tensor,
-        state: dict[str, Any],
-        group: dict[str, Any],
-        noise: torch.Generator,
+        self, parameter: Tensor, gradient: Tensor, state: State, group: Group, noise: torch.Generator
     ) -> None:
         """Take one step; see `UpdateRule`."""
         if not state:
@@ -127,12 +122,7 @@ class Adam8bit:
         self._small = AdamW(wide=True)
 
     def update(
-        self,
-        parameter: Tensor,
-        gradient: Tensor,
-        state: dict[str, Any],
-        group: dict[str, Any],
-        noise: torch.Generator,
+        self, parameter: Tensor, gradient: Tensor, state: State, group: Group, noise: torch.Generator
     ) -> None:
         """Take one step; see `UpdateRule`."""
         if parameter.numel() < SMALLEST_8BIT:
@@ -181,12 +171,7 @@ class Adafactor:
     """
 
     def update(
-        self,
-        parameter: Tensor,
-        gradient: Tensor,
-        state: dict[str, Any],
-        group: dict[str, Any],
-        noise: torch.Generator,
+        self, parameter: Tensor, gradient: Tensor, state: State, group: Group, noise: torch.Generator
     ) -> None:
         """Take one step; see `UpdateRule`. Tensors of more than two dimensions count as rows of the last."""
         rows = parameter.view(-1, parameter.shape[-1]) if parameter.dim() > 1 else parameter.view(1, -1)

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from transformers import PreTrainedModel
 
-from medchat.api import PromptTemplate, SFTOptions
+from medchat.api import SFTOptions
 from medchat.errors import UsageError
 from medchat.inference.adapters import bottleneck
 from medchat.language import say
 from medchat.training.family import Family
 from medchat.training.methods.lora import BENTSAO, refuse_other_kinds
-from medchat.training.methods.method import Method, metadata_of, no_modules, write_adapter
+from medchat.training.methods.method import Metadata, Method, no_modules, write_adapter
 
 
 class BottleneckMethod(Method):
@@ -41,14 +41,8 @@ class BottleneckMethod(Method):
             raise no_modules(family, family.bottleneck_targets, model)
 
     def save(
-        self,
-        model: PreTrainedModel,
-        family: Family,
-        options: SFTOptions,
-        template: PromptTemplate,
-        folder: Path,
+        self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
         """Write the two files that `bottleneck` describes."""
         stated = bottleneck.stated(options.adapter_size, family.bottleneck_targets)
-        told = metadata_of(model, family, template, folder)
-        write_adapter(dict(bottleneck.tensors_of(model)), stated, told, folder)
+        write_adapter(dict(bottleneck.tensors_of(model)), stated, metadata, folder)

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from medchat.api import LoadOptions, PromptTemplate, SFTOptions
+from medchat.api import LoadOptions, SFTOptions
 from medchat.errors import MedchatError
 from medchat.inference.write_checkpoint import write_json
 from medchat.language import say
 from medchat.training.family import Family, base_options
-from medchat.training.methods.method import Method, dtype_name, metadata_of, precision
+from medchat.training.methods.method import Metadata, Method, dtype_name, precision
 
 # Writing a trained model's weights, and reading them back before anyone is told that it worked.
 
@@ -81,18 +81,12 @@ class FullMethod(Method):
         model.requires_grad_(True)
 
     def save(
-        self,
-        model: PreTrainedModel,
-        family: Family,
-        options: SFTOptions,
-        template: PromptTemplate,
-        folder: Path,
+        self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
         """Write model.safetensors, the tokenizer's and other small files, then config.json."""
         save_weights(model, folder)
         config = family.write_small_files(base_options(options), model, folder)
-        config |= metadata_of(model, family, template, folder)
-        write_json(folder / "config.json", config)
+        write_json(folder / "config.json", {**config, **metadata})
 
     def result_options(self, options: SFTOptions, folder: Path) -> LoadOptions:
         """Return how chat is asked for the result: as a model, without adapters."""

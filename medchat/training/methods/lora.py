@@ -11,14 +11,14 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from medchat.api import PromptTemplate, SFTOptions
+from medchat.api import SFTOptions
 from medchat.checkpoints.adapter_folder import open_adapter
 from medchat.checkpoints.lora_folder import LoraAdapter
 from medchat.errors import UsageError
 from medchat.inference.adapters import lora as adapters
 from medchat.language import say
 from medchat.training.family import Family
-from medchat.training.methods.method import Method, metadata_of, no_modules, write_adapter
+from medchat.training.methods.method import Metadata, Method, no_modules, write_adapter
 
 #: The new adapter's name while it is trained.
 TRAINED = "trained"
@@ -82,21 +82,14 @@ class LoraMethod(Method):
             parameter.requires_grad_(name.endswith(_MARK))
 
     def save(
-        self,
-        model: PreTrainedModel,
-        family: Family,
-        options: SFTOptions,
-        template: PromptTemplate,
-        folder: Path,
+        self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
         """Write adapter_model.safetensors and adapter_config.json as peft has them, with the form's key."""
         targets = options.lora_targets or family.lora_targets
         stated = LoraConfig(**self._settings(targets, options), inference_mode=True).to_dict()
         # A set has no order of its own, and the same run must give the same bytes.
         stated |= {"target_modules": list(targets), "base_model_name_or_path": options.model.name}
-        write_adapter(
-            self._tensors(model), _plain(stated), metadata_of(model, family, template, folder), folder
-        )
+        write_adapter(self._tensors(model), _plain(stated), metadata, folder)
 
     def _settings(self, targets: tuple[str, ...], options: SFTOptions) -> dict[str, Any]:
         return {

@@ -26,6 +26,9 @@ from medchat.language import say
 from medchat.training.family import Family, base_options
 from medchat.training.optimizers import Precision, precision_of
 
+#: What chat must find again in a result's small file, by key.
+Metadata = Mapping[str, str]
+
 
 class Method(ABC):
     """One way to train a model. The recipe calls these in the order they stand here."""
@@ -54,14 +57,12 @@ class Method(ABC):
 
     @abstractmethod
     def save(
-        self,
-        model: PreTrainedModel,
-        family: Family,
-        options: SFTOptions,
-        template: PromptTemplate,
-        folder: Path,
+        self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
-        """Write the result: weights first, then the small files, last the one that makes it loadable."""
+        """Write the result: weights first, then the small files, last the one that makes it loadable.
+
+        `metadata` (`metadata_of`) goes into that last file.
+        """
 
     def load_result(self, family: Family, options: SFTOptions, folder: Path) -> TokenChatModel:
         """Load what was written as chat would, told nothing but the folder."""
@@ -94,13 +95,13 @@ def dtype_name(dtype: torch.dtype) -> str:
 def write_adapter(
     tensors: Mapping[str, Tensor],
     stated: Mapping[str, Any],
-    told: Mapping[str, str],
+    metadata: Metadata,
     folder: Path,
 ) -> None:
     """Write an adapter's folder and compare its weights with the trained ones, tensor by tensor.
 
-    `stated` is its kind and shape, `told` what chat must find again (`told_of`). Raises MedchatError if a
-    weight is not finite or what stands on the disk differs.
+    `stated` is its kind and shape, `metadata` what chat must find again (`metadata_of`). Raises MedchatError if
+    a weight is not finite or the file differs from the trained tensors.
     """
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path = folder / WEIGHTS_NAME
@@ -115,13 +116,13 @@ def write_adapter(
             say("请检查磁盘后重新训练", "check the disk and train again"),
             where=str(path),
         )
-    write_json(folder / CONFIG_FILE, {**stated, **told})
+    write_json(folder / CONFIG_FILE, {**stated, **metadata})
 
 
 def metadata_of(
     model: PreTrainedModel, family: Family, template: PromptTemplate, folder: Path
 ) -> dict[str, str]:
-    """Return the keys of a result's small file that chat must find again, the form's file written beside them."""
+    """Return what chat must find again of a result, after writing the template's file into its folder."""
     return {**family.trained_facts(model), **write_template(template, folder, family.forms)}
 
 

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from transformers import PreTrainedModel
 
-from medchat.api import PromptTemplate, SFTOptions
+from medchat.api import SFTOptions
 from medchat.errors import UsageError
 from medchat.inference.adapters import prefix_tuning
 from medchat.language import say
 from medchat.training.family import Family
 from medchat.training.methods.lora import BENTSAO, refuse_other_kinds
-from medchat.training.methods.method import Method, metadata_of, write_adapter
+from medchat.training.methods.method import Metadata, Method, write_adapter
 
 #: The official P-tuning's length (a field's own default) and rate
 #: (docs/specs/training.md, "Methods and defaults").
@@ -49,12 +49,7 @@ class PrefixMethod(Method):
         prefix_tuning.insert_prefix(model, options.pre_seq_len, projection=options.prefix_projection)
 
     def save(
-        self,
-        model: PreTrainedModel,
-        family: Family,
-        options: SFTOptions,
-        template: PromptTemplate,
-        folder: Path,
+        self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
         """Write adapter_model.safetensors and adapter_config.json as peft has them, with the form's key."""
         settings = prefix_tuning.prefix_settings(model, options.pre_seq_len)
@@ -65,8 +60,7 @@ class PrefixMethod(Method):
             "inference_mode": True,
             "base_model_name_or_path": options.model.name,
         }
-        told = metadata_of(model, family, template, folder)
-        write_adapter(prefix_tuning.stored_tensors(model), stated, told, folder)
+        write_adapter(prefix_tuning.stored_tensors(model), stated, metadata, folder)
 
 
 def refuse_length(options: SFTOptions) -> None:

@@ -22,7 +22,7 @@ from medchat.training.family import Family, base_options, copy_files
 from medchat.training.features import Feature
 from medchat.training.methods import Method
 from medchat.training.methods.lora import refuse_other_kinds
-from medchat.training.methods.method import check_finite_result, metadata_of
+from medchat.training.methods.method import Metadata, check_finite_result
 from medchat.training.methods.prefix_tuning import P_TUNING as P_TUNING_DEFAULTS
 from medchat.training.methods.prefix_tuning import refuse_length
 from medchat.training.train import Collator
@@ -175,12 +175,7 @@ class PTuningMethod(Method):
         train_prefix_only(model)
 
     def save(
-        self,
-        model: PreTrainedModel,
-        family: Family,
-        options: SFTOptions,
-        template: PromptTemplate,
-        folder: Path,
+        self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
         """Write the prefix's tensors alone, by the names they have in the model, and what belongs to them."""
         tensors = _prefix_tensors(model)
@@ -191,7 +186,7 @@ class PTuningMethod(Method):
             "pre_seq_len": options.pre_seq_len,
             "prefix_projection": options.prefix_projection,
         }
-        write_json(folder / CONFIG_FILE, {**stated, **metadata_of(model, family, template, folder)})
+        write_json(folder / CONFIG_FILE, {**stated, **metadata})
 
 
 def _prefix_tensors(model: nn.Module) -> dict[str, Tensor]:
