@@ -16,12 +16,24 @@ for folder in (ROOT, *sorted((ROOT / "plugins").iterdir()), ROOT / "tests" / "su
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+#: What a launcher, a hub client or a proxy set-up leaves in a shell's environment (proxies in either case).
+_INHERITED = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "COLUMNS", "LINES", "PYTHONWARNINGS"),
+)
+_INHERITED_PREFIXES = ("SLURM_", "ACCELERATE_", "TORCHELASTIC_", "HF_", "FSDP_")
+
 
 def pytest_configure() -> None:
     """Start from the same state whatever the suite was started from."""
     # A shell starts a background job with SIGINT ignored, and every child inherits that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Neither files' modes nor which processes and servers are asked depend on the shell that started the tests.
+    os.umask(0o022)
+    for name in list(os.environ):
+        if name.upper() in _INHERITED or name.startswith(_INHERITED_PREFIXES):
+            del os.environ[name]
     # On a busy machine 200 ms say nothing about the code.
     hypothesis.settings.register_profile("medchat", deadline=None)
     hypothesis.settings.load_profile("medchat")
