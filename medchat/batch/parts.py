@@ -40,7 +40,7 @@ def part_path(output: Path, rank: int) -> Path:
 
 
 def part_paths(output: Path) -> dict[int, Path]:
-    """Return the parts that are there, by rank."""
+    """Return the parts that are there, by rank. Raises MedchatError where the folder cannot be listed."""
     named = re.compile(re.escape(output.name) + r"\.part-(\d+)")
     try:
         found = [(named.fullmatch(path.name), path) for path in output.parent.iterdir()]

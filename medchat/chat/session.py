@@ -234,6 +234,7 @@ class ChatSession:
         """Answer the last question again; the old turn is replaced once the new answer has ended.
 
         A new answer that was stopped or failed replaces nothing: the last event is `OldAnswerKept`.
+        Raises UsageError where nothing was asked yet.
         """
         if not self.conversation.turns:
             raise UsageError(

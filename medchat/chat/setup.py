@@ -241,6 +241,7 @@ def recognize_backbone(registry: Registry, model: Path) -> GuardedBackbone:
     """Return the backbone that knows the folder, asking each plugin that loads.
 
     What one of them says is wrong with the folder (a MedchatError) counts only if no other knows it.
+    Raises CheckpointError where no plugin knows it.
     """
     objections: list[MedchatError] = []
 

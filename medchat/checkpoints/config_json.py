@@ -25,7 +25,10 @@ class ConfigValues:
     file: Path
 
     def size(self, *keys: str, default: int | None = None) -> int:
-        """Return the positive whole number that the first present of `keys` holds; one of them must be."""
+        """Return the positive whole number that the first present of `keys` holds; one of them must be.
+
+        Raises CheckpointError.
+        """
         key = self._first(keys)
         value = default if key is None else self.stated[key]
         if type(value) is not int or not 0 < value < MOST:
@@ -33,7 +36,7 @@ class ConfigValues:
         return value
 
     def fraction(self, key: str, default: float, *, most: float = 1.0) -> float:
-        """Return the number above 0 and below `most` under `key`."""
+        """Return the number above 0 and below `most` under `key`. Raises CheckpointError."""
         value = self.stated.get(key)
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < most:
@@ -41,7 +44,7 @@ class ConfigValues:
         return float(value)
 
     def switch(self, key: str, default: bool) -> bool:
-        """Return the truth value under `key`."""
+        """Return the truth value under `key`. Raises CheckpointError."""
         value = self.stated.get(key)
         value = default if value is None else value
         if not isinstance(value, bool):
@@ -49,7 +52,7 @@ class ConfigValues:
         return value
 
     def word(self, key: str, default: str) -> str:
-        """Return the text under `key`."""
+        """Return the text under `key`. Raises CheckpointError."""
         value = self.stated.get(key)
         value = default if value is None else value
         if not isinstance(value, str):

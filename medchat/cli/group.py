@@ -76,7 +76,7 @@ class Group(_Page, click.Group):
             formatter.write_dl(rows)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Find the subcommand; an unknown one is answered with the nearest names."""
+        """Find the subcommand; an unknown one is answered with the nearest names. Raises UsageError."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             raise unknown_command(args[0], list(self.commands), ctx.command_path)
         return super().resolve_command(ctx, args)
@@ -112,7 +112,7 @@ class TopGroup(Group):
         )
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Find the command; an unknown one is answered with the nearest names."""
+        """Find the command; an unknown one is answered with the nearest names. Raises UsageError."""
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
             raise unknown_command(args[0], self.list_commands(ctx), "medchat")
         return click.Group.resolve_command(self, ctx, args)

@@ -94,7 +94,7 @@ def trained_model(backbone: Backbone, pairs: Sequence[DemoPair], *, retrain: boo
     """Return the folder of the trained miniature, training it (with progress on stderr) where it is not there yet.
 
     The folder's name changes with the data, the recipe and the code's version, so what is stale is never used.
-    Two demos at once train once: the second waits.
+    Two demos at once train once: the second waits. Raises UsageError for a backbone without a demo.
     """
     recipe = DEMO_RECIPES.get(backbone.name)
     if recipe is None or not backbone.recipes:

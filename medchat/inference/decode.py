@@ -30,11 +30,14 @@ class Stepper(Protocol):
         ...
 
     def prefill(self, ids: Sequence[int], cancel: threading.Event) -> Tensor:
-        """Read a whole prompt. Raises Interrupted once `cancel` is set."""
+        """Read a whole prompt. Raises Interrupted once `cancel` is set.
+
+        Returns the logits [V] of what follows, in the model's dtype.
+        """
         ...
 
     def advance(self, token: int) -> Tensor:
-        """Append one token to what has been read."""
+        """Append one token to what has been read. Returns the logits [V] of what follows."""
         ...
 
 

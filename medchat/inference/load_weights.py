@@ -229,7 +229,7 @@ def _filled(
 
 
 def check_finite(tensor: StoredTensor, piece: Tensor) -> None:
-    """Raise CheckpointError if a piece of a stored tensor holds NaN or infinity."""
+    """Raise CheckpointError if a piece of a stored tensor holds NaN or infinity. Any shape and dtype."""
     if not _is_finite(piece):
         raise _not_finite(tensor, piece, piece.dtype)
 

@@ -67,6 +67,7 @@ def column_parts(packed: Tensor, bits: int) -> list[tuple[slice, Tensor]]:
     """Split packed weights into int8 matrices and the columns each stands for: one for int8, two for int4.
 
     Multiplying part by part spares interleaving the nibbles, which costs more than the product itself.
+    `packed` is int8 of shape [rows, columns], two columns in a byte for int4.
     """
     if bits == 8:
         return [(slice(None), packed)]

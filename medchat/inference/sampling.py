@@ -27,7 +27,10 @@ _SMALLEST_DIVISOR = 1e-30
 
 
 def refuse_non_finite(logits: Tensor) -> None:
-    """Raise MedchatError if any of the logits is NaN or infinite: no choice among them means anything."""
+    """Raise MedchatError if any of the logits is NaN or infinite: no choice among them means anything.
+
+    Any shape.
+    """
     if not bool(torch.isfinite(logits).all()):
         raise MedchatError(
             say(

@@ -44,7 +44,7 @@ class StoredTensor:
     _pages: _Pages
 
     def pieces(self, piece_bytes: int = 0) -> Iterator[tuple[slice, Tensor]]:
-        """Yield (rows, values of those rows) covering the tensor, along its first axis.
+        """Yield (rows, values of those rows) covering the tensor, along its first axis, in its dtype.
 
         `piece_bytes` 0 means PIECE_BYTES. A tensor without axes counts as one of one row. A piece is
         gone once the next is asked for.
@@ -96,6 +96,7 @@ def load_pickle(file: Path) -> dict[str, Tensor]:
     """Read a `.bin` with torch's safe unpickler, mapped where its format allows. Values are on the CPU.
 
     Raises CheckpointError: torch older than 2.10, anything but a plain table of dense tensors.
+    Shapes and dtypes are those of the file.
     """
     require_safe_torch(file)
     try:

@@ -45,17 +45,20 @@ class RandomTensors:
         self._random, self._spread = torch.Generator().manual_seed(seed), spread
 
     def matrix(self, *shape: int, spread: float = 0.0) -> Tensor:
-        """Return normal values of the usual standard deviation, or of `spread`."""
+        """Return normal values of the usual standard deviation, or of `spread`.
+
+        Shape `shape`, float16.
+        """
         return (torch.randn(*shape, generator=self._random) * (spread or self._spread)).half()
 
     def linear(self, name: str, outputs: int, inputs: int) -> Iterator[tuple[str, Tensor]]:
-        """Yield a random matrix and a bias of zeros."""
+        """Yield a random matrix and a bias of zeros. Shapes [outputs, inputs] and [outputs], float16."""
         yield f"{name}.weight", self.matrix(outputs, inputs)
         yield f"{name}.bias", torch.zeros(outputs, dtype=torch.float16)
 
 
 def layer_norm(name: str, width: int, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weight and bias of a norm that changes nothing yet."""
+    """Yield the weight and bias of a norm that changes nothing yet. Both of shape [width] and of `dtype`."""
     yield f"{name}.weight", torch.ones(width, dtype=dtype)
     yield f"{name}.bias", torch.zeros(width, dtype=dtype)
 
@@ -75,7 +78,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], layout: str, shards: int = 3) -> None:
-    """Write `tensors`, in their order, in one of `LAYOUTS`: about `shards` files where it is sharded."""
+    """Write `tensors`, in their order, in one of `LAYOUTS`: about `shards` files where it is sharded.
+
+    Shapes and dtypes are kept.
+    """
     stem, ending = ("model", "safetensors") if layout.endswith("safetensors") else ("pytorch_model", "bin")
     if not layout.startswith("sharded"):
         _save(dict(tensors), path / f"{stem}.{ending}")

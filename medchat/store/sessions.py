@@ -206,6 +206,7 @@ class SessionStore:
         """Put a turn in the place of the last one (a new answer, an edited question); return its position.
 
         Where the last turn is not `expected`, it is another MedChat's: it stays, and the turn is appended.
+        Raises UsageError for a session without turns.
         """
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)

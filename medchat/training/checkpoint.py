@@ -152,7 +152,10 @@ _TENSOR, _TUPLE, _PAIRS = "__tensor__", "__tuple__", "__pairs__"
 
 
 def save_tensors(tensors: Mapping[str, Tensor], folder: Path, name: str) -> None:
-    """Write tensors as `name`-00001.safetensors, …; at least one file. Raises OSError, SafetensorError."""
+    """Write tensors as `name`-00001.safetensors, …; at least one file. Raises OSError, SafetensorError.
+
+    Shapes and dtypes are kept.
+    """
     batches: list[dict[str, Tensor]] = [{}]
     size = 0
     for key, tensor in tensors.items():
@@ -178,7 +181,10 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_tensors(folder: Path, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Give the tensors that `save_tensors` wrote, one at a time, on the CPU."""
+    """Give the tensors that `save_tensors` wrote, one at a time, on the CPU.
+
+    Shapes and dtypes are those saved.
+    """
     for path in sorted(folder.glob(f"{name}-*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 (not a dictionary)

@@ -65,7 +65,10 @@ class FsdpGroup(ProcessGroup):
     # ------------------------------------------------------------ the model
 
     def prepare(self, model: nn.Module) -> None:
-        """Shard a model whose every parameter is trained; any other is copied by the Trainer (DDP)."""
+        """Shard a model whose every parameter is trained; any other is copied by the Trainer (DDP).
+
+        Raises MedchatError if some of it stays whole in each process.
+        """
         if not all(parameter.requires_grad for parameter in model.parameters()):
             return
         layers = decoder_layers(model)
@@ -119,14 +122,20 @@ class FsdpGroup(ProcessGroup):
 
     @torch.no_grad()
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the trained parameters whole, by name, in the main process; elsewhere nothing."""
+        """Return the trained parameters whole, by name, in the main process; elsewhere nothing.
+
+        Shapes as in the model of one process, dtype as trained.
+        """
         _only_shards(model)
         whole = {name: self._whole(tensor.detach()) for name, tensor in trained_parameters(model).items()}
         return whole if self.is_main else {}
 
     @torch.no_grad()
     def load_weight(self, model: nn.Module, name: str, tensor: Tensor) -> None:
-        """Put a whole tensor, which every process has read, where `weights` found it."""
+        """Put a whole tensor, which every process has read, where `weights` found it.
+
+        Its shape and dtype are the parameter's.
+        """
         _only_shards(model)
         parameter = trained_parameters(model)[name]
         parameter.copy_(_like(parameter, tensor))

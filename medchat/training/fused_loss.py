@@ -37,7 +37,10 @@ def look_up(embedding: nn.Embedding, ids: Tensor) -> Tensor:
 
 
 def gradient_of(weight: Tensor) -> Tensor:
-    """Return the gradient of a weight, made of zeros where there is none yet."""
+    """Return the gradient of a weight, made of zeros where there is none yet.
+
+    Shape and dtype are the weight's.
+    """
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
     return weight.grad
@@ -82,6 +85,7 @@ def label_head(model: Any, batch: Mapping[str, Tensor]) -> nn.Linear | None:
 
     `batch` is some input with `shift_labels`. The head must be a plain matrix, and the model must return what
     comes out of it unchanged (some scale or cap their logits), which is tried on a few positions.
+    The head's weight has shape [V, hidden].
     """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if type(head) is not nn.Linear or head.bias is not None:

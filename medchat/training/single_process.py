@@ -43,12 +43,15 @@ class ProcessGroup:
         """Make a model that was shared out whole again, in place, in the main process."""
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the trained parameters whole, by name; only the main process needs to have them."""
+        """Return the trained parameters whole, by name; only the main process needs to have them.
+
+        Shapes as in the model of one process, dtype as trained.
+        """
         return {name: tensor.detach() for name, tensor in trained_parameters(model).items()}
 
     @torch.no_grad()
     def load_weight(self, model: nn.Module, name: str, tensor: Tensor) -> None:
-        """Put a whole tensor where `weights` found it."""
+        """Put a whole tensor where `weights` found it. Its shape and dtype are the parameter's."""
         trained_parameters(model)[name].copy_(tensor)
 
     def optimizer_state(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:

@@ -162,7 +162,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return the loss; raise MedchatError naming the batch if it is not finite."""
+        """Return the loss; raise MedchatError naming the batch if it is not finite. A scalar."""
         rows, tokens = inputs.pop("rows").tolist(), int(inputs.pop("tokens"))
         inputs.pop("labels")
         # Several processes exchange the gradients that autograd hands out, a fused update waits for them.

@@ -71,7 +71,10 @@ class UpdateRule(Protocol):
     def update(
         self, parameter: Tensor, gradient: Tensor, state: State, group: Group, noise: torch.Generator
     ) -> None:
-        """Change `parameter` and `state` in place; `group` holds `lr`, `betas`, `eps`, `weight_decay`."""
+        """Change `parameter` and `state` in place; `group` holds `lr`, `betas`, `eps`, `weight_decay`.
+
+        `parameter` and `gradient` have one shape, any; a parameter is float32 or bfloat16.
+        """
         ...
 
 

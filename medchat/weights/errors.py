@@ -17,7 +17,10 @@ _NOT_FOUND = 404
 
 @contextmanager
 def translate_errors(source: Source, folder: Path | None = None) -> Iterator[None]:
-    """Turn what escapes into a MedchatError. Anything that is neither the network's nor the disk's passes."""
+    """Turn what escapes into a MedchatError. Anything that is neither the network's nor the disk's passes.
+
+    Raises MedchatError.
+    """
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -114,7 +114,10 @@ def bottlenecks(model: nn.Module) -> dict[str, Bottleneck]:
 
 
 def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the bottlenecks' tensors by the names they are stored under."""
+    """Yield the bottlenecks' tensors by the names they are stored under.
+
+    Per module: weights [size, width] and [width, size], biases [size] and [width], in the trained dtype.
+    """
     for name, parameter in model.named_parameters():
         if f".{CHILD}." in name:
             yield name, parameter.detach()

@@ -84,7 +84,10 @@ def has_prefix(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return the prefix as it is stored: without its projection, which is done once and for all."""
+    """Return the prefix as it is stored: without its projection, which is done once and for all.
+
+    Shape [n, 2 * layers * width].
+    """
     return {PREFIX_TENSOR: _rows(model.get_submodule(CHILD)).detach()}
 
 

@@ -36,7 +36,10 @@ class BottleneckMethod(Method):
         refuse_other_kinds(options)
 
     def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
-        """Put the bottlenecks in; their second matrices are zero, so they change nothing yet."""
+        """Put the bottlenecks in; their second matrices are zero, so they change nothing yet.
+
+        Raises UsageError where the targets name no module.
+        """
         if not bottleneck.insert_bottlenecks(model, family.bottleneck_targets, options.adapter_size):
             raise no_modules(family, family.bottleneck_targets, model)
 

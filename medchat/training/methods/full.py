@@ -25,7 +25,10 @@ WEIGHTS_NAME = "model.safetensors"
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the model's tensors by name, each once: of tied ones only the first name."""
+    """Return the model's tensors by name, each once: of tied ones only the first name.
+
+    Shapes and dtypes are the model's.
+    """
     seen: set[tuple[int, int, torch.Size]] = set()
     weights: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():

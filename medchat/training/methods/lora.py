@@ -66,7 +66,10 @@ class LoraMethod(Method):
         refuse_other_kinds(options)
 
     def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
-        """Lay an untrained LoRA over the targets; its second matrices are zero, so it changes nothing yet."""
+        """Lay an untrained LoRA over the targets; its second matrices are zero, so it changes nothing yet.
+
+        Raises UsageError where the targets name no module.
+        """
         before = adapters.attached(model)
         targets = options.lora_targets or family.lora_targets
         config = LoraConfig(**self._settings(targets, options))

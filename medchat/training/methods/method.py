@@ -127,7 +127,7 @@ def metadata_of(
 
 
 def check_finite_result(tensors: Mapping[str, Tensor]) -> None:
-    """Raise MedchatError if a trained weight is NaN or infinite."""
+    """Raise MedchatError if a trained weight is NaN or infinite. Any shape and dtype."""
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise MedchatError(

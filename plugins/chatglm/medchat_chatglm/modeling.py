@@ -252,7 +252,10 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin): 
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Give `generate` the positions and masks of the configured rule, for prompts and single tokens."""
+        """Give `generate` the positions and masks of the configured rule, for prompts and single tokens.
+
+        `input_ids` and `attention_mask` are int64 [B, T]; positions and mask as `forward` takes them.
+        """
         rule, length = self.config.rule, input_ids.shape[1]
         kept = {
             key: kwargs[key]
