@@ -13,11 +13,6 @@ from hypothesis import strategies as st
 from medchat_remote.address import Endpoint
 from medchat_remote.answer_stream import AnswerStream
 from medchat_remote.backbone import RemoteBackbone
-from medchat_remote.events import LONGEST_EVENT, EventReader, EventTooLongError
-from medchat_remote.key import find_key
-from medchat_remote.limits import Limits
-from medchat_remote.messages import MessagesTemplate, as_messages, as_text
-from medchat_remote.notices import where_words_go
 from medchat_remote.chunks import (
     MalformedPayloadError,
     ServerError,
@@ -26,6 +21,11 @@ from medchat_remote.chunks import (
     WholeCharacters,
     read_chunk,
 )
+from medchat_remote.events import LONGEST_EVENT, EventReader, EventTooLongError
+from medchat_remote.key import find_key
+from medchat_remote.limits import Limits
+from medchat_remote.messages import MessagesTemplate, as_messages, as_text
+from medchat_remote.notices import where_words_go
 from medchat_remote.proxy import proxy_for, shown
 from medchat_remote.request import ChatRequest, Dialect
 from medchat_remote.tokens import guess

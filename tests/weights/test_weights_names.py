@@ -23,8 +23,8 @@ from medchat.units import amount
 from medchat.weights.catalogue import Catalogue
 from medchat.weights.folders import UNFINISHED, folder_of, locate_weights
 from medchat.weights.record import write_pull_record
-from medchat.weights.source import Listing, RemoteFile
 from medchat.weights.selection import choose, is_plain
+from medchat.weights.source import Listing, RemoteFile
 from medchat.weights.verifying import ChecksumSource, Verdict, Verification, verify
 
 pytest_plugins = ("published_weights",)

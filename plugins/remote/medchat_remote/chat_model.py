@@ -14,10 +14,10 @@ from medchat.api import Completion, Delta, Finish, GenerationConfig, Segment
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat_remote.answer_stream import AnswerStream
+from medchat_remote.chunks import StreamChunk
 from medchat_remote.connection import Connection
 from medchat_remote.counting import Counter
 from medchat_remote.errors import RequestError
-from medchat_remote.chunks import StreamChunk
 from medchat_remote.request import ChatRequest, Dialect
 from medchat_remote.scoring import answer_scores
 

@@ -19,10 +19,10 @@ import httpx2
 
 from medchat.retry import RetrySchedule
 from medchat_remote.address import Endpoint
-from medchat_remote.errors import RequestError, EndpointErrors
+from medchat_remote.chunks import MalformedPayloadError, ServerError, StreamChunk, read_chunk
+from medchat_remote.errors import EndpointErrors, RequestError
 from medchat_remote.events import EventReader, EventTooLongError
 from medchat_remote.key import ApiKey
-from medchat_remote.chunks import MalformedPayloadError, ServerError, StreamChunk, read_chunk
 from medchat_remote.proxy import proxy_for
 
 Result = TypeVar("Result")
