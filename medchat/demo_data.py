@@ -6,11 +6,13 @@ How they were written, reviewed and sourced: docs/demo-data.md. Knows nothing of
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import date
 from functools import cache
 from importlib.resources import files
+from urllib.parse import urlsplit
 
 from medchat.errors import DataError
 from medchat.language import say
@@ -19,8 +21,11 @@ from medchat.language import say
 #: training time (see `medchat.demo_recipe`), so a longer pair is refused rather than trained on slowly.
 QUESTION_LIMIT = 24
 ANSWER_LENGTHS = range(25, 61)
-#: How many review passes every pair has had before it may ship (docs/demo-data.md says what each looks for).
-REVIEWS_REQUIRED = 2
+#: How often the project's authors have read every pair before it may ship (docs/demo-data.md says what each
+#: pass looks for). No physician is among them.
+AUTHOR_PASSES_REQUIRED = 2
+#: A document's date, as exactly as it is known: year, month or day.
+_SOURCE_DATE = re.compile(r"(?:19|20)\d{2}(?:-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12]\d|3[01]))?)?")
 
 PAIRS_FILE = "data/demo_qa.jsonl"
 _REINSTALL = "pip install -c constraints.txt -e ."
@@ -30,8 +35,9 @@ _REINSTALL = "pip install -c constraints.txt -e ."
 class DemoPair:
     """One question and its answer, with the public source the fact was checked against.
 
-    `source` is the publisher and 《title》, `source_url` an address of that publisher, `reviewed` the
-    date of the last review and `reviews` how many reviews there were.
+    `source` is the publisher and 《title》, `source_date` the document's date (year, month or day),
+    `source_url` its own page, "" where no lasting address is known. `author_passes` says how often the
+    authors have read the pair, `last_pass` when they last did.
     """
 
     id: str
@@ -39,9 +45,10 @@ class DemoPair:
     question: str
     answer: str
     source: str
+    source_date: str
     source_url: str
-    reviewed: date
-    reviews: int
+    last_pass: date
+    author_passes: int
 
 
 _KEYS = tuple(field.name for field in fields(DemoPair))
@@ -90,24 +97,32 @@ def _read_pair(line: str, place: str) -> DemoPair:
         raise _damaged(place, str(error)) from error
     if not isinstance(record, dict) or tuple(record) != _KEYS:
         raise _damaged(place, say("字段应为 ", "the keys must be ") + ", ".join(_KEYS))
-    reviews = record.pop("reviews")
-    if type(reviews) is not int or reviews < REVIEWS_REQUIRED:
-        raise _damaged(place, f"reviews {reviews!r}")
+    passes = record.pop("author_passes")
+    if type(passes) is not int or passes < AUTHOR_PASSES_REQUIRED:
+        raise _damaged(place, f"author_passes {passes!r}")
     for key, value in record.items():
-        if not isinstance(value, str) or not value or value != value.strip():
+        if not isinstance(value, str) or value != value.strip() or not (value or key == "source_url"):
             raise _damaged(place, f"{key} {value!r}")
     try:
-        reviewed = date.fromisoformat(record.pop("reviewed"))
+        last_pass = date.fromisoformat(record.pop("last_pass"))
     except ValueError as error:
-        raise _damaged(place, f"reviewed: {error}") from error
-    pair = DemoPair(**record, reviewed=reviewed, reviews=reviews)
+        raise _damaged(place, f"last_pass: {error}") from error
+    pair = DemoPair(**record, last_pass=last_pass, author_passes=passes)
     if len(pair.question) > QUESTION_LIMIT or len(pair.answer) not in ANSWER_LENGTHS:
         raise _damaged(
             place, say("问题或答案的长度不合要求", "the question or the answer has the wrong length")
         )
-    if not pair.source_url.startswith("https://"):
+    if not _SOURCE_DATE.fullmatch(pair.source_date):
+        raise _damaged(place, f"source_date {pair.source_date!r}")
+    if pair.source_url and not _is_page(pair.source_url):
         raise _damaged(place, f"source_url {pair.source_url!r}")
     return pair
+
+
+def _is_page(address: str) -> bool:
+    """Whether `address` leads to a page: a publisher's front page says nothing of a document."""
+    parts = urlsplit(address)
+    return parts.scheme == "https" and bool(parts.hostname) and bool(parts.path.strip("/"))
 
 
 def _damaged(where: str, why: str) -> DataError:
