@@ -85,7 +85,7 @@ class Hooks(Protocol):
 
     @hookspec
     def medchat_turn_saved(self, conversation: Conversation, turn: Turn) -> None:
-        """Be told that `turn`, now the last of `conversation`, is complete (and on disk, if sessions are saved).
+        """Called when `turn`, now the last of `conversation`, is complete (and on disk, if sessions are saved).
 
         Return nothing. The words are a person's own: a plugin that sends them anywhere must say so in its
         documentation.

@@ -1,4 +1,4 @@
-"""The interface language: one process-wide choice, Chinese unless told otherwise.
+"""The interface language: one process-wide choice, Chinese by default.
 
 Knows nothing of configuration files or the command line: callers decide, this module remembers.
 Imported on the fastest path (`medchat --help`), so it imports the standard library's `os` alone.

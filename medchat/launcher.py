@@ -78,7 +78,7 @@ def local_rank() -> int | None:
 
 
 def accelerate_on_cpu() -> bool:
-    """Say whether `accelerate launch --cpu` started this process: it starts one, whatever it was told."""
+    """Say whether `accelerate launch --cpu` started this process: it starts one process, whatever number was given."""
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
 
 

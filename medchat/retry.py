@@ -18,7 +18,7 @@ LONGEST_ASKED = 300.0
 
 
 class DownloadCancelled(Exception):
-    """The download was told to stop. Never reaches the user."""
+    """The download was cancelled. Never reaches the user."""
 
 
 class Backoff:

@@ -88,7 +88,7 @@ class Backbone(ABC):
         """Return the names of the templates that these very weights are known to have been trained on.
 
         Empty, the default, where that is not known: then `template` is a good guess and any other
-        choice is as good. Where it is known the user is told of a `--template` that is not among them.
+        choice is as good. Where it is known the user is warned of a `--template` that is not among them.
         """
         return ()
 

@@ -43,7 +43,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something told to the user before an answer. Plugins may add notices, never remove one.
+    """Something shown to the user before an answer. Plugins may add notices, never remove one.
 
     `text` is in the interface language; `urgent` ones concern a life at risk and are shown first.
     """

@@ -181,7 +181,7 @@ class SFTReport:
     """What a run did. `output` loads as `--model` (`kind` "model") or `--adapter` (`kind` "adapter").
 
     Losses are means per label token, `loss_before` (before training) and `best_loss` over what was held
-    out. `peak_bytes` is the device's peak, 0 where it cannot be told.
+    out. `peak_bytes` is the device's peak, 0 where it cannot be measured.
     """
 
     output: Path
@@ -216,7 +216,7 @@ class SFTWatcher(Protocol):
         ...
 
     def on_event(self, event: SFTEvent) -> None:
-        """Be told what happened."""
+        """Handle one event."""
         ...
 
     def finish(self, folder: Path, report: SFTReport) -> None:
@@ -242,11 +242,11 @@ class SFTRecipe(ABC):
         return options
 
     def template(self, options: SFTOptions) -> PromptTemplate | None:
-        """Return the form to train in where none was chosen (`SFTData.template`). None: it is not told."""
+        """Return the template to train in where none was chosen (`SFTData.template`). None: unknown."""
         return None
 
     def survey(self, data: SFTData, options: SFTOptions) -> SFTSurvey | None:
-        """Tokenise the data and say what becomes of it. Loads no weights. None: it cannot be told.
+        """Tokenise the data and say what becomes of it. Loads no weights. None: unknown.
 
         Raises DataError if more than one record in a hundred would keep no label, unless
         `options.allow_truncation`.

@@ -52,7 +52,7 @@ class PromptTemplate(Protocol):
 
     @property
     def multi_turn(self) -> bool:
-        """Whether the weights were trained on several turns in this form."""
+        """Whether the weights were trained on several turns in this template."""
         ...
 
     def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:

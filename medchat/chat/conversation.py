@@ -41,7 +41,7 @@ class PreparedChat:
     warn: Callable[[str], None]
     demo: KnownQuestions | None = None
     _recorder: StoreRecorder | None = None
-    _told_failures: int = 0
+    _shown_failures: int = 0
 
     @property
     def settings(self) -> Settings:
@@ -82,8 +82,8 @@ class PreparedChat:
     def plugin_lines(self) -> list[str]:
         """Return one line for each plugin found broken since this was last asked."""
         failures = self.opening.registry.failures
-        told, self._told_failures = self._told_failures, len(failures)
-        return [str(failure) for failure in failures[told:]]
+        shown, self._shown_failures = self._shown_failures, len(failures)
+        return [str(failure) for failure in failures[shown:]]
 
     def _after_turn(self, conversation: Conversation, turn: Turn) -> None:
         self.opening.extensions.turn_saved(conversation, turn)

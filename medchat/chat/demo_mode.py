@@ -84,12 +84,12 @@ class LearnedAlone:
 
     @property
     def name(self) -> str:
-        """The name of the form itself."""
+        """The name of the template itself."""
         return self._inner.name
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """The form's own stop texts."""
+        """The template's own stop texts."""
         return self._inner.stop
 
     @property

@@ -27,7 +27,7 @@ class SessionChoice:
 class StoreRecorder:
     """Writes each turn into the session store; the session's row is made with its first turn.
 
-    If the disk fails, or the session was deleted meanwhile, the user is told loudly once (`warn`) and the
+    If the disk fails, or the session was deleted meanwhile, the user is warned once (`warn`) and the
     conversation goes on unsaved: an answer on the screen is worth more than a crash. If another MedChat
     writes to the same session, that is said once too; no turn of either is lost: an answer given again
     then follows the other's turns, and an undo that would take them is refused.

@@ -200,7 +200,7 @@ def repeats_without_end(text: str) -> bool:
 class ChatSession:
     """One conversation. Call `ask` and iterate; `conversation` holds what has been said since.
 
-    `advisers` look at the user's words before the model does; `listeners` are told of each turn once it
+    `advisers` look at the user's words before the model does; `listeners` are called with each turn once it
     is recorded. `remember_history` False sends each
     question alone. `guard_loops` stops an answer that repeats itself without end (chat only).
     """

@@ -30,7 +30,7 @@ from medchat.weights.folders import locate_weights
 
 # Which template `--template` names: a shipped one, a file, the backbone's own, or another backbone's.
 #
-# A form made for one family is plain text in most cases, and then any vocabulary can write it. Other
+# A template made for one family is plain text in most cases, and then any vocabulary can write it. Other
 # plugins are imported only for a name that nothing else has, and take no part in the chat.
 
 
@@ -39,7 +39,7 @@ def named_template(
 ) -> PromptTemplate:
     """Return the template that `wanted` names or whose path it is, for a chat with `backbone`.
 
-    Raises UsageError: no such template, a file that is none, or another backbone's form whose control
+    Raises UsageError: no such template, a file that is none, or another backbone's template whose control
     tokens this vocabulary lacks.
     """
     owners: dict[str, str] = {}
@@ -112,7 +112,7 @@ class ChatSetup:
         if not self.settings.value("template"):
             return []
         trained = self.backbone.trained_templates(self.options)
-        if not trained or self.template.name in trained or self._same_form():
+        if not trained or self.template.name in trained or self._same_template():
             return []
         names = say("、", ", ").join(trained)
         return [
@@ -124,7 +124,7 @@ class ChatSetup:
             )
         ]
 
-    def _same_form(self) -> bool:
+    def _same_template(self) -> bool:
         """Whether the chosen template is the weights' own under another name, as a copy in a file is."""
         with self.backbone.guard():
             own = _written(self.backbone.template(self.options))

@@ -131,7 +131,7 @@ def base_notes(adapter: Adapter, base: str) -> tuple[str, ...]:
 
 
 def known_template(adapter: Adapter) -> str:
-    """Return the name of the form that a published adapter was trained on, "" for any other."""
+    """Return the name of the template that a published adapter was trained on, "" for any other."""
     found = match_published(adapter) if isinstance(adapter, LoraAdapter) else None
     return found.known.template if found else ""
 

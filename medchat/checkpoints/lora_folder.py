@@ -78,7 +78,7 @@ class LoraAdapter:
 
     `settings` are what peft's LoraConfig takes. `saved` are whole tensors stored beside the LoRA
     matrices (peft's `modules_to_save`: the embeddings and head of a grown vocabulary), by the model's
-    own name; `template` is what our own trainer wrote of the form it used, else "".
+    own name; `template` is what our own trainer wrote of the template it used, else "".
     """
 
     folder: Path

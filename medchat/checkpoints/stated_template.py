@@ -1,6 +1,6 @@
-"""The prompt form that fine-tuned weights were trained in: written beside them, and found again by chat.
+"""The prompt template that fine-tuned weights were trained in: written beside them, and found again by chat.
 
-A shipped or a family's own form is written by name, under `medchat_template` in the folder's small file.
+A shipped or a family's own template is written by name, under `medchat_template` in the folder's small file.
 Any other is somebody's file: its text goes along too. No torch here.
 """
 
@@ -28,7 +28,7 @@ def write_template(
 ) -> dict[str, str]:
     """Write the template's file if it has one and is not among the shipped; return the key that names it.
 
-    `extra` are the family's own. A form that is neither there nor has a file is code of another plugin:
+    `extra` are the family's own. A template that is neither there nor has a file is code of another plugin:
     chat could not find it by its name, and none is written.
     """
     if template in (*list_templates(), *extra):
@@ -53,7 +53,7 @@ def stated_template(
     extra: Iterable[PromptTemplate] = (),
     specials: Callable[[], SpecialTokens] = SpecialTokens,
 ) -> PromptTemplate | None:
-    """Return the form that the folder states, None where it states none or one that nobody here has.
+    """Return the template that the folder states, None where it states none or one that nobody here has.
 
     `extra` are the family's own. Raises UsageError for a template file that is damaged, CheckpointError
     for a damaged small file.

@@ -46,12 +46,12 @@ def stop_on_signals() -> Iterator[None]:
 
 @contextmanager
 def cancel_on_signals(
-    cancel: threading.Event, *, insist: bool = False, told: Callable[[], None] | None = None
+    cancel: threading.Event, *, insist: bool = False, on_first: Callable[[], None] | None = None
 ) -> Iterator[list[int]]:
     """While inside, Ctrl-C, SIGTERM and SIGHUP set `cancel` instead of raising.
 
     Yields a list that receives the exit code of the first signal, so that whoever answers can keep
-    the partial answer, save it, and then end with that code. `told` is called for the first one, see
+    the partial answer, save it, and then end with that code. `on_first` is called for the first one, see
     `_announcing`. With `insist` the same signal again, `SECOND_WISH` seconds later or more, raises `Stopped`.
     A launcher such as torchrun passes a Ctrl-C on that the terminal has already sent to everybody: that is
     no second wish.
@@ -69,7 +69,7 @@ def cancel_on_signals(
         if len(codes) == 1:
             announce()
 
-    with _announcing(told) as announce:
+    with _announcing(on_first) as announce:
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, *_CODES)}
         try:
             yield codes
@@ -79,20 +79,20 @@ def cancel_on_signals(
 
 
 @contextmanager
-def _announcing(told: Callable[[], None] | None) -> Iterator[Callable[[], None]]:
-    """Give a function that has `told` called, in a thread of its own and before the block is left.
+def _announcing(on_first: Callable[[], None] | None) -> Iterator[Callable[[], None]]:
+    """Give a function that has `on_first` called, in a thread of its own and before the block is left.
 
-    A signal may come in the middle of a write to the very stream that `told` writes to: its handler must
+    A signal may come in the middle of a write to the very stream that `on_first` writes to: its handler must
     not write. It may put something into a SimpleQueue, whatever the main thread was doing.
     """
-    if told is None:
+    if on_first is None:
         yield lambda: None
         return
     wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def wait() -> None:
         if wanted.get():
-            told()
+            on_first()
 
     thread = threading.Thread(target=wait, name="announce-signal", daemon=True)
     thread.start()

@@ -71,8 +71,8 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        told = re.search(r"line (\d+), column (\d+)", str(error))
-        line = told[1] if told else str(text.count("\n") + 1)
+        position = re.search(r"line (\d+), column (\d+)", str(error))
+        line = position[1] if position else str(text.count("\n") + 1)
         raise UsageError(
             say(f"配置文件有语法错误：{error}", f"the configuration is not valid TOML: {error}"),
             say('写法示例：device = "cpu"', 'write it like: device = "cpu"'),

@@ -23,10 +23,10 @@ def explained(where: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        told = explain(error, where)
-        if told is None:
+        explained = explain(error, where)
+        if explained is None:
             raise
-        raise told from error
+        raise explained from error
     except OSError as error:
         raise _closed_off(error.strerror or str(error), where) from error
 

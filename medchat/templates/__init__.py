@@ -1,4 +1,4 @@
-"""Prompt templates: forms that turn a conversation into segments, where they are found, how they fit.
+"""Prompt templates: how they turn a conversation into segments, where they are found, how they fit.
 
 Knows no tokenizer and no model: lengths come from the `count` function a caller passes to `fit`.
 """

@@ -39,7 +39,7 @@ def load_template(
     A plain word is a name: a shipped template's, else one of `extra_templates` (a backbone's or a
     plugin's), else a file of that name, else one of those that `elsewhere` is then asked for. Anything
     that ends in .json, .jinja or .j2 or has a folder in it is a path. `specials` is asked for the
-    vocabulary's special tokens where the file is a Jinja template. A file's form is `called` so, or as
+    vocabulary's special tokens where the file is a Jinja template. A file's template is `called` so, or as
     the file is.
     Raises UsageError: no such template (with the nearest names), or a file that is not one.
     """

@@ -6,7 +6,7 @@ from medchat.api import PromptTemplate, Turn
 from medchat.errors import UsageError
 from medchat.templates.with_input import takes_dialogues, with_input
 
-#: Two forms are one if they ask these alike: (turns, question, system).
+#: Two templates are one if they ask these alike: (turns, question, system).
 _ASKED = (((), "?", ""), ((Turn("?", "!"),), "??", ""), ((), "?", "."))
 
 
@@ -18,12 +18,12 @@ def same_template(one: PromptTemplate, other: PromptTemplate) -> bool:
 
 
 def _asks(template: PromptTemplate, asked: tuple[tuple[Turn, ...], str, str]) -> object:
-    """What the form makes of it, with and without an `input`; or that it refuses."""
+    """What the template makes of it, with and without an `input`; or that it refuses."""
     made = []
     for form in (template, with_input(template, "#")):
         try:
             made.append(form.render(*asked))
         except UsageError:
-            # A form for single turns, or one without a place for a system text.
+            # A template for single turns, or one without a place for a system text.
             made.append(())
     return made

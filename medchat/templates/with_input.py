@@ -18,7 +18,7 @@ def with_input(template: PromptTemplate, text: str) -> PromptTemplate:
 
 
 def takes_dialogues(template: PromptTemplate) -> bool:
-    """Whether weights of this form were trained on whole dialogues as one text, each as its data holds it."""
+    """Whether weights of this template were trained on whole dialogues as one text, each as its data holds it."""
     return isinstance(template, JsonTemplate) and template.multi_turn
 
 

@@ -21,7 +21,7 @@ class CausalFamily(Family):
     templates: ClassVar[TemplateChoice]
 
     @property
-    def forms(self) -> tuple[PromptTemplate, ...]:  # type: ignore[override]
+    def own_templates(self) -> tuple[PromptTemplate, ...]:  # type: ignore[override]
         """The family's own templates."""
         return self.templates.own
 

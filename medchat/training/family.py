@@ -37,8 +37,8 @@ class Family(ABC):
     bottleneck_targets: ClassVar[tuple[str, str]]
     #: What `--collator` takes; the first is the default.
     collators: ClassVar[tuple[str, ...]] = ("default",)
-    #: The forms of its own that chat finds by name in what was trained; not those that are shipped.
-    forms: ClassVar[tuple[PromptTemplate, ...]] = ()
+    #: The templates of its own that a trained folder may name; not those that are shipped.
+    own_templates: ClassVar[tuple[PromptTemplate, ...]] = ()
     #: The methods it does not offer.
     without: ClassVar[frozenset[str]] = frozenset()
 
@@ -52,7 +52,7 @@ class Family(ABC):
 
     @abstractmethod
     def template(self, options: LoadOptions) -> PromptTemplate:
-        """Return the form that chat uses for these weights and adapters. Reads small files only."""
+        """Return the template that chat uses for these weights and adapters. Reads small files only."""
 
     @abstractmethod
     def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
@@ -67,11 +67,11 @@ class Family(ABC):
         """
 
     def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
-        """Return the form to train in where none was chosen. `kind`: what comes out, "model" or "adapter"."""
+        """Return the template to train in where none was chosen. `kind`: what comes out, "model" or "adapter"."""
         return self.template(options)
 
     def end_id(self, tokenizer: ChatTokenizer, template: PromptTemplate) -> int:
-        """Return the id that ends a learned answer in this form. Chat must stop on it."""
+        """Return the id that ends a learned answer in this template. Chat must stop on it."""
         return tokenizer.eos_token_id
 
     def collator(

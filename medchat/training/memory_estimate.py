@@ -1,4 +1,4 @@
-"""How much memory a run takes at its peak, told from the model's shape before anything is loaded.
+"""How much memory a run takes at its peak, estimated from the model's shape before anything is loaded.
 
 The peak is the largest of four moments of a step: the loss, the last block going back, the end of the
 backward pass, the update. See `activations` for what the forward pass keeps.

@@ -20,7 +20,7 @@ def process_group(device: torch.device) -> ProcessGroup:
 
 
 def launcher_note() -> str:
-    """Return what a user of a launcher that started fewer processes than it was told must know, else ""."""
+    """Return what a user of a launcher that started fewer processes than requested must know, else ""."""
     if launcher.world_size() == 1 and launcher.accelerate_on_cpu():
         return say(
             "accelerate launch --cpu 只启动了一个进程，不论 --num_processes 是多少；要用多个进程请用 torchrun",

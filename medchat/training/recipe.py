@@ -83,7 +83,7 @@ def recipes_of(family: Family, own: Sequence[Method] = (), first: str = "") -> M
 
 @dataclass(frozen=True, slots=True)
 class EncodedData:
-    """What a run is about to learn: its form, its data as ids, and how text became ids."""
+    """What a run is about to learn: its template, its data as ids, and how text became ids."""
 
     template: PromptTemplate
     train: FeatureSet

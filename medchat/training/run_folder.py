@@ -115,8 +115,8 @@ class RunFolder:
 
         A finished run goes on from none of them, and each is several times as large as the result.
         """
-        told = {key: value for key, value in asdict(report).items() if key != "output"}
-        facts = {"medchat": __version__, **facts, "report": told}
+        report_fields = {key: value for key, value in asdict(report).items() if key != "output"}
+        facts = {"medchat": __version__, **facts, "report": report_fields}
         manifest.write_manifest(self.path, facts, leave_out=RUN_NAMES)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
@@ -215,9 +215,9 @@ def _begin(path: Path, options: SFTOptions, data: str, resumed: bool) -> tuple[s
 def _finished(output: Path) -> SFTReport | None:
     path = output / manifest.FILE_NAME
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))["report"]
-        samples = tuple(SFTSample(**sample) for sample in told.pop("samples", ()))
-        report = SFTReport(output=output, samples=samples, **told)
+        fields = json.loads(path.read_text(encoding="utf-8"))["report"]
+        samples = tuple(SFTSample(**sample) for sample in fields.pop("samples", ()))
+        report = SFTReport(output=output, samples=samples, **fields)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

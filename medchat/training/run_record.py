@@ -62,7 +62,7 @@ def compare_options(folder: Path, options: SFTOptions) -> None:
         changed |= {name: run["options"][name] for name in _BY_CONTENT if run["options"][name]}
     if not changed:
         return
-    told = ", ".join(
+    recorded = ", ".join(
         say(f"不带 {option_flag(name)}", f"without {option_flag(name)}")
         if value in ([], {})
         else as_typed({name: value})
@@ -74,8 +74,8 @@ def compare_options(folder: Path, options: SFTOptions) -> None:
             f"settings that change the result differ from the run's: {', '.join(map(option_flag, changed))}",
         ),
         say(
-            f"请用原来的设置（{told}），或换一个 --output",
-            f"give them as they were ({told}), or another --output",
+            f"请用原来的设置（{recorded}），或换一个 --output",
+            f"give them as they were ({recorded}), or another --output",
         ),
         where=str(folder / FILE_NAME),
     )

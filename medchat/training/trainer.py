@@ -272,7 +272,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         self.state.log_history.clear()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Return 0: nobody is told, and counting walks over all parameters at each batch."""
+        """Return 0: nothing reads it, and counting walks over all parameters at each batch."""
         return 0
 
     # ------------------------------------------------------------ checkpoints

@@ -23,7 +23,7 @@ def training_arguments(model: PreTrainedModel, run: Run) -> TrainingArguments:
     # A model in float64 is one that sums are compared in: nothing may round them.
     double = any(parameter.dtype is torch.float64 for parameter in model.parameters())
     if device.type == "cuda" and device.index and run.processes.count == 1:
-        # The Trainer takes the first GPU unless told where.
+        # The Trainer takes the first GPU where no device is given.
         launcher.train_on(str(device))
     arguments = TrainingArguments(
         output_dir=str(run.folder.path),

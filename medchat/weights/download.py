@@ -39,7 +39,7 @@ SPARE = 64 << 20
 
 
 class Watcher(Protocol):
-    """Is told how a download goes, from several threads."""
+    """Receives a download's progress, from several threads."""
 
     def advance(self, count: int) -> None:
         """So many bytes were gained, or lost where it is negative."""

@@ -24,7 +24,7 @@ def fetch(
 ) -> None:
     """Bring `partial` to `size` bytes, going on where it ends.
 
-    `on_bytes` is told what was gained, or lost where the server cannot go on and begins anew. Raises
+    `on_bytes` gets the bytes gained, or lost where the server cannot go on and begins anew. Raises
     Interrupted soon after `cancel` is set, what the network raises once `backoff` ends, and OSError.
     """
     import httpx2

@@ -44,7 +44,7 @@ def test_a_signal_in_the_middle_of_a_write_is_announced_on_the_same_stream(numbe
         stream.flush()
 
     cancel = threading.Event()
-    with cancel_on_signals(cancel, told=lambda: say("stopping")) as codes:
+    with cancel_on_signals(cancel, on_first=lambda: say("stopping")) as codes:
         say("a step")
     assert cancel.is_set() and codes == [
         {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}[number]
@@ -55,11 +55,11 @@ def test_a_signal_in_the_middle_of_a_write_is_announced_on_the_same_stream(numbe
 def test_only_the_first_signal_is_announced_and_before_the_block_is_left() -> None:
     said: list[str] = []
     cancel = threading.Event()
-    with cancel_on_signals(cancel, told=lambda: said.append("stopping")):
+    with cancel_on_signals(cancel, on_first=lambda: said.append("stopping")):
         for number in SIGNALS:
             os.kill(os.getpid(), number)
     assert said == ["stopping"]
-    with cancel_on_signals(cancel, told=lambda: said.append("never")):
+    with cancel_on_signals(cancel, on_first=lambda: said.append("never")):
         pass
     assert said == ["stopping"]
     assert not [thread for thread in threading.enumerate() if thread.name == "announce-signal"]

@@ -101,7 +101,7 @@ def attach_lora(
     try:
         assign(model, adapter.checkpoint, adapter.headers, placement)
     except CheckpointError as error:
-        # What is missing is told by the injected layers' names, of which the file knows no `name`.
+        # What is missing is named by the injected layers' names, of which the file knows no `name`.
         what = error.what.replace(f".{name}.weight", ".weight")
         raise CheckpointError(what, _remedy(), where=str(adapter.folder)) from None
 

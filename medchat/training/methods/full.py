@@ -19,7 +19,7 @@ from medchat.language import say
 from medchat.training.family import Family, base_options
 from medchat.training.methods.method import Metadata, Method, dtype_name, precision
 
-# Writing a trained model's weights, and reading them back before anyone is told that it worked.
+# Writing a trained model's weights, and reading them back before the run counts as finished.
 
 WEIGHTS_NAME = "model.safetensors"
 

@@ -87,7 +87,7 @@ class LoraMethod(Method):
     def save(
         self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
-        """Write adapter_model.safetensors and adapter_config.json as peft has them, with the form's key."""
+        """Write adapter_model.safetensors and adapter_config.json as peft has them, with the template's key."""
         targets = options.lora_targets or family.lora_targets
         stated = LoraConfig(**self._settings(targets, options), inference_mode=True).to_dict()
         # A set has no order of its own, and the same run must give the same bytes.

@@ -65,7 +65,7 @@ class Method(ABC):
         """
 
     def load_result(self, family: Family, options: SFTOptions, folder: Path) -> TokenChatModel:
-        """Load what was written as chat would, told nothing but the folder."""
+        """Load what was written as chat would, from the folder alone."""
         return family.load(self.result_options(options, folder))
 
     def result_options(self, options: SFTOptions, folder: Path) -> LoadOptions:
@@ -123,7 +123,7 @@ def metadata_of(
     model: PreTrainedModel, family: Family, template: PromptTemplate, folder: Path
 ) -> dict[str, str]:
     """Return what chat must find again of a result, after writing the template's file into its folder."""
-    return {**family.trained_facts(model), **write_template(template, folder, family.forms)}
+    return {**family.trained_facts(model), **write_template(template, folder, family.own_templates)}
 
 
 def check_finite_result(tensors: Mapping[str, Tensor]) -> None:

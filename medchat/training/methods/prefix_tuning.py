@@ -51,7 +51,7 @@ class PrefixMethod(Method):
     def save(
         self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
-        """Write adapter_model.safetensors and adapter_config.json as peft has them, with the form's key."""
+        """Write adapter_model.safetensors and adapter_config.json as peft has them, with the template's key."""
         settings = prefix_tuning.prefix_settings(model, options.pre_seq_len)
         stated = {
             **{key: value for key, value in settings.to_dict().items() if not isinstance(value, set)},

@@ -25,7 +25,7 @@ _TOKENIZER_FILES = (
 
 
 class BloomFamily(CausalFamily):
-    """Adapters and whole models alike learn BenTsao's form for Bloom, unless what lies below has its own."""
+    """Adapters and whole models alike learn BenTsao's template for Bloom, unless what lies below has its own."""
 
     name = "bloom"
     lora_targets = ("query_key_value",)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from medchat.api import HUB, KnownWeights
 from medchat.language import say
 
-#: The form of BenTsao's adapter; the bases learnt plain text, and instructions that no frame surrounds.
+#: The template of BenTsao's adapter; the bases learnt plain text, and instructions that no frame surrounds.
 ADAPTER_TEMPLATE, BASE_TEMPLATE = "bloom_deploy", "bare"
 
 WHICH_BASE: Mapping[str, str] = {

@@ -50,13 +50,13 @@ class ChatGLMBackbone(Backbone):
         check_checkpoint(options)
 
     def template(self, options: LoadOptions) -> PromptTemplate:
-        """Return the form that the last adapter or the weights were trained on, from small files alone."""
+        """Return the template that the last adapter or the weights were trained on, from small files alone."""
         from medchat_chatglm.prompts import rule_template
 
         return rule_template(options, lambda: self.special_tokens(options))
 
     def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
-        """Return the form that config.json, or the generation and the rule, tell."""
+        """Return the template that config.json, or the generation and the rule, tell."""
         from medchat_chatglm.prompts import chatglm_trained_templates
 
         return chatglm_trained_templates(options)

@@ -1,7 +1,7 @@
 """One transformer block of ChatGLM-6B (docs/specs/models.md, "ChatGLM-6B block").
 
 Residuals start from the *normalised* input, scaled by alpha = sqrt(2 * 28) whatever the depth: the
-original never told its blocks how many layers there are.
+original's blocks do not know how many layers there are.
 """
 
 from __future__ import annotations

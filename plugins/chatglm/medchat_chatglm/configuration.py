@@ -149,7 +149,7 @@ class ChatGLMConfig(PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def generation(self) -> str:
-        """Return "v0" (March 2023 ids and code) or "v11"; see the class for how it is told."""
+        """Return "v0" (March 2023 ids and code) or "v11"; see the class for how it is recognised."""
         if self.vocab_size in (V0_VOCAB_SIZE, V11_VOCAB_SIZE):
             return "v0" if self.vocab_size == V0_VOCAB_SIZE else "v11"
         names_text_pad = self.pad_token_id is not None and 0 < self.pad_token_id < _V0_IMAGE_TOKENS

@@ -17,7 +17,7 @@ def medchat_backbones() -> list[Backbone]:
 
 @hookimpl
 def medchat_templates() -> list[PromptTemplate]:
-    """Offer ChatGLM's own forms by name, so that `--template med_chatglm_demo` finds one."""
+    """Offer ChatGLM's own templates by name, so that `--template med_chatglm_demo` finds one."""
     from medchat_chatglm.prompts import TEMPLATES
 
     return list(TEMPLATES.values())

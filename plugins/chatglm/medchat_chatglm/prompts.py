@@ -1,4 +1,4 @@
-"""The three prompt forms of ChatGLM-6B and ChatGLM-6B-Med, and which one a checkpoint was trained with.
+"""The three prompt templates of ChatGLM-6B and ChatGLM-6B-Med, and which one a checkpoint was trained with.
 
 All yield text only: the tokenizer's `build_prompt` puts [gMASK] `<sop>` behind it.
 See docs/specs/models.md, "ChatGLM-6B prompts and generation".
@@ -16,7 +16,7 @@ from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat_chatglm.config_file import generation_of, read_json
 
-#: The config.json key that names the form; our own fine-tuning writes it.
+#: The config.json key that names the template; our own fine-tuning writes it.
 TEMPLATE_KEY = "medchat_template"
 #: The one that names the position rule, which tells a plain checkpoint of v0 from a Med one.
 RULE_KEY = "medchat_position_rule"
@@ -49,7 +49,7 @@ class RoundsTemplate:
 
 @dataclass(frozen=True, slots=True)
 class QuestionTemplate:
-    """A single-turn form around one question; in a longer chat the block is repeated for each turn."""
+    """A single-turn template around one question; in a longer chat the block is repeated for each turn."""
 
     name: str
     before: str
@@ -68,7 +68,7 @@ class QuestionTemplate:
 
 
 CHATGLM_ROUNDS = RoundsTemplate()
-#: The form of ChatGLM-6B-Med's training data: an ASCII colon and a space at the end.
+#: The template of ChatGLM-6B-Med's training data: an ASCII colon and a space at the end.
 MED_CHATGLM = QuestionTemplate(
     "med_chatglm",
     before="问题：",
@@ -78,7 +78,7 @@ MED_CHATGLM = QuestionTemplate(
         "en": "trained on it: ChatGLM-6B-Med (single turns), and ChatGLMs fine-tuned by MedChat",
     },
 )
-#: The form its demo uses, which the weights were not trained with.
+#: The template its demo uses, which the weights were not trained with.
 MED_CHATGLM_DEMO = QuestionTemplate(
     "med_chatglm_demo",
     before="问题：",
@@ -97,7 +97,7 @@ TEMPLATES: Mapping[str, PromptTemplate] = {
 def rule_template(
     options: LoadOptions, specials: Callable[[], SpecialTokens] = SpecialTokens
 ) -> PromptTemplate:
-    """Return the form to ask these weights in: what the last adapter states, else the checkpoint's.
+    """Return the template to ask these weights in: what the last adapter states, else the checkpoint's.
 
     `specials` is asked where a folder brings a Jinja template. Raises CheckpointError (see `template_for`).
     """
@@ -108,10 +108,10 @@ def rule_template(
 
 
 def chatglm_template(folder: Path, specials: Callable[[], SpecialTokens] = SpecialTokens) -> PromptTemplate:
-    """Return the form the checkpoint in `folder` was trained with, from its small files.
+    """Return the template the checkpoint in `folder` was trained with, from its small files.
 
-    The key `medchat_template` names it; else v0 takes the trained Med form, v1.1 the rounds.
-    Raises CheckpointError if config.json is missing, unreadable or names a form that is not here.
+    The key `medchat_template` names it; else v0 takes the trained Med template, v1.1 the rounds.
+    Raises CheckpointError if config.json is missing, unreadable or names a template that is not here.
     """
     config = read_json(folder / "config.json")
     name = config.get(TEMPLATE_KEY)
@@ -132,7 +132,7 @@ def chatglm_template(folder: Path, specials: Callable[[], SpecialTokens] = Speci
 
 
 def chatglm_trained_templates(options: LoadOptions) -> tuple[str, ...]:
-    """Return the name of the form, or nothing for rows of v0 under a rule that is not Med's.
+    """Return the name of the template, or nothing for rows of v0 under a rule that is not Med's.
 
     The plain model of that generation has the same files; only a rule, of `options` or of config.json,
     says that it is that one.

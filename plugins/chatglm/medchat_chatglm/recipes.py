@@ -52,7 +52,7 @@ class ChatGLMFamily(Family):
     lora_targets = ("query_key_value",)
     bottleneck_targets = ("dense", "dense_4h_to_h")
     collators = ("default", "med", "official")
-    forms = tuple(TEMPLATES.values())
+    own_templates = tuple(TEMPLATES.values())
 
     def load(self, options: LoadOptions) -> TokenChatModel:
         """Load a checkpoint and its adapters."""
@@ -63,7 +63,7 @@ class ChatGLMFamily(Family):
         check_checkpoint(options)
 
     def template(self, options: LoadOptions) -> PromptTemplate:
-        """Return the form that chat uses."""
+        """Return the template that chat uses."""
         return rule_template(options, lambda: chatglm_special_tokens(options.model))
 
     def tokenizer(self, options: LoadOptions) -> ChatTokenizer:

@@ -34,7 +34,7 @@ INITIALIZER_RANGE = 0.02
 # The published embeddings have more rows than there are pieces: 130528 for 130344.
 _ROWS_MULTIPLE = 64
 
-#: Words of the prompt forms; always part of the vocabulary's corpus, so that no prompt is spelled in bytes.
+#: Words of the prompt templates; always part of the vocabulary's corpus, so that no prompt is spelled in bytes.
 _PROMPT_FORMS = ("[Round 0]", "问：", "答：", "问题：", "回答: ", "答案：", "0 1 2 3 4 5 6 7 8 9")
 #: The corpus when none is given.
 _CORPUS = (

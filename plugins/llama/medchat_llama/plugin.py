@@ -17,7 +17,7 @@ def medchat_backbones() -> list[Backbone]:
 
 @hookimpl
 def medchat_templates() -> list[PromptTemplate]:
-    """Offer the form of lora-alpaca-med-alldata by name, so that a saved session finds it again."""
+    """Offer the template of lora-alpaca-med-alldata by name, so that a saved session finds it again."""
     from medchat_llama.prompts import MED_ALLDATA
 
     return [MED_ALLDATA]

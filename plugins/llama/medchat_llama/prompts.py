@@ -1,8 +1,8 @@
-"""Which form a LLaMA, with or without an adapter, was trained on. No torch here.
+"""Which template a LLaMA, with or without an adapter, was trained on. No torch here.
 
 - A published adapter: its own (docs/specs/models.md, "Adapters"). An adapter of our trainer states it.
   Any other adapter: `med_template`, BenTsao's default.
-- Chinese-Alpaca without one: `alpaca`, the form it was instruction-tuned with.
+- Chinese-Alpaca without one: `alpaca`, the template it was instruction-tuned with.
 - LLaMA and Chinese-LLaMA without one: `ori_template`. Nothing was trained on it; it is what BenTsao asks
   its bases with, so that answers compare.
 """
@@ -25,7 +25,7 @@ DEFAULT_ADAPTED, CHINESE_ALPACA, PLAIN = "med_template", "alpaca", "ori_template
 
 @dataclass(frozen=True, slots=True)
 class AllDataTemplate:
-    """The form of lora-alpaca-med-alldata: trained on single questions and on dialogues, each in its own."""
+    """The template of lora-alpaca-med-alldata: trained on single questions and on dialogues, each in its own."""
 
     name: str = "med_alldata"
     stop: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ from medchat_llama.tokenizer import BEGIN, END, FILE_NAME, UNKNOWN
 
 
 class LlamaFamily(CausalFamily):
-    """Adapters and whole models alike learn BenTsao's medical form, unless a trained adapter lies below."""
+    """Adapters and whole models alike learn BenTsao's medical template, unless a trained adapter lies below."""
 
     name = "llama"
     lora_targets = ("q_proj", "v_proj")

@@ -30,7 +30,7 @@ STYLES = ("decapoda", "repaired")
 #: Standard deviation of the random matrices, the usual one for models of this family.
 INITIALIZER_RANGE = 0.02
 
-#: The corpus when none is given; the prompt forms are part of it, so that no prompt is spelled in bytes.
+#: The corpus when none is given; the prompt templates are part of it, so that no prompt is spelled in bytes.
 _CORPUS = (
     "下面是一个问题，运用医学知识来正确回答提问.",
     "### 问题: ### 回答: ### 说明: ### 回复:",

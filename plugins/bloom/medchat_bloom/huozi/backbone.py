@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class HuoziBackbone(CausalBackbone):
-    """Huozi 1.0: its own chat form when plain, `bloom_deploy` with an adapter; stops on both end tokens."""
+    """Huozi 1.0: its own chat template when plain, `bloom_deploy` with an adapter; stops on both end tokens."""
 
     name = "huozi"
     summary: Mapping[str, str] = {

@@ -1,4 +1,4 @@
-"""The form of Huozi 1.0: utterances between two control tokens, the system's first.
+"""The template of Huozi 1.0: utterances between two control tokens, the system's first.
 
 The turns: docs/specs/models.md, "Huozi". A class and not a JSON template: the markers are control tokens, and
 JSON templates hold text alone, so that nothing a user types can become one.

@@ -12,7 +12,7 @@ from medchat_bloom.tokenizer import BloomTokenizer
 
 
 class HuoziFamily(BloomFamily):
-    """Adapters learn BenTsao's form and end with `</s>`, a whole model its own form and that form's end."""
+    """Adapters learn BenTsao's template and end with `</s>`, a whole model its own template and that template's end."""
 
     name = "huozi"
     loading = HUOZI_LOADING
@@ -24,7 +24,7 @@ class HuoziFamily(BloomFamily):
         return self.templates.trained(options) or usual
 
     def end_id(self, tokenizer: ChatTokenizer, template: PromptTemplate) -> int:
-        """Return the id of the end of an utterance in Huozi's own form, of the text in every other."""
+        """Return the id of the end of an utterance in Huozi's own template, of the text in every other."""
         own = END in template.render((), "?")
         assert isinstance(tokenizer, BloomTokenizer)
         return tokenizer.id_of(END.token) if own else tokenizer.eos_token_id
