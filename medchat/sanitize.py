@@ -66,7 +66,7 @@ def sanitize(text: str) -> str:
 
 
 def sanitize_line(text: str, limit: int = 200) -> str:
-    """Return `text` made inert on one line, at most `limit` characters, "…" showing what was cut.
+    """Return `text` made safe to print on one line, at most `limit` characters, "…" showing what was cut.
 
     For file names, plugin metadata and error text inside a sentence of ours.
     """
@@ -77,9 +77,9 @@ def sanitize_line(text: str, limit: int = 200) -> str:
 
 
 class StreamSanitizer:
-    """`inert` for text that arrives in pieces, however they are cut.
+    """`sanitize` for text that arrives in pieces, however they are cut.
 
-    What `feed` returns in order, then `flush`, joined, equals `inert` of the whole. Only an unfinished
+    What `feed` returns in order, then `flush`, joined, equals `sanitize` of the whole. Only an unfinished
     sequence is held back; ordinary text comes out at once. Not for several threads at a time.
     """
 

@@ -1,4 +1,4 @@
-"""How a failure is shown: one or two lines, inert, and a traceback only for `--debug`."""
+"""How a failure is shown: one or two sanitised lines, and a traceback only for `--debug`."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def plugin_rows(allowed: set[str] | None) -> list[dict[str, str]]:
 
 
 def plugin_table(allowed: set[str] | None) -> str:
-    """Return the table as text, untrusted metadata made inert."""
+    """Return the table as text, untrusted metadata sanitised."""
     rows = plugin_rows(allowed)
     words = {
         "ready": say("就绪", "ready"),

@@ -176,7 +176,7 @@ class _Packed(nn.Module):
 class QuantizedLinear(_Packed, nn.Linear):
     """A linear layer with frozen int8 or int4 weights. Activations keep their precision.
 
-    It is an `nn.Linear` so that peft can lay LoRA over it.
+    It is an `nn.Linear` so that peft can attach LoRA to it.
     """
 
     def __init__(self, inputs: int, outputs: int, bits: int, bias: bool = True) -> None:

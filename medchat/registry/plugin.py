@@ -26,7 +26,7 @@ from medchat.sanitize import sanitize_line
 
 @dataclass(frozen=True, slots=True)
 class PluginFailure:
-    """A plugin that could not be used. `reason` is one line, already inert."""
+    """A plugin that could not be used. `reason` is one line, already sanitised."""
 
     distribution: str
     entry: str
@@ -117,7 +117,7 @@ def guarded(entry: PluginEntry, hook: str = "", passing: tuple[type[Exception], 
 
 
 def described(error: BaseException) -> str:
-    """Return one inert line for `error`, whatever its `__str__` does."""
+    """Return one sanitised line for `error`, whatever its `__str__` does."""
     try:
         text = sanitize_line(str(error))
     except Exception:

@@ -1,6 +1,6 @@
 """Settings in layers: where each value comes from, and which one counts.
 
-Start at `Settings.load`; the keys there are stand in the one table `KEYS`.
+Start at `Settings.load`; the keys there are in the one table `KEYS`.
 """
 
 from medchat.settings.keys import KEYS, Key, key_named

@@ -89,7 +89,7 @@ def model_dims(
     )
 
 
-#: Inner-width and hidden-width gradients that one block holds at once while it goes back.
+#: Inner-width and hidden-width gradients that one block holds at once in its backward pass.
 _BACK_INNER, _BACK_HIDDEN = 3, 4
 #: Copies of the attention scores at once, where a model computes them outside a fused kernel.
 _BACK_SCORES = 3

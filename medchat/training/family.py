@@ -30,7 +30,7 @@ class Family(ABC):
 
     #: Its backbone's name.
     name: ClassVar[str]
-    #: Linears that LoRA is laid over, unless `--lora-targets` names others.
+    #: Linears that LoRA is attached to, unless `--lora-targets` names others.
     lora_targets: ClassVar[tuple[str, ...]]
     #: The linears whose output enters the residual: of attention, then of the feed-forward part.
     #: Houlsby's bottlenecks stand behind them.

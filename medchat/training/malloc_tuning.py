@@ -1,4 +1,4 @@
-"""Keeping a process that trains on the CPU small: freed memory goes back, compiled kernels are few.
+"""Keeping a process that trains on the CPU small: freed memory is returned to the system, compiled kernels are few.
 
 oneDNN, which computes bfloat16, compiles a kernel for every shape and keeps 1024 of them, and so does the
 layer between it and torch. Batches of all lengths have many shapes: a miniature of 1 MB grew by 1.1 GB in a

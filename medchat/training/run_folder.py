@@ -47,7 +47,7 @@ LOADABLE_NAMES = (manifest.FILE_NAME, "config.json", "adapter_config.json")
 _REMAINS = re.compile(r"\..+\.partial|\.tmp[A-Za-z0-9]{6}")
 
 #: What people read, and may edit or throw away, of a finished run: no weights depend on it.
-_PAPERS = re.compile(r".+\.(md|html|svg|png)|report\.json")
+_REPORTS = re.compile(r".+\.(md|html|svg|png)|report\.json")
 #: Up to this size a finished run's files are read again before it is called finished; of others, the size.
 _READ_UP_TO = 1 << 20
 
@@ -226,7 +226,7 @@ def _finished(output: Path) -> SFTReport | None:
             say("请换一个 --output 重新训练", "train again with another --output"),
             where=str(path),
         ) from error
-    manifest.verify_manifest(output, read_up_to=_READ_UP_TO, but_for=_PAPERS)
+    manifest.verify_manifest(output, read_up_to=_READ_UP_TO, but_for=_REPORTS)
     return report
 
 

@@ -19,7 +19,7 @@ from medchat.checkpoints.layout import open_checkpoint, read_config, read_json_o
 from medchat.checkpoints.read_once import file_bytes, read_once
 
 FAMILIES = ("llama", "bloom", "huozi", "chatglm")
-#: Where LoRA is laid over in each family: the linear of layer N and its (outputs, inputs).
+#: Where LoRA is attached to in each family: the linear of layer N and its (outputs, inputs).
 LINEARS: Mapping[str, tuple[str, int, int]] = {
     "llama": ("model.layers.{}.self_attn.q_proj", 64, 64),
     "bloom": ("transformer.h.{}.self_attention.query_key_value", 192, 64),

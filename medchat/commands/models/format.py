@@ -98,7 +98,7 @@ def rows(entry: Entry) -> list[tuple[str, str]]:
 
 
 def table(facts: list[tuple[str, str]]) -> str:
-    """Return labelled lines, every value made inert."""
+    """Return labelled lines, every value sanitised."""
     return "\n".join(
         f"{label}{': ' if label.isascii() else '：'}{sanitize_line(value, 300)}" for label, value in facts
     )

@@ -1,4 +1,4 @@
-"""One fine-tuning run, watched: progress, signals, the papers beside the result, and what to type next."""
+"""One fine-tuning run, watched: progress, signals, the reports beside the result, and what to type next."""
 
 from __future__ import annotations
 

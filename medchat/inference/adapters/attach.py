@@ -34,7 +34,7 @@ def attach_adapters(
     dtype: torch.dtype,
     trial: Sequence[int] = (),
 ) -> None:
-    """Lay the adapters over `model`, all of them active; arguments as in `adapters.attach_all`.
+    """Attach the adapters to `model`, all of them active; arguments as in `adapters.attach_all`.
 
     Bottlenecks come behind the linears and all LoRA over them, whatever the order of the folders; a prefix
     stands before everything. Raises CheckpointError: another model's, without effect, two of a kind that

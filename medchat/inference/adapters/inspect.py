@@ -1,6 +1,6 @@
 """What an adapter folder is and whether it can be used at all: what `models show` says of one.
 
-Whether it fits a given model is found out when it is laid over that model. Reads the values of the
+Whether it fits a given model is found out when it is attached to that model. Reads the values of the
 matrices (17 MB in a published one), and so imports torch, where a header cannot tell.
 """
 

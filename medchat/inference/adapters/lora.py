@@ -53,7 +53,7 @@ def attach_loras(
     dtype: torch.dtype,
     trial: Sequence[int] = (),
 ) -> tuple[str, ...]:
-    """Lay the adapters over `model`, all of them active; return the names of those that can be switched.
+    """Attach the adapters to `model`, all of them active; return the names of those that can be switched.
 
     One that brings tensors of its own (a grown vocabulary) is merged for good: the others were trained on
     top of it. It must come first. `model` must be ready to run: with each adapter by itself it answers the
@@ -75,7 +75,7 @@ def attach_loras(
 def attach_lora(
     model: nn.Module, adapter: LoraAdapter, device: torch.device, dtype: torch.dtype, name: str = "default"
 ) -> None:
-    """Lay the adapter over `model` under `name` (no dots) and make it the only active one.
+    """Attach the adapter to `model` under `name` (no dots) and make it the only active one.
 
     Its LoRA matrices stay float32; tensors saved whole get `dtype` and fill parameters that `model` has
     on the meta device. Raises CheckpointError if it belongs to another model.
@@ -123,7 +123,7 @@ def attached(model: nn.Module) -> tuple[str, ...]:
 def merge(model: nn.Module, name: str) -> bool:
     """Add the adapter to the weights below it and take its layers away; no cost is left at run time.
 
-    Returns False, having changed nothing, where a weight below is quantised: it then stays laid over.
+    Returns False, having changed nothing, where a weight below is quantised: it then stays attached.
     """
     places = [
         (parent, child_name, child)

@@ -42,7 +42,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 def save_weights(model: nn.Module, folder: Path) -> None:
     """Write `model.safetensors` and compare it with the model, tensor by tensor.
 
-    Raises MedchatError if a weight is not finite or what stands on the disk differs.
+    Raises MedchatError if a weight is not finite or the file differs from it.
     """
     weights = weights_of(model)
     for name, tensor in weights.items():

@@ -46,7 +46,7 @@ class LoraMethod(Method):
     defaults: ClassVar = BENTSAO
 
     def defaults_for(self, family: Family) -> Mapping[str, Any]:
-        """Return the defaults with the linears that LoRA is laid over in this family."""
+        """Return the defaults with the linears that LoRA is attached to in this family."""
         return {**self.defaults, "lora_targets": family.lora_targets}
 
     def refuse(self, family: Family, options: SFTOptions) -> None:
@@ -66,7 +66,7 @@ class LoraMethod(Method):
         refuse_other_kinds(options)
 
     def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
-        """Lay an untrained LoRA over the targets; its second matrices are zero, so it changes nothing yet.
+        """Attach an untrained LoRA to the targets; its second matrices are zero, so it changes nothing yet.
 
         Raises UsageError where the targets name no module.
         """

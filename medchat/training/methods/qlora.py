@@ -1,7 +1,7 @@
 """QLoRA: LoRA beside a base whose linears are packed to four bits (nf4, scales packed too) by bitsandbytes.
 
 The base is packed as it is loaded and never written. What comes out is a LoRA like any other, and chat may
-lay it over the unpacked base.
+attach it to the unpacked base.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class QLoraMethod(LoraMethod):
         return sum(size.numel() for size in sizes)
 
     def load_result(self, family: Family, options: SFTOptions, folder: Path) -> TokenChatModel:
-        """Load the packed base again and lay what was written over it, by the loader of chat.
+        """Load the packed base again and attach what was written to it, by the loader of chat.
 
         Over the unpacked base the same adapter answers a little differently: the packing's error is gone.
         That it fits there is checked too.
@@ -105,6 +105,6 @@ def pack_nf4(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -
             setattr(parent, name, packed)
             count += 1
     model.to(device)
-    # peft asks for this before it lays LoRA over such linears.
+    # peft asks for this before it attaches LoRA to such linears.
     model.is_loaded_in_4bit = True
     return count

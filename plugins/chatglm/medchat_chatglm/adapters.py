@@ -1,4 +1,4 @@
-"""What can be laid over a ChatGLM: a P-tuning prefix, or LoRA weights saved by peft.
+"""What can be attached to a ChatGLM: a P-tuning prefix, or LoRA weights saved by peft.
 
 Both are read with the same safe and strict toolkit as models; LoRA is `medchat.inference.adapters.lora`.
 """
