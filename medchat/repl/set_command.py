@@ -11,11 +11,19 @@ from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.repl.screen import untrusted
-from medchat.settings.keys import Kind, key_named
-from medchat.settings.values import FALSE_WORDS, TRUE_WORDS
+from medchat.settings.keys import Key, Kind, key_named
+from medchat.settings.values import from_text
 
 _KEYS = (*GENERATION_RANGES, "greedy")
-_WHOLE = tuple(key for key in _KEYS if key_named(key).kind is Kind.WHOLE)
+#: Known to `/set` alone: whether earlier turns are sent.
+_HISTORY = Key(
+    "history",
+    Kind.TEXT,
+    None,
+    "是否发送之前的对话",
+    "whether earlier turns are sent",
+    choices=("all", "none"),
+)
 _WHEN_LOADING = ("backbone", "model", "adapter", "template", "system", "device", "dtype", "quantize")
 _UNSET = ("none", "off", "random", "随机", "无")
 
@@ -27,7 +35,7 @@ def spelled(key: str) -> str:
 
 def setting_names() -> tuple[str, ...]:
     """Return the names that `/set` takes."""
-    return (*(spelled(key) for key in _KEYS), "history")
+    return (*(spelled(key) for key in _KEYS), _HISTORY.name)
 
 
 def values_in_force(session: ChatSession) -> list[tuple[str, str]]:
@@ -48,10 +56,11 @@ def apply_setting(session: ChatSession, words: str) -> tuple[str, str]:
             say(f"/设置 {name} 缺少值", f"/set {name} needs a value"),
             say(f"例如：/设置 {name} {_example(name)}", f"for example: /set {name} {_example(name)}"),
         )
-    if name == "history":
-        session.remember_history = _one_of(name, value, ("all", "none")) == "all"
+    chosen = _read(name, value)
+    if name == _HISTORY.name:
+        session.remember_history = chosen == "all"
     else:
-        change: dict[str, Any] = {name.replace("-", "_"): _read(name, value)}
+        change: dict[str, Any] = {name.replace("-", "_"): chosen}
         session.config = replace(session.config, **change)
     return name, dict(values_in_force(session))[name]
 
@@ -95,32 +104,9 @@ def _named(typed: str) -> str:
 
 
 def _read(name: str, value: str) -> Any:
-    key = name.replace("-", "_")
-    if key == "greedy":
-        return _one_of(name, value, (*TRUE_WORDS, *FALSE_WORDS)) in TRUE_WORDS
-    if key == "seed" and value in _UNSET:
+    if name == "seed" and value in _UNSET:
         return None
-    try:
-        return int(value) if key in _WHOLE else float(value)
-    except ValueError:
-        kind = say("整数", "a whole number") if key in _WHOLE else say("数", "a number")
-        raise UsageError(
-            say(
-                f"{name} 需要一个{kind}，不是 {untrusted(value[:40])}",
-                f"{name} needs {kind}, not {untrusted(value[:40])}",
-            ),
-            say(f"有效范围是 {GENERATION_RANGES[key]}", f"the valid range is {GENERATION_RANGES[key]}"),
-        ) from None
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value in allowed:
-        return value
-    shown = "on | off" if "on" in allowed else " | ".join(allowed)
-    raise UsageError(
-        say(f"{name} 没有取值 {untrusted(value[:40])}", f"{name} cannot be {untrusted(value[:40])}"),
-        say(f"可选：{shown}", f"choose from: {shown}"),
-    )
+    return from_text(_HISTORY if name == _HISTORY.name else key_named(name.replace("-", "_")), value, name)
 
 
 def _example(name: str) -> str:

@@ -14,12 +14,12 @@ from medchat.sanitize import sanitize_line
 from medchat.settings.files import entries_of
 from medchat.settings.values import resolved
 from medchat.sft_job.keys import EXTRA, GROUPS, KEYS
-from medchat.sft_job.settings import Layer, RunSettings, checked_value, unknown_key
+from medchat.sft_job.settings import Given, RunSettings, checked_value, unknown_key
 
 FILE_NAME = "sft.toml"
 
 
-def read_run_file(path: Path) -> Layer:
+def read_run_file(path: Path) -> Given:
     """Return the settings in the file at `path`, checked. `./`, `../` and `~` are seen from that file.
 
     Raises CheckpointError if it is not there, UsageError naming file, line and key for anything unknown

@@ -20,8 +20,8 @@ from medchat.sft_job.batches import batch_layout
 from medchat.sft_job.keys import EXTRA, KEYS
 from medchat.sft_job.legacy_names import instead_of
 
-#: name -> (value, where it came from): "--learning-rate", "run.toml:3".
-Layer = Mapping[str, tuple[Any, str]]
+#: What a file or the flags give, by name: (value, where it came from), as "--learning-rate" or "run.toml:3".
+Given = Mapping[str, tuple[Any, str]]
 
 #: Fields of `SFTOptions` that are no settings of a file: the command decides them.
 _BY_COMMAND = ("resume", "extra")
@@ -109,12 +109,12 @@ def choose_recipe(
     return recipes[method]
 
 
-def first_of(layers: Sequence[Layer], name: str) -> tuple[Any, str]:
+def first_of(layers: Sequence[Given], name: str) -> tuple[Any, str]:
     """Return what the highest of some layers says of a setting, and where; (None, "") if none does."""
     return next((layer[name] for layer in layers if name in layer), (None, ""))
 
 
-def resolve_settings(layers: Sequence[Layer], recipe: SFTRecipe, *, processes: int = 1) -> RunSettings:
+def resolve_settings(layers: Sequence[Given], recipe: SFTRecipe, *, processes: int = 1) -> RunSettings:
     """Put the layers (highest first, checked) over the recipe's defaults, and those over the built-in ones.
 
     How a batch is divided follows from what was chosen (`batch_layout`). Raises UsageError.

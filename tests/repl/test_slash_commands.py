@@ -74,7 +74,7 @@ def test_a_new_answer_that_is_stopped_leaves_the_earlier_one(tmp_path: Path) -> 
 def test_set_shows_changes_and_refuses(tmp_path: Path) -> None:
     with terminal(tmp_path, {"answers": {"长": ["甲乙丙丁"]}}, rows=40) as screen:
         screen.enter("/set temperature 9")
-        screen.wait_for("--temperature 的值 9.0 超出范围", "有效范围是 (0, 2]")
+        screen.wait_for("：temperature 的值 9.0 超出范围", "有效范围是 (0, 2]")
         screen.enter("/设置 max-new-tokens 4")
         screen.wait_for("max-new-tokens = 4（下一个回答起生效）")
         screen.enter("/set")

@@ -34,7 +34,7 @@ from medchat.sft_job.facts import settings_rows
 from medchat.sft_job.keys import EXTRA, KEYS, flag_of
 from medchat.sft_job.legacy_names import RENAMED, REPLACED, instead_of
 from medchat.sft_job.run_file import as_toml, read_run_file, toml_value
-from medchat.sft_job.settings import Layer, checked_value, choose_recipe, resolve_settings
+from medchat.sft_job.settings import Given, checked_value, choose_recipe, resolve_settings
 
 #: Flags that have to stay, whatever the fields are called.
 PROMISED = """--learning-rate --num-epochs --batch-size --micro-batch-size --gradient-accumulation --max-length
@@ -52,7 +52,7 @@ class Recipe(SFTRecipe):
         raise AssertionError("settings alone train nothing")
 
 
-def resolved(*layers: Layer, processes: int = 1) -> SFTOptions:
+def resolved(*layers: Given, processes: int = 1) -> SFTOptions:
     settings = resolve_settings(layers, Recipe(), processes=processes)
     return settings.options(model=Path("m"), output=Path("o"))
 

@@ -14,7 +14,7 @@ from medchat.settings import Key
 from medchat.settings.keys import Kind
 from medchat.sft_job.keys import EXTRA, GROUPS, KEYS, flag_of
 from medchat.sft_job.legacy_names import instead_of
-from medchat.sft_job.settings import Layer, checked_value
+from medchat.sft_job.settings import Given, checked_value
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,7 +91,7 @@ def _option(key: Key) -> Callable[[F], F]:
     )
 
 
-def given_flags(flags: Mapping[str, Any]) -> Layer:
+def given_flags(flags: Mapping[str, Any]) -> Given:
     """Return the settings that were typed, checked. Raises UsageError."""
     found: dict[str, tuple[Any, str]] = {}
     for name, key in KEYS.items():

@@ -17,7 +17,7 @@ from medchat.registry import Extensions, GuardedBackbone, Registry
 from medchat.settings import Settings
 from medchat.sft_job.keys import EXTRA
 from medchat.sft_job.run_file import FILE_NAME, read_run_file
-from medchat.sft_job.settings import Layer, RunSettings, Setting, choose_recipe, first_of, resolve_settings
+from medchat.sft_job.settings import Given, RunSettings, Setting, choose_recipe, first_of, resolve_settings
 from medchat.templates import same_template
 
 #: Settings of the program at large that count here too, below flags and `--config`.
@@ -74,10 +74,10 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> RunPlan:
     )
 
 
-def _layers(flags: Mapping[str, Any], program: Settings) -> list[Layer]:
+def _layers(flags: Mapping[str, Any], program: Settings) -> list[Given]:
     """Return the layers, highest first: flags, the file, the program's own settings."""
     typed = given_flags(flags)
-    layers: list[Layer] = [typed]
+    layers: list[Given] = [typed]
     if flags["config"]:
         layers.append(read_run_file(Path(flags["config"]).expanduser()))
     elif flags["resume"] and "output" in typed:
@@ -92,7 +92,7 @@ def _layers(flags: Mapping[str, Any], program: Settings) -> list[Layer]:
 
 
 def _backbone_and_model(
-    layers: Sequence[Layer], registry: Registry, *, resume: bool
+    layers: Sequence[Given], registry: Registry, *, resume: bool
 ) -> tuple[GuardedBackbone, Path]:
     name, _ = first_of(layers, "backbone")
     value, _ = first_of(layers, "model")
