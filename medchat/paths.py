@@ -14,7 +14,6 @@ from medchat.language import say
 
 APPLICATION = "medchat"
 PRIVATE_FOLDER_MODE = 0o700
-PRIVATE_FILE_MODE = 0o600
 
 
 def _home() -> Path | None:

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from medchat.batch.results import (
-    Line,
+from medchat.api import Finish
+from medchat.batch.result_file import (
     ResultFile,
-    file_error,
-    in_order,
     in_use,
     is_held,
-    read_results,
     remove_unless_held,
-    write_whole,
+    replacement_path,
 )
+from medchat.batch.results import Line, bytes_in, file_error, in_order, read_results, write_whole
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.launcher import Process
@@ -61,6 +60,8 @@ class Outputs:
     #: The lines of earlier runs, whichever file they stand in; none where this run starts afresh.
     earlier: tuple[Line, ...]
     resumed: bool
+    #: Whether answers of an earlier run may still stand there, to go once this run has some of its own.
+    keeps_earlier: bool = False
     _sleep: Callable[[float], None] = field(default=time.sleep)
 
     @property
@@ -79,6 +80,18 @@ class Outputs:
         """How many bytes of a torn line were cut off."""
         return self.own.written.torn
 
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add lines, safely stored before this returns; the first answer takes the place of an earlier run's."""
+        self.own.append(rows)
+        if any(row["finish"] != Finish.ERROR for row in rows):
+            self._drop_earlier()
+
+    def _drop_earlier(self) -> None:
+        self.own.take_place()
+        if self.keeps_earlier and self.process.leads:
+            _clear(self.output, self.own.path)
+        self.keeps_earlier = False
+
     def stored(self) -> int:
         """Return how many questions have an answer on disk now, in whichever file."""
         return sum(line.answered for line in in_order(_every_line(self.output)))
@@ -89,6 +102,7 @@ class Outputs:
         Only the first process writes; the others wait until it has. Raises MedchatError if one of
         them has ended before its work was done.
         """
+        self._drop_earlier()
         if not self.process.leads:
             self._wait_for_the_first()
             return []
@@ -102,7 +116,7 @@ class Outputs:
 
     def close(self) -> None:
         """Let the own file go; an empty part is removed."""
-        if self.own.path != self.output and self.own.is_empty:
+        if self.own.path != self.output and self.own.is_empty and not self.own.replaces:
             self.own.path.unlink(missing_ok=True)
         self.own.close()
 
@@ -122,7 +136,9 @@ class Outputs:
     def _covered(self) -> set[int]:
         done = {line.index for line in read_results(self.output).lines if line.answered}
         for path in part_paths(self.output).values():
-            done |= {line.index for line in read_results(path).lines}
+            # Looked at first: once that file has gone, it stands in the part's place.
+            if not is_held(replacement_path(path)):
+                done |= {line.index for line in read_results(path).lines}
         return done
 
     def _others_alive(self) -> bool:
@@ -156,16 +172,18 @@ def look_at_outputs(output: Path, *, resume: bool, overwrite: bool) -> tuple[Lin
 def open_outputs(output: Path, process: Process, *, resume: bool, overwrite: bool) -> Outputs:
     """Open this process's file. Raises UsageError where answers are there and neither flag says what of them."""
     own_path = output if process.alone else part_path(output, process.rank)
+    _refuse_other_runs(output, process)
     if resume:
         own = ResultFile.open(own_path)
         _refuse_other_runs(output, process)
         return Outputs(output, process, own, tuple(_every_line(output)), resumed=True)
     if not overwrite:
         _refuse_what_is_there(output, own_path)
-    own = ResultFile.open(own_path, afresh=True)
-    if process.leads:
-        _clear(output, own_path, overwrite=overwrite)
-    return Outputs(output, process, own, (), resumed=False)
+    own = ResultFile.open(own_path, overwrite=overwrite)
+    if process.leads and not overwrite:
+        _refuse_what_is_there(*(path for path in part_paths(output).values() if not is_held(path)))
+        _clear(output, own_path)
+    return Outputs(output, process, own, (), resumed=False, keeps_earlier=overwrite)
 
 
 def _every_line(output: Path) -> Iterator[Line]:
@@ -182,7 +200,7 @@ def _refuse_other_runs(output: Path, process: Process) -> None:
 
 def _refuse_what_is_there(*paths: Path) -> None:
     for path in paths:
-        if path.is_file() and path.stat().st_size:
+        if bytes_in(path):
             raise UsageError(
                 say("结果文件里已经有回答", "the result file already holds answers"),
                 say("--resume 接着做，--overwrite 从头来", "--resume goes on, --overwrite starts afresh"),
@@ -190,12 +208,10 @@ def _refuse_what_is_there(*paths: Path) -> None:
             )
 
 
-def _clear(output: Path, own: Path, *, overwrite: bool) -> None:
+def _clear(output: Path, own: Path) -> None:
     """Remove what an earlier run left; what a living process of this run holds stays."""
     for path in part_paths(output).values():
-        if path != own and not is_held(path):
-            if not overwrite:
-                _refuse_what_is_there(path)
+        if path != own:
             remove_unless_held(path)
     if own != output:
         output.unlink(missing_ok=True)

@@ -9,12 +9,13 @@ import click
 
 from medchat import medical_safety
 from medchat.batch.comparison import Comparison, read_column
-from medchat.batch.results import replace_file
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
-from medchat.errors import UsageError
+from medchat.errors import MedchatError, UsageError
 from medchat.language import say
+from medchat.paths import make_private
 from medchat.sanitize import sanitize_line
+from medchat.whole_file import check_output_file, write_whole_file
 
 
 @click.command(
@@ -73,12 +74,19 @@ def _deliver(text: str, output: str | None, sources: list[Path]) -> int:
     if output is None:
         return write_out(text)
     target = Path(output).expanduser().resolve()
-    if target in [source.resolve() for source in sources]:
-        raise UsageError(
-            say("--output 是要比较的文件之一", "--output is one of the files to compare"),
-            "--output comparison.md",
-            where=output,
-        )
-    replace_file(target, text.encode("utf-8", "backslashreplace"))
+    check_output_file(target, {str(source): source for source in sources})
+    make_private(target.parent)
+    try:
+        write_whole_file(target, text, private=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise MedchatError(
+            say(f"对比表写不下来：{reason}", f"the comparison cannot be written: {reason}"),
+            say(
+                "腾出空间、修正权限，或换一个 --output",
+                "make room, fix the permissions, or use another --output",
+            ),
+            where=str(target),
+        ) from error
     say_aside(medical_safety.ai_mark())
     return 0

@@ -15,6 +15,7 @@ from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat.sft_job.run_file import toml_value
 from medchat.sft_job.settings import RunSettings
+from medchat.whole_file import write_whole_file
 
 FILE_NAME = "report.json"
 
@@ -119,8 +120,8 @@ def write_facts(folder: Path, facts: RunFacts, report: SFTReport | None) -> None
     body: dict[str, Any] = {"run": asdict(facts), "result": asdict(report) if report else None}
     text = json.dumps(body, ensure_ascii=False, default=str)
     body |= {"disclaimer": medical_safety.ai_mark(), "AIGC": medical_safety.aigc_metadata(text)}
-    path = folder / FILE_NAME
-    path.write_text(json.dumps(body, ensure_ascii=False, indent=2, default=str) + "\n", encoding="utf-8")
+    whole = json.dumps(body, ensure_ascii=False, indent=2, default=str) + "\n"
+    write_whole_file(folder / FILE_NAME, whole)
 
 
 def read_facts(folder: Path) -> tuple[RunFacts, SFTReport | None]:

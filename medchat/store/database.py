@@ -17,9 +17,10 @@ from typing import Any
 
 from medchat.errors import MedchatError
 from medchat.language import say
-from medchat.paths import PRIVATE_FILE_MODE, make_private
+from medchat.paths import make_private
 from medchat.store.faults import explained
 from medchat.store.schema import check_ours, migrate
+from medchat.whole_file import PRIVATE_FILE_MODE
 
 #: How long to wait for another MedChat that is writing. A turn takes it milliseconds.
 BUSY_SECONDS = 10.0

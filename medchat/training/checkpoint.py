@@ -28,6 +28,7 @@ from medchat.language import say
 from medchat.training import manifest
 from medchat.training.metrics_log import Counters
 from medchat.training.single_process import ProcessGroup
+from medchat.whole_file import sync
 
 FOLDER_NAME = "checkpoints"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -58,7 +59,7 @@ def new_checkpoint(folder: Path, step: int) -> Iterator[Path]:
         manifest.write_manifest(partial, {"step": step})
         _remove(final)
         partial.rename(final)
-        manifest.sync(folder)
+        sync(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

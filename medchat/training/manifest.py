@@ -17,6 +17,7 @@ from typing import Any
 from medchat.errors import CheckpointError, MedchatError
 from medchat.hashing import sha256_of
 from medchat.language import say
+from medchat.whole_file import sync, write_whole_file
 
 FILE_NAME = "manifest.json"
 FORMAT = "medchat-checkpoint-1"
@@ -34,7 +35,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], leave_out: Collection
         size = path.stat().st_size
         files[str(path.relative_to(folder))] = {"bytes": size, "sha256": sha256_of(path)}
     text = json.dumps({"format": FORMAT, **facts, "files": files}, ensure_ascii=False, indent=2)
-    write_synced(folder / FILE_NAME, text + "\n")
+    write_whole_file(folder / FILE_NAME, text + "\n")
 
 
 def verify_manifest(
@@ -67,24 +68,6 @@ def verify_manifest(
                 where=str(file),
             )
     return manifest
-
-
-def write_synced(path: Path, text: str) -> None:
-    """Write a file that, after any crash, holds either its old text or all of the new one."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text, encoding="utf-8")
-    sync(beside)
-    beside.replace(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _files(folder: Path, leave_out: Collection[str]) -> Iterator[Path]:

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from medchat.api import SFTEvaluation, SFTEvent, SFTProgress
-from medchat.training.manifest import write_synced
 from medchat.training.single_process import ProcessGroup
+from medchat.whole_file import write_whole_file
 
 
 @dataclass
@@ -68,7 +68,7 @@ class StepLog:
         self._started = self._reported - self.counters.seconds
         if self._tell:
             kept = [line for line in _lines(self._path) if step and _step_of(line) <= step]
-            write_synced(self._path, "".join(kept))
+            write_whole_file(self._path, "".join(kept))
             self._file = self._path.open("a", encoding="utf-8", buffering=1)
 
     @property

@@ -282,7 +282,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _entries(path: Path) -> set[str]:
     """What is in the folder, but for what a run killed in its very first moment leaves."""
-    return _names(path) - {LOCK_NAME, f".{run_record.FILE_NAME}.partial"}
+    return {name for name in _names(path) if name != LOCK_NAME and not _REMAINS.fullmatch(name)}
 
 
 def _names(path: Path) -> set[str]:

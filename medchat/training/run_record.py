@@ -18,7 +18,7 @@ from medchat.api.flags import as_typed, option_flag
 from medchat.checkpoints.read_once import file_bytes, read_once
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat.training.manifest import write_synced
+from medchat.whole_file import write_whole_file
 
 FILE_NAME = "run.json"
 FORMAT = "medchat-run-1"
@@ -49,7 +49,8 @@ def write_run_record(folder: Path, options: SFTOptions, data: str) -> None:
         "model": fingerprint_of_models((options.model, *options.adapters)),
         "data": data,
     }
-    write_synced(folder / FILE_NAME, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+    text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
+    write_whole_file(folder / FILE_NAME, text)
 
 
 def compare_options(folder: Path, options: SFTOptions) -> None:

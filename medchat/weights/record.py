@@ -10,6 +10,7 @@ from typing import Any
 
 from medchat.api import KnownFile
 from medchat.weights.selection import is_plain
+from medchat.whole_file import write_whole_file
 
 FILE_NAME = "manifest.json"
 FORMAT = "medchat-checkpoint-1"
@@ -31,9 +32,7 @@ def write_pull_record(
     """Write what `folder` holds, whole or not at all."""
     listed = {name: {"bytes": file.size, "sha256": file.sha256} for name, file in sorted(files.items())}
     whole = {"format": FORMAT, "weights": weights, **facts, "files": listed}
-    beside = folder / f".{FILE_NAME}.new"
-    beside.write_text(json.dumps(whole, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    beside.replace(folder / FILE_NAME)
+    write_whole_file(folder / FILE_NAME, json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_pull_record(folder: Path) -> PullRecord | None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from medchat.api import Completion, Finish, Text
 from medchat.batch.prompts import QuestionPrompt
 from medchat.batch.questions import Question
-from medchat.batch.results import ResultFile, in_order, read_results, write_whole
+from medchat.batch.result_file import ResultFile
+from medchat.batch.results import in_order, read_results, write_whole
 from medchat.batch.rows import Provenance, answer_row, as_line
 from medchat.datafiles.record import parse_record
 from medchat.errors import DataError, MedchatError, UsageError
@@ -121,7 +122,7 @@ def test_lines_are_put_in_order_and_the_last_of_each_counts(tmp_path: Path) -> N
     lines = in_order(read_results(path).lines)
     write_whole(path, lines)
     assert [(line["index"], line["answer"]) for line in rows(path)] == [(0, "new"), (1, "答"), (2, "答")]
-    assert path.stat().st_mode & 0o777 == 0o640
+    assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
 

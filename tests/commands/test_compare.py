@@ -139,6 +139,13 @@ def test_the_table_can_go_to_a_file(
     before = results[0].read_bytes()
     code, _, err = compare(capsys, *results, "--output", results[0])
     assert code == 2 and "--output" in err and results[0].read_bytes() == before
+    hard = tmp_path / "hard.jsonl"
+    hard.hardlink_to(results[0])
+    code, _, err = compare(capsys, *results, "--output", hard)
+    assert code == 2 and "--output" in err and results[0].read_bytes() == before
+    output.chmod(0o644)
+    assert compare(capsys, *results, "--output", output)[0] == 0
+    assert output.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_cannot_be_compared_is_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import html.parser
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -264,19 +265,19 @@ def test_a_disk_that_fills_up_at_the_end_leaves_whole_settings_to_go_on_with(
 ) -> None:
     pupil = Pupil(tmp_path / "pupil")
     monkeypatch.syspath_prepend(pupil.site)
-    settings, write_text = pupil.output / "sft.toml", Path.write_text
+    settings, fsync = pupil.output / "sft.toml", os.fsync
 
-    def write_half(path: Path, text: str, **options: str) -> int:
-        if "sft.toml" in path.name and settings.exists():
-            write_text(path, text[: len(text) // 2], **options)
+    def fill_up(descriptor: int) -> None:  # once what the run began with stands there
+        if settings.with_name("report.json").exists():
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
             raise OSError(errno.ENOSPC, "no room")
-        return write_text(path, text, **options)
+        fsync(descriptor)
 
-    monkeypatch.setattr(Path, "write_text", write_half)
+    monkeypatch.setattr(os, "fsync", fill_up)
     ended = call(*pupil.flags)
     assert ended.code == 0 and "no room" in ended.err
     assert {"model", "data", "report_to"} <= set(read_run_file(settings))
-    assert not list(pupil.output.glob(".*sft.toml*"))
+    assert not list(pupil.output.glob(".*.partial"))
 
 
 def test_a_report_that_cannot_be_drawn_costs_no_weights(

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from medchat.api import GenerationConfig
-from medchat.batch.parts import look_at_outputs, open_outputs
+from medchat.batch.parts import look_at_outputs, open_outputs, part_paths
 from medchat.batch.questions import QuestionFile, read_questions
 from medchat.batch.resuming import check_belongs
 from medchat.batch.work import WorkPlan
@@ -22,7 +22,9 @@ from medchat.commands.infer.run import BatchRun, provenance
 from medchat.errors import DataError, UsageError
 from medchat.language import say
 from medchat.launcher import Process
+from medchat.paths import config_file, project_config_file
 from medchat.sanitize import sanitize_line
+from medchat.whole_file import check_output_file
 
 #: Prompts that go through the model together unless told otherwise. On a CPU decoding is bound by reading
 #: the weights, so this many cost little more than one; out of memory halves it.
@@ -80,12 +82,7 @@ def command(data: str, output: str, **flags: Any) -> int:
     opening = replace(opening, generation=_generation(opening.generation, flags))
     source = _read(Path(data).expanduser(), skip_bad=flags["skip_bad"], speak=process.leads)
     target = Path(output).expanduser().resolve()
-    if target == source.path.resolve():
-        raise UsageError(
-            say("--data 和 --output 是同一个文件", "--data and --output are the same file"),
-            "--output answers.jsonl",
-            where=str(target),
-        )
+    _refuse_inputs(target, opening, source.path)
     plan = WorkPlan(source.questions[: flags["limit"]], flags["batch_size"], process.world_size)
     if flags["check"]:
         earlier = look_at_outputs(target, resume=flags["resume"], overwrite=flags["overwrite"])
@@ -93,11 +90,20 @@ def command(data: str, output: str, **flags: Any) -> int:
         return _check(opening, len(plan.questions))
     outputs = open_outputs(target, process, resume=flags["resume"], overwrite=flags["overwrite"])
     try:
-        run = BatchRun(opening, source, plan, outputs, Path(output), flags["skip_bad"])
+        run = BatchRun(opening, source, plan, outputs, Path(output), flags["skip_bad"], flags["overwrite"])
         check_belongs(outputs.earlier, source.questions, provenance(opening), target)
         return run.complete()
     finally:
         outputs.close()
+
+
+def _refuse_inputs(target: Path, opening: ChatSetup, data: Path) -> None:
+    """Refuse an output where one of its files would take the place of what the run reads. Raises UsageError."""
+    inputs = {"--data": data, "medchat config path": config_file(), "./medchat.toml": project_config_file()}
+    if template := opening.settings.value("template"):
+        inputs["--template"] = Path(str(template))
+    for path in (target, *part_paths(target).values()):
+        check_output_file(path, inputs)
 
 
 def _check(opening: ChatSetup, questions: int) -> int:

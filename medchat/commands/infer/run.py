@@ -48,6 +48,7 @@ class BatchRun:
     outputs: Outputs
     shown_output: Path
     skip_bad: bool
+    overwrites: bool = False
 
     def complete(self) -> int:
         """Answer what is missing, put the result file in order and return the exit code."""
@@ -91,7 +92,7 @@ class BatchRun:
                             )
                         )
                     else:
-                        self.outputs.own.append(event.rows)
+                        self.outputs.append(event.rows)
                         self._name_failures(event, tell)
                         progress.add(len(event.rows), event.tokens)
                         show()
@@ -190,11 +191,25 @@ class BatchRun:
         return say(f"{where}（第 {question.index + 1} 条）", f"{where} (record {question.index + 1})")
 
     def _how_to_go_on(self, total: int) -> str:
+        output = sanitize_line(str(self.shown_output))
+        if self.outputs.keeps_earlier:
+            return say(
+                f"已停止：还没有新的回答，{output} 里原来的结果没有动",
+                f"stopped before the first new answer; the earlier results in {output} are as they were",
+            )
         # Counted on disk: a signal may have come between storing answers and counting them.
-        stored, output = self.outputs.stored(), sanitize_line(str(self.shown_output))
+        stored = self.outputs.stored()
+        with_resume = (
+            say(
+                "同一条命令，把 --overwrite 换成 --resume",
+                "the same command, --resume in place of --overwrite",
+            )
+            if self.overwrites
+            else say("同一条命令加上 --resume", "the same command and --resume")
+        )
         return say(
-            f"已停止：{stored}/{total} 个回答已保存在 {output}。接着做：同一条命令加上 --resume",
-            f"stopped: {stored}/{total} answers are saved in {output}; go on with the same command and --resume",
+            f"已停止：{stored}/{total} 个回答已保存在 {output}。接着做：{with_resume}",
+            f"stopped: {stored}/{total} answers are saved in {output}; go on with {with_resume}",
         )
 
     def _report(self, progress: InferProgress, lines: Sequence[Line]) -> int:

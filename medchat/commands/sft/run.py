@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from medchat.sft_job.facts import write_facts
 from medchat.sft_job.output_files import write_card, write_report
 from medchat.sft_job.report import cost_rows, result_rows
 from medchat.sft_job.run_file import FILE_NAME, as_toml
+from medchat.whole_file import write_whole_file
 
 
 @dataclass
@@ -63,14 +63,7 @@ class RunWatcher:
 
     def _write_settings(self, folder: Path) -> None:
         # Whole or not at all: it is what `--resume` goes on with.
-        beside = folder / f".{FILE_NAME}.partial"
-        try:
-            beside.write_text(as_toml(self.prepared.plan.settings), encoding="utf-8")
-            with beside.open("rb") as file:
-                os.fsync(file.fileno())
-            beside.replace(folder / FILE_NAME)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole_file(folder / FILE_NAME, as_toml(self.prepared.plan.settings))
 
 
 def run_training(prepared: PreparedRun) -> tuple[int, SFTReport | None]:
