@@ -120,7 +120,7 @@ class PreparedChat:
     def _advise(self, conversation: Conversation, question: str) -> tuple[Notice, ...]:
         advised = self.demo.advise(conversation, question) if self.demo else []
         advised += self.opening.extensions.advise(conversation, question)
-        return medical_safety.red_flag_notices(question, advised, rules=())
+        return medical_safety.merge_notices((), advised)
 
 
 def prepare_conversation(

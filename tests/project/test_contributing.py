@@ -34,7 +34,7 @@ TASKS = {
     "模板": ("templates/", "tests/templates/test_templates.py"),
     "模型家族": ("plugins/", "medchat/builtin.py", "examples/medchat-echo"),
     "子命令": ("medchat/commands/", "medchat/cli/front.py"),
-    "提示": ("medchat/language.py", "medchat/medical_safety.py"),
+    "提示": ("medchat/language.py", "medchat/medical_safety/"),
     "钩子": ("medchat/hookspecs.py", "medchat/registry/extensions.py", "tests/registry/test_hookspecs.py"),
 }
 

@@ -86,7 +86,9 @@ def files_under(folder: str, *patterns: str) -> set[str]:
 
 
 def test_the_wheel_holds_every_module_template_and_data_file(names: set[str]) -> None:
-    wanted = {f"medchat/{file}" for file in files_under("medchat", "*.py", "py.typed", "data/*")}
+    wanted = {
+        f"medchat/{file}" for file in files_under("medchat", "*.py", "py.typed", "data/*", "lexicon/*.toml")
+    }
     wanted |= {f"medchat_templates/{file}" for file in files_under("templates", "*.py", "*.json")}
     for package in {plugin.package for plugin in BUILTIN_BACKBONES}:
         folder = f"plugins/{package.removeprefix('medchat_')}/{package}"
@@ -168,10 +170,12 @@ def test_an_installed_wheel_works_without_the_source_tree(wheel: Path, tmp_path:
 
     script = (
         "import medchat, medchat_templates; from medchat.templates import list_templates;"
-        "from medchat.demo_data import demo_examples;"
-        "print(medchat.__file__, len(list_templates()), len(demo_examples()))"
+        "from medchat.demo_data import demo_examples; from medchat.medical_safety import find_red_flags;"
+        "print(medchat.__file__, len(list_templates()), len(demo_examples()));"
+        "print(find_red_flags('i want to die').notices[0].key)"
     )
-    place, templates, pairs = python("-c", script).split()
+    place, templates, pairs, key = python("-c", script).split()
+    assert key == "self-harm"
     assert Path(place).is_relative_to(site)
     assert int(templates) == len(list((ROOT / "templates").glob("*.json"))) and int(pairs) > 100
     assert python("-m", "medchat", "--version") == f"medchat {__version__}\n"

@@ -7,12 +7,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from locations import ROOT
 
 from medchat import medical_safety
-from medchat.api import Conversation, Notice
 from medchat.language import LANGUAGES, set_language
 
 pytestmark = pytest.mark.safety
@@ -95,34 +92,6 @@ def test_texts_hold_no_dose_and_do_not_promise_a_line_that_always_answers() -> N
         assert "24" not in text
 
 
-def test_rules_see_the_users_words_and_their_notice_is_shown() -> None:
-    def rule(question: str) -> Notice | None:
-        return Notice("请拨打 120", urgent=True) if "胸痛" in question else None
-
-    assert medical_safety.red_flag_notices("胸痛出汗", rules=(rule,)) == (Notice("请拨打 120", urgent=True),)
-    assert medical_safety.red_flag_notices("感冒了", rules=(rule,)) == ()
-
-
-_NOTICES = st.lists(st.builds(Notice, st.text(min_size=1, max_size=4), st.booleans()), max_size=6)
-
-
-@given(ours=_NOTICES, advised=_NOTICES)
-def test_what_plugins_advise_adds_and_never_removes(ours: list[Notice], advised: list[Notice]) -> None:
-    rules = tuple((lambda question, notice=notice: notice) for notice in ours)
-    shown = medical_safety.red_flag_notices("问题", advised, rules)
-    assert {notice.text for notice in shown} == {notice.text for notice in (*ours, *advised)}
-    for notice in (*ours, *advised):
-        if notice.urgent:
-            assert Notice(notice.text, urgent=True) in shown
-    assert [n.urgent for n in shown] == sorted((n.urgent for n in shown), reverse=True)
-
-
-def test_the_engine_can_use_the_check_as_an_adviser() -> None:
-    assert medical_safety.advise(Conversation(), "感冒了怎么办") == medical_safety.red_flag_notices(
-        "感冒了怎么办"
-    )
-
-
 def test_the_implicit_label_has_the_seven_fields_as_strings() -> None:
     label = medical_safety.aigc_metadata("回答", "20261120-k3f9")
     assert list(label) == [
@@ -144,4 +113,3 @@ def test_the_document_agrees_with_the_code() -> None:
     assert medical_safety.AI_MARK_ZH in text
     assert medical_safety.AI_MARK_EN in text
     assert all(line.number in text for line in medical_safety.HOTLINES)
-    assert ("no red-flag rule ships" in text) == (not medical_safety.RULES)

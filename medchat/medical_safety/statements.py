@@ -1,17 +1,14 @@
-"""What MedChat owes its users as a medical tool: the disclaimer, the AI mark, emergency numbers, red flags.
+"""What is always said: the AI mark, the label in files, emergency numbers, the disclaimer, the start line.
 
-Nothing here can be switched off or replaced by a plugin, a flag or a template. Plugins add notices
-(`medchat_advise`); `check` puts theirs after ours and removes none.
+Nothing here can be switched off or replaced by a plugin, a flag or a template.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from medchat.api import Conversation, Notice
 from medchat.language import say
 
 # ---------------------------------------------------------------- the AI mark and the label in files
@@ -133,32 +130,3 @@ def start_line() -> str:
         "仅供研究：人工智能的回答可能有错，不能替代医生。中国大陆紧急情况请拨打 120。",
         "Research only: AI may be wrong and replaces no doctor. Emergency (mainland China): 120.",
     )
-
-
-# ---------------------------------------------------------------- red flags
-
-#: A rule looks at the user's words alone and returns a notice, or None.
-Rule = Callable[[str], Notice | None]
-
-#: The red-flag rules, in the order their notices are shown. They run before the model and know nothing of it.
-RULES: tuple[Rule, ...] = ()
-
-
-def red_flag_notices(
-    question: str, advised: Iterable[Notice] = (), rules: Sequence[Rule] = RULES
-) -> tuple[Notice, ...]:
-    """Return what to tell the user before the answer: our rules' notices, then those `advised` by plugins.
-
-    Urgent ones come first. A notice given twice is shown once, as urgent if either was.
-    """
-    ours = [notice for rule in rules if (notice := rule(question)) is not None]
-    urgent: dict[str, bool] = {}
-    for notice in (*ours, *advised):
-        urgent[notice.text] = urgent.get(notice.text, False) or notice.urgent
-    notices = [Notice(text, is_urgent) for text, is_urgent in urgent.items()]
-    return tuple(sorted(notices, key=lambda notice: not notice.urgent))
-
-
-def advise(conversation: Conversation, question: str) -> tuple[Notice, ...]:
-    """Run our rules as the chat engine's first adviser. What was said before does not change the outcome."""
-    return red_flag_notices(question)

@@ -1,0 +1,59 @@
+"""What MedChat owes its users as a medical tool: what is always said, and red flags in the user's words.
+
+`find_red_flags(text, previous=None)` is the detector: deterministic rules on the user's words, run before the
+model. It returns a `RedFlags`, true where anything fired:
+
+- `notices`: what to show, in order, each a `medchat.api.Notice` with `key` (stable), `text` (in full),
+  `short` (one line in place of `text` where the same key was shown before in this conversation), `urgent`
+  and `vital`. Self-harm and the police come first; never do two of them call 120.
+- `evidence`: each rule that fired, with its mentions (span in the text, concept), scopes and source;
+  `silenced`: what a scope kept from firing.
+
+`advise` is the same as the chat engine's adviser, `red_flag_notices` adds what plugins advise, and
+`merge_notices` joins notices that are there already. Nothing is read from disk before the first call. No
+plugin, flag or template removes any of this.
+"""
+
+from medchat.medical_safety.red_flags import (
+    Evidence,
+    Mention,
+    RedFlags,
+    advise,
+    find_red_flags,
+    merge_notices,
+    red_flag_notices,
+)
+from medchat.medical_safety.statements import (
+    AI_MARK_EN,
+    AI_MARK_ZH,
+    DISCLAIMER_KEY,
+    HOTLINES,
+    HOTLINES_CHECKED,
+    Hotline,
+    ai_mark,
+    aigc_metadata,
+    disclaimer,
+    hotlines,
+    start_line,
+)
+
+__all__ = [
+    "AI_MARK_EN",
+    "AI_MARK_ZH",
+    "DISCLAIMER_KEY",
+    "HOTLINES",
+    "HOTLINES_CHECKED",
+    "Evidence",
+    "Hotline",
+    "Mention",
+    "RedFlags",
+    "advise",
+    "ai_mark",
+    "aigc_metadata",
+    "disclaimer",
+    "find_red_flags",
+    "hotlines",
+    "merge_notices",
+    "red_flag_notices",
+    "start_line",
+]

@@ -1,0 +1,195 @@
+"""The lexicon as it stands in the package: word classes, compounds, rules and notices, dated TOML files."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from medchat.medical_safety.folding import Folder
+
+FOLDER = "lexicon"
+_SEPARATORS = re.compile(r"[|\n]")
+_STEP = re.compile(r"~(\d+)")
+#: How many characters may stand between two steps of a sequence that says nothing else.
+_USUAL_GAP = 4
+
+#: Classes that a negation takes back: what is felt or seen, what was done, illnesses by name.
+POLAR = ("sign.", "act.", "ill.")
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Classes in the order in which they follow each other: (alternatives, characters allowed before)."""
+
+    steps: tuple[tuple[tuple[str, ...], int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compound:
+    """A class found where words of other classes follow each other."""
+
+    name: str
+    sequences: tuple[Sequence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FlagRule:
+    """What must stand together for a notice.
+
+    `all` holds the alternatives of each part; the first is the one whose scopes decide. `reach` is how many
+    characters the parts may lie apart. `strength` says how much the words alone claim: "sign" (nobody
+    writes so of an illness in a book), "term" (also a textbook's word: needs somebody or a predicate),
+    "illness" (a diagnosis: needs both), "intent" (self-harm: past, question and if do not silence it).
+    """
+
+    name: str
+    notice: str
+    all: tuple[tuple[str, ...], ...]
+    reach: int
+    strength: str
+    vital: bool
+    source: str
+    reviewed: date
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeText:
+    """A notice: `rank` orders them, the lowest first; `calls` is the number it says to call, "" for none."""
+
+    key: str
+    rank: int
+    urgent: bool
+    calls: str
+    zh: str
+    en: str
+    short_zh: str
+    short_en: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lexicon:
+    """Everything the rules read. `words` gives the classes of each folded word."""
+
+    words: dict[str, tuple[str, ...]]
+    singles: frozenset[str]
+    lengths: dict[str, tuple[int, ...]]
+    compounds: tuple[Compound, ...]
+    rules: tuple[FlagRule, ...]
+    notices: dict[str, NoticeText]
+    folder: Folder
+
+
+def split_words(listed: str) -> list[str]:
+    """Return the words of a list in which they are separated by bars or line ends."""
+    return [word.strip() for word in _SEPARATORS.split(listed) if word.strip()]
+
+
+def lexicon_tables() -> dict[str, dict[str, Any]]:
+    """Return the parsed files of the lexicon by name, without their ending."""
+    folder = files(__package__) / FOLDER
+    found = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda f: f.name)
+    return {
+        file.name.removesuffix(".toml"): tomllib.loads(file.read_text(encoding="utf-8")) for file in found
+    }
+
+
+@cache
+def load_lexicon() -> Lexicon:
+    """Return the lexicon, read at the first call."""
+    tables = lexicon_tables()
+    traditional = {
+        old: new for new, olds in tables.get("traditional", {}).get("characters", {}).items() for old in olds
+    }
+    folder = Folder(traditional)
+    classes: dict[str, set[str]] = {}
+    for name, word in _words(tables):
+        classes.setdefault(folder.word(word), set()).add(name)
+    _add_aliases(tables, folder, classes)
+    words = {word: tuple(sorted(names)) for word, names in classes.items()}
+    return Lexicon(
+        words=words,
+        singles=frozenset(word for word in words if len(word) == 1),
+        lengths=_lengths(words),
+        compounds=tuple(_compounds(tables)),
+        rules=tuple(_rules(tables)),
+        notices={text.key: text for text in _notices(tables)},
+        folder=folder,
+    )
+
+
+def _words(tables: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    for table in tables.values():
+        for name, listed in table.get("words", {}).items():
+            for word in split_words(listed):
+                yield name, word
+
+
+def _add_aliases(tables: dict[str, dict[str, Any]], folder: Folder, classes: dict[str, set[str]]) -> None:
+    """Let a misspelling count as the word it stands for."""
+    for table in tables.values():
+        for word, listed in table.get("aliases", {}).items():
+            for alias in split_words(listed):
+                classes.setdefault(folder.word(alias), set()).update(classes[folder.word(word)])
+
+
+def _lengths(words: dict[str, tuple[str, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return for the first two characters of words how long the words are, the longest first."""
+    found: dict[str, set[int]] = {}
+    for word in words:
+        if len(word) > 1:
+            found.setdefault(word[:2], set()).add(len(word))
+    return {pair: tuple(sorted(lengths, reverse=True)) for pair, lengths in found.items()}
+
+
+def _sequence(written: str) -> Sequence:
+    """Read "sign.a ~6 part.b|part.c": what follows what, and how many characters may lie between."""
+    steps: list[tuple[tuple[str, ...], int]] = []
+    gap = _USUAL_GAP
+    for item in written.split():
+        if distance := _STEP.fullmatch(item):
+            gap = int(distance[1])
+        else:
+            steps.append((tuple(item.split("|")), gap))
+            gap = _USUAL_GAP
+    return Sequence(tuple(steps))
+
+
+def _compounds(tables: dict[str, dict[str, Any]]) -> Iterator[Compound]:
+    for table in tables.values():
+        for name, written in table.get("compounds", {}).items():
+            yield Compound(name, tuple(_sequence(line) for line in written.strip().splitlines()))
+
+
+def _rules(tables: dict[str, dict[str, Any]]) -> Iterator[FlagRule]:
+    for table in tables.values():
+        for row in table.get("rule", ()):
+            yield FlagRule(
+                name=row["name"],
+                notice=row["notice"],
+                all=tuple(tuple(part.split("|")) for part in row["all"]),
+                reach=row.get("reach", 60),
+                strength=row.get("strength", "sign"),
+                vital=row.get("vital", False),
+                source=row["source"],
+                reviewed=row.get("reviewed", table["date"]),
+            )
+
+
+def _notices(tables: dict[str, dict[str, Any]]) -> Iterator[NoticeText]:
+    for rank, row in enumerate(tables["notices"]["notice"]):
+        yield NoticeText(
+            key=row["key"],
+            rank=rank,
+            urgent=row.get("urgent", True),
+            calls=row.get("calls", ""),
+            zh=row["zh"],
+            en=row["en"],
+            short_zh=row["short_zh"],
+            short_en=row["short_en"],
+        )

@@ -1,0 +1,178 @@
+"""Finding the lexicon's words in a text, and the compounds they make: one pass, longest match."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+from medchat.medical_safety.folding import FoldedText
+from medchat.medical_safety.lexicon_files import POLAR, Compound, Lexicon, Sequence
+from medchat.medical_safety.measures import measures
+
+_LETTER = re.compile(r"[a-z]")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Words at text[start:end] that belong together; `negated` where the text says that it is not so."""
+
+    start: int
+    end: int
+    name: str
+    negated: bool = False
+
+
+class Mentions:
+    """What was found, by class, in the order of the text."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._found: defaultdict[str, list[Found]] = defaultdict(list)
+        self._starts: dict[str, list[int]] = {}
+
+    def add(self, found: Found) -> None:
+        """Add what is found behind everything of its class so far."""
+        self._found[found.name].append(found)
+
+    def of(self, names: tuple[str, ...]) -> list[Found]:
+        """Return everything of these classes, in the order of the text."""
+        if len(names) == 1:
+            return self._found.get(names[0], [])
+        return sorted((each for name in names for each in self._found.get(name, ())), key=_start)
+
+    def names(self) -> list[str]:
+        """Return the classes of which something was found."""
+        return list(self._found)
+
+    def first_from(self, names: tuple[str, ...], start: int, stop: int) -> Found | None:
+        """Return the first of these classes that begins in [start, stop], None where there is none."""
+        best: Found | None = None
+        for name in names:
+            all_of_it = self._found.get(name)
+            if not all_of_it:
+                continue
+            starts = self._starts.get(name)
+            if starts is None or len(starts) != len(all_of_it):
+                starts = self._starts[name] = [each.start for each in all_of_it]
+            index = bisect_left(starts, start)
+            if index < len(starts) and starts[index] <= stop and (best is None or starts[index] < best.start):
+                best = all_of_it[index]
+        return best
+
+    def nearest(self, names: tuple[str, ...], to: Found, reach: int) -> Found | None:
+        """Return what of these classes holds and begins no more than `reach` before or behind `to`."""
+        start, stop = to.start - reach, to.end + reach
+        while (found := self.first_from(names, start, stop)) is not None:
+            if not found.negated and found is not to:
+                return found
+            start = found.start + 1
+        return None
+
+
+def _start(found: Found) -> int:
+    return found.start
+
+
+#: What joins the things that one negation takes back together.
+_JOINED = re.compile(r"[、和或及与/]| or |, | and |,or ")
+#: How far a negation reaches ahead.
+_REACH = {"not": 2, "not.wide": 8}
+#: How far behind it a thing may be said to be gone.
+_GONE = 5
+
+
+def with_polarity(found: list[Found], folded: FoldedText) -> list[Found]:
+    """Return what was found, each marked as negated where a word before or behind it says so."""
+    marked: list[Found] = []
+    negation: Found | None = None
+    before: Found | None = None
+    gone = [each for each in found if each.name == "gone"]
+    gone_starts = [each.start for each in gone]
+    for each in found:
+        if each.name in _REACH or each.name == "but":
+            negation = None if each.name == "but" else each
+        elif each.name.startswith(POLAR):
+            index = bisect_left(gone_starts, each.end)
+            is_gone = index < len(gone) and _close(each.end, gone_starts[index], _GONE, folded)
+            joined = before is not None and before.negated and _joined(before, each, folded)
+            each = replace(each, negated=is_gone or joined or _negates(negation, each, folded))
+            before = each
+        elif _negates(negation, each, folded):
+            each = replace(each, negated=True)
+        marked.append(each)
+    return marked
+
+
+def _negates(negation: Found | None, each: Found, folded: FoldedText) -> bool:
+    return negation is not None and _close(negation.end, each.start, _REACH[negation.name], folded)
+
+
+def _close(end: int, start: int, reach: int, folded: FoldedText) -> bool:
+    return 0 <= start - end <= reach and not folded.clause_end_between(end, start)
+
+
+def _joined(before: Found, each: Found, folded: FoldedText) -> bool:
+    return _JOINED.fullmatch(folded.text, before.end, each.start) is not None
+
+
+def find_mentions(folded: FoldedText, lexicon: Lexicon) -> Mentions:
+    """Return every word of the lexicon in the text, every measure, and every compound of them."""
+    measured = [Found(start, end, name) for start, end, name in measures(folded.text)]
+    found = sorted([*_words(folded.text, lexicon), *measured], key=_start)
+    mentions = Mentions()
+    for each in with_polarity(found, folded):
+        mentions.add(each)
+    for compound in lexicon.compounds:
+        for each in _compounds(mentions, compound, folded):
+            mentions.add(each)
+    return mentions
+
+
+def _words(text: str, lexicon: Lexicon) -> list[Found]:
+    """Return the words, without those that lie inside a longer one."""
+    lengths, singles, words = lexicon.lengths, lexicon.singles, lexicon.words
+    found: list[Found] = []
+    covered = 0
+    for at in [at for at in range(len(text)) if text[at : at + 2] in lengths or text[at] in singles]:
+        for length in (*lengths.get(text[at : at + 2], ()), 1):
+            word = text[at : at + length]
+            end = at + len(word)
+            if word not in words or end <= covered or _inside_a_word(text, at, end):
+                continue
+            covered = end
+            found += [Found(at, covered, name) for name in words[word]]
+            break
+    return found
+
+
+def _inside_a_word(text: str, start: int, end: int) -> bool:
+    """Whether text[start:end] is a piece of a longer word in Latin letters."""
+    return bool(
+        (start and _LETTER.match(text[start]) and _LETTER.match(text[start - 1]))
+        or (end < len(text) and _LETTER.match(text[end - 1]) and _LETTER.match(text[end]))
+    )
+
+
+def _compounds(mentions: Mentions, compound: Compound, folded: FoldedText) -> list[Found]:
+    found = [
+        made
+        for sequence in compound.sequences
+        for first in mentions.of(sequence.steps[0][0])
+        if (made := _follow(mentions, sequence, first, compound.name, folded))
+    ]
+    return sorted(found, key=_start)
+
+
+def _follow(
+    mentions: Mentions, sequence: Sequence, first: Found, name: str, folded: FoldedText
+) -> Found | None:
+    """Return the compound that begins with `first`, None where a step is missing."""
+    last, negated = first, first.negated
+    for names, gap in sequence.steps[1:]:
+        step = mentions.first_from(names, last.end, last.end + gap)
+        if step is None or folded.sentence_end_between(last.end, step.start):
+            return None
+        last, negated = step, negated or step.negated
+    return Found(first.start, last.end, name, negated)

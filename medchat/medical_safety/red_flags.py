@@ -1,0 +1,201 @@
+"""What in the user's words needs help now: the rules applied, and the notices they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from medchat.api import Conversation, Notice
+from medchat.language import say
+from medchat.medical_safety.folding import FoldedText
+from medchat.medical_safety.lexicon_files import FlagRule, NoticeText, load_lexicon
+from medchat.medical_safety.mentions import Found, Mentions, find_mentions
+from medchat.medical_safety.scopes import Scopes, silenced_by
+
+#: So much of the end of the previous turn is read along.
+_PREVIOUS_CHARACTERS = 2000
+#: What separates the two turns: the end of a sentence.
+_BETWEEN_TURNS = "\n\n"
+#: Of each rule, so many silenced findings are kept as evidence.
+_SILENCED_KEPT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A piece of the user's words that a rule rests on: text[start:end], of the previous turn where it says so."""
+
+    start: int
+    end: int
+    text: str
+    concept: str
+    previous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One rule that found what it looks for. `silenced_by` is the scope that kept it from firing, "" where it fired."""
+
+    rule: str
+    key: str
+    vital: bool
+    mentions: tuple[Mention, ...]
+    scopes: tuple[str, ...]
+    source: str
+    silenced_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RedFlags:
+    """What fired on one message. True where anything did.
+
+    `notices` are those to show, in order; `evidence` is everything that fired, which may have more keys;
+    `silenced` is what would have fired but for a scope.
+    """
+
+    notices: tuple[Notice, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    silenced: tuple[Evidence, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.notices)
+
+    @property
+    def vital(self) -> bool:
+        """Whether a life may be at risk this minute."""
+        return any(each.vital for each in self.evidence)
+
+
+def find_red_flags(text: str, previous: str | None = None) -> RedFlags:
+    """Return what in `text` needs help now, together with `previous`, the user's turn before it.
+
+    Deterministic, and linear in the length of both. What stands in `previous` alone does not fire
+    again. The lexicon is read at the first call.
+    """
+    before = (previous or "")[-_PREVIOUS_CHARACTERS:]
+    joined = before + _BETWEEN_TURNS + text if before else text
+    reading = _Reading(joined, len(joined) - len(text))
+    found = list(reading.evidence())
+    fired = tuple(each for each in found if not each.silenced_by)
+    return RedFlags(
+        notices=tuple(_notices(fired)),
+        evidence=fired,
+        silenced=tuple(each for each in found if each.silenced_by),
+    )
+
+
+class _Reading:
+    """Two turns as the rules read them."""
+
+    def __init__(self, text: str, begin: int) -> None:
+        self._lexicon = load_lexicon()
+        self._folded: FoldedText = self._lexicon.folder.fold(text)
+        self._begin = begin
+        self._mentions: Mentions = find_mentions(self._folded, self._lexicon)
+        self._scopes = Scopes(self._folded, self._mentions)
+
+    def evidence(self) -> Iterator[Evidence]:
+        """Yield for each rule what fires first, or what was silenced where nothing does."""
+        for rule in self._lexicon.rules:
+            silenced: list[Evidence] = []
+            for parts in self._together(rule):
+                evidence = self._judged(rule, parts)
+                if not evidence.silenced_by:
+                    yield evidence
+                    break
+                if len(silenced) < _SILENCED_KEPT:
+                    silenced.append(evidence)
+            else:
+                yield from silenced
+
+    def _together(self, rule: FlagRule) -> Iterator[tuple[Found, ...]]:
+        """Yield what stands together as the rule asks for, at least a part of it in the present turn."""
+        for first in self._mentions.of(rule.all[0]):
+            if first.negated:
+                continue
+            parts = [first]
+            for names in rule.all[1:]:
+                part = self._mentions.nearest(names, first, rule.reach)
+                if part is None:
+                    break
+                parts.append(part)
+            else:
+                if any(self._original(part)[1] > self._begin for part in parts):
+                    yield tuple(parts)
+
+    def _judged(self, rule: FlagRule, parts: tuple[Found, ...]) -> Evidence:
+        scopes = [self._scopes.at(part) for part in parts]
+        silence = silenced_by(scopes[0], rule.strength)
+        for scope in scopes[1:]:
+            if rule.strength != "intent" and (scope.past or scope.conditional):
+                silence = silence or ("past" if scope.past else "conditional")
+        return Evidence(
+            rule=rule.name,
+            key=rule.notice,
+            vital=rule.vital,
+            mentions=tuple(self._mention(part) for part in parts),
+            scopes=scopes[0].words(),
+            source=rule.source,
+            silenced_by=silence,
+        )
+
+    def _original(self, found: Found) -> tuple[int, int]:
+        return self._folded.original_span(found.start, found.end)
+
+    def _mention(self, found: Found) -> Mention:
+        start, end = self._original(found)
+        words = self._folded.original[start:end]
+        if end <= self._begin:
+            return Mention(start, end, words, found.name, previous=True)
+        return Mention(max(0, start - self._begin), end - self._begin, words, found.name)
+
+
+def _notices(fired: Iterable[Evidence]) -> Iterator[Notice]:
+    """Yield the notices: self-harm and the police's first, then the strongest; never two that call 120."""
+    vital: dict[str, bool] = {}
+    for each in fired:
+        vital[each.key] = vital.get(each.key, False) or each.vital
+    called: set[str] = set()
+    texts = sorted((load_lexicon().notices[key] for key in vital), key=lambda text: text.rank)
+    for text in texts:
+        numbers = set(text.calls.split())
+        if called and (numbers & called or "110" not in numbers) and not _first_medical(text, called):
+            continue
+        called |= numbers or {"hospital"}
+        yield _notice(text, vital[text.key])
+
+
+def _first_medical(text: NoticeText, called: set[str]) -> bool:
+    """Whether this is the first notice on a body in danger, behind one that calls the police alone."""
+    return called == {"110"} and "110" not in text.calls.split()
+
+
+def _notice(text: NoticeText, vital: bool) -> Notice:
+    return Notice(
+        say(text.zh, text.en), text.urgent, key=text.key, vital=vital, short=say(text.short_zh, text.short_en)
+    )
+
+
+def merge_notices(ours: Iterable[Notice], advised: Iterable[Notice]) -> tuple[Notice, ...]:
+    """Return our notices and, behind them, those that plugins advise: nothing is removed, urgent ones come first.
+
+    A notice given twice is shown once, as urgent if either was.
+    """
+    merged: dict[tuple[str, str], Notice] = {}
+    for notice in (*ours, *advised):
+        known = merged.get((notice.key, notice.text))
+        if known is None or (notice.urgent and not known.urgent):
+            merged[notice.key, notice.text] = notice
+    return tuple(sorted(merged.values(), key=lambda notice: not notice.urgent))
+
+
+def red_flag_notices(
+    question: str, advised: Iterable[Notice] = (), previous: str | None = None
+) -> tuple[Notice, ...]:
+    """Return what to tell the user before the answer: our notices, then those `advised` by plugins."""
+    return merge_notices(find_red_flags(question, previous).notices, advised)
+
+
+def advise(conversation: Conversation, question: str) -> tuple[Notice, ...]:
+    """Run our rules as the chat engine's first adviser: on the question, and the one before it."""
+    previous = conversation.turns[-1].question if conversation.turns else None
+    return find_red_flags(question, previous).notices
