@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -14,19 +13,14 @@ from medchat_remote.address import Endpoint
 from medchat_remote.answer_stream import AnswerStream
 from medchat_remote.backbone import RemoteBackbone
 from medchat_remote.chunks import (
-    MalformedPayloadError,
-    ServerError,
     StreamChunk,
     Usage,
-    WholeCharacters,
-    read_chunk,
 )
-from medchat_remote.events import LONGEST_EVENT, EventReader, EventTooLongError
 from medchat_remote.key import find_key
 from medchat_remote.limits import Limits
 from medchat_remote.messages import MessagesTemplate, as_messages, as_text
 from medchat_remote.notices import where_words_go
-from medchat_remote.proxy import proxy_for, shown
+from medchat_remote.proxy import Proxy
 from medchat_remote.request import ChatRequest, Dialect
 from medchat_remote.tokens import guess
 
@@ -94,8 +88,8 @@ def test_the_notice_names_the_host_and_warns_of_a_connection_anyone_can_read() -
     assert "密钥" not in where_words_go(plain, None, None)[1]
     (here,) = where_words_go(LOCAL, key, None)
     assert "127.0.0.1:8000" in here and "离开本机" not in here
-    assert "proxy.example" in where_words_go(FAR, None, "http://me:geheim@proxy.example:3128")[1]
-    assert "geheim" not in "".join(where_words_go(FAR, None, "http://me:geheim@proxy.example:3128"))
+    by_proxy = where_words_go(FAR, None, Proxy("http://me:geheim@proxy.example:3128", "https_proxy"))
+    assert "proxy.example" in by_proxy[1] and "geheim" not in "".join(by_proxy)
 
 
 def test_the_notice_is_there_before_anything_is_loaded() -> None:
@@ -105,7 +99,7 @@ def test_the_notice_is_there_before_anything_is_loaded() -> None:
     assert "api.example.com" in notice
 
 
-# ---------------------------------------------------------------- keys and proxies
+# ---------------------------------------------------------------- keys
 
 
 def test_the_other_programs_key_goes_only_where_it_was_meant_for() -> None:
@@ -137,32 +131,6 @@ def test_a_key_is_in_no_repr() -> None:
     assert "geheim" not in repr(find_key(FAR, {"MEDCHAT_REMOTE_KEY": "geheim"}))
 
 
-def test_a_proxy_is_used_for_other_hosts_and_never_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "no_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    assert proxy_for(FAR) is None
-    monkeypatch.setenv("https_proxy", "proxy.example:3128")
-    assert proxy_for(FAR) == "http://proxy.example:3128"
-    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
-    assert proxy_for(LOCAL) is None
-    monkeypatch.setenv("no_proxy", "example.com")
-    assert proxy_for(FAR) is None
-    monkeypatch.delenv("no_proxy")
-    monkeypatch.setenv("https_proxy", "gopher://me:geheim@proxy.example:70")
-    with pytest.raises(UsageError) as caught:
-        proxy_for(FAR)
-    assert "gopher" in caught.value.what and "geheim" not in caught.value.what + caught.value.where
-    assert shown("http://me:geheim@proxy.example:70") == "proxy.example:70"
-
-
 @pytest.mark.parametrize("value", ["lots", "0", "-5", "nan", "1e12"])
 def test_a_context_that_cannot_be_is_refused_naming_the_variable(value: str) -> None:
     assert Limits.from_environment({"MEDCHAT_REMOTE_CONTEXT": "8192"}).context_length == 8192
@@ -192,90 +160,6 @@ def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
     zone = "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"
     for nonsense in (None, "", "soon", "-3", "9" * 400, zone):
         assert seconds_to_wait(nonsense) is None
-
-
-# ---------------------------------------------------------------- events and pieces
-
-
-@given(st.lists(st.text(max_size=20).filter(lambda text: text.strip() and not set("\r\n") & set(text))),
-       st.sampled_from(["\n", "\r\n"]), st.data())  # fmt: skip
-def test_events_come_out_whole_wherever_the_bytes_are_cut(
-    payloads: list[str], end: str, data: st.DataObject
-) -> None:
-    stream = "".join(f": ping{end}event: x{end}data: {payload}{end}{end}" for payload in payloads).encode()
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
-    reader, got = EventReader(), []
-    for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        got += reader.feed(stream[start:stop])
-    assert got == payloads
-
-
-def test_an_unfinished_event_is_none_and_lines_of_one_event_belong_together() -> None:
-    reader = EventReader()
-    assert reader.feed(b'data: {"a":') == []
-    assert reader.feed(b" 1}\ndata: ,\n") == []
-    assert reader.feed(b"\n") == ['{"a": 1}\n,']
-
-
-@pytest.mark.parametrize("flood", [b"x" * 1000, b"data: " + b"x" * 1000 + b"\n"])
-def test_a_flood_without_an_end_does_not_fill_the_memory(flood: bytes) -> None:
-    reader = EventReader()
-    with pytest.raises(EventTooLongError):
-        for _ in range(2 * LONGEST_EVENT // len(flood)):
-            reader.feed(flood)
-
-
-@given(st.text())
-def test_characters_cut_in_two_by_escapes_are_put_together(text: str) -> None:
-    units = text.encode("utf-16-le", "surrogatepass")
-    halves = [units[i : i + 2].decode("utf-16-le", "surrogatepass") for i in range(0, len(units), 2)]
-    characters = WholeCharacters()
-    got = "".join(map(characters.feed, halves)) + characters.finish()
-    assert got == text
-    got.encode("utf-8")
-
-
-@given(st.lists(st.text(alphabet=st.characters(), max_size=5)))
-def test_a_lone_half_never_reaches_the_answer(pieces: list[str]) -> None:
-    characters = WholeCharacters()
-    for piece in [*pieces, "\ud83d", "a", "\ude00", "\ud83d"]:
-        characters.feed(piece).encode("utf-8")
-    assert characters.finish() == "\ufffd"
-
-
-@pytest.mark.parametrize(
-    ("payload", "piece"),
-    [
-        ({"choices": [{"delta": {"content": "水"}}]}, StreamChunk("水")),
-        ({"choices": [{"text": "水", "finish_reason": "length"}]}, StreamChunk("水", Finish.LENGTH)),
-        ({"choices": [{"message": {"content": "水"}, "finish_reason": "stop"}]}, StreamChunk("水", Finish.STOP)),
-        ({"choices": [{"delta": {"content": [{"type": "text", "text": "水"}]}}]}, StreamChunk("水")),
-        ({"choices": [{"delta": {"content": None, "reasoning_content": "嗯"}}]}, StreamChunk(thinking=True)),
-        ({"choices": [{"delta": {"role": "assistant"}}]}, StreamChunk()),
-        ({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3}}, StreamChunk(usage=Usage(5, 3))),
-        (
-            {"usage": {"prompt_tokens": 5, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}},
-            StreamChunk(usage=Usage(5, 3, 4)),
-        ),
-        ({"choices": [{"delta": {}}], "usage": {"prompt_tokens": "5", "completion_tokens": -3}}, StreamChunk()),
-    ],
-)  # fmt: skip
-def test_pieces_of_every_server_are_understood(payload: object, piece: StreamChunk) -> None:
-    assert read_chunk(json.dumps(payload)) == piece
-
-
-@pytest.mark.parametrize("payload", ["{", "[]", "3", "{}", '{"choices": 3}', '{"choices": [3]}', "[" * 100_000,
-                                     '{"choices": [{"delta": "x"}]}'])  # fmt: skip
-def test_what_is_no_piece_is_told_from_one(payload: str) -> None:
-    with pytest.raises(MalformedPayloadError):
-        read_chunk(payload)
-
-
-@pytest.mark.parametrize("payload", ['{"error": "boom"}', '{"error": {"message": "boom", "code": 503}}',
-                                     '{"choices": [{"delta": {}, "finish_reason": "content_filter"}]}'])  # fmt: skip
-def test_a_servers_failure_inside_a_stream_is_no_answer(payload: str) -> None:
-    with pytest.raises(ServerError, match=r"boom|content_filter"):
-        read_chunk(payload)
 
 
 # ---------------------------------------------------------------- messages and requests

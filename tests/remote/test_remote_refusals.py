@@ -191,15 +191,46 @@ def test_a_list_that_fails_is_not_needed_where_the_model_is_named(server: OpenAI
     with pytest.raises(MedchatError, match="500"):
         load()
     server.models_status = 401
+    assert text_of(ask(load(server.url + "#m"))) == ANSWER
     with pytest.raises(UsageError, match="401"):
-        load(server.url + "#m")
-
-
-@pytest.mark.parametrize("models", ["<html>", ["x"], {"data": 3}])
-def test_a_list_that_is_none_is_said_to_be_none(server: OpenAIServer, load: Load, models: object) -> None:
-    server.models = models
-    with pytest.raises(MedchatError, match="OpenAI"):
         load()
+
+
+@pytest.mark.parametrize("models", ["<html>", 7, {"data": 3}])
+def test_a_list_that_is_none_is_said_to_be_none_and_not_needed_where_the_model_is_named(
+    server: OpenAIServer, load: Load, models: object
+) -> None:
+    server.models = models
+    with pytest.raises(MedchatError, match="OpenAI") as caught:
+        load()
+    assert f"{server.url}#" in caught.value.remedy
+    model = load(server.url + "#m")
+    assert text_of(ask(model)) == ANSWER
+    assert any("没有取得模型列表" in note for note in model.describe()["notes"])
+
+
+@pytest.mark.parametrize(
+    "models", [[{"id": "m"}], {"models": [{"name": "m"}]}, {"data": [{"id": "m"}, "x", {"id": 3}]}]
+)
+def test_lists_of_other_forms_name_the_one_model(server: OpenAIServer, load: Load, models: object) -> None:
+    server.models = models
+    assert load().describe()["served_model"] == "m"
+
+
+@pytest.mark.parametrize("models", [{"data": None}, {"data": []}, {}, []])
+def test_an_empty_list_is_an_endpoint_without_a_model(
+    server: OpenAIServer, load: Load, models: object
+) -> None:
+    server.models = models
+    with pytest.raises(UsageError, match="没有写明"):
+        load()
+    assert text_of(ask(load(server.url + "#m"))) == ANSWER
+
+
+def test_nobody_there_is_no_matter_of_the_list() -> None:
+    address = f"http://127.0.0.1:{free_port()}/v1#m"
+    with pytest.raises(MedchatError, match="连不上"):
+        load_remote_model(LoadOptions(Path(address), address=address), QUICK)
 
 
 def test_offline_and_adapters_are_refused_before_anything_is_sent(

@@ -14,8 +14,8 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -39,7 +39,7 @@ class Reply:
 
     `pieces` are streamed, one event each; a number among them is a wait in seconds. `cut` ends the
     connection behind the pieces, with no finish; `reset` does so rudely; `silent` says nothing more
-    until the client has gone. `raw` is sent as it is in place of events.
+    until the client has gone. `raw` is sent as it is in place of events, a number among it being a wait.
     """
 
     pieces: Sequence[str | float] = ("多喝水", "，", "多休息。")
@@ -53,7 +53,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str | None = None
     kind: str = "text/event-stream"
-    raw: Sequence[bytes] | None = None
+    raw: Iterable[bytes | float] | None = None
     line_end: str = "\n"
 
 
@@ -72,6 +72,8 @@ class OpenAIServer:
         self.script: deque[Reply] = deque()
         self.models: Any = {"object": "list", "data": [{"id": "tiny", "max_model_len": 2048}]}
         self.models_status = 200
+        #: In place of `models`: how the list is answered.
+        self.models_reply: Reply | None = None
         #: What other paths answer: path -> function of the body. None is 404.
         self.calls: dict[str, Callable[[Any], Any]] = {}
         self.seen: list[Asked] = []
@@ -83,8 +85,7 @@ class OpenAIServer:
         self.most_under_way = 0
         self.lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._http.daemon_threads = True
+        self._http = _HTTPServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
@@ -131,6 +132,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class _HTTPServer(ThreadingHTTPServer):
+    daemon_threads = True
+    #: A whole batch connects at once; a connection that finds no room is made a second later.
+    request_queue_size = 128
+
+
 class _Handler(BaseHTTPRequestHandler):
     owner: OpenAIServer
     protocol_version = "HTTP/1.1"
@@ -140,7 +147,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._note(None)
-        if self.path == "/v1/models" and self.owner.models is not None:
+        if self.path == "/v1/models" and self.owner.models_reply is not None:
+            with suppress(OSError):
+                self._reply(self.owner.models_reply, chat=False)
+            self.close_connection = True
+        elif self.path == "/v1/models" and self.owner.models is not None:
             self._send_json(self.owner.models_status, self.owner.models)
         else:
             self._send_json(404, {"detail": "Not Found"})

@@ -1,4 +1,4 @@
-"""An answer as it grows: from the endpoint's pieces to deltas, with the limits held whatever the server does."""
+"""An answer as it grows: from the endpoint's chunks to deltas, with the limits held whatever the server does."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from medchat.inference.detokenizer import StopText
 from medchat_remote.chunks import StreamChunk, Usage, WholeCharacters
 from medchat_remote.tokens import guess
 
-#: More pieces than this for each token asked for, and the server does not mean to end. (One piece a token is
+#: More chunks than this for each token asked for, and the server does not mean to end. (One chunk a token is
 #: the rule; gateways that type an answer out letter by letter send some more.)
-_PIECES_A_TOKEN, _SOME_MORE = 16, 256
+_CHUNKS_A_TOKEN, _SOME_MORE = 16, 256
 
 
 class AnswerStream:
-    """Feed it pieces; it makes the deltas. `ended` says that no more is wanted: let the connection go."""
+    """Feed it chunks; it makes the deltas. `ended` says that no more is wanted: let the connection go."""
 
     def __init__(self, prompt_tokens: int, max_new_tokens: int, stops: Sequence[str]) -> None:
-        """`prompt_tokens` is our own count, until the server tells its."""
+        """`prompt_tokens` is our own count, until the server states its own."""
         self._prompt_tokens = prompt_tokens
-        self._most_pieces = _PIECES_A_TOKEN * max_new_tokens + _SOME_MORE
+        self._most_chunks = _CHUNKS_A_TOKEN * max_new_tokens + _SOME_MORE
         self._stops = StopText(stops)
         self._characters = WholeCharacters()
         self._text: list[str] = []
-        self._pieces = 0
+        self._chunks = 0
         self._usage: Usage | None = None
         self._finish: Finish | None = None
         self.ended = False
 
-    def take(self, piece: StreamChunk) -> Delta:
-        """Return what the piece adds."""
-        self._usage = piece.usage or self._usage
-        self._finish = piece.finish or self._finish
-        if piece.text or piece.thinking:
-            self._pieces += 1
-        text = self._stops.feed(self._characters.feed(piece.text))
+    def take(self, chunk: StreamChunk) -> Delta:
+        """Return what the chunk adds."""
+        self._usage = chunk.usage or self._usage
+        self._finish = chunk.finish or self._finish
+        if chunk.text or chunk.reasoning:
+            self._chunks += 1
+        text = self._stops.feed(self._characters.feed(chunk.text))
         if self._stops.found:
             self._finish, self.ended = Finish.STOP, True
-        elif self._pieces >= self._most_pieces and self._finish is None:
+        elif self._chunks >= self._most_chunks and self._finish is None:
             self._finish, self.ended = Finish.LENGTH, True
         return self._delta(text)
 
@@ -53,6 +53,6 @@ class AnswerStream:
         if finish is not None and self._usage is not None and not self._stops.found:
             usage = self._usage
             return Delta(text, usage.completion_tokens, usage.prompt_tokens, usage.reused_tokens, finish)
-        # One piece a token is how servers stream; one that sends everything at once is guessed by length.
-        tokens = self._pieces if self._pieces != 1 else guess(self._text)
+        # One chunk a token is how servers stream; one that sends everything at once is guessed by length.
+        tokens = self._chunks if self._chunks != 1 else guess(self._text)
         return Delta(text, tokens, self._prompt_tokens, finish=finish, estimated=True)

@@ -22,9 +22,9 @@ from medchat_remote.request import ChatRequest, Dialect
 from medchat_remote.scoring import answer_scores
 
 #: Seconds between two looks at `cancel` while the endpoint says nothing.
-_POLL = 0.05
+_POLL_SECONDS = 0.05
 #: How long a broken-off request may take to let its connection go.
-_LETTING_GO = 1.0
+_RELEASE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +54,23 @@ class RemoteModel:
     def stream(
         self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
     ) -> Iterator[Delta]:
-        """Answer one prompt as the pieces come. Cancelling closes the connection at once.
+        """Answer one prompt as the chunks come. Cancelling closes the connection at once.
 
         Raises MedchatError where the endpoint fails; what had come by then has been given.
         """
         request = ChatRequest.build(segments, config)
         answer = self._answer(segments, config)
         arrivals: queue.SimpleQueue[StreamChunk | None] = queue.SimpleQueue()
-        let_go = threading.Event()
+        released = threading.Event()
 
         async def pump() -> None:
             try:
-                async with aclosing(self._pieces(request)) as pieces:
-                    async for piece in pieces:
-                        arrivals.put(piece)
+                async with aclosing(self._chunks(request)) as chunks:
+                    async for chunk in chunks:
+                        arrivals.put(chunk)
             finally:
                 arrivals.put(None)
-                let_go.set()
+                released.set()
 
         if cancel.is_set():
             yield answer.end(Finish.CANCELLED)
@@ -82,19 +82,19 @@ class RemoteModel:
                     yield answer.end(Finish.CANCELLED)
                     return
                 try:
-                    piece = arrivals.get(timeout=_POLL)
+                    chunk = arrivals.get(timeout=_POLL_SECONDS)
                 except queue.Empty:
                     continue
-                if piece is None:
+                if chunk is None:
                     future.result()
                     break
-                yield answer.take(piece)
+                yield answer.take(chunk)
             yield answer.end()
-        except RequestError as failure:
-            raise failure.error from None
+        except RequestError as error:
+            raise error.reported from None
         finally:
             future.cancel()
-            let_go.wait(_LETTING_GO)
+            released.wait(_RELEASE_SECONDS)
 
     def generate_batch(
         self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
@@ -104,9 +104,9 @@ class RemoteModel:
 
         async def complete(segments: Sequence[Segment], request: ChatRequest) -> Completion:
             answer, text = self._answer(segments, config), []
-            async with aclosing(self._pieces(request)) as pieces:
-                async for piece in pieces:
-                    text.append(answer.take(piece).text)
+            async with aclosing(self._chunks(request)) as chunks:
+                async for chunk in chunks:
+                    text.append(answer.take(chunk).text)
                     if answer.ended:
                         break
             last = answer.end()
@@ -167,17 +167,18 @@ class RemoteModel:
     def _answer(self, segments: Sequence[Segment], config: GenerationConfig) -> AnswerStream:
         return AnswerStream(self._counter.known(segments), config.max_new_tokens, config.stop)
 
-    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[StreamChunk, None]:
-        """Yield an answer's pieces, asking in the way the endpoint takes."""
+    async def _chunks(self, request: ChatRequest) -> AsyncGenerator[StreamChunk, None]:
+        """Yield an answer's chunks, asking in the way the endpoint takes."""
         while True:
             dialect = self._dialect
             try:
-                pieces = self._connection.pieces(request.call, request.body(self._facts.model, dialect))
-                async with aclosing(pieces):
-                    async for piece in pieces:
-                        yield piece
+                body = request.body(self._facts.model, dialect)
+                chunks = self._connection.stream(request.call, body, request.budget)
+                async with aclosing(chunks):
+                    async for chunk in chunks:
+                        yield chunk
                 return
-            except RequestError as failure:
-                self._dialect = dialect.after(failure.server_message)
+            except RequestError as error:
+                self._dialect = dialect.after(error.server_message)
                 if self._dialect == dialect:
                     raise

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from medchat.api import Finish
+from medchat_remote.server_errors import FailureKind, ServerError, failure_in
 
 #: What ends an answer without its being complete: the provider's filter, an abort of the server's.
-_BROKEN_OFF = ("content_filter", "abort", "error")
+_BROKEN_OFF = ("content_filter", "sensitive", "abort", "error")
+_FILTERED = ("content_filter", "sensitive")
+_TOOLS = ("tool_calls", "function_call")
+#: Content parts that hold reasoning; every other part's text is the answer's.
+_REASONING_PARTS = ("thinking", "reasoning")
+#: A failure in plain words is not longer.
+_LONGEST_SENTENCE = 1000
 
 
 class MalformedPayloadError(ValueError):
     """The payload is no part of an answer."""
-
-
-class ServerError(Exception):
-    """The server says, in the middle of an answer, that it failed."""
-
-    def __init__(self, message: str, code: int = 0) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,46 +34,67 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class StreamChunk:
-    """A piece of an answer. `thinking` marks one that holds reasoning, which is no part of the answer."""
+    """A part of an answer. `reasoning` is no part of its text; `wants_tool` says that it ends in a tool call."""
 
     text: str = ""
     finish: Finish | None = None
     usage: Usage | None = None
-    thinking: bool = False
+    reasoning: str = ""
+    wants_tool: bool = False
 
 
-def read_chunk(payload: str) -> StreamChunk:
-    """Return what the payload says. Raises MalformedPayloadError or ServerError."""
+def read_chunk(payload: str) -> StreamChunk | None:
+    """Return what the payload says, None for an object that is about something else (a ping, filter results).
+
+    Raises MalformedPayloadError, and ServerError for a failure in the server's own words.
+    """
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise MalformedPayloadError(payload[:80]) from error
+        if len(payload) > _LONGEST_SENTENCE or payload.lstrip()[:1] in ("{", "[", '"', "<", ""):
+            raise MalformedPayloadError(payload[:80]) from error
+        raise ServerError(payload) from error  # a plain sentence in an answer's place
     if not isinstance(value, dict):
         raise MalformedPayloadError(payload[:80])
-    if value.get("error"):
-        raise _server_error(value["error"])
-    choices = value.get("choices")
-    usage = _usage(value.get("usage"))
-    if not isinstance(choices, list) or (choices and not isinstance(choices[0], dict)):
-        if usage is None:
-            raise MalformedPayloadError(payload[:80])
-        return StreamChunk(usage=usage)
-    choice: Mapping[str, Any] = choices[0] if choices else {}
+    if failure := failure_in(value):
+        raise failure
+    choices, usage = value.get("choices"), _usage(value.get("usage"))
+    if choices is None:
+        return StreamChunk(usage=usage) if usage or "choices" in value else None
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise MalformedPayloadError(payload[:80])
+    # Of several answers to one question the first counts; servers that make only one may not number it.
+    choice: dict[str, Any] = next((choice for choice in choices if choice.get("index", 0) in (0, None)), {})
     # A streamed chat, a chat that came whole because the server does not stream, a text completion.
     message = choice.get("delta") or choice.get("message") or {}
     if not isinstance(message, dict):
         raise MalformedPayloadError(payload[:80])
-    text = _text(message.get("content")) or _text(choice.get("text"))
-    reasoning = message.get("reasoning_content") or message.get("reasoning")
-    return StreamChunk(
-        text, _finish(choice.get("finish_reason")), usage, thinking=bool(reasoning) and not text
-    )
+    if failure := failure_in(choice):
+        raise failure
+    text, reasoning = _texts(message.get("content"))
+    text = text or _text(choice.get("text")) or _text(message.get("refusal"))
+    reasoning = reasoning or _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+    reason = choice.get("finish_reason")
+    return StreamChunk(text, _finish(reason), usage, reasoning, wants_tool=reason in _TOOLS)
+
+
+def _texts(content: object) -> tuple[str, str]:
+    """Return the answer's text and the reasoning in a message's content."""
+    if not isinstance(content, list):
+        return _text(content), ""
+    answer, reasoning = "", ""
+    for part in content:
+        if not isinstance(part, dict):
+            continue
+        if part.get("type") in _REASONING_PARTS:
+            inner = part.get("thinking") or part.get("reasoning") or part.get("text")
+            reasoning += _texts(inner)[0]
+        else:
+            answer += _text(part.get("text"))
+    return answer, reasoning
 
 
 def _text(content: object) -> str:
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
-        return "".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""
 
 
@@ -84,7 +102,10 @@ def _finish(reason: object) -> Finish | None:
     if not isinstance(reason, str) or not reason:
         return None
     if reason in _BROKEN_OFF:
-        raise ServerError(f"finish_reason: {reason}")
+        filtered = reason in _FILTERED
+        raise ServerError(
+            f"finish_reason: {reason}", kind=FailureKind.FILTERED if filtered else FailureKind.FAILED
+        )
     return Finish.LENGTH if reason in ("length", "max_tokens") else Finish.STOP
 
 
@@ -101,13 +122,6 @@ def _usage(value: object) -> Usage | None:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
-
-
-def _server_error(error: object) -> ServerError:
-    if isinstance(error, dict):
-        code = error.get("code")
-        return ServerError(str(error.get("message") or error), code if isinstance(code, int) else 0)
-    return ServerError(str(error))
 
 
 class WholeCharacters:

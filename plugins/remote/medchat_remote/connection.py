@@ -2,7 +2,8 @@
 
 Cancelling a task closes its connection at once, whether it is connecting, waiting for the first word or
 reading; a thread blocked in a socket could not be woken. Redirects are never followed, so neither words
-nor key go anywhere but to the endpoint.
+nor key go anywhere but to the endpoint. A request has one deadline and one budget of bytes; nothing
+compressed is unpacked, so what is counted is what came.
 """
 
 from __future__ import annotations
@@ -10,55 +11,66 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import httpx2
 
 from medchat.retry import RetrySchedule
 from medchat_remote.address import Endpoint
-from medchat_remote.chunks import MalformedPayloadError, ServerError, StreamChunk, read_chunk
+from medchat_remote.chunks import MalformedPayloadError, StreamChunk
 from medchat_remote.errors import EndpointErrors, RequestError
-from medchat_remote.events import EventReader, EventTooLongError
 from medchat_remote.key import ApiKey
+from medchat_remote.limits import DOCUMENT_BYTES, ERROR_BYTES, Limits
+from medchat_remote.payloads import Payload, read_payloads
 from medchat_remote.proxy import proxy_for
+from medchat_remote.server_errors import FailureKind, ServerError
+from medchat_remote.transport_errors import transport_error
 
 Result = TypeVar("Result")
 
 CONNECT_SECONDS = 10.0
 #: How long the counts may take that some servers send after the end of an answer.
 AFTERWARDS_SECONDS = 5.0
-#: The longest body that is read whole: an answer of a server that does not stream, a list of models.
-LONGEST_BODY = 16 << 20
 #: Questions of a batch that are under way together; the server makes batches of them as it likes.
 TOGETHER = 32
+#: So much of a body that is no answer is kept to be shown.
+_EXCERPT = 200
+
+
+class _OverBudgetError(Exception):
+    """The body has more bytes than an honest one."""
 
 
 class Connection:
     """Sends requests to one endpoint. Its coroutines run in its own thread: use `start` and `call`."""
 
     def __init__(
-        self, endpoint: Endpoint, key: ApiKey | None, *, timeout: float, backoff: RetrySchedule | None = None
+        self, endpoint: Endpoint, key: ApiKey | None, limits: Limits, backoff: RetrySchedule | None = None
     ) -> None:
-        """`timeout` is how many seconds the endpoint may be silent."""
+        """Connect to nothing yet. Raises UsageError for a proxy that cannot be used, OSError for certificates."""
         self.endpoint = endpoint
-        self.errors = EndpointErrors(endpoint, key, timeout)
+        self._proxy = proxy_for(endpoint)
+        self.errors = EndpointErrors(endpoint, key)
+        self._limits = limits
         self._backoff = backoff or RetrySchedule()
         headers = {"User-Agent": "medchat", "Accept-Encoding": "identity"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key.value}"
         self._client = httpx2.AsyncClient(
             headers=headers,
-            timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS, pool=None),
+            timeout=httpx2.Timeout(limits.timeout, connect=CONNECT_SECONDS, pool=None),
             limits=httpx2.Limits(max_connections=TOGETHER),
-            # The proxy is chosen by us (and told to the user); .netrc and the like are nobody's business.
-            proxy=proxy_for(endpoint),
+            # The proxy is chosen by us (and shown to the user); .netrc and the like are nobody's business.
+            proxy=self._proxy.address if self._proxy else None,
             trust_env=False,
             verify=httpx2.create_ssl_context() if endpoint.encrypted else True,
             follow_redirects=False,
         )
+        #: A question waits here for its turn, so that its deadline begins with its request.
+        self._turns = asyncio.Semaphore(TOGETHER)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="medchat-remote", daemon=True)
         self._thread.start()
@@ -74,8 +86,8 @@ class Connection:
         future = self.start(work)
         try:
             return future.result()
-        except RequestError as failure:
-            raise failure.error from None
+        except RequestError as error:
+            raise error.reported from None
         finally:
             future.cancel()
 
@@ -92,106 +104,161 @@ class Connection:
 
     # ------------------------------------------------------------ in the connection's thread
 
-    async def pieces(self, call: str, body: dict[str, Any]) -> AsyncGenerator[StreamChunk, None]:
-        """Yield an answer's pieces. Tries again as long as no text has come. Raises RequestError."""
-        failures, said = 0, False
-        while True:
-            try:
-                async for piece in self._try(call, body):
-                    said = said or bool(piece.text)
-                    yield piece
-                return
-            except RequestError as failure:
-                failures += 1
-                await self._wait_or_raise(failure, failures, hopeless=said)
+    async def stream(
+        self, call: str, body: Mapping[str, Any], budget: int
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """Yield an answer's chunks. Tries again as long as nothing has come. Raises RequestError.
+
+        `budget` is the most bytes that may come in one try.
+        """
+        async with self._turns:
+            deadline = self._loop.time() + self._limits.deadline
+            failures, began = 0, False
+            while True:
+                try:
+                    async with aclosing(self._try(call, body, budget, deadline)) as chunks:
+                        async for chunk in chunks:
+                            began = began or bool(chunk.text or chunk.reasoning)
+                            yield chunk
+                    return
+                except RequestError as error:
+                    failures += 1
+                    await self._wait_or_raise(error, failures, deadline, final=began)
 
     async def fetch(
-        self, method: str, url: str, body: dict[str, Any] | None = None, *, patient: bool = True
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        retry: bool = True,
+        seconds: float | None = None,
     ) -> Any:
-        """Return the JSON at `url`; `patient` tries again like `pieces`. Raises RequestError."""
+        """Return the JSON at `url`, which may take `seconds` (less than any question). Raises RequestError."""
+        deadline = self._loop.time() + min(seconds or self._limits.deadline, self._limits.deadline)
         failures = 0
         while True:
             try:
-                async with self._answer(method, url, body) as response:
-                    text = await _whole(response)
-                try:
-                    return json.loads(text)
-                except (ValueError, RecursionError):
-                    raise self.errors.nonsense(text[:200]) from None
-            except RequestError as failure:
+                async with self._response(method, url, body, deadline) as response:
+                    text = await self._text(response, DOCUMENT_BYTES, deadline)
+                    try:
+                        return json.loads(text)
+                    except (ValueError, RecursionError):
+                        raise MalformedPayloadError(text[:_EXCERPT]) from None
+            except RequestError as error:
                 failures += 1
-                await self._wait_or_raise(failure, failures, hopeless=not patient)
+                await self._wait_or_raise(error, failures, deadline, final=not retry)
 
-    async def _wait_or_raise(self, failure: RequestError, failures: int, *, hopeless: bool = False) -> None:
-        pause = self._backoff.pause(failures, failure.retry_after) if failure.again and not hopeless else None
-        if pause is None:
-            raise failure
+    async def _wait_or_raise(
+        self, error: RequestError, failures: int, deadline: float, *, final: bool = False
+    ) -> None:
+        pause = None
+        if error.retryable and not final:
+            pause = self._backoff.pause(failures, error.retry_after)
+        if pause is None or self._loop.time() + pause >= deadline:
+            raise error
         await asyncio.sleep(pause)
 
-    async def _try(self, call: str, body: dict[str, Any]) -> AsyncGenerator[StreamChunk, None]:
-        async with self._answer("POST", self.endpoint.base + call, body) as response:
-            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind == "text/html":
-                raise self.errors.nonsense(kind)
-            if kind == "application/json":
-                piece = read_chunk(await _whole(response))
-                yield StreamChunk(piece.text, usage=piece.usage)
-                yield StreamChunk(finish=piece.finish)
-                return
-            payloads = _payloads(response)
+    async def _try(
+        self, call: str, body: Mapping[str, Any], budget: int, deadline: float
+    ) -> AsyncGenerator[StreamChunk, None]:
+        async with self._response("POST", self.endpoint.base + call, body, deadline) as response:
+            payloads = read_payloads(self._bytes(response, budget, deadline))
+            first, understood, said = "", False, False
             async for payload in payloads:
-                if payload == "[DONE]":
-                    return
-                piece = read_chunk(payload)
-                yield piece
-                if piece.finish is not None:
+                first = first or payload.text
+                if payload.is_done:
+                    understood = True
                     break
+                chunk = payload.read()
+                if chunk is None:
+                    continue
+                understood, said = True, said or bool(chunk.text)
+                if chunk.wants_tool and not said:
+                    raise ServerError("", kind=FailureKind.TOOL_WANTED)
+                yield chunk
+                if chunk.finish is not None:
+                    for last in await _afterwards(payloads):
+                        yield last
+                    return
             else:
-                raise self.errors.cut()
-            for piece in await _afterwards(payloads):
-                yield piece
+                if not understood and first:
+                    raise MalformedPayloadError(first[:_EXCERPT])
+                if not understood or not _is_whole(response):
+                    raise self.errors.cut_off(empty=not understood)
 
     @asynccontextmanager
-    async def _answer(
-        self, method: str, url: str, body: dict[str, Any] | None
+    async def _response(
+        self, method: str, url: str, body: Mapping[str, Any] | None, deadline: float
     ) -> AsyncIterator[httpx2.Response]:
-        """Open a response of status 200; whatever fails while it is open is told as a RequestError."""
+        """Open a response that succeeded; whatever fails while it is open is raised as RequestError."""
+        errors = self.errors.for_request(body)
         try:
-            async with self._client.stream(method, url, json=body) as response:
-                if response.status_code != httpx2.codes.OK:
-                    raise self.errors.refused(response, await _whole(response, longest=1 << 16))
+            request = self._client.build_request(method, url, json=body)
+            async with asyncio.timeout_at(deadline):
+                response = await self._client.send(request, stream=True)
+            async with aclosing(response):
+                if not response.is_success:
+                    text = "" if _encoding(response) else await self._text(response, ERROR_BYTES, deadline)
+                    raise errors.refused(response, text)
+                if encoding := _encoding(response):
+                    raise errors.encoded(encoding)
                 yield response
+        except TimeoutError:
+            raise errors.deadline_passed(self._limits.deadline) from None
         except httpx2.HTTPError as error:
-            raise self.errors.transport(error) from error
-        except (MalformedPayloadError, EventTooLongError) as error:
-            raise self.errors.nonsense(str(error)) from error
+            raise transport_error(error, errors, self._proxy, self._limits.timeout) from error
+        except _OverBudgetError as error:
+            raise errors.too_large(int(str(error))) from None
+        except MalformedPayloadError as error:
+            raise errors.malformed(str(error)) from error
         except ServerError as error:
-            raise self.errors.server(error.message, error.code) from error
+            raise errors.server(error) from error
+
+    async def _bytes(
+        self, response: httpx2.Response, budget: int, deadline: float
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it came, never unpacked. Raises _OverBudgetError and TimeoutError."""
+        received = 0
+        async with aclosing(response.aiter_raw()) as raw:
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    chunk = await anext(raw, b"")
+                if not chunk:
+                    return
+                received += len(chunk)
+                if received > budget:
+                    raise _OverBudgetError(budget)
+                yield chunk
+
+    async def _text(self, response: httpx2.Response, budget: int, deadline: float) -> str:
+        """Return a body as text; one that failed is cut at the budget, as its first words say enough."""
+        body = bytearray()
+        with suppress(_OverBudgetError) if not response.is_success else nullcontext():
+            async for chunk in self._bytes(response, budget, deadline):
+                body += chunk
+        return body.decode("utf-8-sig", "replace")
 
 
-async def _payloads(response: httpx2.Response) -> AsyncIterator[str]:
-    reader = EventReader()
-    async for chunk in response.aiter_bytes():
-        for payload in reader.feed(chunk):
-            yield payload
+def _encoding(response: httpx2.Response) -> str:
+    """Return the encodings that the body is packed in, "" for none."""
+    stated = response.headers.get("content-encoding", "").strip().lower()
+    return "" if stated == "identity" else stated
 
 
-async def _afterwards(payloads: AsyncIterator[str]) -> list[StreamChunk]:
+def _is_whole(response: httpx2.Response) -> bool:
+    """Whether the server marks where the body ends, so that one that was read to its end is not cut off."""
+    return "content-length" in response.headers or "transfer-encoding" in response.headers
+
+
+async def _afterwards(payloads: AsyncIterator[Payload]) -> list[StreamChunk]:
     """Return the counts that may follow the end of an answer; one that fails here has ended all the same."""
-    pieces = []
-    with suppress(TimeoutError, httpx2.HTTPError, MalformedPayloadError, EventTooLongError, ServerError):
+    chunks = []
+    with suppress(TimeoutError, httpx2.HTTPError, _OverBudgetError, MalformedPayloadError, ServerError):
         async with asyncio.timeout(AFTERWARDS_SECONDS):
             async for payload in payloads:
-                if payload == "[DONE]":
+                if payload.is_done:
                     break
-                pieces.append(StreamChunk(usage=read_chunk(payload).usage))
-    return pieces
-
-
-async def _whole(response: httpx2.Response, longest: int = LONGEST_BODY) -> str:
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > longest:
-            break
-    return bytes(body[:longest]).decode("utf-8", "replace")
+                if chunk := payload.read():
+                    chunks.append(StreamChunk(usage=chunk.usage))
+    return chunks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,11 +53,10 @@ class Counter:
     async def _ask(self, what: dict[str, Any]) -> dict[str, Any]:
         url = self._connection.endpoint.root + "/tokenize"
         try:
-            async with asyncio.timeout(_SECONDS):
-                answer = await self._connection.fetch(
-                    "POST", url, {"model": self._model, **what}, patient=False
-                )
-        except (RequestError, TimeoutError):
+            answer = await self._connection.fetch(
+                "POST", url, {"model": self._model, **what}, retry=False, seconds=_SECONDS
+            )
+        except RequestError:
             return {}
         return answer if isinstance(answer, dict) else {}
 

@@ -1,12 +1,10 @@
-"""What can go wrong on the way to an endpoint and back, each told in one line with what to do next."""
+"""What an endpoint's refusals and failures mean, each in one line with what to do next."""
 
 from __future__ import annotations
 
-import json
-import socket
-import ssl
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -14,142 +12,168 @@ import httpx2
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
 from medchat.retry import seconds_to_wait
-from medchat.sanitize import sanitize_line
 from medchat_remote.address import EXAMPLE, Endpoint
 from medchat_remote.key import OURS, ApiKey
-from medchat_remote.limits import CONTEXT, TIMEOUT
+from medchat_remote.limits import CONTEXT, DEADLINE
+from medchat_remote.redaction import shown_words, without_private
+from medchat_remote.server_errors import FailureKind, ServerError, message_in
 
-_WORTH_ANOTHER_TRY = frozenset({408, 429, 500, 502, 503, 504, 529})
+_RETRYABLE = frozenset({408, 429, 500, 502, 503, 504, 529})
+#: Refusals of the request itself: another one may be taken.
+_NOT_TAKEN = (400, 413, 422)
 
 
 class RequestError(Exception):
-    """One try failed. `error` is what the user is told if it was the last.
+    """One try failed. `reported` is what the user sees if it was the last.
 
-    `again` says that another try may succeed, `retry_after` when (seconds). `status` is that of the answer,
-    0 where there was none; `server_message` the server's own words about the request.
+    `retryable` says that another try may succeed, `retry_after` when (seconds). `status` is that of the
+    answer, 0 where there was none, and `reached` whether the endpoint was reached at all. `server_message`
+    is what the server says is wrong with the request, without the user's words; "" for any other failure.
     """
 
     def __init__(
         self,
-        error: MedchatError,
+        reported: MedchatError,
         *,
-        again: bool = False,
+        retryable: bool = False,
         retry_after: float | None = None,
         server_message: str = "",
     ) -> None:
-        super().__init__(error.what)
-        self.error = error
-        self.again = again
+        super().__init__(reported.what)
+        self.reported = reported
+        self.retryable = retryable
         self.retry_after = retry_after
         self.status = 0
+        self.reached = True
         self.server_message = server_message
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointErrors:
-    """Tells the failures of one endpoint."""
+    """Makes the errors of one endpoint. `private` are the user's words, which no message repeats."""
 
     endpoint: Endpoint
     key: ApiKey | None
-    timeout: float
+    private: tuple[str, ...] = ()
 
-    # ------------------------------------------------------------ no answer at all
+    def for_request(self, body: Mapping[str, Any] | None) -> EndpointErrors:
+        """Return the same for one request: its prompt or messages are the user's words."""
+        if not body:
+            return self
+        messages = body.get("messages") or ()
+        said = [message["content"] for message in messages]
+        if isinstance(body.get("prompt"), str):
+            said.append(body["prompt"])
+        return replace(self, private=tuple(said))
 
-    def transport(self, error: httpx2.HTTPError) -> RequestError:
-        """Tell why there was no answer, or no more of it."""
-        if isinstance(error, httpx2.TimeoutException):
-            return self._timed_out(error)
-        if isinstance(error, httpx2.ProxyError):
-            return self._failure(
-                say("代理拒绝了连接", "the proxy refused the connection")
-                + f": {sanitize_line(str(error), 120)}",
-                say(
-                    "检查 HTTPS_PROXY，或用 NO_PROXY 绕过", "check HTTPS_PROXY, or go round it with NO_PROXY"
-                ),
-            )
-        causes = list(_causes(error))
-        if trouble := next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None):
-            return self._failure(
-                say("证书不可信或 TLS 握手失败", "the certificate is not trusted, or TLS failed")
-                + f": {sanitize_line(str(trouble), 160)}",
-                say(
-                    "自签名的证书：export SSL_CERT_FILE=证书文件；明文服务：地址用 http://",
-                    "for a certificate of your own: export SSL_CERT_FILE=FILE; for a plain service: http://",
-                ),
-            )
-        if any(isinstance(cause, socket.gaierror) for cause in causes):
-            return self._failure(
-                say("找不到这个主机", "there is no such host"),
-                say("检查地址的拼写和网络", "check the spelling of the address, and the network"),
-            )
-        if isinstance(error, httpx2.ConnectError):
-            return self._failure(
-                say("连不上", "cannot connect"),
-                say(
-                    "检查服务是否已启动、地址和端口是否正确",
-                    "is the service running, are address and port right?",
-                ),
-                again=True,
-            )
-        return self.cut()
+    # ------------------------------------------------------------ an answer that is none, or too much
 
-    def _timed_out(self, error: httpx2.TimeoutException) -> RequestError:
-        if isinstance(error, httpx2.ConnectTimeout):
-            return self._failure(
-                say("连接超时", "no connection in time"),
-                say("检查地址、端口和防火墙", "check address, port and firewall"),
-            )
-        return self._failure(
-            say(f"{self.timeout:g} 秒没有回音", f"not a word for {self.timeout:g} seconds"),
-            say(f"再试一次，或调高 {TIMEOUT}（秒）", f"try again, or raise {TIMEOUT} (seconds)"),
+    def cut_off(self, *, empty: bool = False) -> RequestError:
+        """Return the error for a connection that ended before the answer did, or before it began."""
+        if empty:
+            what = say("没有回答就结束了连接", "the connection ended without an answer")
+            remedy = say("再试一次，或查看服务端日志", "try again, or look at the server's log")
+        else:
+            what = say("连接在回答结束前断开", "the connection ended before the answer did")
+            remedy = say("再问一次（/重答）；已收到的部分已保留", "ask again (/regen); what had come is kept")
+        return self.make(what, remedy, retryable=True)
+
+    def deadline_passed(self, seconds: float) -> RequestError:
+        """Return the error for a request that took longer than a request may."""
+        return self.make(
+            say(f"{seconds:g} 秒内没有完成", f"not finished within {seconds:g} seconds"),
+            say(
+                f"已收到的部分已保留；可调高 {DEADLINE}（秒），或调低 --max-new-tokens",
+                f"what had come is kept; raise {DEADLINE} (seconds), or lower --max-new-tokens",
+            ),
         )
 
-    def cut(self) -> RequestError:
-        """Tell that the connection ended before the answer did."""
-        return self._failure(
-            say("连接在回答结束前断开", "the connection ended before the answer did"),
-            say("再问一次（/重答）；已收到的部分已保留", "ask again (/regen); what had come is kept"),
-            again=True,
+    def too_large(self, budget: int) -> RequestError:
+        """Return the error for a body of more than `budget` bytes."""
+        size = f"{budget / (1 << 20):.0f} MiB"
+        return self.make(
+            say(f"返回的数据超过 {size}，已断开", f"more than {size} came; the connection is closed"),
+            say(
+                "查看服务端日志；回答本来就很长时调高 --max-new-tokens",
+                "look at the server's log; for an answer that is long indeed raise --max-new-tokens",
+            ),
         )
 
-    # ------------------------------------------------------------ an answer that is none
+    def encoded(self, encoding: str) -> RequestError:
+        """Return the error for a body that is compressed although nobody asked for it."""
+        shown = shown_words(encoding, self._secret, longest=40)
+        return self.make(
+            say(
+                f"返回的数据经过压缩（{shown}），MedChat 没有要求压缩，也不解压",
+                f"the answer is compressed ({shown}), which was not asked for and is not unpacked",
+            ),
+            say(
+                "在服务端或中间的网关关闭压缩（nginx：gzip off）",
+                "turn compression off at the server or the gateway before it (nginx: gzip off)",
+            ),
+        )
 
-    def nonsense(self, found: str) -> RequestError:
-        """Tell that what came is not what the API promises."""
-        return self._failure(
+    def malformed(self, found: str) -> RequestError:
+        """Return the error for what is not what the API promises. `found` is its beginning."""
+        if found.strip().lower().startswith(("text/html", "<!doctype", "<html")):
+            return self.make(
+                say("返回的是网页，不是 OpenAI 格式的数据", "a web page came, and nothing of OpenAI's form"),
+                say(
+                    f"检查地址，通常以 /v1 结尾：{EXAMPLE}；校园网、酒店网络要先在浏览器里登录",
+                    f"check the address, it mostly ends in /v1: {EXAMPLE};"
+                    " campus and hotel networks want a login in a browser first",
+                ),
+            )
+        return self.make(
             say("返回的不是 OpenAI 格式的数据", "what came is not of OpenAI's form")
-            + f": {self._without_key(found, 80)}",
+            + f": {self._shown(found, 80)}",
             say(
                 f"检查地址，通常以 /v1 结尾：{EXAMPLE}",
                 f"check the address, it mostly ends in /v1: {EXAMPLE}",
             ),
         )
 
-    def server(self, message: str, code: int = 0) -> RequestError:
-        """Tell what the server said of its own failure."""
-        return self._failure(
-            say("服务端出错", "the server failed") + self._said(message),
+    def server(self, error: ServerError) -> RequestError:
+        """Return the error for a failure that the server states in an answer's place or inside one."""
+        if error.kind is FailureKind.FILTERED:
+            return self.make(
+                say("回答被服务方的内容审查截断", "the provider's content filter ended the answer"),
+                say("换一种问法，或换一个模型", "word the question differently, or use another model"),
+            )
+        if error.kind is FailureKind.TOOL_WANTED:
+            return self.make(
+                say("模型没有回答，而是要求调用工具", "the model asked for a tool in place of an answer"),
+                say(
+                    "在服务端关闭工具调用，或换一个模型", "turn tools off at the server, or use another model"
+                ),
+            )
+        if error.code:
+            return self._status_error(error.code, error.message, None)
+        return self.make(
+            say("服务端出错", "the server failed") + self.quoted(error.message),
             say("稍后再试，或查看服务端日志", "try again later, or look at the server's log"),
-            again=code in _WORTH_ANOTHER_TRY,
+            server_message=self._said(error.message),
         )
 
-    # ------------------------------------------------------------ a status that is not 200
+    # ------------------------------------------------------------ a status that is not success
 
     def refused(self, response: httpx2.Response, body: str) -> RequestError:
-        """Tell what a status other than 200 means."""
-        failure = self._refused(response, body)
-        failure.status = response.status_code
+        """Return what a status other than success means."""
+        status = response.status_code
+        if 300 <= status < 400:
+            failure = self._redirected(response.headers.get("location", ""))
+        else:
+            wait = seconds_to_wait(response.headers.get("retry-after"))
+            failure = self._status_error(status, message_in(body), wait)
+        failure.status = status
         return failure
 
-    def _refused(self, response: httpx2.Response, body: str) -> RequestError:
-        status, message = response.status_code, _message_in(body)
-        said = self._said(message)
-        if 300 <= status < 400:
-            return self._redirected(response.headers.get("location", ""))
+    def _status_error(self, status: int, message: str, wait: float | None) -> RequestError:
+        said = self.quoted(message)
         if status in (401, 403):
             return self._not_let_in(status, said)
         if status in (404, 405):
-            return self._failure(
+            return self.make(
                 say(f"没有这个模型或接口（{status}）", f"no such model or call ({status})") + said,
                 say(
                     "检查地址（通常以 /v1 结尾）和 # 后面的模型名",
@@ -157,19 +181,24 @@ class EndpointErrors:
                 ),
                 kind=CheckpointError,
             )
-        if status in (400, 413, 422):
+        if status in _NOT_TAKEN:
             return self._not_taken(status, message)
-        wait = seconds_to_wait(response.headers.get("retry-after"))
         if status == 429:
             what = say("请求太多或额度用完（429）", "too many requests, or no quota left (429)")
+        elif status == 407:
+            return self.make(
+                say("代理要求登录（407）", "the proxy wants a login (407)") + said,
+                say("写成 http://用户:密码@主机:端口", "name it as http://USER:PASSWORD@HOST:PORT"),
+                kind=UsageError,
+            )
         else:
             what = say(f"服务端出错（{status}）", f"the server failed ({status})")
         remedy = (
             say(f"{wait:.0f} 秒后再试", f"try again in {wait:.0f} seconds")
             if wait
-            else say("稍后再试", "try again later")
+            else say("稍后再试，或查看服务端日志", "try again later, or look at the server's log")
         )
-        return self._failure(what + said, remedy, again=status in _WORTH_ANOTHER_TRY, retry_after=wait)
+        return self.make(what + said, remedy, retryable=status in _RETRYABLE, retry_after=wait)
 
     def _not_let_in(self, status: int, said: str) -> RequestError:
         if self.key is None:
@@ -179,14 +208,12 @@ class EndpointErrors:
             name = self.key.variable
             what = say(f"不接受 {name} 里的密钥（{status}）", f"the key in {name} is not accepted ({status})")
             remedy = say(f"检查后重新设置：export {name}=…", f"check it and set it again: export {name}=…")
-        return self._failure(what + said, remedy, kind=UsageError)
+        return self.make(what + said, remedy, kind=UsageError)
 
     def _not_taken(self, status: int, message: str) -> RequestError:
         plain = message.lower()
         too_long = "context" in plain and any(word in plain for word in ("length", "window", "token"))
-        what = say(f"不接受这个请求（{status}）", f"the request was not taken ({status})") + self._said(
-            message
-        )
+        what = say(f"不接受这个请求（{status}）", f"the request was not taken ({status})")
         remedy = (
             say(
                 f"告诉 MedChat 它的上下文长度：export {CONTEXT}=词元数；或调低 --max-new-tokens",
@@ -194,15 +221,17 @@ class EndpointErrors:
             )
             if too_long
             else say(
-                "去掉它不支持的设置（--top-k、--repetition-penalty、--seed），或换一个模型名",
-                "leave out settings it does not know (--top-k, --repetition-penalty, --seed), or name another model",
+                "去掉它不支持的设置（--temperature、--top-k、--seed 等），或换一个模型名",
+                "leave out settings it does not know (--temperature, --top-k, --seed …), or name another model",
             )
         )
-        return self._failure(what, remedy, kind=UsageError, server_message=message)
+        # What the request is too long for is no setting to leave out.
+        server_message = "" if too_long else self._said(message)
+        return self.make(what + self.quoted(message), remedy, kind=UsageError, server_message=server_message)
 
     def _redirected(self, location: str) -> RequestError:
-        target = sanitize_line(urlsplit(location).netloc or location, 100)
-        return self._failure(
+        target = self._shown(urlsplit(location).netloc or location, 100)
+        return self.make(
             say(
                 f"要求转到 {target}；MedChat 不跟随跳转",
                 f"it points to {target}; MedChat follows no redirect",
@@ -213,40 +242,37 @@ class EndpointErrors:
 
     # ------------------------------------------------------------ wording
 
-    def _said(self, message: str) -> str:
-        return f": {self._without_key(message, 200)}" if message else ""
+    def quoted(self, message: str) -> str:
+        """Return ": " and a server's words, fit to be shown; "" for none."""
+        shown = self._shown(message, 200)
+        return f": {shown}" if shown else ""
 
-    def _without_key(self, text: str, longest: int) -> str:
-        return sanitize_line(self.key.removed_from(text) if self.key else text, longest)
-
-    def _failure(
+    def make(
         self,
         what: str,
         remedy: str,
         *,
-        kind: type[MedchatError] = MedchatError,
-        again: bool = False,
+        kind: type[MedchatError] | None = None,
+        retryable: bool = False,
         retry_after: float | None = None,
         server_message: str = "",
     ) -> RequestError:
-        error = kind(what, remedy, where=self.endpoint.authority)
-        return RequestError(error, again=again, retry_after=retry_after, server_message=server_message)
+        """Return an error of this endpoint. `what` and `remedy` hold no raw words of a server."""
+        error = (kind or MedchatError)(what, remedy, where=self.endpoint.authority)
+        return RequestError(
+            error, retryable=retryable, retry_after=retry_after, server_message=server_message
+        )
 
+    def holds_key(self, text: str) -> bool:
+        """Whether `text` repeats the key, or enough of it, in whatever form."""
+        return without_private(text, self._secret) != without_private(text, "")
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    @property
+    def _secret(self) -> str:
+        return self.key.value if self.key else ""
 
+    def _said(self, message: str) -> str:
+        return without_private(message, self._secret, self.private)
 
-def _message_in(body: str) -> str:
-    """Return the sentence in an error's body: OpenAI's form, FastAPI's, or a short plain text."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return "" if "<" in body else body.strip()
-    if isinstance(value, dict):
-        value = value.get("error") or value.get("detail") or value.get("message") or value
-    if isinstance(value, dict):
-        value = value.get("message") or value
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    def _shown(self, text: str, longest: int) -> str:
+        return shown_words(text, self._secret, self.private, longest)

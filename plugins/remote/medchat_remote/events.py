@@ -1,48 +1,75 @@
-"""Server-sent events: the payloads out of bytes that may be cut anywhere. Knows nothing of JSON."""
+"""Server-sent events out of bytes that may be cut anywhere, as the specification reads them. Knows no JSON.
+
+Not httpx2's `EventSource`: that one decodes by the charset a server states, keeps a byte-order mark and
+drops what is pending when the stream ends, which here is often the end of the answer.
+"""
 
 from __future__ import annotations
 
-#: One event holds a token or a few; no honest one comes near this.
-LONGEST_EVENT = 1 << 20
+from dataclasses import dataclass
+
+_BOM = b"\xef\xbb\xbf"
 
 
-class EventTooLongError(ValueError):
-    """The server sends without end and without a line."""
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """One event. `name` is "message" where the server names none; `data` are its lines, at least one."""
+
+    name: str
+    data: tuple[str, ...]
 
 
-class EventReader:
-    """Feed it bytes as they come; get the `data` of each complete event.
+class EventDecoder:
+    """Feed it bytes as they come, `end` it with the stream. Lines end in LF, CR or CRLF; one BOM is dropped.
 
-    Comments (keep-alives) and other fields are passed over. What an end of the stream leaves unfinished
-    is no event.
+    Comments (keep-alives), ids and retry times are passed over, and so is an event without data. An event
+    that the stream's end leaves without its empty line counts: servers forget that line. How much is kept
+    is bounded by whoever reads the bytes.
     """
 
     def __init__(self) -> None:
         self._line = bytearray()
+        self._after_cr = False
+        self._at_start = True
+        self._name = ""
         self._data: list[str] = []
-        self._size = 0
 
-    def feed(self, chunk: bytes) -> list[str]:
-        """Return the payloads that are complete now. Raises EventTooLongError."""
-        payloads = []
-        *lines, rest = chunk.split(b"\n")
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Return the events that are complete now."""
+        if self._after_cr and chunk:
+            self._after_cr, chunk = False, chunk.removeprefix(b"\n")
+        if not chunk:
+            return []
+        self._after_cr = chunk.endswith(b"\r")
+        *lines, rest = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        events = []
         for line in lines:
-            payloads += self._take(bytes(self._line) + line)
-            self._line.clear()
+            self._line += line
+            events += self._take_line()
         self._line += rest
-        if len(self._line) + self._size > LONGEST_EVENT:
-            raise EventTooLongError
-        return payloads
+        return events
 
-    def _take(self, line: bytes) -> list[str]:
-        text = line.removesuffix(b"\r").decode("utf-8", "replace")
+    def end(self) -> list[ServerSentEvent]:
+        """Return the event that was pending, if there was one."""
+        return [*self._take_line(), *self._dispatch()]
+
+    def _take_line(self) -> list[ServerSentEvent]:
+        line = bytes(self._line)
+        self._line.clear()
+        if self._at_start:
+            self._at_start, line = False, line.removeprefix(_BOM)
+        text = line.decode("utf-8", "replace")
         if not text:
-            payload, self._data, self._size = "\n".join(self._data), [], 0
-            return [payload] if payload else []
+            return self._dispatch()
         field, _, value = text.partition(":")
+        value = value.removeprefix(" ")
         if field == "data":
-            self._data.append(value.removeprefix(" "))
-            self._size += len(line)
-            if self._size > LONGEST_EVENT:
-                raise EventTooLongError
+            self._data.append(value)
+        elif field == "event":
+            self._name = value
         return []
+
+    def _dispatch(self) -> list[ServerSentEvent]:
+        event = ServerSentEvent(self._name or "message", tuple(self._data))
+        self._name, self._data = "", []
+        return [event] if event.data else []

@@ -20,10 +20,6 @@ class ApiKey:
     value: str = field(repr=False)
     variable: str
 
-    def removed_from(self, text: str) -> str:
-        """Return `text` (a server's words, which may repeat what they were sent) without the secret."""
-        return text.replace(self.value, "***")
-
 
 def find_key(endpoint: Endpoint, environment: Mapping[str, str]) -> ApiKey | None:
     """Return the key to send to `endpoint`, or None.

@@ -1,4 +1,4 @@
-"""What a user can tell us about an endpoint, in variables: its context, how long to wait for it."""
+"""What bounds a request: the context, how long it may take, how much may come back; and what users may set."""
 
 from __future__ import annotations
 
@@ -10,26 +10,53 @@ from medchat.api import Range
 from medchat.errors import UsageError
 from medchat.language import say
 
-CONTEXT, TIMEOUT = "MEDCHAT_REMOTE_CONTEXT", "MEDCHAT_REMOTE_TIMEOUT"
+CONTEXT, TIMEOUT, DEADLINE = "MEDCHAT_REMOTE_CONTEXT", "MEDCHAT_REMOTE_TIMEOUT", "MEDCHAT_REMOTE_DEADLINE"
 #: Assumed where neither the endpoint nor the user says: the least of today's servers' defaults.
 ASSUMED_CONTEXT = 4096
 #: A server may first have to load the model, or to answer others.
-PATIENT_SECONDS = 300.0
-_RANGES: Mapping[str, Range] = {CONTEXT: Range(64, 100_000_000), TIMEOUT: Range(1, 86_400)}
+SILENCE_SECONDS = 300.0
+#: A long answer of a reasoning model on a CPU takes this long; a server that drips for ever takes no longer.
+REQUEST_SECONDS = 1800.0
+_RANGES: Mapping[str, Range] = {
+    CONTEXT: Range(64, 100_000_000),
+    TIMEOUT: Range(1, 86_400),
+    DEADLINE: Range(1, 86_400),
+}
+
+#: Bytes of a list of models, a count, scores. (OpenRouter's list of 400 models has 0.6 MB.)
+DOCUMENT_BYTES = 8 << 20
+#: Bytes of an error's body; what is over is cut.
+ERROR_BYTES = 64 << 10
+#: An event of one token has 150 to 400 bytes; some servers repeat the whole answer so far in each.
+_BYTES_A_TOKEN, _MORE_BYTES = 4 << 10, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`context_length` in tokens, None where the user does not say; `timeout` in seconds between bytes."""
+    """`context_length` in tokens, None where the user does not say; the rest in seconds.
+
+    `timeout` is how long the endpoint may be silent, `deadline` how long a question may take altogether,
+    its retries included.
+    """
 
     context_length: int | None = None
-    timeout: float = PATIENT_SECONDS
+    timeout: float = SILENCE_SECONDS
+    deadline: float = REQUEST_SECONDS
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Limits:
         """Return what the variables say. Raises UsageError naming the variable and the valid range."""
-        context, timeout = _number(CONTEXT, environment), _number(TIMEOUT, environment)
-        return cls(None if context is None else int(context), PATIENT_SECONDS if timeout is None else timeout)
+        context = _number(CONTEXT, environment)
+        return cls(
+            None if context is None else int(context),
+            _number(TIMEOUT, environment) or SILENCE_SECONDS,
+            _number(DEADLINE, environment) or REQUEST_SECONDS,
+        )
+
+
+def answer_bytes(max_new_tokens: int) -> int:
+    """Return how many bytes the answer to a question may have as it comes, framing included."""
+    return _MORE_BYTES + _BYTES_A_TOKEN * max_new_tokens
 
 
 def _number(variable: str, environment: Mapping[str, str]) -> float | None:

@@ -28,6 +28,8 @@ _CONTEXT_FIELDS = (
     "n_ctx",
     "n_ctx_train",
 )
+#: Where a model is named, its list is not worth more.
+_LIST_SECONDS = 10.0
 #: So many of the models on offer are named.
 _NAMED = 5
 
@@ -52,9 +54,7 @@ def load_remote_model(options: LoadOptions, backoff: RetrySchedule | None = None
         )
     limits = Limits.from_environment(os.environ)
     try:
-        connection = Connection(
-            endpoint, find_key(endpoint, os.environ), timeout=limits.timeout, backoff=backoff
-        )
+        connection = Connection(endpoint, find_key(endpoint, os.environ), limits, backoff)
     except OSError as error:
         raise UsageError(
             say(f"读不了证书文件：{error}", f"cannot read the certificates: {error}"),
@@ -68,7 +68,7 @@ def load_remote_model(options: LoadOptions, backoff: RetrySchedule | None = None
 
 
 def _load(connection: Connection, limits: Limits) -> RemoteModel:
-    offered = connection.call(_offered(connection))
+    offered, unlisted = connection.call(_offered(connection))
     endpoint = connection.endpoint
     model = endpoint.model or _only(offered, endpoint)
     counter = Counter(connection, model)
@@ -95,28 +95,61 @@ def _load(connection: Connection, limits: Limits) -> RemoteModel:
                 f"the endpoint does not list that name, only: {_listed(offered)}",
             )
         )
+    if unlisted:
+        notes.append(
+            say(
+                f"没有取得模型列表（{unlisted}），不影响提问",
+                f"no list of models ({unlisted}); questions can be asked all the same",
+            )
+        )
     return RemoteModel(connection, RemoteFacts(model, context, tuple(notes)), counter)
 
 
-async def _offered(connection: Connection) -> dict[str, Mapping[str, Any]]:
-    """Return what the endpoint lists, by name; nothing where it keeps no list.
+async def _offered(connection: Connection) -> tuple[dict[str, Mapping[str, Any]], str]:
+    """Return what the endpoint lists, by name, and what is to be said where it gives no list.
 
-    Nor where the list fails and is not needed: `transformers serve` has none to give on a machine that
-    never downloaded a model.
+    The list is needed only where no model is named. Whatever else an endpoint that was reached answers in its
+    place is at most worth a note: Ollama without a model states null, gateways refuse it or show a page.
     """
-    named = bool(connection.endpoint.model)
+    url, named = connection.endpoint.base + "/models", bool(connection.endpoint.model)
     try:
-        answer = await connection.fetch("GET", connection.endpoint.base + "/models", patient=not named)
-    except RequestError as failure:
-        if failure.status in (404, 405) or (named and failure.status >= 500):
-            return {}
+        if named:
+            answer = await connection.fetch("GET", url, retry=False, seconds=_LIST_SECONDS)
+        else:
+            answer = await connection.fetch("GET", url)
+    except RequestError as error:
+        if error.reached and named:
+            return {}, sanitize_line(error.reported.what, 200)
+        if error.status in (404, 405):
+            return {}, ""
+        if error.status in (401, 403):
+            error.reported.remedy += _or_named(connection.endpoint)
+        elif error.status:
+            error.reported.remedy = _how_to_name(connection.endpoint)
         raise
-    models = answer.get("data") if isinstance(answer, dict) else None
-    if not isinstance(models, list):
-        raise connection.errors.nonsense("/models")
-    return {
-        model["id"]: model for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)
+    models = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
+    if models is not None and not isinstance(models, list):
+        unreadable = connection.errors.malformed(f"/models: {type(models).__name__}")
+        if named:
+            return {}, unreadable.reported.what
+        unreadable.reported.remedy += _or_named(connection.endpoint)
+        raise unreadable
+    entries = [model for model in models or () if isinstance(model, dict)]
+    by_name = {
+        name: model for model in entries if isinstance(name := model.get("id", model.get("name")), str)
     }
+    # A name is shown and saved: one that repeats the key is not believed.
+    holds_key = connection.errors.holds_key
+    return {name: model for name, model in by_name.items() if name and not holds_key(name)}, ""
+
+
+def _how_to_name(endpoint: Endpoint) -> str:
+    address = f"--model {endpoint.base}#"
+    return say(f"在地址后面用 # 写模型名：{address}模型名", f"write its name behind #: {address}MODEL")
+
+
+def _or_named(endpoint: Endpoint) -> str:
+    return say("；或者不取列表，", "; or do without the list: ") + _how_to_name(endpoint)
 
 
 def _only(offered: Mapping[str, Any], endpoint: Endpoint) -> str:
@@ -126,7 +159,7 @@ def _only(offered: Mapping[str, Any], endpoint: Endpoint) -> str:
     if not offered:
         raise UsageError(
             say("没有写明要哪个模型，接口也没有列出", "no model was named, and the endpoint lists none"),
-            say(f"在地址后面用 # 写模型名：{address}模型名", f"write its name behind #: {address}MODEL"),
+            _how_to_name(endpoint),
             where=endpoint.authority,
         )
     raise UsageError(

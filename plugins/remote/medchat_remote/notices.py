@@ -6,10 +6,10 @@ from medchat.language import say
 from medchat.sanitize import sanitize_line
 from medchat_remote.address import Endpoint
 from medchat_remote.key import ApiKey
-from medchat_remote.proxy import shown
+from medchat_remote.proxy import Proxy
 
 
-def where_words_go(endpoint: Endpoint, key: ApiKey | None, proxy: str | None) -> tuple[str, ...]:
+def where_words_go(endpoint: Endpoint, key: ApiKey | None, proxy: Proxy | None) -> tuple[str, ...]:
     """Return one line for the destination, and one for each further risk."""
     host = sanitize_line(endpoint.authority, 100)
     if endpoint.on_this_machine:
@@ -37,5 +37,5 @@ def where_words_go(endpoint: Endpoint, key: ApiKey | None, proxy: str | None) ->
             )
         )
     if proxy is not None:
-        lines.append(say(f"！经过代理 {shown(proxy)}", f"! by way of the proxy {shown(proxy)}"))
+        lines.append(say(f"！经过代理 {proxy.shown}", f"! by way of the proxy {proxy.shown}"))
     return tuple(lines)

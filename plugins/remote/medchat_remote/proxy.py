@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from importlib.util import find_spec
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from medchat.errors import UsageError
@@ -12,33 +14,87 @@ from medchat.sanitize import sanitize_line
 from medchat_remote.address import Endpoint
 
 _SCHEMES = ("http", "https", "socks5", "socks5h")
+#: Desktops write this; what listens there speaks version 5.
+_SOCKS_OF_ANY_VERSION = "socks"
 
 
-def proxy_for(endpoint: Endpoint) -> str | None:
-    """Return the address of the proxy that the environment names for `endpoint`, or None.
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy that can be used. `variable` is what names it, in the words of a shell."""
 
-    Never one for this machine: the words would leave it. Raises UsageError for a kind that cannot be used.
+    address: str
+    variable: str
+
+    @property
+    def shown(self) -> str:
+        """Its host and port, without a user name or password."""
+        return _shown(self.address)
+
+
+def proxy_for(endpoint: Endpoint) -> Proxy | None:
+    """Return the proxy that the environment names for `endpoint`, or None.
+
+    Never one for this machine: the words would leave it. Raises UsageError for one that cannot be used.
     """
     if endpoint.on_this_machine or proxy_bypass(endpoint.authority) or proxy_bypass(endpoint.host):
         return None
     proxies = getproxies()
-    named = proxies.get(endpoint.scheme) or proxies.get("all") or ""
+    kind = endpoint.scheme if proxies.get(endpoint.scheme) else "all"
+    named = proxies.get(kind, "").strip()
     if not named:
         return None
-    proxy = named if "://" in named else f"http://{named}"
-    scheme = urlsplit(proxy).scheme
-    if scheme not in _SCHEMES or (scheme.startswith("socks") and find_spec("socksio") is None):
+    variable = f"{kind}_proxy"
+    if not os.environ.get(variable) and os.environ.get(variable.upper()):
+        variable = variable.upper()
+    address = named if "://" in named else f"http://{named}"
+    parts = _split(address, variable, endpoint)
+    scheme = "socks5" if parts.scheme == _SOCKS_OF_ANY_VERSION else parts.scheme
+    usable = f"{scheme}://{parts.netloc}"
+    if scheme not in _SCHEMES:
         raise UsageError(
             say(f"用不了 {scheme} 代理", f"a {scheme} proxy cannot be used"),
-            say(
-                f'安装 socksio：pip install "httpx2[socks]"；或不走代理：export NO_PROXY={endpoint.host}',
-                f'pip install "httpx2[socks]", or go without: export NO_PROXY={endpoint.host}',
-            ),
-            where=shown(proxy),
+            _remedy(variable, endpoint),
+            where=_shown(address),
         )
-    return proxy
+    if scheme.startswith("socks") and find_spec("socksio") is None:
+        raise UsageError(
+            say(
+                f"{variable} 是 SOCKS 代理（按 {scheme}://{_shown(usable)} 使用），还缺 socksio",
+                f"{variable} is a SOCKS proxy (used as {scheme}://{_shown(usable)}), which needs socksio",
+            ),
+            say('先运行 pip install "httpx2[socks]"；', 'first pip install "httpx2[socks]"; ')
+            + _remedy(variable, endpoint),
+            where=_shown(address),
+        )
+    return Proxy(usable, variable)
 
 
-def shown(proxy: str) -> str:
-    """Return the proxy's host and port, without a user name or password."""
-    return sanitize_line(urlsplit(proxy).netloc.rpartition("@")[2], 100)
+def _split(address: str, variable: str, endpoint: Endpoint) -> SplitResult:
+    """Return the parts of a proxy's address. Raises UsageError where it is none."""
+    try:
+        parts = urlsplit(address)
+        # The port is read to be checked: one that is no number raises.
+        good = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not address.isprintable() or " " in address:
+        raise UsageError(
+            say(
+                f"{variable} 里的代理地址不对（主机或端口）", f"{variable} names no proxy: wrong host or port"
+            ),
+            _remedy(variable, endpoint),
+            where=_shown(address),
+        )
+    return parts
+
+
+def _remedy(variable: str, endpoint: Endpoint) -> str:
+    return say(
+        f"改成 http 代理：export {variable}=http://主机:端口；或不走代理：export NO_PROXY={endpoint.host}",
+        f"name an http proxy: export {variable}=http://HOST:PORT; or go without: export NO_PROXY={endpoint.host}",
+    )
+
+
+def _shown(address: str) -> str:
+    rest = address.partition("://")[2].rpartition("@")[2]
+    return sanitize_line(rest.partition("/")[0], 100)

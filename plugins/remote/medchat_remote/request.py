@@ -9,6 +9,7 @@ from typing import Any
 from medchat.api import GenerationConfig, Segment
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat_remote.limits import answer_bytes
 from medchat_remote.messages import as_messages, as_text
 
 
@@ -35,6 +36,11 @@ class ChatRequest:
     call: str
     prompt: tuple[tuple[str, Any], ...]
     config: GenerationConfig
+
+    @property
+    def budget(self) -> int:
+        """The most bytes that an answer to it may have."""
+        return answer_bytes(self.config.max_new_tokens)
 
     @classmethod
     def build(cls, segments: Sequence[Segment], config: GenerationConfig) -> ChatRequest:

@@ -27,8 +27,8 @@ async def answer_scores(connection: Connection, model: str, prompt: str, answer:
     }
     try:
         found = await connection.fetch("POST", connection.endpoint.base + "/completions", body)
-    except RequestError as failure:
-        if failure.server_message:
+    except RequestError as error:
+        if error.server_message:
             raise _not_given() from None
         raise
     return _read(found, len(prompt), len(prompt) + len(answer))

@@ -1,0 +1,113 @@
+"""The payloads of an answer's body, whichever way the server wraps them: events, one JSON value, JSON lines.
+
+The body decides, not its content type: gateways state a wrong one, or none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from medchat_remote.chunks import MalformedPayloadError, StreamChunk, read_chunk
+from medchat_remote.events import EventDecoder, ServerSentEvent
+from medchat_remote.server_errors import ServerError, failure_in
+
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """One payload, and the name of the event that it came in."""
+
+    text: str
+    event: str = "message"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it says that nothing more comes."""
+        return self.text.strip() == "[DONE]"
+
+    def read(self) -> StreamChunk | None:
+        """Return what it says; None where it is no part of the answer. Raises what `read_chunk` raises.
+
+        An event of another name (`ping`) counts only if it holds a chunk all the same.
+        """
+        if self.event == "error":
+            raise _stated_failure(self.text)
+        if self.event == "message":
+            return read_chunk(self.text)
+        try:
+            return read_chunk(self.text)
+        except MalformedPayloadError:
+            return None
+        except ServerError:
+            if self.text.lstrip().startswith("{"):
+                raise
+            return None
+
+
+async def read_payloads(body: AsyncIterator[bytes]) -> AsyncIterator[Payload]:
+    """Yield the payloads of `body` as they come. Raises MalformedPayloadError for a web page."""
+    head = bytearray()
+    async for chunk in body:
+        head += chunk
+        if _first_character(head):
+            break
+    first = _first_character(head)
+    if first == b"<":
+        raise MalformedPayloadError("text/html")
+    if first in (b"{", b"["):
+        async for chunk in body:
+            head += chunk
+        for text in _json_values(bytes(head).removeprefix(_BOM).decode("utf-8", "replace")):
+            yield Payload(text)
+        return
+    decoder = EventDecoder()
+    for event in decoder.feed(bytes(head)):
+        for payload in _payloads_of(event):
+            yield payload
+    async for chunk in body:
+        for event in decoder.feed(chunk):
+            for payload in _payloads_of(event):
+                yield payload
+    for event in decoder.end():
+        for payload in _payloads_of(event):
+            yield payload
+
+
+def _first_character(body: bytearray) -> bytes:
+    """Return the first byte that is neither white space nor part of a byte-order mark, b"" before it came."""
+    start = bytes(body[:64]) if body[:64].strip() else bytes(body)
+    return b"" if _BOM.startswith(start) else start.removeprefix(_BOM).lstrip()[:1]
+
+
+def _payloads_of(event: ServerSentEvent) -> list[Payload]:
+    """Return an event's payloads: one, unless the server left out the empty lines between its events."""
+    whole = "\n".join(event.data)
+    texts = [whole] if len(event.data) == 1 or _is_json(whole) else list(event.data)
+    return [Payload(text, event.name) for text in texts if text.strip()]
+
+
+def _json_values(body: str) -> list[str]:
+    """Return the one JSON value that `body` is, or its lines where each is one."""
+    lines = [line for line in body.split("\n") if line.strip()]
+    return lines if len(lines) > 1 and not _is_json(body) and _is_json(lines[0]) else [body]
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _stated_failure(text: str) -> ServerError:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return ServerError(text)
+    if not isinstance(value, dict):
+        return ServerError(text)
+    return failure_in(value) or ServerError(str(value.get("message") or value.get("data") or text))

@@ -1,0 +1,130 @@
+"""A server's words made fit to be shown: without the key, and without what the user wrote.
+
+Servers repeat what they were sent: the key, also masked, cut, escaped or with invisible characters in it;
+the question, in a validation error or a filter's complaint. A user pastes error messages into reports.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from urllib.parse import unquote
+
+from medchat.sanitize import sanitize_line
+
+#: So much of a server's words is looked at; what is shown is shorter still.
+_LOOKED_AT = 4000
+_SHOWN = 200
+#: So many characters of the key in a row are taken for a part of it, in whatever they are wrapped.
+_KEY_PART = 6
+_SHORTEST_KEY = 4
+#: So many of the user's characters in a row are taken for the user's: Chinese ones say more.
+_CHINESE_RUN, _OTHER_RUN = 4, 12
+_KEY_MARK, _WORDS_MARK = "***", "…"
+_ESCAPES = re.compile(r"\\u([0-9a-fA-F]{4})")
+#: An escape of an escape is seen in the wild; one more level costs nothing.
+_LEVELS = 3
+
+
+def shown_words(text: str, key: str, private: Sequence[str] = (), longest: int = _SHOWN) -> str:
+    """Return a server's `text` on one line, cut, without `key` ("" for none) and the `private` texts."""
+    return sanitize_line(without_private(text, key, private), longest)
+
+
+def without_private(text: str, key: str, private: Sequence[str] = ()) -> str:
+    """Return the beginning of `text`, escapes resolved, with marks in place of `key` and `private` texts."""
+    text = _unescaped(text[:_LOOKED_AT])
+    text = _marked(text, _key_spots(text, key), _KEY_MARK)
+    return _marked(text, _private_spots(text, private), _WORDS_MARK)
+
+
+def _unescaped(text: str) -> str:
+    for _ in range(_LEVELS):
+        plain = html.unescape(unquote(_ESCAPES.sub(lambda found: chr(int(found[1], 16)), text)))
+        if plain == text:
+            break
+        text = plain
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _key_spots(text: str, key: str) -> set[int]:
+    """Return the places of characters in `text` that are the key's, whatever stands between them."""
+    if len(_letters(key)[0]) < _SHORTEST_KEY:  # a placeholder such as "x": nothing to hide in other words
+        found = re.finditer(rf"(?<!\w){re.escape(key)}(?!\w)", text) if key else ()
+        return {place for match in found for place in range(*match.span())}
+    letters, places = _letters(text)
+    spots = set()
+    for form in (key, *_encoded(key)):
+        wanted = _letters(form)[0]
+        spots |= _runs(letters, places, [wanted], min(len(wanted), _KEY_PART)) if wanted else set()
+    return spots
+
+
+def _encoded(key: str) -> Iterable[str]:
+    """Return the key in base64, as a part of what is encoded: the first and last characters depend on the rest."""
+    for lead in range(3):
+        encoded = b64encode(b"\0" * lead + key.encode()).decode().rstrip("=")
+        yield encoded[2 * bool(lead) + (lead == 2) : -2]
+
+
+def _private_spots(text: str, private: Sequence[str]) -> set[int]:
+    letters, places = _letters(text)
+    spots = set()
+    for said in private:
+        wanted = _letters(said)[0]
+        if 1 < len(wanted) < _CHINESE_RUN:
+            spots |= _runs(letters, places, [wanted], len(wanted))
+        spots |= _runs(letters, places, [wanted], _OTHER_RUN)
+        chinese = [run for run in re.split(r"[\x00-\x7f]+", wanted) if len(run) >= _CHINESE_RUN]
+        spots |= _runs(letters, places, chinese, _CHINESE_RUN)
+    return spots
+
+
+def _letters(text: str) -> tuple[str, list[int]]:
+    """Return the letters and digits of `text`, folded, and where each stands: what hides between is left out."""
+    letters, places = [], []
+    for place, character in enumerate(text):
+        for folded in unicodedata.normalize("NFKC", character).casefold():
+            if folded.isalnum():
+                letters.append(folded)
+                places.append(place)
+    return "".join(letters), places
+
+
+def _runs(letters: str, places: Sequence[int], texts: Iterable[str], run: int) -> set[int]:
+    """Return the places of every `run` letters in a row that stand in one of `texts` as well."""
+    starts: dict[str, list[int]] = {}
+    for start in range(len(letters) - run + 1):
+        starts.setdefault(letters[start : start + run], []).append(start)
+    shared = {
+        part
+        for text in texts
+        for start in range(len(text) - run + 1)
+        if (part := text[start : start + run]) in starts
+    }
+    return {place for found in shared for start in starts[found] for place in places[start : start + run]}
+
+
+def _marked(text: str, spots: set[int], mark: str) -> str:
+    """Return `text` with `mark` where `spots` are, what stands between two of one run included."""
+    if not spots:
+        return text
+    pieces, place = [], 0
+    ordered = sorted(spots)
+    for begin, end in _spans(ordered, text):
+        pieces += [text[place:begin], mark]
+        place = end
+    return "".join([*pieces, text[place:]])
+
+
+def _spans(spots: Sequence[int], text: str) -> Iterable[tuple[int, int]]:
+    begin = last = spots[0]
+    for spot in spots[1:]:
+        if any(character.isalnum() for character in text[last + 1 : spot]):
+            yield begin, last + 1
+            begin = spot
+        last = spot
+    yield begin, last + 1

@@ -1,0 +1,73 @@
+"""A failure in a server's own words, in any of the forms in use: OpenAI's, FastAPI's, FastChat's, DashScope's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+
+class FailureKind(Enum):
+    """What a server's own words amount to."""
+
+    FAILED = "failed"
+    FILTERED = "filtered"
+    TOOL_WANTED = "tool wanted"
+
+
+class ServerError(Exception):
+    """The server says, in an answer's place or inside one, that it failed. `code` is an HTTP status or 0."""
+
+    def __init__(self, message: str, code: int = 0, kind: FailureKind = FailureKind.FAILED) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.kind = kind
+
+
+def failure_in(value: Mapping[str, Any]) -> ServerError | None:
+    """Return the failure that an object states, None where it states none."""
+    error = value.get("error")
+    if not error and not value.get("choices"):
+        stated = value.get("object") == "error" or ("code" in value and "message" in value)
+        error = value if stated else value.get("detail")
+    if not error:
+        return None
+    code = _status(error.get("code")) or _status(error.get("status")) if isinstance(error, dict) else 0
+    return ServerError(_sentence(error), code)
+
+
+def message_in(body: str) -> str:
+    """Return the sentence in an error's body; "" for a web page. What a field of ours held is left out."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return "" if "<" in body else body.strip()
+    if isinstance(value, dict):
+        failure = failure_in(value)
+        return failure.message if failure else _sentence(value)
+    return _sentence(value)
+
+
+def _sentence(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_sentence, value)))
+    if not isinstance(value, dict):
+        return ""
+    message = value.get("message") or value.get("msg") or value.get("type")
+    if not isinstance(message, str):
+        return json.dumps(value, ensure_ascii=False)
+    # FastAPI says in `loc`, OpenAI in `param`, which field it is about; what the field held is in `input`.
+    place = value.get("param") or value.get("loc")
+    field = ".".join(map(str, place)) if isinstance(place, list) else place
+    return f"{field}: {message}" if isinstance(field, str) and field not in message else message
+
+
+def _status(code: object) -> int:
+    """Return `code` if it is an HTTP status that means failure (some servers write it as text), else 0."""
+    if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) == 3:
+        code = int(code)
+    return code if isinstance(code, int) and 400 <= code < 600 else 0

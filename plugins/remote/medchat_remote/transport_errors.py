@@ -1,0 +1,98 @@
+"""Why there was no answer, or no more of it: what the network, TLS and proxies raise, with what to do next."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+
+import httpx2
+
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.sanitize import sanitize_line
+from medchat_remote.errors import EndpointErrors, RequestError
+from medchat_remote.limits import TIMEOUT
+from medchat_remote.proxy import Proxy
+
+
+def transport_error(
+    error: httpx2.HTTPError, errors: EndpointErrors, proxy: Proxy | None, timeout: float
+) -> RequestError:
+    """Return what to say of `error`. `timeout` is how many seconds the endpoint may be silent."""
+    if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
+        return errors.make(
+            say(f"{timeout:g} 秒没有回音", f"not a word for {timeout:g} seconds"),
+            say(f"再试一次，或调高 {TIMEOUT}（秒）", f"try again, or raise {TIMEOUT} (seconds)"),
+        )
+    causes = list(_causes(error))
+    if isinstance(error, httpx2.ProxyError) or (proxy and isinstance(error, _NO_CONNECTION)):
+        failure = _proxy_error(error, errors, proxy)
+    elif trouble := next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None):
+        failure = errors.make(
+            say("证书不可信或 TLS 握手失败", "the certificate is not trusted, or TLS failed")
+            + f": {sanitize_line(str(trouble), 160)}",
+            say(
+                "自签名的证书：export SSL_CERT_FILE=证书文件；明文服务：地址用 http://",
+                "for a certificate of your own: export SSL_CERT_FILE=FILE; for a plain service: http://",
+            ),
+        )
+    elif any(isinstance(cause, socket.gaierror) for cause in causes):
+        failure = errors.make(
+            say("找不到这个主机", "there is no such host"),
+            say("检查地址的拼写和网络", "check the spelling of the address, and the network"),
+        )
+    elif isinstance(error, httpx2.ConnectTimeout):
+        failure = errors.make(
+            say("连接超时", "no connection in time"),
+            say("检查地址、端口和防火墙", "check address, port and firewall"),
+        )
+    elif isinstance(error, httpx2.ConnectError):
+        failure = errors.make(
+            say("连不上", "cannot connect"),
+            say(
+                "检查服务是否已启动、地址和端口是否正确",
+                "is the service running, are address and port right?",
+            ),
+            retryable=True,
+        )
+    elif isinstance(error, httpx2.RemoteProtocolError) and not _cut_off(error):
+        return errors.malformed(str(error))
+    else:
+        return errors.cut_off()
+    failure.reached = False
+    return failure
+
+
+_NO_CONNECTION = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol)
+
+
+def _proxy_error(error: httpx2.HTTPError, errors: EndpointErrors, proxy: Proxy | None) -> RequestError:
+    shown, variable = (proxy.shown, proxy.variable) if proxy else ("", "")
+    around = say(
+        f"检查 {variable}；或不走代理：export NO_PROXY={errors.endpoint.host}",
+        f"check {variable}, or go without: export NO_PROXY={errors.endpoint.host}",
+    )
+    if isinstance(error, httpx2.ProxyError):
+        # Its words name the proxy's status, and may repeat what it was sent.
+        return errors.make(
+            say(f"代理 {shown} 拒绝了连接", f"the proxy {shown} refused the connection")
+            + errors.quoted(str(error)),
+            around,
+            kind=UsageError if "407" in str(error) else None,
+        )
+    return errors.make(
+        say(f"经过代理 {shown} 连不上", f"no connection by way of the proxy {shown}"), around, retryable=True
+    )
+
+
+def _cut_off(error: httpx2.RemoteProtocolError) -> bool:
+    """Whether the peer went away, and did not send what HTTP does not allow."""
+    words = str(error)
+    return any(part in words for part in ("without sending", "peer closed", "incomplete", "disconnected"))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
