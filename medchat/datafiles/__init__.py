@@ -1,4 +1,4 @@
-"""Records of data files: the JSON values in a file, and what each of them asks.
+"""Data files: what a file is, the values in it one by one, and what each of them asks and answers.
 
-Knows no terminal, no model and no files: it is given text, line by line or whole.
+Knows no terminal and no model.
 """

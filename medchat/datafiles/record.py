@@ -43,6 +43,11 @@ _MARKS = re.compile(r" ?<(user|bot)>: ?")
 _CONTEXT = re.compile(r"问题：(?P<question>.*)\n回答[:：] ?", re.DOTALL)
 
 
+def is_field(name: str) -> bool:
+    """Whether a record's field of that name means something here."""
+    return name.strip().casefold() in (*QUESTION_KEYS, *REFERENCE_KEYS, "input", *MESSAGE_KEYS)
+
+
 class RecordError(ValueError):
     """The record asks nothing that can be understood; the message says why."""
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import Example
-from medchat.datafiles.json_file import Item, Layout, open_json_file
-from medchat.datafiles.record import QuestionRecord, RecordError, parse_record
+from medchat.datafiles.data_file import open_data_file
+from medchat.datafiles.json_values import Item
+from medchat.datafiles.layout import Layout
+from medchat.datafiles.record import QuestionRecord, RecordError, is_field, parse_record
 from medchat.errors import DataError, UsageError
 from medchat.language import say
 
@@ -40,11 +42,13 @@ class TrainingFile:
 
     The forms: "alpaca", "literature", "med-chatglm", "ptuning", "sharegpt", "messages", and "pairs" for
     any other pair of a question and an answer. A conversation of the two forms before that teaches each of
-    its answers, so there may be more `examples` than records. `sha256` is of the file's bytes.
+    its answers, so there may be more `examples` than records. `sha256` is of the file's bytes, `file_type`
+    what kind of file it is in the interface language.
     """
 
     path: Path
     layout: Layout
+    file_type: str
     forms: Mapping[str, int]
     examples: tuple[Example, ...]
     bad: tuple[InvalidExample, ...]
@@ -58,12 +62,11 @@ class TrainingFile:
     @property
     def described(self) -> str:
         """What the file is, in the interface language."""
-        layout = {"array": say("JSON 数组", "a JSON array"), "lines": say("JSON 行", "JSON lines")}
         names = [
             form_name(form) + (f" × {count}" if len(self.forms) > 1 else "")
             for form, count in self.forms.items()
         ]
-        return say("{0}（{1}）", "{0} ({1})").format(say("、", ", ").join(names), layout[self.layout])
+        return say("{0}（{1}）", "{0} ({1})").format(say("、", ", ").join(names), self.file_type)
 
 
 def form_name(form: str) -> str:
@@ -80,19 +83,19 @@ def form_name(form: str) -> str:
 
 
 def read_training_data(path: Path, *, skip_bad: bool = False) -> TrainingFile:
-    """Read a training file: JSON lines or a JSON array, whatever it is called.
+    """Read a training file, recognised by what is in it (`medchat.datafiles`).
 
     Raises CheckpointError where it is not there or cannot be read; DataError with `file:line` for the
-    first bad record (how many there are is said too), unless `skip_bad`; DataError where an array breaks
-    off, or nothing is left to learn from.
+    first bad record (how many there are is said too), unless `skip_bad`; DataError where a file is of
+    another kind or breaks off, or nothing is left to learn from.
     """
     forms: Counter[str] = Counter()
     examples: list[Example] = []
     bad: list[InvalidExample] = []
-    with open_json_file(path) as file:
+    with open_data_file(path, is_known=is_field) as file:
         for number, item in enumerate(file.items(), start=1):
             where = f"{path}:{item.line}"
-            if file.layout == "array":  # which may stand on one line, as BenTsao's does
+            if file.is_counted:  # all may stand on one line, as BenTsao's do
                 where += say(f"（第 {number} 条）", f" (record {number})")
             try:
                 form, learned = _read(item, where)
@@ -110,7 +113,9 @@ def read_training_data(path: Path, *, skip_bad: bool = False) -> TrainingFile:
             say("每行一条 JSON，或一个 JSON 数组", "one JSON record a line, or one JSON array"),
             where=bad[0].where if bad else str(path),
         )
-    return TrainingFile(path, file.layout, dict(forms.most_common()), tuple(examples), tuple(bad), digest)
+    return TrainingFile(
+        path, file.layout, file.described, dict(forms.most_common()), tuple(examples), tuple(bad), digest
+    )
 
 
 def _read(item: Item, where: str) -> tuple[str, list[Example]]:

@@ -202,18 +202,6 @@ def test_an_array_in_another_encoding_is_refused_with_its_line(tmp_path: Path) -
     assert "iconv" in caught.value.remedy
 
 
-@given(st.lists(st.dictionaries(st.text(), st.integers() | st.text()) | st.text() | st.none()), st.booleans())
-def test_array_elements_come_with_their_values_and_lines(values: list[Any], indented: bool) -> None:
-    from medchat.datafiles.json_file import array_items
-
-    text = json.dumps(values, indent=1 if indented else None)
-    found = list(array_items(text))
-    assert [item.value for item in found] == values
-    lines = text.split("\n")
-    for item, value in zip(found, values, strict=True):
-        assert json.dumps(value, indent=1)[0] in lines[item.line - 1]
-
-
 @pytest.mark.parametrize("name", ["data.json", "data.jsonl", "data.txt", "data"])
 def test_json_is_recognised_by_what_it_is_not_by_its_name(tmp_path: Path, name: str) -> None:
     for content in ('[{"question": "一"}, "二"]', '{"question": "一"}\n"二"\n', '\ufeff[\n"一",\n"二"]'):

@@ -1,0 +1,187 @@
+"""What a file is by its first bytes: text in some encoding, or something else that has to be converted first.
+
+Each thing that is not read is named, with the command that makes something of it that is.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from medchat.errors import DataError
+from medchat.language import say
+
+#: So much of the beginning is looked at.
+BEGINNING_BYTES = 1 << 16
+
+_PANDAS = (
+    "import sys, pandas; pandas.read_parquet(sys.argv[1])"
+    ".to_json(sys.argv[2], orient='records', lines=True, force_ascii=False)"
+)
+_DATASETS = (
+    "import sys, datasets; datasets.Dataset.from_file(sys.argv[1]).to_json(sys.argv[2], force_ascii=False)"
+)
+
+
+def beside(path: Path, ending: str) -> str:
+    """Return, as it is typed in a shell, a path beside `path` with the last ending replaced."""
+    return shlex.quote(str(path.with_name(path.stem + ending)))
+
+
+def _spreadsheet(path: Path) -> str:
+    saved = beside(path, ".csv")
+    return say(
+        f"在表格软件里另存为“CSV UTF-8”，再用 --data {saved}",
+        f"save it as 'CSV UTF-8' in the spreadsheet program, then --data {saved}",
+    )
+
+
+def _unpacked(program: str) -> Callable[[Path], str]:
+    def remedy(path: Path) -> str:
+        ending = path.suffix if path.suffix in (".json", ".jsonl", ".csv", ".tsv", ".txt") else ""
+        unpacked = beside(path, f".unpacked{ending}" if ending else "")
+        return f"{program} -dc {shlex.quote(str(path))} > {unpacked}"
+
+    return remedy
+
+
+def _by_python(program: str, needs: str) -> Callable[[Path], str]:
+    def remedy(path: Path) -> str:
+        command = f'python -c "{program}" {shlex.quote(str(path))} {beside(path, ".jsonl")}'
+        return say(f"{command}（先 pip install {needs}）", f"{command} (pip install {needs} first)")
+
+    return remedy
+
+
+def _by_command(before: str) -> Callable[[Path], str]:
+    return lambda path: f"{before} {shlex.quote(str(path))}"
+
+
+def _fetch_again(path: Path) -> str:
+    return say(
+        "重新下载原文件（网页上的“下载”或 raw 链接）",
+        "fetch the file itself: the page's download or raw link",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of file that is not read: how it begins, its name, and what to do with it."""
+
+    starts: tuple[bytes, ...]
+    zh: str
+    en: str
+    remedy: Callable[[Path], str]
+
+
+_KINDS = (
+    _Kind(
+        (b"\xd0\xcf\x11\xe0",),
+        "旧版 Office 文件（如 Excel 的 .xls）",
+        "an old Office file (such as Excel's .xls)",
+        _spreadsheet,
+    ),
+    _Kind((b"\x1f\x8b",), "gzip 压缩文件", "a gzip file", _unpacked("gzip")),
+    _Kind((b"BZh",), "bzip2 压缩文件", "a bzip2 file", _unpacked("bzip2")),
+    _Kind((b"\xfd7zXZ\0",), "xz 压缩文件", "an xz file", _unpacked("xz")),
+    _Kind((b"\x28\xb5\x2f\xfd",), "zstd 压缩文件", "a zstd file", _unpacked("zstd")),
+    _Kind((b"7z\xbc\xaf\x27\x1c",), "7z 压缩文件", "a 7z archive", _by_command("7z x")),
+    _Kind((b"Rar!",), "RAR 压缩文件", "a RAR archive", _by_command("unrar x")),
+    _Kind((b"PAR1",), "parquet 文件", "a parquet file", _by_python(_PANDAS, "pandas pyarrow")),
+    _Kind((b"ARROW1", b"\xff\xff\xff\xff"), "Arrow 文件", "an Arrow file", _by_python(_DATASETS, "datasets")),
+    _Kind((b"SQLite format 3\0",), "SQLite 数据库", "an SQLite database", lambda path: _as_table()),
+    _Kind((b"%PDF",), "PDF", "a PDF", lambda path: _as_table()),
+    _Kind(
+        (b"version https://git-lfs.github.com/spec/",),
+        "git-lfs 的指针，数据本身还没有下载",
+        "a git-lfs pointer: the data itself has not been fetched",
+        lambda path: say("在那个仓库里运行 git lfs pull", "run git lfs pull in that repository"),
+    ),
+    _Kind((b"<!doctype", b"<html"), "网页", "a web page", _fetch_again),
+    _Kind((b"<?xml",), "XML 文件", "an XML file", lambda path: _as_table()),
+)
+_ZIP = b"PK\x03\x04"
+
+
+def _as_table() -> str:
+    return say(
+        "转换成 JSON 行或 CSV（有 question 和 answer 两列）",
+        "make it JSON lines or CSV with the columns question and answer",
+    )
+
+
+def encoding_of(beginning: bytes, path: Path) -> str:
+    """Return "utf-8", or the UTF-16 or UTF-32 that the file is in, by Python's name.
+
+    Raises DataError, with what to do, for what is no text and for text in GB18030.
+    """
+    _refuse_known(beginning, path)
+    # Without its mark UTF-16 is known by the zero byte of a first ASCII character.
+    found = json.detect_encoding(beginning).removesuffix("-sig")
+    if found != "utf-8" and _is(beginning, found) and "\0" not in _decoded(beginning, found):
+        return found
+    if b"\0" in beginning:
+        raise _no_text(say("二进制文件", "a binary file"), _as_table(), path)
+    if _is_gb18030(beginning):
+        line = _first_not_utf8(beginning)
+        converted = beside(path, f".utf8{path.suffix}")
+        raise DataError(
+            say(
+                "不是 UTF-8 文本，看起来是 GB18030（GBK）编码", "not UTF-8 text; it looks like GB18030 (GBK)"
+            ),
+            f"iconv -f GB18030 -t UTF-8 {shlex.quote(str(path))} > {converted}",
+            where=f"{path}:{line}",
+        )
+    return "utf-8"
+
+
+def _refuse_known(beginning: bytes, path: Path) -> None:
+    plain = beginning.lstrip(b" \t\r\n\xef\xbb\xbf").lower()
+    for kind in _KINDS:
+        text = kind.starts[0][:1] == b"<"
+        if (plain if text else beginning).startswith(kind.starts):
+            raise _no_text(say(kind.zh, kind.en), kind.remedy(path), path)
+    if beginning.startswith(_ZIP):
+        if b"xl/" in beginning or path.suffix.lower() in (".xlsx", ".xlsm"):
+            raise _no_text(say("Excel 工作簿（xlsx）", "an Excel workbook (xlsx)"), _spreadsheet(path), path)
+        raise _no_text(say("zip 压缩文件", "a zip archive"), _by_command("unzip")(path), path)
+
+
+def _no_text(what: str, remedy: str, path: Path) -> DataError:
+    return DataError(
+        say(f"这是{what}，不是文本数据", f"this is {what}, no text"),
+        remedy,
+        where=str(path),
+    )
+
+
+def _first_not_utf8(beginning: bytes) -> int:
+    try:
+        _decoded(beginning, "utf-8")
+    except UnicodeDecodeError as error:
+        return beginning.count(b"\n", 0, error.start) + 1
+    return 1
+
+
+def _is_gb18030(beginning: bytes) -> bool:
+    """Whether most lines of the beginning are GB18030 and no UTF-8. A few such lines are bad records."""
+    lines = [line for line in beginning.split(b"\n") if line.strip()]
+    chinese = sum(not _is(line, "utf-8") and _is(line, "gb18030") for line in lines)
+    return bool(lines) and 2 * chinese >= len(lines)
+
+
+def _is(line: bytes, encoding: str) -> bool:
+    try:
+        _decoded(line, encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _decoded(text: bytes, encoding: str) -> str:
+    """Decode a text whose last character may be cut."""
+    return codecs.getincrementaldecoder(encoding)().decode(text)

@@ -1,0 +1,283 @@
+"""What a data file is, is told from its bytes: what can be read is read, the rest is named with a way on."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import subprocess
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medchat.datafiles.data_file import open_data_file
+from medchat.datafiles.json_values import MAX_RECORD_BYTES, TextWindow, whole_array
+from medchat.datafiles.record import is_field
+from medchat.errors import DataError
+from medchat.language import set_language
+
+ONE = {"question": "头痛怎么办？", "answer": "多休息。"}
+TWO = {"question": "发热怎么办？", "answer": "多喝水。"}
+
+
+def dumped(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def read(path: Path, *, plain_text: bool = False) -> tuple[str, list[Any], list[int]]:
+    """Return the layout, the values and the lines they stand on; a bad line's value is its problem."""
+    with open_data_file(path, plain_text=plain_text, is_known=is_field) as file:
+        items = list(file.items())
+        return file.layout, [item.problem or item.value for item in items], [item.line for item in items]
+
+
+def written(folder: Path, content: str | bytes, name: str = "data.json") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+PAIR = f"{dumped(ONE)}\n{dumped(TWO)}\n"
+#: content -> (layout, the lines of both records)
+READ: dict[str, tuple[str | bytes, str, list[int]]] = {
+    "lines": (PAIR, "lines", [1, 2]),
+    "array": (dumped([ONE, TWO], 1), "array", [2, 6]),
+    "array with a comma at its end": (dumped([ONE, TWO])[:-1] + ",\n]\n", "array", [1, 1]),
+    "lines with commas": (PAIR.replace("\n", ",\n"), "lines", [1, 2]),
+    "lines with commas and blanks": (PAIR.replace("\n", " , \r\n\r\n"), "lines", [1, 3]),
+    "printed over several lines": (f"{dumped(ONE, 2)}\n{dumped(TWO, 2)}\n", "objects", [1, 5]),
+    "printed, with commas": (f"{dumped(ONE, 2)},\n{dumped(TWO, 2)}\n", "objects", [1, 5]),
+    "in a row on one line": (dumped(ONE) + dumped(TWO), "objects", [1, 1]),
+    "a list in an object": (dumped({"version": "1", "data": [ONE, TWO]}, 1), "lists", [4, 8]),
+    "a list in an object on one line": (dumped({"train": [ONE, TWO]}), "lists", [1, 1]),
+    "two marks": ("\ufeff\ufeff" + PAIR, "lines", [1, 2]),
+    "a mark in the middle": (f"\ufeff{dumped(ONE)}\n\ufeff{dumped(TWO)}", "lines", [1, 2]),
+    "an array with two marks": ("\ufeff\ufeff" + dumped([ONE, TWO]), "array", [1, 1]),
+    "UTF-16": (PAIR.encode("utf-16"), "lines", [1, 2]),
+    "UTF-16 without a mark": (PAIR.encode("utf-16-le"), "lines", [1, 2]),
+    "UTF-16, the other way round, as an array": (dumped([ONE, TWO]).encode("utf-16-be"), "array", [1, 1]),
+    "UTF-32": (PAIR.encode("utf-32"), "lines", [1, 2]),
+    "CSV": ("question,answer\r\n头痛怎么办？,多休息。\r\n发热怎么办？,多喝水。\r\n", "csv", [2, 3]),
+    "CSV with a mark and empty rows": (
+        "\ufeffquestion,answer,\n头痛怎么办？,多休息。,\n,,\n\n发热怎么办？,多喝水。,\n",
+        "csv",
+        [2, 5],
+    ),
+    "TSV": ("question\tanswer\n头痛怎么办？\t多休息。\n发热怎么办？\t多喝水。", "tsv", [2, 3]),
+    "UTF-16 TSV, as spreadsheets write it": (
+        "question\tanswer\n头痛怎么办？\t多休息。\n发热怎么办？\t多喝水。".encode("utf-16"),
+        "tsv",
+        [2, 3],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+@pytest.mark.parametrize("plain_text", [False, True])
+def test_what_can_be_read_is_read_with_the_line_of_each_record(
+    kind: str, plain_text: bool, tmp_path: Path
+) -> None:
+    content, layout, lines = READ[kind]
+    assert read(written(tmp_path, content), plain_text=plain_text) == (layout, [ONE, TWO], lines)
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_the_name_of_a_file_does_not_matter_where_its_content_says_what_it_is(
+    kind: str, tmp_path: Path
+) -> None:
+    content, layout, _ = READ[kind]
+    for name in ("data.txt", "data", "data.jsonl", "DATA.JSON"):
+        assert read(written(tmp_path, content, name), plain_text=True)[:2] == (layout, [ONE, TWO])
+
+
+def test_a_cell_may_hold_line_ends_delimiters_and_quotes(tmp_path: Path) -> None:
+    table = 'question,answer\n"一，\n二,三","他说""好"""\n四,五\n'
+    assert read(written(tmp_path, table, "data.csv")) == (
+        "csv",
+        [{"question": "一，\n二,三", "answer": '他说"好"'}, {"question": "四", "answer": "五"}],
+        [2, 4],
+    )
+
+
+def test_a_row_of_the_wrong_width_is_bad_and_the_others_are_read(tmp_path: Path) -> None:
+    set_language("en")
+    layout, values, lines = read(
+        written(tmp_path, "question,answer\n一,二\n三\n四,五,六\n七,八\n", "data.csv")
+    )
+    assert (layout, lines) == ("csv", [2, 3, 4, 5])
+    assert values[1] == "the row has 1 cells, the first row 2 columns" and "3 cells" in values[2]
+    assert values[3] == {"question": "七", "answer": "八"}
+
+
+def test_a_column_without_a_name_gets_one(tmp_path: Path) -> None:
+    set_language("en")
+    values = read(written(tmp_path, ",Question,Answer\n0,一,二\n", "data.csv"))[1]
+    assert values == [{"column 1": "0", "Question": "一", "Answer": "二"}]
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "named"),
+    [
+        ("question,answer,answer\n一,二,三\n", 1, "answer"),
+        ('question,answer\n一,二\n三,"四\n五,六\n', 3, "quotes"),
+        ('question,answer\n"一"二,三\n', 2, "quotes"),
+    ],
+)
+def test_a_table_whose_rows_cannot_be_told_is_refused_with_its_line(
+    table: str, line: int, named: str, tmp_path: Path
+) -> None:
+    set_language("en")
+    path = written(tmp_path, table, "data.csv")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.where == f"{path}:{line}" and named in caught.value.what and caught.value.remedy
+
+
+def zipped(*names: str) -> bytes:
+    with zipfile.ZipFile(packed := io.BytesIO(), "w") as archive:
+        for name in names:
+            archive.writestr(name, "<a/>")
+    return packed.getvalue()
+
+
+#: name -> (content, what is said, what is to be typed)
+REFUSED: dict[str, tuple[bytes, str, str]] = {
+    "a.xlsx": (zipped("[Content_Types].xml", "_rels/.rels"), "Excel", "CSV UTF-8"),
+    "b.json": (zipped("[Content_Types].xml", "xl/workbook.xml"), "Excel", "CSV UTF-8"),
+    "old.xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500), "Office", "CSV UTF-8"),
+    "a.zip": (zipped("data.json"), "zip", "unzip "),
+    "a.json.gz": (gzip.compress(PAIR.encode()), "gzip", "gzip -dc "),
+    "a.jsonl": (gzip.compress(PAIR.encode()), "gzip", "gzip -dc "),
+    "a.parquet": (b"PAR1" + bytes(200), "parquet", "read_parquet"),
+    "a.arrow": (b"ARROW1\0\0" + bytes(200), "Arrow", "to_json"),
+    "a.db": (b"SQLite format 3\0" + bytes(200), "SQLite", "CSV"),
+    "a.pkl": (b"\x80\x04\x95\x1f\0\0\0\0\0\0\0", "binary", "JSON lines"),
+    "zeros.json": (bytes(4096), "binary", "JSON lines"),
+    "pointer.json": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "git-lfs",
+        "git lfs pull",
+    ),
+    "page.json": (b"\n<!DOCTYPE html>\n<html>", "web page", "raw"),
+    "page.txt": (b"\xef\xbb\xbf<html lang='zh'>", "web page", "raw"),
+    "gbk.json": (dumped(ONE).encode("gb18030"), "GB18030", "iconv -f GB18030 -t UTF-8 "),
+    "gbk.csv": ("question,answer\n头痛,休息\n发热,喝水\n".encode("gb18030"), "GB18030", "iconv "),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("plain_text", [False, True])
+def test_what_is_no_text_of_ours_is_named_with_a_way_on(name: str, plain_text: bool, tmp_path: Path) -> None:
+    set_language("en")
+    content, named, remedy = REFUSED[name]
+    path = written(tmp_path, content, name)
+    with pytest.raises(DataError) as caught:
+        read(path, plain_text=plain_text)
+    assert named in caught.value.what and remedy in caught.value.remedy
+    assert caught.value.where.startswith(str(path))
+
+
+@pytest.mark.parametrize("name", ["a.json.gz", "gbk.json", "odd name '.jsonl"])
+def test_the_command_that_is_proposed_makes_a_file_that_is_read(name: str, tmp_path: Path) -> None:
+    content = REFUSED.get(name, (gzip.compress(PAIR.encode()),))[0]
+    path = written(tmp_path, content, name)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    subprocess.run(caught.value.remedy, shell=True, check=True, cwd=tmp_path)
+    (made,) = set(tmp_path.iterdir()) - {path}
+    assert read(made)[1][0] == ONE
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ('{\n "question": "一",\n "answer": "二",\n}\n', 4, "delete the comma"),
+        ("{\n 'question': 1\n}", 2, "double quotes"),
+        ('{\n "question": "一"\n "answer": "二"\n}', 3, "','"),
+        ('{"data": [{"question": "一"}], "test": [{"question": "二"}]}', 1, "data, test"),
+        ('{"data": [{"question": "一"},\n{"question": }]}', 2, "not valid JSON"),
+        ("# 说明\n头痛怎么办？\n", 1, "neither JSON nor a table"),
+    ],
+)
+def test_a_file_that_breaks_off_is_refused_at_its_line(
+    text: str, line: int, said: str, tmp_path: Path
+) -> None:
+    set_language("en")
+    path = written(tmp_path, text)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.where == f"{path}:{line}" and said in caught.value.what
+
+
+def test_a_broken_first_line_is_one_bad_record_of_json_lines(tmp_path: Path) -> None:
+    broken = dumped(ONE)[:-9]
+    layout, values, lines = read(written(tmp_path, f"{broken}\n{PAIR}"))
+    assert (layout, values[1:], lines) == ("lines", [ONE, TWO], [1, 2, 3])
+
+
+def test_a_few_lines_of_another_encoding_are_bad_records_and_the_rest_is_read(tmp_path: Path) -> None:
+    gbk = dumped(ONE).encode("gb18030") + b"\n"
+    layout, values, _ = read(written(tmp_path, PAIR.encode() + gbk + PAIR.encode()))
+    assert layout == "lines" and values[:2] == values[3:] == [ONE, TWO]
+    assert "iconv" in values[2]
+
+
+@pytest.mark.parametrize("plain_text", [False, True])
+@pytest.mark.parametrize(
+    "start", ['{"question": "', '[{"question": "', '{"data": [{"question": "', "question,answer\n一,", "问"]
+)
+def test_a_huge_record_is_refused_by_its_size_before_it_is_read_whole(
+    start: str, plain_text: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "huge.txt"
+    with path.open("wb") as file:
+        file.write(start.encode())
+        file.seek(1000**3)  # sparse: it takes no room
+        file.write(b"\n")
+    with path.open("r+b") as file:  # beyond what is looked at to tell text from binary
+        file.seek(len(start.encode()))
+        file.write(b"a" * (1 << 17))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError):
+            read(path, plain_text=plain_text)
+        assert tracemalloc.get_traced_memory()[1] < 12 * MAX_RECORD_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+@given(st.lists(st.dictionaries(st.text(), st.integers() | st.text()) | st.text() | st.none()), st.booleans())
+def test_array_elements_come_with_their_values_and_lines(values: list[Any], indented: bool) -> None:
+    text = json.dumps(values, indent=1 if indented else None)
+    found = list(whole_array(TextWindow(io.BytesIO(text.encode()))))
+    assert [item.value for item in found] == values
+    lines = text.split("\n")
+    for item, value in zip(found, values, strict=True):
+        assert json.dumps(value, indent=1)[0] in lines[item.line - 1]
+
+
+class _Trickle(io.RawIOBase):
+    """Gives a few bytes at a time, so that every value is cut somewhere."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        self._left, self._size = io.BytesIO(content), size
+
+    def read(self, size: int = -1) -> bytes:
+        return self._left.read(self._size)
+
+
+@given(
+    st.lists(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.booleans()),
+    st.integers(1, 5),
+)
+def test_a_value_that_is_read_in_pieces_is_the_value(values: list[Any], size: int) -> None:
+    text = json.dumps(values, ensure_ascii=False)
+    content = text.encode("utf-8", "surrogatepass")
+    stream: Callable[[], Any] = lambda: TextWindow(_Trickle(content, size))  # type: ignore[arg-type]  # noqa: E731
+    assert [item.value for item in whole_array(stream())] == values
