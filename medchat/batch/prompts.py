@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from medchat.api import ChatModel, Conversation, GenerationConfig, PromptTemplate, Segment
 from medchat.batch.questions import Question
+from medchat.chat.demo_mode import KnownQuestions
 from medchat.chat.session import MAX_QUESTION_BYTES, ChatSession, check_question
 from medchat.datafiles.record import QuestionRecord
 from medchat.errors import UsageError
@@ -39,7 +40,7 @@ class PromptMaker:
     """Makes prompts for one model with one template.
 
     `remember_history` False sends each question without what was said before it. A system text of the
-    question's own goes over `system`.
+    question's own goes over `system`. Where there are `known` questions, any other one is refused.
     """
 
     model: ChatModel
@@ -48,11 +49,14 @@ class PromptMaker:
     system: str = ""
     remember_history: bool = True
     max_question_bytes: int = MAX_QUESTION_BYTES
+    known: KnownQuestions | None = None
 
     def make(self, question: Question) -> QuestionPrompt | RejectedQuestion:
         """Return the prompt for `question`, whole oldest turns dropped until it fits, or the refusal."""
         try:
             check_question(question.text + question.asked.input, self.max_question_bytes)
+            if self.known is not None:
+                self.known.check(question.asked.last)
             fitted = self._as_it_stands(question.asked) or self._fitted(question.asked, question.asked.last)
         except UsageError as error:
             return RejectedQuestion(question, error)

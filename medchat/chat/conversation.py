@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from medchat import medical_safety
 from medchat.api import ChatModel, Conversation, Notice, SlashCommand, Turn
-from medchat.chat.demo_mode import KnownQuestions, LearnedAlone, is_demo
+from medchat.chat.demo_mode import DemoGate, KnownQuestions, as_demo
 from medchat.chat.recorder import SessionChoice, StoreRecorder, choose_session, conversation_of, open_store
 from medchat.chat.session import ChatSession
 from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
-from medchat.demo_data import demo_examples
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.store import SessionRecord, SessionStore
@@ -62,6 +61,7 @@ class PreparedChat:
             listeners=(self._after_turn,),
             remember_history=self.settings.value("history") != "none",
             guard_loops=guard_loops,
+            gate=DemoGate(self.demo) if self.demo else None,
             max_question_bytes=int(self.settings.value("max_question_bytes")),
         )
 
@@ -118,8 +118,7 @@ class PreparedChat:
         return str(path.absolute()) if path is not None and path.is_file() else self.opening.template.name
 
     def _advise(self, conversation: Conversation, question: str) -> tuple[Notice, ...]:
-        advised = self.demo.advise(conversation, question) if self.demo else []
-        advised += self.opening.extensions.advise(conversation, question)
+        advised = self.opening.extensions.advise(conversation, question)
         return medical_safety.merge_notices((), advised)
 
 
@@ -140,21 +139,11 @@ def prepare_conversation(
             settings = read_settings({**_of_session(record, given), **given})
         for warning in settings.warnings:
             warn(sanitize_line(warning, 300))
-        opening = resolve_setup(settings, rule=flags.get("rule"))
-        known = KnownQuestions(demo_examples()) if is_demo(opening.options.model) else None
-        if known is not None:
-            opening = _as_demo(opening, known)
+        opening, known = as_demo(resolve_setup(settings, rule=flags.get("rule")))
         return PreparedChat(opening, store, record, choice, warn, known)
     except BaseException:
         store.close()
         raise
-
-
-def _as_demo(opening: ChatSetup, known: KnownQuestions) -> ChatSetup:
-    generation = opening.generation
-    if not opening.settings.is_set("generation.greedy"):
-        generation = replace(generation, greedy=True)
-    return replace(opening, template=LearnedAlone(opening.template, known), generation=generation)
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

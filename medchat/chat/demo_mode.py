@@ -1,19 +1,24 @@
 """What goes with the demo's miniature wherever it is loaded: it knows its own questions, each by itself, and no others.
 
-Bound to the checkpoint, not to `medchat demo`: going on with `chat -c`, or asking it with `ask --model`,
-must not lose the warning.
+Bound to the checkpoint, not to `medchat demo`: going on with `chat -c`, or asking it with `ask --model` or
+`infer`, must not lose the refusal.
 """
 
 from __future__ import annotations
 
-import difflib
+import math
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medchat import paths
 from medchat.api import Conversation, Notice, PromptTemplate, Segment, SlashCommand, Turn
-from medchat.demo_data import DemoPair
+from medchat.chat.setup import ChatSetup
+from medchat.demo_data import DemoPair, demo_examples
+from medchat.errors import UsageError
 from medchat.language import say
 
 #: The file that marks a miniature. A copy of the folder takes it along.
@@ -35,30 +40,89 @@ def is_demo(model: Path) -> bool:
     return (model / MARK).is_file()
 
 
+def as_demo(opening: ChatSetup) -> tuple[ChatSetup, KnownQuestions | None]:
+    """Return `opening` as the miniature needs it, and what it has learned; unchanged, and None, for other weights."""
+    if not is_demo(opening.options.model):
+        return opening, None
+    known, generation = KnownQuestions(demo_examples()), opening.generation
+    if not opening.settings.is_set("generation.greedy"):
+        generation = replace(generation, greedy=True)
+    return replace(opening, template=LearnedAlone(opening.template, known), generation=generation), known
+
+
+class UnknownToDemo(UsageError):
+    """The miniature was asked what it has not learned. `nearest` are learned questions, the likest first."""
+
+    def __init__(self, nearest: Sequence[str]) -> None:
+        self.nearest = tuple(nearest)
+        near = say("；学过相近的：", "; it has learned: ") + " / ".join(self.nearest) if nearest else ""
+        super().__init__(
+            say(
+                "演示模型没有学过这个问题，不作回答",
+                "the demo's miniature never learned this question: no answer",
+            )
+            + near,
+            say(
+                "换成它学过的问题；加上 --force-answer 它会照样写，但写出来的没有意义",
+                "ask one that it has learned; with --force-answer it writes all the same, but it means nothing",
+            ),
+        )
+
+
+#: Words that every question may hold: they say nothing about what is asked.
+_ASKING = re.compile(
+    r"为什么|是什么|什么|怎么办|怎么样|怎么|怎样|如何|应该|需要|可以|能不能|有没有|是不是|多少|哪些|哪种"
+    r"|[吗呢吧啊了的是有我他她你]|\W"
+)
+#: How many learned questions are offered, and the least likeness of one.
+_OFFERED, _LIKE = 3, 4.0
+
+
 class KnownQuestions:
     """The questions that the miniature has learned. Punctuation, width and case of what is typed do not count."""
 
     def __init__(self, pairs: Sequence[DemoPair]) -> None:
         self._questions = tuple(pair.question for pair in pairs)
         self._by_form = {_form(question): question for question in self._questions}
+        self._asked = [_couples(pair.question) for pair in pairs]
+        self._said = [_couples(f"{pair.question} {pair.answer}") for pair in pairs]
+        counts = Counter(couple for couples in self._said for couple in couples)
+        self._weight = {couple: math.log(len(pairs) / count) for couple, count in counts.items()}
 
     def learned(self, question: str) -> str | None:
         """Return the question as it was learned, or None if it was not."""
         return self._by_form.get(_form(question))
 
-    def advise(self, conversation: Conversation, question: str) -> list[Notice]:
-        """Return a notice unless `question` was learned."""
+    def nearest(self, question: str) -> tuple[str, ...]:
+        """Return up to three learned questions that `question` may have meant, the likest first.
+
+        Likeness is the sum of what shared couples of characters weigh (the logarithm of how rare they are
+        among the pairs); a couple that stands in the learned question itself, not its answer, weighs twice.
+        """
+        couples = _couples(question)
+        scores: list[tuple[float, str]] = []
+        for learned, asked, said in zip(self._questions, self._asked, self._said, strict=True):
+            shared = couples & said
+            score = sum(self._weight[couple] * (2 if couple in asked else 1) for couple in shared)
+            scores.append((score, learned))
+        scores.sort(key=lambda scored: -scored[0])
+        least = max(_LIKE, scores[0][0] / 2)
+        return tuple(learned for score, learned in scores[:_OFFERED] if score >= least)
+
+    def check(self, question: str) -> None:
+        """Raise UnknownToDemo unless `question` was learned."""
+        if self.learned(question) is None:
+            raise UnknownToDemo(self.nearest(question))
+
+    def warnings(self, question: str) -> tuple[Notice, ...]:
+        """Return what to say before the miniature's words to a question that it has not learned."""
         if self.learned(question) is not None:
-            return []
-        near = difflib.get_close_matches(_form(question), list(self._by_form), n=2, cutoff=0.4)
+            return ()
         text = say(
-            "这不是演示模型学过的问题，下面的回答没有意义。",
+            "这不是演示模型学过的问题，下面的回答没有意义，请不要当真。",
             "This is not one of the demo's own questions: the answer below means nothing.",
         )
-        if near:
-            asked = " / ".join(self._by_form[form] for form in near)
-            text += say(f"它学过：{asked}", f" It has learned: {asked}")
-        return [Notice(text)]
+        return (Notice(text),)
 
     def slash_command(self) -> SlashCommand:
         """Return `/questions`, which lists what can be asked, or what of it holds the words given."""
@@ -69,6 +133,37 @@ class KnownQuestions:
 
         summary = {"zh": "列出演示模型学过的问题", "en": "list the questions the demo has learned"}
         return SlashCommand("questions", "题目", summary, listed)
+
+
+class DemoGate:
+    """Lets the miniature answer what it has learned, and anything else only when the user insists.
+
+    What was refused last, and what was offered in its place, is kept: a number then chooses.
+    """
+
+    def __init__(self, known: KnownQuestions) -> None:
+        self._known = known
+        self._offered: tuple[str, ...] = ()
+        self.refused = ""
+
+    def meant(self, typed: str) -> str:
+        """Return the offered question whose number was typed, else `typed` itself."""
+        number = unicodedata.normalize("NFKC", typed).strip()
+        if number.isascii() and number.isdecimal() and 1 <= int(number[:3]) <= len(self._offered):
+            return self._offered[int(number[:3]) - 1]
+        return typed
+
+    def admit(self, question: str, *, insist: bool) -> tuple[Notice, ...]:
+        """Return what to say before the answer. Raises UnknownToDemo where there is to be none."""
+        self._offered, self.refused = (), ""
+        if insist:
+            return self._known.warnings(question)
+        try:
+            self._known.check(question)
+        except UnknownToDemo as unknown:
+            self._offered, self.refused = unknown.nearest, question
+            raise
+        return ()
 
 
 class LearnedAlone:
@@ -107,3 +202,9 @@ def _form(question: str) -> str:
     return "".join(
         character for character in unicodedata.normalize("NFKC", question).casefold() if character.isalnum()
     )
+
+
+def _couples(text: str) -> frozenset[str]:
+    """Every two neighbouring characters of what is asked about."""
+    parts = _ASKING.split(unicodedata.normalize("NFKC", text).casefold())
+    return frozenset(part[index : index + 2] for part in parts for index in range(len(part) - 1))

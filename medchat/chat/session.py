@@ -71,6 +71,13 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
+class QuestionChosen:
+    """What was typed stands for `question`, which is answered."""
+
+    question: str
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryDropped:
     """The oldest `turns` turns no longer fit and the model does not see them."""
 
@@ -120,6 +127,7 @@ class OldAnswerKept:
 
 Event = (
     Advice
+    | QuestionChosen
     | HistoryDropped
     | AnswerShortened
     | SingleTurnTemplate
@@ -128,6 +136,21 @@ Event = (
     | AnswerFinished
     | OldAnswerKept
 )
+
+
+class QuestionGate(Protocol):
+    """Decides which questions a model may be asked that answers few of them (the demo's)."""
+
+    #: The question that was refused last, "" where the last one was admitted.
+    refused: str
+
+    def meant(self, typed: str) -> str:
+        """Return the question that `typed` stands for."""
+        ...
+
+    def admit(self, question: str, *, insist: bool) -> Sequence[Notice]:
+        """Return what to say before the answer. Raises UsageError where the model is not to be asked."""
+        ...
 
 
 class Recorder(Protocol):
@@ -202,7 +225,8 @@ class ChatSession:
 
     `advisers` look at the user's words before the model does; `listeners` are called with each turn once it
     is recorded. `remember_history` False sends each
-    question alone. `guard_loops` stops an answer that repeats itself without end (chat only).
+    question alone. `guard_loops` stops an answer that repeats itself without end (chat only). `gate` may
+    refuse a question, after the advisers have seen it.
     """
 
     model: ChatModel
@@ -214,13 +238,14 @@ class ChatSession:
     listeners: Sequence[Listener] = ()
     remember_history: bool = True
     guard_loops: bool = False
+    gate: QuestionGate | None = None
     max_question_bytes: int = MAX_QUESTION_BYTES
     last_stats: TurnStats | None = None
     dropped: int = 0
     _told_single_turn: bool = False
     _attempt: int = 0
 
-    def ask(self, question: str, cancel: threading.Event) -> Iterator[Event]:
+    def ask(self, question: str, cancel: threading.Event, *, insist: bool = False) -> Iterator[Event]:
         """Answer `question`, yielding events; the last one is `Answered` unless nothing was said before `cancel`.
 
         The turn is recorded before `Answered` is yielded. If the model fails part-way, what had come
@@ -228,7 +253,10 @@ class ChatSession:
         """
         check_question(question, self.max_question_bytes)
         self._attempt = 0
-        yield from self._answer(question, self.config, cancel, replacing=False)
+        meant = self.gate.meant(question) if self.gate else question
+        if meant != question:
+            yield QuestionChosen(meant)
+        yield from self._answer(meant, self.config, cancel, replacing=False, insist=insist)
 
     def regenerate(self, cancel: threading.Event) -> Iterator[Event]:
         """Answer the last question again; the old turn is replaced once the new answer has ended.
@@ -245,7 +273,9 @@ class ChatSession:
         config = self.config
         if config.seed is not None:  # the same seed would give the same words
             config = replace(config, seed=(config.seed + self._attempt) % (1 << 63))
-        yield from self._answer(self.conversation.turns[-1].question, config, cancel, replacing=True)
+        yield from self._answer(
+            self.conversation.turns[-1].question, config, cancel, replacing=True, insist=True
+        )
 
     def undo(self, count: int = 1) -> tuple[Turn, ...]:
         """Take back the last `count` turns and return them. Raises UsageError if there are not that many."""
@@ -269,14 +299,25 @@ class ChatSession:
         budget = self.model.context_length - max(1, reserve)
         return fit(self.template, conversation, question, self.model.count, budget)
 
+    def _advise(self, before: Conversation, question: str, *, insist: bool) -> Iterator[Event]:
+        """Say what there is to say about the words; raise UsageError where the model is not to be asked."""
+        for adviser in self.advisers:
+            yield from map(Advice, adviser(before, question))
+        if self.gate is not None:
+            yield from map(Advice, self.gate.admit(question, insist=insist))
+
     def _answer(
-        self, question: str, config: GenerationConfig, cancel: threading.Event, *, replacing: bool
+        self,
+        question: str,
+        config: GenerationConfig,
+        cancel: threading.Event,
+        *,
+        replacing: bool,
+        insist: bool,
     ) -> Iterator[Event]:
         before = self.conversation.without_last() if replacing else self.conversation
         started = time.perf_counter()
-        for adviser in self.advisers:
-            for notice in adviser(before, question):
-                yield Advice(notice)
+        yield from self._advise(before, question, insist=insist)
         fitted = self.fitted(question, before=before)
         yield from self._remarks(before, fitted, config)
         room = self.model.context_length - fitted.tokens

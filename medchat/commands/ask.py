@@ -13,6 +13,7 @@ import click
 from medchat import medical_safety
 from medchat.api import Finish, Notice
 from medchat.chat.conversation import PreparedChat, prepare_conversation
+from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.recorder import SessionChoice
 from medchat.chat.session import (
     Advice,
@@ -134,6 +135,14 @@ class _Answer:
         if self.figures and self.answered:
             say_aside(messages.footer(self.answered.stats, self.session.model.context_length))
 
+    def refuse(self, unknown: UnknownToDemo) -> None:
+        """Write the object of a question that gets no answer; why is shown by whoever catches `unknown`."""
+        refused = {**self.as_json(), "finish": "refused", "nearest": list(unknown.nearest)}
+        if self.style == "json":
+            _line(refused)
+        elif self.style == "events":
+            _line({"event": "end", **refused})
+
     def break_off(self) -> None:
         """End what the model said before it failed; the failure itself is shown by whoever catches it."""
         if self.text:
@@ -227,8 +236,15 @@ def _speaks_unicode() -> bool:
 @session_flags
 @click.option("--json", "as_json", is_flag=True, help=say("输出一个 JSON 对象", "print one JSON object"))
 @click.option("--events", is_flag=True, help=say("边生成边输出 JSON 行", "print JSON lines while streaming"))
+@click.option(
+    "--force-answer",
+    is_flag=True,
+    help=say(
+        "演示模型没有学过的问题也照样写（没有意义）", "let the demo's miniature answer what it never learned"
+    ),
+)
 @click.option("--stats", is_flag=True, help=say("最后在标准错误显示统计", "end with figures on stderr"))
-def command(question: str, as_json: bool, events: bool, stats: bool, **flags: Any) -> int:
+def command(question: str, as_json: bool, events: bool, stats: bool, force_answer: bool, **flags: Any) -> int:
     """Answer one question."""
     if as_json and events:
         raise UsageError(
@@ -249,12 +265,12 @@ def command(question: str, as_json: bool, events: bool, stats: bool, **flags: An
         ]:
             say_aside(line)
         style = "json" if as_json else "events" if events else "text"
-        return _answer(prepared, text, style, figures=stats)
+        return _answer(prepared, text, style, figures=stats, insist=force_answer)
     finally:
         prepared.store.close()
 
 
-def _answer(prepared: PreparedChat, question: str, style: str, *, figures: bool) -> int:
+def _answer(prepared: PreparedChat, question: str, style: str, *, figures: bool, insist: bool) -> int:
     model = prepared.opening.load()
     cancel = threading.Event()
     try:
@@ -263,7 +279,7 @@ def _answer(prepared: PreparedChat, question: str, style: str, *, figures: bool)
         session = prepared.begin(model)
         screen = StreamSanitizer() if answer_stream().isatty() else None
         answer = _Answer(session, prepared, style, figures, screen=screen)
-        events = session.ask(question, cancel)
+        events = session.ask(question, cancel, insist=insist)
         with cancel_on_signals(cancel) as codes:
             try:
                 if style == "events":
@@ -277,6 +293,9 @@ def _answer(prepared: PreparedChat, question: str, style: str, *, figures: bool)
                 for _ in events:  # what had come is saved all the same
                     pass
                 return closed.exit_code()
+            except UnknownToDemo as unknown:
+                answer.refuse(unknown)
+                raise
             except Exception:
                 answer.break_off()
                 raise

@@ -122,6 +122,7 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
         ready_lines=lambda session: _ready_lines(prepared, session),
         slash_commands=prepared.slash_commands,
         settings=lambda: _fixed_settings(prepared.settings),
+        insists=prepared.demo is not None,
         max_question_bytes=int(prepared.settings.value("max_question_bytes")),
     )
 
@@ -145,8 +146,8 @@ def _ready_lines(prepared: PreparedChat, session: ChatSession) -> list[str]:
     if prepared.demo is not None:
         lines.append(
             say(
-                "这是演示模型，只会它学过的题（/题目）",
-                "this is the demo's miniature: it knows its own questions only (/questions)",
+                "这是演示模型，只答它学过的题（/题目）",
+                "this is the demo's miniature: it answers its own questions only (/questions)",
             )
         )
     if prepared.store.path is None:

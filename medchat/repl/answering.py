@@ -12,11 +12,12 @@ from medchat.chat.session import (
     HistoryDropped,
     LoopStopped,
     OldAnswerKept,
+    QuestionChosen,
     SingleTurnTemplate,
 )
 from medchat.medical_safety import ai_mark
 from medchat.repl import messages
-from medchat.repl.screen import Screen, Tone
+from medchat.repl.screen import Screen, Tone, untrusted
 
 
 class AnswerView:
@@ -43,6 +44,8 @@ class AnswerView:
         match event:
             case Advice(notice=notice):
                 self._advise(notice)
+            case QuestionChosen(question=question):
+                self._screen.show("› " + untrusted(question))
             case AnswerPiece(text=text):
                 self._show_notices()
                 self.text_came = True

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 
 from medchat.api import SlashCommand
+from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.session import ChatSession, Event, check_question
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
@@ -73,7 +74,9 @@ class Chat:
         view = self.show_answer(lambda session, cancel: session.ask(typed, cancel))
         if view.stopped_early:
             self.screen.tell(messages.nothing_said())
-        refused = isinstance(view.error, UsageError) and not view.text_came
+        # What the demo has not learned is not edited but replaced by one of the questions that it offers.
+        edited = isinstance(view.error, UsageError) and not isinstance(view.error, UnknownToDemo)
+        refused = edited and not view.text_came
         return line if view.stopped_early or refused else ""
 
     def show_answer(self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]]) -> AnswerView:

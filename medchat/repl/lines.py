@@ -8,7 +8,7 @@ from typing import IO
 
 from medchat.cli.output import answer_stream
 from medchat.repl.chat import Chat
-from medchat.repl.commands import COMMANDS
+from medchat.repl.commands import built_in_commands
 from medchat.repl.interrupts import Interrupted, Interrupts
 from medchat.repl.plain_screen import PlainScreen
 from medchat.repl.screen import untrusted
@@ -32,7 +32,11 @@ def chat_on_lines(startup: Startup, stream: IO[bytes]) -> int:
     screen = PlainScreen(answer_stream(), sys.stderr)
     lines = QuestionLines(stream, startup.max_question_bytes)
     with Interrupts(end_on_ctrl_c=True) as interrupts:
-        chat = Chat(startup, SessionThread(startup, lambda: screen, interrupts), COMMANDS)
+        chat = Chat(
+            startup,
+            SessionThread(startup, lambda: screen, interrupts),
+            built_in_commands(insists=startup.insists),
+        )
         for line in startup.opening:
             screen.show(untrusted(line))
         chat.exchange.begin()

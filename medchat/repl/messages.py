@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medchat.api import Finish
+from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.session import AnswerShortened, HistoryDropped, OldAnswerKept, SingleTurnTemplate, TurnStats
 from medchat.errors import MedchatError
 from medchat.language import say
@@ -91,8 +92,27 @@ def footer(stats: TurnStats, context_length: int) -> str:
     )
 
 
+def unknown_to_demo(unknown: UnknownToDemo) -> str:
+    """Say that the demo's miniature has not learned the question, and offer those that it has."""
+    lines = [
+        say("演示模型没有学过这个问题，不作回答。", "The demo's miniature never learned this: no answer.")
+    ]
+    if unknown.nearest:
+        lines.append(say("它学过相近的（输入编号即可提问）：", "It has learned (type a number to ask):"))
+        lines += [f"  {number}  {question}" for number, question in enumerate(unknown.nearest, 1)]
+    lines.append(
+        say(
+            "/题目 列出它学过的；/硬答 让它照样写，写出来的没有意义",
+            "/questions lists what it knows; /insist makes it write all the same: it will mean nothing",
+        )
+    )
+    return "\n".join(lines)
+
+
 def failure(error: BaseException) -> str:
     """Return the one or two lines that say what failed and what to do."""
+    if isinstance(error, UnknownToDemo):
+        return unknown_to_demo(error)
     if not isinstance(error, MedchatError):
         return say("程序内部错误：", "internal error: ") + sanitize_line(
             f"{type(error).__name__}: {error}", 300

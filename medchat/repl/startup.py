@@ -19,6 +19,7 @@ def afresh(session: ChatSession) -> ChatSession:
         advisers=session.advisers,
         remember_history=session.remember_history,
         guard_loops=session.guard_loops,
+        gate=session.gate,
         max_question_bytes=session.max_question_bytes,
     )
 
@@ -73,6 +74,8 @@ class Startup:
     slash_commands: Callable[[], Sequence[SlashCommand]] = _no_commands
     #: Further settings that `/set` without arguments shows: (name, value).
     settings: Callable[[], Sequence[tuple[str, str]]] = _no_settings
+    #: Whether the model answers only what it has learned, unless the user insists (`/insist`).
+    insists: bool = False
     #: A question over this is refused before the model is waited for.
     max_question_bytes: int = MAX_QUESTION_BYTES
     #: Show the traceback of an unexpected failure.

@@ -15,7 +15,7 @@ from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.repl.chat import Chat
 from medchat.repl.cjk_wrap import WIDEST, wrapped
-from medchat.repl.commands import COMMANDS
+from medchat.repl.commands import built_in_commands
 from medchat.repl.interrupts import Interrupted, Interrupts
 from medchat.repl.keyboard import Keyboard
 from medchat.repl.plain_screen import PlainScreen
@@ -40,7 +40,9 @@ def chat_on_terminal(startup: Startup) -> int:
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         chat = Chat(
-            startup, SessionThread(startup, lambda: _screen(startup, terminal, bare), interrupts), COMMANDS
+            startup,
+            SessionThread(startup, lambda: _screen(startup, terminal, bare), interrupts),
+            built_in_commands(insists=startup.insists),
         )
         code = _run_bare(chat, interrupts) if bare else _Terminal(chat, terminal, interrupts, stack).run()
     if not chat.exchange.at_rest(0.5):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import re
 import threading
 import time
@@ -13,13 +14,16 @@ from types import MappingProxyType
 
 import pytest
 from cli_program import MARK_ZH, Call, DumbTerminal, copy_of
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted_session import ScriptedModel, session_of
 
 from medchat.api import (
     Backbone,
     ChatModel,
-    Conversation,
     LoadOptions,
     ModelCard,
+    Notice,
     PromptTemplate,
     SFTData,
     SFTOptions,
@@ -28,7 +32,8 @@ from medchat.api import (
     SFTWatcher,
     Turn,
 )
-from medchat.chat.demo_mode import KnownQuestions, LearnedAlone, mark_as_demo
+from medchat.chat.demo_mode import DemoGate, KnownQuestions, LearnedAlone, UnknownToDemo, mark_as_demo
+from medchat.chat.session import Advice
 from medchat.commands.demo import fingerprint, trained_model
 from medchat.demo_data import DemoPair, demo_examples
 from medchat.demo_recipe import DEMO_RECIPES, DemoRecipe
@@ -40,6 +45,7 @@ pytest_plugins = ("cli_program",)
 
 RECIPE = DEMO_RECIPES["chatglm"]
 NOTICE = "这不是演示模型学过的问题"
+REFUSAL = "演示模型没有学过这个问题"
 #: As many pairs as a few seconds of training can teach.
 FEW = 4
 
@@ -99,17 +105,28 @@ def prepared(talker: Path) -> Path:
 
 @pytest.mark.torch
 @pytest.mark.terminal
-def test_on_a_terminal_a_question_it_has_not_learned_is_said_to_be_so_before_the_answer(
+def test_on_a_terminal_a_question_it_has_not_learned_gets_learned_ones_to_choose_from_and_no_answer(
     prepared: Path,
 ) -> None:
     known = demo_examples()[0].question
     with DumbTerminal("demo", "--no-save") as screen:
         opening = screen.wait_for("› ")
         assert "120" in opening and "可以问：" in opening and "正在用真实的微调代码训练它" not in opening
+        screen.type("/硬答")
+        screen.wait_for("没有被拒绝的问题")
+        screen.type("我爸胸口闷，出冷汗")
+        offer = screen.wait_for("写出来的没有意义")
+        assert offer.count(REFUSAL) == 1 and MARK_ZH not in offer
+        assert "1  胸口疼什么时候很危险？" in offer and "没有意义" in offer
+        screen.type("1")
+        chosen = screen.wait_for(MARK_ZH)
+        assert "› 胸口疼什么时候很危险？" in chosen and NOTICE not in chosen
         screen.type("量子力学是什么？")
-        unknown = screen.wait_for(MARK_ZH)
-        assert unknown.count(NOTICE) == 1
-        answer = unknown.rpartition(NOTICE)[2].partition("\n")[2].partition(MARK_ZH)[0]
+        screen.wait_for("写出来的没有意义")
+        screen.type("/硬答")
+        forced = screen.wait_for(MARK_ZH)
+        assert forced.count(NOTICE) == 1
+        answer = forced.rpartition(NOTICE)[2].partition("\n")[2].partition(MARK_ZH)[0]
         assert answer.strip()
         screen.type(known)
         assert NOTICE not in screen.wait_for(MARK_ZH)
@@ -132,7 +149,8 @@ def test_every_question_of_its_own_is_known_however_it_is_punctuated() -> None:
             f" {pair.question}\n",
             f"{pair.question}！",
         ):
-            assert known.advise(Conversation(), asked) == []
+            known.check(asked)
+            assert known.warnings(asked) == ()
 
 
 def test_a_question_is_sent_alone_and_as_it_was_learned() -> None:
@@ -146,32 +164,112 @@ def test_a_question_is_sent_alone_and_as_it_was_learned() -> None:
 
 @pytest.mark.torch
 @pytest.mark.safety
-def test_the_warning_stays_with_the_miniature_when_another_command_loads_it(
+def test_the_refusal_stays_with_the_miniature_when_another_command_loads_it(
     call: Call, quick: Sequence[DemoPair]
 ) -> None:
     assert call("demo").code == 0
     pair = quick[-1]
     again = call("chat", "-c", stdin=f"{pair.question.rstrip('？')}\n量子力学是什么？\n")
-    assert again.code == 0, again.err
-    assert again.out.splitlines()[0] == pair.answer
-    assert NOTICE in again.err
+    assert again.code == 2, again.err
+    assert again.out == f"{pair.answer}\n"
+    assert REFUSAL in again.err
     (trained,) = (path for path in (cache_dir() / "demo").iterdir() if path.is_dir())
     model = copy_of(trained, cache_dir() / "elsewhere")
-    asked = call("ask", "量子力学是什么？", "--model", str(model), "--json").one()
-    assert NOTICE in asked["safety"][0]["text"] and asked["greedy"] is True
+    refused = call("ask", "量子力学是什么？", "--model", str(model), "--json")
+    assert refused.code == 2 and REFUSAL in refused.err and "--force-answer" in refused.failure()[1]
+    assert (refused.one()["answer"], refused.one()["finish"]) == ("", "refused")
+    forced = call("ask", "量子力学是什么？", "--model", str(model), "--json", "--force-answer").one()
+    assert NOTICE in forced["safety"][0]["text"] and forced["greedy"] is True and forced["answer"]
+
+
+@pytest.mark.torch
+@pytest.mark.safety
+def test_infer_refuses_what_the_miniature_has_not_learned_unless_it_is_forced(
+    call: Call, quick: Sequence[DemoPair], tmp_path: Path
+) -> None:
+    assert call("demo").code == 0
+    (model,) = (path for path in (cache_dir() / "demo").iterdir() if path.is_dir())
+    data, output = tmp_path / "questions.txt", tmp_path / "answers.jsonl"
+    learned, near = quick[0], quick[1].question[1:]
+    data.write_text(f"{learned.question.rstrip('？')}\n{near}\n", encoding="utf-8")
+    flags = ("infer", "--data", str(data), "--output", str(output), "--model", str(model))
+    refused = call(*flags)
+    first, second = map(json.loads, output.read_text("utf-8").splitlines())
+    assert refused.code == 6 and "--force-answer" in refused.err
+    assert (first["answer"], first["safety"]) == (learned.answer, [])
+    assert (second["answer"], second["finish"]) == ("", "error")
+    assert REFUSAL in second["error"] and quick[1].question in second["error"]
+    forced = call(*flags, "--resume", "--force-answer")
+    first, second = map(json.loads, output.read_text("utf-8").splitlines())
+    assert forced.code == 0, forced.err
+    assert first["safety"] == [] and NOTICE in second["safety"][0]["text"] and second["answer"]
 
 
 @pytest.mark.safety
-@pytest.mark.parametrize("asked", ["量子力学是什么？", "我胸口很痛，喘不上气", "hello", "？？？", "高血压"])
-def test_any_other_question_is_said_to_be_none_of_its_own(asked: str) -> None:
-    (notice,) = KnownQuestions(demo_examples()).advise(Conversation(), asked)
-    assert NOTICE in notice.text
+@pytest.mark.parametrize(
+    ("asked", "offered"),
+    [
+        ("我爸胸口闷，出冷汗", "胸口疼什么时候很危险？"),
+        ("不想活了", "朋友说不想活了我该做什么？"),
+        ("怀孕出血", "怀孕后出血怎么办？"),
+        ("怎么打喷嚏", "咳嗽打喷嚏时怎么做？"),
+        ("高血压", "血压多高算高血压？"),
+    ],
+)
+def test_any_other_question_is_refused_with_the_nearest_ones_first(asked: str, offered: str) -> None:
+    with pytest.raises(UnknownToDemo) as refused:
+        KnownQuestions(demo_examples()).check(asked)
+    assert refused.value.nearest[0] == offered and offered in refused.value.what
+    assert len(refused.value.nearest) <= 3 and "--force-answer" in refused.value.remedy
 
 
-def test_a_question_that_is_nearly_one_is_told_which() -> None:
-    pair = demo_examples()[0]
-    (notice,) = KnownQuestions(demo_examples()).advise(Conversation(), pair.question[1:])
-    assert pair.question in notice.text
+@pytest.mark.safety
+@pytest.mark.parametrize("asked", ["量子力学是什么？", "hello", "？？？", "", "怎么办", "\x00\u202e"])
+def test_a_question_that_shares_nothing_with_a_learned_one_is_refused_without_an_offer(asked: str) -> None:
+    with pytest.raises(UnknownToDemo) as refused:
+        KnownQuestions(demo_examples()).check(asked)
+    assert refused.value.nearest == ()
+
+
+@given(st.text(max_size=40))
+def test_whatever_is_asked_is_learned_or_refused_and_every_offer_was_learned(asked: str) -> None:
+    known = KnownQuestions(demo_examples())
+    try:
+        known.check(asked)
+    except UnknownToDemo as refused:
+        assert all(known.learned(question) == question for question in refused.nearest)
+        assert known.warnings(asked)
+
+
+def test_a_number_chooses_from_the_last_offer_alone() -> None:
+    gate = DemoGate(KnownQuestions(demo_examples()))
+    assert gate.meant("1") == "1"  # nothing was offered
+    with pytest.raises(UnknownToDemo) as refused:
+        gate.admit("高血压", insist=False)
+    first, second = refused.value.nearest
+    assert [gate.meant(typed) for typed in ("1", " ２ ", "0", "3", "99999999999999999999", "-1")] == [
+        first, second, "0", "3", "99999999999999999999", "-1",
+    ]  # fmt: skip
+    assert gate.refused == "高血压"
+    assert gate.admit(first, insist=False) == ()
+    assert (gate.meant("1"), gate.refused) == ("1", "")
+
+
+@pytest.mark.safety
+def test_an_emergency_is_noticed_before_the_miniature_refuses_and_before_it_is_made_to_answer() -> None:
+    model = ScriptedModel()
+    notice = Notice("请拨打 120", urgent=True)
+    gate = DemoGate(KnownQuestions(demo_examples()))
+    session = session_of(model, gate=gate, advisers=(lambda before, question: [notice],))
+    events = session.ask("我爸胸口闷，出冷汗", threading.Event())
+    assert next(events) == Advice(notice)
+    with pytest.raises(UnknownToDemo):
+        next(events)
+    assert model.sent == [] and session.conversation.turns == ()
+    insisted = list(session.ask(gate.refused, threading.Event(), insist=True))
+    assert insisted[0] == Advice(notice) and NOTICE in str(insisted[1])
+    again = list(session.regenerate(threading.Event()))
+    assert again[0] == Advice(notice) and NOTICE in str(again[1])
 
 
 # ---------------------------------------------------------------- the cache

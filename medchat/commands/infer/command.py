@@ -14,6 +14,7 @@ from medchat.batch.parts import look_at_outputs, open_outputs, part_paths
 from medchat.batch.questions import QuestionFile, read_questions
 from medchat.batch.resuming import check_belongs
 from medchat.batch.work import WorkPlan
+from medchat.chat.demo_mode import as_demo
 from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags
@@ -69,6 +70,13 @@ NAMED = 10
     is_flag=True,
     help=say("只检查数据、模型和设置，不回答", "check data, model and settings; no answers"),
 )
+@click.option(
+    "--force-answer",
+    is_flag=True,
+    help=say(
+        "演示模型没有学过的问题也照样写（没有意义）", "let the demo's miniature answer what it never learned"
+    ),
+)
 @click.option("--skip-bad", is_flag=True, help=say("跳过坏记录", "leave bad records out"))
 def command(data: str, output: str, **flags: Any) -> int:
     """Answer a file of questions."""
@@ -78,7 +86,7 @@ def command(data: str, output: str, **flags: Any) -> int:
             say("--resume 接着做，--overwrite 从头来", "--resume goes on, --overwrite starts afresh"),
         )
     process = Process.from_environment(os.environ, slurm=True)
-    opening = resolve_setup(read_settings(flags), rule=flags["rule"])
+    opening, demo = as_demo(resolve_setup(read_settings(flags), rule=flags["rule"]))
     opening = replace(opening, generation=_generation(opening.generation, flags))
     source = _read(Path(data).expanduser(), skip_bad=flags["skip_bad"], speak=process.leads)
     target = Path(output).expanduser().resolve()
@@ -90,7 +98,17 @@ def command(data: str, output: str, **flags: Any) -> int:
         return _check(opening, len(plan.questions))
     outputs = open_outputs(target, process, resume=flags["resume"], overwrite=flags["overwrite"])
     try:
-        run = BatchRun(opening, source, plan, outputs, Path(output), flags["skip_bad"], flags["overwrite"])
+        run = BatchRun(
+            opening,
+            source,
+            plan,
+            outputs,
+            Path(output),
+            skip_bad=flags["skip_bad"],
+            overwrites=flags["overwrite"],
+            demo=demo,
+            force_answer=flags["force_answer"],
+        )
         check_belongs(outputs.earlier, source.questions, provenance(opening), target)
         return run.complete()
     finally:

@@ -16,6 +16,7 @@ from medchat.batch.questions import Question, QuestionFile
 from medchat.batch.results import Line
 from medchat.batch.rows import Provenance, decoding
 from medchat.batch.work import WorkPlan
+from medchat.chat.demo_mode import KnownQuestions
 from medchat.chat.recorder import open_store
 from medchat.chat.setup import ChatSetup
 from medchat.cli.output import say_aside
@@ -49,6 +50,8 @@ class BatchRun:
     shown_output: Path
     skip_bad: bool
     overwrites: bool = False
+    demo: KnownQuestions | None = None
+    force_answer: bool = False
 
     def complete(self) -> int:
         """Answer what is missing, put the result file in order and return the exit code."""
@@ -109,6 +112,7 @@ class BatchRun:
             system=str(settings.value("system") or ""),
             remember_history=settings.value("history") != "none",
             max_question_bytes=int(settings.value("max_question_bytes")),
+            known=None if self.force_answer else self.demo,
         )
         return Answering(
             model,
@@ -122,9 +126,10 @@ class BatchRun:
         )
 
     def _advise(self, question: str) -> Sequence[Notice]:
-        return medical_safety.red_flag_notices(
-            question, self.opening.extensions.advise(Conversation(), question)
-        )
+        advised = self.opening.extensions.advise(Conversation(), question)
+        if self.demo is not None and self.force_answer:
+            advised = (*advised, *self.demo.warnings(question))
+        return medical_safety.red_flag_notices(question, advised)
 
     @property
     def _leads(self) -> bool:
@@ -145,7 +150,7 @@ class BatchRun:
 
     def _remarks(self, done: int) -> list[str]:
         template, world_size = self.opening.template, self.outputs.process.world_size
-        lines = []
+        lines = [self._about_the_demo()] if self.demo is not None else []
         if world_size > 1:
             lines.append(
                 say(
@@ -180,6 +185,17 @@ class BatchRun:
                 )
             )
         return lines
+
+    def _about_the_demo(self) -> str:
+        if self.force_answer:
+            return say(
+                "这是演示模型：没有学过的问题也照样写，写出来的没有意义（--force-answer）",
+                "this is the demo's miniature: its words on what it never learned mean nothing (--force-answer)",
+            )
+        return say(
+            "这是演示模型：没有学过的问题不作回答（一定要写：--force-answer）",
+            "this is the demo's miniature: a question it never learned gets no answer (--force-answer makes it write)",
+        )
 
     def _name_failures(self, step: AnsweredBatch, tell: Tell) -> None:
         for question, error in step.failed:
