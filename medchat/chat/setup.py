@@ -19,6 +19,7 @@ from medchat.api import (
     SpecialTokens,
     Text,
 )
+from medchat.checkpoints.elsewhere import other_than_asked
 from medchat.errors import CheckpointError, MedchatError, PluginError, UsageError
 from medchat.language import say
 from medchat.registry import Extensions, GuardedBackbone, Registry
@@ -237,11 +238,12 @@ def known_weights(registry: Registry | None = None) -> Catalogue:
     )
 
 
-def recognize_backbone(registry: Registry, model: Path) -> GuardedBackbone:
+def recognize_backbone(registry: Registry, model: Path, flag: str = "--model") -> GuardedBackbone:
     """Return the backbone that knows the folder, asking each plugin that loads.
 
     What one of them says is wrong with the folder (a MedchatError) counts only if no other knows it.
     Raises CheckpointError where no plugin knows it.
+    `flag` is what the user named the folder by.
     """
     objections: list[MedchatError] = []
 
@@ -259,7 +261,7 @@ def recognize_backbone(registry: Registry, model: Path) -> GuardedBackbone:
             return backbone
     if objections:
         raise objections[0]
-    raise CheckpointError(
+    raise other_than_asked(model, flag) or CheckpointError(
         say("没有插件认识这个模型目录", "no plugin knows this model folder"),
         say(
             f"用 --backbone 指定：{', '.join(registry.names())}",

@@ -8,19 +8,14 @@ model is `laying`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from medchat.checkpoints.headers import TensorHeader, read_headers
-from medchat.checkpoints.layout import (
-    Candidates,
-    Checkpoint,
-    open_checkpoint,
-    read_json_object,
-    require_folder,
-)
+from medchat.checkpoints.json_object import read_json_object
+from medchat.checkpoints.layout import Candidates, open_checkpoint, require_folder
 from medchat.checkpoints.lora_folder import (
     CONFIG_FILE,
     FLAG,
@@ -30,6 +25,7 @@ from medchat.checkpoints.lora_folder import (
     open_lora,
 )
 from medchat.checkpoints.published_adapters import check_base, match_published
+from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
 from medchat.language import say
 
@@ -80,6 +76,15 @@ class KeyValueAdapter:
         return length, width
 
 
+class HasCheckpoint(Protocol):
+    """An adapter of any family."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Its weight files."""
+        ...
+
+
 Adapter = LoraAdapter | BottleneckAdapter | KeyValueAdapter
 
 
@@ -123,6 +128,11 @@ def without_vocabulary(adapters: Sequence[Adapter]) -> list[Adapter]:
 def positions_taken(adapters: Sequence[Adapter]) -> int:
     """Return how many positions of the context the prefixes among `adapters` occupy."""
     return sum(adapter.shape[0] for adapter in adapters if isinstance(adapter, KeyValueAdapter))
+
+
+def files_passed_over(checkpoint: Checkpoint, adapters: Iterable[HasCheckpoint]) -> tuple[str, ...]:
+    """Return what to tell the user of weight files that were there and not used: of the model, of adapters."""
+    return (*checkpoint.notes, *(note for adapter in adapters for note in adapter.checkpoint.notes))
 
 
 def base_notes(adapter: Adapter, base: str) -> tuple[str, ...]:

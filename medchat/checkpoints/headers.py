@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medchat.checkpoints.layout import Checkpoint, names
-from medchat.checkpoints.pickle_header import DamagedError, UnsafeError, read_bin_header
+from medchat.checkpoints.foreign import foreign_file, quantised_tensors
+from medchat.checkpoints.pickle_header import DamagedError, UnsafeError, fits_a_tensor, read_bin_header
 from medchat.checkpoints.read_once import read_once
+from medchat.checkpoints.tensor_names import plain_name
+from medchat.checkpoints.weight_files import Checkpoint, names
 from medchat.errors import CheckpointError
 from medchat.language import say
+from medchat.regular_files import UNLIMITED, open_regular
 
 #: Bytes of one value by torch's name of the type.
 ITEM_BYTES: Mapping[str, int] = {
@@ -32,6 +35,9 @@ ITEM_BYTES: Mapping[str, int] = {
     "int8": 1,
     "uint8": 1,
     "bool": 1,
+    "uint32": 4,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
 }
 _SAFETENSORS_TYPES: Mapping[str, str] = {
     "F64": "float64",
@@ -44,13 +50,17 @@ _SAFETENSORS_TYPES: Mapping[str, str] = {
     "I8": "int8",
     "U8": "uint8",
     "BOOL": "bool",
+    "U32": "uint32",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
 }
-_HEADER_LIMIT = 100_000_000  # the safetensors library's own limit, in bytes
+#: Bytes of a safetensors header: some 40,000 tensors, twenty times those of a large model's shard.
+HEADER_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class TensorHeader:
-    """One stored tensor. `dtype` is torch's name for it (`float16`)."""
+    """One stored tensor. `name` is that in the file, `dtype` torch's name for it (`float16`)."""
 
     name: str
     dtype: str
@@ -69,33 +79,25 @@ class TensorHeader:
 
 
 def read_headers(checkpoint: Checkpoint) -> dict[str, TensorHeader]:
-    """Return every tensor of the checkpoint by name, in the order of files.
+    """Return every tensor of the checkpoint by its plain name (see `tensor_names`), in the order of files.
 
-    Raises CheckpointError: truncated or damaged file, a tensor in two shards, an index that names
-    what its shard lacks, a pickle that asks for anything but tensors.
+    Raises CheckpointError: truncated or damaged file, a tensor in two shards, an index that names what its
+    shard lacks, a pickle that asks for anything but tensors, another library's quantised weights.
     """
     found: dict[str, TensorHeader] = {}
+    stored: dict[str, Path] = {}
     for file in checkpoint.files:
         for header in read_file_headers(file, checkpoint.format == "bin"):
-            if header.name in found:
-                raise _duplicate(header, found[header.name])
-            found[header.name] = header
-    lacking = [
-        name for name, file in checkpoint.placed.items() if name not in found or found[name].file != file
-    ]
+            name = plain_name(header.name)
+            if name in found:
+                raise _duplicate(header, found[name])
+            found[name] = header
+            stored[header.name] = file
+    if refusal := quantised_tensors({name: one.dtype for name, one in found.items()}, checkpoint.folder):
+        raise refusal
+    lacking = [name for name, file in checkpoint.placed.items() if stored.get(name) != file]
     if lacking:
-        shard = checkpoint.placed[lacking[0]]
-        raise CheckpointError(
-            say(
-                f"索引列出的张量在分片 {shard.name} 里没有：{names(lacking)}",
-                f"the index lists tensors that shard {shard.name} lacks: {names(lacking)}",
-            ),
-            say(
-                "索引与分片不是同一版本，请一起重新下载",
-                "index and shards are of different versions: fetch them together again",
-            ),
-            where=str(checkpoint.index),
-        )
+        raise _not_in_shard(lacking, checkpoint)
     return found
 
 
@@ -105,8 +107,10 @@ def read_file_headers(file: Path, is_bin: bool) -> list[TensorHeader]:
         return list(read_once(_bin_header if is_bin else _safetensors_header, file))
     except UnsafeError as error:
         raise unsafe_weights(file, str(error)) from None
-    except (DamagedError, OSError) as error:
-        raise damaged_weights(file, str(error)) from None
+    except DamagedError as error:
+        raise foreign_file(file) or damaged_weights(file, str(error)) from None
+    except OSError as error:
+        raise damaged_weights(file, error.strerror or str(error)) from None
 
 
 def unsafe_weights(file: Path, what: str) -> CheckpointError:
@@ -136,6 +140,21 @@ def damaged_weights(file: Path, reason: str) -> CheckpointError:
     )
 
 
+def _not_in_shard(lacking: list[str], checkpoint: Checkpoint) -> CheckpointError:
+    shard = checkpoint.placed[lacking[0]]
+    return CheckpointError(
+        say(
+            f"索引列出的张量在分片 {shard.name} 里没有：{names(lacking)}",
+            f"the index lists tensors that shard {shard.name} lacks: {names(lacking)}",
+        ),
+        say(
+            "索引与分片不是同一版本，请一起重新下载",
+            "index and shards are of different versions: fetch them together again",
+        ),
+        where=str(checkpoint.index),
+    )
+
+
 def _duplicate(header: TensorHeader, earlier: TensorHeader) -> CheckpointError:
     return CheckpointError(
         say(
@@ -157,10 +176,10 @@ def _bin_header(file: Path) -> tuple[TensorHeader, ...]:
 def _safetensors_header(file: Path) -> tuple[TensorHeader, ...]:
     """Parse a safetensors header: 8 bytes of length, a JSON table, then the values without gaps."""
     size = file.stat().st_size
-    with file.open("rb") as stream:
+    with open_regular(file, most=UNLIMITED) as stream:
         prefix = stream.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
+        if not 2 <= length <= min(HEADER_BYTES, size - 8):
             raise DamagedError("header")
         text = stream.read(length)
     try:
@@ -197,12 +216,12 @@ def _safetensors_entry(file: Path, name: str, entry: Any) -> tuple[TensorHeader,
         shape = tuple(entry["shape"])
         start, stop = entry["data_offsets"]
     except (KeyError, TypeError, ValueError):
-        raise DamagedError(f"header: {name}") from None
-    if not all(type(number) is int and number >= 0 for number in (*shape, start, stop)):
-        raise DamagedError(f"header: {name}")
+        raise DamagedError(f"header: {name[:80]}") from None
+    if not fits_a_tensor(shape) or not all(type(place) is int and place >= 0 for place in (start, stop)):
+        raise DamagedError(f"header: {name[:80]}")
     header = TensorHeader(name, dtype, shape, file)
     if stop - start != header.byte_count:
-        raise DamagedError(f"header: {name}")
+        raise DamagedError(f"header: {name[:80]}")
     return header, (start, stop)
 
 

@@ -16,20 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medchat.checkpoints.elsewhere import ADAPTER_CONFIG, other_than_asked
 from medchat.checkpoints.headers import TensorHeader, read_headers
-from medchat.checkpoints.layout import (
-    Candidates,
-    Checkpoint,
-    names,
-    open_checkpoint,
-    read_json_object,
-    require_folder,
-)
+from medchat.checkpoints.json_object import read_json_object
+from medchat.checkpoints.layout import Candidates, open_checkpoint, require_folder
+from medchat.checkpoints.weight_files import Checkpoint, names
 from medchat.errors import CheckpointError
 from medchat.language import say
 
 FLAG = "--adapter"
-CONFIG_FILE = "adapter_config.json"
+CONFIG_FILE = ADAPTER_CONFIG
 WEIGHT_FILES: Candidates = (("adapter_model.safetensors", "safetensors"), ("adapter_model.bin", "bin"))
 #: Our own trainer's key: the name of the template that the adapter was trained with.
 TEMPLATE_KEY = "medchat_template"
@@ -65,8 +61,6 @@ _PLAIN_VALUES: Mapping[str, Any] = {
     "velora_config": None,
     "monteclora_config": None,
 }
-#: What peft puts before the model's own names in its files.
-_PEFT_PREFIX = "base_model.model."
 _LORA_TENSOR = re.compile(r"(?P<module>.+)\.lora_(?P<matrix>A|B)\.weight")
 #: Larger than the empty state dicts that early training scripts saved (443 bytes), far below any weights.
 _EMPTY_BYTES = 2048
@@ -97,7 +91,7 @@ class LoraAdapter:
         """Return (outputs, inputs, rank) of each module that has both matrices, by the model's name."""
         matrices: dict[str, dict[str, tuple[int, ...]]] = {}
         for name, header in self.headers.items():
-            found = _LORA_TENSOR.fullmatch(without_peft_prefix(name))
+            found = _LORA_TENSOR.fullmatch(name)
             if found and len(header.shape) == 2:
                 matrices.setdefault(found["module"], {})[found["matrix"]] = header.shape
         return {
@@ -116,7 +110,7 @@ def open_lora(folder: Path) -> LoraAdapter:
     """Open an adapter folder. Raises CheckpointError: missing, damaged, empty, or more than plain LoRA."""
     require_folder(folder, FLAG)
     if not is_lora_folder(folder):
-        raise CheckpointError(
+        raise other_than_asked(folder, FLAG) or CheckpointError(
             say(f"这里没有适配器：缺少 {CONFIG_FILE}", f"this is no adapter: {CONFIG_FILE} is missing"),
             say(
                 f"请检查 {FLAG} 的路径；完整模型请用 --model",
@@ -132,12 +126,6 @@ def open_lora(folder: Path) -> LoraAdapter:
     saved = _saved(stated.get("modules_to_save") or [], headers, checkpoint)
     named = template if isinstance(template, str) else ""
     return LoraAdapter(folder, checkpoint, headers, settings, saved, named)
-
-
-def without_peft_prefix(stored: str) -> str:
-    """Return the name that a tensor of a peft file has in the model, LoRA matrices without adapter name."""
-    name = stored.removeprefix(_PEFT_PREFIX)
-    return name.replace(".modules_to_save.default.", ".").replace(".modules_to_save.", ".")
 
 
 def _read_headers(checkpoint: Checkpoint) -> dict[str, TensorHeader]:
@@ -170,11 +158,7 @@ def _saved(
     """Return the tensors of the modules that were saved whole. Raises CheckpointError if one is not there."""
     saved: dict[str, TensorHeader] = {}
     for module in modules if isinstance(modules, list) else [modules]:
-        own = {
-            without_peft_prefix(name): header
-            for name, header in headers.items()
-            if without_peft_prefix(name).split(".")[-2:-1] == [module]
-        }
+        own = {name: header for name, header in headers.items() if name.split(".")[-2:-1] == [module]}
         if not own:
             raise CheckpointError(
                 say(
@@ -198,7 +182,7 @@ def _settings(stated: Mapping[str, Any], headers: Mapping[str, TensorHeader], fo
     settings = {key: stated[key] for key in _PASSED_KEYS if stated.get(key) is not None}
     if not settings.get("target_modules"):
         # The library's own table once filled it in; the tensors say the same.
-        modules = (_LORA_TENSOR.fullmatch(without_peft_prefix(name)) for name in headers)
+        modules = (_LORA_TENSOR.fullmatch(name) for name in headers)
         settings["target_modules"] = sorted({found["module"].split(".")[-1] for found in modules if found})
     odd += [f"{key} = {settings.get(key)!r}"[:80] for key in _wrong_kinds(settings)]
     if odd:

@@ -23,6 +23,8 @@ from medchat.checkpoints.read_once import read_once
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, MAGIC_NUMBER
 _LEGACY_PROTOCOL = 1001
+#: torch's own bound on axes, and more values than any file system's largest file holds bytes.
+_MOST_AXES, _MOST_VALUES = 64, 2**60
 _PICKLE_LIMIT = 64 * 2**20
 _STORAGES = {
     "DoubleStorage": ("float64", 8),
@@ -111,6 +113,16 @@ class _HeaderUnpickler(pickle.Unpickler):
             case ("module", *_):
                 raise UnsafeError("a whole module")
         raise DamagedError("storage")
+
+
+def fits_a_tensor(shape: Sequence[Any]) -> bool:
+    """Say whether `shape` can be that of a stored tensor: few axes, and a number of values that a file can hold."""
+    if len(shape) > _MOST_AXES or not all(
+        type(length) is int and 0 <= length <= _MOST_VALUES for length in shape
+    ):
+        return False
+    count: int = math.prod(shape)
+    return count <= _MOST_VALUES
 
 
 def _whole_numbers(values: Any) -> tuple[int, ...]:

@@ -15,12 +15,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
+from medchat.regular_files import read_regular, too_large
+
 T = TypeVar("T")
 
 #: How long after a change another one may leave the times as they are: the kernel's clock ticks every
 #: 10 ms at the slowest; file systems that store whole seconds, every two seconds (FAT).
 _TICK, _COARSE_TICK = 50_000_000, 2_000_000_000
 _SECOND = 1_000_000_000
+#: Bytes of a vocabulary: Bloom's tokenizer.json, the largest in use, has 14.5 MB.
+VOCABULARY_BYTES = 64 * 2**20
 #: Files kept at once: several folders of a hundred shards.
 _MOST = 512
 
@@ -51,9 +55,15 @@ def read_once(read: Callable[..., T], path: Path, *arguments: Hashable, beside: 
     return value
 
 
-def file_bytes(path: Path) -> bytes:
-    """Return the content of a small file. Raises OSError."""
-    return read_once(Path.read_bytes, path)
+def file_bytes(path: Path, most: int) -> bytes:
+    """Return the content of a small file of at most `most` bytes. Raises OSError (see `read_regular`)."""
+    if path.stat().st_size > most:
+        raise too_large(path, most)
+    return read_once(_content, path)  # kept once, whatever the limits of those who ask
+
+
+def _content(path: Path) -> bytes:
+    return read_regular(path, VOCABULARY_BYTES)
 
 
 def _state(file: Path) -> tuple[int, ...] | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from medchat.api import LoadOptions, PromptTemplate, SpecialTokens
 from medchat.checkpoints.adapter_folder import Adapter, known_template, open_adapter
-from medchat.checkpoints.layout import read_json_object
+from medchat.checkpoints.json_object import read_json_object
 from medchat.templates import list_templates, load_template
 
 KEY = "medchat_template"

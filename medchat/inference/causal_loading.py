@@ -17,10 +17,11 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from medchat.api import LoadOptions
-from medchat.checkpoints.adapter_folder import Adapter, positions_taken
+from medchat.checkpoints.adapter_folder import Adapter, files_passed_over, positions_taken
 from medchat.checkpoints.config_json import DecoderShape
 from medchat.checkpoints.headers import TensorHeader, read_headers
-from medchat.checkpoints.layout import Checkpoint, open_checkpoint
+from medchat.checkpoints.layout import open_checkpoint
+from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
 from medchat.inference.chat_model import CausalChatModel, ChatTokenizer, ModelFacts
 from medchat.inference.decode import TextFilter, Unchanged
@@ -202,7 +203,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
             shape,
             vocabulary.base,
             vocabulary.adapters,
-            vocabulary.notes,
+            (*vocabulary.notes, *files_passed_over(checkpoint, vocabulary.adapters)),
             checkpoint,
             headers,
             placement,
@@ -218,7 +219,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         checkpoint = open_checkpoint(folder)
         headers = read_headers(checkpoint)
         # Before building what config.json describes, which may be huge.
-        if found := self.misfit(shape, {self.rename(name): header for name, header in headers.items()}):
+        if found := self.misfit(shape, {self.rename(plain): header for plain, header in headers.items()}):
             raise CheckpointError(
                 say(
                     f"config.json 与权重对不上（{found}）", f"config.json does not fit the weights ({found})"

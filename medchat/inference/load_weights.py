@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from medchat.checkpoints.headers import TensorHeader
-from medchat.checkpoints.layout import Checkpoint, names
+from medchat.checkpoints.weight_files import Checkpoint, names
 from medchat.errors import CheckpointError
 from medchat.inference.device import raise_on_oom
 from medchat.inference.shards import StoredTensor, read_tensors
@@ -45,9 +45,10 @@ class Placement:
     """How stored tensors become the model's.
 
     `dtype`: what floating values are cast to, except where a pattern of `keep` matches: those get the
-    dtype that the model declares. `ignore`: patterns of stored names never read. `optional`: patterns
+    dtype that the model declares. `ignore`: patterns of plain stored names never read. `optional`: patterns
     of names of the model that may be absent from the file. `tied`: parameter -> the one whose memory
-    it shares; a tied parameter is never read. `rename`: stored name -> the model's.
+    it shares; a tied parameter is never read. `rename`: a stored tensor's plain
+    name -> the model's.
     `conversions`: by the model's name of the stored tensor. `config_file`: what states the sizes, for
     whoever reads that they are others. Patterns are those of fnmatch.
     """
@@ -135,9 +136,9 @@ def _compare(
     unexpected: list[str] = []
     misfits: list[str] = []
     given: set[str] = set()
-    for header in headers.values():
-        name = placement.rename(header.name)
-        if matches(header.name, placement.ignore):
+    for plain, header in headers.items():
+        name = placement.rename(plain)
+        if matches(plain, placement.ignore):
             continue
         if name in placement.tied:
             source = tuple(slots[placement.tied[name]].shape)

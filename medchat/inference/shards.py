@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from medchat.checkpoints.headers import damaged_weights, unsafe_weights
-from medchat.checkpoints.layout import Checkpoint
 from medchat.checkpoints.pickle_header import is_legacy
+from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
 from medchat.language import say
 

@@ -15,9 +15,10 @@ from typing import Any
 from medchat import __version__
 from medchat.api import SFTOptions
 from medchat.api.flags import as_typed, option_flag
-from medchat.checkpoints.read_once import file_bytes, read_once
+from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes, read_once
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.regular_files import UNLIMITED, open_regular
 from medchat.whole_file import write_whole_file
 
 FILE_NAME = "run.json"
@@ -128,10 +129,12 @@ def fingerprint_of_models(folders: Sequence[Path]) -> str:
 
 
 def _both_ends(path: Path) -> tuple[bytes, bytes]:
-    if path.suffix == ".json":  # read whole by whoever loads the model
-        content = file_bytes(path)
+    if (
+        path.suffix == ".json" and path.stat().st_size <= VOCABULARY_BYTES
+    ):  # read whole by whoever loads the model
+        content = file_bytes(path, VOCABULARY_BYTES)
         return content[:_SAMPLED], content[max(0, len(content) - _SAMPLED) :]
-    with path.open("rb") as file:
+    with open_regular(path, most=UNLIMITED) as file:
         start = file.read(_SAMPLED)
         file.seek(max(0, path.stat().st_size - _SAMPLED))
         return start, file.read()

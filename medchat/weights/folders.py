@@ -13,6 +13,7 @@ from typing import Literal
 
 from medchat import paths
 from medchat.api import KnownWeights
+from medchat.checkpoints.elsewhere import file_given
 from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat.weights.catalogue import Catalogue
@@ -49,14 +50,7 @@ def locate_weights(value: str, kind: Literal["base", "adapter"], catalogue: Call
     """
     path = Path(value).expanduser()
     if path.is_file():
-        raise CheckpointError(
-            say(
-                f"--{'model' if kind == 'base' else 'adapter'} 要的是目录，这是一个文件",
-                "a folder is needed, this is a file",
-            ),
-            say(f"给出它所在的目录：{path.parent}", f"name the folder it is in: {path.parent}"),
-            where=str(path),
-        )
+        raise file_given(path, "--model" if kind == "base" else "--adapter")
     if path.is_dir():
         folder, name = path, str(path)
     else:

@@ -69,6 +69,29 @@ def test_a_ptuning_folder_is_an_adapter_and_equals_the_model_that_holds_it(
     assert quantised.model.transformer.prefix_encoder.embedding.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("front", ["module.", "base_model.model.", "_orig_mod.module."])
+def test_a_prefix_behind_wrapping_names_is_the_same_prefix(tiny: Path, tmp_path: Path, front: str) -> None:
+    prefix = prefix_weights(tiny, 3, False)
+    write_weights(tmp_path / "plain", prefix, "bin")
+    write_weights(tmp_path / "wrapped", {front + name: value for name, value in prefix.items()}, "bin")
+    plain, wrapped = (load(tiny, adapters=(tmp_path / name,)) for name in ("plain", "wrapped"))
+    assert torch.equal(logits(plain.model, plain.config), logits(wrapped.model, wrapped.config))
+
+
+def test_a_model_behind_wrapping_names_is_the_same_model(tiny: Path, tmp_path: Path) -> None:
+    weights = {f"module.{name}": value for name, value in tensors_of(tiny).items()}
+    wrapped, plain = load(variant(tiny, tmp_path / "wrapped", weights)), load(tiny)
+    assert torch.equal(logits(plain.model, plain.config), logits(wrapped.model, wrapped.config))
+
+
+def test_a_byte_order_mark_in_config_json_changes_nothing(tiny: Path, tmp_path: Path) -> None:
+    folder = variant(tiny, tmp_path / "marked")
+    for name in ("config.json", "tokenizer_config.json"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    plain, marked = load(tiny), load(folder)
+    assert torch.equal(logits(plain.model, plain.config), logits(marked.model, marked.config))
+
+
 def test_a_prefix_given_as_adapter_goes_before_the_models_own(tiny: Path, tmp_path: Path) -> None:
     own = {name: value + 1 for name, value in prefix_weights(tiny, 2, False).items()}
     whole = variant(tiny, tmp_path / "whole", tensors_of(tiny) | own, pre_seq_len=2)

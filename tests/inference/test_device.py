@@ -15,7 +15,7 @@ from locations import ROOT
 from small_checkpoints import CPU, load_small, small_weights
 from torch import Tensor
 
-from medchat.checkpoints.layout import is_text
+from medchat.checkpoints.weight_files import is_text
 from medchat.errors import MedchatError, MemoryShortageError, UsageError
 from medchat.inference import device as device_module
 from medchat.inference.device import available_memory, ensure_memory, pick_device, pick_dtype

@@ -70,7 +70,7 @@ def refused(folder: Path) -> CheckpointError:
         assert error.exit_code == 3
         assert error.what and error.remedy and error.where
         assert "\n" not in error.what + error.remedy + error.where
-        assert len(error.what) + len(error.where) < 400 and len(error.remedy) < 200
+        assert len(error.what) + len(error.where) < 400 and len(error.remedy) < 400
         caught.append(error)
     assert caught[0].what != caught[1].what and caught[0].remedy != caught[1].remedy
     return caught[1]

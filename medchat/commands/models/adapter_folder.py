@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medchat.api import AdapterCard
-from medchat.checkpoints.read_once import file_bytes
+from medchat.checkpoints.elsewhere import ADAPTER_CONFIG
+from medchat.checkpoints.json_object import read_json_object
 from medchat.commands.models.format import table
-from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat.sanitize import sanitize_line
 from medchat.units import amount
 from medchat.weights.catalogue import Catalogue, Entry
 
-CONFIG = "adapter_config.json"
 _WEIGHTS = (".safetensors", ".bin")
 #: What our own fine-tuning states of the form it trained in.
 _TEMPLATE = "medchat_template"
-_LARGEST_CONFIG = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ class AdapterFolder:
 
 def is_adapter(folder: Path) -> bool:
     """Say whether the folder holds an adapter and no model."""
-    return (folder / CONFIG).is_file() and not (folder / "config.json").exists()
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").exists()
 
 
 def read_adapter(folder: Path, catalogue: Catalogue, card: AdapterCard | None) -> AdapterFolder:
@@ -109,19 +106,7 @@ def read_adapter(folder: Path, catalogue: Catalogue, card: AdapterCard | None) -
 
     Raises CheckpointError if its configuration cannot be read.
     """
-    path = folder / CONFIG
-    try:
-        if path.stat().st_size > _LARGEST_CONFIG:
-            raise ValueError("too large")
-        config = json.loads(file_bytes(path).decode("utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            say(f"适配器的配置无法读取：{error}", f"the adapter's configuration cannot be read: {error}"),
-            say("重新下载这个适配器", "fetch the adapter again"),
-            where=str(path),
-        ) from error
+    config = read_json_object(folder / ADAPTER_CONFIG)
     size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _WEIGHTS and file.is_file())
     name = card.known_as if card else folder.resolve().name
     return AdapterFolder(folder, config, size, catalogue.find(name) if name else None, card)

@@ -16,6 +16,7 @@ from medchat.chat.setup import (
     open_registry,
     recognize_backbone,
 )
+from medchat.checkpoints.elsewhere import file_given, other_than_asked
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.models.adapter_folder import is_adapter, read_adapter
@@ -30,6 +31,8 @@ from medchat.weights.folders import State, folder_of, state_of
 
 #: Bytes a parameter takes at each width, for the memory table. int4 with one fp16 scale a row is just over a half.
 WIDTHS = (("float32", 4.0), ("bfloat16", 2.0), ("float16", 2.0), ("int8", 1.0), ("int4", 0.5))
+
+_THIS = "medchat models show"
 
 
 def _card_as_json(card: ModelCard) -> dict[str, Any]:
@@ -104,7 +107,10 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
     """Show what the folder or the name is."""
     registry = open_registry(Settings.load())
     catalogue = known_weights(registry)
-    entry = None if Path(model).expanduser().exists() else catalogue.find(model)
+    given = Path(model).expanduser()
+    if given.is_file():
+        raise file_given(given, _THIS)
+    entry = None if given.exists() else catalogue.find(model)
     if entry and state_of(folder_of(entry.known.name)) is not State.HERE:
         return _write(as_json(entry), table(rows(entry)), as_json_)
     adapter = entry is not None and entry.known.kind == "adapter"
@@ -112,14 +118,14 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
     if is_adapter(path):
         facts = read_adapter(path, catalogue, _adapter_card(registry, backbone, path))
         return _write(facts.as_json(), facts.as_text(), as_json_)
-    chosen = registry.backbone(backbone) if backbone else recognize_backbone(registry, path)
+    chosen = registry.backbone(backbone) if backbone else recognize_backbone(registry, path, _THIS)
     card = chosen.inspect(path)
     for failure in registry.failures:
         say_aside(str(failure))
     if card is None:
-        raise CheckpointError(
+        raise other_than_asked(path, _THIS) or CheckpointError(
             say(f"这个目录不是 {chosen.name} 的模型", f"this folder is not a {chosen.name} model"),
-            f"medchat models show {model}",
+            f"{_THIS} {model}",
             where=str(path),
         )
     return _write(_card_as_json(card), _card_as_text(card), as_json_)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from medchat.api import AdapterCard
 from medchat.checkpoints.adapter_folder import CHATGLM_PREFIX, kind_of, open_adapter
-from medchat.checkpoints.lora_folder import LoraAdapter, is_lora_folder, without_peft_prefix
+from medchat.checkpoints.lora_folder import LoraAdapter, is_lora_folder
 from medchat.checkpoints.published_adapters import match_published
+from medchat.checkpoints.tensor_names import plain_name
 from medchat.errors import CheckpointError
 from medchat.language import say
 
@@ -41,7 +42,7 @@ def inspect_adapter(folder: Path) -> AdapterCard | None:
 
 def _lacking(adapter: LoraAdapter) -> str:
     """Say which matrix lacks its partner, or that there are none."""
-    stored = {without_peft_prefix(name) for name in adapter.headers}
+    stored = set(adapter.headers)
     pairs = [found for name in sorted(stored) if (found := _MATRIX.fullmatch(name))]
     if not pairs:
         return say("没有 LoRA 矩阵", "it holds no LoRA matrices")
@@ -61,7 +62,7 @@ def _idle(adapter: LoraAdapter) -> str:
     for tensor in read_tensors(adapter.checkpoint, lambda name: ".lora_" in name):
         for _, piece in tensor.pieces():
             check_finite(tensor, piece)
-            found = _MATRIX.fullmatch(without_peft_prefix(tensor.name))
+            found = _MATRIX.fullmatch(plain_name(tensor.name))
             if found and bool(piece.any()):
                 acting.setdefault(found["module"], set()).add(found["matrix"])
     if adapter.settings.get("lora_alpha") != 0 and {"A", "B"} in acting.values():

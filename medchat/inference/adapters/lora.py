@@ -18,7 +18,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from medchat.checkpoints.lora_folder import CONFIG_FILE, LoraAdapter, without_peft_prefix
+from medchat.checkpoints.lora_folder import CONFIG_FILE, LoraAdapter
 from medchat.errors import CheckpointError
 from medchat.inference.load_weights import Placement, assign, raise_on_weights_oom
 from medchat.language import say
@@ -95,7 +95,7 @@ def attach_lora(
         dtype,
         device,
         keep=("*.lora_*",),
-        rename=lambda stored: _injected_name(stored, name),
+        rename=lambda plain: _injected_name(plain, name),
         config_file=CONFIG_FILE,
     )
     try:
@@ -148,9 +148,9 @@ def _lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
     return (module for module in model.modules() if isinstance(module, LoraLayer))
 
 
-def _injected_name(stored: str, name: str) -> str:
-    """Return the injected layer's name of a tensor in a peft file: peft adds the adapter's name."""
-    path, _, leaf = without_peft_prefix(stored).rpartition(".")
+def _injected_name(plain: str, name: str) -> str:
+    """Return the injected layer's name of a tensor by its plain one: peft adds the adapter's name."""
+    path, _, leaf = plain.rpartition(".")
     is_lora = path.rpartition(".")[2] in ("lora_A", "lora_B")
     return f"{path}.{name}.{leaf}" if is_lora else f"{path}.{leaf}"
 

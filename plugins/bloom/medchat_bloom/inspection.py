@@ -49,7 +49,8 @@ def card(
     head that is stored counts once, as the model has it.
     """
     shape = read_bloom_shape(path)
-    headers = read_headers(open_checkpoint(path))
+    checkpoint = open_checkpoint(path)
+    headers = read_headers(checkpoint)
     counted = [header for name, header in headers.items() if not (shape.tied and name.startswith("lm_head."))]
     return ModelCard(
         backbone=backbone,
@@ -63,7 +64,7 @@ def card(
         weight_bytes=sum(header.byte_count for header in headers.values()),
         context_length=shape.context_length,
         template=template,
-        notes=(*_vocabulary_notes(path, shape), *notes),
+        notes=(*checkpoint.notes, *_vocabulary_notes(path, shape), *notes),
         generation=generation,
         adapters=adapters_for(backbone) if is_seven_billion(shape) else (),
     )

@@ -14,12 +14,14 @@ from typing import Any
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from medchat.api import Segment, SpecialTokens
-from medchat.checkpoints.layout import is_text, read_json_object
-from medchat.checkpoints.read_once import read_once
+from medchat.checkpoints.json_object import read_json_object
+from medchat.checkpoints.read_once import VOCABULARY_BYTES, read_once
+from medchat.checkpoints.weight_files import LFS_POINTER, lfs_pointer
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.detokenizer import StreamText
 from medchat.inference.prompt_ids import segment_ids, well_formed
 from medchat.language import say
+from medchat.regular_files import read_regular
 
 FILE_NAME = "tokenizer.json"
 UNK, BOS, EOS, PAD = "<unk>", "<s>", "</s>", "<pad>"
@@ -200,18 +202,21 @@ def _read(path: Path) -> Tokenizer:
             where=str(path),
         )
     try:
-        return Tokenizer.from_file(str(path))
+        content = read_regular(path, VOCABULARY_BYTES)
+        if content.startswith(LFS_POINTER):
+            raise lfs_pointer(path)
+        return Tokenizer.from_buffer(content)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise _damaged(path, error) from None
     except Exception as error:  # the library raises Exception itself, whatever is wrong with the file
         raise _damaged(path, error) from None
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    with path.open("rb") as file:
-        start = file.read(64)
-    if is_text(start) and start.startswith(b"version https://git-lfs"):
-        reason = say("只是 git-lfs 指针", "only a git-lfs pointer")
-    else:
-        reason = " ".join(str(error).split())[:120]
+    stated = error.strerror if isinstance(error, OSError) else str(error)
+    reason = " ".join((stated or type(error).__name__).split())[:120]
     return CheckpointError(
         say(f"{FILE_NAME} 无法读取（{reason}）", f"{FILE_NAME} cannot be read ({reason})"),
         say("文件已损坏或下载不完整，请重新下载", "it is damaged or incomplete: download it again"),

@@ -21,8 +21,9 @@ from medchat.checkpoints.adapter_folder import (
     open_adapter,
 )
 from medchat.checkpoints.headers import TensorHeader, read_headers
-from medchat.checkpoints.layout import MODEL_FILES, Candidates, Checkpoint, open_checkpoint, require_folder
+from medchat.checkpoints.layout import MODEL_FILES, Candidates, open_checkpoint, require_folder
 from medchat.checkpoints.lora_folder import CONFIG_FILE, FLAG, LoraAdapter, is_lora_folder
+from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
 from medchat.inference.load_weights import Placement, assign
 from medchat.language import say

@@ -71,7 +71,8 @@ def inspect_chatglm(path: Path) -> ModelCard | None:
     config = read_config(path)
     if not is_first_generation(config):
         return None
-    headers = read_headers(open_checkpoint(path))
+    checkpoint = open_checkpoint(path)
+    headers = read_headers(checkpoint)
     shape = {key: config[key] if isinstance(config.get(key), int) else DEFAULTS[key] for key in DEFAULTS}
     bits = config.get("quantization_bit") or 0
     generation = generation_of(config)
@@ -88,7 +89,7 @@ def inspect_chatglm(path: Path) -> ModelCard | None:
         context_length=shape["max_sequence_length"],
         template=chatglm_template(path).name,
         quantization=f"int{bits}" if bits else "none",
-        notes=_notes(path, config, headers),
+        notes=(*checkpoint.notes, *_notes(path, config, headers)),
         generation="v0 (icetk)" if generation == "v0" else "v1.1",
     )
 

@@ -15,9 +15,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from medchat.api import LoadOptions
+from medchat.checkpoints.adapter_folder import files_passed_over
 from medchat.checkpoints.headers import TensorHeader, read_headers
-from medchat.checkpoints.layout import Checkpoint, open_checkpoint, read_config
+from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.stated_template import stated_facts
+from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
 from medchat.inference.load_weights import Placement, assign, check_finite, loaded_weight_bytes, require_match
@@ -122,7 +124,10 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
     model, placement = prepared.model, prepared.placement
     assign(model, prepared.checkpoint, prepared.headers, placement)
     attach_chatglm_adapters(model, prepared.adapters, placement.device, placement.dtype)
-    notes = _compare_head(model, prepared.checkpoint, prepared.headers)
+    notes = (
+        *_compare_head(model, prepared.checkpoint, prepared.headers),
+        *files_passed_over(prepared.checkpoint, prepared.adapters),
+    )
     return LoadedWeights(
         model.eval(), prepared.config, options.model, placement.device, placement.dtype, notes
     )
@@ -310,7 +315,7 @@ def _compare_head(
         return ()
     embedding = model.get_parameter(EMBEDDING)
     same = True
-    for head in read_tensors(checkpoint, HEAD.__eq__):
+    for head in read_tensors(checkpoint, headers[HEAD].name.__eq__):
         for rows, piece in head.pieces():
             check_finite(head, piece)
             same = same and torch.equal(piece.to(embedding.dtype), embedding[rows].cpu())

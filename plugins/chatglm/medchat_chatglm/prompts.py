@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medchat.api import LoadOptions, PromptTemplate, Segment, SpecialTokens, Text, Turn
+from medchat.checkpoints.layout import read_config
 from medchat.checkpoints.stated_template import stated_facts, stated_template
 from medchat.errors import CheckpointError
 from medchat.language import say
-from medchat_chatglm.config_file import generation_of, read_json
+from medchat_chatglm.config_file import generation_of
 
 #: The config.json key that names the template; our own fine-tuning writes it.
 TEMPLATE_KEY = "medchat_template"
@@ -113,7 +114,7 @@ def chatglm_template(folder: Path, specials: Callable[[], SpecialTokens] = Speci
     The key `medchat_template` names it; else v0 takes the trained Med template, v1.1 the rounds.
     Raises CheckpointError if config.json is missing, unreadable or names a template that is not here.
     """
-    config = read_json(folder / "config.json")
+    config = read_config(folder)
     name = config.get(TEMPLATE_KEY)
     if name is None:
         return MED_CHATGLM if generation_of(config) == "v0" else CHATGLM_ROUNDS
@@ -139,7 +140,7 @@ def chatglm_trained_templates(options: LoadOptions) -> tuple[str, ...]:
     """
     if any(stated_facts(folder).get(TEMPLATE_KEY) for folder in options.adapters):
         return (rule_template(options).name,)
-    config = read_json(options.model / "config.json")
+    config = read_config(options.model)
     rule = options.extra.get("rule") or config.get(RULE_KEY, "med")
     foreign = generation_of(config) == "v0" and rule not in ("med", "med_demo")
     return () if foreign and TEMPLATE_KEY not in config else (chatglm_template(options.model).name,)

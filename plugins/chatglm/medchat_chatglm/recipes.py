@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.checkpoints.adapter_folder import CHATGLM_PREFIX
+from medchat.checkpoints.layout import read_config
 from medchat.checkpoints.lora_folder import CONFIG_FILE
 from medchat.errors import UsageError
 from medchat.inference.chat_model import ChatTokenizer, TokenChatModel
@@ -29,7 +30,6 @@ from medchat.training.train import Collator
 from medchat_chatglm.adapters import PREFIX_FILES, trial_prompt
 from medchat_chatglm.chat_model import load_chatglm_chat
 from medchat_chatglm.collators import AnswerCollator, Batch, MedCollator, OfficialCollator, TrainingSample
-from medchat_chatglm.config_file import read_json
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import PREFIX
 from medchat_chatglm.loading import check_checkpoint, read_configuration, with_stated_rule
@@ -110,7 +110,7 @@ class ChatGLMFamily(Family):
     def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
         """Copy the vocabulary and return the source's configuration without what is not true any more."""
         copy_files(options.model, folder, _TOKENIZER_FILES)
-        config = read_json(options.model / "config.json")
+        config = read_config(options.model)
         kept = {key: value for key, value in config.items() if key not in _STALE_KEYS}
         return {**kept, "torch_dtype": str(model.dtype).removeprefix("torch.")}
 
@@ -140,7 +140,7 @@ class ChatGLMFamily(Family):
                 ),
                 say("请去掉其中一个", "drop one of the two"),
             )
-        config = read_json(options.model / "config.json")
+        config = read_config(options.model)
         if config.get("quantization_bit") and options.method in ("full", "qlora"):
             raise UsageError(
                 say(

@@ -15,12 +15,14 @@ from types import MappingProxyType
 from typing import Any
 
 from medchat.api import Control, Segment, SpecialTokens
-from medchat.checkpoints.read_once import file_bytes
+from medchat.checkpoints.json_object import read_json_object
+from medchat.checkpoints.layout import read_config
+from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.detokenizer import StreamText, unfinished_characters
 from medchat.inference.prompt_ids import segment_ids, well_formed
 from medchat.language import say
-from medchat_chatglm.config_file import V0_IMAGE_TOKENS, V0_ROWS, generation_of, read_json
+from medchat_chatglm.config_file import V0_IMAGE_TOKENS, V0_ROWS, generation_of
 from medchat_chatglm.vocabulary import (
     APPENDED_COUNT,
     CONTROL_PIECES,
@@ -89,7 +91,7 @@ class ChatGLMTokenizer:
         Raises CheckpointError if the file is missing, damaged or of another model.
         """
         try:
-            model = file_bytes(path)
+            model = file_bytes(path, VOCABULARY_BYTES)
         except OSError as error:
             raise CheckpointError(
                 say("找不到或无法读取词表文件", "the vocabulary file is missing or cannot be read"),
@@ -111,9 +113,9 @@ class ChatGLMTokenizer:
         miniatures, and tells 150528-row weights from the 130344-piece vocabulary and the reverse.
         Raises CheckpointError naming both files otherwise, or for a missing or damaged file.
         """
-        config = read_json(folder / "config.json")
+        config = read_config(folder)
         stated_path = folder / "tokenizer_config.json"
-        stated = read_json(stated_path) if stated_path.exists() else {}
+        stated = read_json_object(stated_path) if stated_path.exists() else {}
         offset, eos = stated.get("num_image_tokens"), stated.get("eos_token")
         tokenizer = cls.from_file(
             folder / FILE_NAME,

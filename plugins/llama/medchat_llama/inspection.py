@@ -37,7 +37,8 @@ def inspect_llama(path: Path) -> ModelCard | None:
     if not (path / "config.json").is_file() or not is_llama(read_config(path)):
         return None
     shape = read_llama_shape(path)
-    headers = read_headers(open_checkpoint(path))
+    checkpoint = open_checkpoint(path)
+    headers = read_headers(checkpoint)
     rows = stored_rows(headers, shape)
     counted = [
         header
@@ -56,7 +57,7 @@ def inspect_llama(path: Path) -> ModelCard | None:
         weight_bytes=sum(header.byte_count for header in counted),
         context_length=shape.context_length,
         template=LLAMA_TEMPLATES.chosen(LoadOptions(path)).name,
-        notes=(*rows_note(shape, rows, path), *_notes(path, rows)),
+        notes=(*checkpoint.notes, *rows_note(shape, rows, path), *_notes(path, rows)),
         generation=GENERATIONS.get(shape.context_length, ""),
         adapters=adapters_for(base_of(rows)) if _is_seven_billion(shape) else (),
     )

@@ -18,11 +18,12 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
 from medchat.api import Control, Segment
-from medchat.checkpoints.read_once import read_once
+from medchat.checkpoints.read_once import VOCABULARY_BYTES, read_once
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.detokenizer import StreamText
 from medchat.inference.prompt_ids import segment_ids, well_formed
 from medchat.language import say
+from medchat.regular_files import read_regular
 
 FILE_NAME = "tokenizer.model"
 UNKNOWN, BEGIN, END, PAD = "<unk>", "<s>", "</s>", "[PAD]"
@@ -111,7 +112,7 @@ class LlamaTokenizer:
 
 def _read_vocabulary(path: Path) -> LlamaTokenizer:
     try:
-        model = path.read_bytes()
+        model = read_regular(path, VOCABULARY_BYTES)
     except OSError:
         raise CheckpointError(
             say("找不到或无法读取词表文件", "the vocabulary file is missing or cannot be read"),
