@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,12 +56,19 @@ def fit(
 
 
 def _left_out(template: PromptTemplate, conversation: Conversation, question: str) -> int:
-    """Return how many of the oldest turns are not in the prompt anyway: some templates send the latest alone."""
-    turns, system, left_out = conversation.turns, conversation.system, 0
+    """Return how many of the oldest turns are not in the prompt anyway: some templates send the latest alone.
+
+    Found by halving: what leaves a turn out leaves out those before it.
+    """
+    turns, system = conversation.turns, conversation.system
     whole = template.render(turns, question, system)
-    while left_out < len(turns) and template.render(turns[left_out + 1 :], question, system) == whole:
-        left_out += 1
-    return left_out
+
+    def shows(dropped: int) -> bool:
+        return template.render(turns[dropped + 1 :], question, system) != whole
+
+    if not turns or shows(0):
+        return 0
+    return bisect_left(range(len(turns)), True, lo=1, key=shows)
 
 
 def _too_long(tokens: int, budget: int) -> UsageError:

@@ -1,55 +1,85 @@
 """Jinja for chat templates that come with weights from anywhere: no files, no Python, bounded work.
 
-The environment follows transformers (`trim_blocks`, `lstrip_blocks`, `raise_exception`, loop controls,
-`generation` blocks), so that published templates mean here what they mean there. Two differences: a
-variable that nobody set may be tested but not printed, and there is no clock (`strftime_now`), with which
-the same question would give another prompt tomorrow.
+The environment follows transformers (`trim_blocks`, `lstrip_blocks`, `raise_exception`, `tojson`, loop
+controls, `generation` blocks), so that published templates mean here what they mean there. Two differences:
+a name that nobody set may be tested but not printed, and there is no clock (`strftime_now`), with which the
+same question would give another prompt tomorrow.
+
+Nothing is folded while the template is compiled, and every operation of the language whose cost depends on
+its operands becomes a call that counts it (`jinja_operators`, `jinja_functions`) against the rendering's budget
+(`jinja_budget`). What is left of the generated code costs the same each time; it is paid for as a whole, at
+each turn of a loop and each call of a macro, by the number of nodes in there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from collections.abc import Iterable
+from typing import Any, NoReturn, TypeVar
 
-from jinja2 import Template, TemplateRuntimeError, Undefined, nodes, pass_eval_context
+from jinja2 import Template, TemplateRuntimeError, TemplateSyntaxError, Undefined, nodes, pass_context
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, LoopControlExtension
-from jinja2.filters import do_join
 from jinja2.parser import Parser
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.runtime import Context, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
+from jinja2.utils import Namespace, missing
 from jinja2.visitor import NodeTransformer
 
-#: Characters of any one text and items of any one list: some hundred times the longest context.
-MOST_CHARACTERS = 1 << 20
-#: Turns of all loops of one rendering together.
-MOST_STEPS = 100_000
-_LONGEST_NUMBER_BITS = 4096
-#: The name each loop calls. A template that takes it for a variable of its own only breaks itself.
-_STEP = "medchat_step_of_a_loop"
+from medchat.templates import jinja_operators as operators
+from medchat.templates.jinja_budget import budget, current
+from medchat.templates.jinja_functions import allowed_filters, allowed_tests, check_method
 
-
-class TooMuch(TemplateRuntimeError):
-    """The template asks for more work or text than any prompt needs."""
+#: The longest published template has some 40,000 characters.
+MOST_SOURCE = 128 * 1024
+#: Nodes of the parsed template: to compile so many takes half a second.
+MOST_NODES = 12_000
+#: What a turn of a loop or a call costs with nothing in it.
+_TURN = 4
+_FOREIGN = (
+    nodes.Include,
+    nodes.Import,
+    nodes.FromImport,
+    nodes.Extends,
+    nodes.Block,
+    nodes.EvalContextModifier,
+)
 
 
 class Unprintable(Undefined):
-    """A variable that nobody set: false and empty where tested, an error where printed."""
+    """What nobody set: false and empty where tested.
+
+    Printed, it is nothing where a message lacks a field or the vocabulary a token, as in transformers, and
+    an error where it is a name that nobody knows or an attribute that nobody may read.
+    """
 
     def __str__(self) -> str:
-        return str(self._fail_with_undefined_error())
+        name, unsafe = self._undefined_name, self._undefined_exception is SecurityError
+        lacking = isinstance(name, str) and not name.endswith("_token") and self._undefined_obj is missing
+        return str(self._fail_with_undefined_error()) if unsafe or lacking else ""
 
 
 def compile_template(source: str, filename: str) -> Template:
     """Return the template in its sandbox. Raises jinja2.TemplateSyntaxError, RecursionError, SyntaxError."""
+    if len(source) > MOST_SOURCE:
+        raise TemplateSyntaxError(f"more than {MOST_SOURCE} characters", 1)
     environment = _Sandbox(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=Unprintable,
         extensions=[LoopControlExtension, _Generation],
+        finalize=_printed,
+        optimized=False,
     )
-    environment.globals["raise_exception"] = _raise_exception
-    environment.filters["join"] = _join
-    tree = _Counting().visit(environment.parse(source, filename=filename))
+    for names, allowed in (
+        (environment.globals, _GLOBALS),
+        (environment.filters, allowed_filters()),
+        (environment.tests, allowed_tests()),
+    ):
+        names.clear()
+        names.update(allowed)
+    tree = environment.parse(source, filename=filename)
+    _check(tree)
+    tree = _Counting().visit(tree)
     tree.set_environment(environment)
     code = environment.compile(tree, filename=filename)
     return Template.from_code(environment, code, environment.globals)
@@ -57,92 +87,180 @@ def compile_template(source: str, filename: str) -> Template:
 
 def render(template: Template, variables: dict[str, Any]) -> str:
     """Return the text. Raises whatever the template's own mistakes raise, TooMuch among it."""
-    return template.render({**variables, _STEP: _counter()})
-
-
-def _counter() -> Callable[[], None]:
-    steps = iter(range(MOST_STEPS))
-
-    def step() -> None:
-        if next(steps, None) is None:
-            raise TooMuch(f"loops of more than {MOST_STEPS} steps")
-
-    return step
+    with budget(len(variables.get("messages", ()))):
+        return template.render(variables)
 
 
 def _raise_exception(message: object) -> NoReturn:
-    raise TemplateRuntimeError(str(message))
+    raise TemplateRuntimeError(operators.printed(message))
 
 
-def _bounded(size: int) -> None:
-    if size > MOST_CHARACTERS:
-        raise TooMuch(f"a text or list of more than {MOST_CHARACTERS}")
+@pass_context  # with a context there is no folding of constants
+def _printed(context: Context, value: Any) -> str:
+    return operators.printed(value)
 
 
 def _concat(parts: Iterable[str]) -> str:
-    kept, size = [], 0
+    kept, left = [], current()
     for part in parts:
-        size += len(part)
-        _bounded(size)
+        left.spend(1 + len(part))
         kept.append(part)
     return "".join(kept)
 
 
-@pass_eval_context
-def _join(
-    context: nodes.EvalContext, value: Iterable[Any], separator: str = "", attribute: str | int | None = None
-) -> str:
-    items = list(value)
-    _bounded(sum(len(item) for item in items if isinstance(item, str)) + len(items) * len(str(separator)))
-    return str(do_join(context, items, separator, attribute))
+class _Namespace(Namespace):
+    """Jinja's own, without names that begin with an underscore."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        for name, value in dict(*args, **kwargs).items():
+            self[name] = value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            raise SecurityError(f"a namespace may not hold {name}")
+        super().__setitem__(name, value)
+
+
+#: What a template may call by name.
+_GLOBALS: dict[str, Any] = {
+    "raise_exception": _raise_exception,
+    "range": safe_range,
+    "dict": dict,
+    "namespace": _Namespace,
+}
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's own sandbox, with a bound on every operation that makes texts longer."""
+    """Jinja's own sandbox, in which every operation is counted and only what is listed can be called."""
 
-    intercepted_binops = frozenset(["+", "*", "**", "%"])
+    intercepted_binops = frozenset(["+", "-", "*", "/", "//", "**", "%"])
     concat = staticmethod(_concat)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and isinstance(left, int) and isinstance(right, int):
-            if left.bit_length() * right > _LONGEST_NUMBER_BITS:
-                raise TooMuch("a number of thousands of digits")
-        elif operator == "*" and (_length(left) is None) != (_length(right) is None):
-            text, count = (left, right) if _length(left) is not None else (right, left)
-            _bounded((_length(text) or 0) * count if isinstance(count, int) else 0)
-        elif operator == "+":
-            _bounded((_length(left) or 0) + (_length(right) or 0))
-        result = super().call_binop(context, operator, left, right)
-        _bounded(_length(result) or 0)
+        operators.binary(operator, left, right)
+        result = operators.spent(super().call_binop(context, operator, left, right))
+        current().number(result)
         return result
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        for argument in (*args, *kwargs.values()):  # 'x'.center(10**9)
-            _bounded(argument if isinstance(argument, int) else 0)
-        result = super().call(__context, __obj, *args, **kwargs)
-        _bounded(_length(result) or 0)
-        return result
+        if isinstance(__obj, Macro):
+            with current().inside(__obj):
+                return super().call(__context, __obj, *args, **kwargs)
+        args = tuple(operators.settled(argument) for argument in args)
+        ours = any(__obj is known for known in _GLOBALS.values())
+        current().spend_all(*args, *kwargs.values(), to_print=not ours)
+        if not ours and not isinstance(__obj, Undefined):
+            check_method(__obj, args, kwargs)
+        return operators.spent(super().call(__context, __obj, *args, **kwargs))
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        current().spend_all(argument)
+        return super().getitem(obj, argument)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        current().spend(1)
+        return super().getattr(obj, attribute)
+
+    def wrap_str_format(self, value: Any) -> None:
+        """`format` is looked into where it is called, like every other method."""
+
+    def call_filter(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return super().call_filter(_listed(name), *args, **kwargs)
+
+    def call_test(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return super().call_test(_listed(name), *args, **kwargs)
 
 
-def _length(value: object) -> int | None:
-    return len(value) if isinstance(value, (str, list, tuple)) else None
+def _listed(name: str) -> str:
+    """A name that `map` or `select` was given as a text: never one of the compiler's own."""
+    if name.startswith("<") and name not in ("<", "<="):
+        raise TemplateRuntimeError(f"No filter named {name!r}.")
+    return name
+
+
+def _check(tree: nodes.Template) -> None:
+    """Raise TemplateSyntaxError for a template that is too large, or has statements that no chat template needs."""
+    waiting: list[nodes.Node] = [tree]
+    seen = 0
+    while waiting:
+        node = waiting.pop()
+        seen += 1
+        if seen > MOST_NODES:
+            raise TemplateSyntaxError(f"more than {MOST_NODES} parts", node.lineno)
+        if isinstance(node, _FOREIGN):
+            raise TemplateSyntaxError(f"{type(node).__name__.lower()} is not for chat templates", node.lineno)
+        if isinstance(node, nodes.For) and node.recursive:
+            raise TemplateSyntaxError("a recursive loop is not for chat templates", node.lineno)
+        waiting += node.iter_child_nodes()
+
+
+def _cost(*parts: nodes.Node) -> int:
+    """How many nodes one run through `parts` executes at most, apart from what pays for itself."""
+    waiting, cost = list(parts), _TURN
+    while waiting:
+        node = waiting.pop()
+        cost += 1
+        if isinstance(node, nodes.For):
+            waiting += [node.iter, *node.else_]
+        elif isinstance(node, nodes.Macro):
+            pass
+        elif isinstance(node, nodes.CallBlock):
+            waiting.append(node.call)
+        else:
+            waiting += node.iter_child_nodes()
+    return cost
+
+
+def _counted(name: str, first: nodes.Node, *more: nodes.Node) -> nodes.Filter:
+    return nodes.Filter(first, name, list(more), [], None, None, lineno=first.lineno)
+
+
+_Body = TypeVar("_Body", nodes.Template, nodes.Macro, nodes.CallBlock)
 
 
 class _Counting(NodeTransformer):
-    """Puts a step into each loop, and has `~` join its operands by our bounded filter."""
+    """Has the work of loops, macros and operators counted, as the module's docstring says."""
+
+    def visit_Template(self, node: _Body) -> _Body:
+        cost = nodes.Const(_cost(*node.body), lineno=node.lineno)
+        self.generic_visit(node)
+        step = _counted(operators.STEP, nodes.Const(None, lineno=node.lineno), cost)
+        node.body = [nodes.ExprStmt(step, lineno=node.lineno), *node.body]
+        return node
+
+    visit_Macro = visit_CallBlock = visit_Template
 
     def visit_For(self, node: nodes.For) -> nodes.For:
+        cost = nodes.Const(_cost(*node.body, *([node.test] if node.test else [])), lineno=node.lineno)
         self.generic_visit(node)
-        step = nodes.Call(nodes.Name(_STEP, "load"), [], [], None, None)
-        node.body = [nodes.ExprStmt(step).set_lineno(node.lineno), *node.body]
+        node.iter = _counted(operators.LOOP, node.iter, cost)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:
         self.generic_visit(node)
-        operands = nodes.List(node.nodes)
-        joined = nodes.Filter(operands, "join", [], [], None, None)
-        joined.set_lineno(node.lineno)
-        return joined
+        return _counted(operators.CONCAT, nodes.List(node.nodes, lineno=node.lineno))
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Filter:
+        self.generic_visit(node)
+        chain: list[nodes.Node] = []
+        for operand in node.ops:
+            chain += [nodes.Const(operand.op, lineno=node.lineno), operand.expr]
+        return _counted(operators.COMPARE, node.expr, *chain)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        none = nodes.Const(None, lineno=node.lineno)
+        borders = [border or none for border in (node.arg.start, node.arg.stop, node.arg.step)]
+        return _counted(operators.SLICE, node.node, *borders)
+
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Pair:
+        self.generic_visit(node)
+        if not isinstance(node.key, nodes.Const):
+            node.key = _counted(operators.KEY, node.key)
+        return node
 
 
 class _Generation(Extension):

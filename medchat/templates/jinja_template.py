@@ -34,6 +34,8 @@ _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 _OPEN, _CLOSE = "\ue000", "\ue001"
 #: A blank that templates do not write themselves and that every way of trimming takes off.
 _BLANK = "\u2005"
+#: Something in each mark for every way of rewriting a text: case, white space, quotes, what HTML escapes.
+_TOUCHY = "aB\n\x1c '\"<&"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,9 @@ class _Marks:
     values: list[Segment] = field(default_factory=list)
 
     def of(self, value: Segment) -> str:
-        """Return the mark for a text or a token. Of digits alone, which no change of case touches."""
+        """Return the mark for a text or a token: whatever changes more than its ends damages it."""
         self.values.append(value)
-        mark = f"{_OPEN}{self.secret}:{len(self.values) - 1}{_CLOSE}"
+        mark = f"{_OPEN}{_TOUCHY}{self.secret}:{len(self.values) - 1}{_CLOSE}"
         return f"{_BLANK}{mark}{_BLANK}" if isinstance(value, Text) else mark
 
     def cut(
@@ -140,7 +142,7 @@ class _Marks:
             yield Text(text)
 
     def _pattern(self) -> re.Pattern[str]:
-        mark = f"{_OPEN}{self.secret}:(?P<number>[0-9]+){_CLOSE}"
+        mark = f"{_OPEN}{re.escape(_TOUCHY)}{self.secret}:(?P<number>[0-9]+){_CLOSE}"
         return re.compile(f"(?P<before>{_BLANK}?){mark}(?P<after>{_BLANK}?)")
 
 
@@ -168,6 +170,10 @@ def parse_jinja(source: str, *, name: str, where: str, specials: SpecialTokens) 
         reason = error.message or ""
         place = f"{where}:{error.lineno}"
         raise _bad(place, f"不是有效的 Jinja（{reason}）", f"is not valid Jinja ({reason})") from None
+    except ValueError:
+        raise _bad(
+            where, "不是有效的 Jinja（数字过长）", "is not valid Jinja (a number is too long)"
+        ) from None
     except (RecursionError, SyntaxError, MemoryError):  # nested too deeply for Python's own compiler
         raise _bad(where, "不是有效的 Jinja（嵌套过深）", "is not valid Jinja (nested too deeply)") from None
     template = JinjaTemplate(name, where, compiled, specials, jinja=source)
