@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from medchat.api.conversation import Finish
 from medchat.api.flags import option_flag
@@ -45,7 +46,8 @@ class GenerationConfig:
 
     `num_beams` above 1 is beam search without sampling (length penalty 1, no early stopping);
     `greedy` never samples. `top_k` 0 is off. `seed` None draws a fresh one each answer. `stop` are texts
-    that end an answer besides the model's own end tokens; they are not part of it.
+    that end an answer besides the model's own end tokens; they are not part of it. `unset` names the
+    settings that nobody chose and that a server decides: what stands here for them is not used.
     """
 
     max_new_tokens: int = 512
@@ -57,6 +59,7 @@ class GenerationConfig:
     seed: int | None = None
     greedy: bool = False
     stop: tuple[str, ...] = ()
+    unset: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for name, allowed in GENERATION_RANGES.items():
@@ -69,6 +72,10 @@ class GenerationConfig:
                     say(f"{flag} 的值 {value} 超出范围", f"{flag} {value} is out of range"),
                     say(f"有效范围是 {allowed}", f"the valid range is {allowed}"),
                 )
+
+    def with_settings(self, **chosen: Any) -> GenerationConfig:
+        """Return this with settings that the user chose. Raises UsageError naming the valid range."""
+        return replace(self, **chosen, unset=self.unset - chosen.keys())
 
     @property
     def samples(self) -> bool:
@@ -105,11 +112,15 @@ class LoadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of a streamed answer. Texts joined in order are the answer; no text is ever taken back.
+    """A piece of a streamed answer. Texts joined in order are the answer; none is taken back but by `restarts`.
 
     `finish` is set on the last delta only, together with the final counts. `prompt_tokens` counts
     the whole prompt; `reused_tokens` those of it whose keys and values were kept from the turn before.
     `estimated` says that the counts are guesses: whoever computed the answer did not tell them.
+
+    `reasoning` is what the model wrote before its answer, and no part of it. `restarts` says that the text
+    up to here was reasoning too, which shows only once it ends: the answer begins with this delta.
+    `rejected` names the settings that a server did not take, so that they have no effect.
     """
 
     text: str = ""
@@ -118,14 +129,19 @@ class Delta:
     reused_tokens: int = 0
     finish: Finish | None = None
     estimated: bool = False
+    reasoning: str = ""
+    restarts: bool = False
+    rejected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer from batch generation. `estimated` is as in `Delta`."""
+    """A whole answer from batch generation. `estimated`, `reasoning` and `rejected` are as in `Delta`."""
 
     text: str
     finish: Finish
     prompt_tokens: int
     completion_tokens: int
     estimated: bool = False
+    reasoning: str = ""
+    rejected: tuple[str, ...] = ()

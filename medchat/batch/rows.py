@@ -69,7 +69,7 @@ def _same(ours: Any, theirs: Any) -> bool:
 
 
 def decoding(config: GenerationConfig) -> dict[str, Any]:
-    """Return the settings that decide the answers, and only those."""
+    """Return the settings that decide the answers, and only those; what a server decides is left out."""
     chosen: dict[str, Any] = {"max_new_tokens": config.max_new_tokens}
     if config.samples:
         chosen |= {
@@ -82,7 +82,7 @@ def decoding(config: GenerationConfig) -> dict[str, Any]:
         chosen["num_beams"] = config.num_beams
     if config.repetition_penalty != 1.0:
         chosen["repetition_penalty"] = config.repetition_penalty
-    return chosen
+    return {name: value for name, value in chosen.items() if name not in config.unset}
 
 
 def answer_row(
@@ -94,7 +94,8 @@ def answer_row(
 ) -> dict[str, Any]:
     """Return the line of an answer. `seconds` is this answer's share of its batch's time.
 
-    `estimated` stands there where the token counts are guesses (a remote endpoint did not tell them).
+    `tokens_estimated` stands there where the token counts are guesses (a remote endpoint did not tell them),
+    `rejected_settings` where the endpoint did not take some, `reasoning_only` where the model wrote no answer.
     """
     row = _asked(prompt.question)
     row |= {"answer": completion.text, "finish": str(completion.finish)}
@@ -107,6 +108,10 @@ def answer_row(
     }
     if completion.estimated:
         row["tokens_estimated"] = True
+    if completion.rejected:
+        row["rejected_settings"] = list(completion.rejected)
+    if completion.reasoning and not completion.text.strip():
+        row["reasoning_only"] = True
     return _marked(row, provenance, notices)
 
 

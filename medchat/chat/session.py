@@ -106,16 +106,40 @@ class AnswerPiece:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningPiece:
+    """The next piece of what the model writes before its answer, raw: no part of the answer or the history."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRestarted:
+    """The pieces up to here were reasoning, which the model had not marked: the answer begins now."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsRejected:
+    """The server did not take these settings (`temperature`); it answers without them. Said once a session."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LoopStopped:
     """The model repeated itself without end and was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerFinished:
-    """The answer is complete (see `turn.finish`) and, where sessions are saved, on disk."""
+    """The answer is complete (see `turn.finish`) and, where sessions are saved, on disk.
+
+    `reasoning` is what the model wrote before it, `rejected` the settings that a server did not take.
+    """
 
     turn: Turn
     stats: TurnStats
+    reasoning: str = ""
+    rejected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +156,9 @@ Event = (
     | AnswerShortened
     | SingleTurnTemplate
     | AnswerPiece
+    | ReasoningPiece
+    | AnswerRestarted
+    | SettingsRejected
     | LoopStopped
     | AnswerFinished
     | OldAnswerKept
@@ -241,8 +268,10 @@ class ChatSession:
     gate: QuestionGate | None = None
     max_question_bytes: int = MAX_QUESTION_BYTES
     last_stats: TurnStats | None = None
+    last_reasoning: str = ""
     dropped: int = 0
     _told_single_turn: bool = False
+    _known_rejected: set[str] = field(default_factory=set)
     _attempt: int = 0
 
     def ask(self, question: str, cancel: threading.Event, *, insist: bool = False) -> Iterator[Event]:
@@ -331,10 +360,10 @@ class ChatSession:
         try:
             for delta in self.model.stream(fitted.segments, config, cancel):
                 gathered.add(delta)
-                if delta.text:
-                    yield AnswerPiece(delta.text)
-                    if self.guard_loops and not gathered.looped and repeats_without_end(gathered.text):
-                        gathered.looped = True
+                yield from self._shown(delta)
+                if delta.text and self.guard_loops and not gathered.looped:
+                    gathered.looped = repeats_without_end(gathered.text)
+                    if gathered.looped:
                         cancel.set()
         except Exception:
             if replacing:
@@ -342,6 +371,8 @@ class ChatSession:
             elif gathered.text:
                 self._keep(gathered.turn(question, Finish.ERROR), gathered.stats(), before, replacing=False)
             raise
+        finally:
+            self.last_reasoning = gathered.reasoning
         if gathered.looped:
             yield LoopStopped()
         turn, stats = gathered.turn(question, gathered.finish), gathered.stats()
@@ -351,7 +382,19 @@ class ChatSession:
         if turn.finish is Finish.CANCELLED and not turn.answer:
             return
         self._keep(turn, stats, before, replacing=replacing)
-        yield AnswerFinished(turn, stats)
+        yield AnswerFinished(turn, stats, gathered.reasoning, gathered.last.rejected)
+
+    def _shown(self, delta: Delta) -> Iterator[Event]:
+        news = tuple(name for name in delta.rejected if name not in self._known_rejected)
+        if news:
+            self._known_rejected.update(news)
+            yield SettingsRejected(news)
+        if delta.restarts:
+            yield AnswerRestarted()
+        if delta.reasoning:
+            yield ReasoningPiece(delta.reasoning)
+        if delta.text:
+            yield AnswerPiece(delta.text)
 
     def _remarks(self, before: Conversation, fitted: Fitted, config: GenerationConfig) -> Iterator[Event]:
         if fitted.dropped > self.dropped:
@@ -382,6 +425,7 @@ class _Gathered:
 
     started: float
     text: str = ""
+    reasoning: str = ""
     last: Delta = Delta()
     first_at: float = 0.0
     first_tokens: int = 0
@@ -391,6 +435,9 @@ class _Gathered:
         if not self.first_at and (delta.text or delta.completion_tokens):
             self.first_at = time.perf_counter()
             self.first_tokens = delta.completion_tokens
+        if delta.restarts:
+            self.text, self.reasoning = "", self.reasoning + self.text
+        self.reasoning += delta.reasoning
         self.text += delta.text
         self.last = delta
 

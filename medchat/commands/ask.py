@@ -19,10 +19,13 @@ from medchat.chat.session import (
     Advice,
     AnswerFinished,
     AnswerPiece,
+    AnswerRestarted,
     AnswerShortened,
     ChatSession,
     Event,
     HistoryDropped,
+    ReasoningPiece,
+    SettingsRejected,
     SingleTurnTemplate,
     check_question,
 )
@@ -84,6 +87,13 @@ class _Answer:
         if isinstance(event, AnswerPiece):
             self.text += event.text
             self._piece(event.text)
+        elif isinstance(event, ReasoningPiece):
+            if self.style == "events":
+                _line({"event": "reasoning", "text": event.text})
+        elif isinstance(event, AnswerRestarted):
+            self._restart()
+        elif isinstance(event, SettingsRejected):
+            say_aside(messages.rejected(event))
         elif isinstance(event, Advice):
             self.notices.append(event.notice)
             self._notice(event.notice)
@@ -102,6 +112,15 @@ class _Answer:
             _line({"event": "delta", "text": text})
         elif self.style == "text":
             _write(self.screen.feed(text) if self.screen else text)
+
+    def _restart(self) -> None:
+        """What was written so far was reasoning; what is on its way through a pipe cannot be taken back."""
+        if self.style == "events":
+            _line({"event": "restart"})
+        elif self.style == "text":
+            self._end_line()
+            say_aside(messages.reasoned_unmarked(len(self.text)))
+        self.text = ""
 
     def _notice(self, notice: Notice) -> None:
         if self.style == "events":
@@ -124,6 +143,8 @@ class _Answer:
             return
         if turn.finish is Finish.CANCELLED:
             say_aside(say("（已停止，保留部分回答）", "(stopped; the partial answer is kept)"))
+        elif self.answered and (empty := messages.empty(self.answered)):
+            say_aside(empty)
         elif turn.finish is Finish.LENGTH:
             say_aside(
                 say(
@@ -163,6 +184,8 @@ class _Answer:
         return {
             "answer": turn.answer if turn else self.text,
             "finish": str(turn.finish if turn else Finish.CANCELLED),
+            "reasoning": self.answered.reasoning if self.answered else "",
+            "rejected_settings": list(self.answered.rejected) if self.answered else [],
             "prompt_tokens": stats.prompt_tokens if stats else 0,
             "completion_tokens": stats.completion_tokens if stats else 0,
             "reused_tokens": stats.reused_tokens if stats else 0,

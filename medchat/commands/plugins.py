@@ -66,11 +66,8 @@ def _as_json(backbone: Backbone, origin: dict[str, str]) -> str:
         "methods": sorted(backbone.recipes),
         "load_keys": {key: list(values) for key, values in backbone.load_keys.items()},
         "generation": {
-            "temperature": generation.temperature,
-            "top_p": generation.top_p,
-            "top_k": generation.top_k,
-            "repetition_penalty": generation.repetition_penalty,
-            "max_new_tokens": generation.max_new_tokens,
+            name: None if name in generation.unset else getattr(generation, name)
+            for name in ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
         },
         "known_weights": [
             {

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
+
 from medchat.api import Finish, Notice
 from medchat.chat.session import (
     Advice,
     AnswerFinished,
     AnswerPiece,
+    AnswerRestarted,
     AnswerShortened,
     Event,
     HistoryDropped,
     LoopStopped,
     OldAnswerKept,
     QuestionChosen,
+    ReasoningPiece,
+    SettingsRejected,
     SingleTurnTemplate,
 )
 from medchat.medical_safety import ai_mark
@@ -30,6 +35,10 @@ class AnswerView:
         self._notices: list[Notice] = []
         self._looped = False
         self._old_kept: OldAnswerKept | None = None
+        self._reasoning_began = 0.0
+        self._folded = False
+        #: Characters of reasoning and of answer so far.
+        self.reasoning_characters = self._characters = 0
         self.text_came = False
         self.answered: AnswerFinished | None = None
         self.error: BaseException | None = None
@@ -46,9 +55,18 @@ class AnswerView:
                 self._advise(notice)
             case QuestionChosen(question=question):
                 self._screen.show("› " + untrusted(question))
+            case ReasoningPiece(text=text):
+                self._reasoning_began = self._reasoning_began or time.monotonic()
+                self.reasoning_characters += len(text)
+            case AnswerRestarted():
+                self._screen.end_answer()
+                self._screen.tell(messages.reasoned_unmarked(self._characters))
+                self._characters, self.text_came, self._folded = 0, False, True
             case AnswerPiece(text=text):
                 self._show_notices()
+                self._fold_reasoning()
                 self.text_came = True
+                self._characters += len(text)
                 self._screen.piece(text)
             case HistoryDropped():
                 self._remark(messages.dropped(event))
@@ -56,6 +74,8 @@ class AnswerView:
                 self._remark(messages.shortened(event))
             case SingleTurnTemplate():
                 self._remark(messages.single_turn(event))
+            case SettingsRejected():
+                self._remark(messages.rejected(event))
             case LoopStopped():
                 self._looped = True
             case AnswerFinished():
@@ -71,6 +91,7 @@ class AnswerView:
         """End the answer: the mark once, why it ended, and the figures."""
         self.error = error
         self._show_notices()
+        self._fold_reasoning()
         self._screen.end_answer()
         if self.text_came or self.answered is not None:
             self._screen.tell(ai_mark())
@@ -89,8 +110,8 @@ class AnswerView:
 
     def _conclude(self, answered: AnswerFinished) -> None:
         stats = answered.stats
-        if not answered.turn.answer.strip():
-            self._screen.tell(messages.empty(), Tone.WARNING)
+        if empty := messages.empty(answered):
+            self._screen.tell(empty, Tone.WARNING)
         reason = (
             messages.loop_stopped()
             if self._looped
@@ -100,6 +121,13 @@ class AnswerView:
             self._screen.tell(reason, Tone.WARNING)
         if self._footer:
             self._screen.tell(messages.footer(stats, self._context_length))
+
+    def _fold_reasoning(self) -> None:
+        """Show one line in the place of the reasoning, once it is over."""
+        if self.reasoning_characters and not self._folded and self._reasoning_began:
+            self._folded = True
+            seconds = time.monotonic() - self._reasoning_began
+            self._screen.tell(messages.reasoned(self.reasoning_characters, seconds))
 
     def _advise(self, notice: Notice) -> None:
         if notice.urgent:  # a life may be at risk: not even the other advisers are waited for

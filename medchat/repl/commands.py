@@ -133,6 +133,12 @@ def _show_turn(chat: Chat, turn: Turn) -> None:
         chat.screen.tell(reason)
 
 
+def _reasoning(chat: Chat, words: str) -> None:
+    if chat.exchange.ready():
+        text = chat.exchange.call(lambda session: session.last_reasoning)
+        chat.screen.show(untrusted(text.strip()) or say("上一个回答没有思考。", "No reasoning came with it."))
+
+
 def _set(chat: Chat, words: str) -> None:
     if not chat.exchange.ready():
         return
@@ -201,6 +207,14 @@ COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "本会话说过的话；给出 n 显示第 n 轮全文",
         "what was said; n shows one turn in full",
         _history,
+    ),
+    ReplCommand(
+        "thinking",
+        "思考",
+        "",
+        "上一个回答之前的思考全文",
+        "what the model reasoned before its answer",
+        _reasoning,
     ),
     ReplCommand(
         "clear", "清屏", "", "清空屏幕，会话不变", "clear the screen; the conversation stays", _clear

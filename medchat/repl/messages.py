@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from medchat.api import Finish
 from medchat.chat.demo_mode import UnknownToDemo
-from medchat.chat.session import AnswerShortened, HistoryDropped, OldAnswerKept, SingleTurnTemplate, TurnStats
+from medchat.chat.session import (
+    AnswerFinished,
+    AnswerShortened,
+    HistoryDropped,
+    OldAnswerKept,
+    SettingsRejected,
+    SingleTurnTemplate,
+    TurnStats,
+)
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.sanitize import sanitize_line
@@ -66,9 +74,49 @@ def old_kept(event: OldAnswerKept) -> str:
     return say("（已停止，保留原来的回答）", "(stopped; the earlier answer is kept)")
 
 
-def empty() -> str:
-    """Say that the model ended without a word."""
-    return say("（模型没有写出任何文字）", "(the model wrote no text)")
+def empty(answered: AnswerFinished) -> str:
+    """Say that the model ended without an answer; "" where it gave one."""
+    if answered.turn.answer.strip():
+        return ""
+    if not answered.reasoning.strip():
+        return say("（模型没有写出任何文字）", "(the model wrote no text)")
+    if answered.turn.finish is Finish.LENGTH:
+        return say(
+            "（模型只有思考，没有给出回答：词元在思考中用完了，请调高 max-new-tokens）",
+            "(the model reasoned and gave no answer: its tokens were used up; raise max-new-tokens)",
+        )
+    return say(
+        "（模型只有思考，没有给出回答：再问一次，或在服务端关闭思考）",
+        "(the model reasoned and gave no answer: ask again, or turn reasoning off at the server)",
+    )
+
+
+def reasoned(characters: int, seconds: float) -> str:
+    """Say, in one line in place of the text, that the model reasoned before its answer."""
+    return say(
+        f"（思考了 {seconds:.0f} 秒，{characters} 字；看全文：/思考）",
+        f"(reasoned for {seconds:.0f} s, {characters} characters; /thinking shows them)",
+    )
+
+
+def reasoned_unmarked(characters: int) -> str:
+    """Say that what was shown as the answer so far was reasoning."""
+    return say(
+        f"（以上 {characters} 字是模型的思考，不是回答，也不会发给模型）",
+        f"(the {characters} characters above are the model's reasoning: no answer, and not sent to it again)",
+    )
+
+
+def rejected(event: SettingsRejected) -> str:
+    """Say which settings the server did not take."""
+    spelled = (
+        name + say("（--greedy 即 temperature 0）", " (which --greedy sets to 0)") * (name == "temperature")
+        for name in event.names
+    )
+    names = say("、", ", ").join(spelled)
+    return say(
+        f"服务端不接受 {names}，已去掉后重新发送", f"the server does not take {names}: asked again without"
+    )
 
 
 def nothing_said() -> str:

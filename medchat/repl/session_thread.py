@@ -146,7 +146,7 @@ class SessionThread:
             else:
                 view.idle()
             if not view.text_came:
-                self.screen.wait_for(say("正在思考", "thinking"), time.monotonic() - began)
+                self.screen.wait_for(_progress(view), time.monotonic() - began)
             self.screen.tick()
             self.meanwhile()
             if self._interrupts.exit_code is not None:
@@ -162,3 +162,9 @@ class SessionThread:
         if self._session is None:
             raise RuntimeError("the model is not loaded")
         return self._session
+
+
+def _progress(view: AnswerView) -> str:
+    thinking = say("正在思考", "thinking")
+    count = view.reasoning_characters
+    return thinking + (say(f"，已写 {count} 字", f", {count} characters") if count else "")

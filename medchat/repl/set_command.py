@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import replace
 from typing import Any
 
 from medchat.api import GENERATION_RANGES, GenerationConfig
@@ -40,7 +39,14 @@ def setting_names() -> tuple[str, ...]:
 
 def values_in_force(session: ChatSession) -> list[tuple[str, str]]:
     """Return (name, value) of everything `/set` can change."""
-    shown = [(spelled(key), _shown(getattr(session.config, key))) for key in _KEYS]
+    config = session.config
+    shown = [
+        (
+            spelled(key),
+            say("由服务端决定", "the server's") if key in config.unset else _shown(getattr(config, key)),
+        )
+        for key in _KEYS
+    ]
     return [*shown, ("history", "all" if session.remember_history else "none")]
 
 
@@ -61,7 +67,7 @@ def apply_setting(session: ChatSession, words: str) -> tuple[str, str]:
         session.remember_history = chosen == "all"
     else:
         change: dict[str, Any] = {name.replace("-", "_"): chosen}
-        session.config = replace(session.config, **change)
+        session.config = session.config.with_settings(**change)
     return name, dict(values_in_force(session))[name]
 
 

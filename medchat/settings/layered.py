@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ class Settings:
             for name, key in KEYS.items()
             if name.startswith(GENERATION) and self.is_set(name)
         }
-        return replace(over or GenerationConfig(), **chosen)
+        return (over or GenerationConfig()).with_settings(**chosen)
 
     def effective(
         self, backbone: str = "", defaults: GenerationConfig | None = None
@@ -116,7 +116,8 @@ class Settings:
         for name, key in KEYS.items():
             value, origin = self._found(key)
             if name.startswith(GENERATION) and origin.layer is Layer.BUILTIN:
-                value = getattr(defaults or GenerationConfig(), key.short)
+                known = defaults or GenerationConfig()
+                value = None if key.short in known.unset else getattr(known, key.short)
                 origin = Origin(Layer.PLUGIN, backbone) if defaults else origin
             shown.append(Effective(key, value, origin))
         return tuple(shown)

@@ -29,7 +29,7 @@ pytest_plugins = ("remote_models",)
         (refusal(403, "not yours"), UsageError, "403"),
         (refusal(404, "The model `tiny` does not exist."), CheckpointError, "does not exist"),
         (refusal(400, "This model's maximum context length is 2048 tokens"), UsageError, "context length"),
-        (refusal(422, "Unexpected fields: {'top_k'}"), UsageError, "top_k"),
+        (refusal(422, "Unexpected fields: {'foo'}"), UsageError, "foo"),
         (Reply(status=418, body="I'm a teapot", kind="text/plain"), MedchatError, "418"),
         (Reply(kind="text/html", body="<html>Welcome</html>"), MedchatError, "OpenAI"),
         (Reply(status=404, kind="text/html", body="<html>nothing</html>"), CheckpointError, "404"),

@@ -48,7 +48,7 @@ def test_a_question_without_a_slash_goes_to_the_model_unchanged(line: str) -> No
 def test_every_command_of_this_release_is_there_in_both_languages() -> None:
     pairs = {
         "help": "帮助", "exit": "退出", "new": "新建", "clear": "清屏", "undo": "撤销",
-        "regen": "重答", "history": "历史", "set": "设置", "stats": "统计", "disclaimer": "声明",
+        "regen": "重答", "history": "历史", "set": "设置", "stats": "统计", "disclaimer": "声明", "thinking": "思考",
     }  # fmt: skip
     assert {command.name: command.zh_name for command in COMMANDS} == pairs
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from medchat import medical_safety
 from medchat.api import ChatModel, Conversation, Notice
@@ -18,12 +18,15 @@ from medchat.batch.rows import Provenance, decoding
 from medchat.batch.work import WorkPlan
 from medchat.chat.demo_mode import KnownQuestions
 from medchat.chat.recorder import open_store
+from medchat.chat.session import SettingsRejected
 from medchat.chat.setup import ChatSetup
 from medchat.cli.output import say_aside
 from medchat.commands.chat import disclaimer_lines, model_notes
 from medchat.commands.infer.progress import InferProgress, Tell, show_progress
-from medchat.errors import DataError, MedchatError
+from medchat.commands.infer.summary import summarize
+from medchat.errors import MedchatError
 from medchat.language import say
+from medchat.repl import messages
 from medchat.sanitize import sanitize_line
 from medchat.templates import ignores_input
 
@@ -52,6 +55,7 @@ class BatchRun:
     overwrites: bool = False
     demo: KnownQuestions | None = None
     force_answer: bool = False
+    _known_rejected: set[str] = field(default_factory=set)
 
     def complete(self) -> int:
         """Answer what is missing, put the result file in order and return the exit code."""
@@ -97,6 +101,7 @@ class BatchRun:
                     else:
                         self.outputs.append(event.rows)
                         self._name_failures(event, tell)
+                        self._name_rejected(event.rows, tell)
                         progress.add(len(event.rows), event.tokens)
                         show()
         finally:
@@ -202,6 +207,13 @@ class BatchRun:
             reason = error.what if isinstance(error, MedchatError) else f"{type(error).__name__}: {error}"
             tell(f"{self._place(question)}: {sanitize_line(reason, 300)}")
 
+    def _name_rejected(self, rows: Sequence[Mapping[str, Any]], tell: Tell) -> None:
+        """Say once of each setting that the server does not take it."""
+        names = dict.fromkeys(name for row in rows for name in row.get("rejected_settings", ()))
+        if news := tuple(name for name in names if name not in self._known_rejected):
+            self._known_rejected.update(news)
+            tell(messages.rejected(SettingsRejected(news)))
+
     def _place(self, question: Question) -> str:
         where = f"{sanitize_line(str(self.source.path))}:{question.line}"
         return say(f"{where}（第 {question.index + 1} 条）", f"{where} (record {question.index + 1})")
@@ -231,36 +243,5 @@ class BatchRun:
     def _report(self, progress: InferProgress, lines: Sequence[Line]) -> int:
         wanted = {question.index for question in self.plan.questions}
         rows = [line.row for line in lines if line.index in wanted]
-        codes = Counter(int(row.get("error_code", 1)) for row in rows if row["finish"] == "error")
         speed = progress.tokens / progress.seconds if progress.answered else 0.0
-        say_aside(
-            say(
-                f"完成：{len(rows) - codes.total()} 个回答在 {sanitize_line(str(self.shown_output))}"
-                f"（{speed:.0f} 词元/秒）",
-                f"done: {len(rows) - codes.total()} answers in {sanitize_line(str(self.shown_output))}"
-                f" ({speed:.0f} tokens/s)",
-            )
-        )
-        if urgent := sum(any(notice["urgent"] for notice in row.get("safety", ())) for row in rows):
-            say_aside(
-                say(
-                    f"{urgent} 个问题可能涉及紧急情况，见结果中的 safety",
-                    f"{urgent} questions may concern an emergency: see `safety` in the results",
-                )
-            )
-        say_aside(medical_safety.ai_mark())
-        return self._exit_code(codes)
-
-    def _exit_code(self, codes: Counter[int]) -> int:
-        if not codes:
-            return 0
-        say_aside(
-            say(
-                f"{codes.total()} 个问题没有回答（结果中 finish 为 error）；--resume 会再试一次",
-                f"{codes.total()} questions have no answer (`finish` is error); --resume tries them again",
-            )
-        )
-        failures = sorted(set(codes) - {DataError.exit_code})
-        if failures:
-            return failures[0]
-        return 0 if self.skip_bad else DataError.exit_code
+        return summarize(rows, str(self.shown_output), speed, skip_bad=self.skip_bad)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from medchat.api import Delta, Finish
 from medchat.inference.detokenizer import StopText
 from medchat_remote.chunks import StreamChunk, Usage, WholeCharacters
+from medchat_remote.increments import Increments
+from medchat_remote.reasoning import ReasoningSplitter, SplitText
 from medchat_remote.tokens import guess
 
 #: More chunks than this for each token asked for, and the server does not mean to end. (One chunk a token is
@@ -17,42 +20,79 @@ _CHUNKS_A_TOKEN, _SOME_MORE = 16, 256
 class AnswerStream:
     """Feed it chunks; it makes the deltas. `ended` says that no more is wanted: let the connection go."""
 
-    def __init__(self, prompt_tokens: int, max_new_tokens: int, stops: Sequence[str]) -> None:
-        """`prompt_tokens` is our own count, until the server states its own."""
+    def __init__(
+        self, prompt_tokens: int, max_new_tokens: int, stops: Sequence[str], *, begins_inside: bool = False
+    ) -> None:
+        """`prompt_tokens` is our own count, until the server states its own.
+
+        `begins_inside` says that the model may begin in the middle of its reasoning.
+        """
         self._prompt_tokens = prompt_tokens
         self._most_chunks = _CHUNKS_A_TOKEN * max_new_tokens + _SOME_MORE
+        self._stop_texts = stops
         self._stops = StopText(stops)
-        self._characters = WholeCharacters()
-        self._text: list[str] = []
+        self._characters, self._reasoning_characters = WholeCharacters(), WholeCharacters()
+        self._increments = Increments()
+        self._splitter = ReasoningSplitter(wait=begins_inside)
+        self._written: list[str] = []
         self._chunks = 0
         self._usage: Usage | None = None
         self._finish: Finish | None = None
+        self._rejected: tuple[str, ...] = ()
         self.ended = False
 
     def take(self, chunk: StreamChunk) -> Delta:
         """Return what the chunk adds."""
         self._usage = chunk.usage or self._usage
         self._finish = chunk.finish or self._finish
+        self._rejected = chunk.rejected or self._rejected
         if chunk.text or chunk.reasoning:
             self._chunks += 1
-        text = self._stops.feed(self._characters.feed(chunk.text))
+        if chunk.reasoning:
+            self._splitter.no_tags()
+        reasoning = self._reasoning_characters.feed(chunk.reasoning)
+        split = self._splitter.feed(self._increments.feed(self._characters.feed(chunk.text)))
+        delta = self._delta(split, before=reasoning)
         if self._stops.found:
             self._finish, self.ended = Finish.STOP, True
         elif self._chunks >= self._most_chunks and self._finish is None:
             self._finish, self.ended = Finish.LENGTH, True
-        return self._delta(text)
+        return delta
 
     def end(self, finish: Finish | None = None) -> Delta:
         """Return the last delta, with the server's counts where it gave them."""
-        text = self._stops.feed(self._characters.finish()) + self._stops.finish()
-        return self._delta(text, finish or self._finish or Finish.STOP)
+        last = self._splitter.feed(
+            self._increments.feed(self._characters.finish()) + self._increments.finish()
+        )
+        rest = self._splitter.finish()
+        whole = SplitText(last.answer + rest.answer, last.reasoning + rest.reasoning, last.restarts)
+        before = self._reasoning_characters.finish()
+        return self._delta(whole, before=before, finish=finish or self._finish or Finish.STOP)
 
-    def _delta(self, text: str, finish: Finish | None = None) -> Delta:
-        if text:
-            self._text.append(text)
+    def _delta(self, split: SplitText, *, before: str, finish: Finish | None = None) -> Delta:
+        """Return the delta of what was split. `before` is reasoning that the server sent apart."""
+        reasoning = before + split.reasoning
+        if split.restarts:
+            self._stops = StopText(self._stop_texts)
+        text = self._stops.feed(split.answer)
+        if finish is not None:
+            text += self._stops.finish()
+        self._written += [reasoning, text]
+        delta = Delta(
+            text,
+            prompt_tokens=self._prompt_tokens,
+            finish=finish,
+            reasoning=reasoning,
+            restarts=split.restarts,
+            rejected=self._rejected,
+        )
         if finish is not None and self._usage is not None and not self._stops.found:
-            usage = self._usage
-            return Delta(text, usage.completion_tokens, usage.prompt_tokens, usage.reused_tokens, finish)
+            return replace(
+                delta,
+                completion_tokens=self._usage.completion_tokens,
+                prompt_tokens=self._usage.prompt_tokens,
+                reused_tokens=self._usage.reused_tokens,
+            )
         # One chunk a token is how servers stream; one that sends everything at once is guessed by length.
-        tokens = self._chunks if self._chunks != 1 else guess(self._text)
-        return Delta(text, tokens, self._prompt_tokens, finish=finish, estimated=True)
+        tokens = self._chunks if self._chunks != 1 else guess(self._written)
+        return replace(delta, completion_tokens=tokens, estimated=True)

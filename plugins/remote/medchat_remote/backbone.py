@@ -18,6 +18,7 @@ from medchat_remote.key import find_key
 from medchat_remote.messages import MessagesTemplate
 from medchat_remote.notices import where_words_go
 from medchat_remote.proxy import proxy_for
+from medchat_remote.request import SAMPLING
 
 
 class RemoteBackbone(Backbone):
@@ -28,7 +29,7 @@ class RemoteBackbone(Backbone):
         "zh": "任何 OpenAI 兼容的接口（vLLM、SGLang、Ollama、transformers serve）；问题会发送到该接口",
         "en": "any OpenAI-compatible endpoint (vLLM, SGLang, Ollama, transformers serve); questions are sent to it",
     }
-    generation = GenerationConfig(max_new_tokens=1024, temperature=0.7, top_p=0.8)
+    generation = GenerationConfig(max_new_tokens=1024, unset=frozenset(SAMPLING))
 
     def address(self, value: str) -> str:
         """Return the endpoint and model in their one proper form. Raises UsageError."""

@@ -18,6 +18,7 @@ from medchat_remote.chunks import StreamChunk
 from medchat_remote.connection import Connection
 from medchat_remote.counting import Counter
 from medchat_remote.errors import RequestError
+from medchat_remote.reasoning import begins_inside
 from medchat_remote.request import ChatRequest, Dialect
 from medchat_remote.scoring import answer_scores
 
@@ -103,16 +104,13 @@ class RemoteModel:
         requests = [ChatRequest.build(segments, config) for segments in prompts]
 
         async def complete(segments: Sequence[Segment], request: ChatRequest) -> Completion:
-            answer, text = self._answer(segments, config), []
+            answer, deltas = self._answer(segments, config), []
             async with aclosing(self._chunks(request)) as chunks:
                 async for chunk in chunks:
-                    text.append(answer.take(chunk).text)
+                    deltas.append(answer.take(chunk))
                     if answer.ended:
                         break
-            last = answer.end()
-            whole = "".join([*text, last.text])
-            finish = last.finish or Finish.STOP
-            return Completion(whole, finish, last.prompt_tokens, last.completion_tokens, last.estimated)
+            return completion_of([*deltas, answer.end()])
 
         async def complete_all() -> list[Completion]:
             tasks = [
@@ -165,20 +163,47 @@ class RemoteModel:
         self._connection.close()
 
     def _answer(self, segments: Sequence[Segment], config: GenerationConfig) -> AnswerStream:
-        return AnswerStream(self._counter.known(segments), config.max_new_tokens, config.stop)
+        return AnswerStream(
+            self._counter.known(segments),
+            config.max_new_tokens,
+            config.stop,
+            begins_inside=begins_inside(self._facts.model),
+        )
 
     async def _chunks(self, request: ChatRequest) -> AsyncGenerator[StreamChunk, None]:
         """Yield an answer's chunks, asking in the way the endpoint takes."""
         while True:
-            dialect = self._dialect
+            dialect, began = self._dialect, False
+            body, rejected = request.body(self._facts.model, dialect)
             try:
-                body = request.body(self._facts.model, dialect)
                 chunks = self._connection.stream(request.call, body, request.budget)
                 async with aclosing(chunks):
                     async for chunk in chunks:
-                        yield chunk
+                        yield replace(chunk, rejected=rejected)
+                        began = True
                 return
             except RequestError as error:
-                self._dialect = dialect.after(error.server_message)
-                if self._dialect == dialect:
+                # Others may have learned something meanwhile: what they found is kept.
+                learned = self._dialect.after(error.server_message, body)
+                if began or (learned == self._dialect and learned == dialect):
                     raise
+                self._dialect = learned
+
+
+def completion_of(deltas: Sequence[Delta]) -> Completion:
+    """Return an answer that came in `deltas`, the last of which ends it, as a whole."""
+    text, reasoning = "", ""
+    for delta in deltas:
+        if delta.restarts:
+            text, reasoning = "", reasoning + text
+        text, reasoning = text + delta.text, reasoning + delta.reasoning
+    last = deltas[-1]
+    return Completion(
+        text,
+        last.finish or Finish.STOP,
+        last.prompt_tokens,
+        last.completion_tokens,
+        last.estimated,
+        reasoning,
+        last.rejected,
+    )

@@ -34,13 +34,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class StreamChunk:
-    """A part of an answer. `reasoning` is no part of its text; `wants_tool` says that it ends in a tool call."""
+    """A part of an answer. `reasoning` is no part of its text; `wants_tool` says that it ends in a tool call.
+
+    `rejected` names the settings that the endpoint did not take: it answers without them.
+    """
 
     text: str = ""
     finish: Finish | None = None
     usage: Usage | None = None
     reasoning: str = ""
     wants_tool: bool = False
+    rejected: tuple[str, ...] = ()
 
 
 def read_chunk(payload: str) -> StreamChunk | None:

@@ -1,0 +1,160 @@
+"""Reasoning told from answer where a server sends both in one text: `<think>…</think>`, also without its beginning."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+#: How models mark their reasoning: DeepSeek, Qwen and most others; Gemma; Seed; Magistral; Kimi.
+_TAGS = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "<seed:think>": "</seed:think>",
+    "[THINK]": "[/THINK]",
+    "◁think▷": "◁/think▷",
+}
+_OPEN, _CLOSE = tuple(_TAGS), tuple(_TAGS.values())
+_LONGEST_TAG = max(map(len, _CLOSE))
+#: Models whose chat template writes the opening tag itself, so that only the closing one comes.
+_BEGINS_INSIDE = re.compile(
+    r"(?i)(?<![a-z0-9])(r1|qwq|thinking|think|reasoner|reasoning|z1|marco-o1)(?![a-z])"
+)
+
+
+def begins_inside(model: str) -> bool:
+    """Whether a model of that name may begin inside its reasoning, without an opening tag."""
+    return _BEGINS_INSIDE.search(model) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class SplitText:
+    """What one piece of text adds. `restarts`: what was taken for the answer so far was reasoning."""
+
+    answer: str = ""
+    reasoning: str = ""
+    restarts: bool = False
+
+
+class ReasoningSplitter:
+    """Feed it an answer's text as it comes, wherever it is cut; `finish` gives what was held back.
+
+    Reasoning at the beginning comes out as it is written. In the middle of an answer a tag that is never
+    closed is only text, so what follows it is held back until then. With `wait`, what comes before a closing
+    tag is held back from the beginning; without it that text has come out as the answer, and `restarts`
+    takes it back.
+    """
+
+    def __init__(self, *, wait: bool = False) -> None:
+        self._held = ""
+        self._wait = wait
+        self._state = self._beginning
+        self._close = ""
+        self._opened = False
+        self._searched = 0
+
+    def no_tags(self) -> None:
+        """The server sends reasoning apart from the text: nothing needs to be waited for."""
+        self._wait = False
+
+    def feed(self, text: str) -> SplitText:
+        """Return what has become certain."""
+        self._held += text
+        answer, reasoning, restarts = "", "", False
+        while True:
+            state = self._state
+            added = state()
+            restarts = restarts or added.restarts
+            answer = added.answer if added.restarts else answer + added.answer
+            reasoning += added.reasoning
+            if self._state == state:
+                return SplitText(answer, reasoning, restarts)
+
+    def finish(self) -> SplitText:
+        """Return what was held back; the text has ended."""
+        held, self._held = self._held, ""
+        if self._state == self._inside_beginning:
+            return SplitText(reasoning=held)
+        return SplitText(answer="" if self._state == self._after_reasoning else held)
+
+    # ------------------------------------------------------------ states: each takes what it can of the held text
+
+    def _beginning(self) -> SplitText:
+        start = self._held.lstrip()
+        for tag, close in _TAGS.items():
+            if start.startswith(tag):
+                self._held, self._close, self._opened = start[len(tag) :], close, True
+                self._state = self._inside_beginning
+                return SplitText()
+        if start and not any(tag.startswith(start) for tag in _OPEN):
+            self._state = self._waiting if self._wait else self._inside_answer
+        return SplitText()
+
+    def _waiting(self) -> SplitText:
+        place, tag = self._next_tag(_CLOSE)
+        if tag:
+            reasoning, self._held = self._held[:place], self._held[place + len(tag) :]
+            self._state, self._opened = self._after_reasoning, True
+            return SplitText(reasoning=reasoning)
+        if not self._wait:
+            self._state = self._inside_answer
+        return SplitText()
+
+    def _inside_beginning(self) -> SplitText:
+        place, tag = _first(self._held, (self._close,))
+        if tag:
+            self._state = self._after_reasoning
+            return SplitText(reasoning=self._take(place, len(tag)))
+        return SplitText(reasoning=self._take(len(self._held) - _begun(self._held, (self._close,))))
+
+    def _after_reasoning(self) -> SplitText:
+        self._held = self._held.lstrip()
+        if self._held:
+            self._state = self._inside_answer
+        return SplitText()
+
+    def _inside_answer(self) -> SplitText:
+        # Only the first closing tag can be one whose opening tag the template wrote.
+        tags = _OPEN if self._opened else (*_OPEN, *_CLOSE)
+        place, tag = _first(self._held, tags)
+        if tag in _CLOSE:
+            reasoning = self._take(place, len(tag))
+            self._opened, self._state = True, self._after_reasoning
+            return SplitText(reasoning=reasoning, restarts=True)
+        if tag:
+            self._close, self._state = _TAGS[tag], self._inside_middle
+            return SplitText(answer=self._take(place))
+        return SplitText(answer=self._take(len(self._held) - _begun(self._held, tags)))
+
+    def _inside_middle(self) -> SplitText:
+        """Take a whole block that stands in the middle of an answer; the held text begins with its tag."""
+        place, tag = self._next_tag((self._close,))
+        if not tag:
+            return SplitText()
+        opening = next(len(open_) for open_, close in _TAGS.items() if close == tag)
+        self._state, self._opened = self._inside_answer, True
+        return SplitText(reasoning=self._take(place, len(tag))[opening:])
+
+    def _next_tag(self, tags: tuple[str, ...]) -> tuple[int, str]:
+        """Find a tag in text that is held back whole, looking only at what is new."""
+        found = _first(self._held, tags, max(0, self._searched - _LONGEST_TAG))
+        self._searched = 0 if found[1] else len(self._held)
+        return found
+
+    def _take(self, length: int, skipped: int = 0) -> str:
+        text, self._held = self._held[:length], self._held[length + skipped :]
+        return text
+
+
+def _first(text: str, tags: tuple[str, ...], start: int = 0) -> tuple[int, str]:
+    """Return where the first of `tags` stands in `text` from `start` on, and which; (0, "") for none."""
+    found = [(place, tag) for tag in tags if (place := text.find(tag, start)) >= 0]
+    return min(found, default=(0, ""))
+
+
+def _begun(text: str, tags: tuple[str, ...]) -> int:
+    """Return how many characters at the end of `text` may be the beginning of one of `tags`."""
+    longest = min(max(map(len, tags)) - 1, len(text))
+    return next(
+        (length for length in range(longest, 0, -1) if any(tag.startswith(text[-length:]) for tag in tags)), 0
+    )
