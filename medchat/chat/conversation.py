@@ -10,7 +10,13 @@ from typing import Any
 from medchat import medical_safety
 from medchat.api import ChatModel, Conversation, Notice, SlashCommand, Turn
 from medchat.chat.demo_mode import DemoGate, KnownQuestions, as_demo
-from medchat.chat.recorder import SessionChoice, StoreRecorder, choose_session, conversation_of, open_store
+from medchat.chat.recorder import (
+    SessionChoice,
+    StoreRecorder,
+    conversation_of,
+    open_store,
+    session_to_go_on_with,
+)
 from medchat.chat.session import ChatSession
 from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
 from medchat.sanitize import sanitize_line
@@ -133,7 +139,8 @@ def prepare_conversation(
     save = choice.save and bool(settings.value("save"))
     store = open_store(save=save, warn=warn)
     try:
-        record = choose_session(store, SessionChoice(choice.name, choice.latest, choice.resume, save))
+        wanted = SessionChoice(choice.name, choice.latest, choice.resume, save)
+        store, record = session_to_go_on_with(store, wanted, warn)
         if record is not None:
             given = _given(flags)
             settings = read_settings({**_of_session(record, given), **given})

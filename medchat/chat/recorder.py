@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from medchat import paths
 from medchat.api import Conversation, Turn
 from medchat.chat.session import TurnStats
-from medchat.errors import MedchatError, UsageError
+from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
 from medchat.store import PlacedTurn, SessionRecord, SessionStore
 
@@ -137,8 +137,8 @@ def _of_another() -> UsageError:
 
 def _not_saved(error: MedchatError) -> str:
     return say(
-        f"！！没有保存：{error.what}。可以继续对话，但从这一轮起不再写入磁盘。{error.remedy}",
-        f"!! NOT SAVED: {error.what}. You can go on, but from this turn on nothing is written to disk. {error.remedy}",
+        f"！！未保存：{error.what}。可以继续对话，但从这一轮起不再写入磁盘。{error.remedy}",
+        f"!! not saved: {error.what}. You can go on, but from this turn on nothing is written to disk. {error.remedy}",
     )
 
 
@@ -151,6 +151,32 @@ def open_store(*, save: bool, warn: Callable[[str], None]) -> SessionStore:
     except MedchatError as error:
         warn(_not_saved(error))
         return SessionStore.unsaved()
+
+
+def session_to_go_on_with(
+    store: SessionStore, choice: SessionChoice, warn: Callable[[str], None]
+) -> tuple[SessionStore, SessionRecord | None]:
+    """Return the saved session that the flags ask for, and the store to go on with.
+
+    That is one in memory where the file cannot be read and the flags ask for no words of it: an answer
+    is worth more than its record. Raises what `choose_session` raises.
+    """
+    try:
+        record = choose_session(store, choice)
+    except CheckpointError as error:
+        if choice.latest or choice.resume is not None:
+            raise
+        store.close()
+        warn(_not_saved(error))
+        return SessionStore.unsaved(), None
+    if record is not None and record.damaged:
+        warn(
+            say(
+                f"会话 {record.name or record.id} 的记录有一部分读不出来，以空白代替",
+                f"a part of the record of session {record.name or record.id} cannot be read and is left empty",
+            )
+        )
+    return store, record
 
 
 def choose_session(store: SessionStore, choice: SessionChoice) -> SessionRecord | None:

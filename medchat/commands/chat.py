@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from medchat.chat.session import ChatSession
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags, session_flags
 from medchat.cli.output import answer_stream, say_aside
-from medchat.errors import UsageError
+from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.repl import Startup, run_lines, run_repl
 from medchat.sanitize import sanitize_line
@@ -106,6 +107,14 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
         empty = Conversation(system=session.conversation.system)
         return replace(session, conversation=empty, recorder=prepared.recorder(), last_stats=None, dropped=0)
 
+    past_inputs: Sequence[str] = ()
+    with suppress(MedchatError):  # see `disclaimer_lines`
+        past_inputs = prepared.store.recent_inputs(PAST_INPUTS)
+
+    def remember_input(text: str) -> None:
+        with suppress(MedchatError):
+            prepared.store.remember_input(text)
+
     def label(session: ChatSession) -> str:
         record = prepared.saved_session()
         return (record.name or record.id) if record else ""
@@ -115,8 +124,8 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
         model_label=f"{opening.backbone.name} · {_short_place(opening.options)}",
         opening=[*banner, *disclaimer_lines(prepared.store), *prepared.plugin_lines(), *opening.notices()],
         style=str(prepared.settings.value("style")),
-        past_inputs=prepared.store.recent_inputs(PAST_INPUTS),
-        remember_input=prepared.store.remember_input,
+        past_inputs=past_inputs,
+        remember_input=remember_input,
         new_session=new_session,
         session_label=label,
         ready_lines=lambda session: _ready_lines(prepared, session),
@@ -128,12 +137,15 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
 
 
 def disclaimer_lines(store: SessionStore) -> list[str]:
-    """Return the full disclaimer once per install, and the line of every start."""
-    lines = []
-    if not store.seen(medical_safety.DISCLAIMER_KEY):
-        lines.append(medical_safety.disclaimer())
+    """Return the full disclaimer once per install (at each start where that cannot be kept), and a line."""
+    lines = [medical_safety.start_line()]
+    with suppress(
+        MedchatError
+    ):  # a damaged file stops no answer; whoever saves to it says that it is damaged
+        if store.seen(medical_safety.DISCLAIMER_KEY):
+            return lines
         store.mark_seen(medical_safety.DISCLAIMER_KEY)
-    return [*lines, medical_safety.start_line()]
+    return [medical_safety.disclaimer(), *lines]
 
 
 def _ready_lines(prepared: PreparedChat, session: ChatSession) -> list[str]:

@@ -30,6 +30,7 @@ def _as_json(record: SessionRecord) -> dict[str, Any]:
         "system": record.system,
         "turns": record.turns,
         "first_question": record.first_question,
+        "damaged": record.damaged,
     }
 
 
@@ -43,7 +44,12 @@ def _turn_as_json(saved: SavedTurn) -> dict[str, Any]:
         "prompt_tokens": saved.prompt_tokens,
         "completion_tokens": saved.completion_tokens,
         "seconds": saved.seconds,
+        "damaged": saved.damaged,
     }
+
+
+def _mark(record: SessionRecord | SavedTurn) -> str:
+    return say("（有损坏）", " (damaged)") if record.damaged else ""
 
 
 def print_sessions(records: tuple[SessionRecord, ...]) -> int:
@@ -59,7 +65,7 @@ def print_sessions(records: tuple[SessionRecord, ...]) -> int:
         title = record.name or record.first_question
         lines.append(
             f"{record.id}  {when}  {record.turns:>3}  "
-            f"{sanitize_line(record.backbone, 12):<10} {sanitize_line(title, 40)}"
+            f"{sanitize_line(record.backbone, 12):<10} {sanitize_line(title, 40)}{_mark(record)}"
         )
     return write_out("\n".join(lines) + "\n")
 
@@ -103,13 +109,14 @@ def show_session(session: str, as_json: bool) -> int:
             for part in (record.id, record.name, record.backbone, record.model)
             if part
         )
+        + _mark(record)
     ]
     for saved in turns:
         finish = "" if saved.turn.finish == "stop" else f" [{saved.turn.finish}]"
         lines += [
             "",
             say("问：", "Q: ") + sanitize(saved.turn.question),
-            say("答：", "A: ") + sanitize(saved.turn.answer) + finish,
+            say("答：", "A: ") + sanitize(saved.turn.answer) + finish + _mark(saved),
         ]
     lines += ["", ai_mark()]
     return write_out("\n".join(lines) + "\n")

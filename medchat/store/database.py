@@ -18,8 +18,8 @@ from typing import Any
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.paths import make_private
-from medchat.store.faults import explained
-from medchat.store.schema import check_ours, migrate
+from medchat.store.faults import damaged_database, explained
+from medchat.store.schema import check_ours, check_tables, migrate
 from medchat.whole_file import PRIVATE_FILE_MODE
 
 #: How long to wait for another MedChat that is writing. A turn takes it milliseconds.
@@ -53,19 +53,25 @@ class Database:
             )
             try:
                 self._prepare()
-            except BaseException:
+            except BaseException as error:
                 self._connection.close()
+                # Nothing of what is asked here can be wrong but for what the file says of its own tables.
+                if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
+                    raise damaged_database(self._where) from error
                 raise
 
     def _prepare(self) -> None:
         connection = self._connection
         connection.row_factory = sqlite3.Row
+        # Text that is no UTF-8 is damage of one value, and must not hide the rows around it.
+        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         check_ours(connection, self._where)
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         if self.path:
             _write_ahead(connection)
         migrate(connection)
+        check_tables(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -154,8 +160,8 @@ def keys_seen_in(path: Path) -> tuple[str, ...]:
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
         try:
-            return tuple(row[0] for row in connection.execute("SELECT key FROM seen"))
+            return tuple(row[0] for row in connection.execute("SELECT key FROM seen LIMIT 1000"))
         finally:
             connection.close()
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):  # SQLite's own message may quote bytes of the file
         return ()

@@ -12,7 +12,7 @@ from pathlib import Path
 from medchat.errors import CheckpointError, MedchatError, MemoryShortageError, UsageError
 from medchat.language import say
 
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_MISMATCH}
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _CLOSED_OFF = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 
@@ -27,14 +27,19 @@ def explained(where: str) -> Iterator[None]:
         if explained is None:
             raise
         raise explained from error
+    except UnicodeDecodeError as error:  # SQLite's own message quotes bytes of the file
+        raise damaged_database(where) from error
     except OSError as error:
         raise _closed_off(error.strerror or str(error), where) from error
 
 
 def explain(error: sqlite3.Error, where: str) -> MedchatError | None:
     """Return the error to show for `error`, or None where it can only be a defect of ours."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _DAMAGED:
+    extended = getattr(error, "sqlite_errorcode", 0)
+    code = extended & 0xFF
+    # No row of ours breaks a rule of its table, but for an id that was drawn before: the table is damaged.
+    constraint = code == sqlite3.SQLITE_CONSTRAINT and extended != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+    if code in _DAMAGED or constraint:
         return damaged_database(where)
     if code in _LOCKED:
         return MedchatError(

@@ -7,14 +7,16 @@ import re
 import secrets
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from medchat.api import Finish, Turn
 
 #: Letters and digits that are hard to mistake for one another, read aloud or on a screen.
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+#: The year 9000, Unix time: later ones overflow where they are shown in local time.
+_LATEST = 221_845_392_000.0
 _ID = re.compile(r"\d{8}-[0-9a-z]{4}")
 
 
@@ -39,7 +41,10 @@ class AnswerCost(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """One saved session. `turns` counts those not undone; `first_question` is "" before the first."""
+    """One saved session. `turns` counts those not undone; `first_question` is "" before the first.
+
+    `damaged`: a part of it could not be read, and is empty here.
+    """
 
     id: str
     name: str | None
@@ -52,11 +57,15 @@ class SessionRecord:
     system: str
     turns: int = 0
     first_question: str = ""
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SavedTurn:
-    """One saved turn. `position` counts from 1; `created` is when it was saved, in UTC."""
+    """One saved turn. `position` counts from 1; `created` is when it was saved, in UTC.
+
+    `damaged`: a part of it could not be read, and is empty here.
+    """
 
     position: int
     turn: Turn
@@ -66,6 +75,7 @@ class SavedTurn:
     completion_tokens: int = 0
     first_token_seconds: float = 0.0
     seconds: float = 0.0
+    damaged: bool = False
 
 
 def new_id() -> str:
@@ -94,42 +104,91 @@ def stored(text: str) -> str | bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def restored(value: str | bytes) -> str:
-    """Return the string that `stored` was given."""
-    return value if isinstance(value, str) else value.decode("utf-8", "surrogatepass")
+def restored(value: object) -> str:
+    """Return the string that `stored` was given; of what it never gave, what can be read of it."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else "" if value is None else str(value)
 
 
-def instant(seconds: float) -> datetime:
-    """Return a Unix time as an aware UTC datetime."""
-    return datetime.fromtimestamp(seconds, UTC)
+class _Row:
+    """A row as the tables promise it, whatever stands there: one bad value must not hide all sessions.
+
+    SQLite holds any kind of value in any column. What cannot be read is empty or 0, and `damaged` says so.
+    """
+
+    def __init__(self, row: sqlite3.Row) -> None:
+        self._row = row
+        self.damaged = False
+
+    def text(self, name: str) -> str:
+        value = self._row[name]
+        self.damaged |= not isinstance(value, (str, bytes))
+        return restored(value)
+
+    def number(self, name: str, kind: type[int] | type[float], highest: float = 1e15) -> Any:
+        value = self._row[name]
+        if type(value) in (int, float) and 0 <= value <= highest:  # so that NaN is none
+            return kind(value)
+        self.damaged = True
+        return kind(0)
+
+    def instant(self, name: str) -> datetime:
+        """Return a Unix time as an aware UTC datetime."""
+        return datetime.fromtimestamp(self.number(name, float, _LATEST), UTC)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a JSON list of strings."""
+        try:
+            value = json.loads(self.text(name))
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        self.damaged = True
+        return ()
+
+    def finish(self, name: str) -> Finish:
+        try:
+            return Finish(self.text(name))
+        except ValueError:
+            self.damaged = True
+            return Finish.ERROR
 
 
 def turn_from(row: sqlite3.Row) -> SavedTurn:
     """Return the saved turn in a row of table `turn`."""
-    return SavedTurn(
-        position=row["position"],
-        turn=Turn(restored(row["question"]), restored(row["answer"]), Finish(row["finish"])),
-        created=instant(row["created"]),
-        prompt_tokens=row["prompt_tokens"],
-        reused_tokens=row["reused_tokens"],
-        completion_tokens=row["completion_tokens"],
-        first_token_seconds=row["first_token_seconds"],
-        seconds=row["seconds"],
+    read = _Row(row)
+    saved = SavedTurn(
+        position=read.number("position", int),
+        turn=Turn(read.text("question"), read.text("answer"), read.finish("finish")),
+        created=read.instant("created"),
+        prompt_tokens=read.number("prompt_tokens", int),
+        reused_tokens=read.number("reused_tokens", int),
+        completion_tokens=read.number("completion_tokens", int),
+        first_token_seconds=read.number("first_token_seconds", float),
+        seconds=read.number("seconds", float),
     )
+    return replace(saved, damaged=read.damaged)
 
 
 def record_from(row: sqlite3.Row) -> SessionRecord:
     """Return the session in a row of table `session` with its `turns` and `first_question`."""
-    return SessionRecord(
-        id=row["id"],
-        name=row["name"],
-        created=instant(row["created"]),
-        updated=instant(row["updated"]),
-        backbone=restored(row["backbone"]),
-        model=restored(row["model"]),
-        adapters=tuple(json.loads(row["adapters"])),
-        template=restored(row["template"]),
-        system=restored(row["system"]),
+    read = _Row(row)
+    record = SessionRecord(
+        id=read.text("id"),
+        name=None if row["name"] is None else read.text("name"),
+        created=read.instant("created"),
+        updated=read.instant("updated"),
+        backbone=read.text("backbone"),
+        model=read.text("model"),
+        adapters=read.texts("adapters"),
+        template=read.text("template"),
+        system=read.text("system"),
         turns=row["turns"],
-        first_question=restored(row["first_question"] or ""),
+        first_question=restored(row["first_question"]),
     )
+    return replace(record, damaged=read.damaged)

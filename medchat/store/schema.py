@@ -56,6 +56,22 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 
 
+#: What the program reads and writes, by table.
+_COLUMNS = {
+    "session": "id, name, created, updated, backbone, model, adapters, template, system",
+    "turn": "id, session_id, position, question, answer, finish, created, prompt_tokens, reused_tokens,"
+    " completion_tokens, first_token_seconds, seconds, undone",
+    "input": "id, text, created, session_id",
+    "seen": "key, created",
+}
+
+
+def check_tables(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.OperationalError if a table or column is missing."""
+    for table, columns in _COLUMNS.items():
+        connection.execute(f"SELECT {columns} FROM {table} LIMIT 0")
+
+
 def check_ours(connection: sqlite3.Connection, where: str) -> None:
     """Raise CheckpointError if the file is another program's or a newer MedChat's. Changes nothing."""
     connection.execute("BEGIN")  # one snapshot: another process may be creating the tables now

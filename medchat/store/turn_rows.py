@@ -26,7 +26,11 @@ def forget_undone(connection: sqlite3.Connection, session_id: str) -> None:
 
 def insert(connection: sqlite3.Connection, session_id: str, turn: Turn, cost: AnswerCost | None) -> int:
     """Write `turn` after the last one and return its position."""
-    last = connection.execute("SELECT max(position) FROM turn WHERE session_id = ?", (session_id,))
+    last = connection.execute(
+        "SELECT max(position) FROM turn WHERE session_id = ? AND typeof(position) = 'integer'"
+        " AND position < 1e15",  # a damaged row must not stop those after it
+        (session_id,),
+    )
     position: int = (last.fetchone()[0] or 0) + 1
     connection.execute(
         "INSERT INTO turn (session_id, position, question, answer, finish, created, prompt_tokens,"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -73,4 +76,67 @@ def test_a_home_that_cannot_be_written_is_said_loudly_and_the_answer_still_comes
     (tmp_path / "file").touch()
     outcome = scripted.run("ask", "你好", MEDCHAT_HOME=str(tmp_path / "file" / "home"))
     assert (outcome.code, outcome.out) == (0, "你问的是你好\n")
-    assert "没有保存" in outcome.err
+    assert "未保存" in outcome.err
+
+
+def garbled_pages(store: Path) -> None:
+    """Everything behind the first page: the file opens, and no table can be read."""
+    content = bytearray(store.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    store.write_bytes(content)
+
+
+def table_gone(store: Path) -> None:
+    with closing(sqlite3.connect(store)) as connection:
+        connection.execute("DROP TABLE seen")
+
+
+def no_database(store: Path) -> None:
+    store.write_bytes(b"\xff" * 9000)
+
+
+def a_folder(store: Path) -> None:
+    store.unlink()
+    store.mkdir()
+
+
+@pytest.mark.parametrize("garble", [garbled_pages, table_gone, no_database, a_folder])
+def test_a_garbled_store_stops_no_answer_and_is_said(
+    scripted: Scripted, garble: Callable[[Path], None]
+) -> None:
+    scripted.run("ask", "一", "--session", "复诊")
+    store = Path(os.environ["MEDCHAT_HOME"]) / "data" / "sessions.db"
+    garble(store)
+    before = tree(store.parent)
+    for more in ((), ("--session", "复诊")):
+        for language, words in (("zh", "未保存"), ("en", "not saved")):
+            outcome = scripted.run("ask", "你好", *more, MEDCHAT_LANG=language)
+            assert (outcome.code, outcome.out) == (0, "你问的是你好\n"), outcome.err
+            assert words in outcome.err and outcome.err.count("!!") + outcome.err.count("！！") == 1
+            assert "Traceback" not in outcome.err
+    refused = scripted.run("ask", "你好", "-c")
+    assert (refused.code in (2, 3) and "未保存" in refused.err) or "损坏" in refused.err
+    assert scripted.run("chat", stdin="你好\n").out == "你问的是你好\n"
+    assert tree(store.parent) == before
+
+
+def test_one_damaged_session_is_listed_shown_and_gone_on_with(scripted: Scripted) -> None:
+    for name in ("坏的", "好的"):
+        scripted.run("ask", "一", "--session", name)
+    store = Path(os.environ["MEDCHAT_HOME"]) / "data" / "sessions.db"
+    with closing(sqlite3.connect(store, isolation_level=None)) as connection:
+        connection.execute(
+            "UPDATE session SET adapters = ?, created = 1e300 WHERE name = '坏的'", ("[" * 99999,)
+        )
+        connection.execute(
+            "UPDATE turn SET finish = 'x' WHERE session_id = (SELECT id FROM session WHERE name = '坏的')"
+        )
+    listed = scripted.run("sessions", "list")
+    assert listed.code == 0 and len(listed.out.splitlines()) == 2 and listed.out.count("有损坏") == 1
+    assert [row["damaged"] for row in scripted.run("sessions", "list", "--json").one()] == [False, True]
+    shown = scripted.run("sessions", "show", "坏的")
+    assert shown.code == 0 and "你问的是一" in shown.out and shown.out.count("有损坏") == 2
+    went_on = scripted.run("ask", "二", "--session", "坏的")
+    assert went_on.code == 0 and "读不出来" in went_on.err
+    assert scripted.run("sessions", "delete", "坏的", "--yes").code == 0
+    assert len(scripted.run("sessions", "list", "--json").one()) == 1
