@@ -13,15 +13,12 @@ from rich.style import Style
 
 from medchat.repl.cjk_wrap import WIDEST
 from medchat.repl.markdown import MixedText, rendered
-from medchat.repl.markdown_syntax import split_finished
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
+from medchat.repl.unfinished import Unfinished
 from medchat.sanitize import StreamSanitizer
 
 #: Seconds between two drawings of the unfinished part.
 FRAME_SECONDS = 0.08
-#: An unfinished block longer than this is shown as it was written until it ends: laying it out again for
-#: every frame would take longer than the frame.
-_LAID_OUT = 6000
 
 _STYLES = {
     Tone.REMARK: Style(dim=True),
@@ -60,7 +57,7 @@ class RichScreen:
             file=stream, force_terminal=True, markup=False, emoji=False, highlight=False, width=width
         )
         self._inert = StreamSanitizer()
-        self._tail = ""
+        self._unfinished = Unfinished()
         self._blocks = 0
         self._waiting = ""
         self._live: Live | None = None
@@ -92,8 +89,8 @@ class RichScreen:
         """Print what is left and end the redrawing."""
         self._waiting = ""
         self._add(self._inert.flush())
-        rest, self._tail = self._tail, ""
-        self._print_block(rest)
+        for block in self._unfinished.take():
+            self._print_block(block)
         self._stop_live()
         self._blocks = 0
 
@@ -114,11 +111,8 @@ class RichScreen:
         if not shown:
             return
         self._waiting = ""
-        self._tail = (self._tail + unforgeable(shown)).lstrip("\n")
-        if "\n" in shown:
-            finished, self._tail = split_finished(self._tail)
-            for block in finished:
-                self._print_block(block)
+        for block in self._unfinished.add(unforgeable(shown)):
+            self._print_block(block)
         self._stale = True
         self.tick()
 
@@ -139,13 +133,11 @@ class RichScreen:
 
     def _moving_lines(self) -> list[list[Segment]]:
         """Return the unfinished block's last lines, as many as the screen certainly holds."""
-        if not self._tail.strip():
-            return self._laid_out(self._waiting, style=_STYLES[Tone.REMARK]) if self._waiting else []
         most = max(1, self._console.height - 2)
-        if len(self._tail) > _LAID_OUT:
-            lines = self._laid_out(self._tail[-most * self._width :])
-        else:
-            lines = rendered(self._tail, self._console, self._width)
+        text = self._unfinished.last_lines(most, self._width)
+        if not text.strip():
+            return self._laid_out(self._waiting, style=_STYLES[Tone.REMARK]) if self._waiting else []
+        lines = rendered(text, self._console, self._width)
         separated = [[], *lines] if self._blocks else lines
         return separated[-most:]
 

@@ -1,0 +1,99 @@
+"""The part of an answer that is still being written: its finished blocks taken off, its last lines to look at.
+
+Both at a cost that grows with the answer's length and no faster: how often a block is read again to see
+whether it has ended is limited by what there is to read, and what moves on the screen is laid out from
+as much text as the screen holds, however long the block has become.
+"""
+
+from __future__ import annotations
+
+import re
+
+from medchat.repl.markdown_syntax import split_finished
+
+#: All reading for ends of blocks together may cost so many times the answer's length. A block of any length
+#: is then found to have ended before the answer has grown by a fifth.
+_READINGS = 6
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[^\n]*\n")
+_TABLE = re.compile(r"[^\n]*\|[^\n]*\n[ |:]*-[-| :]*\n")
+#: Lines above the visible ones among which a beginning is looked for that stands at the margin.
+_FURTHER_UP = 12
+
+
+class Unfinished:
+    """The unfinished part of one answer's Markdown, already inert."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._length = 0
+        self._came = 0
+        self._read = 0
+
+    def add(self, text: str) -> list[str]:
+        """Take the next piece and return the blocks that have ended, each without what follows it."""
+        if not self._length:
+            text = text.lstrip("\n")
+        self._pieces.append(text)
+        self._length += len(text)
+        self._came += len(text)
+        if "\n" not in text or self._read + self._length > _READINGS * self._came:
+            return []
+        self._read += self._length
+        finished, rest = split_finished(self.text)
+        self._keep(rest.lstrip("\n"))
+        return finished
+
+    def take(self) -> list[str]:
+        """Return the blocks of what is left, and begin another answer."""
+        finished, rest = split_finished(self.text)
+        self._keep("")
+        self._came = self._read = 0
+        return [*finished, rest]
+
+    @property
+    def text(self) -> str:
+        """Everything that is unfinished."""
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    def last_lines(self, count: int, width: int) -> str:
+        """Return Markdown that shows what `text` would show in its last `count` rows of `width` cells.
+
+        A table keeps its head and a fence its first line, without which their rows would be other things.
+        """
+        text = self.text
+        start = _start_of_last(text, count)
+        start = max(start, len(text) - 2 * count * width)
+        if start <= 0:
+            return text
+        opening = _FENCE.match(text) or _TABLE.match(text)
+        if opening is None:
+            return text[_margin(text, start) :]
+        return text[: opening.end()] + text[max(start, opening.end()) :]
+
+    def _keep(self, text: str) -> None:
+        self._pieces, self._length = ([text], len(text)) if text else ([], 0)
+
+
+def _start_of_last(text: str, lines: int) -> int:
+    """Return where the last `lines` lines begin."""
+    start = len(text) - text.endswith("\n")
+    for _ in range(lines):
+        start = text.rfind("\n", 0, start)
+        if start < 0:
+            return 0
+    return start + 1
+
+
+def _margin(text: str, start: int) -> int:
+    """Return the beginning of the line at `start`, or of the nearest one above it that is not indented.
+
+    An item of an inner list, seen without the outer one, would be code.
+    """
+    found = start
+    for _ in range(_FURTHER_UP):
+        if not text.startswith((" ", "\t"), found):
+            return found
+        found = text.rfind("\n", 0, max(0, found - 1)) + 1
+    return start

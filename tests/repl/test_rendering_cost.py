@@ -1,0 +1,89 @@
+"""Drawing an answer costs time in proportion to its length, and what moves shows what will stand there."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from medchat.repl.markdown import rendered
+from medchat.repl.rich_screen import RichScreen
+from medchat.repl.unfinished import Unfinished
+
+SHAPES: dict[str, Callable[[int], str]] = {
+    "list": lambda n: "".join(f"- 第 {i} 条：**多喝水**，注意休息。\n" for i in range(n)),
+    "numbered": lambda n: "".join(f"{i}. 多喝水，`按时` 吃药。\n" for i in range(1, n + 1)),
+    "loose list": lambda n: "".join(f"- 第 {i} 条：多喝水。\n\n" for i in range(n)),
+    "lists in lists": lambda n: "".join("  " * (i % 4) + f"- 第 {i} 条\n" for i in range(n)),
+    "table": lambda n: "| 药 | 剂量 |\n|---|---|\n" + "".join(f"| 药{i} | {i} mg |\n" for i in range(n)),
+    "fence": lambda n: "```python\n" + "".join(f"x = {i}  # 休息\n\n" for i in range(n)),
+    "quotation": lambda n: "".join(f"> 第 {i} 行：多喝水。\n" for i in range(n)),
+    "lines": lambda n: "".join(f"第 {i} 行：多喝水，注意休息。\n" for i in range(n)),
+    "one line": lambda n: "患者应当多喝水，注意休息。" * n,
+    "paragraphs": lambda n: "".join(f"第 {i} 段：多喝水，注意休息。\n\n" for i in range(n)),
+    "stars": lambda n: "**a _b ~~c\n" * n,
+    "ticks": lambda n: "".join("`" * (i % 30) + "a\n" for i in range(n)),
+}
+
+
+def seconds_to_draw(text: str) -> float:
+    screen = RichScreen(io.StringIO(), width=80)
+    began = time.process_time()
+    for start in range(0, len(text), 6):
+        screen.piece(text[start : start + 6])
+    screen.end_answer()
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_twice_the_text_takes_at_most_two_and_a_half_times_as_long(shape: Callable[[int], str]) -> None:
+    shorter, longer = shape(250), shape(500)
+    seconds_to_draw(shorter)
+    # The least of three: another job on the machine makes a run slower and never faster.
+    short = min(seconds_to_draw(shorter) for _ in range(3))
+    long = min(seconds_to_draw(longer) for _ in range(3))
+    assert long <= 2.5 * short + 0.02
+
+
+@pytest.mark.parametrize(
+    "shape", [shape for name, shape in SHAPES.items() if name != "ticks"]
+)  # one is a fence
+def test_a_block_of_any_length_is_taken_off_soon_after_it_has_ended(shape: Callable[[int], str]) -> None:
+    block = shape(300) + ("```\n" if shape is SHAPES["fence"] else "")
+    unfinished = Unfinished()
+    for start in range(0, len(block), 6):
+        unfinished.add(block[start : start + 6])
+    after = "\n\n然后是一段文字。\n\n" + "又是一段文字，说得很多。\n\n" * 2000
+    grown = 0
+    for line in after.splitlines(keepends=True):
+        grown += len(line)
+        if any(line.strip() and "又是" not in line for line in unfinished.add(line)):
+            break
+    assert grown < 0.25 * len(block) + 200
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in SHAPES if name not in ("stars", "ticks", "one line", "loose list")]
+)
+@pytest.mark.parametrize("count", [20, 100, 333])
+def test_the_last_rows_look_as_they_will_in_the_end(name: str, count: int) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=60)
+    text, rows = SHAPES[name](count), 12
+    unfinished = Unfinished()
+    for line in text.splitlines(keepends=True):
+        unfinished.add(line)
+    whole = ["".join(part.text for part in line).strip() for line in rendered(unfinished.text, console, 60)]
+    shown = rendered(unfinished.last_lines(rows, 60), console, 60)
+    last = ["".join(part.text for part in line).strip() for line in shown][-rows + 2 :]
+    # Columns of a table are as wide as what is seen of it needs, so blanks may differ.
+    assert [" ".join(row.split()) for row in last] == [" ".join(row.split()) for row in whole[-rows + 2 :]]
+
+
+def test_what_is_looked_at_is_bounded_by_the_screen_and_not_by_the_block() -> None:
+    for shape in SHAPES.values():
+        unfinished = Unfinished()
+        unfinished.add(shape(5000))
+        assert len(unfinished.last_lines(24, 80)) < 3 * 24 * 80
