@@ -10,6 +10,7 @@ them, where it is anything (docs/specs/models.md, "Adapters"). Nor are keys that
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from medchat.checkpoints.elsewhere import ADAPTER_CONFIG, other_than_asked
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.json_object import read_json_object
 from medchat.checkpoints.layout import Candidates, open_checkpoint, require_folder
+from medchat.checkpoints.lora_targets import is_rank, is_scale, wrong_choices
 from medchat.checkpoints.weight_files import Checkpoint, names
 from medchat.errors import CheckpointError
 from medchat.language import say
@@ -182,28 +184,32 @@ def _settings(stated: Mapping[str, Any], headers: Mapping[str, TensorHeader], fo
     settings = {key: stated[key] for key in _PASSED_KEYS if stated.get(key) is not None}
     if not settings.get("target_modules"):
         # The library's own table once filled it in; the tensors say the same.
-        modules = (_LORA_TENSOR.fullmatch(name) for name in headers)
-        settings["target_modules"] = sorted({found["module"].split(".")[-1] for found in modules if found})
-    odd += [f"{key} = {settings.get(key)!r}"[:80] for key in _wrong_kinds(settings)]
+        settings["target_modules"] = _modules(headers)
+    wrong = _wrong_kinds(settings)
+    odd += [f"{key} = {settings.get(key)!r}"[:80] for key in wrong]
     if odd:
+        remedy = say("支持 peft 的普通 LoRA", "plain LoRA adapters of peft are")
+        if "target_modules" in wrong and isinstance(settings["target_modules"], str):
+            found = json.dumps(_modules(headers)[:8])
+            remedy = say(f"请把 target_modules 写成列表：{found}", f"write target_modules as a list: {found}")
         raise CheckpointError(
             say(f"不支持这种适配器：{names(odd)}", f"this kind of adapter is not supported: {names(odd)}"),
-            say("支持 peft 的普通 LoRA", "plain LoRA adapters of peft are"),
+            remedy,
             where=str(folder / CONFIG_FILE),
         )
     return settings
 
 
+def _modules(headers: Mapping[str, TensorHeader]) -> list[str]:
+    """Return what the modules with LoRA matrices are called, without where they stand."""
+    found = (_LORA_TENSOR.fullmatch(name) for name in headers)
+    return sorted({one["module"].split(".")[-1] for one in found if one})
+
+
 def _wrong_kinds(settings: Mapping[str, Any]) -> list[str]:
     """Return the keys whose value no adapter of peft could have."""
-    rank, alpha, targets = settings.get("r"), settings.get("lora_alpha", 8), settings["target_modules"]
-    wrong = []
-    if type(rank) is not int or not 0 < rank < 2**16:
-        wrong.append("r")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
-        wrong.append("lora_alpha")
-    of_names = isinstance(targets, list) and targets and all(isinstance(name, str) for name in targets)
-    if not (of_names or (isinstance(targets, str) and targets)):
-        wrong.append("target_modules")
-    wrong += [key for key in ("rank_pattern", "alpha_pattern") if not isinstance(settings.get(key, {}), dict)]
-    return wrong
+    wrong = [] if is_rank(settings.get("r")) else ["r"]
+    wrong += [] if is_scale(settings.get("lora_alpha", 8)) else ["lora_alpha"]
+    if not settings["target_modules"]:
+        return [*wrong, "target_modules"]
+    return [*wrong, *wrong_choices(settings)]

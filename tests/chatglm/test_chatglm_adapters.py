@@ -69,6 +69,65 @@ def test_a_ptuning_folder_is_an_adapter_and_equals_the_model_that_holds_it(
     assert quantised.model.transformer.prefix_encoder.embedding.weight.dtype == torch.float32
 
 
+STATED: dict[str, dict[str, Any]] = {
+    "ours": {"adapter_config.json": {"peft_type": "CHATGLM_P_TUNING_V2", "medchat_generation": "v11"}},
+    "ours, the rule alone": {
+        "adapter_config.json": {"peft_type": "CHATGLM_P_TUNING_V2", "medchat_position_rule": "v11"}
+    },
+    "the original script's": {
+        "config.json": {"model_type": "chatglm", "vocab_size": 130528, "pre_seq_len": 3}
+    },
+}
+
+
+@pytest.mark.parametrize("stated", STATED)
+def test_a_prefix_of_the_other_generation_is_refused_though_it_fits(
+    tiny: Path, tiny_v0: Path, tmp_path: Path, stated: str
+) -> None:
+    for base, fits in ((tiny, True), (tiny_v0, False)):
+        folder = tmp_path / base.name
+        folder.mkdir()
+        save_file(prefix_weights(base, 3, False), folder / "prefix_encoder.safetensors")
+        for name, content in STATED[stated].items():
+            (folder / name).write_text(json.dumps(content))
+        if fits:
+            load(base, adapters=(folder,))
+        else:
+            error = refused(lambda: load(base, adapters=(folder,)))  # noqa: B023
+            assert "v1.1" in error.what and "v0" in error.what and error.where == str(folder)
+
+
+def test_an_old_prefix_checkpoint_tells_its_generation_by_its_rows(tiny_v0: Path, tmp_path: Path) -> None:
+    prefix = prefix_weights(tiny_v0, 3, False)
+    rows = {130528: False, 150528: True, 64: True}
+    for number, fits in rows.items():
+        folder = tmp_path / str(number)
+        write_weights(folder, prefix | {EMBEDDING: torch.zeros(number, 1)}, "safetensors")
+        if fits:
+            load(tiny_v0, adapters=(folder,))
+        else:
+            assert "v1.1" in refused(lambda: load(tiny_v0, adapters=(folder,))).what  # noqa: B023
+
+
+def test_a_lora_trained_over_the_other_generation_is_refused(tiny_v0: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, target_modules=["query_key_value"], init_lora_weights=False)
+    get_peft_model(load(tiny_v0).model, config).save_pretrained(tmp_path)
+    load(tiny_v0, adapters=(tmp_path,))
+    file = tmp_path / "adapter_config.json"
+    # A rule chosen on purpose says nothing where the generation is stated.
+    for extra, fits in (
+        ({"medchat_generation": "v11"}, False),
+        ({"medchat_generation": "v0", "medchat_position_rule": "v11"}, True),
+    ):
+        file.write_text(json.dumps(json.loads(file.read_text()) | extra))
+        if fits:
+            load(tiny_v0, adapters=(tmp_path,))
+        else:
+            refused(lambda: load(tiny_v0, adapters=(tmp_path,)))
+
+
 @pytest.mark.parametrize("front", ["module.", "base_model.model.", "_orig_mod.module."])
 def test_a_prefix_behind_wrapping_names_is_the_same_prefix(tiny: Path, tmp_path: Path, front: str) -> None:
     prefix = prefix_weights(tiny, 3, False)

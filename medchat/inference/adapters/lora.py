@@ -10,8 +10,10 @@ family: which adapter fits which base is `known_adapters`.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -19,6 +21,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from medchat.checkpoints.lora_folder import CONFIG_FILE, LoraAdapter
+from medchat.checkpoints.lora_targets import by_layer, chosen_layers, idle_targets
+from medchat.checkpoints.weight_files import names
 from medchat.errors import CheckpointError
 from medchat.inference.load_weights import Placement, assign, raise_on_weights_oom
 from medchat.language import say
@@ -37,6 +41,15 @@ def check_lora_fit(model: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
         if not shapes:
             raise _no_fit(adapter, say("没有 LoRA 矩阵", "it holds no LoRA matrices"))
         modules = dict(model.named_modules())
+        linears = _linears(model)
+        if idle := idle_targets(adapter.settings, linears):
+            raise _no_fit(
+                adapter,
+                say(
+                    f"target_modules 中 {names(idle)} 无对应的层",
+                    f"target_modules: no layer is {names(idle)}",
+                ),
+            )
         for name, (outputs, inputs, _) in shapes.items():
             layer = modules.get(name)
             if not isinstance(layer, nn.Linear):
@@ -80,7 +93,7 @@ def attach_lora(
     Its LoRA matrices stay float32; tensors saved whole get `dtype` and fill parameters that `model` has
     on the meta device. Raises CheckpointError if it belongs to another model.
     """
-    config = LoraConfig(**adapter.settings, bias="none", inference_mode=True)
+    config = LoraConfig(**_settings_for(model, adapter), bias="none", inference_mode=True)
     try:
         with warnings.catch_warnings():
             # A second adapter is meant; and what else peft remarks is for whoever writes such code.
@@ -88,8 +101,7 @@ def attach_lora(
             # Builds the layers on the meta device, so that `assign` can hold them to the file's names.
             inject_adapter_in_model(config, model, adapter_name=name, low_cpu_mem_usage=True)
     except ValueError as error:
-        targets = ", ".join(adapter.settings["target_modules"])[:120]
-        raise _no_fit(adapter, say(f"模型里没有 {targets}", f"the model has no {targets}")) from error
+        raise _no_fit(adapter, " ".join(str(error).split())[:120]) from error
     # peft declares its matrices as float32 here, which half precision would be too coarse for.
     placement = Placement(
         dtype,
@@ -142,6 +154,49 @@ def merge(model: nn.Module, name: str) -> bool:
             setattr(parent, child_name, layer.get_base_layer())
     getattr(model, "peft_config", {}).pop(name, None)
     return True
+
+
+def _linears(model: nn.Module) -> list[str]:
+    """Return the names of the linears that LoRA can be laid over; not those of adapters that are there already."""
+    found: list[str] = []
+    inside = ""
+    for name, module in model.named_modules():
+        if inside and name.startswith(inside):
+            continue
+        if isinstance(module, nn.Linear | LoraLayer):
+            found.append(name)
+            inside = f"{name}."
+    return found
+
+
+def _settings_for(model: nn.Module, adapter: LoraAdapter) -> dict[str, Any]:
+    """Return the adapter's settings with the layers of `model` that they choose in place of any expression.
+
+    Raises CheckpointError where they choose none.
+    """
+    stated = adapter.settings
+    head = _head(model)
+    named = next((name for name, module in model.named_modules() if module is head), "")
+    layers = chosen_layers(stated, _linears(model), named)
+    if not layers:
+        chosen = (
+            names(stated["target_modules"])
+            if isinstance(stated["target_modules"], list)
+            else "target_modules"
+        )
+        raise _no_fit(adapter, say(f"模型里没有 {chosen}", f"the model has no {chosen}"))
+    kept = {key: stated[key] for key in ("r", "lora_alpha", "use_rslora") if key in stated}
+    tables = {
+        key: {re.escape(layer): value for layer, value in by_layer(stated[key], layers).items()}
+        for key in ("rank_pattern", "alpha_pattern")
+        if key in stated
+    }
+    return {**kept, **tables, "target_modules": layers}
+
+
+def _head(model: nn.Module) -> Any:
+    get = getattr(model, "get_output_embeddings", None)
+    return get() if callable(get) else None
 
 
 def _lora_layers(model: nn.Module) -> Iterator[LoraLayer]:

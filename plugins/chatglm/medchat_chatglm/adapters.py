@@ -5,7 +5,7 @@ Both are read with the same safe and strict toolkit as models; LoRA is `medchat.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,26 +23,36 @@ from medchat.checkpoints.adapter_folder import (
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import MODEL_FILES, Candidates, open_checkpoint, require_folder
 from medchat.checkpoints.lora_folder import CONFIG_FILE, FLAG, LoraAdapter, is_lora_folder
+from medchat.checkpoints.stated_template import stated_facts
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
 from medchat.inference.load_weights import Placement, assign
 from medchat.language import say
-from medchat_chatglm.inspection import PREFIX
+from medchat_chatglm.config_file import V0_ROWS, V11_ROWS, generation_of
+from medchat_chatglm.inspection import EMBEDDING, MODEL_TYPE, PREFIX
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
+from medchat_chatglm.prompts import RULE_KEY
 
 #: A prefix on its own, before the layout of the original P-tuning script (a model folder).
 PREFIX_FILES: Candidates = (("prefix_encoder.safetensors", "safetensors"), ("prefix_encoder.bin", "bin"))
+#: The key of an adapter's small file that says which generation it was trained over; our fine-tuning writes it.
+GENERATION_KEY = "medchat_generation"
+_RELEASES = {"v0": " v0 (icetk)", "v11": " v1.1"}
 #: Ordinary ids in the prompt that a LoRA is tried out with; the two control tokens follow them.
 _TRIAL_WORDS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixAdapter:
-    """A folder with a P-tuning prefix. `headers` are those of the prefix's tensors alone."""
+    """A folder with a P-tuning prefix. `headers` are those of the prefix's tensors alone.
+
+    `embedding_rows` are those of the embedding, where all of the model was stored; else 0.
+    """
 
     folder: Path
     checkpoint: Checkpoint
     headers: Mapping[str, TensorHeader]
+    embedding_rows: int = 0
 
     def shape(self) -> tuple[int, bool]:
         """Return the prefix's length in tokens and whether it has a projection.
@@ -87,11 +97,52 @@ def open_chatglm_adapter(folder: Path) -> Adapter:
     )
 
 
+def refuse_other_generation(adapters: Iterable[Adapter], generation: str) -> None:
+    """Refuse what was trained over weights of the other generation: shapes are equal there, ids are not.
+
+    `generation` is that of the weights, "v0" or "v11". Raises CheckpointError.
+    """
+    for adapter in adapters:
+        stated = _generation_of(adapter)
+        if stated and stated != generation:
+            own, other = (_RELEASES[name] for name in (generation, stated))
+            raise CheckpointError(
+                say(
+                    f"适配器与模型不配套：它在 ChatGLM-6B{other} 上训练，而这份权重是{own}",
+                    f"the adapter does not fit: it was trained over ChatGLM-6B{other}, these weights are{own}",
+                ),
+                say(
+                    "形状相同而编号不同，混用只会答非所问；请换用同一代的权重或适配器",
+                    "shapes are equal and ids are not, so answers would be nonsense: use weights or an adapter "
+                    "of the same generation",
+                ),
+                where=str(adapter.folder),
+            )
+
+
+def _generation_of(adapter: Adapter) -> str:
+    """Return the generation that the folder states it was trained over; "" where it states none.
+
+    Ours state it, or at least the rule. The original P-tuning script leaves the model's config.json, and in old
+    checkpoints all of the model.
+    """
+    facts = stated_facts(adapter.folder)
+    if facts.get(GENERATION_KEY) in _RELEASES:
+        return str(facts[GENERATION_KEY])
+    if isinstance(facts.get(RULE_KEY), str):
+        return "v11" if facts[RULE_KEY] == "v11" else "v0"
+    if facts.get("model_type") == MODEL_TYPE and type(facts.get("vocab_size")) is int:
+        return generation_of(facts)
+    rows = adapter.embedding_rows if isinstance(adapter, PrefixAdapter) else 0
+    return generation_of({"vocab_size": rows}) if rows in (V0_ROWS, V11_ROWS) else ""
+
+
 def find_prefix(folder: Path, candidates: Candidates = PREFIX_FILES) -> PrefixAdapter:
     """Open a folder that holds a P-tuning prefix. Raises CheckpointError where there is none."""
     checkpoint = open_checkpoint(folder, candidates, FLAG)
     # Older P-tuning checkpoints repeat the whole model; only the prefix is the adapter.
-    headers = {name: header for name, header in read_headers(checkpoint).items() if name.startswith(PREFIX)}
+    stored = read_headers(checkpoint)
+    headers = {name: header for name, header in stored.items() if name.startswith(PREFIX)}
     if not headers:
         raise CheckpointError(
             say(
@@ -104,7 +155,9 @@ def find_prefix(folder: Path, candidates: Candidates = PREFIX_FILES) -> PrefixAd
             ),
             where=str(folder),
         )
-    return PrefixAdapter(folder, checkpoint, headers)
+    embedding = stored.get(EMBEDDING)
+    rows = embedding.shape[0] if embedding is not None and embedding.shape else 0
+    return PrefixAdapter(folder, checkpoint, headers, rows)
 
 
 def inspect_prefix(folder: Path) -> AdapterCard:

@@ -34,6 +34,7 @@ from medchat_chatglm.adapters import (
     check_chatglm_fit,
     find_prefix,
     open_chatglm_adapter,
+    refuse_other_generation,
 )
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import (
@@ -143,6 +144,7 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
     _refuse_other_shape(config, checkpoint, headers)
     bits = _bits_to_make(options, config)
     adapters = [open_chatglm_adapter(folder) for folder in options.adapters]
+    refuse_other_generation(adapters, config.generation)
     own_prefix = _prepare_prefix(config, options.model, headers, adapters)
     config.quantization_bit = bits or config.quantization_bit
     with torch.device("meta"):

@@ -27,7 +27,7 @@ from medchat.training.methods.method import Metadata, check_finite_result
 from medchat.training.methods.prefix_tuning import P_TUNING as P_TUNING_DEFAULTS
 from medchat.training.methods.prefix_tuning import refuse_length
 from medchat.training.train import Collator
-from medchat_chatglm.adapters import PREFIX_FILES, trial_prompt
+from medchat_chatglm.adapters import GENERATION_KEY, PREFIX_FILES, trial_prompt
 from medchat_chatglm.chat_model import load_chatglm_chat
 from medchat_chatglm.collators import AnswerCollator, Batch, MedCollator, OfficialCollator, TrainingSample
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
@@ -115,8 +115,8 @@ class ChatGLMFamily(Family):
         return {**kept, "torch_dtype": str(model.dtype).removeprefix("torch.")}
 
     def trained_facts(self, model: PreTrainedModel) -> Mapping[str, str]:
-        """Return the position rule, by which chat then reads prompts."""
-        return {RULE_KEY: str(model.config.rule)}
+        """Return the position rule, by which chat then reads prompts, and the generation, which must be the base's."""
+        return {RULE_KEY: str(model.config.rule), GENERATION_KEY: model.config.generation}
 
     def trial_prompt(self, model: PreTrainedModel) -> Sequence[int]:
         """Return a few ids with the control tokens that positions need."""
