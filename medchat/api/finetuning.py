@@ -43,12 +43,14 @@ class Example:
 class SFTData:
     """What a run learns from, and what it is held against while it learns.
 
-    `template` None is the backbone's own for the model.
+    `template` None is the backbone's own for the model. `unused_fields` counts, by field, the records in which
+    the data holds something that nothing is learned from; a recipe puts it on record.
     """
 
     train: Sequence[Example]
     held_out: Sequence[Example] = ()
     template: PromptTemplate | None = None
+    unused_fields: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from medchat.api import Turn
 from medchat.datafiles.data_file import open_data_file
+from medchat.datafiles.fields import NO_CHOICE, FieldChoice, RecordError, is_field
 from medchat.datafiles.layout import Layout
-from medchat.datafiles.record import QuestionRecord, RecordError, is_field, parse_record
+from medchat.datafiles.record import QuestionRecord, parse_record
+from medchat.datafiles.tally import FieldTally
 from medchat.errors import DataError
 from medchat.language import say
 
@@ -37,10 +39,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class InvalidQuestion:
-    """A record that asks nothing."""
+    """A record that asks nothing. `remedy` is what to do, "" for correcting or skipping it."""
 
     line: int
     reason: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,13 @@ class QuestionFile:
     path: Path
     form: Layout
     described: str
+    fields: FieldTally
     questions: tuple[Question, ...]
     bad: tuple[InvalidQuestion, ...]
 
 
-def read_questions(path: Path) -> QuestionFile:
-    """Read a data file.
+def read_questions(path: Path, choice: FieldChoice = NO_CHOICE) -> QuestionFile:
+    """Read a data file; `choice` names its fields.
 
     Raises CheckpointError where it is not there or cannot be read, DataError where it holds no record, is of a
     kind that is not read, or breaks off so that no record after that point can be found. Single bad records
@@ -63,18 +67,22 @@ def read_questions(path: Path) -> QuestionFile:
     """
     questions: list[Question] = []
     bad: list[InvalidQuestion] = []
+    fields = FieldTally()
     with open_data_file(path, plain_text=True, is_known=is_field) as file:
         for index, item in enumerate(file.items()):
             try:
                 if item.problem:
                     raise RecordError(item.problem)
-                questions.append(Question(index, item.line, parse_record(item.value)))
+                asked = parse_record(item.value, choice)
             except RecordError as error:
-                bad.append(InvalidQuestion(item.line, str(error)))
+                bad.append(InvalidQuestion(item.line, str(error), error.remedy))
+                continue
+            questions.append(Question(index, item.line, asked))
+            fields.add(asked)
     if not questions and not bad:
         raise DataError(
             say("数据文件里没有问题", "the data file holds no question"),
             say("每行一个问题，或 JSON 行", "a question a line, or JSON lines"),
             where=str(path),
         )
-    return QuestionFile(path, file.layout, file.described, tuple(questions), tuple(bad))
+    return QuestionFile(path, file.layout, file.described, fields, tuple(questions), tuple(bad))

@@ -19,9 +19,11 @@ def check_belongs(
 
     Raises DataError for a line whose question is not the data's, UsageError for one made otherwise.
     """
-    texts: Mapping[int, str] = {question.index: question.text for question in questions}
+    asked: Mapping[int, tuple[str, str]] = {
+        question.index: (question.text, question.asked.input) for question in questions
+    }
     for line in lines:
-        if texts.get(line.index) != line.row["question"]:
+        if asked.get(line.index) != (line.row["question"], line.row.get("input", "")):
             raise DataError(
                 say(
                     f"结果文件里第 {line.index + 1} 条的问题与数据文件不同",

@@ -45,7 +45,9 @@ class _Recoded(io.RawIOBase):
     def __init__(self, file: IO[bytes], encoding: str) -> None:
         self._file = file
         self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._encoding = encoding
         self._ready = b""
+        self._lines = 1
 
     def readable(self) -> bool:
         return True
@@ -53,7 +55,17 @@ class _Recoded(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self._ready:
             chunk = self._file.read(len(buffer) // 2 or 1)
-            self._ready = self._decoder.decode(chunk, final=not chunk).encode("utf-8")
+            try:
+                text = self._decoder.decode(chunk, final=not chunk)
+                self._ready = text.encode("utf-8")
+            except UnicodeError:
+                name = self._encoding.upper()
+                raise BrokenData(
+                    self._lines,
+                    say(f"这一行之后不是有效的 {name} 文本", f"after this line it is not valid {name} text"),
+                    say("在编辑器里另存为 UTF-8", "save it as UTF-8 in an editor"),
+                ) from None
+            self._lines += text.count("\n")
             if not chunk:
                 break
         given, self._ready = self._ready[: len(buffer)], self._ready[len(buffer) :]
@@ -116,12 +128,6 @@ class DataFile:
             yield from self._items()
         except BrokenData as error:
             raise _broken(self.path, error) from None
-        except UnicodeDecodeError:
-            raise DataError(
-                say(f"不是有效的 {self.encoding.upper()} 文本", f"not valid {self.encoding.upper()} text"),
-                say("在编辑器里另存为 UTF-8", "save it as UTF-8 in an editor"),
-                where=str(self.path),
-            ) from None
 
     def _items(self) -> Iterator[Item]:
         if self.layout in ("lines", "text"):

@@ -1,62 +1,50 @@
-"""What one record of a data file asks: the published forms of question data, told apart by their keys.
+"""What one record of a data file asks and answers: which fields it is read from, and which it is not.
 
-Alpaca and BenTsao (`instruction`, `input`, `output`), question files (`question`), Med-ChatGLM
-(`context`, `target`), ChatGLM's P-tuning data (`content`, `summary`, `history`), OpenAI `messages`,
-ShareGPT `conversations`, and a bare text. A text in the literature data's own dialogue form
-(` <user>: … <bot>: … <user>: …`) is taken apart into earlier turns and a last question.
+The fields are those of `medchat.datafiles.fields`, a conversation is read by `medchat.datafiles.conversations`.
+A text in the literature data's own dialogue form (` <user>: … <bot>: … <user>: …`) is taken apart into earlier
+turns and a last question.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medchat.api import Turn
+from medchat.datafiles.conversations import Spoken, parse_conversation
+from medchat.datafiles.fields import (
+    NAMES,
+    NO_CHOICE,
+    FieldChoice,
+    Fields,
+    RecordError,
+    Use,
+    ambiguous,
+    is_empty,
+)
+from medchat.datafiles.forms import form_of
+from medchat.datafiles.options import holds_options, lettered_columns, options_text
 from medchat.language import say
 
-QUESTION_KEYS = ("question", "instruction", "query", "prompt", "content", "context", "问题")
-REFERENCE_KEYS = (
-    "reference",
-    "answer",
-    "output",
-    "response",
-    "completion",
-    "summary",
-    "target",
-    "答案",
-    "回答",
-)
-MESSAGE_KEYS = ("messages", "conversations")
-_ROLES = {
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "system": "system",
-}
 #: The published data puts one space on each side of a mark; the published demo does not always.
 _MARKS = re.compile(r" ?<(user|bot)>: ?")
 #: Med-ChatGLM's training data holds its questions inside their prompt.
 _CONTEXT = re.compile(r"问题：(?P<question>.*)\n回答[:：] ?", re.DOTALL)
 
 
-def is_field(name: str) -> bool:
-    """Whether a record's field of that name means something here."""
-    return name.strip().casefold() in (*QUESTION_KEYS, *REFERENCE_KEYS, "input", *MESSAGE_KEYS)
-
-
-class RecordError(ValueError):
-    """The record asks nothing that can be understood; the message says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class QuestionRecord:
     """What a record asks. `text` is the question as the file has it, `last` what is asked after `turns`.
 
-    `is_dialogue` says that `text` is itself a dialogue with all of the turns in it.
+    Both have the context before them and the options of a multiple choice under them.
+
+    A first turn without a question is what the assistant said first. `is_dialogue` says that `text` is itself
+    a dialogue with all of the turns in it; `wordings` are other ways to ask the same. `unlearned` are the
+    numbers of the answers (of `turns` from 0, then of `reference`) that are context alone. `used` pairs a use
+    with the field that it was read from, `extra` holds the fields that were not, `unused` names those of them
+    that hold something, and keys of messages.
     """
 
     text: str
@@ -68,31 +56,38 @@ class QuestionRecord:
     reference: Any = None
     id: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    form: str = ""
+    wordings: tuple[str, ...] = ()
+    unlearned: frozenset[int] = frozenset()
+    used: tuple[tuple[Use, str], ...] = ()
+    unused: tuple[str, ...] = ()
+
+    @property
+    def is_conversation(self) -> bool:
+        """Whether each of its turns has an answer to learn."""
+        return any(use == "conversation" for use, _ in self.used)
 
 
-def parse_record(value: Any) -> QuestionRecord:
-    """Return what the JSON value asks. Raises RecordError."""
+def parse_record(value: Any, choice: FieldChoice = NO_CHOICE) -> QuestionRecord:
+    """Return what the JSON value asks; the fields of `choice` count over all others. Raises RecordError."""
     if isinstance(value, str):
         return text_value(value)
     if not isinstance(value, dict):
         raise RecordError(say("应当是一个 JSON 对象或文本", "must be a JSON object or a text"))
-    fields = dict(value)
-    messages = _take(fields, MESSAGE_KEYS)
-    asked = _from_messages(messages) if messages is not None else _from_fields(fields)
-    reference = _take(fields, REFERENCE_KEYS)
-    system = _text(fields.pop("system", None) or "", "system")
-    extra_input = _text(fields.pop("input", None) or "", "input")
-    identifier = fields.pop("id", None)
-    return QuestionRecord(
-        text=_not_blank(asked.text),
-        last=_not_blank(asked.last),
-        input=extra_input,
-        turns=asked.turns,
-        is_dialogue=asked.is_dialogue,
-        system=asked.system or system,
-        reference=asked.reference if reference in (None, "") else reference,
+    fields = Fields(value, choice)
+    name = _conversation_field(fields)
+    asked = _from_fields(fields) if name is None else _from_conversation(fields, name)
+    identifier = fields.take("id", fields.find("id"))
+    unused = tuple(name for name, left in fields.unused.items() if not is_empty(left))
+    return replace(
+        asked,
         id=identifier,
-        extra=fields,
+        extra=fields.unused,
+        form=form_of(
+            [name for _, name in fields.used], is_conversation=name is not None, is_dialogue=asked.is_dialogue
+        ),
+        used=tuple(fields.used),
+        unused=(*unused, *asked.unused),
     )
 
 
@@ -122,68 +117,141 @@ def split_dialogue(text: str) -> tuple[str, ...]:
     return () if before or len(speakers) % 2 == 0 or speakers != by_turns else tuple(said)
 
 
-def _from_fields(fields: dict[str, Any]) -> QuestionRecord:
-    key = next((name for name in QUESTION_KEYS if fields.get(name) is not None), None)
-    if key is None:
-        names = ", ".join((*QUESTION_KEYS[:4], *MESSAGE_KEYS))
-        raise RecordError(
-            say(f"没有问题：需要 {names} 之一", f"there is no question: one of {names} is needed")
-        )
-    text = _text(fields.pop(key), key)
-    if key == "context" and (framed := _CONTEXT.fullmatch(text)):
+def _conversation_field(fields: Fields) -> str | None:
+    """Return the field that holds the whole conversation, None for a record of separate fields."""
+    chosen = fields.find("question") if fields.chosen("question") else None
+    if chosen is not None:
+        in_wordings = chosen.strip().casefold() == "questions"
+        return chosen if isinstance(fields.record[chosen], list) and not in_wordings else None
+    questions, conversations = fields.strong("question"), fields.strong("conversation")
+    if questions and conversations:
+        raise ambiguous("question", (*questions, *conversations))
+    if questions or (not conversations and fields.find("question")):
+        return None
+    return fields.find("conversation")
+
+
+def _from_conversation(fields: Fields, name: str) -> QuestionRecord:
+    spoken = parse_conversation(name, fields.take("conversation", name))
+    if not spoken.last:
+        raise RecordError(say(f"{name} 里没有用户的问题", f"{name} holds no question of the user"))
+    reference: Any = spoken.answer
+    chosen, answers = fields.chosen("answer"), fields.strong("answer")
+    if reference is not None and answers and not chosen:
+        raise ambiguous("answer", (name, *answers))
+    if chosen.strip().casefold() != name.strip().casefold() and (chosen or reference is None):
+        reference = _answer(fields)
+    return QuestionRecord(
+        spoken.last,
+        spoken.last,
+        turns=spoken.turns,
+        system=spoken.system or _optional(fields, "system"),
+        reference=reference,
+        unlearned=spoken.unlearned,
+        unused=spoken.unused,
+    )
+
+
+def _from_fields(fields: Fields) -> QuestionRecord:
+    name = fields.find("question")
+    if name is None:
+        raise _no_question(fields)
+    text, *wordings = _wordings(name, fields.take("question", name))
+    if name.strip().casefold() == "context" and (framed := _CONTEXT.fullmatch(text)):
         text = framed["question"]
-    asked, history = _from_text(text), _history(fields.pop("history", None))
-    if history:
-        return replace(asked, turns=(*history, *asked.turns), is_dialogue=False)
-    return asked
-
-
-def _history(value: Any) -> tuple[Turn, ...]:
-    if value in (None, ""):
-        return ()
-    pairs: list[Any] = value if isinstance(value, list) else [None]
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-        raise RecordError(
-            say(
-                "history 应当是 [[问, 答], …] 形式的列表",
-                "history must be a list like [[question, answer], …]",
-            )
+    asked = _from_text(text)
+    context, options = _optional(fields, "context"), _options(fields)
+    if context or options:
+        asked = replace(
+            asked, text=_with(context, asked.text, options), last=_with(context, asked.last, options)
         )
-    return tuple(Turn(_text(asked, "history"), _text(answer, "history")) for asked, answer in pairs)
+        asked = replace(asked, is_dialogue=asked.is_dialogue and not context)
+        wordings = [_with(context, wording, options) for wording in wordings]
+    history = _history(fields)
+    if history.turns or history.last:
+        last = f"{history.last}\n{asked.last}" if history.last else asked.last
+        asked = replace(asked, last=last, turns=(*history.turns, *asked.turns), is_dialogue=False)
+    return replace(
+        asked,
+        input=_optional(fields, "input"),
+        system=_optional(fields, "system") or history.system,
+        reference=_answer(fields),
+        wordings=tuple(_not_blank(wording) for wording in wordings),
+        unused=history.unused,
+    )
 
 
-def _from_messages(messages: Any) -> QuestionRecord:
-    said = [_message(message) for message in messages] if isinstance(messages, list) else []
-    system = said.pop(0)[1] if said and said[0][0] == "system" else ""
-    reference = said.pop()[1] if said and said[-1][0] == "assistant" else None
-    roles = [role for role, _ in said]
-    if not said or roles != [("user", "assistant")[number % 2] for number in range(len(roles))]:
+def _with(context: str, question: str, options: str) -> str:
+    """Return the question as it is asked: its context before it, its options under it."""
+    return "\n".join(part for part in (context, question, options) if part)
+
+
+def _no_question(fields: Fields) -> RecordError:
+    folded = {name.strip().casefold() for name in fields.record}
+    if folded & {*NAMES["question"]}:
+        return RecordError(say("问题是空的", "the question is empty"))
+    there, usual = ", ".join(map(str, fields.record)) or say("无", "none"), ", ".join(NAMES["question"][:4])
+    return RecordError(
+        say(
+            f"没有问题字段（如 {usual}）；有的是：{there}",
+            f"no question field (such as {usual}); there are: {there}",
+        ),
+        say(
+            "用 --question-field 和 --answer-field 指定字段",
+            "name the fields with --question-field and --answer-field",
+        ),
+    )
+
+
+def _wordings(name: str, value: Any) -> list[str]:
+    """Return the ways in which the field asks one question."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
+    if name.strip().casefold() != "questions" or not isinstance(value, list):
+        return [_text(value, name)]
+    if any(isinstance(one, list) for one in value):
         raise RecordError(
-            say(
-                "消息应当以 user 开头，user 与 assistant 交替",
-                "messages must begin with user, then assistant and user by turns",
-            )
+            say(f"{name} 里有几个问题", f"{name} holds several questions"),
+            say("每条记录只放一个问题和它的答案", "keep one question and its answer in a record"),
         )
-    texts = [text for _, text in said]
-    turns = tuple(Turn(texts[number], texts[number + 1]) for number in range(0, len(texts) - 1, 2))
-    return QuestionRecord(texts[-1], texts[-1], turns=turns, system=system, reference=reference)
+    return [_text(one, name) for one in value]
 
 
-def _message(message: Any) -> tuple[str, str]:
-    if not isinstance(message, dict):
-        raise RecordError(say("每条消息应当是一个 JSON 对象", "each message must be a JSON object"))
-    role = message.get("role", message.get("from"))
-    if role not in _ROLES:
-        raise RecordError(say(f"不认识的角色 {role!r}", f"unknown role {role!r}"))
-    return _ROLES[role], _text(message.get("content", message.get("value")), "content")
+def _answer(fields: Fields) -> Any:
+    name = fields.find("answer")
+    value = fields.take("answer", name)
+    if name is None or name.strip().casefold() != "answers" or not isinstance(value, list):
+        return value
+    if len(value) != 1:
+        raise RecordError(
+            say(f"{name} 里有 {len(value)} 个答案", f"{name} holds {len(value)} answers"),
+            say("每条记录只放一个问题和它的答案", "keep one question and its answer in a record"),
+        )
+    return value[0]
 
 
-def _take(fields: dict[str, Any], names: Sequence[str]) -> Any:
-    """Remove and return the first of `names` that has a value."""
-    for name in names:
-        if fields.get(name) is not None:
-            return fields.pop(name)
-    return None
+def _options(fields: Fields) -> str:
+    name = fields.find("options")
+    if name is not None and holds_options(fields.record[name]):
+        return options_text(name, fields.take("options", name))
+    if name is not None:
+        return ""
+    columns = lettered_columns(fields.record)
+    return options_text("A", {column: fields.take("options", column) for column in columns})
+
+
+def _history(fields: Fields) -> Spoken:
+    name = fields.find("history")
+    return (
+        Spoken()
+        if name is None
+        else parse_conversation(name, fields.take("history", name), texts=False).as_past()
+    )
+
+
+def _optional(fields: Fields, use: Use) -> str:
+    name = fields.find(use)
+    return "" if name is None else _text(fields.take(use, name), name)
 
 
 def _text(value: Any, name: str) -> str:

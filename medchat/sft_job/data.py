@@ -8,15 +8,18 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medchat.api import Example
 from medchat.datafiles.data_file import open_data_file
+from medchat.datafiles.fields import NO_CHOICE, FieldChoice, RecordError, is_field
+from medchat.datafiles.forms import form_name
 from medchat.datafiles.json_values import Item
 from medchat.datafiles.layout import Layout
-from medchat.datafiles.record import QuestionRecord, RecordError, is_field, parse_record
+from medchat.datafiles.record import QuestionRecord, parse_record
+from medchat.datafiles.tally import FieldTally
 from medchat.errors import DataError, UsageError
 from medchat.language import say
 
@@ -30,34 +33,55 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class InvalidExample:
-    """A record nothing can be learned from. `where` is `file:line`, in an array with the record's number."""
+    """A record nothing can be learned from. `where` is `file:line`, in an array with the record's number.
+
+    `remedy` is what to do, "" for correcting or skipping it.
+    """
 
     where: str
     reason: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingFile:
-    """A data file, read. `forms` counts its good records by form, most frequent first.
+    """A data file, read. `forms` counts its good records by form (`medchat.datafiles.forms`), most frequent first.
 
-    The forms: "alpaca", "literature", "med-chatglm", "ptuning", "sharegpt", "messages", and "pairs" for
-    any other pair of a question and an answer. A conversation of the two forms before that teaches each of
-    its answers, so there may be more `examples` than records. `sha256` is of the file's bytes, `file_type`
-    what kind of file it is in the interface language.
+    A conversation teaches each of its answers, and a record each wording of its question, so there may be more
+    `examples` than records. Of conversations `unanswered` counts those whose last question nobody answers, which
+    is left out, and `unlearned` the answers with weight 0, which are context alone. `sha256` is of the file's
+    bytes, `file_type` what kind of file it is in the interface language.
     """
 
     path: Path
     layout: Layout
     file_type: str
     forms: Mapping[str, int]
+    fields: FieldTally
     examples: tuple[Example, ...]
     bad: tuple[InvalidExample, ...]
+    unanswered: int
+    unlearned: int
     sha256: str
 
     @property
     def records(self) -> int:
         """How many good records there are."""
         return sum(self.forms.values())
+
+    def remarks(self) -> Iterator[str]:
+        """Yield what is said of the fields, and of what is not learned, in the interface language."""
+        yield from self.fields.lines()
+        if self.unanswered:
+            yield say(
+                f"{self.unanswered} 段对话以用户的话结尾，没有回答，这句话不学",
+                f"{self.unanswered} conversations end with the user: their last words have no answer and are left out",
+            )
+        if self.unlearned:
+            yield say(
+                f"{self.unlearned} 个回答的 weight 是 0，只作上文，不学",
+                f"{self.unlearned} answers have weight 0: they are context and are not learned",
+            )
 
     @property
     def described(self) -> str:
@@ -69,94 +93,104 @@ class TrainingFile:
         return say("{0}（{1}）", "{0} ({1})").format(say("、", ", ").join(names), self.file_type)
 
 
-def form_name(form: str) -> str:
-    """Return what people call a form of records, in the interface language."""
-    return {
-        "alpaca": say("Alpaca 格式", "Alpaca"),
-        "literature": say("BenTsao 文献对话", "BenTsao literature dialogues"),
-        "med-chatglm": say("Med-ChatGLM 格式", "Med-ChatGLM"),
-        "ptuning": say("ChatGLM P-tuning 格式", "ChatGLM P-tuning"),
-        "sharegpt": say("ShareGPT 对话", "ShareGPT conversations"),
-        "messages": say("OpenAI 消息", "OpenAI messages"),
-        "pairs": say("问答对", "questions and answers"),
-    }[form]
+@dataclass
+class _Reading:
+    """What has been read of a file so far."""
+
+    choice: FieldChoice
+    forms: Counter[str] = field(default_factory=Counter)
+    fields: FieldTally = field(default_factory=FieldTally)
+    examples: list[Example] = field(default_factory=list)
+    bad: list[InvalidExample] = field(default_factory=list)
+    unanswered: int = 0
+    unlearned: int = 0
+
+    def add(self, item: Item, where: str) -> None:
+        """Take in one value of the file, a bad one as such."""
+        try:
+            if item.problem:
+                raise RecordError(item.problem)
+            asked = parse_record(item.value, self.choice)
+            learned = list(_examples(asked, where))
+        except RecordError as error:
+            self.bad.append(InvalidExample(where, str(error), error.remedy))
+            return
+        self.examples += learned
+        self.forms[asked.form] += 1
+        self.fields.add(asked)
+        self.unanswered += asked.is_conversation and asked.reference is None
+        self.unlearned += sum(not _is_greeting(asked, number) for number in asked.unlearned)
 
 
-def read_training_data(path: Path, *, skip_bad: bool = False) -> TrainingFile:
-    """Read a training file, recognised by what is in it (`medchat.datafiles`).
+def read_training_data(
+    path: Path, *, skip_bad: bool = False, choice: FieldChoice = NO_CHOICE
+) -> TrainingFile:
+    """Read a training file, recognised by what is in it (`medchat.datafiles`); `choice` names its fields.
 
     Raises CheckpointError where it is not there or cannot be read; DataError with `file:line` for the
     first bad record (how many there are is said too), unless `skip_bad`; DataError where a file is of
     another kind or breaks off, or nothing is left to learn from.
     """
-    forms: Counter[str] = Counter()
-    examples: list[Example] = []
-    bad: list[InvalidExample] = []
+    reading = _Reading(choice)
     with open_data_file(path, is_known=is_field) as file:
         for number, item in enumerate(file.items(), start=1):
             where = f"{path}:{item.line}"
             if file.is_counted:  # all may stand on one line, as BenTsao's do
                 where += say(f"（第 {number} 条）", f" (record {number})")
-            try:
-                form, learned = _read(item, where)
-            except RecordError as error:
-                bad.append(InvalidExample(where, str(error)))
-                continue
-            forms[form] += 1
-            examples += learned
-        digest = file.sha256
+            reading.add(item, where)
+    bad = reading.bad
     if bad and not skip_bad:
-        raise _bad_records(bad, forms.total())
-    if not examples:
+        raise _bad_records(bad, reading.forms.total())
+    if not reading.examples:
         raise DataError(
             say("数据文件里没有可以学习的记录", "the data file holds no record to learn from"),
             say("每行一条 JSON，或一个 JSON 数组", "one JSON record a line, or one JSON array"),
             where=bad[0].where if bad else str(path),
         )
     return TrainingFile(
-        path, file.layout, file.described, dict(forms.most_common()), tuple(examples), tuple(bad), digest
+        path=path,
+        layout=file.layout,
+        file_type=file.described,
+        forms=dict(reading.forms.most_common()),
+        fields=reading.fields,
+        examples=tuple(reading.examples),
+        bad=tuple(bad),
+        unanswered=reading.unanswered,
+        unlearned=reading.unlearned,
+        sha256=file.sha256,
     )
 
 
-def _read(item: Item, where: str) -> tuple[str, list[Example]]:
-    if item.problem:
-        raise RecordError(item.problem)
-    asked = parse_record(item.value)
-    form = _form(item.value, asked)
-    return form, list(_examples(asked, form, where))
+def _is_greeting(asked: QuestionRecord, number: int) -> bool:
+    """Whether that answer is what the assistant said before anybody asked."""
+    return number < len(asked.turns) and not asked.turns[number].question
 
 
-def _examples(asked: QuestionRecord, form: str, where: str) -> Iterator[Example]:
+def _examples(asked: QuestionRecord, where: str) -> Iterator[Example]:
+    """Yield what a record teaches. Raises RecordError where that is nothing."""
+    taught = 0
+    for number, turn in enumerate(asked.turns if asked.is_conversation else ()):
+        answer = _answer(turn.answer)
+        if number not in asked.unlearned:
+            taught += 1
+            yield Example(turn.question, answer, asked.turns[:number], asked.system, where=where)
+    if taught and asked.reference is None:
+        return  # nobody answers the last question
     answer = _answer(asked.reference)
-    if form in ("sharegpt", "messages"):
-        for number, turn in enumerate(asked.turns):
-            earlier = asked.turns[:number]
-            yield Example(turn.question, _answer(turn.answer), earlier, asked.system, where=where)
-    yield Example(
-        question=asked.last,
-        answer=answer,
-        turns=asked.turns,
-        system=asked.system,
-        input=asked.input,
-        dialogue=asked.text if asked.is_dialogue else "",
-        where=where,
-    )
-
-
-def _form(value: Any, asked: QuestionRecord) -> str:
-    """Name the form of a record that could be read. A text alone has no answer, so it is an object here."""
-    keys = {key for key in value if value[key] is not None} if isinstance(value, dict) else set()
-    for form, needed in (
-        ("messages", {"messages"}),
-        ("sharegpt", {"conversations"}),
-        ("med-chatglm", {"context", "target"}),
-        ("ptuning", {"content", "summary"}),
-    ):
-        if needed <= keys:
-            return form
-    if {"instruction", "output"} <= keys:
-        return "literature" if asked.is_dialogue else "alpaca"
-    return "pairs"
+    if len(asked.turns) in asked.unlearned:
+        if not taught:
+            raise RecordError(say("没有要学的回答：weight 都是 0", "no answer is learned: each has weight 0"))
+        return
+    for question in (asked.last, *asked.wordings):
+        yield Example(
+            question=question,
+            answer=answer,
+            turns=asked.turns,
+            system=asked.system,
+            input=asked.input,
+            dialogue=asked.text if asked.is_dialogue else "",
+            where=where,
+        )
 
 
 def _answer(reference: Any) -> str:
@@ -184,10 +218,8 @@ def _bad_records(bad: Sequence[InvalidExample], good: int) -> DataError:
     )
     return DataError(
         bad[0].reason + (also if len(bad) > 1 else ""),
-        say(
-            "每行一条 JSON 记录，或一个 JSON 数组；加上 --skip-bad 可略去坏记录",
-            "one JSON record a line, or one JSON array; --skip-bad leaves bad records out",
-        ),
+        (bad[0].remedy or say("改正它", "correct it"))
+        + say("；加上 --skip-bad 可略去坏记录", "; --skip-bad leaves bad records out"),
         where=bad[0].where,
     )
 
@@ -198,9 +230,9 @@ def split(
     """Return (what to train on, what is held out), each in the order of the data.
 
     `val_size` examples are held out; -1 is min(500, a tenth), 0 below 20. What begins with the same question
-    (with the same system text and `input`) stays together, so that no conversation and no question is on
-    both sides; the held out are fewer where no group of the right size is left. The same data and seed give
-    the same split. Raises UsageError if nothing would be left to train on.
+    (with the same system text and `input`) or comes from one record stays together, so that no conversation
+    and no question is on both sides; the held out are fewer where no group of the right size is left. The
+    same data and seed give the same split. Raises UsageError if nothing would be left to train on.
     """
     if val_size < 0:
         val_size = 0 if len(examples) < FEWEST_TO_SPLIT else min(MOST_HELD_OUT, len(examples) // 10)
@@ -212,10 +244,9 @@ def split(
             ),
             f"--val-size {len(examples) // 10}",
         )
-    groups: dict[tuple[str, str, str], list[int]] = {}
-    for number, example in enumerate(examples):
-        first = example.turns[0].question if example.turns else example.question
-        groups.setdefault((example.system, first, example.input), []).append(number)
+    groups: dict[int, list[int]] = {}
+    for number, earliest in enumerate(_kept_together(examples)):
+        groups.setdefault(earliest, []).append(number)
     shuffled = list(groups.values())
     random.Random(seed).shuffle(shuffled)
     held_out: set[int] = set()
@@ -224,3 +255,22 @@ def split(
             held_out.update(group)
     train = tuple(example for number, example in enumerate(examples) if number not in held_out)
     return train, tuple(examples[number] for number in sorted(held_out))
+
+
+def _kept_together(examples: Sequence[Example]) -> list[int]:
+    """Return for each example the number of the first one that it belongs together with."""
+    parent = list(range(len(examples)))
+
+    def first(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = number = parent[parent[number]]
+        return number
+
+    seen: dict[Any, int] = {}
+    for number, example in enumerate(examples):
+        asked = (turn.question for turn in example.turns if turn.question)
+        keys: list[Any] = [(example.system, next(asked, example.question), example.input)]
+        for key in [*keys, example.where] if example.where else keys:
+            earlier, later = sorted((first(seen.setdefault(key, number)), first(number)))
+            parent[later] = earlier
+    return [first(number) for number in range(len(examples))]

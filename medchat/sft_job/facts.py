@@ -22,12 +22,16 @@ FILE_NAME = "report.json"
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
-    """One data file: its name, its form in words, how many records it gave and how many were left out."""
+    """One data file: its name, its form in words, how many records it gave and how many were left out.
+
+    `remarks` say in words which fields were read and which not, and what else of it is not learned.
+    """
 
     name: str
     form: str
     records: int
     bad: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,9 @@ def _run(row: Mapping[str, Any]) -> RunFacts:
     known = {field.name for field in fields(RunFacts)}
     values: dict[str, Any] = {name: value for name, value in row.items() if name in known}
     values["settings"] = tuple((name, value, origin) for name, value, origin in row["settings"])
-    values["data"] = tuple(DataFacts(**item) for item in row["data"])
+    values["data"] = tuple(
+        DataFacts(**{**item, "remarks": tuple(item.get("remarks", ()))}) for item in row["data"]
+    )
     values["notes"] = tuple(row["notes"])
     values["lengths"] = LengthFacts(**row["lengths"]) if row["lengths"] else None
     return RunFacts(**values)

@@ -53,6 +53,16 @@ _COMMAND_KEYS = (
         "template: a name or a file (default: the weights' own)",
         is_path=True,
     ),
+    *(
+        Key(
+            f"{use}_field",
+            Kind.TEXT,
+            None,
+            f"哪个字段是{zh}（默认按名字认）",
+            f"the field that is the {use} (default: told by its name)",
+        )
+        for use, zh in (("question", "问题"), ("answer", "答案"), ("context", "背景"))
+    ),
     Key("skip_bad", Kind.FLAG, None, "跳过坏记录", "leave bad records out"),
     Key(
         "gradient_accumulation",
@@ -90,7 +100,8 @@ _GROUPS = (
     (
         "模型、数据与输出",
         "Model, data and output",
-        "backbone model adapters data output template val_size max_length allow_truncation skip_bad",
+        "backbone model adapters data question_field answer_field context_field output template val_size "
+        "max_length allow_truncation skip_bad",
     ),
     (
         "方法",

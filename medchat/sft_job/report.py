@@ -197,6 +197,9 @@ def _data(facts: RunFacts) -> Iterator[Block]:
     heads = (say("文件", "file"), say("格式", "form"), say("条数", "records"), say("跳过", "left out"))
     rows = [(item.name, item.form, str(item.records), str(item.bad)) for item in facts.data]
     yield Table(heads, rows, (2, 3))
+    for item in facts.data:
+        for remark in item.remarks:
+            yield Paragraph(say(f"{item.name}：{remark}", f"{item.name}: {remark}"))
     yield Paragraph(
         say(
             f"训练 {facts.train} 条，留作评估 {facts.held_out} 条。",

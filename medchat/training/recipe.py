@@ -163,7 +163,10 @@ class FamilyRecipe(SFTRecipe):
             return done
         encoded = self._encode(data, options)
         fingerprint = fingerprint_of(encoded.train.features, encoded.held_out)
-        with cpu_threads(options.threads), run_folder(options, fingerprint, processes) as folder:
+        with (
+            cpu_threads(options.threads),
+            run_folder(options, fingerprint, processes, data.unused_fields) as folder,
+        ):
             if processes.is_main:
                 # Reported at once, before what takes minutes: the watcher keeps the settings in the folder.
                 watch.on_event(SFTStatus(say("载入权重", "loading the weights")))

@@ -146,10 +146,13 @@ def check_output(options: SFTOptions) -> SFTReport | None:
 
 
 @contextmanager
-def open_run_folder(options: SFTOptions, fingerprint: str) -> Iterator[RunFolder]:
+def open_run_folder(
+    options: SFTOptions, fingerprint: str, unused_fields: Mapping[str, int] | None = None
+) -> Iterator[RunFolder]:
     """Lock `options.output`, creating it, for the length of the block.
 
-    `fingerprint` is of the training data as the model sees it (see `training.fingerprint_of`). If the block
+    `fingerprint` is of the training data as the model sees it (see `training.fingerprint_of`), `unused_fields`
+    what the data's files hold besides, for the record. If the block
     fails before a checkpoint was complete, nothing is left behind of a run that began with it. Raises
     UsageError: what `check_output` says, other data, or another run at work there.
     """
@@ -162,7 +165,7 @@ def open_run_folder(options: SFTOptions, fingerprint: str) -> Iterator[RunFolder
         if check_output(options):
             raise _occupied(path, options.resume)
         resumed = bool(_entries(path))
-        folder = RunFolder(path, _begin(path, options, fingerprint, resumed), resumed)
+        folder = RunFolder(path, _begin(path, options, fingerprint, unused_fields, resumed), resumed)
         try:
             with translate_disk_errors(path, folder.way_on):
                 yield folder
@@ -174,7 +177,12 @@ def open_run_folder(options: SFTOptions, fingerprint: str) -> Iterator[RunFolder
 
 
 @contextmanager
-def run_folder(options: SFTOptions, fingerprint: str, processes: ProcessGroup) -> Iterator[RunFolder]:
+def run_folder(
+    options: SFTOptions,
+    fingerprint: str,
+    processes: ProcessGroup,
+    unused_fields: Mapping[str, int] | None = None,
+) -> Iterator[RunFolder]:
     """Open the run's folder in the main process, and see that every other one finds it.
 
     Raises UsageError: what `open_run_folder` says, or a folder that is not on a file system they share.
@@ -183,7 +191,7 @@ def run_folder(options: SFTOptions, fingerprint: str, processes: ProcessGroup) -
         opened: list[RunFolder] = []
 
         def begin() -> tuple[tuple[str, ...], bool]:
-            opened.append(stack.enter_context(open_run_folder(options, fingerprint)))
+            opened.append(stack.enter_context(open_run_folder(options, fingerprint, unused_fields)))
             return opened[0].notes, opened[0].resumed
 
         notes, resumed = processes.from_main(begin)
@@ -202,13 +210,15 @@ def run_folder(options: SFTOptions, fingerprint: str, processes: ProcessGroup) -
         yield opened[0] if opened else RunFolder(path, notes, resumed)
 
 
-def _begin(path: Path, options: SFTOptions, data: str, resumed: bool) -> tuple[str, ...]:
+def _begin(
+    path: Path, options: SFTOptions, data: str, unused_fields: Mapping[str, int] | None, resumed: bool
+) -> tuple[str, ...]:
     checkpoints.clear_remains(path / checkpoints.FOLDER_NAME)
     for name in filter(_REMAINS.fullmatch, _names(path)):
         _remove(path / name)
     if resumed:
         return run_record.compare_data(path, options, data)
-    run_record.write_run_record(path, options, data)
+    run_record.write_run_record(path, options, data, unused_fields)
     return ()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,20 @@ _BY_CONTENT = ("model", "adapters")
 _SAMPLED = 1 << 16
 
 
-def write_run_record(folder: Path, options: SFTOptions, data: str) -> None:
-    """Put a run on record. `data` is the fingerprint of what it learns from (`training.fingerprint_of`)."""
+def write_run_record(
+    folder: Path, options: SFTOptions, data: str, unused_fields: Mapping[str, int] | None = None
+) -> None:
+    """Put a run on record. `data` is the fingerprint of what it learns from (`training.fingerprint_of`).
+
+    `unused_fields` counts the records in which the data's files hold something that nothing is learned from.
+    """
     record = {
         "format": FORMAT,
         "medchat": __version__,
         "options": _plain(options),
         "model": fingerprint_of_models((options.model, *options.adapters)),
         "data": data,
+        "unused_fields": dict(unused_fields or {}),
     }
     text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
     write_whole_file(folder / FILE_NAME, text)

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medchat.datafiles.data_file import open_data_file
+from medchat.datafiles.fields import is_field
 from medchat.datafiles.json_values import MAX_RECORD_BYTES, TextWindow, whole_array
-from medchat.datafiles.record import is_field
 from medchat.errors import DataError
 from medchat.language import set_language
 
@@ -281,3 +281,12 @@ def test_a_value_that_is_read_in_pieces_is_the_value(values: list[Any], size: in
     content = text.encode("utf-8", "surrogatepass")
     stream: Callable[[], Any] = lambda: TextWindow(_Trickle(content, size))  # type: ignore[arg-type]  # noqa: E731
     assert [item.value for item in whole_array(stream())] == values
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\n", PAIR.encode("utf-16") + b"\0", PAIR.encode("utf-16")[:-1]]
+)
+def test_utf16_that_breaks_off_is_refused(content: bytes, tmp_path: Path) -> None:
+    for plain_text in (False, True):
+        with pytest.raises(DataError, match="UTF-16"):
+            read(written(tmp_path, content), plain_text=plain_text)

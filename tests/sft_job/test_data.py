@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from locations import SHARED
 
 from medchat.api import Example, Turn
+from medchat.datafiles.fields import FieldChoice
 from medchat.errors import CheckpointError, DataError, UsageError
 from medchat.language import set_language
 from medchat.sft_job.data import read_training_data, split
@@ -121,7 +122,7 @@ BAD: list[Any] = [
     {"output": "答"},
     {"messages": [{"role": "user", "content": "问"}]},
     {"messages": [{"role": "assistant", "content": "答"}]},
-    {"conversations": [*({"from": NAMES[r], "value": t} for r, t in CHAT), {"from": "human", "value": "?"}]},
+    {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", "weight": 0}]},
     {"messages": [{"role": r, "content": t if t != "a1" else " "} for r, t in CHAT]},
     "a bare text",
     ["a", "b"],
@@ -148,6 +149,83 @@ def test_a_bad_record_is_refused_with_its_line_or_skipped_and_counted(
     read = read_training_data(path, skip_bad=True)
     assert len(read.examples) == read.records == 2
     assert [record.where for record in read.bad] == [caught.value.where]
+
+
+def said(*messages: tuple[str, str, int]) -> dict[str, Any]:
+    return {
+        "conversations": [{"from": who, "value": text, "weight": weight} for who, text, weight in messages]
+    }
+
+
+def test_what_has_no_answer_or_no_weight_is_context_alone_and_counted(english: None, tmp_path: Path) -> None:
+    records = [
+        said(("gpt", "hello", 1), ("human", "q1", 1), ("gpt", "a1", 1), ("human", "thanks", 1)),
+        said(("human", "q2", 1), ("gpt", "bad", 0), ("human", "q3", 1), ("gpt", "a3", 1)),
+        said(("human", "q4", 1), ("gpt", "a4", 1), ("human", "q5", 1), ("gpt", "bad", 0)),
+    ]
+    read = read_training_data(write_lines(tmp_path / "chats.jsonl", records))
+    assert without_place(read.examples) == [
+        Example("q1", "a1", (Turn("", "hello"),)),
+        Example("q3", "a3", (Turn("q2", "bad"),)),
+        Example("q4", "a4"),
+    ]
+    assert (read.unanswered, read.unlearned, read.records) == (1, 2, 3)
+    remarks = "\n".join(read.remarks())
+    assert "1 conversations end with the user" in remarks and "2 answers have weight 0" in remarks
+
+
+def test_every_wording_of_a_question_is_learned(tmp_path: Path) -> None:
+    record = {"questions": [["一", "二", "三"]], "answers": ["答"]}
+    read = read_training_data(write_lines(tmp_path / "data.jsonl", [record]))
+    assert without_place(read.examples) == [Example(word, "答") for word in "一二三"]
+    assert (read.forms, read.records) == ({"wordings": 1}, 1)
+
+
+def test_context_and_options_are_part_of_what_is_learned(tmp_path: Path) -> None:
+    record = {
+        "context": "男，50 岁",
+        "question": "用哪种药？",
+        "options": ["甲", "乙"],
+        "answer": "B",
+        "id": 3,
+    }
+    read = read_training_data(write_lines(tmp_path / "data.jsonl", [record, {**record, "source": "网"}]))
+    assert without_place(read.examples) == [Example("男，50 岁\n用哪种药？\nA. 甲\nB. 乙", "B")] * 2
+    assert read.fields.unused == {"source": 1} and "未使用的字段：source × 1" in list(read.remarks())
+
+
+def test_two_candidates_are_refused_with_their_line_and_the_flag_that_decides(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "data.jsonl", [{"question": "问", "instruction": "像医生那样", "answer": "答"}]
+    )
+    with pytest.raises(DataError) as caught:
+        read_training_data(path)
+    assert (
+        caught.value.where == f"{path}:1"
+        and "question" in caught.value.what
+        and "instruction" in caught.value.what
+    )
+    assert "--question-field question" in caught.value.remedy
+    read = read_training_data(path, choice=FieldChoice(question="question"))
+    assert without_place(read.examples) == [Example("问", "答")] and read.fields.unused == {"instruction": 1}
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table"])
+def test_a_table_is_learned_from_by_its_columns(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("\ufeffdepartment,title,ask,answer\n内科,头痛,头痛怎么办？,多休息。\n", encoding="utf-8")
+    read = read_training_data(path)
+    assert without_place(read.examples) == [Example("头痛怎么办？", "多休息。")]
+    assert read.fields.unused == {"department": 1, "title": 1} and "CSV" in read.described
+    assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_digest_is_of_the_file_whatever_its_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_bytes(json.dumps([GOOD, GOOD], ensure_ascii=False).encode("utf-16"))
+    read = read_training_data(path)
+    assert without_place(read.examples) == [Example("问", "答")] * 2
+    assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() and "UTF-16" in read.described
 
 
 def test_lines_that_are_no_json_or_no_utf8_are_bad_records(english: None, tmp_path: Path) -> None:
@@ -254,6 +332,18 @@ def test_holding_everything_out_is_refused() -> None:
         with pytest.raises(UsageError):
             split(some(10), size, 0)
     assert len(split(some(10), 9, 0)[1]) == 9
+
+
+def test_the_wordings_of_one_record_and_equal_questions_of_others_stay_together() -> None:
+    examples = [Example(f"q{number}", "a", where=f"data:{number // 3}") for number in range(30)]
+    examples += [Example(f"q{number}", "b", where=f"data:{100 + number}") for number in range(0, 30, 3)]
+    train, held_out = split(examples, 8, 0)
+    assert len(held_out) == 8 and len(train) == 32
+    for number in range(0, 30, 3):
+        one = [
+            example for example in held_out if example.question in {f"q{number + more}" for more in range(3)}
+        ]
+        assert len(one) in (0, 4)
 
 
 first_questions = st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), min_size=2, max_size=40)

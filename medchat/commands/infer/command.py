@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags
 from medchat.cli.output import say_aside
 from medchat.commands.infer.run import BatchRun, provenance
+from medchat.datafiles.fields import FieldChoice
 from medchat.errors import DataError, UsageError
 from medchat.language import say
 from medchat.launcher import Process
@@ -32,6 +34,17 @@ from medchat.whole_file import check_output_file
 BATCH_SIZE = 8
 #: So many bad records or failed questions are named; of more only the number is given.
 NAMED = 10
+
+
+def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
+    return click.option(
+        f"--{use}-field",
+        default="",
+        metavar="NAME",
+        help=say(
+            f"哪个字段是{zh}（默认按名字认）", f"the field that is the {use} (default: told by its name)"
+        ),
+    )
 
 
 @click.command(
@@ -78,6 +91,9 @@ NAMED = 10
     ),
 )
 @click.option("--skip-bad", is_flag=True, help=say("跳过坏记录", "leave bad records out"))
+@_field_flag("question", "问题")
+@_field_flag("answer", "答案")
+@_field_flag("context", "背景")
 def command(data: str, output: str, **flags: Any) -> int:
     """Answer a file of questions."""
     if flags["resume"] and flags["overwrite"]:
@@ -88,7 +104,8 @@ def command(data: str, output: str, **flags: Any) -> int:
     process = Process.from_environment(os.environ, slurm=True)
     opening, demo = as_demo(resolve_setup(read_settings(flags), rule=flags["rule"]))
     opening = replace(opening, generation=_generation(opening.generation, flags))
-    source = _read(Path(data).expanduser(), skip_bad=flags["skip_bad"], speak=process.leads)
+    choice = FieldChoice(flags["question_field"], flags["answer_field"], flags["context_field"])
+    source = _read(Path(data).expanduser(), choice, skip_bad=flags["skip_bad"], speak=process.leads)
     target = Path(output).expanduser().resolve()
     _refuse_inputs(target, opening, source.path)
     plan = WorkPlan(source.questions[: flags["limit"]], flags["batch_size"], process.world_size)
@@ -142,8 +159,8 @@ def _generation(configured: GenerationConfig, flags: dict[str, Any]) -> Generati
     return replace(configured, greedy=bool(flags["greedy"]) or not (flags["sample"] or asked))
 
 
-def _read(path: Path, *, skip_bad: bool, speak: bool) -> QuestionFile:
-    source = read_questions(path)
+def _read(path: Path, choice: FieldChoice, *, skip_bad: bool, speak: bool) -> QuestionFile:
+    source = read_questions(path, choice)
     if speak:
         for bad in source.bad[:NAMED]:
             say_aside(f"{sanitize_line(str(path))}:{bad.line}: {sanitize_line(bad.reason)}")
@@ -151,7 +168,8 @@ def _read(path: Path, *, skip_bad: bool, speak: bool) -> QuestionFile:
         raise DataError(
             say(f"{len(source.bad)} 条记录有误", f"{len(source.bad)} bad records")
             + f": {source.bad[0].reason}",
-            say("改正后再试，或用 --skip-bad 跳过", "correct them, or leave them out with --skip-bad"),
+            (source.bad[0].remedy or say("改正后再试", "correct them"))
+            + say("；或用 --skip-bad 跳过", "; or leave them out with --skip-bad"),
             where=f"{path}:{source.bad[0].line}",
         )
     if not source.questions:
@@ -168,4 +186,6 @@ def _read(path: Path, *, skip_bad: bool, speak: bool) -> QuestionFile:
                 f"{sanitize_line(path.name)}: {source.described}, {len(source.questions)} questions{skipped}",
             )
         )
+        for remark in source.fields.lines():
+            say_aside(f"  {remark}")
     return source

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
@@ -9,22 +11,40 @@ from typing import Any
 from medchat.api import MemoryEstimate, SFTData, SFTSurvey
 from medchat.commands.sft.overview import nearest_line
 from medchat.commands.sft.plan import RunPlan
+from medchat.datafiles.fields import FieldChoice
+from medchat.datafiles.tally import unused_line
 from medchat.errors import MemoryShortageError
 from medchat.language import say
+from medchat.sanitize import sanitize_line
 from medchat.sft_job.data import TrainingFile, read_training_data, split
 from medchat.sft_job.facts import DataFacts, LengthFacts, RunFacts, memory_facts, settings_rows
+from medchat.templates import ignores_input
 from medchat.units import gib
 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """What a run would do. `survey` and `memory` are None where the recipe cannot tell."""
+    """What a run would do. `survey` and `memory` are None where the recipe cannot tell.
+
+    `leaves_out_input`: the template of that name leaves out the `input` of records.
+    """
 
     plan: RunPlan
     files: tuple[TrainingFile, ...]
     data: SFTData
     survey: SFTSurvey | None
     memory: MemoryEstimate | None
+    template_name: str = ""
+    leaves_out_input: bool = False
+
+    def data_remarks(self, file: TrainingFile) -> tuple[str, ...]:
+        """Return what is said of a file: its fields, and what of it is not learned."""
+        inputs = file.fields.by_use().get("input")
+        if not (self.leaves_out_input and inputs):
+            return tuple(file.remarks())
+        name = sanitize_line(self.template_name)
+        why = say(f"（模板 {name} 没有它的位置）", f" (template {name} has no place for it)")
+        return (*file.remarks(), unused_line(inputs) + why)
 
     def facts(self, notes: tuple[str, ...] = ()) -> RunFacts:
         """Return what is told of the run afterwards."""
@@ -35,7 +55,10 @@ class PreparedRun:
             base=str(plan.options.model),
             settings=settings_rows(plan.settings),
             data=tuple(
-                DataFacts(file.path.name, file.described, file.records, len(file.bad)) for file in self.files
+                DataFacts(
+                    file.path.name, file.described, file.records, len(file.bad), self.data_remarks(file)
+                )
+                for file in self.files
             ),
             train=len(self.data.train),
             held_out=len(self.data.held_out),
@@ -62,6 +85,10 @@ class PreparedRun:
                     "forms": dict(file.forms),
                     "records": file.records,
                     "bad": len(file.bad),
+                    "fields": file.fields.by_use(),
+                    "unused": unused_fields([file], leaves_out_input=self.leaves_out_input),
+                    "unanswered": file.unanswered,
+                    "unlearned": file.unlearned,
                     "sha256": file.sha256,
                 }
                 for file in self.files
@@ -115,13 +142,34 @@ def prepare_run(plan: RunPlan) -> PreparedRun:
 
     Raises DataError (with file:line), CheckpointError for what is missing, and what the recipe raises.
     """
-    skip_bad = bool(plan.settings.value("skip_bad"))
-    files = tuple(read_training_data(path, skip_bad=skip_bad) for path in plan.data)
+    settings, recipe, options = plan.settings, plan.recipe, plan.options
+    choice = FieldChoice(
+        *(str(settings.value(f"{use}_field") or "") for use in ("question", "answer", "context"))
+    )
+    files = tuple(
+        read_training_data(path, skip_bad=bool(settings.value("skip_bad")), choice=choice)
+        for path in plan.data
+    )
     examples = [example for file in files for example in file.examples]
     train, held_out = split(examples, plan.options.val_size, plan.options.seed)
-    data = SFTData(train, held_out, plan.template)
-    recipe, options = plan.recipe, plan.options
+    with plan.backbone.guard():
+        template = plan.template or recipe.template(options)
+    leaves_out_input = template is not None and ignores_input(template)
+    data = SFTData(
+        train, held_out, plan.template, unused_fields=unused_fields(files, leaves_out_input=leaves_out_input)
+    )
     with plan.backbone.guard():
         survey = recipe.survey(data, options)
         memory = recipe.estimate(options, survey)
-    return PreparedRun(plan, files, data, survey, memory)
+    name = template.name if template is not None else ""
+    return PreparedRun(plan, files, data, survey, memory, name, leaves_out_input)
+
+
+def unused_fields(files: Sequence[TrainingFile], *, leaves_out_input: bool) -> dict[str, int]:
+    """Return the fields that nothing is learned from, each with the records in which it holds something."""
+    unused: Counter[str] = Counter()
+    for file in files:
+        unused.update(file.fields.unused)
+        if leaves_out_input:
+            unused.update(file.fields.by_use().get("input", {}))
+    return dict(unused)

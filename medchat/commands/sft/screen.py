@@ -49,6 +49,8 @@ def _data_lines(prepared: PreparedRun) -> Iterator[str]:
         bad = say(f"，跳过 {len(file.bad)} 条", f", {len(file.bad)} left out") if file.bad else ""
         records = say(f"{file.records} 条{bad}", f"{file.records} records{bad}")
         yield from aligned([(sanitize_line(file.path.name, 80), file.described, records)])
+        for remark in prepared.data_remarks(file):
+            yield f"    {remark}"
         for record in file.bad[:_NAMED]:
             yield f"    {sanitize_line(record.where)}: {sanitize_line(record.reason)}"
     train, held_out = len(prepared.data.train), len(prepared.data.held_out)

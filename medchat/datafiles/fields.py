@@ -1,0 +1,191 @@
+"""Which fields of a record mean what, under the names that makers of data give them, and which of two counts.
+
+Names are told apart without regard to case. Where two fields could both be the question, the answer or the
+context, nothing is guessed: the record is refused with both names and the flag that decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from medchat.language import say
+
+#: What a field is for. A conversation holds questions and answers both; `input` is Alpaca's, which has a place of
+#: its own in a template; `context` is part of the question; `options` are those of a multiple choice.
+Use = Literal["question", "answer", "input", "context", "conversation", "history", "system", "options", "id"]
+
+#: The names of each use; records as they are published are the source. A name stands for one use alone.
+NAMES: Mapping[Use, tuple[str, ...]] = {
+    "question": (
+        *("question", "instruction", "query", "prompt", "ask", "problem", "content", "questions"),
+        *("问题", "提问", "问"),
+    ),
+    "answer": (
+        *("answer", "output", "response", "completion", "summary", "target", "reply", "answers"),
+        *("答案", "回答", "答复", "答"),
+    ),
+    "input": ("input",),
+    "context": ("context", "background", "passage", "背景", "材料"),
+    "conversation": ("messages", "conversations", "conversation", "dialogue", "utterances", "对话"),
+    "history": ("history", "历史"),
+    "system": ("system", "system_prompt"),
+    "options": ("options", "choices", "选项"),
+    "id": ("id",),
+}
+#: What counts for that use only where nothing of `NAMES` does: a context alone is the question.
+WEAK_NAMES: Mapping[Use, tuple[str, ...]] = {
+    "question": ("input", "context"),
+    "answer": ("reference",),
+    "conversation": ("data", "dialog", "chat", "turns", "contents"),
+}
+_USES = {name: use for use, names in NAMES.items() for name in names}
+_WEAK_USES = {name: use for use, names in WEAK_NAMES.items() for name in names}
+#: Those of a conversation whose value must be a list; under other names another value is no conversation.
+_ALWAYS_CONVERSATIONS = ("messages", "conversations")
+
+
+class RecordError(ValueError):
+    """The record asks nothing that can be understood; the message says why, `remedy` what to do ("": correct it)."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChoice:
+    """The fields a user has named for a use, whatever the tables say; "" leaves it to them."""
+
+    question: str = ""
+    answer: str = ""
+    context: str = ""
+
+
+#: Nothing is named: the tables decide.
+NO_CHOICE = FieldChoice()
+
+
+def use_name(use: str) -> str:
+    """Return what a use is called in the interface language."""
+    return {
+        "question": say("问题", "question"),
+        "answer": say("答案", "answer"),
+        "input": say("输入", "input"),
+        "context": say("背景", "context"),
+        "conversation": say("对话", "conversation"),
+        "history": say("之前的对话", "history"),
+        "system": say("系统文本", "system text"),
+        "options": say("选项", "options"),
+        "id": say("编号", "id"),
+    }[use]
+
+
+def is_field(name: str) -> bool:
+    """Whether a record's field of that name may be its question, answer or context."""
+    folded = name.strip().casefold()
+    return _USES.get(folded) in ("question", "answer", "input", "context") or folded in WEAK_NAMES["answer"]
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a field holds nothing: none, blank text, an empty list or object."""
+    return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
+
+
+@dataclass
+class Fields:
+    """The fields of one record, taken out by use. What is never taken is unused."""
+
+    record: Mapping[str, Any]
+    choice: FieldChoice
+
+    def __post_init__(self) -> None:
+        self.used: list[tuple[Use, str]] = []
+        self._by_use: dict[Use, list[str]] = {}
+        self._weak: dict[Use, list[str]] = {}
+        for name, value in self.record.items():
+            folded = name.strip().casefold()
+            if is_empty(value):
+                continue
+            for uses, found in ((_USES, self._by_use), (_WEAK_USES, self._weak)):
+                use = uses.get(folded)
+                if use and (
+                    use != "conversation" or isinstance(value, list) or folded in _ALWAYS_CONVERSATIONS
+                ):
+                    found.setdefault(use, []).append(name)
+
+    def find(self, use: Use) -> str | None:
+        """Return the name of the field for that use, None if there is none. Raises RecordError for two."""
+        chosen = self.chosen(use)
+        if chosen:
+            return self._chosen(use, chosen)
+        taken = {name for _, name in self.used}
+        left = [name for name in self.strong(use) if name not in taken]
+        if len(left) > 1:
+            raise ambiguous(use, left)
+        order = WEAK_NAMES.get(use, ())
+        weak = sorted(self._weak.get(use, []), key=lambda name: order.index(name.strip().casefold()))
+        return next(iter((*left, *(name for name in weak if name not in taken))), None)
+
+    def chosen(self, use: Use) -> str:
+        """Return the name that the user has given for that use, "" for none."""
+        return {
+            "question": self.choice.question,
+            "answer": self.choice.answer,
+            "context": self.choice.context,
+        }.get(use, "")
+
+    def take(self, use: Use, name: str | None) -> Any:
+        """Return the value of the field and note what it was used for; None for no name."""
+        if name is None:
+            return None
+        self.used.append((use, name))
+        return self.record[name]
+
+    def strong(self, use: Use) -> list[str]:
+        """Return the names that are always for that use."""
+        return self._by_use.get(use, [])
+
+    @property
+    def unused(self) -> dict[str, Any]:
+        """The fields that nothing was made of; empty ones of known names are none."""
+        taken = {name for _, name in self.used}
+        return {
+            name: value
+            for name, value in self.record.items()
+            if name not in taken and not (is_empty(value) and _is_known(name))
+        }
+
+    def _chosen(self, use: Use, chosen: str) -> str | None:
+        names = [name for name in self.record if name.strip().casefold() == chosen.strip().casefold()]
+        name = chosen if chosen in self.record else names[0] if names else ""
+        if name and not is_empty(self.record[name]):
+            return name
+        if use == "context":
+            return None
+        flag, there = f"--{use}-field {chosen}", ", ".join(self.record)
+        raise RecordError(
+            say(
+                f"没有字段 {chosen}（{flag}）；有的是：{there}",
+                f"no field {chosen} ({flag}); there are: {there}",
+            )
+            if not name
+            else say(f"{name} 是空的", f"{name} is empty")
+        )
+
+
+def _is_known(name: str) -> bool:
+    folded = name.strip().casefold()
+    return folded in _USES or folded in _WEAK_USES
+
+
+def ambiguous(use: Use, names: Iterable[str]) -> RecordError:
+    """Return the error for fields that could all be for that use."""
+    flag = {"conversation": "question"}.get(use, use)
+    both = list(names)
+    listed = say("、", ", ").join(both)
+    return RecordError(
+        say(f"{listed} 都可能是{use_name(flag)}", f"{listed} could each be the {use_name(flag)}"),
+        say(" 或 ", " or ").join(f"--{flag}-field {name}" for name in both),
+    )
