@@ -5,7 +5,21 @@ from __future__ import annotations
 import os
 import sys
 
-from medchat.language import LANGUAGES, language_from_environment, set_language
+# Whatever else is imported, is imported once Ctrl-C has a handler: its import may take long enough to be cut short.
+
+
+def end_quietly_on_signals() -> None:
+    """From here on Ctrl-C, SIGTERM and SIGHUP end the program at once, without a word: nothing has begun yet.
+
+    `medchat.cli.signals` takes over where there is something to finish or to save. A signal that whoever
+    started the program has turned off (nohup, a job in the background) stays so.
+    """
+    import signal
+
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+    for number, code in codes.items():
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, lambda *_, code=code: os._exit(code))
 
 
 def split_global_flags(arguments: list[str]) -> tuple[list[str], str | None, bool]:
@@ -33,6 +47,9 @@ def split_global_flags(arguments: list[str]) -> tuple[list[str], str | None, boo
 
 def main() -> int:
     """Run the program on `sys.argv` and return its exit code."""
+    end_quietly_on_signals()
+    from medchat.language import LANGUAGES, language_from_environment, set_language
+
     arguments, language, debug = split_global_flags(sys.argv[1:])
     set_language(language if language in LANGUAGES else language_from_environment())
     if language is None or language in LANGUAGES:

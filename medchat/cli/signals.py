@@ -6,7 +6,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -14,6 +14,8 @@ from medchat.errors import Interruption
 
 #: Seconds after which the same signal is a person's second thought and no echo of the first.
 SECOND_WISH = 1.5
+
+_Handler = Callable[[int, FrameType | None], object]
 
 _CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -28,7 +30,7 @@ class Stopped(Interruption):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """While inside, SIGTERM and SIGHUP raise `Stopped` in the main thread."""
+    """While inside, SIGTERM and SIGHUP raise `Stopped` in the main thread, Ctrl-C KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -36,12 +38,25 @@ def stop_on_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(_CODES[signal.Signals(number)])
 
-    before = {number: signal.signal(number, stop) for number in _CODES}
+    handlers: dict[signal.Signals, _Handler] = {signal.SIGINT: signal.default_int_handler}
+    with _handling(handlers | dict.fromkeys(_CODES, stop)):
+        yield
+
+
+@contextmanager
+def _handling(handlers: Mapping[signal.Signals, _Handler]) -> Iterator[None]:
+    """While inside, signals go to these handlers, but for those that were turned off: by nohup, or for a job
+    in the background of a script."""
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 @contextmanager
@@ -69,13 +84,8 @@ def cancel_on_signals(
         if len(codes) == 1:
             announce()
 
-    with _announcing(on_first) as announce:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, *_CODES)}
-        try:
-            yield codes
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    with _announcing(on_first) as announce, _handling(dict.fromkeys((signal.SIGINT, *_CODES), note)):
+        yield codes
 
 
 @contextmanager

@@ -36,7 +36,8 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         for number in (signal.SIGINT, *_EXIT_CODES):
-            self._before[number] = signal.signal(number, self._handle)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # turned off, as nohup does
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

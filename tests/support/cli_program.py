@@ -196,7 +196,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
     """
 
     def caller(*arguments: str, stdin: str | bytes = b"") -> Outcome:
-        from medchat.__main__ import main
+        from medchat import __main__ as program
 
         given = stdin.encode() if isinstance(stdin, str) else stdin
         streams = [io.TextIOWrapper(io.BytesIO(content), encoding="utf-8") for content in (given, b"", b"")]
@@ -204,7 +204,9 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
             for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
                 patch.setattr(sys, name, stream)
             patch.setattr(sys, "argv", ["medchat", *arguments])
-            code = main()
+            # It would end the tests' own process.
+            patch.setattr(program, "end_quietly_on_signals", lambda: None)
+            code = program.main()
         texts = []
         for stream in streams[1:]:
             stream.flush()
