@@ -151,4 +151,13 @@ def test_a_proxy_that_wants_a_login_says_so_for_plain_endpoints_too(
         monkeypatch.setenv("http_proxy", proxy)
         with pytest.raises(UsageError, match="407") as caught:
             load("http://nohost.invalid/v1")
-    assert "代理" in caught.value.what
+    assert "代理" in caught.value.what and "export http_proxy=http://" in caught.value.remedy
+
+
+def test_a_gateway_error_may_be_the_proxys(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = b"<html><head><title>502 Bad Gateway</title></head></html>"
+    with answering(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page)) as proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        with pytest.raises(MedchatError, match="502 Bad Gateway") as caught:
+            load("http://nohost.invalid/v1")
+    assert f"代理 {proxy.removeprefix('http://')}" in caught.value.remedy

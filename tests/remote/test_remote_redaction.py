@@ -11,10 +11,11 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from medchat_remote.key_filter import KeyFilter
 from medchat_remote.messages import MessagesTemplate
 from medchat_remote.redaction import shown_words, without_private
 from openai_server import OpenAIServer, Reply, refusal
-from remote_models import Load, failure
+from remote_models import Load, ask, failure
 
 from medchat.api import GenerationConfig, Text, Turn
 from medchat.errors import MedchatError
@@ -116,6 +117,52 @@ def test_a_list_of_models_does_not_bring_it_into_names_and_notes(
     server.models = {"data": [{"id": f"m-{KEY}"}, {"id": "other"}]}
     about = load(server.url + "#m").describe()
     assert "other" in str(about) and "geheim" not in letters(str(about))
+
+
+# ---------------------------------------------------------------- the key in an answer
+
+
+@pytest.mark.parametrize("how", [how for how in WRAPPED if how not in ("percent-twice", "basic", "bearer")])
+@given(data=st.data())
+def test_an_answer_that_repeats_the_key_comes_without_it(how: str, data: st.DataObject) -> None:
+    text = f"你的密钥是 {WRAPPED[how]}，sk 开头"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=9)))
+    key_filter = KeyFilter(KEY)
+    pieces = [text[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    shown = "".join(map(key_filter.feed, pieces)) + key_filter.finish()
+    assert "geheim" not in letters(shown) and WRAPPED[how] not in shown
+    assert shown.startswith("你的密钥是 ") and shown.endswith("sk 开头") and "***" in shown
+
+
+@given(
+    st.lists(st.text(alphabet="skGeheim01-_ 多", max_size=8), max_size=8), st.sampled_from(["", "EMPTY", KEY])
+)
+def test_every_other_answer_comes_as_it_is(pieces: list[str], key: str) -> None:
+    key_filter = KeyFilter(key)
+    assert "".join(map(key_filter.feed, pieces)) + key_filter.finish() == "".join(pieces)
+
+
+def test_an_answer_is_not_held_back_for_it() -> None:
+    key_filter = KeyFilter(KEY)
+    assert [key_filter.feed(piece) for piece in ("多喝水，", "risk", "s 高", "。")] == [
+        "多喝水，",
+        "ri",
+        "sks 高",
+        "。",
+    ]
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning_content"])
+def test_neither_screen_nor_session_gets_it(
+    server: OpenAIServer, load: Load, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    monkeypatch.setenv("MEDCHAT_REMOTE_KEY", KEY)
+    chunks = [{"choices": [{"delta": {field: part}}]} for part in (f"密钥 {KEY[:7]}", KEY[7:], " 完")]
+    server.usual = Reply(
+        raw=[*(f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks), b"data: [DONE]\n\n"]
+    )
+    deltas = ask(load())
+    assert "".join(delta.text + delta.reasoning for delta in deltas) == "密钥 *** 完"
 
 
 # ---------------------------------------------------------------- the user's words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from pathlib import Path
@@ -80,6 +81,32 @@ def test_a_certificate_the_user_vouches_for_is_trusted(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
     with pytest.raises(UsageError, match="证书"):
         load("https://127.0.0.1:9/v1")
+
+
+def test_an_endpoint_that_speaks_https_says_so_when_asked_in_http(load: Load) -> None:
+    alert = bytes.fromhex("15030100020246")  # what OpenSSL answers plain HTTP
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(alert)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(UsageError, match="https") as caught:
+            load(f"http://127.0.0.1:{listener.getsockname()[1]}/v1#m")
+        thread.join()
+    assert "https://127.0.0.1" in caught.value.remedy
+
+
+@pytest.mark.parametrize("page", ["{}", "<html><title>400 {}</title>"])
+def test_a_gateway_that_wants_https_is_understood(server: OpenAIServer, load: Load, page: str) -> None:
+    body = page.format("The plain HTTP request was sent to HTTPS port")
+    server.usual = Reply(status=400, kind="text/html", body=body)
+    error = failure(load())[1]
+    assert "加密" in error.what and "https://127.0.0.1" in error.remedy
 
 
 def _make_tls(server: OpenAIServer, folder: Path) -> Path:

@@ -18,6 +18,7 @@ from urllib.request import urlopen
 
 import pytest
 from cli_program import Call, child_environment
+from medchat_remote.backbone import RemoteBackbone
 from medchat_remote.loading import load_remote_model
 from medchat_remote.messages import MessagesTemplate
 from openai_server import free_port
@@ -217,11 +218,10 @@ def test_a_cancelled_answer_does_not_keep_the_next_one_waiting(model: Any) -> No
     assert time.monotonic() - started < 20
 
 
-def test_a_setting_the_server_does_not_know_is_refused_with_its_words(model: Any) -> None:
-    config = GenerationConfig(top_k=5)
-    with pytest.raises(MedchatError) as caught:
-        list(model.stream(MessagesTemplate().render((), "？"), config, threading.Event()))
-    assert caught.value.exit_code == 2 and "top_k" in caught.value.what and "--top-k" in caught.value.remedy
+def test_a_setting_the_server_does_not_know_is_left_out_and_named(model: Any) -> None:
+    config = RemoteBackbone.generation.with_settings(top_k=5, max_new_tokens=4)
+    deltas = list(model.stream(MessagesTemplate().render((), "？"), config, threading.Event()))
+    assert deltas[-1].rejected == ("top_k",) and "".join(delta.text for delta in deltas)
 
 
 def test_a_model_it_does_not_serve_is_refused_with_its_words(served: Served) -> None:

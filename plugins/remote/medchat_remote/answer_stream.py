@@ -9,6 +9,7 @@ from medchat.api import Delta, Finish
 from medchat.inference.detokenizer import StopText
 from medchat_remote.chunks import StreamChunk, Usage, WholeCharacters
 from medchat_remote.increments import Increments
+from medchat_remote.key_filter import KeyFilter
 from medchat_remote.reasoning import ReasoningSplitter, SplitText
 from medchat_remote.tokens import guess
 
@@ -21,17 +22,25 @@ class AnswerStream:
     """Feed it chunks; it makes the deltas. `ended` says that no more is wanted: let the connection go."""
 
     def __init__(
-        self, prompt_tokens: int, max_new_tokens: int, stops: Sequence[str], *, begins_inside: bool = False
+        self,
+        prompt_tokens: int,
+        max_new_tokens: int,
+        stops: Sequence[str],
+        *,
+        begins_inside: bool = False,
+        key: str = "",
     ) -> None:
         """`prompt_tokens` is our own count, until the server states its own.
 
-        `begins_inside` says that the model may begin in the middle of its reasoning.
+        `begins_inside` says that the model may begin in the middle of its reasoning; `key` is the secret
+        that no answer repeats.
         """
         self._prompt_tokens = prompt_tokens
         self._most_chunks = _CHUNKS_A_TOKEN * max_new_tokens + _SOME_MORE
         self._stop_texts = stops
         self._stops = StopText(stops)
         self._characters, self._reasoning_characters = WholeCharacters(), WholeCharacters()
+        self._key_filter, self._reasoning_key_filter = KeyFilter(key), KeyFilter(key)
         self._increments = Increments()
         self._splitter = ReasoningSplitter(wait=begins_inside)
         self._written: list[str] = []
@@ -50,8 +59,9 @@ class AnswerStream:
             self._chunks += 1
         if chunk.reasoning:
             self._splitter.no_tags()
-        reasoning = self._reasoning_characters.feed(chunk.reasoning)
-        split = self._splitter.feed(self._increments.feed(self._characters.feed(chunk.text)))
+        reasoning = self._reasoning_key_filter.feed(self._reasoning_characters.feed(chunk.reasoning))
+        text = self._increments.feed(self._characters.feed(chunk.text))
+        split = self._splitter.feed(self._key_filter.feed(text))
         delta = self._delta(split, before=reasoning)
         if self._stops.found:
             self._finish, self.ended = Finish.STOP, True
@@ -61,12 +71,12 @@ class AnswerStream:
 
     def end(self, finish: Finish | None = None) -> Delta:
         """Return the last delta, with the server's counts where it gave them."""
-        last = self._splitter.feed(
-            self._increments.feed(self._characters.finish()) + self._increments.finish()
-        )
+        text = self._increments.feed(self._characters.finish()) + self._increments.finish()
+        last = self._splitter.feed(self._key_filter.feed(text) + self._key_filter.finish())
         rest = self._splitter.finish()
         whole = SplitText(last.answer + rest.answer, last.reasoning + rest.reasoning, last.restarts)
-        before = self._reasoning_characters.finish()
+        before = self._reasoning_key_filter.feed(self._reasoning_characters.finish())
+        before += self._reasoning_key_filter.finish()
         return self._delta(whole, before=before, finish=finish or self._finish or Finish.STOP)
 
     def _delta(self, split: SplitText, *, before: str, finish: Finish | None = None) -> Delta:

@@ -168,6 +168,7 @@ class RemoteModel:
             config.max_new_tokens,
             config.stop,
             begins_inside=begins_inside(self._facts.model),
+            key=self._connection.key,
         )
 
     async def _chunks(self, request: ChatRequest) -> AsyncGenerator[StreamChunk, None]:

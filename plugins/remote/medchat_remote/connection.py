@@ -52,8 +52,10 @@ class Connection:
     ) -> None:
         """Connect to nothing yet. Raises UsageError for a proxy that cannot be used, OSError for certificates."""
         self.endpoint = endpoint
-        self._proxy = proxy_for(endpoint)
-        self.errors = EndpointErrors(endpoint, key)
+        #: The secret that is sent, "" for none.
+        self.key = key.value if key else ""
+        proxy = proxy_for(endpoint)
+        self.errors = EndpointErrors(endpoint, key, proxy)
         self._limits = limits
         self._backoff = backoff or RetrySchedule()
         headers = {"User-Agent": "medchat", "Accept-Encoding": "identity"}
@@ -64,7 +66,7 @@ class Connection:
             timeout=httpx2.Timeout(limits.timeout, connect=CONNECT_SECONDS, pool=None),
             limits=httpx2.Limits(max_connections=TOGETHER),
             # The proxy is chosen by us (and shown to the user); .netrc and the like are nobody's business.
-            proxy=self._proxy.address if self._proxy else None,
+            proxy=proxy.address if proxy else None,
             trust_env=False,
             verify=httpx2.create_ssl_context() if endpoint.encrypted else True,
             follow_redirects=False,
@@ -207,7 +209,7 @@ class Connection:
         except TimeoutError:
             raise errors.deadline_passed(self._limits.deadline) from None
         except httpx2.HTTPError as error:
-            raise transport_error(error, errors, self._proxy, self._limits.timeout) from error
+            raise transport_error(error, errors, self._limits.timeout) from error
         except _OverBudgetError as error:
             raise errors.too_large(int(str(error))) from None
         except MalformedPayloadError as error:

@@ -15,6 +15,7 @@ from medchat.retry import seconds_to_wait
 from medchat_remote.address import EXAMPLE, Endpoint
 from medchat_remote.key import OURS, ApiKey
 from medchat_remote.limits import CONTEXT, DEADLINE
+from medchat_remote.proxy import Proxy
 from medchat_remote.redaction import shown_words, without_private
 from medchat_remote.server_errors import FailureKind, ServerError, message_in
 
@@ -54,6 +55,7 @@ class EndpointErrors:
 
     endpoint: Endpoint
     key: ApiKey | None
+    proxy: Proxy | None = None
     private: tuple[str, ...] = ()
 
     def for_request(self, body: Mapping[str, Any] | None) -> EndpointErrors:
@@ -65,8 +67,6 @@ class EndpointErrors:
         if isinstance(body.get("prompt"), str):
             said.append(body["prompt"])
         return replace(self, private=tuple(said))
-
-    # ------------------------------------------------------------ an answer that is none, or too much
 
     def cut_off(self, *, empty: bool = False) -> RequestError:
         """Return the error for a connection that ended before the answer did, or before it began."""
@@ -188,7 +188,10 @@ class EndpointErrors:
         elif status == 407:
             return self.make(
                 say("代理要求登录（407）", "the proxy wants a login (407)") + said,
-                say("写成 http://用户:密码@主机:端口", "name it as http://USER:PASSWORD@HOST:PORT"),
+                say(
+                    f"export {self._proxy_variable}=http://用户:密码@主机:端口",
+                    f"export {self._proxy_variable}=http://USER:PASSWORD@HOST:PORT",
+                ),
                 kind=UsageError,
             )
         else:
@@ -198,6 +201,11 @@ class EndpointErrors:
             if wait
             else say("稍后再试，或查看服务端日志", "try again later, or look at the server's log")
         )
+        if self.proxy and status >= 500:
+            remedy += say(
+                f"；也可能出在代理 {self.proxy.shown}（绕过：export NO_PROXY={self.endpoint.host}）",
+                f"; or it is the proxy {self.proxy.shown} (go without: export NO_PROXY={self.endpoint.host})",
+            )
         return self.make(what + said, remedy, retryable=status in _RETRYABLE, retry_after=wait)
 
     def _not_let_in(self, status: int, said: str) -> RequestError:
@@ -212,6 +220,8 @@ class EndpointErrors:
 
     def _not_taken(self, status: int, message: str) -> RequestError:
         plain = message.lower()
+        if "https" in plain and not self.endpoint.encrypted:
+            return self.wants_encryption()
         too_long = "context" in plain and any(word in plain for word in ("length", "window", "token"))
         what = say(f"不接受这个请求（{status}）", f"the request was not taken ({status})")
         remedy = (
@@ -228,6 +238,14 @@ class EndpointErrors:
         # What the request is too long for is no setting to leave out.
         server_message = "" if too_long else self._said(message)
         return self.make(what + self.quoted(message), remedy, kind=UsageError, server_message=server_message)
+
+    def wants_encryption(self) -> RequestError:
+        """Return the error for an endpoint that speaks https, asked in http."""
+        return self.make(
+            say("对方多半要求加密连接（https）", "most likely this port speaks https"),
+            say(f"地址改成 https://{self.endpoint.authority}…", f"write https://{self.endpoint.authority}…"),
+            kind=UsageError,
+        )
 
     def _redirected(self, location: str) -> RequestError:
         target = self._shown(urlsplit(location).netloc or location, 100)
@@ -266,6 +284,10 @@ class EndpointErrors:
     def holds_key(self, text: str) -> bool:
         """Whether `text` repeats the key, or enough of it, in whatever form."""
         return without_private(text, self._secret) != without_private(text, "")
+
+    @property
+    def _proxy_variable(self) -> str:
+        return self.proxy.variable if self.proxy else f"{self.endpoint.scheme}_proxy"
 
     @property
     def _secret(self) -> str:

@@ -30,6 +30,8 @@ _CONTEXT_FIELDS = (
 )
 #: Where a model is named, its list is not worth more.
 _LIST_SECONDS = 10.0
+#: Refusals that a gateway without a list answers with.
+_NO_LIST = (400, 422, 501)
 #: So many of the models on offer are named.
 _NAMED = 5
 
@@ -122,10 +124,10 @@ async def _offered(connection: Connection) -> tuple[dict[str, Mapping[str, Any]]
             return {}, sanitize_line(error.reported.what, 200)
         if error.status in (404, 405):
             return {}, ""
-        if error.status in (401, 403):
-            error.reported.remedy += _or_named(connection.endpoint)
-        elif error.status:
+        if error.status in _NO_LIST:
             error.reported.remedy = _how_to_name(connection.endpoint)
+        elif error.status in (401, 403) or error.status >= 500:
+            error.reported.remedy += _or_named(connection.endpoint)
         raise
     models = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
     if models is not None and not isinstance(models, list):

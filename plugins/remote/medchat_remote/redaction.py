@@ -23,7 +23,10 @@ _KEY_PART = 6
 _SHORTEST_KEY = 4
 #: So many of the user's characters in a row are taken for the user's: Chinese ones say more.
 _CHINESE_RUN, _OTHER_RUN = 4, 12
-_KEY_MARK, _WORDS_MARK = "***", "…"
+#: What stands in the key's place, and in that of the user's words.
+KEY_MARK, _WORDS_MARK = "***", "…"
+#: What a terminal obeys and a screen of ours drops, also where its end is still to come.
+_SEQUENCES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[P\]X^_][^\x07\x1b\x9c]*|\x1b[ -/]*[0-~]?")
 _ESCAPES = re.compile(r"\\u([0-9a-fA-F]{4})")
 #: An escape of an escape is seen in the wild; one more level costs nothing.
 _LEVELS = 3
@@ -37,7 +40,7 @@ def shown_words(text: str, key: str, private: Sequence[str] = (), longest: int =
 def without_private(text: str, key: str, private: Sequence[str] = ()) -> str:
     """Return the beginning of `text`, escapes resolved, with marks in place of `key` and `private` texts."""
     text = _unescaped(text[:_LOOKED_AT])
-    text = _marked(text, _key_spots(text, key), _KEY_MARK)
+    text = _marked(text, _key_spots(text, key), KEY_MARK)
     return _marked(text, _private_spots(text, private), _WORDS_MARK)
 
 
@@ -52,18 +55,18 @@ def _unescaped(text: str) -> str:
 
 def _key_spots(text: str, key: str) -> set[int]:
     """Return the places of characters in `text` that are the key's, whatever stands between them."""
-    if len(_letters(key)[0]) < _SHORTEST_KEY:  # a placeholder such as "x": nothing to hide in other words
+    if len(letters_of(key)[0]) < _SHORTEST_KEY:  # a placeholder such as "x": nothing to hide in other words
         found = re.finditer(rf"(?<!\w){re.escape(key)}(?!\w)", text) if key else ()
         return {place for match in found for place in range(*match.span())}
-    letters, places = _letters(text)
+    letters, places = letters_of(text)
     spots = set()
-    for form in (key, *_encoded(key)):
-        wanted = _letters(form)[0]
+    for form in (key, *base64_parts(key)):
+        wanted = letters_of(form)[0]
         spots |= _runs(letters, places, [wanted], min(len(wanted), _KEY_PART)) if wanted else set()
     return spots
 
 
-def _encoded(key: str) -> Iterable[str]:
+def base64_parts(key: str) -> Iterable[str]:
     """Return the key in base64, as a part of what is encoded: the first and last characters depend on the rest."""
     for lead in range(3):
         encoded = b64encode(b"\0" * lead + key.encode()).decode().rstrip("=")
@@ -71,10 +74,10 @@ def _encoded(key: str) -> Iterable[str]:
 
 
 def _private_spots(text: str, private: Sequence[str]) -> set[int]:
-    letters, places = _letters(text)
+    letters, places = letters_of(text)
     spots = set()
     for said in private:
-        wanted = _letters(said)[0]
+        wanted = letters_of(said)[0]
         if 1 < len(wanted) < _CHINESE_RUN:
             spots |= _runs(letters, places, [wanted], len(wanted))
         spots |= _runs(letters, places, [wanted], _OTHER_RUN)
@@ -83,10 +86,13 @@ def _private_spots(text: str, private: Sequence[str]) -> set[int]:
     return spots
 
 
-def _letters(text: str) -> tuple[str, list[int]]:
+def letters_of(text: str) -> tuple[str, list[int]]:
     """Return the letters and digits of `text`, folded, and where each stands: what hides between is left out."""
     letters, places = [], []
+    hidden = {place for match in _SEQUENCES.finditer(text) for place in range(*match.span())}
     for place, character in enumerate(text):
+        if place in hidden:
+            continue
         for folded in unicodedata.normalize("NFKC", character).casefold():
             if folded.isalnum():
                 letters.append(folded)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
+
+_TITLE = re.compile(r"(?i)<title>([^<]{1,200})</title>")
 
 
 class FailureKind(Enum):
@@ -39,11 +42,12 @@ def failure_in(value: Mapping[str, Any]) -> ServerError | None:
 
 
 def message_in(body: str) -> str:
-    """Return the sentence in an error's body; "" for a web page. What a field of ours held is left out."""
+    """Return the sentence in an error's body: of a web page its title, of JSON not what a field of ours held."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        return "" if "<" in body else body.strip()
+        title = _TITLE.search(body)
+        return title[1].strip() if title else "" if "<" in body else body.strip()
     if isinstance(value, dict):
         failure = failure_in(value)
         return failure.message if failure else _sentence(value)

@@ -15,17 +15,18 @@ from medchat_remote.errors import EndpointErrors, RequestError
 from medchat_remote.limits import TIMEOUT
 from medchat_remote.proxy import Proxy
 
+#: What the library says of an answer that begins with no letter, as a TLS alert does.
+_NO_TEXT = "illegal request line"
 
-def transport_error(
-    error: httpx2.HTTPError, errors: EndpointErrors, proxy: Proxy | None, timeout: float
-) -> RequestError:
+
+def transport_error(error: httpx2.HTTPError, errors: EndpointErrors, timeout: float) -> RequestError:
     """Return what to say of `error`. `timeout` is how many seconds the endpoint may be silent."""
     if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
         return errors.make(
             say(f"{timeout:g} 秒没有回音", f"not a word for {timeout:g} seconds"),
             say(f"再试一次，或调高 {TIMEOUT}（秒）", f"try again, or raise {TIMEOUT} (seconds)"),
         )
-    causes = list(_causes(error))
+    causes, proxy = list(_causes(error)), errors.proxy
     if isinstance(error, httpx2.ProxyError) or (proxy and isinstance(error, _NO_CONNECTION)):
         failure = _proxy_error(error, errors, proxy)
     elif trouble := next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None):
@@ -57,7 +58,10 @@ def transport_error(
             retryable=True,
         )
     elif isinstance(error, httpx2.RemoteProtocolError) and not _cut_off(error):
-        return errors.malformed(str(error))
+        if _NO_TEXT in str(error) and not errors.endpoint.encrypted:
+            failure = errors.wants_encryption()
+        else:
+            return errors.malformed(str(error))
     else:
         return errors.cut_off()
     failure.reached = False
