@@ -17,6 +17,7 @@ from medchat.batch.prompts import PromptMaker, QuestionPrompt, RejectedQuestion
 from medchat.batch.questions import Question
 from medchat.batch.rows import Provenance, answer_row, failure_row
 from medchat.batch.work import Window, WorkPlan
+from medchat.datafiles.record import QuestionRecord
 from medchat.errors import MemoryShortageError, PluginError
 from medchat.language import say
 
@@ -57,7 +58,7 @@ class Answering:
     provenance: Provenance
     rank: int = 0
     done: frozenset[int] = frozenset()
-    advise: Callable[[str], Sequence[Notice]] = lambda question: ()
+    advise: Callable[[QuestionRecord], Sequence[Notice]] = lambda asked: ()
     _limit: int = field(default=0)
     _failures: int = field(default=0)
 
@@ -129,7 +130,7 @@ class Answering:
     ) -> AnsweredBatch:
         share = seconds / len(chunk)
         rows = [
-            answer_row(prompt, completion, share, self.provenance, self.advise(prompt.question.asked.last))
+            answer_row(prompt, completion, share, self.provenance, self.advise(prompt.question.asked))
             for prompt, completion in zip(chunk, completions, strict=True)
         ]
         return AnsweredBatch(tuple(rows), sum(completion.completion_tokens for completion in completions))
@@ -137,7 +138,7 @@ class Answering:
     def _failed(self, failures: Iterable[tuple[Question, Exception]]) -> AnsweredBatch:
         pairs = tuple(failures)
         rows = [
-            failure_row(question, error, self.provenance, self.advise(question.asked.last))
+            failure_row(question, error, self.provenance, self.advise(question.asked))
             for question, error in pairs
         ]
         return AnsweredBatch(tuple(rows), failed=pairs)

@@ -94,6 +94,7 @@ def answer_row(
 ) -> dict[str, Any]:
     """Return the line of an answer. `seconds` is this answer's share of its batch's time.
 
+    `answer_notices` says what the answer's review found, where a red flag fired on the question.
     `tokens_estimated` stands there where the token counts are guesses (a remote endpoint did not tell them),
     `rejected_settings` where the endpoint did not take some, `reasoning_only` where the model wrote no answer.
     """
@@ -112,7 +113,11 @@ def answer_row(
         row["rejected_settings"] = list(completion.rejected)
     if completion.reasoning and not completion.text.strip():
         row["reasoning_only"] = True
-    return _marked(row, provenance, notices)
+    row = _marked(row, provenance, notices)
+    if any(notice.urgent and notice.key for notice in notices):
+        reviews = medical_safety.review_answer(prompt.question.asked.last, completion.text)
+        row["answer_notices"] = [medical_safety.as_fields(notice) for notice in reviews]
+    return row
 
 
 def failure_row(
@@ -151,7 +156,7 @@ def _asked(question: Question) -> dict[str, Any]:
 
 def _marked(row: dict[str, Any], provenance: Provenance, notices: Sequence[Notice]) -> dict[str, Any]:
     row |= provenance.as_fields()
-    row["safety"] = [{"text": notice.text, "urgent": notice.urgent} for notice in notices]
+    row["safety"] = [medical_safety.as_fields(notice) for notice in notices]
     row["disclaimer"] = medical_safety.ai_mark()
     made_by = json.dumps([row["index"], row["question"], provenance.as_fields()], ensure_ascii=False)
     name = hashlib.sha256(made_by.encode()).hexdigest()[:32]

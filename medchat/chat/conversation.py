@@ -64,10 +64,12 @@ class PreparedChat:
             recorder=self.recorder(self.record),
             # Ours first: a slow plugin must not hold back an urgent notice.
             advisers=(medical_safety.advise, self._advise),
+            reviewers=(medical_safety.review_answer,),
             listeners=(self._after_turn,),
             remember_history=self.settings.value("history") != "none",
             guard_loops=guard_loops,
             gate=DemoGate(self.demo) if self.demo else None,
+            notices_shown=medical_safety.keys_shown(conversation),
             max_question_bytes=int(self.settings.value("max_question_bytes")),
         )
 

@@ -29,6 +29,8 @@ from medchat.templates import Fitted, fit
 #: A question longer than this (UTF-8 bytes) is refused before it is tokenised. `max_question_bytes` changes it.
 MAX_QUESTION_BYTES = 1 << 20
 
+#: Looks at a question on which a red flag fired, its answer, and the keys of what was shown before.
+Reviewer = Callable[[str, str, frozenset[str]], Iterable[Notice]]
 Adviser = Callable[[Conversation, str], Iterable[Notice]]
 Listener = Callable[[Conversation, Turn], None]
 
@@ -66,6 +68,13 @@ class TurnStats:
 @dataclass(frozen=True, slots=True)
 class Advice:
     """A notice about the user's words, before the model runs."""
+
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReviewed:
+    """A notice about the answer that has just ended."""
 
     notice: Notice
 
@@ -151,6 +160,7 @@ class OldAnswerKept:
 
 Event = (
     Advice
+    | AnswerReviewed
     | QuestionChosen
     | HistoryDropped
     | AnswerShortened
@@ -250,10 +260,11 @@ def repeats_without_end(text: str) -> bool:
 class ChatSession:
     """One conversation. Call `ask` and iterate; `conversation` holds what has been said since.
 
-    `advisers` look at the user's words before the model does; `listeners` are called with each turn once it
-    is recorded. `remember_history` False sends each
-    question alone. `guard_loops` stops an answer that repeats itself without end (chat only). `gate` may
-    refuse a question, after the advisers have seen it.
+    `advisers` look at the user's words before the model does; `reviewers` look at the answer where one of
+    them gave an urgent notice with a key; `listeners` are called with each turn once it is recorded.
+    `remember_history` False sends each question alone. `guard_loops` stops an answer that repeats itself
+    without end (chat only). `gate` may refuse a question, after the advisers have seen it. `notices_shown`
+    holds the keys of notices that were shown in full in this conversation: from then on one short line does.
     """
 
     model: ChatModel
@@ -262,6 +273,7 @@ class ChatSession:
     conversation: Conversation = Conversation()
     recorder: Recorder = field(default_factory=NoRecorder)
     advisers: Sequence[Adviser] = ()
+    reviewers: Sequence[Reviewer] = ()
     listeners: Sequence[Listener] = ()
     remember_history: bool = True
     guard_loops: bool = False
@@ -270,6 +282,7 @@ class ChatSession:
     last_stats: TurnStats | None = None
     last_reasoning: str = ""
     dropped: int = 0
+    notices_shown: set[str] = field(default_factory=set)
     _told_single_turn: bool = False
     _known_rejected: set[str] = field(default_factory=set)
     _attempt: int = 0
@@ -331,9 +344,25 @@ class ChatSession:
     def _advise(self, before: Conversation, question: str, *, insist: bool) -> Iterator[Event]:
         """Say what there is to say about the words; raise UsageError where the model is not to be asked."""
         for adviser in self.advisers:
-            yield from map(Advice, adviser(before, question))
+            for notice in adviser(before, question):
+                yield Advice(self._shortened(notice))
         if self.gate is not None:
             yield from map(Advice, self.gate.admit(question, insist=insist))
+
+    def _review(self, question: str, answer: str, flagged: bool) -> Iterator[Event]:
+        for reviewer in self.reviewers if flagged and answer else ():
+            for notice in reviewer(question, answer, frozenset(self.notices_shown)):
+                self.notices_shown.add(notice.key)
+                yield AnswerReviewed(notice)
+
+    def _shortened(self, notice: Notice) -> Notice:
+        """Return the notice in full where its key is new to this conversation, else its short line."""
+        if not notice.key or not notice.short:
+            return notice
+        if notice.key in self.notices_shown:
+            return replace(notice, text=notice.short)
+        self.notices_shown.add(notice.key)
+        return notice
 
     def _answer(
         self,
@@ -346,7 +375,10 @@ class ChatSession:
     ) -> Iterator[Event]:
         before = self.conversation.without_last() if replacing else self.conversation
         started = time.perf_counter()
-        yield from self._advise(before, question, insist=insist)
+        flagged = False
+        for event in self._advise(before, question, insist=insist):
+            flagged = flagged or _is_red_flag(event)
+            yield event
         fitted = self.fitted(question, before=before)
         yield from self._remarks(before, fitted, config)
         room = self.model.context_length - fitted.tokens
@@ -370,9 +402,11 @@ class ChatSession:
                 yield OldAnswerKept(Finish.ERROR)
             elif gathered.text:
                 self._keep(gathered.turn(question, Finish.ERROR), gathered.stats(), before, replacing=False)
+            yield from self._review(question, gathered.text, flagged)
             raise
         finally:
             self.last_reasoning = gathered.reasoning
+        yield from self._review(question, gathered.text, flagged)
         if gathered.looped:
             yield LoopStopped()
         turn, stats = gathered.turn(question, gathered.finish), gathered.stats()
@@ -417,6 +451,10 @@ class ChatSession:
             self.recorder.save(turn, stats)
         for listener in self.listeners:
             listener(self.conversation, turn)
+
+
+def _is_red_flag(event: Event) -> bool:
+    return isinstance(event, Advice) and event.notice.urgent and bool(event.notice.key)
 
 
 @dataclass

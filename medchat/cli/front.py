@@ -37,6 +37,12 @@ COMMANDS = (
         "list, show, fetch and check weights",
     ),
     ("sessions", "medchat.commands.sessions", "查看、删除保存的会话", "list, show and delete saved sessions"),
+    (
+        "safety",
+        "medchat.commands.safety",
+        "紧急情况提示和急救电话",
+        "emergency notices and numbers",
+    ),
     ("plugins", "medchat.commands.plugins", "查看插件", "look at plugins"),
     ("config", "medchat.commands.config", "查看配置及其来源", "show settings and where they come from"),
     ("doctor", "medchat.commands.doctor", "检查运行环境", "check this machine and installation"),

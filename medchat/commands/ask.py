@@ -20,6 +20,7 @@ from medchat.chat.session import (
     AnswerFinished,
     AnswerPiece,
     AnswerRestarted,
+    AnswerReviewed,
     AnswerShortened,
     ChatSession,
     Event,
@@ -37,6 +38,7 @@ from medchat.commands.chat import disclaimer_lines, model_notes
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.repl import messages
+from medchat.repl.cjk_wrap import taller_than_screen
 from medchat.sanitize import StreamSanitizer, sanitize_line
 
 
@@ -78,6 +80,7 @@ class _Answer:
     figures: bool = False
     text: str = ""
     notices: list[Notice] = field(default_factory=list)
+    reviews: list[Notice] = field(default_factory=list)
     dropped: int = 0
     answered: AnswerFinished | None = None
     screen: StreamSanitizer | None = None
@@ -97,6 +100,8 @@ class _Answer:
         elif isinstance(event, Advice):
             self.notices.append(event.notice)
             self._notice(event.notice)
+        elif isinstance(event, AnswerReviewed):
+            self.reviews.append(event.notice)
         elif isinstance(event, HistoryDropped):
             self.dropped = event.turns
             say_aside(messages.dropped(event))
@@ -124,7 +129,7 @@ class _Answer:
 
     def _notice(self, notice: Notice) -> None:
         if self.style == "events":
-            _line({"event": "notice", "text": notice.text, "urgent": notice.urgent})
+            _line({"event": "notice", **medical_safety.as_fields(notice)})
         elif self.style == "text" and notice.urgent:
             _write(sanitize_line(notice.text, 600) + "\n")
         say_aside(sanitize_line(notice.text, 600))
@@ -153,6 +158,7 @@ class _Answer:
                 )
             )
         say_aside(medical_safety.ai_mark())
+        self._after_the_answer()
         if self.figures and self.answered:
             say_aside(messages.footer(self.answered.stats, self.session.model.context_length))
 
@@ -170,6 +176,16 @@ class _Answer:
             if self.style == "text":
                 self._end_line()
             say_aside(medical_safety.ai_mark())
+            self._after_the_answer()
+
+    def _after_the_answer(self) -> None:
+        """Say what the answer's review found, and once more what is urgent where the answer drove it off the screen."""
+        for notice in self.reviews:
+            say_aside(notice.text)
+        if self.style == "text" and sys.stderr.isatty() and taller_than_screen(self.text):
+            for notice in self.notices:
+                if notice.urgent:
+                    say_aside(sanitize_line(notice.short or notice.text, 600))
 
     def _end_line(self) -> None:
         _write((self.screen.flush() if self.screen else "") + "\n")
@@ -203,7 +219,8 @@ class _Answer:
             "seed": config.seed,
             "dropped_turns": self.dropped,
             "session": record.id if record else None,
-            "safety": [{"text": notice.text, "urgent": notice.urgent} for notice in self.notices],
+            "safety": [medical_safety.as_fields(notice) for notice in self.notices],
+            "answer_notices": [medical_safety.as_fields(notice) for notice in self.reviews],
             "disclaimer": medical_safety.ai_mark(),
             "AIGC": medical_safety.aigc_metadata(turn.answer if turn else self.text),
         }

@@ -105,7 +105,14 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
     def new_session(session: ChatSession) -> ChatSession:
         prepared.choice = SessionChoice(save=prepared.choice.save)
         empty = Conversation(system=session.conversation.system)
-        return replace(session, conversation=empty, recorder=prepared.recorder(), last_stats=None, dropped=0)
+        return replace(
+            session,
+            conversation=empty,
+            recorder=prepared.recorder(),
+            last_stats=None,
+            dropped=0,
+            notices_shown=set(),
+        )
 
     past_inputs: Sequence[str] = ()
     with suppress(MedchatError):  # see `disclaimer_lines`

@@ -9,17 +9,21 @@ model. It returns a `RedFlags`, true where anything fired:
 - `evidence`: each rule that fired, with its mentions (span in the text, concept), scopes and source;
   `silenced`: what a scope kept from firing.
 
+`review_answer(question, answer)` says what to add behind an answer where something fired.
 `advise` is the same as the chat engine's adviser, `red_flag_notices` adds what plugins advise, and
 `merge_notices` joins notices that are there already. Nothing is read from disk before the first call. No
 plugin, flag or template removes any of this.
 """
 
+from medchat.medical_safety.answers import review_answer
 from medchat.medical_safety.red_flags import (
     Evidence,
     Mention,
     RedFlags,
     advise,
+    as_fields,
     find_red_flags,
+    keys_shown,
     merge_notices,
     red_flag_notices,
 )
@@ -50,10 +54,13 @@ __all__ = [
     "advise",
     "ai_mark",
     "aigc_metadata",
+    "as_fields",
     "disclaimer",
     "find_red_flags",
     "hotlines",
+    "keys_shown",
     "merge_notices",
     "red_flag_notices",
+    "review_answer",
     "start_line",
 ]

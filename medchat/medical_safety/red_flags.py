@@ -14,6 +14,8 @@ from medchat.medical_safety.scopes import Scopes, silenced_by
 
 #: So much of the end of the previous turn is read along.
 _PREVIOUS_CHARACTERS = 2000
+#: Of a conversation that goes on, so many turns are looked at for what was shown.
+_TURNS_LOOKED_AT = 50
 #: What separates the two turns: the end of a sentence.
 _BETWEEN_TURNS = "\n\n"
 #: Of each rule, so many silenced findings are kept as evidence.
@@ -188,11 +190,25 @@ def merge_notices(ours: Iterable[Notice], advised: Iterable[Notice]) -> tuple[No
     return tuple(sorted(merged.values(), key=lambda notice: not notice.urgent))
 
 
+def as_fields(notice: Notice) -> dict[str, object]:
+    """Return what JSON output and result files say of a notice: `key`, `text`, `urgent`."""
+    return {"key": notice.key, "text": notice.text, "urgent": notice.urgent}
+
+
 def red_flag_notices(
     question: str, advised: Iterable[Notice] = (), previous: str | None = None
 ) -> tuple[Notice, ...]:
     """Return what to tell the user before the answer: our notices, then those `advised` by plugins."""
     return merge_notices(find_red_flags(question, previous).notices, advised)
+
+
+def keys_shown(conversation: Conversation) -> set[str]:
+    """Return the keys of the notices that were shown in this conversation, worked out from its last questions."""
+    questions = [turn.question for turn in conversation.turns[-_TURNS_LOOKED_AT:]]
+    shown: set[str] = set()
+    for previous, question in zip(["", *questions], questions, strict=False):
+        shown |= {notice.key for notice in find_red_flags(question, previous).notices}
+    return shown
 
 
 def advise(conversation: Conversation, question: str) -> tuple[Notice, ...]:

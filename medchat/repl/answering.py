@@ -10,6 +10,7 @@ from medchat.chat.session import (
     AnswerFinished,
     AnswerPiece,
     AnswerRestarted,
+    AnswerReviewed,
     AnswerShortened,
     Event,
     HistoryDropped,
@@ -33,6 +34,9 @@ class AnswerView:
         self._context_length = context_length
         self._footer = footer
         self._notices: list[Notice] = []
+        self._urgent: list[Notice] = []
+        self._reviews: list[Notice] = []
+        self._text = ""
         self._looped = False
         self._old_kept: OldAnswerKept | None = None
         self._reasoning_began = 0.0
@@ -53,6 +57,8 @@ class AnswerView:
         match event:
             case Advice(notice=notice):
                 self._advise(notice)
+            case AnswerReviewed(notice=notice):
+                self._reviews.append(notice)
             case QuestionChosen(question=question):
                 self._screen.show("› " + untrusted(question))
             case ReasoningPiece(text=text):
@@ -62,11 +68,13 @@ class AnswerView:
                 self._screen.end_answer()
                 self._screen.tell(messages.reasoned_unmarked(self._characters))
                 self._characters, self.text_came, self._folded = 0, False, True
+                self._text = ""
             case AnswerPiece(text=text):
                 self._show_notices()
                 self._fold_reasoning()
                 self.text_came = True
                 self._characters += len(text)
+                self._text += text
                 self._screen.piece(text)
             case HistoryDropped():
                 self._remark(messages.dropped(event))
@@ -95,6 +103,7 @@ class AnswerView:
         self._screen.end_answer()
         if self.text_came or self.answered is not None:
             self._screen.tell(ai_mark())
+            self._after_the_answer()
         if error is not None:
             if self._old_kept is not None:
                 self._screen.tell(messages.old_kept(self._old_kept), Tone.WARNING)
@@ -107,6 +116,14 @@ class AnswerView:
             self._screen.tell(messages.old_kept(self._old_kept), Tone.WARNING)
         elif self.answered is not None:
             self._conclude(self.answered)
+
+    def _after_the_answer(self) -> None:
+        """Say what the answer's review found, and once more what is urgent where the answer drove it off the screen."""
+        for notice in self._reviews:
+            self._screen.tell(notice.text, Tone.WARNING)
+        if self._urgent and self._screen.is_filled_by(self._text):
+            for notice in self._urgent:
+                self._screen.tell(notice.short or notice.text, Tone.URGENT)
 
     def _conclude(self, answered: AnswerFinished) -> None:
         stats = answered.stats
@@ -132,6 +149,7 @@ class AnswerView:
     def _advise(self, notice: Notice) -> None:
         if notice.urgent:  # a life may be at risk: not even the other advisers are waited for
             self._screen.tell(notice.text, Tone.URGENT)
+            self._urgent.append(notice)
         else:
             self._notices.append(notice)
 

@@ -7,6 +7,7 @@ behind an opening one (the rule Chinese typesetting calls 避头尾, as in GB/T 
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
 
 from rich.cells import cell_len
@@ -69,3 +70,9 @@ def wrapped(text: str, width: int) -> str:
         borders = [0, *break_offsets(line, width), len(line)]
         lines += [line[start:end].rstrip() for start, end in pairwise(borders)]
     return "\n".join(lines)
+
+
+def taller_than_screen(text: str) -> bool:
+    """Whether `text` takes more lines than this terminal shows at once."""
+    columns, rows = shutil.get_terminal_size()
+    return wrapped(text, max(1, min(columns, WIDEST))).count("\n") + 1 >= rows

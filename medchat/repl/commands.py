@@ -10,7 +10,7 @@ from medchat.api import Turn
 from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat.medical_safety import ai_mark, disclaimer
+from medchat.medical_safety import ai_mark, disclaimer, hotlines
 from medchat.repl import messages
 from medchat.repl.screen import unforgeable, untrusted
 from medchat.repl.set_command import apply_setting, values_in_force, without_effect
@@ -184,6 +184,10 @@ def _disclaimer(chat: Chat, words: str) -> None:
     chat.screen.show(disclaimer())
 
 
+def _hotlines(chat: Chat, words: str) -> None:
+    chat.screen.show(hotlines())
+
+
 def _insist(chat: Chat, words: str) -> None:
     if not chat.exchange.ready():
         return
@@ -224,6 +228,7 @@ COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "stats", "统计", "", "模型与上一个回答的数据", "figures of the model and the last answer", _stats
     ),
     ReplCommand("disclaimer", "声明", "", "完整使用声明", "the full disclaimer", _disclaimer),
+    ReplCommand("hotlines", "热线", "", "紧急电话", "emergency numbers", _hotlines),
     ReplCommand("help", "帮助", "", "本表", "this table", _help),
     ReplCommand("exit", "退出", "", "退出", "leave", _exit),
 )

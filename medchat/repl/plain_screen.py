@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TextIO
 
+from medchat.repl.cjk_wrap import taller_than_screen
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
 from medchat.sanitize import StreamSanitizer
 
@@ -54,6 +55,10 @@ class PlainScreen:
 
     def tick(self) -> None:
         """Nothing moves here."""
+
+    def is_filled_by(self, text: str) -> bool:
+        """On a terminal, whether it takes all of its lines; nothing is lost where there is none."""
+        return self._answers is self._aside and taller_than_screen(text)
 
     def clear(self) -> None:
         """Nothing is taken back here."""

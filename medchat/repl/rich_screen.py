@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
-from medchat.repl.cjk_wrap import WIDEST
+from medchat.repl.cjk_wrap import WIDEST, wrapped
 from medchat.repl.markdown import MixedText, rendered
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
 from medchat.repl.unfinished import Unfinished
@@ -98,6 +98,10 @@ class RichScreen:
         """Redraw the unfinished part if it has changed."""
         if self._stale and time.monotonic() - self._drawn_at >= FRAME_SECONDS:
             self._draw()
+
+    def is_filled_by(self, text: str) -> bool:
+        """Whether its lines, blank ones between blocks included, are as many as the window's."""
+        return wrapped(text, self._width).count("\n") + 1 >= self._console.height
 
     def clear(self) -> None:
         """Empty the screen; the scrollback stays."""

@@ -60,6 +60,10 @@ class Screen(Protocol):
         """Called some ten times a second while something is under way."""
         ...
 
+    def is_filled_by(self, text: str) -> bool:
+        """Whether an answer of that text drives what stands before it off the screen."""
+        ...
+
     def clear(self) -> None:
         """Empty the screen, where there is one."""
         ...

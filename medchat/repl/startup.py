@@ -17,6 +17,7 @@ def afresh(session: ChatSession) -> ChatSession:
         config=session.config,
         conversation=Conversation(system=session.conversation.system),
         advisers=session.advisers,
+        reviewers=session.reviewers,
         remember_history=session.remember_history,
         guard_loops=session.guard_loops,
         gate=session.gate,

@@ -179,8 +179,8 @@ def test_an_urgent_notice_stands_before_the_answer_on_both_streams_and_apart_in_
     whole = advised.run("ask", "胸痛", "--json").one()
     assert whole["answer"] == "你问的是胸痛"
     assert whole["safety"] == [
-        {"text": "请立即拨打 120", "urgent": True},
-        {"text": "少熬夜", "urgent": False},
+        {"key": "", "text": "请立即拨打 120", "urgent": True},
+        {"key": "", "text": "少熬夜", "urgent": False},
     ]
     kinds = [line["event"] for line in advised.run("ask", "胸痛", "--events").lines()]
     assert kinds[:4] == ["start", "notice", "notice", "delta"] and kinds[-1] == "end"

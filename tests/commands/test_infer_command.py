@@ -307,3 +307,30 @@ def test_check_refuses_what_the_run_would_refuse(parrot: Parrot, questions: Path
     ended = parrot.infer(questions, output, "--check", "--resume", "--max-new-tokens", "9")
     assert ended.returncode == 2 and "decoding" in ended.stderr
     assert (output.read_bytes(), len(parrot.calls())) == (written, calls)
+
+
+@pytest.mark.safety
+def test_each_record_holds_what_its_words_and_those_before_them_call_for_and_the_summary_counts_them(
+    parrot: Parrot, tmp_path: Path
+) -> None:
+    before = [
+        {"role": "user", "content": "我刚吃了虾"},
+        {"role": "assistant", "content": "多久了？"},
+        {"role": "user", "content": "嘴唇肿起来了"},
+    ]
+    records: list[object] = [
+        {"question": "感冒了吃什么好？"},
+        {"question": "我想自杀"},
+        {"instruction": "请回答下面的问题", "input": "我爸胸口疼，出冷汗"},
+        {"messages": before},
+    ]
+    data, output = tmp_path / "data.json", tmp_path / "answers.jsonl"
+    data.write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+    ended = parrot.infer(data, output)
+    assert ended.returncode == 0, ended.stderr
+    safety = [line["safety"] for line in rows(output)]
+    keys = [[notice["key"] for notice in notices] for notices in safety]
+    assert keys == [[], ["self-harm"], ["chest-pain"], ["anaphylaxis"]]
+    assert all(set(notice) == {"key", "text", "urgent"} for notices in safety for notice in notices)
+    assert ["answer_notices" in line for line in rows(output)] == [False, True, True, True]
+    assert "3 个问题可能涉及紧急情况" in ended.stderr

@@ -137,6 +137,7 @@ def _wait_for_gate(gate: Path, cancel: threading.Event | None = None) -> None:
 
 def _startup(folder: Path, script: Mapping[str, Any]) -> Any:
     from medchat.chat.session import ChatSession
+    from medchat.medical_safety import advise, review_answer
     from medchat.repl import Startup
 
     notices = [Notice(text, urgent) for text, urgent in script.get("notices", [])]
@@ -153,7 +154,11 @@ def _startup(folder: Path, script: Mapping[str, Any]) -> Any:
             WholeHistory(),
             GenerationConfig(**script.get("generation", {})),
             recorder=Journal(folder / "journal.jsonl"),
-            advisers=(lambda conversation, question: notices,),
+            advisers=(
+                lambda conversation, question: notices,
+                *((advise,) if script.get("red_flags") else ()),
+            ),
+            reviewers=(review_answer,),
             guard_loops=bool(script.get("guard_loops")),
         )
 

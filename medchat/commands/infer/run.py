@@ -24,6 +24,7 @@ from medchat.cli.output import say_aside
 from medchat.commands.chat import disclaimer_lines, model_notes
 from medchat.commands.infer.progress import InferProgress, Tell, show_progress
 from medchat.commands.infer.summary import summarize
+from medchat.datafiles.record import QuestionRecord
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.repl import messages
@@ -130,11 +131,13 @@ class BatchRun:
             advise=self._advise,
         )
 
-    def _advise(self, question: str) -> Sequence[Notice]:
-        advised = self.opening.extensions.advise(Conversation(), question)
+    def _advise(self, asked: QuestionRecord) -> Sequence[Notice]:
+        question = f"{asked.last}\n{asked.input}" if asked.input else asked.last
+        before = Conversation(asked.turns, asked.system)
+        advised = self.opening.extensions.advise(before, question)
         if self.demo is not None and self.force_answer:
-            advised = (*advised, *self.demo.warnings(question))
-        return medical_safety.red_flag_notices(question, advised)
+            advised = (*advised, *self.demo.warnings(asked.last))
+        return medical_safety.merge_notices(medical_safety.advise(before, question), advised)
 
     @property
     def _leads(self) -> bool:
