@@ -88,9 +88,11 @@ class QuestionChosen:
 
 @dataclass(frozen=True, slots=True)
 class HistoryDropped:
-    """The oldest `turns` turns no longer fit and the model does not see them."""
+    """The model does not see the oldest `turns` turns: there is no room, or the template sends the last `kept`."""
 
     turns: int
+    kept: int = 0
+    by_template: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +286,7 @@ class ChatSession:
     dropped: int = 0
     notices_shown: set[str] = field(default_factory=set)
     _told_single_turn: bool = False
+    _told_left_out: bool = False
     _known_rejected: set[str] = field(default_factory=set)
     _attempt: int = 0
 
@@ -431,8 +434,10 @@ class ChatSession:
             yield AnswerPiece(delta.text)
 
     def _remarks(self, before: Conversation, fitted: Fitted, config: GenerationConfig) -> Iterator[Event]:
-        if fitted.dropped > self.dropped:
-            yield HistoryDropped(fitted.dropped)
+        by_template = fitted.dropped == fitted.left_out
+        if fitted.dropped > self.dropped and not (by_template and self._told_left_out):
+            self._told_left_out = self._told_left_out or by_template
+            yield HistoryDropped(fitted.dropped, len(before.turns) - fitted.dropped, by_template)
         self.dropped = fitted.dropped
         room = self.model.context_length - fitted.tokens
         if room < config.max_new_tokens:

@@ -23,7 +23,7 @@ from medchat.chat.session import (
 )
 from medchat.medical_safety import ai_mark
 from medchat.repl import messages
-from medchat.repl.screen import Screen, Tone, untrusted
+from medchat.repl.screen import PROMPT, Screen, Tone, untrusted
 
 
 class AnswerView:
@@ -60,7 +60,7 @@ class AnswerView:
             case AnswerReviewed(notice=notice):
                 self._reviews.append(notice)
             case QuestionChosen(question=question):
-                self._screen.show("› " + untrusted(question))
+                self._screen.show(f"{PROMPT} " + untrusted(question))
             case ReasoningPiece(text=text):
                 self._reasoning_began = self._reasoning_began or time.monotonic()
                 self.reasoning_characters += len(text)

@@ -19,6 +19,11 @@ from medchat.repl.slash import ReplCommand, Typed, find, parse
 from medchat.repl.startup import Startup
 from medchat.sanitize import sanitize
 
+#: Whole lines that other chat programs take for commands. The second kind empties the history there and the
+#: screen in a shell, so the user is asked.
+_LEAVING = ("exit", "quit", "退出")
+_CLEARING = ("clear", "清空", "清屏")
+
 
 class Chat:
     """What the terminal and the line-by-line chat have in common. Main thread only.
@@ -34,6 +39,7 @@ class Chat:
         self.exchange = exchange
         self.leaving = False
         self.failed = 0
+        self._asked_back = ""
 
     @property
     def screen(self) -> Screen:
@@ -51,6 +57,19 @@ class Chat:
                 taken |= names
                 added.append(_of_plugin(command))
         return (*self._commands, *added)
+
+    def handle_typed(self, line: str) -> str:
+        """`handle` for a person at a terminal, who may type what leaves other programs without a slash."""
+        word, before = line.strip().lower(), self._asked_back
+        self._asked_back = ""
+        if word in _LEAVING:
+            self.leaving = True
+            return ""
+        if word in _CLEARING and word != before:
+            self._asked_back = word
+            self.screen.tell(messages.what_clear_means(word))
+            return ""
+        return self.handle(line)
 
     def handle(self, line: str) -> str:
         """Answer a line or run its command. Returns what goes back into the prompt ("" mostly).

@@ -12,7 +12,7 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.medical_safety import ai_mark, disclaimer, hotlines
 from medchat.repl import messages
-from medchat.repl.screen import unforgeable, untrusted
+from medchat.repl.screen import PROMPT, unforgeable, untrusted
 from medchat.repl.set_command import apply_setting, values_in_force, without_effect
 from medchat.repl.slash import ReplCommand
 from medchat.sanitize import sanitize_line
@@ -124,7 +124,7 @@ def _history(chat: Chat, words: str) -> None:
 
 
 def _show_turn(chat: Chat, turn: Turn) -> None:
-    chat.screen.show("› " + untrusted(turn.question) + "\n")
+    chat.screen.show(f"{PROMPT} " + untrusted(turn.question) + "\n")
     chat.screen.piece(turn.answer)
     chat.screen.end_answer()
     chat.screen.tell(ai_mark())

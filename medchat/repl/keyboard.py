@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 from prompt_toolkit.input import Input
-from prompt_toolkit.input.typeahead import store_typeahead
+from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
+from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
 
 _INPUT_FLAGS, _LOCAL_FLAGS, _CONTROL_CHARACTERS = 0, 3, 6
@@ -33,6 +34,12 @@ class Keyboard:
 
     def __enter__(self) -> Keyboard:
         self._quieten()
+        # What came before was cooked by the kernel: an Enter among it reads as Ctrl-J, a new line in the draft.
+        early = self._keys.read_keys()
+        store_typeahead(
+            self._keys,
+            [KeyPress(Keys.ControlM, "\r") if key.key is Keys.ControlJ else key for key in early],
+        )
         return self
 
     def __exit__(
@@ -66,6 +73,20 @@ class Keyboard:
         while typed := self._keys.read_keys():
             keys = [key for key in typed if key.key is not Keys.CPRResponse]
             store_typeahead(self._keys, keys)
+
+    def take_typed(self) -> str:
+        """Return as text, and forget, what was typed and is in no prompt yet."""
+        text: list[str] = []
+        for key in get_typeahead(self._keys):
+            if key.key is Keys.BracketedPaste:
+                text += key.data.replace("\r\n", "\n").replace("\r", "\n")
+            elif key.key in (Keys.ControlM, Keys.ControlJ):
+                text.append("\n")
+            elif key.key is Keys.ControlH:
+                del text[-1:]
+            elif not isinstance(key.key, Keys):
+                text.append(key.key)
+        return "".join(text).strip()
 
     def _quieten(self) -> None:
         flags = termios.tcgetattr(self._descriptor)

@@ -19,10 +19,28 @@ from medchat.sanitize import sanitize_line
 
 
 def dropped(event: HistoryDropped) -> str:
-    """Say that old turns no longer fit the context, or the template."""
+    """Say that old turns are not in the prompt: the context is full, or the template leaves them out."""
+    if not event.by_template:
+        return say(
+            f"上下文已满，最早的 {event.turns} 轮未发送（重新开始：/新建）",
+            f"the context is full: the oldest {event.turns} turns were not sent to the model (/new starts over)",
+        )
+    if not event.kept:
+        return say(
+            "此模板每次只发送当前问题，模型看不到之前的对话",
+            "this template sends the present question alone: the model does not see what was said before",
+        )
     return say(
-        f"放不下了：最早的 {event.turns} 轮没有发给模型（重新开始：/新建）",
-        f"no more fits: the oldest {event.turns} turns were not sent to the model (/new starts over)",
+        f"此模板每次只发送最近 {event.kept} 轮，更早的 {event.turns} 轮未发送",
+        f"this template sends the latest {event.kept} turns only; the {event.turns} before them were not sent",
+    )
+
+
+def what_clear_means(word: str) -> str:
+    """Ask what a bare `clear` was meant to do."""
+    return say(
+        f"没有发送。开始新会话：/新建；只清空屏幕：/清屏；要把 {word} 这个词发给模型，请再输入一次",
+        f"not sent. A new conversation: /new; the screen alone: /clear; to send the word {word}, type it again",
     )
 
 

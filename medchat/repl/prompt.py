@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from prompt_toolkit import PromptSession
@@ -15,16 +16,20 @@ from prompt_toolkit.filters import Condition, is_searching
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.layout.controls import SearchBufferControl
+from prompt_toolkit.layout.controls import BufferControl, SearchBufferControl
+from prompt_toolkit.layout.dimension import AnyDimension, Dimension, to_dimension
 from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
 from medchat.language import say
+from medchat.repl.screen import PROMPT
 from medchat.repl.set_command import setting_names
 from medchat.repl.slash import SLASHES, ReplCommand
 
-_MARK = "› "
+_MARK = f"{PROMPT} "
+#: Rows above the input that a long draft leaves free: what was said of it last stays on the screen.
+_ROWS_ABOVE = 8
 _STYLE = Style.from_dict({"mark": "bold", "bottom-toolbar": "noreverse", "status": "fg:ansibrightblack"})
 
 
@@ -68,6 +73,7 @@ class LinePrompt:
         # No scolding of terminals that do not tell the cursor's position: they go without the status line.
         self._session.app.renderer.cpr_not_supported_callback = lambda: None
         self._name_search()
+        self._limit_height()
 
     @property
     def text(self) -> str:
@@ -138,6 +144,18 @@ class LinePrompt:
             _complete_now(event.current_buffer, completer)
 
         return keys
+
+    def _limit_height(self) -> None:
+        """Keep a long draft, such as one that was too long to be answered, from filling the screen."""
+        for window in self._session.app.layout.find_all_windows():
+            content = window.content
+            if isinstance(content, BufferControl) and content.buffer is self._session.default_buffer:
+                window.height = partial(self._limited, window.height)
+
+    def _limited(self, height: AnyDimension) -> Dimension:
+        wanted, rows = to_dimension(height), self._session.app.output.get_size().rows
+        most = max(wanted.min, 3, rows - _ROWS_ABOVE)
+        return Dimension(min=wanted.min, max=most)
 
     def _name_search(self) -> None:
         """Say in the interface language what Ctrl-R does."""

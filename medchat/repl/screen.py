@@ -1,4 +1,4 @@
-"""What is drawn, apart from how: the screen's operations, and the glyph that only our own lines begin with."""
+"""What is drawn, apart from how: the screen's operations, and the glyphs that no untrusted text ever holds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from medchat.sanitize import sanitize
 #: Every line of ours among a model's words begins with this. No untrusted text ever holds it.
 OURS = "▌"
 
+#: What a line to be typed begins with.
+PROMPT = "›"
+
 #: Block elements and ornaments that could be taken for it, and the dividers a frame could be drawn with.
 _LOOK_ALIKES = "▀▁▂▃▄▅▆▇█▉▊▋▌▍▎▏▐▔▕▖▗▘▙▚▛▜▝▞▟❘❙❚⎸⎹⏐｜￨🭰🭱🭲🭳🭴🭵"
-_UNFORGEABLE = str.maketrans(dict.fromkeys(_LOOK_ALIKES, "|"))
+#: What could be taken for the prompt: a model would seem to quote the user, or to hand over.
+_PROMPT_ALIKES = "›❯❱❭⟩"
+_UNFORGEABLE = str.maketrans(dict.fromkeys(_LOOK_ALIKES, "|") | dict.fromkeys(_PROMPT_ALIKES, "＞"))
 
 
 class Tone(Enum):
@@ -24,7 +29,7 @@ class Tone(Enum):
 
 
 def unforgeable(text: str) -> str:
-    """Return already inert `text` without the glyph of our own lines. Character by character: streams too."""
+    """Return already inert `text` without the glyphs of our lines and the prompt. Character by character."""
     return text.translate(_UNFORGEABLE)
 
 

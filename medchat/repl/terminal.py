@@ -20,7 +20,7 @@ from medchat.repl.interrupts import Interrupted, Interrupts
 from medchat.repl.keyboard import Keyboard
 from medchat.repl.plain_screen import PlainScreen
 from medchat.repl.prompt import Ended, LinePrompt
-from medchat.repl.screen import Screen, untrusted
+from medchat.repl.screen import PROMPT, Screen, untrusted
 from medchat.repl.session_thread import SessionThread
 from medchat.repl.startup import Startup
 from medchat.repl.stderr_capture import StderrCapture
@@ -95,6 +95,8 @@ class _Terminal:
             # The terminal has gone (SIGHUP): what is still to be written can go nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
             return self._interrupts.exit_code
+        finally:
+            self._keep_draft(self._keyboard.take_typed())
 
     def _run(self) -> int:
         draft = ""
@@ -119,7 +121,7 @@ class _Terminal:
 
     def _answer(self, line: str) -> str:
         try:
-            draft = self._chat.handle(line)
+            draft = self._chat.handle_typed(line)
         except Exception as error:
             if error is self._exchange.load_error:
                 self._keep_draft(line)
@@ -136,7 +138,8 @@ class _Terminal:
     def _keep_draft(self, text: str) -> None:
         if text.strip():
             self._remember(text)
-            self._chat.screen.show(say("未发送的内容：", "Not sent: ") + untrusted(text))
+            with suppress(OSError):  # a terminal that has gone
+                self._chat.screen.show(say("未发送的内容：", "Not sent: ") + untrusted(text))
 
     # ------------------------------------------------------------ while the prompt is shown
 
@@ -178,7 +181,7 @@ def _run_bare(chat: Chat, interrupts: Interrupts) -> int:
     """Chat on a terminal that can only print (TERM=dumb): its own line editing, no status, no colour."""
     chat.exchange.begin()
     while interrupts.exit_code is None and not chat.leaving:
-        sys.stdout.write("› ")
+        sys.stdout.write(f"{PROMPT} ")
         sys.stdout.flush()
         try:
             with interrupts.raising():
@@ -188,6 +191,6 @@ def _run_bare(chat: Chat, interrupts: Interrupts) -> int:
             continue
         if not line:
             break
-        if line.strip() and (unsent := chat.handle(line.rstrip("\n"))):
+        if line.strip() and (unsent := chat.handle_typed(line.rstrip("\n"))):
             chat.screen.show(unsent)
     return interrupts.exit_code or 0

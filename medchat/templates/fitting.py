@@ -13,11 +13,15 @@ from medchat.language import say
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A prompt that fits. `dropped` counts the oldest turns left out, by lack of room or by the template."""
+    """A prompt that fits. `dropped` counts the oldest turns that are not in it.
+
+    Of these the template would leave out `left_out` however much room there was.
+    """
 
     segments: tuple[Segment, ...]
     tokens: int
     dropped: int
+    left_out: int = 0
 
 
 def fit(
@@ -37,9 +41,9 @@ def fit(
 
     def without(dropped: int) -> Fitted:
         segments = template.render(conversation.turns[dropped:], question, conversation.system)
-        return Fitted(segments, count(segments), dropped)
+        return Fitted(segments, count(segments), dropped, left_out)
 
-    too_few = _left_out(template, conversation, question)
+    too_few = left_out = _left_out(template, conversation, question)
     whole = without(too_few)
     if whole.tokens <= budget:
         return whole

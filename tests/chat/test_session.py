@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from medchat.api import (
     Finish,
     GenerationConfig,
     Notice,
+    Segment,
     Turn,
 )
 from medchat.chat.session import (
@@ -25,6 +27,7 @@ from medchat.chat.session import (
     TurnStats,
 )
 from medchat.errors import UsageError
+from medchat.repl import messages
 
 # ---------------------------------------------------------------- a turn
 
@@ -136,7 +139,7 @@ def test_the_oldest_turns_are_dropped_whole_and_it_is_said_once() -> None:
     model = ScriptedModel(context_length=200)  # 100 for the answer at most, but a quarter is kept for it
     session = session_of(model, conversation=told(10, 20))
     first = ask(session, "问题一")
-    assert first[0] == HistoryDropped(3) and kinds(first).count(HistoryDropped) == 1
+    assert first[0] == HistoryDropped(3, kept=7) and kinds(first).count(HistoryDropped) == 1
     assert model.sent[0][0][0].startswith("03") and model.sent[0][0][-1] == "问题一"
     assert len(session.conversation.turns) == 11  # dropped from the prompt, never from the record
     assert HistoryDropped not in kinds(ask(session, "二"))
@@ -149,6 +152,41 @@ def test_more_turns_dropped_later_are_said_again() -> None:
     ]
     assert [event.turns for event in said] == sorted({event.turns for event in said})
     assert len(said) == 3
+
+
+class LatestOnly(Form):
+    """A form that shows the latest `kept` turns, however many there are."""
+
+    kept = 0
+
+    def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
+        latest = turns[len(turns) - self.kept :] if self.kept else ()
+        return super().render(latest, question, system)
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_turns_that_the_form_leaves_out_are_told_apart_from_those_without_room_and_once(kept: int) -> None:
+    form = LatestOnly()
+    form.kept = kept
+    session = session_of(template=form, conversation=told(5, 4))
+    events = [event for number in "一二三" for event in ask(session, number)]
+    assert [event for event in events if isinstance(event, HistoryDropped)] == [
+        HistoryDropped(5 - kept, kept, by_template=True)
+    ]
+
+
+def test_what_is_said_of_old_turns_names_the_reason() -> None:
+    full, alone, latest = (
+        messages.dropped(event)
+        for event in (
+            HistoryDropped(3, kept=7),
+            HistoryDropped(5, by_template=True),
+            HistoryDropped(3, kept=2, by_template=True),
+        )
+    )
+    assert full.startswith("上下文已满，最早的 3 轮未发送")
+    assert alone.startswith("此模板每次只发送当前问题") and "满" not in alone
+    assert latest.startswith("此模板每次只发送最近 2 轮") and "3 轮" in latest
 
 
 def test_an_answer_that_gets_less_room_than_asked_for_is_shortened_and_said_so() -> None:

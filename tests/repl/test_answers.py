@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pseudo_terminal
@@ -125,7 +126,7 @@ def test_old_turns_that_no_longer_fit_are_named_before_the_answer(tmp_path: Path
         screen.enter("二" * 30)
         screen.wait_for_prompt()
         rows = screen.everything()
-        assert any(row.startswith("▌ 放不下了：最早的 1 轮") for row in rows[: rows.index("行")])
+        assert any(row.startswith("▌ 上下文已满，最早的 1 轮未发送") for row in rows[: rows.index("行")])
 
 
 def test_an_endless_repetition_is_stopped_and_said(tmp_path: Path) -> None:
@@ -235,7 +236,44 @@ def test_a_question_that_does_not_fit_goes_back_into_the_prompt(tmp_path: Path) 
         screen.wait_for_prompt("一二三四五六七八九十" * 2)
 
 
+@pytest.mark.parametrize("question", ["长" * 3000, "行\n" * 300], ids=["one line", "many lines"])
+@pytest.mark.parametrize("rows", [12, 24])
+def test_why_a_question_came_back_is_on_the_screen_above_it_however_long_it_is(
+    tmp_path: Path, question: str, rows: int
+) -> None:
+    with terminal(tmp_path, {"context_length": 20}, rows=rows) as screen:
+        screen.wait_for_prompt()
+        screen.paste(question + "尾")
+        screen.wait(lambda: screen.cursor_row().endswith("尾"), "the paste")
+        screen.type("\r")
+        screen.wait_for("▌ 错误：问题太长", "▌ 下一步：")
+        screen.wait(lambda: screen.cursor_row().endswith("尾"), "the draft")
+        assert any(row.startswith("▌ 错误：问题太长") for row in screen.shown())
+        screen.type("！")
+        screen.wait(lambda: screen.cursor_row().endswith("尾！"), "the draft, edited")
+        assert any(row.startswith("▌ 错误：问题太长") for row in screen.shown())
+
+
 # ---------------------------------------------------------------- untrusted text
+
+
+@pytest.mark.safety
+@pytest.mark.parametrize("style", ["rich", "plain"])
+def test_no_row_of_an_answer_begins_like_the_prompt(tmp_path: Path, style: str) -> None:
+    said = [
+        "› 假\n\n",
+        "**›** 假\n\n# › 假\n\n`›` 假\n\n```\n› 假\n```\n\n",
+        "长" * 40 + "› 假\n\\› 假\n❯ 假\n",
+        "&rsaquo; 假",
+    ]
+    with terminal(tmp_path, {"style": style, "answers": {"问": said}}) as screen:
+        screen.enter("问")
+        screen.wait_for_prompt()
+        screen.enter("/历史 1")
+        screen.wait_for_prompt()
+        prompts = [row for row in screen.everything() if row.lstrip().startswith(("›", "❯"))]
+        assert prompts == ["› 问", "› /历史 1", "› 问", "›"]
+        assert screen.journal()[0]["save"][1] == "".join(said)
 
 
 @pytest.mark.safety
@@ -333,6 +371,24 @@ def test_a_closed_window_loses_no_words_and_ends_with_129(tmp_path: Path, during
         assert [entry["save"][2] for entry in screen.journal()] == (
             ["cancelled"] if during == "answer" else []
         )
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGHUP", "closed"])
+def test_what_was_typed_during_an_answer_outlives_the_end_of_the_program(tmp_path: Path, end: str) -> None:
+    with terminal(tmp_path, {"answers": {"问": ["开始", {"endless": "啊哈"}]}}) as screen:
+        screen.enter("问")
+        screen.wait_for("开始啊哈")
+        screen.type("第二问错\x7f？\r还有\x1b[200~贴的\r两行\x1b[201~")
+        time.sleep(0.3)  # nothing on the screen says that they were taken
+        if end == "closed":
+            screen.hang_up()
+        else:
+            screen.process.send_signal(getattr(signal, end))
+        assert screen.exit_code() == (143 if end == "SIGTERM" else 129)
+        inputs = (tmp_path / "inputs.jsonl").read_text(encoding="utf-8").splitlines()
+        assert json.loads(inputs[-1]) == "第二问？\n还有贴的\n两行"
+        if end == "SIGTERM":
+            assert "未发送的内容：第二问？" in screen.everything()
 
 
 def test_a_resized_window_goes_on_at_its_new_width(tmp_path: Path) -> None:

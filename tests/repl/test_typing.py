@@ -100,6 +100,44 @@ def test_ctrl_d_leaves_on_an_empty_line_only(tmp_path: Path) -> None:
         assert screen.attributes() == screen.attributes_before
 
 
+@pytest.mark.parametrize("word", ["exit", "quit", "  QUIT ", "退出"])
+def test_a_bare_word_that_leaves_other_programs_leaves(tmp_path: Path, word: str) -> None:
+    with terminal(tmp_path) as screen:
+        screen.wait_for_prompt()
+        screen.type(word + "\r")
+        assert screen.exit_code() == 0
+        assert screen.journal() == []
+
+
+def test_a_bare_clear_is_asked_back_and_sent_when_it_comes_again(tmp_path: Path) -> None:
+    with terminal(tmp_path) as screen:
+        screen.enter("clear")
+        screen.wait_for("▌ 没有发送。开始新会话：/新建")
+        assert screen.journal() == []
+        screen.enter("头痛")
+        screen.enter("clear")  # after something else it is asked back again
+        screen.wait_for_prompt()
+        assert [entry["save"][0] for entry in screen.journal()] == ["头痛"]
+        screen.enter("clear")
+        screen.wait(lambda: len(screen.journal()) == 2, "the word sent")
+
+
+def test_lines_typed_before_the_prompt_stands_are_lines_like_any_other(tmp_path: Path) -> None:
+    with terminal(tmp_path) as screen:
+        screen.type("头痛怎么办？\r发烧呢？\r还没写")
+        screen.wait(lambda: len(screen.journal()) == 2, "both turns")
+        assert [entry["save"][0] for entry in screen.journal()] == ["头痛怎么办？", "发烧呢？"]
+        screen.wait_for_prompt("还没写")
+
+
+def test_a_question_typed_before_the_prompt_waits_for_the_model(tmp_path: Path) -> None:
+    with terminal(tmp_path, {"load_gate": "loaded"}) as screen:
+        screen.type("头痛怎么办？\r")
+        screen.wait(lambda: any(row.startswith("模型载入中…") for row in screen.shown()), "the wait")
+        screen.open_gate("loaded")
+        screen.wait_for("第1次回答：头痛怎么办？")
+
+
 def test_tab_completes_commands_in_the_language_they_were_begun_in(tmp_path: Path) -> None:
     with terminal(tmp_path) as screen:
         screen.wait_for_prompt()
