@@ -97,11 +97,8 @@ def trained_model(backbone: Backbone, pairs: Sequence[DemoPair], *, retrain: boo
     Two demos at once train once: the second waits. Raises UsageError for a backbone without a demo.
     """
     recipe = DEMO_RECIPES.get(backbone.name)
-    if recipe is None or not backbone.recipes:
-        raise UsageError(
-            say(f"{backbone.name} 没有演示", f"{backbone.name} has no demo"),
-            "medchat demo --backbone " + "|".join(DEMO_RECIPES),
-        )
+    if recipe is None:
+        raise _no_demo(backbone)
     folder = paths.make_private(demo_folder())
     target = folder / f"{backbone.name}-{fingerprint(recipe, pairs)}"
     with _one_at_a_time(folder / "lock"):
@@ -114,6 +111,13 @@ def trained_model(backbone: Backbone, pairs: Sequence[DemoPair], *, retrain: boo
     return target
 
 
+def _no_demo(backbone: Backbone) -> UsageError:
+    return UsageError(
+        say(f"{backbone.name} 没有演示", f"{backbone.name} has no demo"),
+        "medchat demo --backbone " + "|".join(DEMO_RECIPES),
+    )
+
+
 def fingerprint(recipe: DemoRecipe, pairs: Sequence[DemoPair]) -> str:
     """Return 16 hex digits that change with what is taught, how, and the version of the code."""
     taught = "\n".join(f"{pair.question}\t{pair.answer}" for pair in pairs)
@@ -121,6 +125,8 @@ def fingerprint(recipe: DemoRecipe, pairs: Sequence[DemoPair]) -> str:
 
 
 def _train(backbone: Backbone, recipe: DemoRecipe, pairs: Sequence[DemoPair], target: Path) -> None:
+    if not backbone.recipes:  # asked here alone: the answer takes torch's import, seconds before a first prompt
+        raise _no_demo(backbone)
     say_aside(
         say(
             "正在用真实的微调代码训练它（两个 CPU 核约一分钟）。下次直接开始。",

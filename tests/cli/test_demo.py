@@ -337,6 +337,16 @@ def test_other_pairs_or_another_recipe_are_another_demo() -> None:
     )
 
 
+def test_a_trained_demo_starts_without_what_trains() -> None:
+    class NeverAskedForRecipes(Pretended):
+        @property
+        def recipes(self) -> Mapping[str, SFTRecipe]:
+            raise AssertionError("training brings torch with it, seconds before the first prompt")
+
+    trained = trained_model(Pretended(Recipe()), demo_examples())
+    assert trained_model(NeverAskedForRecipes(Recipe()), demo_examples()) == trained
+
+
 @pytest.mark.parametrize("failure", [MedchatError("no"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
 def test_a_training_that_ends_early_leaves_nothing_that_looks_trained(failure: BaseException) -> None:
     def fail() -> None:
