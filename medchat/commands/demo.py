@@ -125,7 +125,8 @@ def fingerprint(recipe: DemoRecipe, pairs: Sequence[DemoPair]) -> str:
 
 
 def _train(backbone: Backbone, recipe: DemoRecipe, pairs: Sequence[DemoPair], target: Path) -> None:
-    if not backbone.recipes:  # asked here alone: the answer takes torch's import, seconds before a first prompt
+    # Asked here alone: the answer takes torch's import, seconds before a first prompt.
+    if not backbone.recipes:
         raise _no_demo(backbone)
     say_aside(
         say(

@@ -2,6 +2,7 @@
 
 It says every question back, one character a token; 没完 is answered without end, 出错 fails half-way, 控制
 is answered with what no terminal should ever receive, and 停下 has the program asked to end before a word.
+What begins with 长 is answered at length: see `long_answer`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ MARKER = "scripted.txt"
 #: A model folder with this file in it has the program asked to end while it loads.
 STOPPED_LOADING = "stop"
 ENDLESS, FAILING, HOSTILE, STOPPED = "没完", "出错", "控制", "停下"
+LONG, LONG_PIECES = "长", 100
 HOSTILE_TEXT = "\x1b]52;c;aGk=\x07\x1b[2J多喝水\u202e"
 
 
@@ -71,7 +73,17 @@ def _question(segments: Prompt) -> str:
     return segments[-1].text if isinstance(segments[-1], api.Text) else ""
 
 
+def long_answer(question: str) -> list[str]:
+    """The pieces of the answer to a question that begins with 长, one each two milliseconds."""
+    return [f"{question}：", *(f"第{number:02}；" for number in range(LONG_PIECES))]
+
+
 def _answer(question: str) -> Iterator[str]:
+    if question.startswith(LONG):
+        for piece in long_answer(question):
+            time.sleep(0.002)
+            yield piece
+        return
     if question == STOPPED:
         os.kill(os.getpid(), signal.SIGTERM)
     while question in (ENDLESS, STOPPED):

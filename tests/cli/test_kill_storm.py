@@ -1,0 +1,78 @@
+"""Chats killed in the middle of long answers: no turn whose end was seen is ever lost, and none is half there."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import time
+from dataclasses import dataclass
+
+import pytest
+from cli_program import Scripted
+from scripted_backbone import LONG, long_answer
+
+from medchat.paths import sessions_file
+from medchat.store import SessionStore
+
+pytest_plugins = ("cli_program",)
+
+#: More questions than any chat of the storm lives to answer.
+ASKED = 40
+#: Seconds between the first word and the kill: up to some four answers.
+LONGEST_LIFE = 1.2
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What was seen of one chat. Its last line, if it had begun, is an answer cut off by the kill."""
+
+    ended: list[str]
+    begun: str
+
+
+def killed_chat(scripted: Scripted, name: str, life: float) -> Killed:
+    """Ask many questions at once, kill the chat `life` seconds after its first word, return what it said."""
+    with scripted.start("chat", "--session", name) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("".join(f"{LONG}{number}\n" for number in range(ASKED)).encode())
+        process.stdin.flush()
+        first = process.stdout.read(1)
+        time.sleep(life)
+        process.kill()
+        said = (first + process.stdout.read()).decode("utf-8", "ignore")
+    assert process.returncode == -signal.SIGKILL
+    *ended, begun = said.split("\n")
+    return Killed(ended, begun)
+
+
+def storm(scripted: Scripted, kills: int) -> None:
+    """Kill so many chats at random moments and look into the store after each."""
+    chance = random.Random(kills)
+    inside = acknowledged = 0
+    for index in range(kills):
+        seen = killed_chat(scripted, f"storm {index}", chance.uniform(0, LONGEST_LIFE))
+        inside += bool(seen.begun)
+        acknowledged += len(seen.ended)
+        with SessionStore.open() as store:
+            records = {record.name: record.id for record in store.list()}
+            found = records.get(f"storm {index}")
+            turns = [saved.turn for saved in store.turns(found)] if found else []
+        assert len(seen.ended) <= len(turns) <= len(seen.ended) + 1
+        assert [turn.answer for turn in turns][: len(seen.ended)] == seen.ended
+        for number, turn in enumerate(turns):
+            assert turn.question == f"{LONG}{number}"
+            assert turn.answer == "".join(long_answer(turn.question)) and turn.finish == "stop"
+    assert inside >= 0.6 * kills and acknowledged >= 0.5 * kills
+    connection = sqlite3.connect(sessions_file())
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+
+
+def test_a_chat_killed_inside_its_answers_loses_no_turn_whose_end_was_seen(scripted: Scripted) -> None:
+    storm(scripted, kills=4)
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_inside_long_answers_lose_nothing(scripted: Scripted) -> None:
+    storm(scripted, kills=200)
