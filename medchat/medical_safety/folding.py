@@ -12,8 +12,12 @@ _BLANKS = re.compile(r"(?<=[^\x00-\x7f])[ \t\n]+(?=[^\x00-\x7f])|[ \t]{2,}")
 #: Where a sentence ends. A point ends one only before a blank or the end, so that 38.5 stays whole.
 _SENTENCE_ENDS = re.compile(r"[。!?;]+|\.{2,}|\.(?=\s|$)|\n")
 _CLAUSE_ENDS = re.compile(r"[,:、]")
-#: Spellings of one word that differ in a character: pain, the pronouns, the particles.
-_SAME = str.maketrans("疼庝她它牠妳您祂得", "痛痛他他他你你他的")
+#: One word written with different characters: pain, the pronouns and particles, and what Cantonese, Wu and
+#: the chat rooms write for them. The right-hand ones are those of the lexicon.
+_SAME = str.maketrans(
+    "疼庝她它牠妳您祂佢得嘅唔勿冇咗嘞喇啦喽囉瞓畀俾喺嚟揸係閪",
+    "痛痛他他他你你他他的的不不没了了了了了了睡被被在来抓是死",
+)
 
 
 class _Folding(dict[int, str]):
@@ -32,7 +36,7 @@ class _Folding(dict[int, str]):
         elif character.isspace():
             folded = " "
         else:
-            folded = unicodedata.normalize("NFKC", character).casefold()
+            folded = unicodedata.normalize("NFKC", character).casefold().translate(_SAME)
             folded = "".join(self._traditional.get(each, each) for each in folded).translate(_SAME)
         self[code] = folded
         return folded
@@ -80,8 +84,8 @@ class Folder:
         self._folding = _Folding(traditional)
 
     def word(self, word: str) -> str:
-        """Return a word of the lexicon as it stands in a folded text."""
-        return word.translate(self._folding).strip()
+        """Return a word of the lexicon, or a piece of one, as it stands in a folded text."""
+        return word.translate(self._folding)
 
     def fold(self, text: str) -> FoldedText:
         """Return the folded text, in time linear in its length."""

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from medchat.medical_safety.folding import Folder
+from medchat.medical_safety.word_finder import WordFinder, WordPattern, read_pattern
 
 FOLDER = "lexicon"
 _SEPARATORS = re.compile(r"[|\n]")
@@ -20,7 +21,7 @@ _STEP = re.compile(r"~(\d+)")
 _USUAL_GAP = 4
 
 #: Classes that a negation takes back: what is felt or seen, what was done, illnesses by name.
-POLAR = ("sign.", "act.", "ill.")
+POLAR = ("sign.", "term.", "act.", "ill.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +44,16 @@ class FlagRule:
     """What must stand together for a notice.
 
     `all` holds the alternatives of each part; the first is the one whose scopes decide. `reach` is how many
-    characters the parts may lie apart. `strength` says how much the words alone claim: "sign" (nobody
-    writes so of an illness in a book), "term" (also a textbook's word: needs somebody or a predicate),
-    "illness" (a diagnosis: needs both), "intent" (self-harm: past, question and if do not silence it).
+    characters the parts may lie apart; nothing of `unless` may stand near the first. `intent` rules are
+    silenced by no past, question or if.
     """
 
     name: str
     notice: str
     all: tuple[tuple[str, ...], ...]
+    unless: tuple[str, ...]
     reach: int
-    strength: str
+    intent: bool
     vital: bool
     source: str
     reviewed: date
@@ -74,11 +75,10 @@ class NoticeText:
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
-    """Everything the rules read. `words` gives the classes of each folded word."""
+    """Everything the rules read."""
 
-    words: dict[str, tuple[str, ...]]
-    singles: frozenset[str]
-    lengths: dict[str, tuple[int, ...]]
+    words: tuple[WordPattern, ...]
+    finder: WordFinder
     compounds: tuple[Compound, ...]
     rules: tuple[FlagRule, ...]
     notices: dict[str, NoticeText]
@@ -86,7 +86,10 @@ class Lexicon:
 
 
 def split_words(listed: str) -> list[str]:
-    """Return the words of a list in which they are separated by bars or line ends."""
+    """Return the words of a list in which they are separated by bars or line ends.
+
+    A word may hold braces for a choice: "{喘,吸}不{上,进}气" stands for four.
+    """
     return [word.strip() for word in _SEPARATORS.split(listed) if word.strip()]
 
 
@@ -99,6 +102,11 @@ def lexicon_tables() -> dict[str, dict[str, Any]]:
     }
 
 
+def lexicon_characters() -> set[str]:
+    """Return every character of every word, as written in the lexicon."""
+    return {character for _, word in _words(lexicon_tables()) for character in word}
+
+
 @cache
 def load_lexicon() -> Lexicon:
     """Return the lexicon, read at the first call."""
@@ -107,15 +115,10 @@ def load_lexicon() -> Lexicon:
         old: new for new, olds in tables.get("traditional", {}).get("characters", {}).items() for old in olds
     }
     folder = Folder(traditional)
-    classes: dict[str, set[str]] = {}
-    for name, word in _words(tables):
-        classes.setdefault(folder.word(word), set()).add(name)
-    _add_aliases(tables, folder, classes)
-    words = {word: tuple(sorted(names)) for word, names in classes.items()}
+    words = tuple(read_pattern(name, folder.word(word)) for name, word in _words(tables))
     return Lexicon(
         words=words,
-        singles=frozenset(word for word in words if len(word) == 1),
-        lengths=_lengths(words),
+        finder=WordFinder(words),
         compounds=tuple(_compounds(tables)),
         rules=tuple(_rules(tables)),
         notices={text.key: text for text in _notices(tables)},
@@ -128,23 +131,6 @@ def _words(tables: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
         for name, listed in table.get("words", {}).items():
             for word in split_words(listed):
                 yield name, word
-
-
-def _add_aliases(tables: dict[str, dict[str, Any]], folder: Folder, classes: dict[str, set[str]]) -> None:
-    """Let a misspelling count as the word it stands for."""
-    for table in tables.values():
-        for word, listed in table.get("aliases", {}).items():
-            for alias in split_words(listed):
-                classes.setdefault(folder.word(alias), set()).update(classes[folder.word(word)])
-
-
-def _lengths(words: dict[str, tuple[str, ...]]) -> dict[str, tuple[int, ...]]:
-    """Return for the first two characters of words how long the words are, the longest first."""
-    found: dict[str, set[int]] = {}
-    for word in words:
-        if len(word) > 1:
-            found.setdefault(word[:2], set()).add(len(word))
-    return {pair: tuple(sorted(lengths, reverse=True)) for pair, lengths in found.items()}
 
 
 def _sequence(written: str) -> Sequence:
@@ -173,8 +159,9 @@ def _rules(tables: dict[str, dict[str, Any]]) -> Iterator[FlagRule]:
                 name=row["name"],
                 notice=row["notice"],
                 all=tuple(tuple(part.split("|")) for part in row["all"]),
+                unless=tuple(row.get("unless", "").split("|")) if "unless" in row else (),
                 reach=row.get("reach", 60),
-                strength=row.get("strength", "sign"),
+                intent=row.get("intent", False),
                 vital=row.get("vital", False),
                 source=row["source"],
                 reviewed=row.get("reviewed", table["date"]),

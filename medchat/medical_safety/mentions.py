@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from medchat.medical_safety.folding import FoldedText
 from medchat.medical_safety.lexicon_files import POLAR, Compound, Lexicon, Sequence
 from medchat.medical_safety.measures import measures
 
-_LETTER = re.compile(r"[a-z]")
 
-
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """Words at text[start:end] that belong together; `negated` where the text says that it is not so."""
 
     start: int
@@ -78,7 +75,7 @@ def _start(found: Found) -> int:
 #: What joins the things that one negation takes back together.
 _JOINED = re.compile(r"[、和或及与/]| or |, | and |,or ")
 #: How far a negation reaches ahead.
-_REACH = {"not": 2, "not.wide": 8}
+_REACH = {"not": 2, "not.wide": 8, "prevent": 4, "figure": 2}
 #: How far behind it a thing may be said to be gone.
 _GONE = 5
 
@@ -97,10 +94,10 @@ def with_polarity(found: list[Found], folded: FoldedText) -> list[Found]:
             index = bisect_left(gone_starts, each.end)
             is_gone = index < len(gone) and _close(each.end, gone_starts[index], _GONE, folded)
             joined = before is not None and before.negated and _joined(before, each, folded)
-            each = replace(each, negated=is_gone or joined or _negates(negation, each, folded))
+            each = each._replace(negated=is_gone or joined or _negates(negation, each, folded))
             before = each
         elif _negates(negation, each, folded):
-            each = replace(each, negated=True)
+            each = each._replace(negated=True)
         marked.append(each)
     return marked
 
@@ -130,29 +127,29 @@ def find_mentions(folded: FoldedText, lexicon: Lexicon) -> Mentions:
     return mentions
 
 
+#: Words that count for nothing inside a longer one.
+_SWALLOWED = frozenset(("plain", "not", "not.wide", "but", "gone", "if", "prevent", "asked"))
+
+
 def _words(text: str, lexicon: Lexicon) -> list[Found]:
-    """Return the words, without those that lie inside a longer one."""
-    lengths, singles, words = lexicon.lengths, lexicon.singles, lexicon.words
+    """Return the words. Inside a longer one stays only what is of another class and has two characters or more."""
     found: list[Found] = []
-    covered = 0
-    for at in [at for at in range(len(text)) if text[at : at + 2] in lengths or text[at] in singles]:
-        for length in (*lengths.get(text[at : at + 2], ()), 1):
-            word = text[at : at + length]
-            end = at + len(word)
-            if word not in words or end <= covered or _inside_a_word(text, at, end):
-                continue
-            covered = end
-            found += [Found(at, covered, name) for name in words[word]]
-            break
+    covered, plain = 0, 0
+    by_class: dict[str, int] = {}
+    for start, ends in lexicon.finder.words(text):
+        for end, names in reversed(ends):
+            inside = end <= covered
+            covered = max(covered, end)
+            for name in names:
+                if end <= plain or end <= by_class.get(name, 0):
+                    continue
+                if inside and (end - start == 1 or name in _SWALLOWED or name.startswith("who.")):
+                    continue
+                by_class[name] = end
+                if name == "plain":
+                    plain = end
+                found.append(Found(start, end, name))
     return found
-
-
-def _inside_a_word(text: str, start: int, end: int) -> bool:
-    """Whether text[start:end] is a piece of a longer word in Latin letters."""
-    return bool(
-        (start and _LETTER.match(text[start]) and _LETTER.match(text[start - 1]))
-        or (end < len(text) and _LETTER.match(text[end - 1]) and _LETTER.match(text[end]))
-    )
 
 
 def _compounds(mentions: Mentions, compound: Compound, folded: FoldedText) -> list[Found]:

@@ -21,6 +21,9 @@ _BETWEEN_TURNS = "\n\n"
 #: Of each rule, so many silenced findings are kept as evidence.
 _SILENCED_KEPT = 5
 
+#: How near to the first part the words stand that a rule names under `unless`.
+_UNLESS_REACH = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Mention:
@@ -112,7 +115,7 @@ class _Reading:
     def _together(self, rule: FlagRule) -> Iterator[tuple[Found, ...]]:
         """Yield what stands together as the rule asks for, at least a part of it in the present turn."""
         for first in self._mentions.of(rule.all[0]):
-            if first.negated:
+            if first.negated or (rule.unless and self._mentions.nearest(rule.unless, first, _UNLESS_REACH)):
                 continue
             parts = [first]
             for names in rule.all[1:]:
@@ -126,9 +129,9 @@ class _Reading:
 
     def _judged(self, rule: FlagRule, parts: tuple[Found, ...]) -> Evidence:
         scopes = [self._scopes.at(part) for part in parts]
-        silence = silenced_by(scopes[0], rule.strength)
+        silence = silenced_by(scopes[0], parts[0].name, intent=rule.intent)
         for scope in scopes[1:]:
-            if rule.strength != "intent" and (scope.past or scope.conditional):
+            if not rule.intent and (scope.past or scope.conditional):
                 silence = silence or ("past" if scope.past else "conditional")
         return Evidence(
             rule=rule.name,

@@ -14,13 +14,17 @@ from medchat.medical_safety.folding import FoldedText
 from medchat.medical_safety.mentions import Found, Mentions
 
 #: Classes that say whose state it is. Those of the second line end a story or a lesson.
-_PERSONS = ("who.self", "who.kin", "who.other")
+_PERSONS = ("who.self", "who.kin", "who.other", "who.formal", "who.indefinite")
 _NEAR = ("who.self", "who.kin")
 #: Classes that make what follows no report of a state: a case, a story, a report in the press, a lesson.
 _GENRES = ("genre.case", "genre.fiction", "genre.news", "genre.study")
 #: Behind a mention: a question about the thing itself.
 _ASKED_REACH = 6
 _PAST_REACH = 30
+#: How near the words of an examination or a textbook make a case of somebody who is not the writer's kin.
+_EXAM_REACH = 120
+#: "一个 4 岁的孩子": nobody's child in particular.
+_INDEFINITE_REACH = 12
 _PREDICATE = ("time.now", "time.sudden", "time.duration", "help")
 
 
@@ -55,22 +59,31 @@ class Scopes:
         self._conditions = [each.start for each in mentions.of(("if",))]
         self._times = mentions.of(("time.past", "time.now"))
         self._time_starts = [each.start for each in self._times]
-        exams = mentions.of(("exam",))
-        self._last_exam = exams[-1].start if exams else -1
 
     def _walk(self) -> None:
-        person, genre, genre_at = "", "", -1
+        person, genre, genre_at, indefinite_at = "", "", -1, -_INDEFINITE_REACH
         for event in self._mentions.of((*_PERSONS, *_GENRES)):
-            if event.name in _GENRES:
-                if event.name == "genre.case" and person and self._same_clause(self._at[-1], event.start):
+            name = event.name
+            if name == "who.indefinite":
+                indefinite_at = event.end
+                continue
+            if name == "who.formal":
+                indefinite_at = event.end
+            elif name != "who.self" and (
+                event.start - indefinite_at < _INDEFINITE_REACH
+                and self._same_clause(indefinite_at, event.start)
+            ):
+                name = "who.formal"
+            if name in _GENRES:
+                if name == "genre.case" and person and self._same_clause(self._at[-1], event.start):
                     continue
-                genre, genre_at = event.name, event.end
-                if event.name == "genre.case":
+                genre, genre_at = name, event.end
+                if name == "genre.case":
                     person = ""
             elif not genre:
-                person = event.name
-            elif event.name in _NEAR and not self._same_clause(genre_at, event.start):
-                person, genre = event.name, ""
+                person = name
+            elif name in _NEAR and not self._same_clause(genre_at, event.start):
+                person, genre = name, ""
             else:
                 continue
             self._at.append(event.start)
@@ -85,7 +98,7 @@ class Scopes:
         person, genre = self._states[index] if index >= 0 else ("", "")
         if not person and not genre:
             person, genre = self._named_inside(found, index)
-        if not genre and not person and found.start < self._last_exam:
+        if not genre and person not in _NEAR and self._in_an_exam(found, person):
             genre = "exam"
         return Scope(
             person,
@@ -101,6 +114,11 @@ class Scopes:
         if index + 1 < len(self._at) and self._at[index + 1] <= found.end + 2:
             return self._states[index + 1]
         return "", ""
+
+    def _in_an_exam(self, found: Found, person: str) -> bool:
+        names = ("exam", "register") if person == "who.formal" else ("exam",)
+        reach = (max(0, found.start - _EXAM_REACH), found.end + _EXAM_REACH)
+        return self._mentions.first_from(names, *reach) is not None
 
     def _conditional(self, found: Found) -> bool:
         index = bisect_right(self._conditions, found.start) - 1
@@ -124,30 +142,39 @@ class Scopes:
         return asked is not None and self._same_clause(found.end, asked.start)
 
     def _predicate(self, found: Found) -> bool:
-        text = self._folded.text
-        if "了" in text[found.start : found.end + 3]:
+        if "了" in self._folded.text[found.start : found.end + 3]:
             return True
-        near = self._mentions.first_from(_PREDICATE, max(0, found.start - 15), found.end + 12)
-        return near is not None and not self._folded.sentence_end_between(
-            min(near.end, found.end), max(near.start, found.start)
+        return any(
+            near is not None
+            and not self._folded.sentence_end_between(min(near.end, found.end), max(near.start, found.start))
+            for near in (
+                self._mentions.first_from(_PREDICATE, max(0, found.start - 15), found.start - 1),
+                self._mentions.first_from(_PREDICATE, found.end, found.end + 12),
+            )
         )
 
 
-def silenced_by(scope: Scope, strength: str) -> str:
+def silenced_by(scope: Scope, name: str, *, intent: bool) -> str:
     """Return the name of the scope that makes a mention no emergency, "" where none does.
 
-    `strength` is that of the rule (`FlagRule`).
+    `name` is the mention's class and says how much the words claim alone: nobody writes "sign." of an
+    illness in a book; "term." is a textbook's word too and needs somebody or a predicate; "ill." is a
+    diagnosis and needs a predicate always. `intent` to harm oneself is silenced by no past, question or if.
     """
     if scope.genre:
         return scope.genre
-    if strength == "intent":
+    if intent:
         return "asked" if scope.asked and not scope.person else ""
     if scope.conditional:
         return "conditional"
     if scope.past:
         return "past"
+    if scope.predicate:
+        return "asked" if scope.asked and not scope.person and not name.startswith("sign.") else ""
+    if name.startswith("ill."):
+        return "no predicate"
     if scope.person:
-        return "" if strength != "illness" or scope.predicate else "no predicate"
+        return ""
     if scope.asked:
         return "asked"
-    return "" if strength == "sign" or scope.predicate else "nobody named"
+    return "nobody named" if name.startswith("term.") else ""

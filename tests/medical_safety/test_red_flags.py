@@ -55,7 +55,7 @@ def test_the_evidence_names_words_as_they_were_written() -> None:
 
 
 def test_what_a_scope_silenced_is_kept_with_the_reason() -> None:
-    (silenced,) = find_red_flags("如果有人突然胸痛").silenced
+    (silenced,) = find_red_flags("如果有人突然胸痛应该怎么急救").silenced
     assert silenced.silenced_by == "conditional"
 
 
