@@ -13,8 +13,27 @@ from typing import Any
 from medchat.errors import CheckpointError
 from medchat.language import say
 
-#: Far beyond any size or id, and still an index that torch takes.
+#: Far beyond any id, and still an index that torch takes.
 MOST = 2**31
+#: The largest sizes that are believed: each several times that of any published decoder.
+_WIDTH, _INNER, _LAYERS, _HEADS, _ROWS, _CONTEXT = 2**17, 2**19, 2**10, 2**12, 2**22, 2**24
+LARGEST: Mapping[str, int] = {
+    "vocab_size": _ROWS,
+    "hidden_size": _WIDTH,
+    "n_embed": _WIDTH,
+    "head_dim": _WIDTH,
+    "intermediate_size": _INNER,
+    "inner_hidden_size": _INNER,
+    "num_hidden_layers": _LAYERS,
+    "num_layers": _LAYERS,
+    "n_layer": _LAYERS,
+    "num_attention_heads": _HEADS,
+    "num_key_value_heads": _HEADS,
+    "n_head": _HEADS,
+    "max_sequence_length": _CONTEXT,
+    "max_position_embeddings": _CONTEXT,
+    "seq_length": _CONTEXT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +46,11 @@ class ConfigValues:
     def size(self, *keys: str, default: int | None = None) -> int:
         """Return the positive whole number that the first present of `keys` holds; one of them must be.
 
-        Raises CheckpointError.
+        Raises CheckpointError, also for one beyond what LARGEST has for its key.
         """
         key = self._first(keys)
         value = default if key is None else self.stated[key]
-        if type(value) is not int or not 0 < value < MOST:
+        if type(value) is not int or not 0 < value <= LARGEST[key or keys[0]]:
             raise self.impossible(f"{key or keys[0]} {value!r}")
         return value
 

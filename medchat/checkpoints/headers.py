@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from medchat.checkpoints.foreign import foreign_file, quantised_tensors
-from medchat.checkpoints.pickle_header import DamagedError, UnsafeError, fits_a_tensor, read_bin_header
+from medchat.checkpoints.pickle_header import fits_a_tensor, read_bin_header
+from medchat.checkpoints.pickle_machine import DamagedError, UnsafeError
 from medchat.checkpoints.read_once import read_once
 from medchat.checkpoints.tensor_names import plain_name
 from medchat.checkpoints.weight_files import Checkpoint, names

@@ -14,6 +14,8 @@ from medchat.language import say
 
 #: Bytes of a configuration or an index: those of the largest published models are a tenth of it.
 CONFIG_BYTES = 4 * 2**20
+#: Levels of nesting: published files have four.
+_DEEPEST = 100
 
 
 def read_json_object(path: Path, most: int = CONFIG_BYTES) -> dict[str, Any]:
@@ -28,6 +30,7 @@ def read_json_object(path: Path, most: int = CONFIG_BYTES) -> dict[str, Any]:
         value = json.loads(text, object_pairs_hook=_no_repeats)
         if not isinstance(value, dict):
             raise ValueError(say("不是 JSON 对象", "not a JSON object"))
+        _require_shallow(value)
     except json.JSONDecodeError as error:
         raise broken_json(path, error.msg, f"{path}:{error.lineno}") from None
     except OSError as error:
@@ -44,6 +47,19 @@ def broken_json(path: Path, reason: str, where: str) -> CheckpointError:
         say("文件已损坏或下载不完整，请重新获取", "the file is damaged or incomplete: fetch it again"),
         where=where,
     )
+
+
+def _require_shallow(value: Any) -> None:
+    """Raise ValueError for objects and lists nested too deeply to be shown or compared without recursion's end."""
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        if not level:
+            return
+        below: list[Any] = []
+        for one in level:
+            below += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        level = below
+    raise ValueError(say(f"嵌套超过 {_DEEPEST} 层", f"nested more than {_DEEPEST} levels deep"))
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,23 +9,22 @@ safe loader (`shards`); this reader lets both be checked before the first weight
 from __future__ import annotations
 
 import math
-import pickle
 import struct
 import sys
 import zipfile
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
+from medchat.checkpoints.pickle_machine import MOST_BYTES, BoundedFile, DamagedError, UnsafeError, read_pickle
 from medchat.checkpoints.read_once import read_once
+from medchat.regular_files import UNLIMITED, open_regular
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, MAGIC_NUMBER
 _LEGACY_PROTOCOL = 1001
 #: torch's own bound on axes, and more values than any file system's largest file holds bytes.
 _MOST_AXES, _MOST_VALUES = 64, 2**60
-_PICKLE_LIMIT = 64 * 2**20
 _STORAGES = {
     "DoubleStorage": ("float64", 8),
     "FloatStorage": ("float32", 4),
@@ -40,14 +39,6 @@ _STORAGES = {
 }
 
 Declared = tuple[str, str, tuple[int, ...]]
-
-
-class DamagedError(Exception):
-    """The file is cut short or is not what its name says."""
-
-
-class UnsafeError(Exception):
-    """The pickle asks for something that is no part of a plain state dict. The text names it."""
 
 
 class _StorageType(NamedTuple):
@@ -68,12 +59,13 @@ class _Tensor(NamedTuple):
 
 def read_bin_header(file: Path) -> list[Declared]:
     """Return (name, dtype, shape) of each tensor of one `.bin`. Raises DamagedError or UnsafeError."""
-    with file.open("rb") as stream:
+    with open_regular(file, most=UNLIMITED) as opened:
+        stream = BoundedFile(opened)
         start = stream.read(4)
+        stream.seek(0)
         if start == _ZIP_MAGIC:
             return _read_zip(stream)
         if start[:1] == b"\x80":
-            stream.seek(0)
             return _read_legacy(stream)
     raise DamagedError("not a torch file")
 
@@ -84,26 +76,25 @@ def is_legacy(file: Path) -> bool:
 
 
 def _magic(file: Path) -> bytes:
-    with file.open("rb") as stream:
+    with open_regular(file, most=UNLIMITED) as stream:
         return stream.read(4)
 
 
-class _HeaderUnpickler(pickle.Unpickler):
-    """Unpickles a state dict into `_Tensor` stand-ins and collects the storages it mentions."""
+class _Names:
+    """Hands out stand-ins for the names in a state dict's pickle, and collects the storages it mentions."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        super().__init__(stream)
+    def __init__(self) -> None:
         self.storages: dict[str, _Storage] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find(self, module: str, name: str) -> Any:
         if module == "torch" and name in _STORAGES:
             return _StorageType(*_STORAGES[name])
         stand_in = _STAND_INS.get((module, name))
         if stand_in is None:
-            raise UnsafeError(f"{module}.{name}")
+            raise UnsafeError(f"{module}.{name}"[:120])
         return stand_in
 
-    def persistent_load(self, saved_id: Any) -> _Storage:
+    def persistent(self, saved_id: Any) -> _Storage:
         match saved_id:
             case ("storage", _StorageType() as kind, str() as key, str(), int() as count, *_) if count >= 0:
                 storage = _Storage(kind, key, count)
@@ -114,32 +105,40 @@ class _HeaderUnpickler(pickle.Unpickler):
                 raise UnsafeError("a whole module")
         raise DamagedError("storage")
 
+    def read(self, stream: BoundedFile | IO[bytes]) -> Any:
+        return read_pickle(stream, self.find, self.persistent)
+
+
+def fits_a_place(numbers: Sequence[Any]) -> bool:
+    """Say whether these can be steps and places within a file: whole numbers, none below zero or beyond any file."""
+    return all(type(number) is int and 0 <= number <= _MOST_VALUES for number in numbers)
+
 
 def fits_a_tensor(shape: Sequence[Any]) -> bool:
     """Say whether `shape` can be that of a stored tensor: few axes, and a number of values that a file can hold."""
-    if len(shape) > _MOST_AXES or not all(
-        type(length) is int and 0 <= length <= _MOST_VALUES for length in shape
-    ):
+    if len(shape) > _MOST_AXES or not fits_a_place(shape):
         return False
     count: int = math.prod(shape)
     return count <= _MOST_VALUES
 
 
-def _whole_numbers(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, Sequence) or not all(type(value) is int and value >= 0 for value in values):
-        raise DamagedError("shape")
-    return tuple(values)
-
-
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _Tensor:
-    shape, steps, (first,) = _whole_numbers(size), _whole_numbers(stride), _whole_numbers((offset,))
-    if not isinstance(storage, _Storage) or len(shape) != len(steps):
+    if not isinstance(storage, _Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise DamagedError("tensor")
-    if math.prod(shape):
-        last = first + sum((length - 1) * step for length, step in zip(shape, steps, strict=True))
+    if len(size) != len(stride) or not fits_a_tensor(size) or not fits_a_place((*stride, offset)):
+        raise DamagedError("shape")
+    if math.prod(size):
+        last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
         if last >= storage.length:
             raise DamagedError(f"storage {storage.key}")
-    return _Tensor(storage.kind.dtype, shape)
+    return _Tensor(storage.kind.dtype, size)
+
+
+def _table(*pairs: Any) -> dict[str, Any]:
+    """Stand for an OrderedDict, of which torch always writes an empty one first."""
+    if pairs:
+        raise DamagedError("table")
+    return {}
 
 
 def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
@@ -147,20 +146,11 @@ def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
 
 
 _STAND_INS: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _table,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
 }
-
-
-def _unpickle(unpickler: _HeaderUnpickler) -> Any:
-    try:
-        return unpickler.load()
-    except (DamagedError, UnsafeError):
-        raise
-    except Exception as error:  # a hostile pickle can break its reader in any way; all mean one thing
-        raise DamagedError(f"pickle: {type(error).__name__}") from None
 
 
 def _declared(table: Any) -> list[Declared]:
@@ -174,48 +164,51 @@ def _declared(table: Any) -> list[Declared]:
     return [(name, tensor.dtype, tensor.shape) for name, tensor in table.items()]
 
 
-def _read_zip(stream: IO[bytes]) -> list[Declared]:
+def _read_zip(stream: BoundedFile) -> list[Declared]:
     try:
-        with zipfile.ZipFile(stream) as archive:
+        with zipfile.ZipFile(cast("IO[bytes]", stream)) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
             pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise DamagedError("data.pkl")
             root = pickles[0].removesuffix("data.pkl")
+            # torch deflates nothing; a short record may grow without bound where one is.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+                raise DamagedError("zip")
             if f"{root}constants.pkl" in entries:
                 raise UnsafeError("TorchScript")
             if f"{root}byteorder" in entries:
                 with archive.open(f"{root}byteorder") as record:
                     if record.read(16).decode("ascii", "replace") != sys.byteorder:
                         raise DamagedError("byte order")
-            if entries[pickles[0]].file_size > _PICKLE_LIMIT:
+            if entries[pickles[0]].file_size > MOST_BYTES:
                 raise DamagedError("data.pkl")
+            found = _Names()
             with archive.open(pickles[0]) as record:
-                unpickler = _HeaderUnpickler(record)
-                declared = _declared(_unpickle(unpickler))
-            for storage in unpickler.storages.values():
+                declared = _declared(found.read(record))
+            for storage in found.storages.values():
                 entry = entries.get(f"{root}data/{storage.key}")
                 wanted = storage.length * storage.kind.item_bytes
-                # Records are stored, never deflated: they are mapped as they lie in the file.
-                if entry is None or entry.file_size != wanted or entry.compress_type != zipfile.ZIP_STORED:
+                if entry is None or entry.file_size != wanted:
                     raise DamagedError(f"{root}data/{storage.key}")
             return declared
     except (zipfile.BadZipFile, EOFError, NotImplementedError, struct.error, ValueError) as error:
         raise DamagedError(str(error) or type(error).__name__) from None
 
 
-def _read_legacy(stream: IO[bytes]) -> list[Declared]:
-    unpickler = _HeaderUnpickler(stream)
-    if _unpickle(unpickler) != _LEGACY_MAGIC or _unpickle(_HeaderUnpickler(stream)) != _LEGACY_PROTOCOL:
+def _read_legacy(stream: BoundedFile) -> list[Declared]:
+    if _Names().read(stream) != _LEGACY_MAGIC or _Names().read(stream) != _LEGACY_PROTOCOL:
         raise UnsafeError("a pickle that is no torch file")
-    _unpickle(_HeaderUnpickler(stream))  # byte order and sizes of the machine that saved it
-    unpickler = _HeaderUnpickler(stream)
-    declared = _declared(_unpickle(unpickler))
-    keys = _unpickle(_HeaderUnpickler(stream))
-    if not isinstance(keys, list) or set(map(str, keys)) != set(unpickler.storages):
+    _Names().read(stream)  # byte order and sizes of the machine that saved it
+    found = _Names()
+    declared = _declared(found.read(stream))
+    keys = _Names().read(stream)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise DamagedError("storages")
+    if set(keys) != set(found.storages):
         raise DamagedError("storages")
     # Each storage follows as its length in eight bytes and its values.
-    wanted = sum(8 + storage.length * storage.kind.item_bytes for storage in unpickler.storages.values())
+    wanted = sum(8 + storage.length * storage.kind.item_bytes for storage in found.storages.values())
     position = stream.tell()
     if stream.seek(0, 2) - position != wanted:
         raise DamagedError("storages")

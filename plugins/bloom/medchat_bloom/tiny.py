@@ -25,13 +25,9 @@ from medchat.inference.write_checkpoint import (
     write_json,
     write_weights,
 )
-from medchat_bloom.tokenizer import BOS, EOS, FILE_NAME, PAD, UNK
+from medchat_bloom.tokenizer import BOS, EOS, FILE_NAME, PAD, UNK, WORDS
 
 # Trains a small vocabulary in the form of Bloom's `tokenizer.json`. No torch here.
-
-#: How the published tokenizer cuts text before merging (docs/specs/models.md, "Bloom"). Oniguruma reads the
-#: brackets inside as one nested class; Python's `re` would not.
-WORDS = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 
 
 def train_tokenizer(corpus: Iterable[str], size: int, chat_tokens: Sequence[str] = ()) -> Tokenizer:

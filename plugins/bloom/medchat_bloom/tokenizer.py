@@ -6,6 +6,7 @@ and control ids come from `Control` segments alone. See docs/specs/models.md, "B
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +31,9 @@ BEGIN_OF_UTTERANCE, END_OF_UTTERANCE = "<|beginofutterance|>", "<|endofutterance
 _ALWAYS_CONTROL = (UNK, BOS, EOS, PAD, BEGIN_OF_UTTERANCE, END_OF_UTTERANCE)
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 _DECLARING_FILES = ("special_tokens_map.json", "tokenizer_config.json")
+#: How the published tokenizer cuts text before merging (docs/specs/models.md, "Bloom"). Oniguruma reads the
+#: brackets inside as one nested class; Python's `re` would not.
+WORDS = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 _ADDED_FILE = "added_tokens.json"
 
 
@@ -205,13 +209,36 @@ def _read(path: Path) -> Tokenizer:
         content = read_regular(path, VOCABULARY_BYTES)
         if content.startswith(LFS_POINTER):
             raise lfs_pointer(path)
-        return Tokenizer.from_buffer(content)
+        tokenizer = Tokenizer.from_buffer(content)
+        _refuse_expressions(tokenizer, path)
+        return tokenizer
     except CheckpointError:
         raise
     except OSError as error:
         raise _damaged(path, error) from None
     except Exception as error:  # the library raises Exception itself, whatever is wrong with the file
         raise _damaged(path, error) from None
+
+
+def _refuse_expressions(tokenizer: Tokenizer, path: Path) -> None:
+    """Refuse regular expressions but the published one: the library would run them over what users type."""
+    for part in (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder):
+        waiting = [json.loads(part.__getstate__())] if part else []
+        while waiting:
+            value = waiting.pop()
+            waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            if isinstance(value, dict) and value.get("Regex", WORDS) != WORDS:
+                raise CheckpointError(
+                    say(
+                        f"{FILE_NAME} 中有陌生的正则表达式，已拒绝",
+                        f"{FILE_NAME} holds a regular expression that is not Bloom's: refused",
+                    ),
+                    say(
+                        f"请从权重的来源重新下载 {FILE_NAME}",
+                        f"download {FILE_NAME} again from where the weights came from",
+                    ),
+                    where=str(path),
+                )
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

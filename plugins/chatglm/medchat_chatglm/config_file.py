@@ -22,4 +22,5 @@ def generation_of(config: Mapping[str, Any]) -> str:
     rows = config.get("vocab_size", V0_ROWS)
     if rows in (V0_ROWS, V11_ROWS):
         return "v0" if rows == V0_ROWS else "v11"
-    return "v11" if 0 < (config.get("pad_token_id") or 0) < V0_IMAGE_TOKENS else "v0"
+    pad = config.get("pad_token_id")
+    return "v11" if type(pad) is int and 0 < pad < V0_IMAGE_TOKENS else "v0"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import ModelCard
+from medchat.checkpoints.config_json import ConfigValues
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.errors import CheckpointError
@@ -73,7 +74,8 @@ def inspect_chatglm(path: Path) -> ModelCard | None:
         return None
     checkpoint = open_checkpoint(path)
     headers = read_headers(checkpoint)
-    shape = {key: config[key] if isinstance(config.get(key), int) else DEFAULTS[key] for key in DEFAULTS}
+    values = ConfigValues(config, path / "config.json")
+    shape = {key: values.size(key, default=default) for key, default in DEFAULTS.items()}
     bits = config.get("quantization_bit") or 0
     generation = generation_of(config)
     return ModelCard(
@@ -88,7 +90,7 @@ def inspect_chatglm(path: Path) -> ModelCard | None:
         weight_bytes=sum(header.byte_count for header in headers.values()),
         context_length=shape["max_sequence_length"],
         template=chatglm_template(path).name,
-        quantization=f"int{bits}" if bits else "none",
+        quantization=f"int{bits}" if bits in (4, 8) else "none",
         notes=(*checkpoint.notes, *_notes(path, config, headers)),
         generation="v0 (icetk)" if generation == "v0" else "v1.1",
     )

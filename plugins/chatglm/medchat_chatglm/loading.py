@@ -16,6 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from medchat.api import LoadOptions
 from medchat.checkpoints.adapter_folder import files_passed_over
+from medchat.checkpoints.config_json import LARGEST, MOST, ConfigValues
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.stated_template import stated_facts
@@ -53,7 +54,6 @@ from medchat_chatglm.tokenizer import ChatGLMTokenizer
 _KEPT = ("*layernorm.weight", "*layernorm.bias", f"{PREFIX}*", "*.weight_scale")
 #: Stored tables that are always computed anew (docs/specs/models.md, "ChatGLM-6B tensors").
 _IGNORED = ("*.rotary_emb.inv_freq",)
-_COUNTS = ("vocab_size", "hidden_size", "num_layers", "num_attention_heads", "inner_hidden_size")
 _SWITCHES = (
     "position_encoding_2d",
     "tie_word_embeddings",
@@ -61,8 +61,8 @@ _SWITCHES = (
     "prefix_projection",
     "use_cache",
 )
-#: Far beyond any size or id, and still an index that torch takes.
-_MOST = 2**31
+#: Far beyond the length of any prefix.
+_LONGEST_PREFIX = 2**16
 #: The keys of config.json that reach the configuration. Others could choose code to run, such as the
 #: library's attention implementations, which it may fetch from the network.
 _CONFIG_KEYS = (*ChatGLMConfig.__annotations__, "architectures", "medchat_template")
@@ -192,16 +192,16 @@ def read_configuration(folder: Path, extra: Mapping[str, str] | None = None) -> 
                 say(f"可用的值：{valid}", f"valid values: {valid}"),
             )
         known["medchat_position_rule"] = rule
-    where = str(folder / "config.json")
+    values = ConfigValues(stated, folder / "config.json")
     wrong = [key for key, value in known.items() if not _is_possible(key, value)]
     if wrong:
-        raise _bad_configuration(f"{wrong[0]} = {known[wrong[0]]!r}"[:160], where)
+        raise values.impossible(f"{wrong[0]} = {known[wrong[0]]!r}")
     try:
         return ChatGLMConfig(**known)
     except CheckpointError as error:
-        raise CheckpointError(error.what, error.remedy, where=where) from None
+        raise CheckpointError(error.what, error.remedy, where=str(values.file)) from None
     except (StrictDataclassError, TypeError, ValueError) as error:
-        raise _bad_configuration(" ".join(str(error).split())[:160], where) from None
+        raise values.impossible(" ".join(str(error).split())) from None
 
 
 def _is_possible(key: str, value: object) -> bool:
@@ -212,16 +212,10 @@ def _is_possible(key: str, value: object) -> bool:
         return isinstance(value, float | int) and 0 < value < 1
     if key.endswith("_id"):
         ids = value if key == "eos_token_id" and isinstance(value, list) else [value]
-        return bool(ids) and all(type(number) is int and 0 <= number < _MOST for number in ids)
-    return key not in _COUNTS or (type(value) is int and 0 < value < _MOST)
-
-
-def _bad_configuration(reason: str, where: str) -> CheckpointError:
-    return CheckpointError(
-        say(f"config.json 的内容无效（{reason}）", f"config.json holds an impossible value ({reason})"),
-        say("请从权重的来源重新获取 config.json", "fetch config.json again from where the weights came from"),
-        where=where,
-    )
+        return bool(ids) and all(type(number) is int and 0 <= number < MOST for number in ids)
+    if key == "pre_seq_len":
+        return type(value) is int and 0 <= value < _LONGEST_PREFIX
+    return key not in LARGEST or (type(value) is int and 0 < value <= LARGEST[key])
 
 
 # ---------------------------------------------------------------- weights

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from medchat.api import Control, Segment, SpecialTokens
+from medchat.checkpoints.config_json import LARGEST
 from medchat.checkpoints.json_object import read_json_object
 from medchat.checkpoints.layout import read_config
 from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes
@@ -119,7 +120,7 @@ class ChatGLMTokenizer:
         offset, eos = stated.get("num_image_tokens"), stated.get("eos_token")
         tokenizer = cls.from_file(
             folder / FILE_NAME,
-            num_image_tokens=offset if isinstance(offset, int) and offset >= 0 else None,
+            num_image_tokens=offset if type(offset) is int and 0 <= offset <= LARGEST["vocab_size"] else None,
             eos_token=eos if eos in ("</s>", "<eop>") else None,
         )
         tokenizer.check_belongs(config, folder)
