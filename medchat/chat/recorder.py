@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medchat import paths
 from medchat.api import Conversation, Turn
-from medchat.chat.session import TurnStats
+from medchat.chat.session import TurnStats, rewritten
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
 from medchat.store import PlacedTurn, SessionRecord, SessionStore
@@ -93,6 +93,15 @@ class StoreRecorder:
         if refused:
             raise _of_another()
         del self._ours[-count:]
+
+    def rewrite(self, change: Callable[[str], str]) -> None:
+        """Change every text of the saved session, so that the former words are not on the disk any more.
+
+        Raises MedchatError where that fails: whoever asked for it must not believe that they are gone.
+        """
+        if self._record is not None:
+            self._store.rewrite(self._record.id, change)
+            self._ours = [(position, rewritten(turn, change)) for position, turn in self._ours]
 
     def _note(self) -> None:
         if self._note_changes is not None and self._record is not None:

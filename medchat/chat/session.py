@@ -207,6 +207,10 @@ class Recorder(Protocol):
         """Take back the last `count` turns."""
         ...
 
+    def rewrite(self, change: Callable[[str], str]) -> None:
+        """Put `change(text)` in the place of every text that was stored."""
+        ...
+
 
 class NoRecorder:
     """Keeps nothing (`--no-save`)."""
@@ -219,6 +223,14 @@ class NoRecorder:
 
     def undo(self, count: int) -> None:
         """Nothing was kept, so there is nothing to take back."""
+
+    def rewrite(self, change: Callable[[str], str]) -> None:
+        """Nothing was kept, so there is nothing to change."""
+
+
+def rewritten(turn: Turn, change: Callable[[str], str]) -> Turn:
+    """Return the turn with `change(text)` in the place of its question and answer."""
+    return replace(turn, question=change(turn.question), answer=change(turn.answer))
 
 
 def check_question(question: str, max_bytes: int = MAX_QUESTION_BYTES) -> None:
@@ -334,6 +346,13 @@ class ChatSession:
         self.recorder.undo(count)
         self.conversation = self.conversation.without_last(count)
         return taken
+
+    def rewrite(self, change: Callable[[str], str]) -> None:
+        """Put `change(text)` in the place of everything that was said, here and where it is recorded."""
+        turns = tuple(rewritten(turn, change) for turn in self.conversation.turns)
+        self.conversation = replace(self.conversation, turns=turns, system=change(self.conversation.system))
+        self.last_reasoning = change(self.last_reasoning)
+        self.recorder.rewrite(change)
 
     def fitted(self, question: str, *, before: Conversation | None = None) -> Fitted:
         """Return the prompt as it would be sent: whole oldest turns dropped until it fits."""

@@ -10,8 +10,9 @@ from medchat.api import Turn
 from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat.medical_safety import ai_mark, disclaimer, hotlines
+from medchat.medical_safety import ai_mark
 from medchat.repl import messages
+from medchat.repl.medical_commands import INSIST, MEDICAL_COMMANDS
 from medchat.repl.screen import PROMPT, unforgeable, untrusted
 from medchat.repl.set_command import apply_setting, values_in_force, without_effect
 from medchat.repl.slash import ReplCommand
@@ -180,26 +181,6 @@ def _told(value: object) -> str:
     return say("；", "; ").join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _disclaimer(chat: Chat, words: str) -> None:
-    chat.screen.show(disclaimer())
-
-
-def _hotlines(chat: Chat, words: str) -> None:
-    chat.screen.show(hotlines())
-
-
-def _insist(chat: Chat, words: str) -> None:
-    if not chat.exchange.ready():
-        return
-    refused = chat.exchange.call(lambda session: session.gate.refused if session.gate else "")
-    if not refused:
-        raise UsageError(
-            say("刚才没有被拒绝的问题", "no question was refused just now"),
-            say("先问一个问题", "ask one first"),
-        )
-    chat.show_answer(lambda session, cancel: session.ask(refused, cancel, insist=True))
-
-
 COMMANDS: tuple[ReplCommand[Chat], ...] = (
     ReplCommand("regen", "重答", "", "重新回答上一个问题", "answer the last question again", _regenerate),
     ReplCommand("undo", "撤销", "[n]", "撤销最近 n 轮（默认 1）", "take back the last n turns (1)", _undo),
@@ -227,23 +208,12 @@ COMMANDS: tuple[ReplCommand[Chat], ...] = (
     ReplCommand(
         "stats", "统计", "", "模型与上一个回答的数据", "figures of the model and the last answer", _stats
     ),
-    ReplCommand("disclaimer", "声明", "", "完整使用声明", "the full disclaimer", _disclaimer),
-    ReplCommand("hotlines", "热线", "", "紧急电话", "emergency numbers", _hotlines),
+    *MEDICAL_COMMANDS,
     ReplCommand("help", "帮助", "", "本表", "this table", _help),
     ReplCommand("exit", "退出", "", "退出", "leave", _exit),
-)
-
-#: With a model that refuses what it has not learned.
-_INSISTING: ReplCommand[Chat] = ReplCommand(
-    "insist",
-    "硬答",
-    "",
-    "让演示模型照样写刚才没学过的问题：写出来的没有意义",
-    "make the demo answer what it refused: it will mean nothing",
-    _insist,
 )
 
 
 def built_in_commands(*, insists: bool) -> tuple[ReplCommand[Chat], ...]:
     """Return the commands of a chat; `insists` where the model refuses what it has not learned."""
-    return (*COMMANDS, _INSISTING) if insists else COMMANDS
+    return (*COMMANDS, INSIST) if insists else COMMANDS

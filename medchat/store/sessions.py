@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -182,6 +182,18 @@ class SessionStore:
             connection.execute("DELETE FROM input")
         self._database.purge()
         return count
+
+    def rewrite(self, session_id: str, change: Callable[[str], str]) -> int:
+        """Put `change(text)` in the place of every question and answer of a session, on the disk too.
+
+        The system text, the editor's lines for these questions and turns that were undone are changed as
+        well. Returns how many questions and answers are now other than before.
+        """
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            changed = turn_rows.rewrite(connection, session_id, change)
+        self._database.purge()
+        return changed
 
     # ------------------------------------------------------------ turns
 

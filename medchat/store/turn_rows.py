@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from medchat.api import Turn
-from medchat.store.records import AnswerCost, PlacedTurn, SavedTurn, stored, turn_from
+from medchat.store.records import AnswerCost, PlacedTurn, SavedTurn, restored, stored, turn_from
 from medchat.store.references import gone
 
 
@@ -88,6 +88,39 @@ def mark_undone(
     ).fetchall()
     connection.executemany("UPDATE turn SET undone = ? WHERE id = ?", [(int(undone), r["id"]) for r in rows])
     return tuple(sorted((turn_from(row) for row in rows), key=lambda saved: saved.position))
+
+
+def rewrite(connection: sqlite3.Connection, session_id: str, change: Callable[[str], str]) -> int:
+    """Put `change(text)` in the place of each text of the session and of each line typed for it.
+
+    Undone turns and the system text count too. Returns how many questions and answers are other than before.
+    """
+    _claim_inputs(connection, session_id)
+    mine = {"session": session_id}
+    _change(connection, "input", "text", "session_id = :session", mine, change)
+    _change(connection, "session", "system", "id = :session", mine, change)
+    return sum(
+        _change(connection, "turn", column, "session_id = :session", mine, change)
+        for column in ("question", "answer")
+    )
+
+
+def _change(
+    connection: sqlite3.Connection,
+    table: str,
+    column: str,
+    where: str,
+    values: Mapping[str, str],
+    change: Callable[[str], str],
+) -> int:
+    """Change a column of some rows and return in how many of them it is other than before."""
+    rows = connection.execute(
+        f"SELECT rowid AS number, {column} AS text FROM {table} WHERE {where}", values
+    ).fetchall()
+    texts = [(restored(row["text"]), row["number"]) for row in rows]
+    other = [(stored(change(text)), number) for text, number in texts if change(text) != text]
+    connection.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", other)
+    return len(other)
 
 
 def delete_session(connection: sqlite3.Connection, session_id: str) -> None:

@@ -49,7 +49,7 @@ def test_every_command_of_this_release_is_there_in_both_languages() -> None:
     pairs = {
         "help": "帮助", "exit": "退出", "new": "新建", "clear": "清屏", "undo": "撤销",
         "regen": "重答", "history": "历史", "set": "设置", "stats": "统计", "disclaimer": "声明", "thinking": "思考",
-        "hotlines": "热线",
+        "hotlines": "热线", "redact": "脱敏",
     }  # fmt: skip
     assert {command.name: command.zh_name for command in COMMANDS} == pairs
 

@@ -120,6 +120,10 @@ class Journal:
         """Put a turn in the place of the last one."""
         self._write({"replace": [turn.question, turn.answer, turn.finish.value]})
 
+    def rewrite(self, change: Callable[[str], str]) -> None:
+        """Change every text."""
+        self._write({"rewrite": change("我叫张三")})
+
     def undo(self, count: int) -> None:
         """Take back turns."""
         self._write({"undo": count})

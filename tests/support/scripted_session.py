@@ -100,6 +100,9 @@ class Journal:
     def replace(self, turn: Turn, stats: TurnStats) -> None:
         self.entries.append(("replace", turn))
 
+    def rewrite(self, change: Callable[[str], str]) -> None:
+        self.entries.append(("rewrite", change))
+
     def undo(self, count: int) -> None:
         self.entries.append(("undo", count))
 
