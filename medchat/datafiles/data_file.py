@@ -33,10 +33,10 @@ from medchat.datafiles.recognize import BEGINNING_BYTES, encoding_of
 from medchat.datafiles.table import table_items
 from medchat.errors import CheckpointError, DataError
 from medchat.language import say
-from medchat.units import amount
+from medchat.regular_files import TooLargeError, open_regular
 
 #: The most that a data file may take.
-MAX_FILE_BYTES = 64 * 1000**3
+MAX_FILE_BYTES = 64 << 30
 
 
 class _Recoded(io.RawIOBase):
@@ -189,15 +189,6 @@ def open_data_file(
     UTF-8, UTF-16 or UTF-32, has no layout of records, or is over `MAX_FILE_BYTES`.
     """
     with _opened(path) as file:
-        size = file.seek(0, io.SEEK_END)
-        if size > MAX_FILE_BYTES:
-            most = amount(MAX_FILE_BYTES)
-            raise DataError(
-                say(f"数据文件超过 {most}", f"the data file is over {most}"),
-                say("把它拆成几个文件", "divide it into several files"),
-                where=str(path),
-            )
-        file.seek(0)
         encoding = encoding_of(file.read(BEGINNING_BYTES), path)
 
         def again() -> IO[bytes]:
@@ -218,12 +209,12 @@ def open_data_file(
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        if not path.is_file():
-            found = path.exists()
-            raise _unreadable(
-                path, say("不是文件", "it is not a file") if found else say("找不到文件", "no such file")
-            )
-        file = path.open("rb")
+        file = open_regular(path, most=MAX_FILE_BYTES)
+    except FileNotFoundError:
+        raise _unreadable(path, say("找不到文件", "no such file")) from None
+    except TooLargeError as error:
+        remedy = say("把它拆成几个文件", "divide it into several files")
+        raise DataError(str(error.strerror), remedy, where=str(path)) from None
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from None
     with file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import subprocess
 import tracemalloc
 import zipfile
@@ -16,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medchat.datafiles.data_file import open_data_file
+from medchat.datafiles.data_file import MAX_FILE_BYTES, open_data_file
 from medchat.datafiles.fields import is_field
 from medchat.datafiles.json_values import MAX_RECORD_BYTES, TextWindow, whole_array
-from medchat.errors import DataError
+from medchat.errors import CheckpointError, DataError
 from medchat.language import set_language
 
 ONE = {"question": "头痛怎么办？", "answer": "多休息。"}
@@ -290,3 +291,23 @@ def test_utf16_that_breaks_off_is_refused(content: bytes, tmp_path: Path) -> Non
     for plain_text in (False, True):
         with pytest.raises(DataError, match="UTF-16"):
             read(written(tmp_path, content), plain_text=plain_text)
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting_and_a_file_over_the_limit_is_not_read(
+    tmp_path: Path,
+) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero"), tmp_path, tmp_path / "none"):
+        with pytest.raises(CheckpointError) as caught:
+            read(path)
+        assert caught.value.where == str(path)
+    huge = tmp_path / "huge.json"
+    with huge.open("wb") as file:
+        try:
+            file.truncate(MAX_FILE_BYTES + 1)  # sparse: it takes no room
+        except OSError:
+            pytest.skip("no file may be so large here")
+    with pytest.raises(DataError) as refused:
+        read(huge)
+    assert refused.value.where == str(huge) and refused.value.remedy
