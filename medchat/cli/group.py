@@ -138,7 +138,8 @@ def allowed_plugins() -> set[str] | None:
 
 def unknown_command(name: str, known: list[str], path: str) -> UsageError:
     """Return the error for a mistyped command, with the nearest names."""
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    # Two letters of a short name in the wrong order still count; a word of another meaning must not.
+    near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.66)
     remedy = (
         say("是不是想用：", "did you mean: ") + ", ".join(f"{path} {other}" for other in near)
         if near

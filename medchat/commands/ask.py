@@ -28,11 +28,11 @@ from medchat.chat.session import (
     ReasoningPiece,
     SettingsRejected,
     SingleTurnTemplate,
-    check_question,
 )
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags, session_flags
 from medchat.cli.output import CLOSED_PIPE, answer_stream, say_aside, silence_stdout
+from medchat.cli.piped_input import QuestionInput
 from medchat.cli.signals import cancel_on_signals
 from medchat.commands.chat import disclaimer_lines, model_notes
 from medchat.errors import MedchatError, UsageError
@@ -40,34 +40,7 @@ from medchat.language import say
 from medchat.repl import messages
 from medchat.repl.cjk_wrap import taller_than_screen
 from medchat.sanitize import StreamSanitizer, sanitize_line
-
-
-def read_question(argument: str, max_bytes: int) -> str:
-    """Return the question: the argument, or all of stdin for `-`. Raises UsageError if too large or not UTF-8."""
-    if argument != "-":
-        check_question(argument, max_bytes)
-        return argument
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError(
-            say("没有从管道读到问题", "there is no piped question to read"),
-            'printf "头痛怎么办？" | medchat ask -',
-        )
-    raw = sys.stdin.buffer.read(max_bytes + 5)  # a byte-order mark and a line end are not counted
-    try:
-        question = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if len(raw) <= max_bytes or error.start < max_bytes - 4:
-            raise UsageError(
-                say(
-                    f"输入不是 UTF-8（第 {error.start + 1} 个字节）",
-                    f"the input is not UTF-8 (byte {error.start + 1})",
-                ),
-                say("先转换编码：iconv -f GB18030 -t UTF-8", "convert it first: iconv -f GB18030 -t UTF-8"),
-            ) from None
-        question = raw.decode("utf-8", "ignore")
-    question = question.removesuffix("\n").removesuffix("\r")
-    check_question(question, max_bytes)
-    return question
+from medchat.sft_job.shell_words import joined
 
 
 @dataclass
@@ -264,10 +237,33 @@ def _speaks_unicode() -> bool:
     return "utf" in (answer_stream().encoding or "").lower()
 
 
+class _AskCommand(LocalizedCommand):
+    """`medchat ask`: a question that begins with a dash is taken for an option, and that is said."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. Raises UsageError, with the command to type, for an option that may be a question."""
+        typed = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            word = next((word for word in typed if word.startswith(error.option_name)), error.option_name)
+            if error.possibilities:
+                raise
+            raise UsageError(
+                say(f"没有选项 {error.option_name}", f"there is no option {error.option_name}"),
+                say(
+                    "如果它是问题，写在 -- 之后，选项写在 -- 之前：",
+                    "if it is the question, put it behind --, and options before: ",
+                )
+                + joined(["medchat", "ask", "--", word]),
+            ) from None
+
+
 @click.command(
-    cls=LocalizedCommand,
+    cls=_AskCommand,
     help=say(
-        "回答一个问题。问题为 - 时从标准输入读取。", "Answer one question; - reads it from standard input."
+        "回答一个问题。问题为 - 时从标准输入读取；另有管道或文件接入时，其内容作为问题的背景。",
+        "Answer one question; - reads it from standard input. Beside a question, what is piped in is its context.",
     ),
 )
 @click.argument("question", metavar=say("问题|-", "QUESTION|-"))
@@ -297,7 +293,8 @@ def command(question: str, as_json: bool, events: bool, stats: bool, force_answe
     choice = SessionChoice(flags["session"], flags["continue_"], flags["resume"], not flags["no_save"])
     prepared = prepare_conversation(flags, choice, say_aside)
     try:
-        text = read_question(question, int(prepared.settings.value("max_question_bytes")))
+        asked = QuestionInput(question, int(prepared.settings.value("max_question_bytes")))
+        asked.begin()
         for line in [
             *disclaimer_lines(prepared.store),
             *prepared.plugin_lines(),
@@ -305,12 +302,12 @@ def command(question: str, as_json: bool, events: bool, stats: bool, force_answe
         ]:
             say_aside(line)
         style = "json" if as_json else "events" if events else "text"
-        return _answer(prepared, text, style, figures=stats, insist=force_answer)
+        return _answer(prepared, asked, style, figures=stats, insist=force_answer)
     finally:
         prepared.store.close()
 
 
-def _answer(prepared: PreparedChat, question: str, style: str, *, figures: bool, insist: bool) -> int:
+def _answer(prepared: PreparedChat, asked: QuestionInput, style: str, *, figures: bool, insist: bool) -> int:
     model = prepared.opening.load()
     cancel = threading.Event()
     try:
@@ -319,6 +316,7 @@ def _answer(prepared: PreparedChat, question: str, style: str, *, figures: bool,
         session = prepared.begin(model)
         screen = StreamSanitizer() if answer_stream().isatty() else None
         answer = _Answer(session, prepared, style, figures, screen=screen)
+        question = asked.complete()
         events = session.ask(question, cancel, insist=insist)
         with cancel_on_signals(cancel) as codes:
             try:
