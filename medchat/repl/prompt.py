@@ -154,6 +154,8 @@ class LinePrompt:
 
     def _limited(self, height: AnyDimension) -> Dimension:
         wanted, rows = to_dimension(height), self._session.app.output.get_size().rows
+        if self._session.app.is_done:  # what was sent goes into the scrollback whole
+            return wanted
         most = max(wanted.min, 3, rows - _ROWS_ABOVE)
         return Dimension(min=wanted.min, max=most)
 

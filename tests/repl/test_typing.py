@@ -100,6 +100,18 @@ def test_ctrl_d_leaves_on_an_empty_line_only(tmp_path: Path) -> None:
         assert screen.attributes() == screen.attributes_before
 
 
+def test_a_long_question_is_whole_in_the_scrollback_once_it_is_sent(tmp_path: Path) -> None:
+    with terminal(tmp_path, rows=24) as screen:
+        screen.wait_for_prompt()
+        screen.paste("\n".join(f"第{number}行" for number in range(20)))
+        screen.wait(lambda: screen.cursor_row().endswith("第19行"), "the paste")
+        assert not any("第0行" in row for row in screen.shown())  # rows above the input stay free
+        screen.type("\r")
+        screen.wait(screen.journal, "the recorded turn")
+        screen.wait_for_prompt()
+        assert screen.everything()[:20] == ["› 第0行", *(f"  第{number}行" for number in range(1, 20))]
+
+
 @pytest.mark.parametrize("word", ["exit", "quit", "  QUIT ", "退出"])
 def test_a_bare_word_that_leaves_other_programs_leaves(tmp_path: Path, word: str) -> None:
     with terminal(tmp_path) as screen:
