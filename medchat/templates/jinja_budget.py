@@ -15,6 +15,8 @@ from typing import Any
 from jinja2 import TemplateRuntimeError, Undefined
 from jinja2.runtime import Macro
 
+from medchat.language import say
+
 #: What a rendering may cost however short the chat, and for each message of it: some fifty times what
 #: templates of the published shapes take for one message, five times what they take for each further one.
 BASE = 400_000
@@ -27,6 +29,11 @@ _BITS_OF_A_UNIT = 64
 
 class TooMuch(TemplateRuntimeError):
     """The template asks for more work or text than any prompt needs."""
+
+
+def too_long_a_number() -> TooMuch:
+    """Return the refusal of arithmetic on numbers that no count needs."""
+    return TooMuch(say("数字超过一千位", "a number of more than a thousand digits"))
 
 
 class Budget:
@@ -45,7 +52,12 @@ class Budget:
         """Take `units` off. Raises TooMuch where there are not so many left."""
         self._left -= units
         if self._left < 0:
-            raise TooMuch("more text or more work than a prompt of this length needs")
+            raise TooMuch(
+                say(
+                    "文字或运算量超出了这样长的提示所需",
+                    "more text or more work than a prompt of this length needs",
+                )
+            )
 
     def spend_length(self, value: object) -> None:
         """Spend the characters or items of `value`, not what its items hold. Raises TooMuch."""
@@ -70,7 +82,9 @@ class Budget:
             elif isinstance(value, int):
                 self.spend(value.bit_length() // _BITS_OF_A_UNIT)
             elif to_print and not isinstance(value, (float, Undefined, type(None))):
-                raise TypeError(f"a {type(value).__name__} has no text")
+                raise TypeError(
+                    say(f"{type(value).__name__} 不能当作文字写出", f"a {type(value).__name__} has no text")
+                )
 
     def _items(self, value: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> Iterable[Any]:
         self.spend(len(value))  # before they are copied
@@ -79,15 +93,20 @@ class Budget:
     def number(self, value: object) -> None:
         """Raises TooMuch for a number of more than MOST_BITS."""
         if isinstance(value, int) and value.bit_length() > MOST_BITS:
-            raise TooMuch("a number of more than a thousand digits")
+            raise too_long_a_number()
 
     @contextmanager
     def inside(self, macro: Macro) -> Iterator[None]:
         """While inside, `macro` may not be called again: raises TooMuch, as for macros called too deep."""
         if macro in self._macros:
-            raise TooMuch(f"the macro {macro.name} calls itself")
+            raise TooMuch(say(f"宏 {macro.name} 调用了自己", f"the macro {macro.name} calls itself"))
         if len(self._macros) == _DEEPEST_CALLS:
-            raise TooMuch(f"macros that call one another more than {_DEEPEST_CALLS} deep")
+            raise TooMuch(
+                say(
+                    f"宏的相互调用超过 {_DEEPEST_CALLS} 层",
+                    f"macros call one another more than {_DEEPEST_CALLS} deep",
+                )
+            )
         self._macros.append(macro)
         try:
             yield

@@ -16,7 +16,8 @@ from jinja2.filters import FILTERS as DEFAULT_FILTERS
 from jinja2.runtime import LoopContext
 from jinja2.tests import TESTS as DEFAULT_TESTS
 
-from medchat.templates.jinja_budget import MOST_BITS, TooMuch, current
+from medchat.language import say
+from medchat.templates.jinja_budget import MOST_BITS, TooMuch, current, too_long_a_number
 from medchat.templates.jinja_operators import (
     OPERATORS,
     check_braces,
@@ -71,7 +72,8 @@ def check_method(called: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     name, owner = getattr(called, "__name__", ""), getattr(called, "__self__", None)
     bound = isinstance(called, (BuiltinMethodType, MethodType))
     if not bound or not any(isinstance(owner, kind) and name in names for kind, names in _METHODS):
-        raise TypeError(f"a chat template may not call {name or type(called).__name__}")
+        called_name = name or type(called).__name__
+        raise TypeError(say(f"对话模板不能调用 {called_name}", f"a chat template may not call {called_name}"))
     budget = current()
     if isinstance(owner, str):
         budget.spend(len(owner))
@@ -110,7 +112,7 @@ def _tojson(
 ) -> str:
     """As transformers has it: Jinja's own escapes what HTML has a meaning for."""
     if indent is not None and not (isinstance(indent, int) and 0 <= indent <= _WIDEST_INDENT):
-        raise TooMuch(f"an indent of more than {_WIDEST_INDENT}")
+        raise TooMuch(say(f"缩进超过 {_WIDEST_INDENT}", f"an indent of more than {_WIDEST_INDENT}"))
     if separators is not None:
         separators = (printed(separators[0])[:_WIDEST_INDENT], printed(separators[1])[:_WIDEST_INDENT])
     for _ in range(1 + (indent or 0)):
@@ -127,7 +129,12 @@ def _tojson(
 def _join(value: Any, separator: Any = "", attribute: Any = None) -> str:
     items = settled(value)
     if attribute is not None:
-        raise TooMuch("join takes no attribute here: use map(attribute=…) | join")
+        raise TooMuch(
+            say(
+                "这里的 join 不带 attribute，请写成 map(attribute=…) | join",
+                "join takes no attribute here: use map(attribute=…) | join",
+            )
+        )
     texts = [printed(item) for item in items]
     between = printed(separator)
     current().spend(len(between) * len(texts))
@@ -149,7 +156,7 @@ def _number(kind: str) -> Callable[..., Any]:
     @wraps(convert)
     def converted(value: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(value, str) and len(value) > _LONGEST_NUMBER:
-            raise TooMuch("a number of more than a thousand digits")
+            raise too_long_a_number()
         return convert(value, *args, **kwargs)
 
     return converted

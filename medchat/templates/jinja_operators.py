@@ -9,7 +9,8 @@ from string import Formatter
 from types import GeneratorType
 from typing import Any
 
-from medchat.templates.jinja_budget import MOST_BITS, TooMuch, current
+from medchat.language import say
+from medchat.templates.jinja_budget import MOST_BITS, TooMuch, current, too_long_a_number
 
 #: Names that no template can write: what the compiler puts in for operators of the language.
 STEP, LOOP, COMPARE, CONCAT, SLICE, KEY = "<step>", "<loop>", "<compare>", "<concat>", "<slice>", "<key>"
@@ -107,7 +108,7 @@ def binary(symbol: str, left: Any, right: Any) -> None:
         budget.number(operand)
     whole = isinstance(left, int) and isinstance(right, int)
     if symbol == "**" and whole and left.bit_length() * right > MOST_BITS:
-        raise TooMuch("a number of more than a thousand digits")
+        raise too_long_a_number()
 
 
 def spend_replacing(text: str, old: Any = "", new: Any = "") -> None:
@@ -120,7 +121,9 @@ def check_percent(form: str, values: tuple[Any, ...]) -> None:
     """Spend what a `%` form writes: each value once, a named one each time. Raises TooMuch for a width in it."""
     found = [str(letter) for letter in _PERCENT.findall(form)]
     if any(letter not in "sdif%" for letter in found):
-        raise TooMuch("only %s, %d, %i, %f and %% are known in a form")
+        raise TooMuch(
+            say("格式中只能用 %s、%d、%i、%f 和 %%", "only %s, %d, %i, %f and %% are known in a form")
+        )
     current().spend(len(form))
     for _ in range(max(1, len(found))):
         current().spend_all(*values, to_print=True)
@@ -132,7 +135,9 @@ def check_braces(form: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
         if name is None:
             continue
         if specification or conversion or not re.fullmatch(r"\w*", name):
-            raise TooMuch("only {}, {0} and {name} are known in a form")
+            raise TooMuch(
+                say("格式中只能用 {}、{0} 和 {name}", "only {}, {0} and {name} are known in a form")
+            )
         current().spend_all(*args, *kwargs.values(), to_print=True)
 
 

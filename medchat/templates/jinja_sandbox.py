@@ -25,6 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace, missing
 from jinja2.visitor import NodeTransformer
 
+from medchat.language import say
 from medchat.templates import jinja_operators as operators
 from medchat.templates.jinja_budget import budget, current
 from medchat.templates.jinja_functions import allowed_filters, allowed_tests, check_method
@@ -61,7 +62,7 @@ class Unprintable(Undefined):
 def compile_template(source: str, filename: str) -> Template:
     """Return the template in its sandbox. Raises jinja2.TemplateSyntaxError, RecursionError, SyntaxError."""
     if len(source) > MOST_SOURCE:
-        raise TemplateSyntaxError(f"more than {MOST_SOURCE} characters", 1)
+        raise TemplateSyntaxError(say(f"超过 {MOST_SOURCE} 个字符", f"more than {MOST_SOURCE} characters"), 1)
     environment = _Sandbox(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -118,7 +119,7 @@ class _Namespace(Namespace):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
-            raise SecurityError(f"a namespace may not hold {name}")
+            raise SecurityError(say(f"namespace 里不能有 {name}", f"a namespace may not hold {name}"))
         super().__setitem__(name, value)
 
 
@@ -187,11 +188,18 @@ def _check(tree: nodes.Template) -> None:
         node = waiting.pop()
         seen += 1
         if seen > MOST_NODES:
-            raise TemplateSyntaxError(f"more than {MOST_NODES} parts", node.lineno)
+            raise TemplateSyntaxError(
+                say(f"超过 {MOST_NODES} 个组成部分", f"more than {MOST_NODES} parts"), node.lineno
+            )
         if isinstance(node, _FOREIGN):
-            raise TemplateSyntaxError(f"{type(node).__name__.lower()} is not for chat templates", node.lineno)
+            kind = type(node).__name__.lower()
+            raise TemplateSyntaxError(
+                say(f"对话模板不能用 {kind}", f"{kind} is not for chat templates"), node.lineno
+            )
         if isinstance(node, nodes.For) and node.recursive:
-            raise TemplateSyntaxError("a recursive loop is not for chat templates", node.lineno)
+            raise TemplateSyntaxError(
+                say("对话模板不能用递归循环", "a recursive loop is not for chat templates"), node.lineno
+            )
         waiting += node.iter_child_nodes()
 
 

@@ -232,8 +232,8 @@ def _bad(where: str, zh: str, en: str) -> UsageError:
     return UsageError(
         say(f"对话模板（Jinja）{zh}", f"bad chat template (Jinja): it {en}"),
         say(
-            "去掉 --template 就用权重自带的模板；模板要写出 messages 里每条的 content",
-            "leave --template out for the weights' own; a template writes the content of each of `messages`",
+            "换一个模板：--template 名字或文件（不写就用权重自带的）；模板要写出 messages 里每条的 content",
+            "choose another: --template NAME|FILE (without it the weights' own); it writes each message's content",
         ),
         where=where,
     )
