@@ -27,14 +27,14 @@ def translate_errors(source: Source, folder: Path | None = None) -> Iterator[Non
     try:
         yield
     except HfHubHTTPError as error:
-        raise _refused(error.response.status_code, str(error.response.url), source) from error
+        raise _http_error(error.response.status_code, str(error.response.url), source) from error
     except httpx2.HTTPError as error:
         raise _unreachable(error, source) from error
     except OSError as error:
-        raise _disk(error, folder) from error
+        raise _disk_error(error, folder) from error
 
 
-def _refused(status: int, url: str, source: Source) -> MedchatError:
+def _http_error(status: int, url: str, source: Source) -> MedchatError:
     if status == _NOT_FOUND:
         return CheckpointError(
             say("来源处没有这个文件", "the source has no such file"),
@@ -46,24 +46,26 @@ def _refused(status: int, url: str, source: Source) -> MedchatError:
         )
     return MedchatError(
         say(f"{source.address} 回答 {status}", f"{source.address} answers {status}"),
-        _go_on(),
+        _resume_hint(),
         where=url,
     )
 
 
 def _unreachable(error: Exception, source: Source) -> MedchatError:
     reason = str(error) or type(error).__name__
-    return MedchatError(say(f"连不上：{reason}", f"no connection: {reason}"), _go_on(), where=source.address)
+    return MedchatError(
+        say(f"连不上：{reason}", f"no connection: {reason}"), _resume_hint(), where=source.address
+    )
 
 
-def _go_on() -> str:
+def _resume_hint() -> str:
     return say(
         "已下载的部分都保留着，稍后再运行同一条命令；网络不通可换镜像：HF_ENDPOINT=https://镜像",
         "what has come is kept: run the same command later, or through a mirror: HF_ENDPOINT=https://…",
     )
 
 
-def _disk(error: OSError, folder: Path | None) -> MedchatError:
+def _disk_error(error: OSError, folder: Path | None) -> MedchatError:
     reason = os.strerror(error.errno) if error.errno else str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return MedchatError(

@@ -19,7 +19,7 @@ from medchat_remote.chunks import (
 from medchat_remote.key import find_key
 from medchat_remote.limits import Limits
 from medchat_remote.messages import MessagesTemplate, as_messages, as_text
-from medchat_remote.notices import where_words_go
+from medchat_remote.notices import destination_notices
 from medchat_remote.proxy import Proxy
 from medchat_remote.request import ChatRequest, Dialect
 from medchat_remote.tokens import guess
@@ -81,14 +81,14 @@ def test_only_loopback_counts_as_this_machine(host: str, here: bool) -> None:
 def test_the_notice_names_the_host_and_warns_of_a_connection_anyone_can_read() -> None:
     plain = Endpoint.parse("http://gpu.example.com:8000/v1#m")
     key = find_key(plain, {"MEDCHAT_REMOTE_KEY": "sk-1"})
-    (where,) = where_words_go(FAR, None, None)
+    (where,) = destination_notices(FAR, None, None)
     assert "api.example.com" in where and "离开本机" in where
-    where, in_clear = where_words_go(plain, key, None)
+    where, in_clear = destination_notices(plain, key, None)
     assert "gpu.example.com:8000" in where and "没有加密" in in_clear and "密钥" in in_clear
-    assert "密钥" not in where_words_go(plain, None, None)[1]
-    (here,) = where_words_go(LOCAL, key, None)
+    assert "密钥" not in destination_notices(plain, None, None)[1]
+    (here,) = destination_notices(LOCAL, key, None)
     assert "127.0.0.1:8000" in here and "离开本机" not in here
-    by_proxy = where_words_go(FAR, None, Proxy("http://me:geheim@proxy.example:3128", "https_proxy"))
+    by_proxy = destination_notices(FAR, None, Proxy("http://me:geheim@proxy.example:3128", "https_proxy"))
     assert "proxy.example" in by_proxy[1] and "geheim" not in "".join(by_proxy)
 
 

@@ -197,6 +197,14 @@ def test_every_servers_word_for_the_context_is_understood(
     assert load().context_length == 777
 
 
+@pytest.mark.parametrize("value", [0, -5, 63, True, "777", 1e9, 10**300, None, [777]])
+def test_a_context_that_cannot_be_is_not_believed(server: OpenAIServer, load: Load, value: object) -> None:
+    server.models = {"data": [{"id": "m", "max_model_len": value}]}
+    assert load().context_length == 4096
+    server.calls["/tokenize"] = lambda body: {"count": 3, "max_model_len": value}
+    assert load().context_length == 4096
+
+
 def test_the_user_knows_the_context_best(
     server: OpenAIServer, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:

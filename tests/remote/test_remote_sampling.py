@@ -221,6 +221,15 @@ def test_the_users_own_words_are_no_complaint(server: OpenAIServer, load: Load) 
     assert len(server.questions) == 1
 
 
+def test_after_the_first_word_no_setting_is_left_out(server: OpenAIServer, load: Load) -> None:
+    first = json.dumps({"choices": [{"delta": {"content": "多喝"}}]})
+    failed = json.dumps({"error": {"message": "temperature out of range", "code": 400}})
+    server.usual = Reply(raw=[f"data: {first}\n\ndata: {failed}\n\n".encode()])
+    with pytest.raises(UsageError, match="400"):
+        ask(load(), DEFAULT.with_settings(temperature=0.3))
+    assert len(server.questions) == 1
+
+
 def test_a_refusal_that_does_not_end_ends(server: OpenAIServer, load: Load) -> None:
     server.usual = refusal(
         400, "temperature top_p top_k seed stop stream_options max_tokens max_completion_tokens"

@@ -16,7 +16,7 @@ from medchat.language import say
 from medchat_remote.address import Endpoint
 from medchat_remote.key import find_key
 from medchat_remote.messages import MessagesTemplate
-from medchat_remote.notices import where_words_go
+from medchat_remote.notices import destination_notices
 from medchat_remote.proxy import proxy_for
 from medchat_remote.request import SAMPLING
 
@@ -38,7 +38,7 @@ class RemoteBackbone(Backbone):
     def notices(self, options: LoadOptions) -> tuple[str, ...]:
         """Say where the words go. Raises UsageError for a key or a proxy that cannot be used."""
         endpoint = Endpoint.parse(options.location)
-        return where_words_go(endpoint, find_key(endpoint, os.environ), proxy_for(endpoint))
+        return destination_notices(endpoint, find_key(endpoint, os.environ), proxy_for(endpoint))
 
     def load(self, options: LoadOptions) -> ChatModel:
         """Reach the endpoint and find the model. No word of the user's is sent yet."""

@@ -8,6 +8,7 @@ from typing import Any
 from medchat.api import Segment
 from medchat_remote.connection import Connection
 from medchat_remote.errors import RequestError
+from medchat_remote.limits import CONTEXTS
 from medchat_remote.messages import as_messages, as_text
 from medchat_remote.tokens import AROUND_MESSAGE, guess
 
@@ -29,7 +30,8 @@ class Counter:
         """Look for the endpoint's tokenizer, with no word of the user's; return the context it states."""
         answer = self._connection.call(self._ask({"prompt": "。"}))
         self.exact = _whole_number(answer.get("count")) is not None
-        return _whole_number(answer.get("max_model_len"))
+        stated = _whole_number(answer.get("max_model_len"))
+        return stated if stated and stated in CONTEXTS else None
 
     def count(self, segments: Sequence[Segment]) -> int:
         """Return the length in tokens."""
@@ -69,4 +71,8 @@ def _guess(segments: Sequence[Segment]) -> int:
 
 
 def _whole_number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    return (
+        value
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= CONTEXTS.high
+        else None
+    )

@@ -21,7 +21,7 @@ from medchat_remote.server_errors import FailureKind, ServerError, message_in
 
 _RETRYABLE = frozenset({408, 429, 500, 502, 503, 504, 529})
 #: Refusals of the request itself: another one may be taken.
-_NOT_TAKEN = (400, 413, 422)
+_BAD_REQUEST = (400, 413, 422)
 
 
 class RequestError(Exception):
@@ -171,7 +171,7 @@ class EndpointErrors:
     def _status_error(self, status: int, message: str, wait: float | None) -> RequestError:
         said = self.quoted(message)
         if status in (401, 403):
-            return self._not_let_in(status, said)
+            return self._unauthorized(status, said)
         if status in (404, 405):
             return self.make(
                 say(f"没有这个模型或接口（{status}）", f"no such model or call ({status})") + said,
@@ -181,8 +181,8 @@ class EndpointErrors:
                 ),
                 kind=CheckpointError,
             )
-        if status in _NOT_TAKEN:
-            return self._not_taken(status, message)
+        if status in _BAD_REQUEST:
+            return self._bad_request(status, message)
         if status == 429:
             what = say("请求太多或额度用完（429）", "too many requests, or no quota left (429)")
         elif status == 407:
@@ -208,7 +208,7 @@ class EndpointErrors:
             )
         return self.make(what + said, remedy, retryable=status in _RETRYABLE, retry_after=wait)
 
-    def _not_let_in(self, status: int, said: str) -> RequestError:
+    def _unauthorized(self, status: int, said: str) -> RequestError:
         if self.key is None:
             what = say(f"需要密钥（{status}）", f"a key is needed ({status})")
             remedy = f"export {OURS}=…"
@@ -218,7 +218,7 @@ class EndpointErrors:
             remedy = say(f"检查后重新设置：export {name}=…", f"check it and set it again: export {name}=…")
         return self.make(what + said, remedy, kind=UsageError)
 
-    def _not_taken(self, status: int, message: str) -> RequestError:
+    def _bad_request(self, status: int, message: str) -> RequestError:
         plain = message.lower()
         if "https" in plain and not self.endpoint.encrypted:
             return self.wants_encryption()

@@ -17,8 +17,10 @@ ASSUMED_CONTEXT = 4096
 SILENCE_SECONDS = 300.0
 #: A long answer of a reasoning model on a CPU takes this long; a server that drips for ever takes no longer.
 REQUEST_SECONDS = 1800.0
+#: What a context can be, whoever states it.
+CONTEXTS = Range(64, 100_000_000)
 _RANGES: Mapping[str, Range] = {
-    CONTEXT: Range(64, 100_000_000),
+    CONTEXT: CONTEXTS,
     TIMEOUT: Range(1, 86_400),
     DEADLINE: Range(1, 86_400),
 }

@@ -17,7 +17,7 @@ from medchat_remote.connection import Connection
 from medchat_remote.counting import Counter
 from medchat_remote.errors import RequestError
 from medchat_remote.key import find_key
-from medchat_remote.limits import ASSUMED_CONTEXT, CONTEXT, Limits
+from medchat_remote.limits import ASSUMED_CONTEXT, CONTEXT, CONTEXTS, Limits
 
 #: Where servers state a model's context: vLLM and SGLang; OpenRouter; Groq; Mistral; llama.cpp (in `meta`).
 _CONTEXT_FIELDS = (
@@ -76,14 +76,28 @@ def _load(connection: Connection, limits: Limits) -> RemoteModel:
     counter = Counter(connection, model)
     stated = counter.probe() or _stated_context(offered.get(model, {}))
     context = limits.context_length or stated or ASSUMED_CONTEXT
-    host = sanitize_line(endpoint.authority, 100)
+    notes = _notes(endpoint, model, offered, unlisted, context, assumed=not (limits.context_length or stated))
+    return RemoteModel(connection, RemoteFacts(model, context, notes), counter)
+
+
+def _notes(
+    endpoint: Endpoint,
+    model: str,
+    offered: Mapping[str, Any],
+    unlisted: str,
+    context: int,
+    *,
+    assumed: bool,
+) -> tuple[str, ...]:
+    """Return what the user should know of the model: each a line. `unlisted` says why there is no list."""
+    host, name = sanitize_line(endpoint.authority, 100), sanitize_line(model, 100)
     notes = [
         say(
-            f"远程模型 {sanitize_line(model, 100)}（{host}），上下文 {context} 词元",
-            f"remote model {sanitize_line(model, 100)} ({host}), context {context} tokens",
+            f"远程模型 {name}（{host}），上下文 {context} 词元",
+            f"remote model {name} ({host}), context {context} tokens",
         )
     ]
-    if not (limits.context_length or stated):
+    if assumed:
         notes.append(
             say(
                 f"接口没有说明上下文长度，按 {context} 计；可用 {CONTEXT} 指定",
@@ -100,11 +114,11 @@ def _load(connection: Connection, limits: Limits) -> RemoteModel:
     if unlisted:
         notes.append(
             say(
-                f"没有取得模型列表（{unlisted}），不影响提问",
-                f"no list of models ({unlisted}); questions can be asked all the same",
+                f"没有取得模型列表（{unlisted}），照常提问",
+                f"no list of models ({unlisted}); questions are asked all the same",
             )
         )
-    return RemoteModel(connection, RemoteFacts(model, context, tuple(notes)), counter)
+    return tuple(notes)
 
 
 async def _offered(connection: Connection) -> tuple[dict[str, Mapping[str, Any]], str]:
@@ -184,6 +198,6 @@ def _stated_context(model: Mapping[str, Any]) -> int | None:
     for place in (model, meta if isinstance(meta, dict) else {}):
         for field in _CONTEXT_FIELDS:
             value = place.get(field)
-            if isinstance(value, int) and not isinstance(value, bool) and value >= 64:
+            if isinstance(value, int) and value in CONTEXTS:
                 return value
     return None

@@ -9,7 +9,7 @@ from medchat_remote.key import ApiKey
 from medchat_remote.proxy import Proxy
 
 
-def where_words_go(endpoint: Endpoint, key: ApiKey | None, proxy: Proxy | None) -> tuple[str, ...]:
+def destination_notices(endpoint: Endpoint, key: ApiKey | None, proxy: Proxy | None) -> tuple[str, ...]:
     """Return one line for the destination, and one for each further risk."""
     host = sanitize_line(endpoint.authority, 100)
     if endpoint.on_this_machine:

@@ -1,4 +1,4 @@
-"""Which proxy, if any, stands between here and an endpoint: chosen here, so that the user can be told."""
+"""Which proxy, if any, stands between here and an endpoint: chosen here, so that it can be shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reasoning told from answer where a server sends both in one text: `<think>…</think>`, also without its beginning."""
+"""Reasoning separated from the answer where both come in one text: `<think>…</think>`, also without its beginning."""
 
 from __future__ import annotations
 
