@@ -122,6 +122,22 @@ def test_a_7b_folder_names_the_adapters_that_fit(
     assert all(name in line for name in fitting)
 
 
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_a_folder_whose_chat_template_never_ends_is_refused_by_its_file_and_line(
+    call: Call, tmp_path: Path, folders: dict[str, Path], name: str
+) -> None:
+    folder = copy(folders[name], tmp_path / name, medchat_template="theirs")
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    template = {"chat_template": "{{ messages[-1].content }}\n" + loops}
+    (folder / "medchat_template.json").write_text(json.dumps(template), encoding="utf-8")
+    for command in (
+        ("models", "show", str(folder)),
+        ("ask", "头痛", "--backbone", name, "--model", str(folder)),
+    ):
+        outcome = call(*command)
+        assert outcome.code == 2 and "medchat_template.json chat_template:2" in outcome.err
+
+
 @pytest.mark.parametrize("name", sorted(BACKBONES))
 def test_a_small_checkpoint_is_sized_in_megabytes(call: Call, folders: dict[str, Path], name: str) -> None:
     for language in ("zh", "en"):
