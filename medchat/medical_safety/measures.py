@@ -14,6 +14,8 @@ Measure = tuple[int, int, str]
 _DIGITS = {"零": 0, "一": 1, "二": 2, "两": 2, "俩": 2, "三": 3, "仨": 3, "四": 4, "五": 5, "六": 6,
            "七": 7, "八": 8, "九": 9}  # fmt: skip
 _NUMBER = re.compile(r"\d{1,4}(?:\.\d{1,2})?|[零一二两俩三仨四五六七八九十百半几]{1,5}")
+#: "一百四" is 140.
+_SHORT_HUNDRED = re.compile("([一二两三])百([一二三四五六七八九])")
 #: How far before and behind a number its meaning may stand.
 _BEFORE, _BEHIND = 14, 14
 
@@ -24,6 +26,8 @@ def number_of(written: str) -> float:
         return float(written)
     if written == "半":
         return 0.5
+    if (short := _SHORT_HUNDRED.fullmatch(written)) is not None:
+        return float(_DIGITS[short[1]] * 100 + _DIGITS[short[2]] * 10)
     total, current = 0, 0
     for character in written:
         if character == "百":
@@ -135,7 +139,7 @@ def _read(text: str, match: re.Match[str]) -> Iterator[tuple[int, str]]:
     before = text[max(0, match.start() - _BEFORE) : match.start()]
     behind = text[end : end + _BEHIND]
     value = number_of(match[0])
-    if match[0][0].isdigit():
+    if match[0][0].isdigit() or len(match[0]) > 1:
         yield from _readings(value, before, behind, end)
         if 1950 <= value <= 2030 and len(match[0]) == 4:
             yield end, "time.past"

@@ -127,8 +127,19 @@ def find_mentions(folded: FoldedText, lexicon: Lexicon) -> Mentions:
     return mentions
 
 
-#: Words that count for nothing inside a longer one.
-_SWALLOWED = frozenset(("plain", "not", "not.wide", "but", "gone", "if", "prevent", "asked"))
+#: Inside a longer word, those of these classes still count.
+_KEPT_INSIDE = (
+    *POLAR,
+    "part.",
+    "sense.",
+    "agent.",
+    "state.",
+    "source.",
+    "cause.",
+    "age.",
+    "amount.",
+    "word.",
+)
 
 
 def _words(text: str, lexicon: Lexicon) -> list[Found]:
@@ -143,7 +154,7 @@ def _words(text: str, lexicon: Lexicon) -> list[Found]:
             for name in names:
                 if end <= plain or end <= by_class.get(name, 0):
                     continue
-                if inside and (end - start == 1 or name in _SWALLOWED or name.startswith("who.")):
+                if inside and (end - start == 1 or not name.startswith(_KEPT_INSIDE)):
                     continue
                 by_class[name] = end
                 if name == "plain":

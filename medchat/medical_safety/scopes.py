@@ -7,7 +7,7 @@ somebody else is; a story, a lesson or an examination holds until the writer or 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from medchat.medical_safety.folding import FoldedText
@@ -21,6 +21,10 @@ _GENRES = ("genre.case", "genre.fiction", "genre.news", "genre.study")
 #: Behind a mention: a question about the thing itself.
 _ASKED_REACH = 6
 _PAST_REACH = 30
+#: "偏瘫七年了": an illness that has lasted so long is no emergency.
+_YEARS_REACH = 3
+#: "煤气中毒住过院，早好了"
+_SETTLED_REACH = 25
 #: How near the words of an examination or a textbook make a case of somebody who is not the writer's kin.
 _EXAM_REACH = 120
 #: "一个 4 岁的孩子": nobody's child in particular.
@@ -129,13 +133,23 @@ class Scopes:
         return now is None and not self._folded.sentence_end_between(start, found.start)
 
     def _past(self, found: Found) -> bool:
-        index = bisect_left(self._time_starts, found.end + 2) - 1
-        if index < 0 or self._times[index].name != "time.past":
-            return False
-        time = self._times[index]
-        return found.start - time.end <= _PAST_REACH and not self._folded.sentence_end_between(
-            time.start, found.start
-        )
+        index = bisect_right(self._time_starts, found.start) - 1
+        time = self._times[index] if index >= 0 else None
+        if (
+            time is not None
+            and not self._folded.sentence_end_between(time.start, found.start)
+            and (found.start - time.end <= _PAST_REACH or time.name == "time.now")
+        ):
+            return time.name == "time.past"
+        if self._folded.text.startswith("过", found.end) and not self._folded.text.startswith(
+            "过来", found.end
+        ):
+            return True
+        years = self._mentions.first_from(("time.years",), found.end, found.end + _YEARS_REACH)
+        if years is not None and self._same_clause(found.end, years.start):
+            return True
+        settled = self._mentions.first_from(("settled",), found.end, found.end + _SETTLED_REACH)
+        return settled is not None and not self._folded.sentence_end_between(found.end, settled.start)
 
     def _asked(self, found: Found) -> bool:
         asked = self._mentions.first_from(("asked",), found.end, found.end + _ASKED_REACH)

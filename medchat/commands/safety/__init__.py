@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from medchat.cli.group import Group
-from medchat.commands.safety import hotlines
+from medchat.commands.safety import check, hotlines, labelled
 from medchat.language import say
 
 
@@ -20,5 +20,5 @@ def command() -> None:
     """Hold the subcommands."""
 
 
-for subcommand in (hotlines.command,):
+for subcommand in (check.command, hotlines.command, labelled.command):
     command.add_command(subcommand)
