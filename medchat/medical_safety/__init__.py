@@ -11,22 +11,14 @@ model. It returns a `RedFlags`, true where anything fired:
 
 `review_answer(question, answer)` says what to add behind an answer where something fired.
 `advise` is the same as the chat engine's adviser, `red_flag_notices` adds what plugins advise, and
-`merge_notices` joins notices that are there already. Nothing is read from disk before the first call. No
-plugin, flag or template removes any of this.
+`merge_notices` joins notices that are there already. The detector is imported when one of its names is first
+used, and reads its lexicon at the first call: a start pays for neither. No plugin, flag or template removes
+any of this.
 """
 
-from medchat.medical_safety.answers import review_answer
-from medchat.medical_safety.red_flags import (
-    Evidence,
-    Mention,
-    RedFlags,
-    advise,
-    as_fields,
-    find_red_flags,
-    keys_shown,
-    merge_notices,
-    red_flag_notices,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from medchat.medical_safety.statements import (
     AI_MARK_EN,
     AI_MARK_ZH,
@@ -40,6 +32,20 @@ from medchat.medical_safety.statements import (
     hotlines,
     start_line,
 )
+
+if TYPE_CHECKING:
+    from medchat.medical_safety.answers import review_answer
+    from medchat.medical_safety.red_flags import (
+        Evidence,
+        Mention,
+        RedFlags,
+        advise,
+        as_fields,
+        find_red_flags,
+        keys_shown,
+        merge_notices,
+        red_flag_notices,
+    )
 
 __all__ = [
     "AI_MARK_EN",
@@ -64,3 +70,11 @@ __all__ = [
     "review_answer",
     "start_line",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name of the detector, importing its module."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "answers" if name == "review_answer" else "red_flags"
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -9,7 +9,6 @@ from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.medical_safety import disclaimer, hotlines
-from medchat.redaction import Personal, find_personal, redact
 from medchat.repl.slash import ReplCommand
 
 if TYPE_CHECKING:
@@ -24,12 +23,13 @@ def _hotlines(chat: Chat, words: str) -> None:
     chat.screen.show(hotlines())
 
 
+#: What `medchat.redaction.Personal` calls each kind, in both languages.
 _KINDS = {
-    Personal.ID: ("证件号", "ID numbers"),
-    Personal.CARD: ("卡号", "card numbers"),
-    Personal.PHONE: ("电话", "phone numbers"),
-    Personal.EMAIL: ("邮箱", "mail addresses"),
-    Personal.NAME: ("姓名", "names"),
+    "id": ("证件号", "ID numbers"),
+    "card": ("卡号", "card numbers"),
+    "phone": ("电话", "phone numbers"),
+    "email": ("邮箱", "mail addresses"),
+    "name": ("姓名", "names"),
 }
 
 
@@ -56,13 +56,17 @@ def _redact(chat: Chat, words: str) -> None:
     )
 
 
-def _redacted(session: ChatSession) -> dict[Personal, int]:
-    texts = [text for turn in session.conversation.turns for text in (turn.question, turn.answer)]
-    kinds = Counter(
-        span.kind for text in (*texts, session.conversation.system) for span in find_personal(text)
+def _redacted(session: ChatSession) -> dict[str, int]:
+    from medchat.redaction import (  # its patterns take time that the first prompt has not
+        find_personal,
+        redact,
     )
+
+    texts = [text for turn in session.conversation.turns for text in (turn.question, turn.answer)]
+    texts.append(session.conversation.system)
+    kinds = Counter(str(span.kind) for text in texts for span in find_personal(text))
     session.rewrite(redact)  # also where none is left: the disk may not have been cleared the last time
-    return {kind: kinds[kind] for kind in Personal if kinds[kind]}
+    return {kind: kinds[kind] for kind in _KINDS if kinds[kind]}
 
 
 def _insist(chat: Chat, words: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
-from cli_program import MARK_ZH, Scripted, run
+from cli_program import MARK_ZH, Scripted, child_environment, run
 from openai_server import Asked, OpenAIServer, Reply, serving
 
 from medchat.medical_safety import find_red_flags
@@ -137,3 +139,15 @@ def test_the_numbers_are_printed_by_command_and_in_a_chat(scripted: Scripted) ->
     assert all(line["checked"] and line["what"] for line in numbers)
     for typed in ("/热线", "/hotlines", "/ho"):
         assert printed.out in scripted.run("chat", "--no-save", stdin=f"{typed}\n").err
+
+
+def test_a_start_pays_neither_for_the_detector_nor_for_masking() -> None:
+    late = ("medchat.medical_safety.red_flags", "medchat.medical_safety.answers", "medchat.redaction")
+    code = (
+        "import sys, medchat.commands.chat, medchat.commands.ask, medchat.repl.terminal;"
+        f" print([name for name in {late!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
