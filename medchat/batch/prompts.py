@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from medchat.api import ChatModel, Conversation, GenerationConfig, PromptTemplate, Segment
 from medchat.batch.questions import Question
 from medchat.chat.demo_mode import KnownQuestions
-from medchat.chat.session import MAX_QUESTION_BYTES, ChatSession, check_question
+from medchat.chat.session import ChatSession
+from medchat.chat.text_checks import MAX_QUESTION_BYTES, check_question
 from medchat.datafiles.record import QuestionRecord
 from medchat.errors import UsageError
 from medchat.templates import Fitted, takes_dialogues, with_input

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from medchat import paths
 from medchat.api import Conversation, Turn
-from medchat.chat.session import TurnStats, rewritten
+from medchat.chat.collaborators import rewritten
+from medchat.chat.events import TurnStats
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
 from medchat.store import PlacedTurn, SessionRecord, SessionStore

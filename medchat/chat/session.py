@@ -8,266 +8,40 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
-from medchat.api import (
-    ChatModel,
-    Conversation,
-    Delta,
-    Finish,
-    GenerationConfig,
-    Notice,
-    PromptTemplate,
-    Turn,
+from medchat.api import ChatModel, Conversation, Delta, Finish, GenerationConfig, Notice, PromptTemplate, Turn
+from medchat.chat.collaborators import (
+    Adviser,
+    Listener,
+    NoRecorder,
+    QuestionGate,
+    Recorder,
+    Reviewer,
+    rewritten,
 )
+from medchat.chat.events import (
+    Advice,
+    AnswerFinished,
+    AnswerPiece,
+    AnswerRestarted,
+    AnswerReviewed,
+    AnswerShortened,
+    Event,
+    HistoryDropped,
+    LoopStopped,
+    OldAnswerKept,
+    QuestionChosen,
+    ReasoningPiece,
+    SettingsRejected,
+    SingleTurnTemplate,
+    TurnStats,
+)
+from medchat.chat.text_checks import MAX_QUESTION_BYTES, check_question, repeats_without_end
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.templates import Fitted, fit
-
-#: A question longer than this (UTF-8 bytes) is refused before it is tokenised. `max_question_bytes` changes it.
-MAX_QUESTION_BYTES = 1 << 20
-
-#: Looks at a question on which a red flag fired, its answer, and the keys of what was shown before.
-Reviewer = Callable[[str, str, frozenset[str]], Iterable[Notice]]
-Adviser = Callable[[Conversation, str], Iterable[Notice]]
-Listener = Callable[[Conversation, Turn], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TurnStats:
-    """What one answer cost. Times in seconds; `first_token_seconds` counts from the question.
-
-    `estimated` says that the token counts are guesses.
-    """
-
-    prompt_tokens: int = 0
-    reused_tokens: int = 0
-    completion_tokens: int = 0
-    first_token_seconds: float = 0.0
-    seconds: float = 0.0
-    first_tokens: int = 1
-    estimated: bool = False
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Decoding speed: the tokens after the first piece of text over the time after it.
-
-        `first_tokens` counts those up to it. An answer that came in one piece (beam search) counts whole.
-        """
-        rest, time_for_rest = (
-            self.completion_tokens - self.first_tokens,
-            self.seconds - self.first_token_seconds,
-        )
-        if rest > 0 and time_for_rest > 0:
-            return rest / time_for_rest
-        return self.completion_tokens / self.seconds if self.seconds > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """A notice about the user's words, before the model runs."""
-
-    notice: Notice
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerReviewed:
-    """A notice about the answer that has just ended."""
-
-    notice: Notice
-
-
-@dataclass(frozen=True, slots=True)
-class QuestionChosen:
-    """What was typed stands for `question`, which is answered."""
-
-    question: str
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryDropped:
-    """The model does not see the oldest `turns` turns: there is no room, or the template sends the last `kept`."""
-
-    turns: int
-    kept: int = 0
-    by_template: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerShortened:
-    """The context leaves room for `tokens` tokens of answer, fewer than asked for."""
-
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class SingleTurnTemplate:
-    """Said once a session: the template repeats its block, but the weights saw single turns."""
-
-    template: str
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerPiece:
-    """The next piece of the answer, raw: whoever shows it passes it through `medchat.sanitize`."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReasoningPiece:
-    """The next piece of what the model writes before its answer, raw: no part of the answer or the history."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerRestarted:
-    """The pieces up to here were reasoning, which the model had not marked: the answer begins now."""
-
-
-@dataclass(frozen=True, slots=True)
-class SettingsRejected:
-    """The server did not take these settings (`temperature`); it answers without them. Said once a session."""
-
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LoopStopped:
-    """The model repeated itself without end and was stopped."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerFinished:
-    """The answer is complete (see `turn.finish`) and, where sessions are saved, on disk.
-
-    `reasoning` is what the model wrote before it, `rejected` the settings that a server did not take.
-    """
-
-    turn: Turn
-    stats: TurnStats
-    reasoning: str = ""
-    rejected: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class OldAnswerKept:
-    """The question was to be answered again, but the new answer was stopped or failed: nothing changed."""
-
-    finish: Finish
-
-
-Event = (
-    Advice
-    | AnswerReviewed
-    | QuestionChosen
-    | HistoryDropped
-    | AnswerShortened
-    | SingleTurnTemplate
-    | AnswerPiece
-    | ReasoningPiece
-    | AnswerRestarted
-    | SettingsRejected
-    | LoopStopped
-    | AnswerFinished
-    | OldAnswerKept
-)
-
-
-class QuestionGate(Protocol):
-    """Decides which questions a model may be asked that answers few of them (the demo's)."""
-
-    #: The question that was refused last, "" where the last one was admitted.
-    refused: str
-
-    def meant(self, typed: str) -> str:
-        """Return the question that `typed` stands for."""
-        ...
-
-    def admit(self, question: str, *, insist: bool) -> Sequence[Notice]:
-        """Return what to say before the answer. Raises UsageError where the model is not to be asked."""
-        ...
-
-
-class Recorder(Protocol):
-    """Where turns are kept. Each call returns only when the change is safely stored."""
-
-    def save(self, turn: Turn, stats: TurnStats) -> None:
-        """Append one turn."""
-        ...
-
-    def replace(self, turn: Turn, stats: TurnStats) -> None:
-        """Put a turn in the place of the last one."""
-        ...
-
-    def undo(self, count: int) -> None:
-        """Take back the last `count` turns."""
-        ...
-
-    def rewrite(self, change: Callable[[str], str]) -> None:
-        """Put `change(text)` in the place of every text that was stored."""
-        ...
-
-
-class NoRecorder:
-    """Keeps nothing (`--no-save`)."""
-
-    def save(self, turn: Turn, stats: TurnStats) -> None:
-        """Forget the turn."""
-
-    def replace(self, turn: Turn, stats: TurnStats) -> None:
-        """Forget both turns."""
-
-    def undo(self, count: int) -> None:
-        """Nothing was kept, so there is nothing to take back."""
-
-    def rewrite(self, change: Callable[[str], str]) -> None:
-        """Nothing was kept, so there is nothing to change."""
-
-
-def rewritten(turn: Turn, change: Callable[[str], str]) -> Turn:
-    """Return the turn with `change(text)` in the place of its question and answer."""
-    return replace(turn, question=change(turn.question), answer=change(turn.answer))
-
-
-def check_question(question: str, max_bytes: int = MAX_QUESTION_BYTES) -> None:
-    """Refuse (UsageError) a question that is empty, over `max_bytes` of UTF-8, or not Unicode text."""
-    if len(question) > max_bytes or (
-        4 * len(question) > max_bytes and len(question.encode("utf-8", "replace")) > max_bytes
-    ):
-        raise UsageError(
-            say(f"问题太长：超过 {max_bytes} 字节", f"the question is too long: over {max_bytes} bytes"),
-            say(
-                "请缩短问题，或调高配置项 max_question_bytes",
-                "shorten it, or raise the setting max_question_bytes",
-            ),
-        )
-    if not question.strip():
-        raise UsageError(
-            say("问题是空的", "the question is empty"),
-            say('试试：medchat ask "头痛怎么办？"', 'try: medchat ask "头痛怎么办？"'),
-        )
-    try:
-        question.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            say(
-                f"问题不是有效的 UTF-8 文本（第 {error.start + 1} 个字符）",
-                f"the question is not valid UTF-8 (character {error.start + 1})",
-            ),
-            say("请用 UTF-8 编码保存后再试", "save it as UTF-8 and try again"),
-        ) from None
-
-
-def repeats_without_end(text: str) -> bool:
-    """Whether `text` ends in one unit (1 to 80 characters) repeated at least six times over 240 characters."""
-    tail = text[-480:]
-    if len(tail) < 240:
-        return False
-    return any(tail.endswith(tail[-period:] * max(6, -(-240 // period))) for period in range(1, 81))
 
 
 @dataclass

@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from medchat.chat.session import check_question
+from medchat.chat.text_checks import check_question
 from medchat.cli.output import say_aside
 from medchat.errors import UsageError
 from medchat.language import say

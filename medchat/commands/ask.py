@@ -14,21 +14,21 @@ from medchat import medical_safety
 from medchat.api import Finish, Notice
 from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.demo_mode import UnknownToDemo
-from medchat.chat.recorder import SessionChoice
-from medchat.chat.session import (
+from medchat.chat.events import (
     Advice,
     AnswerFinished,
     AnswerPiece,
     AnswerRestarted,
     AnswerReviewed,
     AnswerShortened,
-    ChatSession,
     Event,
     HistoryDropped,
     ReasoningPiece,
     SettingsRejected,
     SingleTurnTemplate,
 )
+from medchat.chat.recorder import SessionChoice
+from medchat.chat.session import ChatSession
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags, session_flags
 from medchat.cli.output import CLOSED_PIPE, answer_stream, say_aside, silence_stdout

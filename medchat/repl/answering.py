@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from medchat.api import Finish, Notice
-from medchat.chat.session import (
+from medchat.chat.events import (
     Advice,
     AnswerFinished,
     AnswerPiece,

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from medchat.api import SlashCommand
 from medchat.chat.demo_mode import UnknownToDemo
-from medchat.chat.session import ChatSession, Event, check_question
+from medchat.chat.events import Event
+from medchat.chat.session import ChatSession
+from medchat.chat.text_checks import check_question
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.repl import messages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medchat.api import Finish
 from medchat.chat.demo_mode import UnknownToDemo
-from medchat.chat.session import (
+from medchat.chat.events import (
     AnswerFinished,
     AnswerShortened,
     HistoryDropped,

@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import TypeVar
 
 from medchat.api import SlashCommand
-from medchat.chat.session import ChatSession, Event
+from medchat.chat.events import Event
+from medchat.chat.session import ChatSession
 from medchat.language import say
 from medchat.repl.answering import AnswerView
 from medchat.repl.interrupts import Interrupts

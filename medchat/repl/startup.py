@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from medchat.api import Conversation, SlashCommand
-from medchat.chat.session import MAX_QUESTION_BYTES, ChatSession
+from medchat.chat.session import ChatSession
+from medchat.chat.text_checks import MAX_QUESTION_BYTES
 
 
 def afresh(session: ChatSession) -> ChatSession:

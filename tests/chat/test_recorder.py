@@ -12,8 +12,8 @@ from cli_program import Scripted, child_environment, command, copy_of, saved_tur
 from scripted_backbone import ENDLESS, STOPPED
 
 from medchat.api import Turn
+from medchat.chat.events import TurnStats
 from medchat.chat.recorder import StoreRecorder
-from medchat.chat.session import TurnStats
 from medchat.errors import UsageError
 from medchat.store import SessionRecord, SessionStore
 

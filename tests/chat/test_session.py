@@ -17,7 +17,7 @@ from medchat.api import (
     Segment,
     Turn,
 )
-from medchat.chat.session import (
+from medchat.chat.events import (
     Advice,
     AnswerFinished,
     AnswerPiece,

@@ -13,14 +13,7 @@ from medchat.api import (
     GenerationConfig,
     Turn,
 )
-from medchat.chat.session import (
-    AnswerFinished,
-    AnswerPiece,
-    Event,
-    LoopStopped,
-    OldAnswerKept,
-    TurnStats,
-)
+from medchat.chat.events import AnswerFinished, AnswerPiece, Event, LoopStopped, OldAnswerKept, TurnStats
 from medchat.errors import MedchatError, UsageError
 
 # ---------------------------------------------------------------- stopping, failing

@@ -10,11 +10,8 @@ from scripted_session import Journal, ScriptedModel, ask, kinds, session_of
 from medchat.api import (
     Finish,
 )
-from medchat.chat.session import (
-    AnswerFinished,
-    LoopStopped,
-    repeats_without_end,
-)
+from medchat.chat.events import AnswerFinished, LoopStopped
+from medchat.chat.text_checks import repeats_without_end
 
 
 @given(st.text(min_size=1, max_size=80), st.text(max_size=200))

@@ -9,7 +9,8 @@ import pytest
 from scripted_session import ScriptedModel, ask, kinds, session_of
 
 from medchat.api import Conversation, Notice, Turn
-from medchat.chat.session import Advice, AnswerFinished, AnswerPiece, AnswerReviewed, ChatSession, Event
+from medchat.chat.events import Advice, AnswerFinished, AnswerPiece, AnswerReviewed, Event
+from medchat.chat.session import ChatSession
 from medchat.medical_safety import keys_shown, review_answer
 from medchat.repl import afresh
 

@@ -13,12 +13,8 @@ from medchat.api import (
     Conversation,
     Notice,
 )
-from medchat.chat.session import (
-    MAX_QUESTION_BYTES,
-    NoRecorder,
-    Recorder,
-    check_question,
-)
+from medchat.chat.collaborators import NoRecorder, Recorder
+from medchat.chat.text_checks import MAX_QUESTION_BYTES, check_question
 from medchat.errors import UsageError
 
 

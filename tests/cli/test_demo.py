@@ -33,7 +33,7 @@ from medchat.api import (
     Turn,
 )
 from medchat.chat.demo_mode import DemoGate, KnownQuestions, LearnedAlone, UnknownToDemo, mark_as_demo
-from medchat.chat.session import Advice
+from medchat.chat.events import Advice
 from medchat.commands.demo import fingerprint, trained_model
 from medchat.demo_data import DemoPair, demo_examples
 from medchat.demo_recipe import DEMO_RECIPES, DemoRecipe

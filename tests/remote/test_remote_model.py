@@ -13,7 +13,8 @@ from openai_server import CHAT, TEXT, Asked, OpenAIServer, Reply, refusal
 from remote_models import ANSWER, PROMPT, Load, ask, failure, text_of
 
 from medchat.api import Delta, Finish, GenerationConfig, Text
-from medchat.chat.session import AnswerFinished, AnswerPiece, ChatSession
+from medchat.chat.events import AnswerFinished, AnswerPiece
+from medchat.chat.session import ChatSession
 from medchat.errors import MedchatError, UsageError
 from medchat.templates import load_template
 

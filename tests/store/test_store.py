@@ -60,7 +60,7 @@ def test_what_a_turn_cost_is_kept_with_it(store: SessionStore) -> None:
 
 
 def test_the_engines_own_statistics_are_a_cost(store: SessionStore) -> None:
-    from medchat.chat.session import TurnStats
+    from medchat.chat.events import TurnStats
 
     record = begin(store)
     store.append_turn(record.id, turn(1), TurnStats(prompt_tokens=3, completion_tokens=4, seconds=2.0))

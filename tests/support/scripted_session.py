@@ -18,11 +18,8 @@ from medchat.api import (
     Text,
     Turn,
 )
-from medchat.chat.session import (
-    ChatSession,
-    Event,
-    TurnStats,
-)
+from medchat.chat.events import Event, TurnStats
+from medchat.chat.session import ChatSession
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""Who takes part in a conversation beside the model: advisers, reviewers, listeners, a gate, a recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from medchat.api import Conversation, Notice, Turn
+from medchat.chat.events import TurnStats
+
+#: Looks at a question on which a red flag fired, its answer, and the keys of what was shown before.
+Reviewer = Callable[[str, str, frozenset[str]], Iterable[Notice]]
+Adviser = Callable[[Conversation, str], Iterable[Notice]]
+Listener = Callable[[Conversation, Turn], None]
+
+
+class QuestionGate(Protocol):
+    """Decides which questions a model may be asked that answers few of them (the demo's)."""
+
+    #: The question that was refused last, "" where the last one was admitted.
+    refused: str
+
+    def meant(self, typed: str) -> str:
+        """Return the question that `typed` stands for."""
+        ...
+
+    def admit(self, question: str, *, insist: bool) -> Sequence[Notice]:
+        """Return what to say before the answer. Raises UsageError where the model is not to be asked."""
+        ...
+
+
+class Recorder(Protocol):
+    """Where turns are kept. Each call returns only when the change is safely stored."""
+
+    def save(self, turn: Turn, stats: TurnStats) -> None:
+        """Append one turn."""
+        ...
+
+    def replace(self, turn: Turn, stats: TurnStats) -> None:
+        """Put a turn in the place of the last one."""
+        ...
+
+    def undo(self, count: int) -> None:
+        """Take back the last `count` turns."""
+        ...
+
+    def rewrite(self, change: Callable[[str], str]) -> None:
+        """Put `change(text)` in the place of every text that was stored."""
+        ...
+
+
+class NoRecorder:
+    """Keeps nothing (`--no-save`)."""
+
+    def save(self, turn: Turn, stats: TurnStats) -> None:
+        """Forget the turn."""
+
+    def replace(self, turn: Turn, stats: TurnStats) -> None:
+        """Forget both turns."""
+
+    def undo(self, count: int) -> None:
+        """Nothing was kept, so there is nothing to take back."""
+
+    def rewrite(self, change: Callable[[str], str]) -> None:
+        """Nothing was kept, so there is nothing to change."""
+
+
+def rewritten(turn: Turn, change: Callable[[str], str]) -> Turn:
+    """Return the turn with `change(text)` in the place of its question and answer."""
+    return replace(turn, question=change(turn.question), answer=change(turn.answer))
