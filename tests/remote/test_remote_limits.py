@@ -9,12 +9,12 @@ import zlib
 from collections.abc import Iterator
 
 import pytest
-from medchat_remote.limits import DOCUMENT_BYTES, Limits, answer_bytes
+from medchat_remote.limits import DOCUMENT_BYTES, Limits, answer_bytes, answer_characters
 from medchat_remote.messages import MessagesTemplate
 from openai_server import OpenAIServer, Reply, refusal
 from remote_models import ANSWER, Load, ask, failure, text_of
 
-from medchat.api import GenerationConfig
+from medchat.api import Finish, GenerationConfig
 from medchat.errors import MedchatError, UsageError
 
 pytest_plugins = ("remote_models",)
@@ -104,7 +104,7 @@ def test_a_deadline_that_cannot_be_is_refused_naming_the_variable(value: str) ->
 
 
 @pytest.mark.parametrize(
-    "piece", [b"data: " + b"x" * 60_000, b": " + b"x" * 60_000 + b"\n", event("水" * 9000), b"\n" * 60_000]
+    "piece", [b"data: " + b"x" * 60_000, b": " + b"x" * 60_000 + b"\n", event(""), b"\n" * 60_000]
 )
 def test_an_answer_has_one_budget_of_bytes_whatever_it_is_made_of(
     server: OpenAIServer, load: Load, piece: bytes
@@ -124,6 +124,18 @@ def test_an_answer_has_one_budget_of_bytes_whatever_it_is_made_of(
     assert "MiB" in caught.value.what and caught.value.remedy
     # Beyond the budget lies only what the sockets hold.
     assert sent < answer_bytes(8) + (16 << 20)
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning_content"])
+@pytest.mark.parametrize("pieces", [1, 100])
+def test_an_answer_has_no_more_characters_than_its_tokens_can_have(
+    server: OpenAIServer, load: Load, field: str, pieces: int
+) -> None:
+    chunk = json.dumps({"choices": [{"delta": {field: "水" * (100_000 // pieces)}}]})
+    server.usual = Reply(raw=[f"data: {chunk}\n\n".encode()] * pieces, silent=True)
+    deltas = ask(load(), GenerationConfig(max_new_tokens=8))
+    assert deltas[-1].finish is Finish.LENGTH and server.client_gone.wait(2)
+    assert sum(len(delta.text + delta.reasoning) for delta in deltas) == answer_characters(8)
 
 
 def test_an_answer_that_came_whole_has_it_too(server: OpenAIServer, load: Load) -> None:

@@ -141,6 +141,11 @@ def test_pieces_that_only_look_like_it_are_all_given(pieces: list[str]) -> None:
     assert "".join(map(increments.feed, pieces)) + increments.finish() == "".join(pieces)
 
 
+def test_the_same_piece_over_and_over_is_not_held_back() -> None:
+    increments = Increments()
+    assert [increments.feed(piece) for piece in ["多休息"] * 4] == ["多休息"] * 4
+
+
 @given(st.lists(st.text(min_size=1, max_size=6), max_size=12))
 def test_pieces_that_do_not_begin_alike_are_given_as_they_are(pieces: list[str]) -> None:
     different = [f"{number}{piece}" for number, piece in enumerate(pieces, 10)]
@@ -267,6 +272,17 @@ def test_an_answer_of_nothing_at_all_is_said_too(server: OpenAIServer, call: Cal
     server.usual = events({"content": ""})
     outcome = call("ask", QUESTION, "--backbone", "remote", "--model", server.url)
     assert outcome.code == 0 and "没有写出任何文字" in outcome.err
+
+
+@pytest.mark.parametrize(("finish", "answer"), [("stop", "多休息。"), ("length", "")])
+def test_what_a_reasoning_model_had_no_room_to_finish_is_no_answer(
+    server: OpenAIServer, load: Load, finish: str, answer: str
+) -> None:
+    server.usual = events({"content": "多休"}, {"content": "息。"}, finish=finish)
+    (completion,) = load(server.url + "#QwQ-32B").generate_batch([PROMPT], GenerationConfig())
+    assert completion.text == answer and completion.text + completion.reasoning == "多休息。"
+    (completion,) = load().generate_batch([PROMPT], GenerationConfig())
+    assert completion.text == "多休息。"
 
 
 # ---------------------------------------------------------------- folded in chat

@@ -10,6 +10,7 @@ from medchat.inference.detokenizer import StopText
 from medchat_remote.chunks import StreamChunk, Usage, WholeCharacters
 from medchat_remote.increments import Increments
 from medchat_remote.key_filter import KeyFilter
+from medchat_remote.limits import answer_characters
 from medchat_remote.reasoning import ReasoningSplitter, SplitText
 from medchat_remote.tokens import guess
 
@@ -36,6 +37,7 @@ class AnswerStream:
         that no answer repeats.
         """
         self._prompt_tokens = prompt_tokens
+        self._room = answer_characters(max_new_tokens)
         self._most_chunks = _CHUNKS_A_TOKEN * max_new_tokens + _SOME_MORE
         self._stop_texts = stops
         self._stops = StopText(stops)
@@ -59,25 +61,32 @@ class AnswerStream:
             self._chunks += 1
         if chunk.reasoning:
             self._splitter.no_tags()
-        reasoning = self._reasoning_key_filter.feed(self._reasoning_characters.feed(chunk.reasoning))
-        text = self._increments.feed(self._characters.feed(chunk.text))
+        thought = self._reasoning_characters.feed(self._within_room(chunk.reasoning))
+        reasoning = self._reasoning_key_filter.feed(thought)
+        text = self._within_room(self._increments.feed(self._characters.feed(chunk.text)))
         split = self._splitter.feed(self._key_filter.feed(text))
         delta = self._delta(split, before=reasoning)
         if self._stops.found:
             self._finish, self.ended = Finish.STOP, True
-        elif self._chunks >= self._most_chunks and self._finish is None:
+        elif (self._chunks >= self._most_chunks and self._finish is None) or not self._room:
             self._finish, self.ended = Finish.LENGTH, True
         return delta
 
     def end(self, finish: Finish | None = None) -> Delta:
         """Return the last delta, with the server's counts where it gave them."""
         text = self._increments.feed(self._characters.finish()) + self._increments.finish()
+        finish = finish or self._finish or Finish.STOP
         last = self._splitter.feed(self._key_filter.feed(text) + self._key_filter.finish())
-        rest = self._splitter.finish()
+        rest = self._splitter.finish(complete=finish is Finish.STOP)
         whole = SplitText(last.answer + rest.answer, last.reasoning + rest.reasoning, last.restarts)
         before = self._reasoning_key_filter.feed(self._reasoning_characters.finish())
         before += self._reasoning_key_filter.finish()
-        return self._delta(whole, before=before, finish=finish or self._finish or Finish.STOP)
+        return self._delta(whole, before=before, finish=finish)
+
+    def _within_room(self, text: str) -> str:
+        text = text[: self._room]
+        self._room -= len(text)
+        return text
 
     def _delta(self, split: SplitText, *, before: str, finish: Finish | None = None) -> Delta:
         """Return the delta of what was split. `before` is reasoning that the server sent apart."""

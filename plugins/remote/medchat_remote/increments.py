@@ -27,7 +27,7 @@ class Increments:
         if not self._last:
             self._last = self._given = piece
             return piece
-        if not piece.startswith(self._last):
+        if not piece.startswith(self._last) or (piece == self._last and not self._repeats):
             return self._decide(repeats=False) + piece
         self._last, self._held, self._chain = piece, self._held + piece, self._chain + 1
         if self._repeats or (len(piece) >= _SURE and self._is_likely()):

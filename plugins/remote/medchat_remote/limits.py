@@ -30,7 +30,9 @@ DOCUMENT_BYTES = 8 << 20
 #: Bytes of an error's body; what is over is cut.
 ERROR_BYTES = 64 << 10
 #: An event of one token has 150 to 400 bytes; some servers repeat the whole answer so far in each.
-_BYTES_A_TOKEN, _MORE_BYTES = 4 << 10, 1 << 20
+_BYTES_A_TOKEN, _MORE_BYTES, _MOST_BYTES = 4 << 10, 1 << 20, 32 << 20
+#: Runs of blanks are the longest tokens; hardly one in a hundred has more than 16 characters.
+_CHARACTERS_A_TOKEN, _MORE_CHARACTERS = 64, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,12 @@ class Limits:
 
 def answer_bytes(max_new_tokens: int) -> int:
     """Return how many bytes the answer to a question may have as it comes, framing included."""
-    return _MORE_BYTES + _BYTES_A_TOKEN * max_new_tokens
+    return min(_MOST_BYTES, _MORE_BYTES + _BYTES_A_TOKEN * max_new_tokens)
+
+
+def answer_characters(max_new_tokens: int) -> int:
+    """Return how many characters an answer and its reasoning may have together."""
+    return _MORE_CHARACTERS + _CHARACTERS_A_TOKEN * max_new_tokens
 
 
 def _number(variable: str, environment: Mapping[str, str]) -> float | None:

@@ -70,10 +70,14 @@ class ReasoningSplitter:
             if self._state == state:
                 return SplitText(answer, reasoning, restarts)
 
-    def finish(self) -> SplitText:
-        """Return what was held back; the text has ended."""
+    def finish(self, *, complete: bool = True) -> SplitText:
+        """Return what was held back; the text has ended, of itself if it is `complete`.
+
+        What still waits for a closing tag is an answer then, and else reasoning that was broken off.
+        """
         held, self._held = self._held, ""
-        if self._state == self._inside_beginning:
+        broken_off = self._state == self._waiting and not complete
+        if self._state == self._inside_beginning or broken_off:
             return SplitText(reasoning=held)
         return SplitText(answer="" if self._state == self._after_reasoning else held)
 
