@@ -85,11 +85,13 @@ def test_what_cannot_be_read_is_said_to_be_damaged(path: Path) -> None:
         "DROP TABLE seen",
         "ALTER TABLE session RENAME COLUMN system TO sistem",
         "ALTER TABLE turn DROP COLUMN seconds",
+        "PRAGMA writable_schema = ON;"
+        "UPDATE sqlite_schema SET sql = replace(sql, 'REFERENCES session', 'REFERENCES x')",
     ],
 )
 def test_tables_that_are_not_ours_any_more_are_damage(path: Path, harm: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(harm)
+        connection.executescript(harm)
     before = path.read_bytes()
     with pytest.raises(CheckpointError, match="损坏"):
         SessionStore.open(path)
