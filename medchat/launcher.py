@@ -1,24 +1,42 @@
 """What started this process beside others: `torchrun`, `accelerate launch` or Slurm's `srun`. Standard library only.
 
 torchrun and accelerate number the processes of a run in RANK (of all machines) and LOCAL_RANK (of this one),
-and count them in WORLD_SIZE and LOCAL_WORLD_SIZE. srun does so in SLURM_PROCID and SLURM_STEP_NUM_TASKS, the
-tasks of the step itself: SLURM_NTASKS says what a job asked for, in its own shell too, and not what runs.
+count them in WORLD_SIZE and LOCAL_WORLD_SIZE, and say in MASTER_ADDR and MASTER_PORT where they meet. srun does so
+in SLURM_PROCID and SLURM_STEP_NUM_TASKS, the tasks of the step itself: SLURM_NTASKS says what a job asked for, in
+its own shell too, and not what runs. Variables without a place to meet were left behind by something else.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from medchat.errors import UsageError
+from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 
-#: What `accelerate launch` may be configured to do to a model.
-_ACCELERATE_SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
+_PLACE, _MEETING = ("RANK", "WORLD_SIZE"), ("MASTER_ADDR", "MASTER_PORT")
+#: What torch, transformers or accelerate take for the place of a process among others, whoever started it.
+_ANY_PLACE = (
+    *_PLACE,
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    *("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    *("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    *("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    *("MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
+)
+#: Of accelerate's own variables, those that MedChat sets or answers.
+_ACCELERATE_KEPT = {"ACCELERATE_USE_CPU", "ACCELERATE_TORCH_DEVICE"}
 
 #: What srun sets in every task of a step.
 _SLURM_STEP = {"SLURM_STEP_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"}
+
+#: How long a process waits for others that do not come, in seconds, and the variable that says otherwise.
+PATIENCE, PATIENCE_VARIABLE = 600, "MEDCHAT_LAUNCH_TIMEOUT"
+#: After so many seconds of waiting a process says whom it waits for.
+SILENCE = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +62,15 @@ class Process:
 
         Raises UsageError for variables that contradict each other.
         """
-        names = ("RANK", "WORLD_SIZE")
+        names = _PLACE
         if slurm and not {*names, "MASTER_ADDR"} & set(environment) and set(environment) >= _SLURM_STEP:
             names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
-        rank, world_size = environment.get(names[0], "0"), environment.get(names[1], "1")
+        rank, world_size = environment.get(names[0]) or "0", environment.get(names[1]) or "1"
+        patience(environment)
+        if names == _PLACE and not _meets(environment):
+            if (rank, world_size) == ("0", "1"):
+                return cls()
+            raise _left_over(environment)
         if rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size):
             return cls(int(rank), int(world_size))
         raise UsageError(
@@ -60,6 +83,80 @@ class Process:
                 f"start with torchrun, or unset {names[0]} {names[1]}",
             ),
         )
+
+
+def _meets(environment: Mapping[str, str]) -> bool:
+    return all(environment.get(name) for name in _MEETING)
+
+
+def _left_over(environment: Mapping[str, str]) -> UsageError:
+    found = [name for name in (*_PLACE, "LOCAL_RANK", "LOCAL_WORLD_SIZE", *_MEETING) if name in environment]
+    shown = ", ".join(f"{name}={environment[name]}" for name in found)
+    return UsageError(
+        say(
+            f"环境变量 {shown} 说这是多个进程之一，却没有 MASTER_ADDR 和 MASTER_PORT：像是别的任务留下的",
+            f"{shown} says that this is one of several processes, but MASTER_ADDR and MASTER_PORT are not both set:"
+            " something else seems to have left it behind",
+        ),
+        unset_command(found),
+    )
+
+
+def unset_command(names: Iterable[str] = (*_PLACE, "LOCAL_RANK", "LOCAL_WORLD_SIZE", *_MEETING)) -> str:
+    """Return what to type for a process to be alone again, in the interface language."""
+    listed = " ".join(names)
+    return say(
+        f"只要一个进程：unset {listed}；要多个进程：用 torchrun 启动",
+        f"for one process: unset {listed}; for several: start with torchrun",
+    )
+
+
+def waiting_for(ranks: str) -> str:
+    """Return what a process says that waits for those `ranks`: where, how long still, and what to do about it."""
+    where = ":".join(os.environ[name] for name in _MEETING) if _meets(os.environ) else ""
+    at = f" (MASTER_ADDR:MASTER_PORT={where})" if where else ""
+    seconds = patience()
+    return say(
+        f"在等其他进程：RANK {ranks}{at}，一共等 {seconds} 秒（{PATIENCE_VARIABLE}）。{unset_command()}",
+        f"waiting for other processes: RANK {ranks}{at}, for {seconds} seconds in all ({PATIENCE_VARIABLE})."
+        f" {unset_command()}",
+    )
+
+
+def nobody_came(ranks: str, reason: str = "") -> MedchatError:
+    """Return the error of a process that could not meet those `ranks`: it waited in vain, or for another reason."""
+    because = f": {reason}" if reason else ""
+    return MedchatError(
+        say(
+            f"没有等到其他进程（RANK {ranks}；最多等 {patience()} 秒）{because}",
+            f"the other processes did not come (RANK {ranks}; at most {patience()} seconds){because}",
+        ),
+        unset_command(),
+    )
+
+
+def other_ranks() -> str:
+    """Return the numbers of all processes but this one, in short."""
+    count, own = world_size(), _number("RANK") or 0
+    if own:
+        return "0"  # where all meet: the others wait for it as well
+    return "1" if count == 2 else f"1–{count - 1}"
+
+
+def patience(environment: Mapping[str, str] | None = None) -> int:
+    """Return how many seconds to wait for processes that do not come. Raises UsageError for what is no such number."""
+    given = (os.environ if environment is None else environment).get(PATIENCE_VARIABLE, "").strip()
+    if not given:
+        return PATIENCE
+    if given.isascii() and given.isdecimal() and 1 <= int(given) <= 7 * 86400:
+        return int(given)
+    raise UsageError(
+        say(
+            f"环境变量 {PATIENCE_VARIABLE}={given!r} 无效：应为 1 到 604800 秒",
+            f"{PATIENCE_VARIABLE}={given!r} is not valid: 1 to 604800 seconds",
+        ),
+        f"{PATIENCE_VARIABLE}=600",
+    )
 
 
 def world_size() -> int:
@@ -82,9 +179,16 @@ def accelerate_on_cpu() -> bool:
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
 
 
-def undo_accelerate_sharding() -> None:
-    """Forget how `accelerate launch` was configured to shard the model: MedChat does that itself."""
-    for name in _ACCELERATE_SHARDING:
+def undo_accelerate_configuration() -> None:
+    """Forget how `accelerate launch` was configured, now or in this shell before: MedChat has its own settings."""
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        if name not in _ACCELERATE_KEPT:
+            del os.environ[name]
+
+
+def stand_alone() -> None:
+    """Forget every variable by which torch or accelerate would look for processes beside this one."""
+    for name in (*_ANY_PLACE, *_MEETING):
         os.environ.pop(name, None)
 
 
@@ -95,4 +199,4 @@ def train_on(device: str) -> None:
 
 def _number(name: str) -> int | None:
     value = os.environ.get(name, "")
-    return int(value) if value.isdecimal() else None
+    return int(value) if value.isdecimal() and _meets(os.environ) else None

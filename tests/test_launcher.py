@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
+from launched import launch, launched
 from locations import ROOT
 
 from medchat import launcher
@@ -18,10 +20,15 @@ STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", 
     ("environment", "expected"),
     [
         ({}, Process()),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, Process(1, 2)),
+        (launched(1, 2), Process(1, 2)),
+        # Left behind, and harmless: nobody else is waited for.
+        ({"RANK": "0", "WORLD_SIZE": "1"}, Process()),
+        ({"LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "8"}, Process()),
+        ({"RANK": "", "WORLD_SIZE": ""}, Process()),
+        ({"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}, Process()),
         (STEP, Process(2, 4)),
         # torchrun under srun: torchrun's numbers count.
-        ({**STEP, "RANK": "5", "WORLD_SIZE": "8"}, Process(5, 8)),
+        ({**STEP, **launched(5, 8)}, Process(5, 8)),
         # A job's own shell, where nothing was started yet.
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, Process()),
         ({"SLURM_STEP_ID": "0", "SLURM_NTASKS": "4"}, Process()),
@@ -40,7 +47,7 @@ def test_training_takes_no_place_from_slurm_alone() -> None:
 
 @pytest.mark.parametrize(
     "environment",
-    [{"RANK": "2", "WORLD_SIZE": "2"}, {"RANK": "x"}, {"WORLD_SIZE": "-1"}, {**STEP, "SLURM_PROCID": "4"}],
+    [launched(2, 2), launched("x", 1), launched(0, -1), {**STEP, "SLURM_PROCID": "4"}],
 )
 def test_variables_that_contradict_each_other_are_refused_by_name(environment: dict[str, str]) -> None:
     with pytest.raises(UsageError) as caught:
@@ -49,13 +56,63 @@ def test_variables_that_contradict_each_other_are_refused_by_name(environment: d
     assert f"unset {names}" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "0", "WORLD_SIZE": "2"},
+        {"WORLD_SIZE": "2"},
+        {"RANK": "1"},
+        {"RANK": "x", "WORLD_SIZE": "many"},
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "node1"},
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "node1", "MASTER_PORT": ""},
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "29500", "LOCAL_RANK": "0"},
+    ],
+)
+@pytest.mark.parametrize("slurm", [False, True])
+def test_several_processes_without_a_place_to_meet_are_left_over(
+    environment: dict[str, str], slurm: bool
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        Process.from_environment(environment, slurm=slurm)
+    assert all(f"{name}=" in caught.value.what for name in environment)
+    assert all(name in caught.value.remedy for name in ("unset", *environment))
+
+
 @pytest.mark.parametrize(("value", "count"), [("", 1), ("3", 3), ("many", 1), ("0", 1)])
 def test_a_count_that_is_none_is_one_process(value: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch(monkeypatch, 2)
     monkeypatch.setenv("WORLD_SIZE", value)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", value)
     assert launcher.world_size() == launcher.local_world_size() == count
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert launcher.local_rank() is None
+    assert launcher.local_rank() == 0
+    monkeypatch.delenv("MASTER_ADDR")
+    assert launcher.world_size() == launcher.local_world_size() == 1 and launcher.local_rank() is None
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "ten", "1e9", "99999999"])
+def test_a_senseless_patience_is_refused_by_name(value: str) -> None:
+    with pytest.raises(UsageError, match=f"{launcher.PATIENCE_VARIABLE}={value!r}"):
+        Process.from_environment({launcher.PATIENCE_VARIABLE: value})
+    assert launcher.patience({launcher.PATIENCE_VARIABLE: " 7 "}) == 7
+    assert launcher.patience({}) == 600
+
+
+def test_what_any_launcher_left_is_gone_where_a_process_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "LOCAL_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "PMI_RANK",
+        "MASTER_ADDR",
+        "ACCELERATE_MIXED_PRECISION",
+    ):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
+    launcher.stand_alone()
+    launcher.undo_accelerate_configuration()
+    left = {
+        name for name in os.environ if name.startswith(("ACCELERATE", "OMPI", "PMI", "MASTER", "LOCAL_R"))
+    }
+    assert left == {"ACCELERATE_TORCH_DEVICE"}
 
 
 def test_no_other_module_reads_a_launchers_variables() -> None:

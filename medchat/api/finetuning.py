@@ -160,9 +160,13 @@ class SFTStatus:
 
 @dataclass(frozen=True, slots=True)
 class SFTNote:
-    """Something the user should know, in the interface language."""
+    """Something the user should know, in the interface language.
+
+    `everywhere`: said by whichever process it comes from, not by the main one alone.
+    """
 
     text: str
+    everywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medchat import launcher
 from medchat.api import Finish
 from medchat.batch.result_file import (
     ResultFile,
@@ -23,14 +24,12 @@ from medchat.batch.result_file import (
     replacement_path,
 )
 from medchat.batch.results import Line, bytes_in, file_error, in_order, read_results, write_whole
-from medchat.errors import MedchatError, UsageError
+from medchat.errors import UsageError
 from medchat.language import say
 from medchat.launcher import Process
 
 #: Seconds between two looks at the other processes' parts.
 POLL_SECONDS = 0.2
-#: Seconds without any new line after which a process that does not hold its part is taken for dead.
-PATIENCE_SECONDS = 300.0
 
 
 def part_path(output: Path, rank: int) -> Path:
@@ -96,18 +95,19 @@ class Outputs:
         """Return how many questions have an answer on disk now, in whichever file."""
         return sum(line.answered for line in in_order(_every_line(self.output)))
 
-    def finish(self, indexes: set[int]) -> list[Line]:
+    def finish(self, indexes: set[int], tell: Callable[[str], None]) -> list[Line]:
         """Wait until `indexes` all have a line, and leave the result file in order. Return its lines.
 
-        Only the first process writes; the others wait until it has. Raises MedchatError if one of
-        them has ended before its work was done.
+        Only the first process writes; the others wait until it has. `tell` is given what to say where one of
+        them is not there. Raises MedchatError if it does not come, or has ended before its work was done.
         """
         self._drop_earlier()
+        wait = _Wait(tell)
         if not self.process.leads:
-            self._wait_for_the_first()
+            self._wait_for_the_first(indexes, wait)
             return []
         if not self.process.alone:
-            self._wait_for_the_others(indexes)
+            self._wait_for_the_others(indexes, wait)
         lines = in_order(_every_line(self.output))
         write_whole(self.output, lines)
         for _, path in sorted(part_paths(self.output).items(), reverse=True):
@@ -120,17 +120,19 @@ class Outputs:
             self.own.path.unlink(missing_ok=True)
         self.own.close()
 
-    def _wait_for_the_others(self, indexes: set[int]) -> None:
-        missing, changed = -1, time.monotonic()
+    def _wait_for_the_others(self, indexes: set[int], wait: _Wait) -> None:
+        missing = -1
         while True:
             looked = time.monotonic()
             left = len(indexes - self._covered())
             if not left:
                 return
-            if left != missing:
-                missing, changed = left, time.monotonic()
-            elif time.monotonic() - changed > PATIENCE_SECONDS and not self._others_alive():
-                raise _ended_early()
+            others = range(1, self.process.world_size)
+            absent = [rank for rank in others if not is_held(part_path(self.output, rank))]
+            if left != missing or not absent:
+                missing = left
+                wait.begin()
+            wait.check(absent)
             self._sleep(max(POLL_SECONDS, 5 * (time.monotonic() - looked)))
 
     def _covered(self) -> set[int]:
@@ -141,25 +143,36 @@ class Outputs:
                 done |= {line.index for line in read_results(path).lines}
         return done
 
-    def _others_alive(self) -> bool:
-        others = range(1, self.process.world_size)
-        return all(is_held(part_path(self.output, rank)) for rank in others)
-
-    def _wait_for_the_first(self) -> None:
-        alive = time.monotonic()
+    def _wait_for_the_first(self, indexes: set[int], wait: _Wait) -> None:
         while self.own.is_there:
             if is_held(part_path(self.output, 0)):
-                alive = time.monotonic()
-            elif time.monotonic() - alive > PATIENCE_SECONDS:
-                raise _ended_early()
+                wait.begin()
+            elif self.resumed and indexes <= {line.index for line in read_results(self.output).lines}:
+                return  # it had ended before this process began: nothing was missing but its own share
+            wait.check([0])
             self._sleep(POLL_SECONDS)
 
 
-def _ended_early() -> MedchatError:
-    return MedchatError(
-        say("有一个进程没有做完就结束了", "one of the processes ended before its work was done"),
-        say("加上 --resume 再运行一次", "run the same command again with --resume"),
-    )
+class _Wait:
+    """For how long processes have been missing: after a while that is said, in the end it is an error."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._told = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now on."""
+        self._since = time.monotonic()
+
+    def check(self, absent: Sequence[int]) -> None:
+        """Say whom this process waits for, once. Raises MedchatError when it has waited long enough."""
+        ranks, waited = ", ".join(map(str, absent)), time.monotonic() - self._since
+        if waited > launcher.patience():
+            raise launcher.nobody_came(ranks)
+        if waited > launcher.SILENCE and not self._told:
+            self._told = True
+            self._tell(launcher.waiting_for(ranks))
 
 
 def look_at_outputs(output: Path, *, resume: bool, overwrite: bool) -> tuple[Line, ...]:

@@ -11,13 +11,20 @@ from typing import Any
 
 from medchat.api import GenerationConfig
 from medchat.language import say
+from medchat.launcher import PATIENCE_VARIABLE
 from medchat.paths import config_file, project_config_file
 from medchat.settings.files import read_file
 from medchat.settings.keys import GENERATION, KEYS, Key, key_named
 from medchat.settings.values import checked, from_text
 
 #: Variables of ours that are no settings.
-_OTHER_VARIABLES = {"MEDCHAT_HOME", "MEDCHAT_STRICT", "MEDCHAT_SHARED", "MEDCHAT_GOLDENS"}
+_OTHER_VARIABLES = {
+    "MEDCHAT_HOME",
+    "MEDCHAT_STRICT",
+    "MEDCHAT_SHARED",
+    "MEDCHAT_GOLDENS",
+    PATIENCE_VARIABLE,
+}
 
 
 class Layer(IntEnum):

@@ -105,7 +105,9 @@ class SessionStore:
                 with self._database.transaction() as connection:
                     refuse_taken(connection, name)
                     connection.execute(
-                        "INSERT INTO session VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (identity, name, *values)
+                        "INSERT INTO session (id, name, created, updated, backbone, model, adapters, template,"
+                        " system) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        (identity, name, *values),
                     )
                 return self._record(identity)
             except sqlite3.IntegrityError:  # the id was drawn before: draw again
@@ -285,7 +287,7 @@ class SessionStore:
     def mark_seen(self, key: str) -> None:
         """Remember that `key` was shown. Survives `delete_all`: it holds no one's words."""
         with self._database.transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, time.time()))
+            connection.execute("INSERT OR IGNORE INTO seen (key, created) VALUES (?, ?)", (key, time.time()))
 
     # ------------------------------------------------------------ inside
 

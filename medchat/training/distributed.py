@@ -43,22 +43,26 @@ class FsdpGroup(ProcessGroup):
     """This process among those that a launcher started together (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)."""
 
     def __init__(self, device: torch.device) -> None:
-        launcher.undo_accelerate_sharding()
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        store, self.rank, self.count = next(iter(rendezvous("env://", timeout=_PATIENCE)))
         self._device = device
-        self._store = PrefixStore("medchat", store)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(
-            backend,
-            store=PrefixStore("group", store),
-            rank=self.rank,
-            world_size=self.count,
-            timeout=_PATIENCE,
-        )
-        # Words and flags pass beside the tensors, and no GPU has to be waited for.
-        self._words = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        start = timedelta(seconds=launcher.patience())
+        try:
+            store, self.rank, self.count = next(iter(rendezvous("env://", timeout=start)))
+            self._store = PrefixStore("medchat", store)
+            dist.init_process_group(
+                backend,
+                store=PrefixStore("group", store),
+                rank=self.rank,
+                world_size=self.count,
+                timeout=_PATIENCE,
+            )
+            # Words and flags pass beside the tensors, and no GPU has to be waited for.
+            self._words = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        except (dist.DistError, RuntimeError, ValueError, OSError) as error:
+            raise launcher.nobody_came(launcher.other_ranks(), str(error)) from error
+        store.set_timeout(_PATIENCE)
         self._skeleton: nn.Module | None = None
         atexit.register(_leave)
 

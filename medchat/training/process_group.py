@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -11,12 +13,35 @@ from medchat.language import say
 from medchat.training.distributed import FsdpGroup
 from medchat.training.single_process import ProcessGroup
 
+#: Processes that have come together stay so.
+_groups: dict[torch.device, ProcessGroup] = {}
 
-def process_group(device: torch.device) -> ProcessGroup:
-    """Return the processes of this run: as many as a launcher started (WORLD_SIZE), one without."""
+
+def process_group(device: torch.device, tell: Callable[[str], None] | None = None) -> ProcessGroup:
+    """Return the processes of this run: as many as a launcher started (WORLD_SIZE), one without.
+
+    `tell` is called, from another thread, once it takes long until all of them have come. Raises MedchatError
+    if they do not. What an earlier launcher left in the environment is removed from it.
+    """
+    launcher.undo_accelerate_configuration()
     if launcher.world_size() == 1:
+        launcher.stand_alone()
         return ProcessGroup()
-    return _several(device)
+    if device not in _groups:
+        with _telling(tell or (lambda text: None)):
+            _groups[device] = FsdpGroup(device)
+    return _groups[device]
+
+
+@contextmanager
+def _telling(tell: Callable[[str], None]) -> Iterator[None]:
+    timer = threading.Timer(launcher.SILENCE, lambda: tell(launcher.waiting_for(launcher.other_ranks())))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def launcher_note() -> str:
@@ -27,8 +52,3 @@ def launcher_note() -> str:
             "accelerate launch --cpu started one process, whatever --num_processes said; torchrun starts several",
         )
     return ""
-
-
-@cache
-def _several(device: torch.device) -> ProcessGroup:
-    return FsdpGroup(device)

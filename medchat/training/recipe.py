@@ -149,7 +149,9 @@ class FamilyRecipe(SFTRecipe):
         MemoryShortageError, and MedchatError if training diverged or was interrupted.
         """
         limit_onednn_cache()
-        processes = process_group(pick_device(options.device))
+        processes = process_group(
+            pick_device(options.device), lambda text: watch.on_event(SFTNote(text, everywhere=True))
+        )
         with processes.single_reporter():
             return self._run(data, options, watch, processes)
 

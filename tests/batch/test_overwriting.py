@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from batch_program import Parrot, rows, write_questions
+from launched import launched
 
 EARLIER = "earlier answers\n"
 
@@ -159,12 +160,7 @@ def test_several_processes_keep_what_was_there_until_each_has_an_answer(
                 questions,
                 output,
                 "--overwrite",
-                environment={
-                    "RANK": str(rank),
-                    "WORLD_SIZE": "2",
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": "1",
-                },
+                environment=launched(rank, 2),
             )
             for rank in range(2)
         ]

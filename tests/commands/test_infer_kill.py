@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from batch_program import Parrot, rows, without_seconds, write_questions
+from launched import launched
 from locations import ROOT
 
 COUNT = 60
@@ -172,10 +173,7 @@ def test_resume_answers_only_what_is_missing(
 
 def two_processes(parrot: Parrot, questions: Path, output: Path, *more: str) -> list[subprocess.Popen[str]]:
     """Start the run as a launcher would."""
-    return [
-        parrot.start(questions, output, *more, environment={"RANK": str(rank), "WORLD_SIZE": "2"})
-        for rank in (0, 1)
-    ]
+    return [parrot.start(questions, output, *more, environment=launched(rank, 2)) for rank in (0, 1)]
 
 
 def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
@@ -223,7 +221,7 @@ def test_two_killed_processes_are_resumed_by_any_number(
     if again == 1:
         refused = parrot.infer(questions, output)
         assert refused.returncode == 2 and "--resume" in refused.stderr
-    ranks = [{"RANK": str(rank), "WORLD_SIZE": str(again)} for rank in range(again)]
+    ranks = [launched(rank, again) for rank in range(again)]
     resumed = [
         parrot.start(questions, output, "--batch-size", "4", "--resume", environment=rank) for rank in ranks
     ]
@@ -249,9 +247,7 @@ def test_overwriting_by_two_processes_takes_nothing_from_the_run_before(
 
 def test_a_senseless_rank_is_refused(parrot: Parrot, questions: Path, tmp_path: Path) -> None:
     for rank, world_size in (("2", "2"), ("x", "2"), ("0", "0")):
-        refused = parrot.infer(
-            questions, tmp_path / "o.jsonl", environment={"RANK": rank, "WORLD_SIZE": world_size}
-        )
+        refused = parrot.infer(questions, tmp_path / "o.jsonl", environment=launched(rank, world_size))
         assert refused.returncode == 2 and "RANK" in refused.stderr
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from batch_program import without_seconds
 from bloom_adapters import write_adapter
+from launched import launch
 from locations import SHARED
 from talking_miniatures import BODY, DATA, FAMILIES, FILES, Talkative, infer, records
 
@@ -182,6 +183,10 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     for rank, index in (("", 0), ("0", 0), ("1", 1), ("2", 0)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        monkeypatch.delenv("MASTER_ADDR", raising=False)
+        assert pick_device("auto") == torch.device("cuda", 0), "left behind by something else"
+        launch(monkeypatch, 2)
         monkeypatch.setenv("LOCAL_RANK", rank)
         assert pick_device("auto") == pick_device("cuda") == torch.device("cuda", index)
         assert pick_device("cuda:1") == torch.device("cuda", 1)

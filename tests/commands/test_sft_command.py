@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cli_program import MARK_EN, MARK_ZH, Call, Outcome
+from launched import launched
 from scripted_recipe import RECORDS, Pupil
 
 from medchat.cli.signals import SECOND_WISH
@@ -279,15 +280,15 @@ def started(pupil: Pupil, wait_for: str = "/1000 步") -> subprocess.Popen[str]:
 
 
 def test_of_several_processes_one_speaks(pupil: Pupil) -> None:
-    ended = pupil.run(RANK="1", LOCAL_RANK="1", WORLD_SIZE="2")
+    ended = pupil.run(**launched(1, 2))
     assert (ended.code, ended.out, ended.err) == (0, "", "")
-    refused = pupil.run("--method", "lore", RANK="1", LOCAL_RANK="1", WORLD_SIZE="2")
+    refused = pupil.run("--method", "lore", **launched(1, 2))
     assert (refused.code, refused.err) == (2, "")
-    first_on_its_machine = pupil.run("--method", "lore", RANK="1", LOCAL_RANK="0", WORLD_SIZE="2")
+    first_on_its_machine = pupil.run("--method", "lore", **{**launched(1, 2), "LOCAL_RANK": "0"})
     assert first_on_its_machine.code == 2 and "--method lora" in first_on_its_machine.err
     pupil.script(needs=2**34, free=2**30)
     elsewhere = ("--output", str(pupil.folder / "elsewhere"))
-    short = [pupil.run(*elsewhere, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE="2") for rank in ("0", "1")]
+    short = [pupil.run(*elsewhere, **launched(rank, 2)) for rank in ("0", "1")]
     assert [each.code for each in short] == [4, 4]
     assert "16.0 GiB" in short[0].failure()[0] and short[1].err == ""
 

@@ -16,6 +16,7 @@ import distributed_worker as worker
 import pytest
 import torch
 from cli_program import child_environment
+from launched import launch
 from locations import ROOT
 from medchat_chatglm.backbone import ChatGLMBackbone
 from safetensors.torch import load_file
@@ -281,5 +282,5 @@ def test_accelerates_single_process_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert "torchrun" in launcher_note()
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    launch(monkeypatch, 2)
     assert launcher_note() == ""

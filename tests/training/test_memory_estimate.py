@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from launched import launch
 from locations import ROOT
 from medchat_chatglm.configuration import ChatGLMConfig
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
@@ -282,7 +283,7 @@ def test_advice_to_several_processes_is_advice_that_is_accepted(
 ) -> None:
     from medchat.training.optimizers import check_optimizer
 
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    launch(monkeypatch, 4)
     wanted = replace(OPTIONS, method=method)
     for room in range(6, 60, 3):
         result = told(wanted, room * GIB)
@@ -345,7 +346,7 @@ def test_the_program_itself_is_measured_and_counts_as_available() -> None:
 
 def test_full_fine_tuning_in_several_processes_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = told(OPTIONS)
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    launch(monkeypatch, 4)
     shared = told(OPTIONS)
     assert shared.parts["optimizer"] == pytest.approx(alone.parts["optimizer"] / 4, rel=0.01)
     assert shared.notes and not alone.notes

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from launched import launch
 from optimizer_models import CPU, FUSED, OPTIONS
 
 from medchat.errors import UsageError
@@ -34,7 +35,7 @@ def test_fused_backward_refuses_what_needs_all_gradients_together(
 
 
 def test_several_processes_refuse_what_needs_whole_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    launch(monkeypatch, 2)
     check_optimizer(OPTIONS, CPU)
     check_optimizer(replace(OPTIONS, optimizer="adafactor", method="lora"), CPU)
     for wrong in (FUSED, replace(OPTIONS, optimizer="adafactor"), replace(OPTIONS, optimizer="adamw8bit")):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli_program import Call
+from launched import launch
 from sft_arguments import sft
 
 from medchat.training import training_arguments
@@ -28,8 +29,7 @@ def test_what_cannot_run_here_is_refused_before_anything_is_loaded_and_by_a_dry_
 ) -> None:
     monkeypatch.setattr(training_arguments, "find_spec", lambda name: None)
     if "adafactor" in flags:
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        monkeypatch.setenv("RANK", "0")
+        launch(monkeypatch, 2)
     words = sft(tmp_path, "--batch-size", "4", "--micro-batch-size", "2", *flags)
     told = call(*words, "--dry-run")
     assert told.code == 2 and said in told.failure()[1], told.err

@@ -70,7 +70,7 @@ class BatchRun:
                 self._answer(progress, frozenset(done))
             if self._leads and not self.outputs.process.alone:
                 say_aside(say("本进程已做完，等待其他进程", "this process is done; waiting for the others"))
-            lines = self.outputs.finish(wanted)
+            lines = self.outputs.finish(wanted, say_aside)
         except BaseException:
             if self._leads:
                 say_aside(self._how_to_go_on(len(wanted)))

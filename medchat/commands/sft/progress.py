@@ -44,12 +44,17 @@ class SilentWatcher:
 def show_training(*, quiet: bool = False) -> Iterator[EventPrinter]:
     """Give a function that shows each event on stderr; `quiet` for all but one of several processes."""
     if quiet:
-        yield lambda event: None
+        yield _everywhere
     elif on_colour_terminal():
         with _bar() as show:
             yield show
     else:
         yield _Lines()
+
+
+def _everywhere(event: SFTEvent) -> None:
+    if isinstance(event, SFTNote) and event.everywhere:
+        say_aside(sanitize_line(event.text, 600))
 
 
 def on_colour_terminal() -> bool:

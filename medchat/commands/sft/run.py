@@ -36,6 +36,9 @@ class RunWatcher:
 
     def on_event(self, event: SFTEvent) -> None:
         """Show the event; keep the settings in the folder as soon as there is one, for whoever goes on."""
+        if isinstance(event, SFTNote) and event.everywhere:
+            self.show(event)  # said before the run has begun, and no part of what is told of it
+            return
         if isinstance(event, SFTNote):
             self.notes.append(event.text)
         if not self.kept:
