@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from typing import Any
 
 import pytest
 from medchat_remote.address import Endpoint
@@ -37,24 +38,54 @@ def test_an_answer_streams_and_its_counts_are_the_servers(server: OpenAIServer, 
     assert asked.body["messages"] == [{"role": "user", "content": "头痛怎么办？"}]
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        Reply(done=False),
-        Reply(finish=None),
-        Reply(line_end="\r\n"),
-        Reply(pieces=[ANSWER]),
-        Reply(kind="application/json", body=WHOLE),
-    ],
-    ids=["no-done", "no-finish", "crlf", "one-piece", "not-streamed"],
-)  # fmt: skip
+def chunk(text: str | None, finish: str | None = None, **more: object) -> str:
+    choice = {"index": 0, "delta": {} if text is None else {"content": text}, "finish_reason": finish}
+    return "data: " + json.dumps({"choices": [choice], **more}, ensure_ascii=False)
+
+
+def stream(
+    *lines: str, between: str = "\n\n", before: bytes = b"", after: str = "\n\n", **more: Any
+) -> Reply:
+    """Return an answer that is framed as it is given, and whose end is marked by its length."""
+    body = before + (between.join(lines) + after).encode()
+    return Reply(raw=[body], headers={"Content-Length": str(len(body))}, **more)
+
+
+FIRST, SECOND, STOP, DONE = chunk("多喝水，"), chunk("多休息。"), chunk(None, "stop"), "data: [DONE]"
+NO_CHOICES = 'data: {"choices": []}', 'data: {"choices": null}'
+PING, USAGE = 'event: ping\ndata: {"type": "ping"}', '{"choices": [], "usage": {"prompt_tokens": 5}}'
+WAYS = {
+    "no-done": Reply(done=False),
+    "no-finish": Reply(finish=None),
+    "crlf": Reply(line_end="\r\n"),
+    "cr": Reply(line_end="\r"),
+    "one-piece": Reply(pieces=[ANSWER]),
+    "not-streamed": Reply(kind="application/json", body=WHOLE),
+    "not-streamed-but-called-that": Reply(body=WHOLE),
+    "streamed-but-called-json": Reply(kind="application/json", raw=[f"{chunk(ANSWER, 'stop')}\n\n".encode()]),
+    "neither-done-nor-finish": stream(FIRST, SECOND),
+    "no-empty-line-at-the-end": stream(FIRST, SECOND, STOP, after=""),
+    "no-empty-lines": stream(FIRST, SECOND, STOP, DONE, between="\n", after="\n"),
+    "byte-order-mark": stream(FIRST, SECOND, STOP, before=b"\xef\xbb\xbf"),
+    "pings": stream(PING, FIRST, ": ping", PING, SECOND, STOP, DONE),
+    "no-choices": stream(NO_CHOICES[0], FIRST, NO_CHOICES[1], SECOND, STOP, f"data: {USAGE}", DONE),
+    "nothing-in-them": stream('data: {"choices": [{"delta": null}]}', 'data: {"id": 3}', FIRST, SECOND, STOP, DONE),
+    "finish-is-empty": stream(chunk("多喝水，", ""), chunk("多休息。", ""), STOP, DONE),
+    "finish-of-its-own": stream(FIRST, SECOND, chunk("", "eos_token"), DONE),
+    "all-of-it-again": stream(FIRST, chunk("多喝水，多休"), chunk(ANSWER), STOP, DONE),
+    "json-lines": stream(*(line.removeprefix("data: ") for line in (FIRST, SECOND, STOP)), between="\n", after="\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_every_servers_way_of_answering_gives_the_same_answer(
-    server: OpenAIServer, load: Load, reply: Reply
+    server: OpenAIServer, load: Load, way: str
 ) -> None:
-    server.usual = reply
+    server.usual = WAYS[way]
     deltas = ask(load())
     assert text_of(deltas) == ANSWER and deltas[-1].finish is Finish.STOP
-    assert deltas[-1].estimated and deltas[-1].completion_tokens >= 3
+    assert deltas[-1].estimated and deltas[-1].completion_tokens >= 2
+    assert len(server.questions) == 1
 
 
 def test_the_first_piece_is_given_while_the_rest_is_still_to_come(server: OpenAIServer, load: Load) -> None:
