@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from cli_program import MARK_ZH, Scripted, child_environment, run
+from cli_program import MARK_ZH, DumbTerminal, Scripted, child_environment, run
 from openai_server import Asked, OpenAIServer, Reply, serving
 
 from medchat.medical_safety import find_red_flags
@@ -75,6 +75,18 @@ def test_an_answer_that_speaks_against_the_notice_is_said_to_do_so(
     assert ("请以提示为准" in text.err) == bool(keys) and "请以提示为准" not in text.out
     plain = scripted.run("ask", f"感冒了。{answer}", "--json").one()
     assert plain["answer_notices"] == []  # nothing fired: the answer is not looked at
+
+
+@pytest.mark.terminal
+@pytest.mark.parametrize("lines", [2, 40])
+def test_on_a_terminal_an_answer_taller_than_it_is_followed_by_the_short_line(
+    scripted: Scripted, lines: int
+) -> None:
+    question = f"{CHEST}。" + "\n然后呢" * lines  # the scripted model repeats the question
+    with DumbTerminal("ask", question, *scripted.flags, PYTHONPATH=scripted.python_path) as screen:
+        shown = screen.wait_for(MARK_ZH)
+        ended = screen.end()
+        assert ended.code == 0 and (short(CHEST) in shown + ended.out) == (lines == 40)
 
 
 # ---------------------------------------------------------------- a conversation

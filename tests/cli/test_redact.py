@@ -77,3 +77,14 @@ def test_the_store_changes_one_session_undone_turns_included_and_leaves_the_othe
         assert store.rewrite(mine.id, str.strip) == 0
         store.rewrite(mine.id, lambda text: text.replace("王五", "某人"))
         assert store.get(mine.id).system == "我叫某人"
+
+
+def test_the_former_words_are_off_the_disk_while_the_store_is_still_open(store: SessionStore) -> None:
+    with store:
+        assert store.path is not None
+        record = store.create("b", "m")
+        store.append_turn(record.id, Turn("张三" * 500, "李四" * 500))
+        store.rewrite(record.id, lambda text: "某人")
+        left = b"".join(path.read_bytes() for path in store.path.parent.glob("sessions.db*"))
+        assert "某人".encode() in left
+        assert "张三".encode() not in left and "李四".encode() not in left
