@@ -71,6 +71,7 @@ WAYS = {
     "no-choices": stream(NO_CHOICES[0], FIRST, NO_CHOICES[1], SECOND, STOP, f"data: {USAGE}", DONE),
     "nothing-in-them": stream('data: {"choices": [{"delta": null}]}', 'data: {"id": 3}', FIRST, SECOND, STOP, DONE),
     "finish-is-empty": stream(chunk("多喝水，", ""), chunk("多休息。", ""), STOP, DONE),
+    "every-chunk-is-the-end": stream(chunk("多喝水，", "stop"), chunk("多休息。", "stop"), DONE),
     "finish-of-its-own": stream(FIRST, SECOND, chunk("", "eos_token"), DONE),
     "all-of-it-again": stream(FIRST, chunk("多喝水，多休"), chunk(ANSWER), STOP, DONE),
     "json-lines": stream(*(line.removeprefix("data: ") for line in (FIRST, SECOND, STOP)), between="\n", after="\n"),

@@ -14,6 +14,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import httpx2
@@ -42,6 +43,10 @@ _EXCERPT = 200
 
 class _OverBudgetError(Exception):
     """The body has more bytes than an honest one."""
+
+
+#: What reading an answer can raise before it is made a RequestError.
+_FAILURES = (TimeoutError, httpx2.HTTPError, _OverBudgetError, MalformedPayloadError, ServerError)
 
 
 class Connection:
@@ -180,8 +185,9 @@ class Connection:
                     raise ServerError("", kind=FailureKind.TOOL_WANTED)
                 yield chunk
                 if chunk.finish is not None:
-                    for last in await _afterwards(payloads):
-                        yield last
+                    async with aclosing(_afterwards(payloads)) as rest:
+                        async for chunk in rest:
+                            yield chunk
                     return
             else:
                 if not understood and first:
@@ -253,14 +259,23 @@ def _is_whole(response: httpx2.Response) -> bool:
     return "content-length" in response.headers or "transfer-encoding" in response.headers
 
 
-async def _afterwards(payloads: AsyncIterator[Payload]) -> list[StreamChunk]:
-    """Return the counts that may follow the end of an answer; one that fails here has ended all the same."""
-    chunks = []
-    with suppress(TimeoutError, httpx2.HTTPError, _OverBudgetError, MalformedPayloadError, ServerError):
-        async with asyncio.timeout(AFTERWARDS_SECONDS):
-            async for payload in payloads:
-                if payload.is_done:
-                    break
-                if chunk := payload.read():
-                    chunks.append(StreamChunk(usage=chunk.usage))
-    return chunks
+async def _afterwards(payloads: AsyncIterator[Payload]) -> AsyncGenerator[StreamChunk, None]:
+    """Yield what may follow the end of an answer: its counts, or more of it from servers that call every chunk its end.
+
+    An answer that fails here has ended all the same.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + AFTERWARDS_SECONDS
+    while True:
+        try:
+            async with asyncio.timeout_at(until):
+                payload = await anext(payloads)
+            chunk = None if payload.is_done else payload.read()
+        except (StopAsyncIteration, *_FAILURES):
+            return
+        if payload.is_done:
+            return
+        if chunk is not None:
+            if chunk.text or chunk.reasoning:
+                until = loop.time() + AFTERWARDS_SECONDS
+            yield replace(chunk, finish=None)

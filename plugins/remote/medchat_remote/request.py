@@ -19,9 +19,19 @@ SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 _LENGTH_LIMITS = ("max_tokens", "max_completion_tokens")
 #: What is left out if a refusal names it, the least missed first. Of two settings that a server will not have
 #: together, the one that says less goes.
-_DISPENSABLE = ("stream_options", "stop", "seed", "repetition_penalty", "top_k", "top_p", "temperature")
+_DISPENSABLE = (
+    "stream_options",
+    "stop",
+    "seed",
+    "repetition_penalty",
+    "top_k",
+    "top_p",
+    "temperature",
+    "stream",
+)
 #: What the user calls them, where that is another name; "" for what is ours alone.
 _OWN_NAMES = {
+    "stream": "",
     "stream_options": "",
     "stop": "",
     "max_tokens": "max_new_tokens",
