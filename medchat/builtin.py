@@ -18,3 +18,11 @@ BUILTIN_BACKBONES = (
     BuiltinBackbone("huozi", "medchat_bloom", "medchat_bloom.plugin"),
     BuiltinBackbone("remote", "medchat_remote", "medchat_remote.plugin"),
 )
+
+#: Environment variables that built-in plugins read, so that one that is nearly one of them can be pointed out.
+PLUGIN_VARIABLES = (
+    "MEDCHAT_REMOTE_KEY",
+    "MEDCHAT_REMOTE_CONTEXT",
+    "MEDCHAT_REMOTE_TIMEOUT",
+    "MEDCHAT_REMOTE_DEADLINE",
+)

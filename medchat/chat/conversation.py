@@ -146,8 +146,8 @@ def prepare_conversation(
         if record is not None:
             given = _given(flags)
             settings = read_settings({**_of_session(record, given), **given})
-        for warning in settings.warnings:
-            warn(sanitize_line(warning, 300))
+        if notice := settings.folder_notice():
+            warn(sanitize_line(notice, 600))
         opening, known = as_demo(resolve_setup(settings, rule=flags.get("rule")))
         return PreparedChat(opening, store, record, choice, warn, known)
     except BaseException:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 import click
 
+from medchat import launcher
 from medchat.cli.failures import show_failure
 from medchat.cli.group import TopGroup
 from medchat.cli.output import CLOSED_PIPE, forgive_encoding, say_aside, silence_stdout
@@ -13,6 +15,7 @@ from medchat.cli.signals import Stopped, stop_on_signals
 from medchat.cli.usage_errors import as_usage_error
 from medchat.errors import MedchatError, UsageError
 from medchat.language import LANGUAGES, say, set_language
+from medchat.sanitize import sanitize_line
 
 
 def run(arguments: list[str], *, language: str | None, debug: bool) -> int:
@@ -21,6 +24,7 @@ def run(arguments: list[str], *, language: str | None, debug: bool) -> int:
     try:
         with stop_on_signals():
             _choose_language(language)
+            _name_misspelt_variables(arguments)
             return _invoke(arguments or _default_command(), debug=debug)
     except Stopped as stopped:
         return stopped.exit_code
@@ -58,6 +62,17 @@ def _choose_language(flag: str | None) -> None:
         return
     if configured in LANGUAGES:
         set_language(str(configured))
+
+
+def _name_misspelt_variables(arguments: list[str]) -> None:
+    """Point out variables that are nearly ours, whatever the command; `doctor` lists them itself."""
+    from medchat.settings import Settings
+
+    if arguments[:1] == ["doctor"] or launcher.local_rank():  # one process of a machine says it
+        return
+    with suppress(MedchatError):  # see `_choose_language`
+        for warning in Settings.load().warnings:
+            say_aside(sanitize_line(warning, 300))
 
 
 def _default_command() -> list[str]:

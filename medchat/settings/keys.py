@@ -40,7 +40,7 @@ class Key:
     """One setting. `default` None means unset.
 
     `project` says what `./medchat.toml` may choose: anything (True), nothing (False), or these values.
-    `is_path` ones are a name or a path.
+    `is_path` ones are a name or a path. Where the folder's file chooses an `announced` one, the user is told.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Key:
     pattern: str = ""
     project: bool | tuple[Any, ...] = True
     is_path: bool = False
+    announced: bool = False
 
     @property
     def short(self) -> str:
@@ -80,11 +81,15 @@ def _generation(name: str, kind: Kind, zh: str, en: str) -> Key:
 
 
 _TABLE = (
-    Key("backbone", Kind.TEXT, None, "模型家族（插件名）", "model family (plugin)", project=_LOCAL_BACKBONES),
-    Key("model", Kind.TEXT, None, "权重目录或名字", "folder with the weights, or a name", is_path=True),
-    Key("adapter", Kind.LIST, (), "适配器目录", "adapter folders", is_path=True),
-    Key("template", Kind.TEXT, None, "提示模板：名字或文件", "template: a name or a file", is_path=True),
-    Key("system", Kind.TEXT, None, "系统提示", "system prompt"),
+    Key("backbone", Kind.TEXT, None, "模型家族（插件名）", "model family (plugin)", project=_LOCAL_BACKBONES,
+        announced=True),
+    Key("model", Kind.TEXT, None, "权重目录或名字", "folder with the weights, or a name", is_path=True, announced=True),
+    Key("adapter", Kind.LIST, (), "适配器目录", "adapter folders", is_path=True, announced=True),
+    Key(
+        "template", Kind.TEXT, None, "提示模板：名字或文件", "template: a name or a file",
+        is_path=True, announced=True,
+    ),
+    Key("system", Kind.TEXT, None, "系统提示", "system prompt", announced=True),
     Key(
         "device", Kind.TEXT, "auto", f"计算设备：{DEVICES_HELP}", f"where to compute: {DEVICES_HELP}",
         pattern=r"auto|cpu|mps|cuda(:[0-9]+)?",
@@ -94,11 +99,11 @@ _TABLE = (
     Key("offline", Kind.FLAG, False, "不使用网络", "never use the network", project=(True,)),
     Key("style", Kind.TEXT, "rich", "显示样式", "how answers look", choices=("rich", "plain")),
     Key("lang", Kind.TEXT, None, "界面语言", "interface language", choices=LANGUAGES),
-    Key("save", Kind.FLAG, True, "把会话存到磁盘", "save sessions to disk", project=(False,)),
+    Key("save", Kind.FLAG, True, "把会话存到磁盘", "save sessions to disk", project=(False,), announced=True),
     Key(
         "history", Kind.TEXT, "all", "模型看到的对话历史；none 为每问单独发送",
         "the history the model sees; none sends each question alone",
-        choices=("all", "none"),
+        choices=("all", "none"), announced=True,
     ),
     Key(
         "max_question_bytes", Kind.WHOLE, 1 << 20, "一个问题的最大字节数（UTF-8）",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import GenerationConfig
+from medchat.builtin import PLUGIN_VARIABLES
 from medchat.language import say
 from medchat.launcher import PATIENCE_VARIABLE
 from medchat.paths import config_file, project_config_file
@@ -17,12 +19,14 @@ from medchat.settings.files import read_file
 from medchat.settings.keys import GENERATION, KEYS, Key, key_named
 from medchat.settings.values import checked, from_text
 
+_PREFIX = "MEDCHAT_"
 #: Variables of ours that are no settings.
 _OTHER_VARIABLES = {
     "MEDCHAT_HOME",
     "MEDCHAT_STRICT",
     "MEDCHAT_SHARED",
     "MEDCHAT_GOLDENS",
+    "MEDCHAT_VENV",
     PATIENCE_VARIABLE,
 }
 
@@ -106,6 +110,24 @@ class Settings:
         """Whether anyone has chosen a value, rather than leaving the default."""
         return self.origin(name).layer is not Layer.BUILTIN
 
+    def folder_notice(self) -> str:
+        """Return a line on what the folder's own `medchat.toml` chose of what is asked, by whom it is answered and
+        whether it is kept; "" where it chose nothing of that."""
+        chosen = [
+            (name, self._found(key)) for name, key in KEYS.items() if key.announced
+            and self._found(key)[1].layer is Layer.PROJECT_FILE
+        ]  # fmt: skip
+        if not chosen:
+            return ""
+        listed = say("、", ", ").join(
+            f"{name} = {_in_toml(value)} ({origin})" for name, (value, origin) in chosen
+        )
+        return say(
+            f"！当前目录的 medchat.toml 决定了：{listed}。不要这样，就删去那一行，或在命令行另行指定",
+            f"! medchat.toml in this folder has chosen: {listed}. If that is not what you want, delete the line or"
+            " choose by flag",
+        )
+
     def generation(self, over: GenerationConfig | None = None) -> GenerationConfig:
         """Return `over` (the backbone's own defaults) with every generation setting that was chosen."""
         chosen = {
@@ -137,6 +159,11 @@ class Settings:
         return key.default, Origin(Layer.BUILTIN)
 
 
+def _in_toml(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
 def _from_variables(environment: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
     """Return what the variables say. An empty variable counts as unset."""
     return {
@@ -158,17 +185,18 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
 def _misspelt_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return a line for each variable that is none of ours but nearly one. Others are left alone:
     plugins and users may have their own."""
-    known = {key.variable for key in KEYS.values()} | _OTHER_VARIABLES
-    strangers = sorted(name for name in environment if name.startswith("MEDCHAT_") and name not in known)
+    known = {key.variable for key in KEYS.values()}.union(_OTHER_VARIABLES, PLUGIN_VARIABLES)
+    strangers = sorted(name for name in environment if name.startswith(_PREFIX) and name not in known)
     if not strangers:
         return ()
     import difflib
 
+    names = [name.removeprefix(_PREFIX) for name in known]
     return tuple(
         say(
-            f"环境变量 {stranger} 不起作用；你要写的是 {near[0]} 吗？",
-            f"the variable {stranger} has no effect; did you mean {near[0]}?",
+            f"环境变量 {stranger} 不起作用；你要写的是 {_PREFIX}{near[0]} 吗？",
+            f"the variable {stranger} has no effect; did you mean {_PREFIX}{near[0]}?",
         )
         for stranger in strangers
-        if (near := difflib.get_close_matches(stranger, known, n=1, cutoff=0.85))
+        if (near := difflib.get_close_matches(stranger.removeprefix(_PREFIX), names, n=1, cutoff=0.65))
     )

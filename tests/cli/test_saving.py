@@ -140,3 +140,26 @@ def test_one_damaged_session_is_listed_shown_and_gone_on_with(scripted: Scripted
     assert went_on.code == 0 and "读不出来" in went_on.err
     assert scripted.run("sessions", "delete", "坏的", "--yes").code == 0
     assert len(scripted.run("sessions", "list", "--json").one()) == 1
+
+
+def test_a_folder_turns_saving_off_only_with_a_line_that_says_so(scripted: Scripted, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "medchat.toml").write_text('save = false\nsystem = "只说好话"\n', encoding="utf-8")
+    outcome = scripted.run("ask", "你好", cwd=work)
+    assert outcome.code == 0 and not Path(os.environ["MEDCHAT_HOME"]).exists()
+    (line,) = [line for line in outcome.err.splitlines() if "medchat.toml" in line]
+    assert all(text in line for text in ("save = false", "medchat.toml:1", "system", "medchat.toml:2"))
+    assert "medchat.toml" not in scripted.run("ask", "你好", "--system", "x", MEDCHAT_SAVE="1", cwd=work).err
+
+
+def test_a_misspelt_variable_is_pointed_out_by_every_command_once(scripted: Scripted) -> None:
+    for words in (
+        ("ask", "你好"),
+        ("sessions", "list"),
+        ("config", "show"),
+        ("doctor",),
+        ("plugins", "list", "--json"),
+    ):
+        err = scripted.run(*words, MEDCHAT_SYSTM="x").err
+        assert err.count("MEDCHAT_SYSTEM") == (words != ("doctor",)), (words, err)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -271,6 +272,55 @@ def test_a_misspelt_variable_is_told_and_a_strangers_left_alone(tmp_path: Path) 
     )
     assert len(settings.warnings) == 1
     assert "MEDCHAT_TEMPERATURE" in settings.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("MEDCHAT_QUANTIZATION", "MEDCHAT_QUANTIZE"),
+        ("MEDCHAT_LANGUAGE", "MEDCHAT_LANG"),
+        ("MEDCHAT_NO_SAVE", "MEDCHAT_SAVE"),
+        ("MEDCHAT_MODELS", "MEDCHAT_MODEL"),
+        ("MEDCHAT_MAX_TOKENS", "MEDCHAT_MAX_NEW_TOKENS"),
+        ("MEDCHAT_REMOTE_APIKEY", "MEDCHAT_REMOTE_KEY"),
+        ("MEDCHAT_REMOTE_TIMEOUTS", "MEDCHAT_REMOTE_TIMEOUT"),
+        ("MEDCHAT_LAUNCHTIMEOUT", "MEDCHAT_LAUNCH_TIMEOUT"),
+    ],
+)
+def test_what_was_meant_by_a_misspelt_variable_is_named(tmp_path: Path, typed: str, meant: str) -> None:
+    (warning,) = load(tmp_path, environment={typed: "1"}).warnings
+    assert typed in warning and meant in warning.replace(typed, "")
+
+
+def test_every_variable_that_the_program_reads_is_known(tmp_path: Path) -> None:
+    """One that is not would be pointed out as misspelt to whoever sets it, or never where it is misspelt."""
+    sources = [path for part in ("medchat", "plugins", "scripts") for path in (ROOT / part).rglob("*.*")]
+    read = set()
+    for path in sources:
+        text = path.read_text(encoding="utf-8") if path.suffix in (".py", ".sh") else ""
+        if path.suffix == ".sh" or "environ" in text:
+            read |= set(re.findall(r'["$]\{?(MEDCHAT_[A-Z_]*[A-Z])\b', text))
+    assert len(read) > 8
+    for name in sorted(read):
+        warnings = load(tmp_path, environment={name + "X": "1"}).warnings
+        assert name in "".join(warnings).replace(name + "X", ""), name
+
+
+def test_what_the_folder_has_chosen_is_one_line_that_names_file_and_key(tmp_path: Path) -> None:
+    chosen = 'device = "cpu"\nsystem = "你是医生"\nsave = false\ntemplate = "bare"\n'
+    notice = load(tmp_path, project=chosen).folder_notice()
+    assert all(text in notice for text in ("medchat.toml:2", "medchat.toml:3", "medchat.toml:4"))
+    assert all(text in notice for text in ('system = "你是医生"', "save = false", 'template = "bare"'))
+    assert "device" not in notice and "\n" not in notice
+    assert load(tmp_path, project='device = "cpu"\nstyle = "plain"').folder_notice() == ""
+
+
+def test_what_goes_over_the_folders_choice_is_not_announced(tmp_path: Path) -> None:
+    project = 'system = "a"\nsave = false'
+    over = {"flags": {"system": "b"}, "environment": {"MEDCHAT_SAVE": "yes"}}
+    assert load(tmp_path, project=project, **over).folder_notice() == ""
+    assert load(tmp_path, user=project).folder_notice() == ""
+    assert "save" in load(tmp_path, project=project, flags={"system": "b"}).folder_notice()
 
 
 @given(text=st.text(max_size=12))

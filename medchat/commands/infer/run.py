@@ -150,7 +150,8 @@ class BatchRun:
         finally:
             store.close()
         lines += self.opening.notices()
-        lines += [sanitize_line(warning, 300) for warning in self.opening.settings.warnings]
+        if notice := self.opening.settings.folder_notice():
+            lines.append(sanitize_line(notice, 600))
         lines += [str(failure) for failure in self.opening.registry.failures]
         lines += self._remarks(done)
         for line in lines:
