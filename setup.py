@@ -52,6 +52,7 @@ setup(
             "import-linter>=2.3",
             "mypy>=1.15",
             "openai>=1.98",
+            "opencc-python-reimplemented>=0.1.7",
             "pyte>=0.8.2",
             "pytest>=8.3",
             "pytest-cov>=6",

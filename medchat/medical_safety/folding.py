@@ -8,15 +8,15 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 #: Blanks between two characters that are not ASCII separate nothing in Chinese: words are found across them.
-_BLANKS = re.compile(r"(?<=[^\x00-\x7f])[ \t\n]+(?=[^\x00-\x7f])|[ \t]{2,}")
+_BLANKS = re.compile(r"(?<=[^\x00-\x7f])[ \t\n]+(?=[^\x00-\x7f])|(?<=[ \t])[ \t]+")
 #: Where a sentence ends. A point ends one only before a blank or the end, so that 38.5 stays whole.
-_SENTENCE_ENDS = re.compile(r"[。!?;]+|\.{2,}|\.(?=\s|$)|\n")
-_CLAUSE_ENDS = re.compile(r"[,:、]")
+_SENTENCE_ENDS = re.compile(r"[。!?;]+|\.{2,}|\.(?=\s|$)|\n\s*\n")
+_CLAUSE_ENDS = re.compile(r"[,:、\n]")
 #: One word written with different characters: pain, the pronouns and particles, and what Cantonese, Wu and
 #: the chat rooms write for them. The right-hand ones are those of the lexicon.
 _SAME = str.maketrans(
-    "疼庝她它牠妳您祂佢得嘅唔勿冇咗嘞喇啦喽囉瞓畀俾喺嚟揸係閪",
-    "痛痛他他他你你他他的的不不没了了了了了了睡被被在来抓是死",
+    "疼庝著她它牠妳您祂佢得嘅唔勿冇咗嘞喇啦喽囉瞓畀俾喺嚟揸係閪",
+    "痛痛着他他他你你他他的的不不没了了了了了了睡被被在来抓是死",
 )
 
 

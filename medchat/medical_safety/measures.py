@@ -86,7 +86,7 @@ def _oxygen(value: float) -> str:
 
 def _age(value: float, unit: str) -> str:
     if unit[0] == "岁" or unit[0] == "y":
-        return "age.child" if value <= 14 else "age.old" if value >= 60 else ""
+        return "age.child" if value <= 14 else ""
     days = value * (1 if unit[0] in "天日d" else 7 if unit[0] in "周w" else 30)
     return "age.young-infant" if days < 92 else "age.child"
 
@@ -95,8 +95,8 @@ def _amount(value: float, unit: str) -> str:
     if unit in ("瓶", "盒", "板", "bottle", "bottles", "boxes", "packs"):
         return "amount.much"
     if unit in ("片", "粒", "颗", "丸", "pills", "tablets", "capsules", "tabs"):
-        return "amount.much" if value >= 10 else "amount.some"
-    return "amount.some"
+        return "amount.much" if value >= 10 else ""
+    return ""
 
 
 def _cue(words: str) -> re.Pattern[str]:
@@ -162,7 +162,7 @@ def _readings(value: float, before: str, behind: str, end: int) -> Iterator[tupl
     lower = _LOWER.match(behind)
     if _PRESSURE.search(before):
         yield end + (lower.end() if lower else 0), _pressure(value, lower)
-    elif (lower := _MMHG.match(behind)) and 50 <= value <= 260 and float(lower["lower"]) >= 30:
+    elif (lower := _MMHG.match(behind)) and 50 <= value <= 260 and 30 <= float(lower["lower"]) < value:
         yield end + lower.end(), _pressure(value, lower)
     if _HEAT.search(before) or _DEGREES.match(behind) or (37.9 <= value <= 42 and "." in before + str(value)):
         yield end, _temperature(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from medchat.medical_safety.folding import FoldedText
@@ -24,20 +25,29 @@ class Found(NamedTuple):
 class Mentions:
     """What was found, by class, in the order of the text."""
 
-    def __init__(self) -> None:
-        """Begin with nothing."""
+    def __init__(self, found: Iterable[Found]) -> None:
+        """Take what was found, in the order of the text."""
         self._found: defaultdict[str, list[Found]] = defaultdict(list)
+        for each in found:
+            self._found[each.name].append(each)
         self._starts: dict[str, list[int]] = {}
+        self._merged: dict[tuple[str, ...], list[Found]] = {}
 
-    def add(self, found: Found) -> None:
-        """Add what is found behind everything of its class so far."""
-        self._found[found.name].append(found)
+    def add(self, name: str, found: list[Found]) -> None:
+        """Add a class of compounds, in the order of the text."""
+        self._found[name].extend(found)
+        self._merged.clear()
 
     def of(self, names: tuple[str, ...]) -> list[Found]:
         """Return everything of these classes, in the order of the text."""
         if len(names) == 1:
             return self._found.get(names[0], [])
-        return sorted((each for name in names for each in self._found.get(name, ())), key=_start)
+        merged = self._merged.get(names)
+        if merged is None:
+            merged = [each for name in names for each in self._found.get(name, ())]
+            merged.sort(key=_start)
+            self._merged[names] = merged
+        return merged
 
     def names(self) -> list[str]:
         """Return the classes of which something was found."""
@@ -74,7 +84,7 @@ def _start(found: Found) -> int:
 
 #: What joins the things that one negation takes back together.
 _JOINED = re.compile(r"[、和或及与/]| or |, | and |,or ")
-#: How far a negation reaches ahead.
+#: How far a negation, a prevention or a figure of speech reaches ahead.
 _REACH = {"not": 2, "not.wide": 8, "prevent": 4, "figure": 2}
 #: How far behind it a thing may be said to be gone.
 _GONE = 5
@@ -82,28 +92,35 @@ _GONE = 5
 
 def with_polarity(found: list[Found], folded: FoldedText) -> list[Found]:
     """Return what was found, each marked as negated where a word before or behind it says so."""
+    gone = [each.start for each in found if each.name == "gone"]
+    if not gone and not any(each.name in _REACH for each in found):
+        return found
     marked: list[Found] = []
     negation: Found | None = None
     before: Found | None = None
-    gone = [each for each in found if each.name == "gone"]
-    gone_starts = [each.start for each in gone]
     for each in found:
-        if each.name in _REACH or each.name == "but":
-            negation = None if each.name == "but" else each
-        elif each.name.startswith(POLAR):
-            index = bisect_left(gone_starts, each.end)
-            is_gone = index < len(gone) and _close(each.end, gone_starts[index], _GONE, folded)
-            joined = before is not None and before.negated and _joined(before, each, folded)
-            each = each._replace(negated=is_gone or joined or _negates(negation, each, folded))
-            before = each
-        elif _negates(negation, each, folded):
-            each = each._replace(negated=True)
+        name = each.name
+        if name in _REACH:
+            negation = each
+        elif name == "but":
+            negation = None
+        else:
+            negated = negation is not None and _negates(negation, each, folded)
+            if name.startswith(POLAR):
+                joined = before is not None and before.negated and _joined(before, each, folded)
+                if not (negated or joined) and gone:
+                    index = bisect_left(gone, each.end)
+                    joined = index < len(gone) and _close(each.end, gone[index], _GONE, folded)
+                negated = negated or joined
+                before = each = Found(each.start, each.end, name, negated)
+            elif negated:
+                each = Found(each.start, each.end, name, negated=True)
         marked.append(each)
     return marked
 
 
-def _negates(negation: Found | None, each: Found, folded: FoldedText) -> bool:
-    return negation is not None and _close(negation.end, each.start, _REACH[negation.name], folded)
+def _negates(negation: Found, each: Found, folded: FoldedText) -> bool:
+    return _close(negation.end, each.start, _REACH[negation.name], folded)
 
 
 def _close(end: int, start: int, reach: int, folded: FoldedText) -> bool:
@@ -116,14 +133,13 @@ def _joined(before: Found, each: Found, folded: FoldedText) -> bool:
 
 def find_mentions(folded: FoldedText, lexicon: Lexicon) -> Mentions:
     """Return every word of the lexicon in the text, every measure, and every compound of them."""
-    measured = [Found(start, end, name) for start, end, name in measures(folded.text)]
-    found = sorted([*_words(folded.text, lexicon), *measured], key=_start)
-    mentions = Mentions()
-    for each in with_polarity(found, folded):
-        mentions.add(each)
+    found = _words(folded.text, lexicon)
+    if measured := [Found(start, end, name) for start, end, name in measures(folded.text)]:
+        found = sorted([*found, *measured], key=_start)
+    mentions = Mentions(with_polarity(found, folded))
     for compound in lexicon.compounds:
-        for each in _compounds(mentions, compound, folded):
-            mentions.add(each)
+        if made := _compounds(mentions, compound, folded):
+            mentions.add(compound.name, made)
     return mentions
 
 
@@ -150,11 +166,15 @@ def _words(text: str, lexicon: Lexicon) -> list[Found]:
     for start, ends in lexicon.finder.words(text):
         for end, names in reversed(ends):
             inside = end <= covered
-            covered = max(covered, end)
+            if not inside:
+                covered = end
             for name in names:
-                if end <= plain or end <= by_class.get(name, 0):
-                    continue
-                if inside and (end - start == 1 or not name.startswith(_KEPT_INSIDE)):
+                if inside and (
+                    end <= plain
+                    or end <= by_class.get(name, 0)
+                    or end - start == 1
+                    or not name.startswith(_KEPT_INSIDE)
+                ):
                     continue
                 by_class[name] = end
                 if name == "plain":

@@ -115,7 +115,7 @@ class _Reading:
     def _together(self, rule: FlagRule) -> Iterator[tuple[Found, ...]]:
         """Yield what stands together as the rule asks for, at least a part of it in the present turn."""
         for first in self._mentions.of(rule.all[0]):
-            if first.negated or (rule.unless and self._mentions.nearest(rule.unless, first, _UNLESS_REACH)):
+            if first.negated or (rule.unless and self._has_an_ordinary_reason(first, rule.unless)):
                 continue
             parts = [first]
             for names in rule.all[1:]:
@@ -126,6 +126,12 @@ class _Reading:
             else:
                 if any(self._original(part)[1] > self._begin for part in parts):
                     yield tuple(parts)
+
+    def _has_an_ordinary_reason(self, found: Found, reasons: tuple[str, ...]) -> bool:
+        reason = self._mentions.nearest(reasons, found, _UNLESS_REACH)
+        return reason is not None and not self._folded.sentence_end_between(
+            min(reason.end, found.end), max(reason.start, found.start)
+        )
 
     def _judged(self, rule: FlagRule, parts: tuple[Found, ...]) -> Evidence:
         scopes = [self._scopes.at(part) for part in parts]

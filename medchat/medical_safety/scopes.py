@@ -18,8 +18,11 @@ _PERSONS = ("who.self", "who.kin", "who.other", "who.formal", "who.indefinite")
 _NEAR = ("who.self", "who.kin")
 #: Classes that make what follows no report of a state: a case, a story, a report in the press, a lesson.
 _GENRES = ("genre.case", "genre.fiction", "genre.news", "genre.study")
+#: Classes whose words a textbook uses too.
+_WEAK = ("term.", "ill.")
 #: Behind a mention: a question about the thing itself.
 _ASKED_REACH = 6
+_ASKED_OF_SIGN = 2
 _PAST_REACH = 30
 #: "偏瘫七年了": an illness that has lasted so long is no emergency.
 _YEARS_REACH = 3
@@ -120,7 +123,11 @@ class Scopes:
         return "", ""
 
     def _in_an_exam(self, found: Found, person: str) -> bool:
-        names = ("exam", "register") if person == "who.formal" else ("exam",)
+        names: tuple[str, ...] = ("exam",)
+        if person == "who.formal":
+            names = ("exam", "exam.clinical", "register")
+        elif found.name.startswith(_WEAK):
+            names = ("exam", "exam.clinical")
         reach = (max(0, found.start - _EXAM_REACH), found.end + _EXAM_REACH)
         return self._mentions.first_from(names, *reach) is not None
 
@@ -152,7 +159,8 @@ class Scopes:
         return settled is not None and not self._folded.sentence_end_between(found.end, settled.start)
 
     def _asked(self, found: Found) -> bool:
-        asked = self._mentions.first_from(("asked",), found.end, found.end + _ASKED_REACH)
+        reach = _ASKED_REACH if found.name.startswith(_WEAK) else _ASKED_OF_SIGN
+        asked = self._mentions.first_from(("asked",), found.end, found.end + reach)
         return asked is not None and self._same_clause(found.end, asked.start)
 
     def _predicate(self, found: Found) -> bool:
@@ -171,9 +179,9 @@ class Scopes:
 def silenced_by(scope: Scope, name: str, *, intent: bool) -> str:
     """Return the name of the scope that makes a mention no emergency, "" where none does.
 
-    `name` is the mention's class and says how much the words claim alone: nobody writes "sign." of an
-    illness in a book; "term." is a textbook's word too and needs somebody or a predicate; "ill." is a
-    diagnosis and needs a predicate always. `intent` to harm oneself is silenced by no past, question or if.
+    `name` is the mention's class and says how much the words claim alone: "term." is a textbook's word too
+    and needs somebody or a predicate, "ill." is a diagnosis and needs a predicate always; any other is how
+    people write of what they see. `intent` to harm oneself is silenced by no past, question or if.
     """
     if scope.genre:
         return scope.genre
@@ -184,7 +192,7 @@ def silenced_by(scope: Scope, name: str, *, intent: bool) -> str:
     if scope.past:
         return "past"
     if scope.predicate:
-        return "asked" if scope.asked and not scope.person and not name.startswith("sign.") else ""
+        return "asked" if scope.asked and not scope.person and name.startswith(_WEAK) else ""
     if name.startswith("ill."):
         return "no predicate"
     if scope.person:

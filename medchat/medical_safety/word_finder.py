@@ -62,6 +62,22 @@ class _Node(dict[str, "_Node | None"]):
         return node
 
 
+class _Root(_Node):
+    """The beginning of every word, by its first character."""
+
+    __slots__ = ("_first",)
+
+    def __init__(self, places: Iterable[_Place]) -> None:
+        super().__init__((), frozenset())
+        self._first: dict[str, list[_Place]] = {}
+        for place in places:
+            self._first.setdefault(place[2][0], []).append(place)
+
+    def __missing__(self, character: str) -> _Node | None:
+        node = self[character] = _after(self._first.get(character, ()), character)
+        return node
+
+
 def _after(places: Iterable[_Place], character: str) -> _Node | None:
     following: set[_Place] = set()
     names: set[str] = set()
@@ -92,31 +108,28 @@ class WordFinder:
 
     def __init__(self, patterns: Iterable[WordPattern]) -> None:
         """Take the words to find."""
-        self._first: dict[str, set[_Place]] = {}
-        self._nodes: dict[str, _Node | None] = {}
+        places: set[_Place] = set()
         for pattern in patterns:
-            places: set[_Place] = set()
             _enter(pattern, 0, places, set())
-            for place in places:
-                self._first.setdefault(place[2][0], set()).add(place)
+        self._root = _Root(places)
 
     def words(self, text: str) -> Iterator[tuple[int, list[tuple[int, tuple[str, ...]]]]]:
         """Yield for each place where words begin (start, [(end, classes), ...]), the shortest first."""
-        size, nodes, first = len(text), self._nodes, self._first
+        size, root = len(text), self._root
         for start, character in enumerate(text):
-            if character not in first:
-                continue
-            node = nodes.get(character)
+            node = root[character]
             if node is None:
-                node = nodes[character] = _after(first[character], character)
+                continue
             ends: list[tuple[int, tuple[str, ...]]] = []
             end = start + 1
-            while node is not None:
-                if node.names and not _inside_a_word(text, start, end):
+            while True:
+                if node.names and not (text[end - 1] < "\x80" and _inside_a_word(text, start, end)):
                     ends.append((end, node.names))
                 if end == size:
                     break
                 node = node[text[end]]
+                if node is None:
+                    break
                 end += 1
             if ends:
                 yield start, ends
