@@ -11,9 +11,12 @@ import re
 
 from medchat.repl.markdown_syntax import split_finished
 
-#: All reading for ends of blocks together may cost so many times the answer's length. A block of any length
-#: is then found to have ended before the answer has grown by a fifth.
-_READINGS = 6
+#: All reading for ends of blocks together may cost so many times the answer's length, the second figure where
+#: a line has come that blocks end with. Most ends are then seen at once, and each before the answer has grown
+#: by a fifth.
+_READINGS, _READINGS_AT_A_BORDER = 6, 14
+_BORDER = re.compile(r"\s*(`{3,}|~{3,})?\s*")
+_LONGEST_BORDER = 80
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[^\n]*\n")
 _TABLE = re.compile(r"[^\n]*\|[^\n]*\n[ |:]*-[-| :]*\n")
 #: Lines above the visible ones among which a beginning is looked for that stands at the margin.
@@ -28,6 +31,8 @@ class Unfinished:
         self._length = 0
         self._came = 0
         self._read = 0
+        self._line = ""  # the beginning of the line that is being written
+        self._border = False  # such a line came, and has not been read behind yet
 
     def add(self, text: str) -> list[str]:
         """Take the next piece and return the blocks that have ended, each without what follows it."""
@@ -36,8 +41,16 @@ class Unfinished:
         self._pieces.append(text)
         self._length += len(text)
         self._came += len(text)
-        if "\n" not in text or self._read + self._length > _READINGS * self._came:
+        first, *others = text.split("\n")
+        ended = [self._line + first, *others[:-1]] if others else []
+        self._line = others[-1] if others else (self._line + first)[:_LONGEST_BORDER]
+        border = self._border
+        self._border = border or any(map(self._may_end, ended))
+        most = _READINGS_AT_A_BORDER if border else _READINGS
+        begun = any(line.strip() for line in ended)  # behind a blank line alone nothing has
+        if not begun or self._read + self._length > most * self._came:
             return []
+        self._border = any(map(self._may_end, ended))
         self._read += self._length
         finished, rest = split_finished(self.text)
         self._keep(rest.lstrip("\n"))
@@ -48,6 +61,7 @@ class Unfinished:
         finished, rest = split_finished(self.text)
         self._keep("")
         self._came = self._read = 0
+        self._line, self._border = "", False
         return [*finished, rest]
 
     @property
@@ -71,6 +85,11 @@ class Unfinished:
         if opening is None:
             return text[_margin(text, start) :]
         return text[: opening.end()] + text[max(start, opening.end()) :]
+
+    def _may_end(self, line: str) -> bool:
+        """Whether blocks end with such a line: a blank one, but code with its fence alone."""
+        border = _BORDER.fullmatch(line[:_LONGEST_BORDER])
+        return border is not None and bool(border[1] or not _FENCE.match(self._pieces[0]))
 
     def _keep(self, text: str) -> None:
         self._pieces, self._length = ([text], len(text)) if text else ([], 0)

@@ -74,5 +74,6 @@ def test_a_chat_killed_inside_its_answers_loses_no_turn_whose_end_was_seen(scrip
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_two_hundred_kills_inside_long_answers_lose_nothing(scripted: Scripted) -> None:
     storm(scripted, kills=200)
