@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from medchat.regular_files import UNLIMITED, open_regular
+
 CHUNK = 1 << 20
 
 
@@ -21,7 +23,7 @@ def git_blob_of(file: Path) -> str:
 
 
 def _digest(file: Path, digest: hashlib._Hash, on_bytes: Callable[[int], None] | None) -> str:
-    with file.open("rb") as stream:
+    with open_regular(file, most=UNLIMITED) as stream:
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
             if on_bytes:

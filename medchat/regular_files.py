@@ -11,14 +11,22 @@ there is: the program's start reads through it.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
-from typing import BinaryIO
 
 from medchat.language import say
 
+TYPE_CHECKING = False  # type checkers know the name; typing itself takes milliseconds to import
+if TYPE_CHECKING:
+    from typing import Any
+
 #: What has no size of its own: results and runs that the user had written, weights.
 UNLIMITED = 2**63
+#: A configuration file, of the user or of a project.
+SETTINGS_BYTES = 2**20
+#: What the system says of itself under /proc and /sys: the longest is the list of a process' mappings.
+SYSTEM_BYTES = 16 * 2**20
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
 
 
@@ -30,7 +38,7 @@ class TooLargeError(OSError):
     """A file is larger than its reader takes. `strerror` says how large it may be."""
 
 
-def open_regular(path: str | os.PathLike[str], *, most: int) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], *, most: int) -> io.BufferedReader:
     """Open a file to read its bytes, without ever waiting for it.
 
     `most` is the largest size in bytes. A file may grow behind its reader's back: read no more than `most`.
@@ -54,6 +62,19 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     if len(content) > most:
         raise too_large(path, most)
     return content
+
+
+def read_json(path: str | os.PathLike[str], most: int) -> Any:
+    """Return the JSON value in a file of at most `most` bytes, a byte order mark passed over.
+
+    Raises what `open_regular` raises; ValueError: no UTF-8, no JSON, nested too deeply.
+    """
+    import json  # not what `medchat --help` waits for
+
+    try:
+        return json.loads(read_regular(path, most).decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _require_regular(path: str | os.PathLike[str], found: os.stat_result, most: int) -> None:

@@ -14,7 +14,11 @@ from typing import Any
 from medchat.api import Finish
 from medchat.errors import DataError, MedchatError
 from medchat.language import say
+from medchat.regular_files import read_regular
 from medchat.whole_file import write_whole_file
+
+#: Bytes of a result file, which is read whole: some millions of answers.
+_LARGEST = 2**32
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def read_results(path: Path) -> Written:
     of a result file: then it may be somebody else's file, and must be left alone.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, _LARGEST)
     except FileNotFoundError:
         return Written()
     except OSError as error:
@@ -132,7 +136,7 @@ def write_whole(path: Path, lines: Sequence[Line]) -> None:
     """
     data = b"".join(line.raw for line in lines)
     try:
-        if not path.exists() or path.read_bytes() != data:
+        if not path.exists() or read_regular(path, _LARGEST) != data:
             write_whole_file(path, data, private=True)
     except OSError as error:
         raise file_error(path, error) from error

@@ -11,6 +11,7 @@ import os
 
 from medchat import __version__
 from medchat.language import say
+from medchat.regular_files import SETTINGS_BYTES, read_regular
 
 #: name, module that holds a click command called `command`, one line in Chinese and in English.
 COMMANDS = (
@@ -136,7 +137,6 @@ def _user_files() -> list[str]:
 
 def _mentions(file: str, name: bytes) -> bool:
     try:
-        with open(file, "rb") as stream:  # noqa: PTH123  (pathlib: see above)
-            return name in stream.read(1 << 20)
+        return name in read_regular(file, SETTINGS_BYTES)
     except OSError:
         return False

@@ -16,6 +16,7 @@ from medchat import launcher
 from medchat.api import DEVICES_HELP, DTYPES
 from medchat.errors import MemoryShortageError, UsageError
 from medchat.language import say
+from medchat.regular_files import SYSTEM_BYTES, read_regular
 
 _DEVICE = re.compile(r"cpu|mps|cuda(?::\d+)?")
 #: Room beside the weights for activations, the cache of a first answer and the allocator.
@@ -146,8 +147,8 @@ def control_group_room(
 ) -> list[int]:
     """Return limit minus use of each memory control group around this process; file cache counts as free."""
     try:
-        lines = own.read_text(encoding="ascii").splitlines()
-    except OSError:
+        lines = read_regular(own, SYSTEM_BYTES).decode("ascii").splitlines()
+    except (OSError, ValueError):
         return []
     room = []
     for line in lines:
@@ -167,15 +168,17 @@ def control_group_room(
     return room
 
 
+def _stated(path: Path) -> str:
+    return read_regular(path, SYSTEM_BYTES).decode("ascii")
+
+
 def _room_of(folder: Path, limit: str, use: str, cache: str) -> list[int]:
     try:
-        allowed = (folder / limit).read_text(encoding="ascii").strip()
+        allowed = _stated(folder / limit).strip()
         if allowed == "max":
             return []
-        used = int((folder / use).read_text(encoding="ascii"))
-        table = dict(
-            line.split(maxsplit=1) for line in (folder / "memory.stat").read_text("ascii").splitlines()
-        )
+        used = int(_stated(folder / use))
+        table = dict(line.split(maxsplit=1) for line in _stated(folder / "memory.stat").splitlines())
         return [int(allowed) - used + int(table.get(cache, 0))]
     except (OSError, ValueError):
         return []

@@ -24,6 +24,7 @@ from medchat.checkpoints.pickle_header import is_legacy
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
 from medchat.language import say
+from medchat.regular_files import SYSTEM_BYTES, read_regular
 
 #: Bytes of one piece. Small, so that what a conversion needs on the way leaves no holes in the heap
 #: (int4 while loading 6B: peak 1.03 of the weights with 2 MiB, 1.16 with 8, 1.33 with 32).
@@ -174,11 +175,10 @@ def _mapped_spans(file: Path) -> list[tuple[int, int]]:
     status = file.stat()
     identity = [f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}", str(status.st_ino)]
     spans = []
-    with Path("/proc/self/maps").open(encoding="utf-8", errors="replace") as maps:
-        for line in maps:
-            span, _, _, *found = line.rstrip("\n").split(maxsplit=5)
-            # Layered file systems report another device and inode here than `stat` does.
-            if found[:2] == identity or found[2:] == [str(file.resolve())]:
-                low, high = span.split("-")
-                spans.append((int(low, 16), int(high, 16)))
+    for line in read_regular("/proc/self/maps", SYSTEM_BYTES).decode("utf-8", "replace").split("\n")[:-1]:
+        span, _, _, *found = line.split(maxsplit=5)
+        # Layered file systems report another device and inode here than `stat` does.
+        if found[:2] == identity or found[2:] == [str(file.resolve())]:
+            low, high = span.split("-")
+            spans.append((int(low, 16), int(high, 16)))
     return spans

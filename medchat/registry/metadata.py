@@ -13,6 +13,8 @@ import os
 import sys
 from collections import namedtuple
 
+from medchat.regular_files import read_regular
+
 BACKBONES = "medchat"
 EXTENSIONS = "medchat.extensions"
 COMMANDS = "medchat.commands"
@@ -117,8 +119,7 @@ def _name_and_version(folder: str, info: str) -> tuple[str, str]:
 def _text(path: str) -> str:
     """Return the file's text, "" where it cannot be read. Bytes that are not UTF-8 harm their line alone."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  (pathlib: see above)
-            return file.read(_MAX_BYTES).decode("utf-8", "replace")
+        return read_regular(path, _MAX_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.regular_files import SETTINGS_BYTES, read_regular
 from medchat.settings.keys import KEYS, Key, unknown
 from medchat.settings.values import checked, resolved
 
@@ -47,13 +48,13 @@ def entries_of(path: Path) -> list[tuple[str, Any, str]] | None:
 
 def _text_of(path: Path) -> str | None:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_regular(path, SETTINGS_BYTES).decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UsageError(
             say(f"无法读取配置文件：{error.strerror}", f"cannot read the configuration: {error.strerror}"),
-            say("请检查文件权限", "check its permissions"),
+            say("请检查这个文件及其权限", "check the file and its permissions"),
             where=str(path),
         ) from error
     except UnicodeDecodeError as error:
@@ -70,7 +71,7 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
 
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         position = re.search(r"line (\d+), column (\d+)", str(error))
         line = position[1] if position else str(text.count("\n") + 1)
         raise UsageError(

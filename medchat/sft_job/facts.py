@@ -13,11 +13,14 @@ from medchat import __version__, medical_safety
 from medchat.api import MemoryEstimate, SFTReport, SFTSample, SFTSurvey
 from medchat.errors import CheckpointError
 from medchat.language import say
+from medchat.regular_files import read_json
 from medchat.sft_job.run_file import toml_value
 from medchat.sft_job.settings import RunSettings
 from medchat.whole_file import write_whole_file
 
 FILE_NAME = "report.json"
+#: Bytes of it: the figures of a run are a thousandth of that, its settings and samples more.
+_LARGEST = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,7 @@ def read_facts(folder: Path) -> tuple[RunFacts, SFTReport | None]:
     """Read what `write_facts` wrote. Raises CheckpointError where the folder holds no such run."""
     path = folder / FILE_NAME
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = read_json(path, _LARGEST)
         return _run(body["run"]), _report(body["result"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medchat.regular_files import read_regular
+
 FILE_NAME = "metrics.jsonl"
+#: Bytes of it: about a million steps.
+METRICS_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,8 @@ class Metrics:
 def read_metrics(folder: Path) -> Metrics:
     """Read the log of a run, empty where there is none. A torn last line is left out."""
     try:
-        lines = (folder / FILE_NAME).read_text(encoding="utf-8").splitlines()
-    except OSError:
+        lines = read_regular(folder / FILE_NAME, METRICS_BYTES).decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
         return Metrics()
     rows = [row for line in lines if isinstance(row := _row(line), dict) and isinstance(row.get("step"), int)]
     return Metrics(

@@ -19,6 +19,7 @@ from typing import Any
 from medchat.api import Segment, Text, Turn
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.regular_files import TooLargeError, read_regular
 from medchat.templates.form import INPUT, INSTRUCTION, FormatString, FormatStringError
 
 #: A template is a few hundred characters; a file over this many bytes is something else.
@@ -101,19 +102,18 @@ def read_template_text(path: Path) -> str:
     """Return the text of a template file of any kind. Raises UsageError: missing, too big, not UTF-8."""
     where = str(path)
     try:
-        if not path.is_file():
+        if not path.exists():
             raise UsageError(
                 say("没有这个模板文件", "there is no such template file"),
                 say("检查路径，或用 --template 给出模板名", "check the path, or give --template a name"),
                 where=where,
             )
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
+        raw = read_regular(path, MAX_FILE_BYTES)
+    except TooLargeError:
+        raise _bad(where, f"超过 {MAX_FILE_BYTES} 字节", f"is over {MAX_FILE_BYTES} bytes") from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise _bad(where, f"无法读取：{reason}", f"cannot be read: {reason}") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise _bad(where, f"超过 {MAX_FILE_BYTES} 字节", f"is over {MAX_FILE_BYTES} bytes")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -25,6 +25,7 @@ from transformers import TrainerState
 
 from medchat.errors import CheckpointError
 from medchat.language import say
+from medchat.regular_files import read_json
 from medchat.training import manifest
 from medchat.training.metrics_log import Counters
 from medchat.training.single_process import ProcessGroup
@@ -33,6 +34,8 @@ from medchat.whole_file import sync
 FOLDER_NAME = "checkpoints"
 _NAME = re.compile(r"step-(\d{8,})")
 _PARTIAL = ".partial"
+#: Bytes of the state of a training that is not tensors.
+_STATE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,7 @@ def load_pytree(folder: Path, name: str) -> Any:
     """Return what `save_pytree` wrote. Raises CheckpointError if it is not there or makes no sense."""
     path = folder / f"{name}.json"
     try:
-        return _restored(json.loads(path.read_text(encoding="utf-8")), dict(load_tensors(folder, name)))
+        return _restored(read_json(path, _STATE_BYTES), dict(load_tensors(folder, name)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             say("检查点的状态无法读取", "the checkpoint's state cannot be read"),

@@ -17,10 +17,13 @@ from typing import Any
 from medchat.errors import CheckpointError, MedchatError
 from medchat.hashing import sha256_of
 from medchat.language import say
+from medchat.regular_files import read_json
 from medchat.whole_file import sync, write_whole_file
 
 FILE_NAME = "manifest.json"
 FORMAT = "medchat-checkpoint-1"
+#: Bytes of a manifest; one line a file, and a result's also has its samples.
+MOST_BYTES = 64 * 2**20
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()) -> None:
@@ -48,7 +51,7 @@ def verify_manifest(
     """
     path = folder / FILE_NAME
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = read_json(path, MOST_BYTES)
         listed = {str(name): (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

@@ -17,8 +17,12 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from medchat.api import SFTEvaluation, SFTEvent, SFTProgress
+from medchat.regular_files import read_regular
 from medchat.training.single_process import ProcessGroup
 from medchat.whole_file import write_whole_file
+
+#: Bytes of a run's log: about a million steps.
+_LARGEST = 256 * 2**20
 
 
 @dataclass
@@ -149,7 +153,7 @@ def _lines(path: Path) -> list[str]:
     """The whole lines of a log that may end in the middle of one."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_regular(path, _LARGEST).decode("utf-8", "replace")
     return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 

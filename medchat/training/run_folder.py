@@ -12,7 +12,6 @@ Standard library only.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -26,6 +25,7 @@ from medchat import __version__
 from medchat.api import SFTNote, SFTOptions, SFTReport, SFTSample
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.regular_files import read_json
 from medchat.training import checkpoint as checkpoints
 from medchat.training import manifest, run_record
 from medchat.training.manifest import translate_disk_errors
@@ -225,7 +225,7 @@ def _begin(
 def _finished(output: Path) -> SFTReport | None:
     path = output / manifest.FILE_NAME
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))["report"]
+        fields = read_json(path, manifest.MOST_BYTES)["report"]
         samples = tuple(SFTSample(**sample) for sample in fields.pop("samples", ()))
         report = SFTReport(output=output, samples=samples, **fields)
     except FileNotFoundError:

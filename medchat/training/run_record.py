@@ -18,7 +18,7 @@ from medchat.api.flags import as_typed, option_flag
 from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes, read_once
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat.regular_files import UNLIMITED, open_regular
+from medchat.regular_files import UNLIMITED, open_regular, read_json
 from medchat.whole_file import write_whole_file
 
 FILE_NAME = "run.json"
@@ -35,6 +35,8 @@ FREE_OPTIONS = frozenset(
 )
 #: Of those, the ones after which the result is no longer equal bit by bit.
 ROUNDING_OPTIONS = ("device", "threads", "micro_batch_size", "gradient_checkpointing")
+#: Bytes of `run.json`; it names every data file and setting.
+_LARGEST = 64 * 2**20
 #: Compared by what the folders hold, not by where they are.
 _BY_CONTENT = ("model", "adapters")
 #: So much of each end of a model's file goes into its fingerprint.
@@ -150,7 +152,7 @@ def read_run_record(folder: Path) -> dict[str, Any]:
     """Return `run.json`. Raises UsageError if it is damaged."""
     path = folder / FILE_NAME
     try:
-        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        run: dict[str, Any] = read_json(path, _LARGEST)
         if run["format"] == FORMAT and isinstance(run["options"], dict) and {"model", "data"} <= set(run):
             return run
     except (OSError, ValueError, KeyError, TypeError):

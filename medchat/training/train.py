@@ -26,6 +26,7 @@ from medchat.api import SFTNote, SFTOptions, SFTWatcher
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.inference.device import raise_on_oom
 from medchat.language import say
+from medchat.regular_files import SYSTEM_BYTES, read_regular
 from medchat.training import checkpoint as checkpoints
 from medchat.training.checkpoint import (
     TrainingCheckpoint,
@@ -115,7 +116,8 @@ def _peak_bytes(device: torch.device) -> int:
     import resource
 
     status = Path("/proc/self/status")
-    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii"))):
+    text = read_regular(status, SYSTEM_BYTES).decode("ascii", "replace") if status.exists() else ""
+    if found := re.search(r"VmHWM:\s+(\d+) kB", text):
         # What `getrusage` tells on Linux may be the peak of whoever started this process.
         return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import KnownFile
+from medchat.regular_files import read_json
 from medchat.weights.selection import is_plain
 from medchat.whole_file import write_whole_file
 
@@ -39,9 +40,7 @@ def read_pull_record(folder: Path) -> PullRecord | None:
     """Return what `folder` says of itself, or None where there is no such list, or one of somebody else's."""
     path = folder / FILE_NAME
     try:
-        if path.stat().st_size > _LARGEST:
-            return None
-        whole = json.loads(path.read_text(encoding="utf-8"))
+        whole = read_json(path, _LARGEST)
         if not isinstance(whole, dict) or whole.get("format") != FORMAT:
             return None
         files = tuple(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from medchat.api import KnownFile, KnownWeights
 from medchat.hashing import sha256_of
+from medchat.regular_files import read_json
 from medchat.weights.record import FILE_NAME, read_pull_record
 from medchat.weights.selection import is_plain, is_weight
 
@@ -154,9 +154,7 @@ def _weights_in(folder: Path) -> set[str]:
     names = {file.name for file in folder.iterdir() if file.is_file() and is_weight(file.name)}
     for index in folder.glob("*.index.json"):
         try:
-            if index.stat().st_size > _LARGEST_INDEX:
-                continue
-            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            shards = read_json(index, _LARGEST_INDEX)["weight_map"].values()
             names |= {str(name) for name in shards if is_plain(str(name))}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue

@@ -163,6 +163,8 @@ def test_scanning_imports_no_plugin_and_nothing_that_is_slow(tmp_path: Path) -> 
     assert added <= {
         "medchat",
         "medchat.builtin",
+        "medchat.language",
+        "medchat.regular_files",
         "medchat.registry",
         "medchat.registry.metadata",
         "__future__",

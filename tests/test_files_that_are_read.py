@@ -1,0 +1,182 @@
+"""In the place of each file that is read: a pipe, a device, a folder, a file that is too large. None is waited for."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from file_list import documented, size_of
+from medchat_bloom.tokenizer import BloomTokenizer
+from medchat_chatglm.tokenizer import ChatGLMTokenizer
+from medchat_llama.tokenizer import LlamaTokenizer
+
+from medchat.api import SFTOptions
+from medchat.batch.results import read_results
+from medchat.checkpoints.elsewhere import other_than_asked
+from medchat.checkpoints.headers import read_headers
+from medchat.checkpoints.layout import open_checkpoint, read_config
+from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes
+from medchat.cli.front import language_may_be_configured
+from medchat.datafiles.data_file import open_data_file
+from medchat.errors import MedchatError
+from medchat.hashing import sha256_of
+from medchat.registry.metadata import scan
+from medchat.settings.files import read_file
+from medchat.sft_job.facts import read_facts
+from medchat.sft_job.metrics import read_metrics
+from medchat.templates.json_template import read_template
+from medchat.training.checkpoint import load_pytree
+from medchat.training.manifest import verify_manifest
+from medchat.training.metrics_log import Counters, StepLog
+from medchat.training.run_folder import check_output
+from medchat.training.run_record import fingerprint_of_models, read_run_record, write_run_record
+from medchat.weights.record import read_pull_record
+from medchat.weights.verifying import verify
+
+pytestmark = pytest.mark.torch
+
+
+def open_data(path: Path) -> None:
+    with open_data_file(path):
+        pass
+
+
+def finished_run(path: Path) -> None:
+    options = SFTOptions(model=path.parent, output=path.parent, resume=True)
+    write_run_record(path.parent, options, "data", {})
+    check_output(options)
+
+
+def cache_of_hub(path: Path) -> None:
+    (path.parent.parent / "snapshots" / "abc").mkdir(parents=True)
+    (path.parent.parent / "snapshots" / "abc" / "config.json").write_text("{}")
+    found = other_than_asked(path.parent.parent, "--model")
+    assert found is not None and found.remedy.endswith("abc")
+
+
+#: By the module that reads it: the file's place under a folder, and what reads it there.
+READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "medchat/settings/files.py": ("config.toml", lambda path: read_file(path, project=False)),
+    "medchat/cli/front.py": ("config.toml", lambda path: language_may_be_configured()),
+    "medchat/registry/metadata.py": (
+        "some-1.0.dist-info/entry_points.txt",
+        lambda path: scan([str(path.parent.parent)]),
+    ),
+    "medchat/templates/json_template.py": ("one.json", read_template),
+    "medchat/datafiles/data_file.py": ("data.json", open_data),
+    "medchat/batch/results.py": ("results.jsonl", read_results),
+    "medchat/checkpoints/json_object.py": ("config.json", lambda path: read_config(path.parent)),
+    "medchat/checkpoints/read_once.py": ("config.json", lambda path: file_bytes(path, VOCABULARY_BYTES)),
+    "medchat/checkpoints/elsewhere.py": ("refs/main", cache_of_hub),
+    "medchat/checkpoints/weight_files.py": ("pytorch_model.bin", lambda path: open_checkpoint(path.parent)),
+    "medchat/checkpoints/headers.py": (
+        "model.safetensors",
+        lambda path: read_headers(open_checkpoint(path.parent)),
+    ),
+    "medchat/checkpoints/pickle_header.py": (
+        "pytorch_model.bin",
+        lambda path: read_headers(open_checkpoint(path.parent)),
+    ),
+    "plugins/llama/medchat_llama/tokenizer.py": ("tokenizer.model", LlamaTokenizer.from_file),
+    "plugins/bloom/medchat_bloom/tokenizer.py": (
+        "tokenizer.json",
+        lambda path: BloomTokenizer.from_folder(path.parent),
+    ),
+    "plugins/chatglm/medchat_chatglm/tokenizer.py": ("ice_text.model", ChatGLMTokenizer.from_file),
+    "medchat/hashing.py": ("file", sha256_of),
+    "medchat/weights/record.py": ("manifest.json", lambda path: read_pull_record(path.parent)),
+    "medchat/weights/verifying.py": (
+        "model.safetensors.index.json",
+        lambda path: verify(path.parent, None, [], lambda count: None),
+    ),
+    "medchat/training/run_record.py": ("run.json", lambda path: read_run_record(path.parent)),
+    "medchat/training/manifest.py": ("manifest.json", lambda path: verify_manifest(path.parent)),
+    "medchat/training/run_folder.py": ("manifest.json", finished_run),
+    "medchat/training/checkpoint.py": ("state.json", lambda path: load_pytree(path.parent, "state")),
+    "medchat/training/metrics_log.py": (
+        "metrics.jsonl",
+        lambda path: StepLog(path, lambda event: None).begin(1, Counters()),
+    ),
+    "medchat/sft_job/metrics.py": ("metrics.jsonl", lambda path: read_metrics(path.parent)),
+    "medchat/sft_job/facts.py": ("report.json", lambda path: read_facts(path.parent)),
+}
+#: What the system says of itself: nobody else can put anything there.
+OF_THE_SYSTEM = {"medchat/inference/device.py", "medchat/inference/shards.py", "medchat/training/train.py"}
+#: Documented to raise OSError; or, where the file is of no other use, to go on without it.
+OS_ERRORS = {"medchat/hashing.py", "medchat/checkpoints/read_once.py", "medchat/training/metrics_log.py"}
+WITHOUT_IT = {
+    *("medchat/cli/front.py", "medchat/registry/metadata.py", "medchat/checkpoints/elsewhere.py"),
+    *("medchat/weights/record.py", "medchat/weights/verifying.py", "medchat/sft_job/metrics.py"),
+}
+
+ODD: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "folder": Path.mkdir,
+}
+
+
+def read(module: str, path: Path) -> None:
+    """Let the module's reader read `path`: it must end at once, in the way that is documented of it."""
+    _, reader = READERS[module]
+    before = time.monotonic()
+    try:
+        reader(path)
+    except MedchatError as error:
+        assert error.what and module not in WITHOUT_IT
+    except OSError:
+        assert module in OS_ERRORS
+    else:
+        assert module in WITHOUT_IT
+    assert time.monotonic() - before < 2
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Return where the file of a module has to lie."""
+
+    def made(module: str) -> Path:
+        path = tmp_path / "folder" / READERS[module][0]
+        path.parent.mkdir(parents=True)
+        monkeypatch.setenv("MEDCHAT_HOME", str(path.parent))
+        return path
+
+    return made
+
+
+def test_every_row_of_the_list_is_tried() -> None:
+    assert {module for _, module in documented()} == READERS.keys() | OF_THE_SYSTEM
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("module", READERS)
+def test_what_is_no_file_is_never_waited_for(place: Callable[[str], Path], module: str, kind: str) -> None:
+    path = place(module)
+    ODD[kind](path)
+    read(module, path)
+
+
+@pytest.mark.parametrize(
+    ("module", "limit"),
+    [(module, size) for limit, module in documented() if (size := size_of(limit)) and module in READERS],
+)
+def test_a_file_beyond_its_limit_is_not_read(
+    place: Callable[[str], Path], module: str, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = place(module)
+    with path.open("wb") as file:
+        file.truncate(limit + 1)
+    read(module, path)
+
+
+def test_the_record_of_a_runs_models_reads_both_ends_of_what_is_large(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "large.json"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**33)
+    os.mkfifo(tmp_path / "pipe")
+    before = time.monotonic()
+    assert fingerprint_of_models([tmp_path])
+    assert time.monotonic() - before < 2
