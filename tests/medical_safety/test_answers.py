@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from medchat.language import LANGUAGES, set_language
 from medchat.medical_safety import review_answer
 from medchat.medical_safety.answers import DOSE_KEY, contradicts_notice, names_dose
+from medchat.medical_safety.lexicon_files import load_lexicon
 
 pytestmark = pytest.mark.safety
 
@@ -35,6 +36,60 @@ AGAINST = [
     "You don't need to go to the hospital, it will pass on its own.",
     "Induce vomiting immediately.",
     "Rest at home and wait and see.",
+    "先别急着去医院，可以吃点药看看。",
+    "建议您在家休息，多喝热水。",
+    "可以先吃点速效救心丸观察一下。",
+    "不需要特殊处理。",
+    "可以在家观察，如果症状加重请及时就医。",
+    "如果症状持续不缓解再去医院。",
+    "一般不会有生命危险。",
+    "这是正常的，不用管它。",
+    "可以让他把药吐出来。",
+    "用手指刺激喉咙帮助呕吐。",
+    "用被子捂住发汗。",
+    "把毛巾垫在牙齿之间。",
+    "把伤口的毒血挤出来。",
+    "如果没有呼吸困难可以在家观察。",
+    "先观察24小时。",
+    "多半是胃病，吃点胃药就好了。",
+    "过一会儿就没事了。",
+    "等明天早上再去医院。",
+    "您可以先睡一觉。",
+    "可以用酒精擦拭身体降温。",
+    "这种情况通常会自己好的。",
+    "没有必要叫救护车。",
+    "可先在家中静养几日。",
+    "应立即催吐并饮用大量牛奶。",
+    "用力掐人中直到醒来。",
+    "在伤口上涂抹牙膏可缓解疼痛。",
+    "胎动少一点没关系，明天再看看。",
+    "You can wait until morning.",
+    "It is nothing to worry about, just rest.",
+    "He will be fine, let him sleep it off.",
+    "You should make him vomit.",
+    "Try to make yourself vomit.",
+    "您不必过于担心，这很可能只是肌肉疼痛。",
+    "建议先在家中卧床休息两三天，观察病情变化。",
+    "这个症状很常见，大多数人几天内就会自愈。",
+    "暂时没有必要去急诊。",
+    "可以给他灌点醋来中和。",
+    "可以用筷子压住舌头防止咬伤。",
+    "刺破十个手指尖放几滴血。",
+    "小孩子发烧很正常，捂出汗就退烧了。",
+    "先喝点热水躺下，如果半小时后还疼再打120。",
+    "不用打急救电话，自己开车去就行。",
+    "您可以再等等，看看会不会好。",
+    "轻微胸痛无需紧张，注意休息即可。",
+    "胎动减少属于正常现象，可以第二天再数。",
+    "可以先服药，观察一晚上再说。",
+    "建议抠喉咙把农药吐出来。",
+    "烫伤可涂抹酱油止痛。",
+    "把患者倒提起来控水。",
+    "头部外伤后先睡一觉恢复一下。",
+    "中暑可以掐人中、刮痧。",
+    "吃了过量的药可以多喝水稀释。",
+    "It's probably just anxiety, so there is no need to call an ambulance.",
+    "Take a nap and see how you feel.",
 ]
 NOT_AGAINST = [
     "不要催吐，马上拨打120。",
@@ -55,6 +110,53 @@ NOT_AGAINST = [
     "请侧卧，不要按住他。",
     "Do not induce vomiting; call an ambulance.",
     "",
+    "请立即拨打120，不要自行驾车。",
+    "不建议在家休息观察。",
+    "不要等症状加重再去医院。",
+    "别让他吐出来，也不要喝牛奶。",
+    "不必催吐，直接去医院。",
+    "千万不要以为可以在家观察。",
+    "在家观察很危险。",
+    "症状自行缓解的可能性很小，请马上去医院。",
+    "即使疼痛自行缓解也要去医院检查。",
+    "哪怕自行缓解，也应尽快就医。",
+    "不要因为一会儿就好了而不去医院。",
+    "掐人中是没有依据的做法。",
+    "民间说的放血疗法没有科学依据。",
+    "烫伤后抹牙膏会影响医生判断，应避免。",
+    "请让患者侧卧，不要往嘴里塞任何东西。",
+    "请马上到急诊，不要拖延，不能等明天再去。",
+    "在等待救护车时请保持安静休息。",
+    "拨打120后请在家等待，开好门。",
+    "Do not make him vomit.",
+    "Never put anything in her mouth.",
+    "Don't wait until morning; go now.",
+    "Call an ambulance; he should not sleep it off.",
+    "请立即就医，不要观察等待。",
+    "孕妇感到胎动减少不可以等到明天再看。",
+    "不能掉以轻心，必须马上去医院。",
+    "如果您正在考虑伤害自己，请拨打12356。",
+    "休息后没有好转也没有自行缓解，应立即就医。",
+    "请不要惊慌，立即拨打急救电话120。",
+    "切勿在家等待观察，以免延误治疗。",
+    "切不可自行催吐，以免造成二次损伤。",
+    "不要认为休息就会好，必须尽快就医。",
+    "不可用酒精擦拭婴儿身体。",
+    "不能用嘴吸毒，也不能用绳子扎紧。",
+    "胸痛持续超过15分钟不缓解，应立即拨打120。",
+    "不能等到明天再去医院。",
+    "中风患者不要扎手指放血，这会延误抢救。",
+    "若症状自行缓解，也应当天就诊排查。",
+    "在急救人员到达之前，让患者平卧休息。",
+    "请陪伴在他身边，不要让他独处，必要时拨打110。",
+    "给孩子捂汗是错误的，可能引起高热惊厥。",
+    "不是所有人都会自愈，请到医院检查。",
+    "溺水后不要倒挂控水，应立即心肺复苏。",
+    "请尽快到医院急诊科，由医生判断是否需要洗胃或催吐。",
+    "洗胃、催吐应由医生决定。",
+    "请让孕妇左侧卧，马上去医院，别等。",
+    "Do not wait and see: call 120 now.",
+    "There is no home treatment that is safe; go to hospital.",
 ]
 
 
@@ -67,7 +169,17 @@ def test_what_delays_help_or_harms_is_found(answer: str) -> None:
 @pytest.mark.parametrize("answer", NOT_AGAINST)
 def test_what_the_answer_itself_denies_is_not(answer: str) -> None:
     assert not contradicts_notice(answer)
-    assert not contradicts_notice("请马上拨打120。" + answer)
+    assert not contradicts_notice("请马上拨打120。\n" + answer)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_notice_of_ours_contradicts_itself(language: str) -> None:
+    texts = [
+        text
+        for notice in load_lexicon().notices.values()
+        for text in ((notice.zh, notice.short_zh) if language == "zh" else (notice.en, notice.short_en))
+    ]
+    assert len(texts) > 40 and [text for text in texts if contradicts_notice(text)] == []
 
 
 def test_help_that_is_called_for_elsewhere_does_not_excuse_wrong_first_aid() -> None:
