@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import threading
 import time
@@ -297,6 +299,23 @@ def test_a_closed_model_leaves_no_thread_behind(load: Load) -> None:
     model.close()
     model.close()
     assert len(ours()) == before
+
+
+@pytest.mark.parametrize("way", ["no-done", "cr", "not-streamed", "every-chunk-is-the-end"])
+def test_nothing_is_left_pending_when_the_model_is_closed(
+    server: OpenAIServer, load: Load, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    for reply in (WAYS[way], Reply(pieces=["水"], silent=True), refusal(400, "no")) * 3:
+        server.usual = reply
+        model = load()
+        with contextlib.suppress(UsageError):
+            for delta in model.stream(PROMPT, GenerationConfig(), threading.Event()):
+                if reply.silent and delta.text:
+                    break
+        model.close()
+    del model
+    gc.collect()
+    assert not [record.getMessage() for record in caplog.records if record.name == "asyncio"]
 
 
 def test_addresses_that_differ_only_in_writing_are_one(server: OpenAIServer) -> None:

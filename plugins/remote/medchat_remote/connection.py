@@ -103,13 +103,22 @@ class Connection:
         if self._loop.is_closed():
             return
         with suppress(Exception):
-            self.start(self._client.aclose()).result(timeout=5)
+            self.start(self._shut_down()).result(timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
         if not self._thread.is_alive():
             self._loop.close()
 
     # ------------------------------------------------------------ in the connection's thread
+
+    async def _shut_down(self) -> None:
+        """Break off what is still under way, and close every connection."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._client.aclose()
+        await self._loop.shutdown_asyncgens()
 
     async def stream(
         self, call: str, body: Mapping[str, Any], budget: int
@@ -169,8 +178,11 @@ class Connection:
     async def _try(
         self, call: str, body: Mapping[str, Any], budget: int, deadline: float
     ) -> AsyncGenerator[StreamChunk, None]:
-        async with self._response("POST", self.endpoint.base + call, body, deadline) as response:
-            payloads = read_payloads(self._bytes(response, budget, deadline))
+        async with (
+            self._response("POST", self.endpoint.base + call, body, deadline) as response,
+            aclosing(self._bytes(response, budget, deadline)) as received,
+            aclosing(read_payloads(received)) as payloads,
+        ):
             first, understood, said = "", False, False
             async for payload in payloads:
                 first = first or payload.text
@@ -243,8 +255,9 @@ class Connection:
         """Return a body as text; one that failed is cut at the budget, as its first words say enough."""
         body = bytearray()
         with suppress(_OverBudgetError) if not response.is_success else nullcontext():
-            async for chunk in self._bytes(response, budget, deadline):
-                body += chunk
+            async with aclosing(self._bytes(response, budget, deadline)) as received:
+                async for chunk in received:
+                    body += chunk
         return body.decode("utf-8-sig", "replace")
 
 

@@ -6,7 +6,7 @@ The body decides, not its content type: gateways state a wrong one, or none.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 from medchat_remote.chunks import MalformedPayloadError, StreamChunk, read_chunk
@@ -47,7 +47,7 @@ class Payload:
             return None
 
 
-async def read_payloads(body: AsyncIterator[bytes]) -> AsyncIterator[Payload]:
+async def read_payloads(body: AsyncIterator[bytes]) -> AsyncGenerator[Payload, None]:
     """Yield the payloads of `body` as they come. Raises MalformedPayloadError for a web page."""
     head = bytearray()
     async for chunk in body:
