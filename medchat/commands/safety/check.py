@@ -14,6 +14,7 @@ from medchat.cli.output import say_aside, write_out
 from medchat.errors import CheckpointError, DataError, UsageError
 from medchat.language import say
 from medchat.medical_safety import Evidence, RedFlags, as_fields, find_red_flags
+from medchat.regular_files import TooLargeError, read_regular
 from medchat.sanitize import sanitize, sanitize_line
 
 #: More is not read from a file or from stdin.
@@ -62,8 +63,9 @@ def _words(text: str) -> str:
     except (OSError, ValueError):  # too long for a name, or a NUL in it: it is the text itself
         return text
     try:
-        with path.open("rb") as file:
-            return _decoded(file.read(MAX_BYTES + 1), text)
+        return _decoded(read_regular(path, MAX_BYTES), text)
+    except TooLargeError:
+        raise _too_long(text) from None
     except OSError as error:
         raise CheckpointError(
             say(f"无法读取文件：{error.strerror}", f"cannot read the file: {error.strerror}"), where=text
@@ -72,11 +74,7 @@ def _words(text: str) -> str:
 
 def _decoded(data: bytes, where: str) -> str:
     if len(data) > MAX_BYTES:
-        raise DataError(
-            say(f"超过 {MAX_BYTES >> 20} MiB", f"more than {MAX_BYTES >> 20} MiB"),
-            say("分成几段检查", "check it in pieces"),
-            where=where,
-        )
+        raise _too_long(where)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -84,6 +82,14 @@ def _decoded(data: bytes, where: str) -> str:
         raise DataError(
             say("不是 UTF-8 文本", "not UTF-8 text"), "iconv -f GB18030 -t UTF-8", where=f"{where}:{line}"
         ) from None
+
+
+def _too_long(where: str) -> DataError:
+    return DataError(
+        say(f"超过 {MAX_BYTES >> 20} MiB", f"more than {MAX_BYTES >> 20} MiB"),
+        say("分成几段检查", "check it in pieces"),
+        where=where,
+    )
 
 
 def _fields(flags: RedFlags) -> dict[str, Any]:
