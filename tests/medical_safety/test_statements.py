@@ -113,3 +113,8 @@ def test_the_document_agrees_with_the_code() -> None:
     assert medical_safety.AI_MARK_ZH in text
     assert medical_safety.AI_MARK_EN in text
     assert all(line.number in text for line in medical_safety.HOTLINES)
+
+
+def test_every_name_of_the_code_that_the_document_gives_is_there() -> None:
+    named = set(re.findall(r"`medical_safety\.(\w+)", DOCUMENT.read_text(encoding="utf-8")))
+    assert len(named) >= 5 and [name for name in named if not hasattr(medical_safety, name)] == []
