@@ -1,4 +1,4 @@
-"""The parts of the remote backbone that touch no network: addresses, keys, events, pieces, counts."""
+"""The parts of the remote backbone that touch no network: addresses, keys, messages, retries, counts."""
 
 from __future__ import annotations
 

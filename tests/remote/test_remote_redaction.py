@@ -183,6 +183,23 @@ def test_the_question_is_gone_from_a_servers_words(message: str, shown: str) -> 
     assert shown_words(message, "", (QUESTION,)) == shown
 
 
+@pytest.mark.parametrize(
+    ("question", "message", "shown"),
+    [
+        ("fever?", "invalid prompt: fever?", "invalid prompt: …?"),
+        ("fever?", "feverish servers", "feverish servers"),
+        ("hi", "this is while hi!", "this is while …!"),
+        ("HIV 吗", "blocked: hiv吗", "blocked: …"),
+        ("发烧", "提示词“发烧”违规", "提示词“…”违规"),
+        ("痛", "痛", "痛"),  # one sign says nothing
+    ],
+)
+def test_a_short_question_is_gone_and_the_words_it_is_part_of_stay(
+    question: str, message: str, shown: str
+) -> None:
+    assert shown_words(message, "", (question,)) == shown
+
+
 def test_a_part_of_a_long_text_is_found_and_common_words_stay() -> None:
     private = ("患者，女，三十五岁，反复头痛两周。The patient takes ibuprofen twice a day.",)
     assert "头痛" not in shown_words("blocked: 反复头痛两", "", private)

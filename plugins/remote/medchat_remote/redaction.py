@@ -78,11 +78,22 @@ def _private_spots(text: str, private: Sequence[str]) -> set[int]:
     spots = set()
     for said in private:
         wanted = letters_of(said)[0]
-        if 1 < len(wanted) < _CHINESE_RUN:
-            spots |= _runs(letters, places, [wanted], len(wanted))
+        if 1 < len(wanted) < _OTHER_RUN:
+            spots |= _whole(text, letters, places, wanted)
         spots |= _runs(letters, places, [wanted], _OTHER_RUN)
         chinese = [run for run in re.split(r"[\x00-\x7f]+", wanted) if len(run) >= _CHINESE_RUN]
         spots |= _runs(letters, places, chinese, _CHINESE_RUN)
+    return spots
+
+
+def _whole(text: str, letters: str, places: Sequence[int], wanted: str) -> set[int]:
+    """Return where `wanted` stands as words of its own: a short text is part of many a word."""
+    spots: set[int] = set()
+    for match in re.finditer(re.escape(wanted), letters):
+        found = places[match.start() : match.end()]
+        around = text[max(0, found[0] - 1) : found[0]] + text[found[-1] + 1 : found[-1] + 2]
+        if not (wanted.isascii() and any(letter.isalnum() for letter in around)):
+            spots.update(found)
     return spots
 
 
