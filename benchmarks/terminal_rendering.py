@@ -3,7 +3,7 @@
     python benchmarks/terminal_rendering.py --json FILE [--lines 800]
 
 Bar, exit code 1 where it is missed: `--lines` lines take at most 2.5 times the CPU of half as many, the least
-of three runs each. An answer comes in pieces of six characters, as fast as it can be drawn.
+of five runs each. An answer comes in pieces of six characters, as fast as it can be drawn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reporting import parser_of, report
 from medchat.repl.rich_screen import RichScreen
 
 RATIO_BAR = 2.5
-RUNS = 3
+RUNS = 5
 #: Below this a clock tick is a large part of the figure.
 LEAST_SECONDS = 0.02
 PIECE = 6

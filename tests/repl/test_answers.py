@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pseudo_terminal
@@ -379,7 +378,7 @@ def test_what_was_typed_during_an_answer_outlives_the_end_of_the_program(tmp_pat
         screen.enter("问")
         screen.wait_for("开始啊哈")
         screen.type("第二问错\x7f？\r还有\x1b[200~贴的\r两行\x1b[201~")
-        time.sleep(0.3)  # nothing on the screen says that they were taken
+        screen.wait_until_taken()
         if end == "closed":
             screen.hang_up()
         else:

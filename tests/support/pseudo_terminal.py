@@ -330,6 +330,16 @@ class Terminal:
         for text in texts:
             self.wait(lambda text=text: any(text in row for row in self.shown()), repr(text))
 
+    def wait_until_taken(self) -> None:
+        """Wait until the chat has read every key that was pressed."""
+        unread = bytearray(4)
+
+        def taken() -> bool:
+            fcntl.ioctl(self._slave, termios.FIONREAD, unread)
+            return not any(unread)
+
+        self.wait(taken, "every key taken")
+
     def wait_for_prompt(self, typed: str = "") -> None:
         """Wait until the cursor stands in a prompt behind `typed`."""
         self.wait(lambda: self.cursor_row() == f"› {typed}".rstrip(), f"a prompt with {typed!r}")
