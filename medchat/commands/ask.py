@@ -105,6 +105,8 @@ class _Answer:
             _line({"event": "notice", **medical_safety.as_fields(notice)})
         elif self.style == "text" and notice.urgent:
             _write(sanitize_line(notice.text, 600) + "\n")
+            if answer_stream().isatty() and sys.stderr.isatty():
+                return  # one screen: it is there already
         say_aside(sanitize_line(notice.text, 600))
 
     def finish(self) -> None:

@@ -86,6 +86,7 @@ def test_on_a_terminal_an_answer_taller_than_it_is_followed_by_the_short_line(
     with DumbTerminal("ask", question, *scripted.flags, PYTHONPATH=scripted.python_path) as screen:
         shown = screen.wait_for(MARK_ZH)
         ended = screen.end()
+        assert (shown + ended.out).count(full(CHEST)) == 1  # stdout and stderr are one screen here
         assert ended.code == 0 and (short(CHEST) in shown + ended.out) == (lines == 40)
 
 
