@@ -64,19 +64,10 @@ class RemoteModel:
         arrivals: queue.SimpleQueue[StreamChunk | None] = queue.SimpleQueue()
         released = threading.Event()
 
-        async def pump() -> None:
-            try:
-                async with aclosing(self._chunks(request)) as chunks:
-                    async for chunk in chunks:
-                        arrivals.put(chunk)
-            finally:
-                arrivals.put(None)
-                released.set()
-
         if cancel.is_set():
             yield answer.end(Finish.CANCELLED)
             return
-        future = self._connection.start(pump())
+        future = self._connection.start(self._pump(request, arrivals, released))
         try:
             while not answer.ended:
                 if cancel.is_set():
@@ -170,6 +161,21 @@ class RemoteModel:
             begins_inside=begins_inside(self._facts.model),
             key=self._connection.key,
         )
+
+    async def _pump(
+        self,
+        request: ChatRequest,
+        arrivals: queue.SimpleQueue[StreamChunk | None],
+        released: threading.Event,
+    ) -> None:
+        """Put an answer's chunks, and None after the last, where another thread takes them."""
+        try:
+            async with aclosing(self._chunks(request)) as chunks:
+                async for chunk in chunks:
+                    arrivals.put(chunk)
+        finally:
+            arrivals.put(None)
+            released.set()
 
     async def _chunks(self, request: ChatRequest) -> AsyncGenerator[StreamChunk, None]:
         """Yield an answer's chunks, asking in the way the endpoint takes."""

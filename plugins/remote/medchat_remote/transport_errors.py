@@ -19,18 +19,33 @@ from medchat_remote.proxy import Proxy
 _NO_TEXT = "illegal request line"
 
 
+_NO_CONNECTION = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
+
+
 def transport_error(error: httpx2.HTTPError, errors: EndpointErrors, timeout: float) -> RequestError:
     """Return what to say of `error`. `timeout` is how many seconds the endpoint may be silent."""
-    if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
+    if isinstance(error, _NO_CONNECTION):
+        failure = _no_connection(error, errors)
+        failure.reached = False
+        return failure
+    if isinstance(error, httpx2.TimeoutException):
         return errors.make(
             say(f"{timeout:g} 秒没有回音", f"not a word for {timeout:g} seconds"),
             say(f"再试一次，或调高 {TIMEOUT}（秒）", f"try again, or raise {TIMEOUT} (seconds)"),
         )
-    causes, proxy = list(_causes(error)), errors.proxy
-    if isinstance(error, httpx2.ProxyError) or (proxy and isinstance(error, _NO_CONNECTION)):
-        failure = _proxy_error(error, errors, proxy)
-    elif trouble := next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None):
-        failure = errors.make(
+    if not isinstance(error, httpx2.RemoteProtocolError) or _cut_off(error):
+        return errors.cut_off()
+    if _NO_TEXT in str(error) and not errors.endpoint.encrypted:
+        failure = errors.wants_encryption()
+        failure.reached = False
+        return failure
+    return errors.malformed(str(error))
+
+
+def _no_connection(error: httpx2.HTTPError, errors: EndpointErrors) -> RequestError:
+    causes = list(_causes(error))
+    if trouble := next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None):
+        return errors.make(
             say("证书不可信或 TLS 握手失败", "the certificate is not trusted, or TLS failed")
             + f": {sanitize_line(str(trouble), 160)}",
             say(
@@ -38,37 +53,21 @@ def transport_error(error: httpx2.HTTPError, errors: EndpointErrors, timeout: fl
                 "for a certificate of your own: export SSL_CERT_FILE=FILE; for a plain service: http://",
             ),
         )
-    elif any(isinstance(cause, socket.gaierror) for cause in causes):
-        failure = errors.make(
-            say("找不到这个主机", "there is no such host"),
-            say("检查地址的拼写和网络", "check the spelling of the address, and the network"),
-        )
+    if errors.proxy is not None or isinstance(error, httpx2.ProxyError):
+        return _proxy_error(error, errors, errors.proxy)
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        what = say("找不到这个主机", "there is no such host")
+        remedy = say("检查地址的拼写和网络", "check the spelling of the address, and the network")
     elif isinstance(error, httpx2.ConnectTimeout):
-        failure = errors.make(
-            say("连接超时", "no connection in time"),
-            say("检查地址、端口和防火墙", "check address, port and firewall"),
-        )
-    elif isinstance(error, httpx2.ConnectError):
-        failure = errors.make(
-            say("连不上", "cannot connect"),
-            say(
-                "检查服务是否已启动、地址和端口是否正确",
-                "is the service running, are address and port right?",
-            ),
-            retryable=True,
-        )
-    elif isinstance(error, httpx2.RemoteProtocolError) and not _cut_off(error):
-        if _NO_TEXT in str(error) and not errors.endpoint.encrypted:
-            failure = errors.wants_encryption()
-        else:
-            return errors.malformed(str(error))
+        what = say("连接超时", "no connection in time")
+        remedy = say("检查地址、端口和防火墙", "check address, port and firewall")
     else:
-        return errors.cut_off()
-    failure.reached = False
-    return failure
-
-
-_NO_CONNECTION = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol)
+        what = say("连不上", "cannot connect")
+        remedy = say(
+            "检查服务是否已启动、地址和端口是否正确", "is the service running, are address and port right?"
+        )
+        return errors.make(what, remedy, retryable=True)
+    return errors.make(what, remedy)
 
 
 def _proxy_error(error: httpx2.HTTPError, errors: EndpointErrors, proxy: Proxy | None) -> RequestError:
