@@ -8,6 +8,8 @@ from collections.abc import Callable
 from itertools import count
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from medchat.repl.markdown import rendered
@@ -106,3 +108,19 @@ def test_what_is_looked_at_is_bounded_by_the_screen_and_not_by_the_block() -> No
         unfinished = Unfinished()
         unfinished.add(shape(1000))
         assert len(unfinished.last_lines(24, 80)) < 3 * 24 * 80
+
+
+LINES = ["- 一\n", "1. 二\n", "> 三\n", "```\n", "~~~\n", "| 药 | 量 |\n", "|---|---|\n", "# 题\n", "\n"]
+MARKDOWN = st.lists(st.sampled_from([*LINES, "头痛", "  ", "**", "`"]), max_size=60).map("".join)
+
+
+@given(MARKDOWN, st.integers(1, 9))
+def test_the_blocks_together_are_the_text_whatever_its_pieces(text: str, size: int) -> None:
+    unfinished = Unfinished()
+    taken: list[str] = []
+    for start in range(0, len(text), size):
+        taken += unfinished.add(text[start : start + size])
+        assert unfinished.last_lines(6, 20).replace("\n", "") or not unfinished.text.strip("\n")
+    taken += unfinished.take()
+    assert "".join(taken).replace("\n", "") == text.replace("\n", "")
+    assert unfinished.text == "" and unfinished.take() == [""]
