@@ -21,6 +21,7 @@ from medchat.api.conversation import (
     Turn,
 )
 from medchat.api.finetuning import (
+    DiskEstimate,
     Example,
     MemoryEstimate,
     PreviewPiece,
@@ -92,6 +93,7 @@ __all__ = [
     "Control",
     "Conversation",
     "Delta",
+    "DiskEstimate",
     "Example",
     "Finish",
     "GenerationConfig",

@@ -117,6 +117,28 @@ class MemoryEstimate:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskEstimate:
+    """The most that a run has on the disk at once, in bytes by part, and what is free at `place`.
+
+    Parts: `checkpoints` (those kept), `best`, `result`, `writing` (a checkpoint that is being written).
+    """
+
+    parts: Mapping[str, int]
+    place: str
+    available: int
+
+    @property
+    def total(self) -> int:
+        """The peak in bytes."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is that much room."""
+        return self.total <= self.available
+
+
+@dataclass(frozen=True, slots=True)
 class SFTProgress:
     """One logged step. `step` counts optimizer steps from 1; `seconds` since training began."""
 
@@ -261,6 +283,10 @@ class SFTRecipe(ABC):
 
     def estimate(self, options: SFTOptions, survey: SFTSurvey | None) -> MemoryEstimate | None:
         """Say how much memory the run would take. Reads small files and headers only. None: unknown."""
+        return None
+
+    def disk(self, options: SFTOptions, survey: SFTSurvey | None) -> DiskEstimate | None:
+        """Say how much room the run would take on the disk. Reads small files and headers only. None: unknown."""
         return None
 
     @abstractmethod

@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from medchat.api import (
+    DiskEstimate,
     LoadOptions,
     MemoryEstimate,
     PromptTemplate,
@@ -33,6 +34,7 @@ from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.device import pick_device
 from medchat.language import say
 from medchat.templates import same_template
+from medchat.training.disk_estimate import estimate_disk
 from medchat.training.evaluation import check_round_trip, generate_answers, sample_questions
 from medchat.training.family import Family, FamilyEncoder, base_options
 from medchat.training.features import Feature, FeatureSet, encode_examples, refuse_left_out
@@ -141,6 +143,11 @@ class FamilyRecipe(SFTRecipe):
         """Say how much memory the run would take. Reads small files and headers only. None: unknown."""
         shape = self.family.shape(options)
         return estimate(shape, options, survey, pick_device(options.device)) if shape else None
+
+    def disk(self, options: SFTOptions, survey: SFTSurvey | None) -> DiskEstimate | None:
+        """Say how much room the run would take on the disk. Reads small files and headers only. None: unknown."""
+        shape = self.family.shape(options)
+        return estimate_disk(shape, options, survey, pick_device(options.device)) if shape else None
 
     def run(self, data: SFTData, options: SFTOptions, watch: SFTWatcher) -> SFTReport:
         """Train, write `options.output`, and load it again before saying that it worked.

@@ -55,7 +55,7 @@ _READ_UP_TO = 1 << 20
 class RunFolder:
     """A locked output folder, from `open_run_folder`."""
 
-    def __init__(self, path: Path, notes: tuple[str, ...], resumed: bool) -> None:
+    def __init__(self, path: Path, notes: tuple[str, ...] = (), resumed: bool = False) -> None:
         self.path = path
         #: What the user should know about going on, in the interface language.
         self.notes = notes
@@ -79,9 +79,16 @@ class RunFolder:
         """The optimizer step of the newest checkpoint, 0 where there is none."""
         return max((checkpoint.step for checkpoint in checkpoints.listed(self.checkpoints)), default=0)
 
+    @property
+    def has_log(self) -> bool:
+        """Whether a step was logged."""
+        return self.metrics.is_file() and self.metrics.stat().st_size > 0
+
     def way_on(self) -> str:
         """Return what to do to go on after the run failed, in the interface language."""
         step = self.last_step
+        if not step and (self.resumed or self.has_log):
+            return say("在同一命令后加上 --resume", "run the same command with --resume")
         if not step:
             return say("重新运行同一命令", "run the same command again")
         return say(
@@ -153,27 +160,29 @@ def open_run_folder(
 
     `fingerprint` is of the training data as the model sees it (see `training.fingerprint_of`), `unused_fields`
     what the data's files hold besides, for the record. If the block
-    fails before a checkpoint was complete, nothing is left behind of a run that began with it. Raises
+    fails before a step was logged, nothing is left behind of a run that began with it. Raises
     UsageError: what `check_output` says, other data, or another run at work there.
     """
     path = options.output.absolute()
     check_output(options)
     existed = path.exists()
-    path.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
-        # Between the first look and the lock another run may have begun, or finished.
-        if check_output(options):
-            raise _occupied(path, options.resume)
-        resumed = bool(_entries(path))
-        folder = RunFolder(path, _begin(path, options, fingerprint, unused_fields, resumed), resumed)
-        try:
-            with translate_disk_errors(path, folder.way_on):
+    folder = RunFolder(path)
+    with translate_disk_errors(path, folder.way_on):
+        path.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            # Between the first look and the lock another run may have begun, or finished.
+            if check_output(options):
+                raise _occupied(path, options.resume)
+            folder.resumed = bool(_entries(path))
+            try:
+                folder.notes = _begin(path, options, fingerprint, unused_fields, folder.resumed)
                 yield folder
-        except BaseException:
-            # Where an earlier run began, what stands there need not all be ours.
-            if not (resumed or folder.has_result or folder.last_step):
-                _empty(path, remove=not existed)
-            raise
+            except BaseException:
+                # Where an earlier run began, what stands there need not all be ours. A log of steps is worth
+                # keeping: it says how far the run came, and `--resume` goes on there.
+                if not (folder.resumed or folder.has_result or folder.last_step or folder.has_log):
+                    _empty(path, remove=not existed)
+                raise
 
 
 @contextmanager

@@ -221,10 +221,23 @@ def test_a_full_disk_is_told_and_the_run_goes_on_exactly_once_there_is_room(
 
 
 def test_a_real_limit_of_the_kernel_is_told_like_a_full_disk(tmp_path: Path) -> None:
+    """No checkpoint fits: what was logged stays all the same, and the run can go on from its beginning."""
+    _, expected = run("full", tmp_path / "whole", **SHORT)
     with files_no_larger_than(30_000), pytest.raises(MedchatError) as caught:
         run("full", tmp_path / "out", **SHORT)
-    assert os.strerror(errno.EFBIG) in caught.value.what
-    assert "--resume" not in caught.value.remedy, "there is nothing to go on from"
+    assert os.strerror(errno.EFBIG) in caught.value.what and "--resume" in caught.value.remedy
+    logged = (tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8")
+    assert '"step": 1' in logged
+    with files_no_larger_than(30_000), pytest.raises(MedchatError) as caught:
+        run("full", tmp_path / "out", resume=True, **SHORT)
+    assert "--resume" in caught.value.remedy and (tmp_path / "out" / "metrics.jsonl").stat().st_size
+    _, digest = run("full", tmp_path / "out", resume=True, **SHORT)
+    assert digest == expected
+
+
+def test_a_disk_that_was_full_from_the_start_leaves_nothing(tmp_path: Path) -> None:
+    with files_no_larger_than(100), pytest.raises(MedchatError):
+        run("full", tmp_path / "out", **SHORT)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -118,6 +118,8 @@ def _dry_run(prepared: PreparedRun, *, as_json: bool) -> int:
         show_overview(prepared, answer_stream(), lambda line: write_out(line + "\n"))
     if prepared.memory is not None and not prepared.memory.fits:
         return MemoryShortageError.exit_code
+    if prepared.disk is not None and not prepared.disk.fits:
+        return MedchatError.exit_code
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from medchat.api import MemoryEstimate, PreviewPiece, SFTSurvey
+from medchat.api import DiskEstimate, MemoryEstimate, PreviewPiece, SFTSurvey
 from medchat.api.flags import as_typed
 from medchat.cli.output import aligned
 from medchat.language import say
@@ -15,7 +15,7 @@ from medchat.sft_job.keys import EXTRA, GROUPS
 from medchat.sft_job.report import length_rows, lengths_in_words, part_name
 from medchat.sft_job.run_file import toml_value
 from medchat.sft_job.settings import RunSettings, Setting
-from medchat.units import gib, share
+from medchat.units import amount, gib, share
 
 #: Settings that say nothing to the other methods.
 _OF_METHODS: Mapping[str, tuple[str, ...]] = {
@@ -139,6 +139,23 @@ def memory_lines(memory: MemoryEstimate) -> Iterator[str]:
         yield "  " + sanitize_line(note, 300)
     if not memory.fits:
         yield nearest_line(memory)
+
+
+def disk_lines(disk: DiskEstimate) -> Iterator[str]:
+    """Yield the room that the run takes on the disk by part, and the verdict."""
+    yield say(
+        f"磁盘（{sanitize_line(disk.place, 200)}，可用 {amount(disk.available)}）",
+        f"Disk ({sanitize_line(disk.place, 200)}, {amount(disk.available)} free)",
+    )
+    names = {
+        "checkpoints": say("保留的检查点", "checkpoints that are kept"),
+        "best": say("最好的检查点", "the best checkpoint"),
+        "result": say("结果", "the result"),
+        "writing": say("正在写的检查点", "a checkpoint being written"),
+    }
+    verdict = say("放得下", "fits") if disk.fits else say("放不下", "does not fit")
+    rows = [(names.get(name, name), amount(size)) for name, size in disk.parts.items()]
+    yield from aligned([*rows, (say("合计最多", "at most in all"), amount(disk.total), verdict)], right=(1,))
 
 
 def _changes(changes: Mapping[str, Any] | None) -> str:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
 
-from medchat.api import MemoryEstimate, SFTData, SFTSurvey
+from medchat.api import DiskEstimate, MemoryEstimate, SFTData, SFTSurvey
 from medchat.commands.sft.overview import nearest_line
 from medchat.commands.sft.plan import RunPlan
 from medchat.datafiles.fields import FieldChoice
 from medchat.datafiles.tally import unused_line
-from medchat.errors import MemoryShortageError
+from medchat.errors import MedchatError, MemoryShortageError
 from medchat.language import say
 from medchat.sanitize import sanitize_line
 from medchat.sft_job.data import TrainingFile, read_training_data, split
 from medchat.sft_job.facts import DataFacts, LengthFacts, RunFacts, memory_facts, settings_rows
 from medchat.templates import ignores_input
-from medchat.units import gib
+from medchat.units import amount, gib
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class PreparedRun:
     data: SFTData
     survey: SFTSurvey | None
     memory: MemoryEstimate | None
+    disk: DiskEstimate | None = None
     template_name: str = ""
     leaves_out_input: bool = False
 
@@ -97,6 +98,7 @@ class PreparedRun:
             "held_out": len(self.data.held_out),
             "survey": None,
             "memory": None,
+            "disk": None,
         }
         if self.survey:
             lengths = LengthFacts.of(self.survey)
@@ -121,10 +123,19 @@ class PreparedRun:
                 },
                 "notes": list(memory.notes),
             }
+        if self.disk:
+            body["disk"] = {
+                "place": self.disk.place,
+                "parts": dict(self.disk.parts),
+                "total": self.disk.total,
+                "available": self.disk.available,
+                "fits": self.disk.fits,
+            }
         return body
 
     def refuse_what_cannot_fit(self) -> None:
-        """Raise MemoryShortageError if the estimate says that there is not enough memory."""
+        """Raise MemoryShortageError if the estimates say that there is not enough memory, or MedchatError if
+        there is not enough room on the disk."""
         memory = self.memory
         if memory is not None and not memory.fits:
             raise MemoryShortageError(
@@ -134,6 +145,20 @@ class PreparedRun:
                     f"{memory.device} has {gib(memory.available)} free",
                 ),
                 nearest_line(memory),
+            )
+        disk = self.disk
+        if disk is not None and not disk.fits:
+            raise MedchatError(
+                say(
+                    f"磁盘空间不够：这次训练要写 {amount(disk.total)}，那里只剩 {amount(disk.available)}",
+                    f"not enough room on the disk: the run would write {amount(disk.total)},"
+                    f" {amount(disk.available)} are free there",
+                ),
+                say(
+                    "腾出空间，换一个 --output，或用 --save-total 1 少留检查点",
+                    "make room, use another --output, or keep fewer checkpoints with --save-total 1",
+                ),
+                where=disk.place,
             )
 
 
@@ -161,8 +186,10 @@ def prepare_run(plan: RunPlan) -> PreparedRun:
     with plan.backbone.guard():
         survey = recipe.survey(data, options)
         memory = recipe.estimate(options, survey)
+        # With nothing held out no step is the best one.
+        disk = recipe.disk(options if held_out else replace(options, val_size=0), survey)
     name = template.name if template is not None else ""
-    return PreparedRun(plan, files, data, survey, memory, name, leaves_out_input)
+    return PreparedRun(plan, files, data, survey, memory, disk, name, leaves_out_input)
 
 
 def unused_fields(files: Sequence[TrainingFile], *, leaves_out_input: bool) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from medchat.cli.output import aligned
 from medchat.commands.sft.overview import (
+    disk_lines,
     marked_preview,
     memory_lines,
     preview_legend,
@@ -41,6 +42,9 @@ def show_overview(prepared: PreparedRun, stream: TextIO, write: Callable[[str], 
             write(line)
     else:
         write(say("内存估计：这个方法给不出", "Memory estimate: this method cannot give one"))
+    if prepared.disk:
+        for line in disk_lines(prepared.disk):
+            write(line)
 
 
 def _data_lines(prepared: PreparedRun) -> Iterator[str]:

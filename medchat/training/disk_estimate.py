@@ -1,0 +1,80 @@
+"""How much room a run takes on the disk, estimated from the model's shape before anything is loaded.
+
+A checkpoint holds the trained weights and the optimizer's state. The newest are kept, the best one beside
+them, and the next stands there in whole before an older one goes; at the end the result is added.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from medchat.api import DiskEstimate, SFTOptions, SFTSurvey
+from medchat.training import checkpoint as checkpoints
+from medchat.training.activation_memory import ModelDims
+from medchat.training.memory_estimate import optimizer_bytes
+from medchat.training.optimizers import precision_of
+from medchat.training.schedule import make_schedule
+
+#: Random generators, scheduler and manifest of a checkpoint; log, report and settings of a run.
+_SMALL = 1 << 20
+#: Files of a base that a whole model's result takes over: its vocabulary and configuration, and no weights.
+_WEIGHTS = {".bin", ".safetensors", ".pt", ".pth", ".gguf", ".h5", ".msgpack"}
+
+
+def estimate_disk(
+    shape: ModelDims, options: SFTOptions, survey: SFTSurvey | None, device: torch.device
+) -> DiskEstimate:
+    """Return the most that a run has on the disk at once, and what is free there.
+
+    What a run to be resumed has in checkpoints counts as free: they are replaced.
+    """
+    precision = precision_of(options, device)
+    trained = shape.trained(options.method) * precision.weights.itemsize
+    checkpoint = trained + optimizer_bytes(shape, options, precision) + _SMALL
+    saves = _saves(options, survey)
+    kept = min(options.save_total, saves)
+    best = int(bool(options.val_size) and saves > kept)
+    result = trained + _SMALL + (_vocabulary(options.model) if options.method == "full" else 0)
+    writing = checkpoint if saves > kept + best else 0
+    parts = {
+        "checkpoints": kept * checkpoint,
+        "best": best * checkpoint,
+        "result": result,
+        "writing": max(0, writing - result),
+    }
+    place = _existing(options.output.absolute())
+    free = shutil.disk_usage(place).free + _held(options.output / checkpoints.FOLDER_NAME)
+    return DiskEstimate({name: size for name, size in parts.items() if size}, str(place), free)
+
+
+def _saves(options: SFTOptions, survey: SFTSurvey | None) -> int:
+    """How many checkpoints are written in all; where the data is unknown, more than are kept."""
+    if survey is None and not options.max_steps:
+        return options.save_total + 2
+    records = survey.records if survey else 0
+    steps_per_epoch = max(1, math.ceil(records / options.batch_size))
+    schedule = make_schedule(options, steps_per_epoch, evaluates=bool(options.val_size))
+    return math.ceil(schedule.steps / schedule.saving) if schedule.saving else 0
+
+
+def _vocabulary(base: Path) -> int:
+    return sum(size for path, size in _files(base.glob("*")) if path.suffix not in _WEIGHTS)
+
+
+def _held(folder: Path) -> int:
+    return sum(size for _, size in _files(folder.rglob("*")))
+
+
+def _files(paths: Iterable[Path]) -> list[tuple[Path, int]]:
+    return [(path, path.stat().st_size) for path in paths if path.is_file()]
+
+
+def _existing(place: Path) -> Path:
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place
