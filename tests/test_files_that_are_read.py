@@ -81,12 +81,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         "pytorch_model.bin",
         lambda path: read_headers(open_checkpoint(path.parent)),
     ),
-    "plugins/llama/medchat_llama/tokenizer.py": ("tokenizer.model", LlamaTokenizer.from_file),
-    "plugins/bloom/medchat_bloom/tokenizer.py": (
-        "tokenizer.json",
-        lambda path: BloomTokenizer.from_folder(path.parent),
-    ),
-    "plugins/chatglm/medchat_chatglm/tokenizer.py": ("ice_text.model", ChatGLMTokenizer.from_file),
+    "medchat/checkpoints/vocabulary_file.py": ("tokenizer.model", LlamaTokenizer.from_file),
     "medchat/hashing.py": ("file", sha256_of),
     "medchat/weights/record.py": ("manifest.json", lambda path: read_pull_record(path.parent)),
     "medchat/weights/verifying.py": (
@@ -150,6 +145,22 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
     return made
 
 
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("name", ["tokenizer.json", "ice_text.model"])
+def test_no_family_waits_for_its_vocabulary(tmp_path: Path, name: str, kind: str) -> None:
+    ODD[kind](tmp_path / name)
+    read_it = BloomTokenizer.from_folder if name == "tokenizer.json" else ChatGLMTokenizer.from_file
+    with pytest.raises(MedchatError, match="词表"):
+        read_it(tmp_path if name == "tokenizer.json" else tmp_path / name)
+
+
+def test_a_pointer_in_the_place_of_a_vocabulary_is_called_one(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n")
+    with pytest.raises(MedchatError, match="git-lfs"):
+        LlamaTokenizer.from_file(path)
+
+
 def test_every_row_of_the_list_is_tried() -> None:
     assert {module for _, module in documented()} == READERS.keys() | ELSEWHERE.keys() | OF_THE_SYSTEM
     assert all((ROOT / test).is_file() for test in ELSEWHERE.values())
@@ -184,3 +195,13 @@ def test_the_record_of_a_runs_models_reads_both_ends_of_what_is_large(tmp_path: 
     before = time.monotonic()
     assert fingerprint_of_models([tmp_path])
     assert time.monotonic() - before < 2
+
+
+@pytest.mark.parametrize("module", [name for name in READERS if name not in WITHOUT_IT | OS_ERRORS])
+def test_a_pipe_is_called_one(place: Callable[[str], Path], module: str) -> None:
+    if module.startswith("medchat/training/") or module == "medchat/sft_job/facts.py":
+        pytest.skip("files of our own making: that they are damaged is enough")
+    path = place(module)
+    os.mkfifo(path)
+    with pytest.raises(MedchatError, match="命名管道"):
+        READERS[module][1](path)

@@ -104,6 +104,7 @@ def _newest_first(name: str) -> tuple[int, str]:
 def _further_down(folder: Path, found: list[Path], flag: str, adapter: bool) -> CheckpointError:
     chosen = next((one for one in found if one.name == _main_commit(one)), found[0])
     others = [str(one.relative_to(folder)) for one in found if one != chosen]
+    adapter = adapter or ADAPTER_CONFIG in _listed(chosen)  # a command that takes either
     what = say("适配器", "adapter") if adapter else say("模型", "model")
     more = ""
     if others:

@@ -225,9 +225,10 @@ def quantised_tensors(dtypes: Mapping[str, str], where: Path) -> CheckpointError
 
 
 def _refusal(kind: _Kind, path: Path) -> CheckpointError:
+    zh = f" {kind.zh}" if kind.zh[0].isascii() else kind.zh
     return CheckpointError(
         say(
-            f"{path.name} 是{kind.zh}，这里不能直接加载",
+            f"{path.name} 是{zh}，这里不能直接加载",
             f"{path.name} is {kind.en}: it cannot be loaded here",
         ),
         kind.way(path),

@@ -78,7 +78,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return `config.json` of a checkpoint folder. Raises CheckpointError where missing or damaged."""
     require_folder(folder)
     path = folder / "config.json"
-    if not path.is_file():
+    if not path.exists():
         raise other_than_asked(folder, "--model") or CheckpointError(
             say(
                 "这个文件夹不是模型：缺少 config.json",

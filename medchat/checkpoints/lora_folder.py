@@ -105,7 +105,7 @@ class LoraAdapter:
 
 def is_lora_folder(folder: Path) -> bool:
     """Say whether the folder calls itself an adapter of peft."""
-    return (folder / CONFIG_FILE).is_file()
+    return (folder / CONFIG_FILE).exists()
 
 
 def open_lora(folder: Path) -> LoraAdapter:

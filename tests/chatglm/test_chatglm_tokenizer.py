@@ -306,7 +306,7 @@ def test_missing_files_are_checkpoint_errors(tmp_path: Path) -> None:
     for read in (ChatGLMTokenizer.from_folder, chatglm_template):
         with pytest.raises(CheckpointError) as refusal:
             read(tmp_path)
-        assert refusal.value.where == str(tmp_path / "config.json")
+        assert refusal.value.where == str(tmp_path) and "config.json" in refusal.value.what
 
 
 # ---------------------------------------------------------------- prompt forms
@@ -344,7 +344,7 @@ def test_unusable_config_is_a_checkpoint_error(content: str, tmp_path: Path) -> 
     (tmp_path / "config.json").write_text(content, encoding="latin-1")
     with pytest.raises(CheckpointError) as refusal:
         chatglm_template(tmp_path)
-    assert refusal.value.where == str(tmp_path / "config.json")
+    assert refusal.value.where.removesuffix(":1") == str(tmp_path / "config.json")
 
 
 @pytest.mark.torch

@@ -108,7 +108,10 @@ def test_the_wrong_flag_is_answered_with_the_right_one(tmp_path: Path) -> None:
 def test_models_show_is_told_in_its_own_words(tmp_path: Path) -> None:
     lora = adapter(tmp_path / "out" / "lora")
     found = other_than_asked(tmp_path / "out", SHOW)
-    assert found is not None and found.remedy.endswith(f"{SHOW} {lora}")
+    assert found is not None and found.remedy.endswith(f"{SHOW} {lora}") and "适配器" in found.what
+    whole = model(tmp_path / "models" / "whole")
+    found = other_than_asked(tmp_path / "models", SHOW)
+    assert found is not None and found.remedy.endswith(f"{SHOW} {whole}") and "适配器" not in found.what
 
 
 def test_a_folder_of_which_nothing_is_known_is_left_to_the_plain_error(tmp_path: Path) -> None:

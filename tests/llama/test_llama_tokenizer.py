@@ -204,7 +204,7 @@ def test_a_damaged_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
     contents = {"short": good[:500], "text": b"<html>", "empty": b"", "foreign": foreign.SerializeToString()}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    for name in (*contents, "missing"):
+    for name in (*contents, "missing/tokenizer.model"):
         with pytest.raises(CheckpointError) as caught:
             LlamaTokenizer.from_file(tmp_path / name)
         assert caught.value.where == str(tmp_path / name)

@@ -16,13 +16,12 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 
 from medchat.api import Segment, SpecialTokens
 from medchat.checkpoints.json_object import read_json_object
-from medchat.checkpoints.read_once import VOCABULARY_BYTES, read_once
-from medchat.checkpoints.weight_files import LFS_POINTER, lfs_pointer
+from medchat.checkpoints.read_once import read_once
+from medchat.checkpoints.vocabulary_file import vocabulary_bytes
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.detokenizer import StreamText
 from medchat.inference.prompt_ids import segment_ids, well_formed
 from medchat.language import say
-from medchat.regular_files import read_regular
 
 FILE_NAME = "tokenizer.json"
 UNK, BOS, EOS, PAD = "<unk>", "<s>", "</s>", "<pad>"
@@ -196,28 +195,13 @@ def _read_vocabulary(path: Path) -> BloomTokenizer:
 
 
 def _read(path: Path) -> Tokenizer:
-    if not path.is_file():
-        raise CheckpointError(
-            say(f"模型文件夹里没有 {FILE_NAME}", f"the model folder has no {FILE_NAME}"),
-            say(
-                f"请把与权重配套的 {FILE_NAME} 放进模型文件夹",
-                f"put the {FILE_NAME} published with these weights into the folder",
-            ),
-            where=str(path),
-        )
+    content = vocabulary_bytes(path)
     try:
-        content = read_regular(path, VOCABULARY_BYTES)
-        if content.startswith(LFS_POINTER):
-            raise lfs_pointer(path)
         tokenizer = Tokenizer.from_buffer(content)
-        _refuse_expressions(tokenizer, path)
-        return tokenizer
-    except CheckpointError:
-        raise
-    except OSError as error:
-        raise _damaged(path, error) from None
     except Exception as error:  # the library raises Exception itself, whatever is wrong with the file
         raise _damaged(path, error) from None
+    _refuse_expressions(tokenizer, path)
+    return tokenizer
 
 
 def _refuse_expressions(tokenizer: Tokenizer, path: Path) -> None:
@@ -242,8 +226,7 @@ def _refuse_expressions(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    stated = error.strerror if isinstance(error, OSError) else str(error)
-    reason = " ".join((stated or type(error).__name__).split())[:120]
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
     return CheckpointError(
         say(f"{FILE_NAME} 无法读取（{reason}）", f"{FILE_NAME} cannot be read ({reason})"),
         say("文件已损坏或下载不完整，请重新下载", "it is damaged or incomplete: download it again"),

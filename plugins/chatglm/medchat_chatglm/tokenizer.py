@@ -18,7 +18,7 @@ from medchat.api import Control, Segment, SpecialTokens
 from medchat.checkpoints.config_json import LARGEST
 from medchat.checkpoints.json_object import read_json_object
 from medchat.checkpoints.layout import read_config
-from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes
+from medchat.checkpoints.vocabulary_file import vocabulary_bytes
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.detokenizer import StreamText, unfinished_characters
 from medchat.inference.prompt_ids import segment_ids, well_formed
@@ -91,17 +91,7 @@ class ChatGLMTokenizer:
         `eos_token` None means `</s>` in v0 and `<eop>` in v1.1.
         Raises CheckpointError if the file is missing, damaged or of another model.
         """
-        try:
-            model = file_bytes(path, VOCABULARY_BYTES)
-        except OSError as error:
-            raise CheckpointError(
-                say("找不到或无法读取词表文件", "the vocabulary file is missing or cannot be read"),
-                say(
-                    f"请把与权重配套的 {FILE_NAME} 放进模型文件夹",
-                    f"put the {FILE_NAME} of these weights into the folder",
-                ),
-                where=str(path),
-            ) from error
+        model = vocabulary_bytes(path)
         return cls(model, num_image_tokens=num_image_tokens, eos_token=eos_token, where=str(path))
 
     @classmethod

@@ -18,12 +18,12 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
 from medchat.api import Control, Segment
-from medchat.checkpoints.read_once import VOCABULARY_BYTES, read_once
+from medchat.checkpoints.read_once import read_once
+from medchat.checkpoints.vocabulary_file import vocabulary_bytes
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.detokenizer import StreamText
 from medchat.inference.prompt_ids import segment_ids, well_formed
 from medchat.language import say
-from medchat.regular_files import read_regular
 
 FILE_NAME = "tokenizer.model"
 UNKNOWN, BEGIN, END, PAD = "<unk>", "<s>", "</s>", "[PAD]"
@@ -111,18 +111,7 @@ class LlamaTokenizer:
 
 
 def _read_vocabulary(path: Path) -> LlamaTokenizer:
-    try:
-        model = read_regular(path, VOCABULARY_BYTES)
-    except OSError:
-        raise CheckpointError(
-            say("找不到或无法读取词表文件", "the vocabulary file is missing or cannot be read"),
-            say(
-                f"请把与权重配套的 {FILE_NAME} 放进模型文件夹",
-                f"put the {FILE_NAME} published with these weights into the folder",
-            ),
-            where=str(path),
-        ) from None
-    return LlamaTokenizer(model, str(path))
+    return LlamaTokenizer(vocabulary_bytes(path), str(path))
 
 
 def _open(model: bytes, where: str) -> SentencePieceProcessor:
