@@ -51,6 +51,8 @@ def _pressure(value: float, behind: re.Match[str] | None) -> str:
         return ""
     if 30 <= value <= 80:
         return "sign.low-pressure"
+    if 160 <= value < 200:
+        return "sign.raised-pressure"
     return "sign.high-pressure" if 200 <= value <= 320 else ""
 
 
@@ -111,7 +113,7 @@ _HEAT = _cue(
     "体温|额温|耳温|腋温|肛温|腋下|烧到|烧了|发烧|发热|高烧|高热|低烧|温度计|temp|temperature|fever of|fever|rectal"
 )
 _DEGREES = re.compile(r"\s*(?:多|几)?(?:度|°|c(?![a-z])|f(?![a-z])|degrees)|\s*rectal")
-_OXYGEN = _cue("血氧|氧饱和|氧饱和度|spo2|o2 sats?|o2|sats|oxygen")
+_OXYGEN = _cue("血氧|指脉氧|脉氧|指氧|氧|氧饱和|氧饱和度|spo2|o2 sats?|o2|sats|oxygen")
 _SUGAR = _cue("血糖|血糖仪|sugar|glucose|测了|meter says|meter reads")
 _PULSE = _cue("心率|心跳|脉搏|heart ?rate|pulse|hr")
 _BABY = re.compile(

@@ -82,6 +82,8 @@ def _start(found: Found) -> int:
     return found.start
 
 
+#: How many Latin letters say as much as a Chinese character.
+_LATIN = 4
 #: What joins the things that one negation takes back together.
 _JOINED = re.compile(r"[、和或及与/]| or |, | and |,or ")
 #: How far a negation, a prevention or a figure of speech reaches ahead.
@@ -199,7 +201,9 @@ def _follow(
     """Return the compound that begins with `first`, None where a step is missing."""
     last, negated = first, first.negated
     for names, gap in sequence.steps[1:]:
-        step = mentions.first_from(names, last.end, last.end + gap)
+        # A word of Latin letters takes as much room as several characters of Chinese.
+        reach = gap * _LATIN if folded.text[last.end - 1] < "\x80" else gap
+        step = mentions.first_from(names, last.end, last.end + reach)
         if step is None or folded.sentence_end_between(last.end, step.start):
             return None
         last, negated = step, negated or step.negated

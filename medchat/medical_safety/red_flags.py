@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from medchat.api import Conversation, Notice
 from medchat.language import say
 from medchat.medical_safety.folding import FoldedText
-from medchat.medical_safety.lexicon_files import FlagRule, NoticeText, load_lexicon
+from medchat.medical_safety.lexicon_files import POLAR, FlagRule, NoticeText, load_lexicon
 from medchat.medical_safety.mentions import Found, Mentions, find_mentions
 from medchat.medical_safety.scopes import Scopes, silenced_by
 
@@ -136,8 +136,8 @@ class _Reading:
     def _judged(self, rule: FlagRule, parts: tuple[Found, ...]) -> Evidence:
         scopes = [self._scopes.at(part) for part in parts]
         silence = silenced_by(scopes[0], parts[0].name, intent=rule.intent)
-        for scope in scopes[1:]:
-            if not rule.intent and (scope.past or scope.conditional):
+        for part, scope in zip(parts[1:], scopes[1:], strict=True):
+            if not rule.intent and part.name.startswith(POLAR) and (scope.past or scope.conditional):
                 silence = silence or ("past" if scope.past else "conditional")
         return Evidence(
             rule=rule.name,

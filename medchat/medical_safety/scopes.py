@@ -17,7 +17,7 @@ from medchat.medical_safety.mentions import Found, Mentions
 _PERSONS = ("who.self", "who.kin", "who.other", "who.formal", "who.indefinite")
 _NEAR = ("who.self", "who.kin")
 #: Classes that make what follows no report of a state: a case, a story, a report in the press, a lesson.
-_GENRES = ("genre.case", "genre.fiction", "genre.news", "genre.study")
+_GENRES = ("genre.case", "genre.fiction", "genre.news", "genre.study", "genre.lesson")
 #: Classes whose words a textbook uses too.
 _WEAK = ("term.", "ill.")
 #: Behind a mention: a question about the thing itself.
@@ -183,7 +183,7 @@ def silenced_by(scope: Scope, name: str, *, intent: bool) -> str:
     and needs somebody or a predicate, "ill." is a diagnosis and needs a predicate always; any other is how
     people write of what they see. `intent` to harm oneself is silenced by no past, question or if.
     """
-    if scope.genre:
+    if scope.genre and not (scope.genre == "genre.lesson" and (scope.predicate or intent)):
         return scope.genre
     if intent:
         return "asked" if scope.asked and not scope.person else ""
