@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from medchat.api import Conversation, Notice, Turn
-from medchat.chat.events import TurnStats
+from medchat.chat.events import AnswerContext, TurnStats
 
 #: Looks at a question on which a red flag fired, its answer, and the keys of what was shown before.
 Reviewer = Callable[[str, str, frozenset[str]], Iterable[Notice]]
@@ -33,11 +33,11 @@ class QuestionGate(Protocol):
 class Recorder(Protocol):
     """Where turns are kept. Each call returns only when the change is safely stored."""
 
-    def save(self, turn: Turn, stats: TurnStats) -> None:
+    def save(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
         """Append one turn."""
         ...
 
-    def replace(self, turn: Turn, stats: TurnStats) -> None:
+    def replace(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
         """Put a turn in the place of the last one."""
         ...
 
@@ -53,10 +53,10 @@ class Recorder(Protocol):
 class NoRecorder:
     """Keeps nothing (`--no-save`)."""
 
-    def save(self, turn: Turn, stats: TurnStats) -> None:
+    def save(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
         """Forget the turn."""
 
-    def replace(self, turn: Turn, stats: TurnStats) -> None:
+    def replace(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
         """Forget both turns."""
 
     def undo(self, count: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medchat import medical_safety
-from medchat.api import ChatModel, Conversation, Notice, SlashCommand, Turn
+from medchat import __version__, medical_safety
+from medchat.api import GENERATION_RANGES, ChatModel, Conversation, Notice, SlashCommand, Turn
 from medchat.chat.demo_mode import DemoGate, KnownQuestions, as_demo
+from medchat.chat.events import AnswerContext
 from medchat.chat.recorder import (
     SessionChoice,
     StoreRecorder,
@@ -19,9 +20,10 @@ from medchat.chat.recorder import (
 )
 from medchat.chat.session import ChatSession
 from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
+from medchat.language import current_language
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
-from medchat.store import SessionRecord, SessionStore
+from medchat.store import AnswerOrigin, SessionRecord, SessionStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ class PreparedChat:
 
     def recorder(self, record: SessionRecord | None = None) -> StoreRecorder:
         """Return a recorder that goes on with `record`, or begins a session with its first turn."""
-        self._recorder = StoreRecorder(self.store, self._create, record, self.warn, self._note_changes)
+        self._recorder = StoreRecorder(
+            self.store, self._create, record, self.warn, self._note_changes, self._origin
+        )
         return self._recorder
 
     def saved_session(self) -> SessionRecord | None:
@@ -101,7 +105,25 @@ class PreparedChat:
     def _create(self, store: SessionStore) -> SessionRecord:
         name = self.choice.name if self.choice.name and store.named(self.choice.name) is None else None
         about = self._about()
-        return store.create(about.backbone, about.model, about.adapters, about.template, about.system, name)
+        return store.create(
+            about.backbone,
+            about.model,
+            about.adapters,
+            about.template,
+            about.system,
+            name,
+            kind=self.choice.kind,
+        )
+
+    def _origin(self, context: AnswerContext) -> AnswerOrigin:
+        settings = {name: getattr(context.config, name) for name in (*GENERATION_RANGES, "greedy")}
+        return AnswerOrigin(
+            **asdict(self._about(self.record.system if self.record else "")),
+            settings=settings,
+            notices=tuple(notice.text for notice in context.notices),
+            medchat=__version__,
+            language=current_language(),
+        )
 
     def _note_changes(self, store: SessionStore, record: SessionRecord) -> SessionRecord:
         now = self._about(record.system)
@@ -141,8 +163,7 @@ def prepare_conversation(
     save = choice.save and bool(settings.value("save"))
     store = open_store(save=save, warn=warn)
     try:
-        wanted = SessionChoice(choice.name, choice.latest, choice.resume, save)
-        store, record = session_to_go_on_with(store, wanted, warn)
+        store, record = session_to_go_on_with(store, replace(choice, save=save), warn)
         if record is not None:
             given = _given(flags)
             settings = read_settings({**_of_session(record, given), **given})

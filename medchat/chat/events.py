@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medchat.api import Finish, Notice, Turn
+from medchat.api import Finish, GenerationConfig, Notice, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,14 @@ class TurnStats:
         if rest > 0 and time_for_rest > 0:
             return rest / time_for_rest
         return self.completion_tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerContext:
+    """How an answer came about: the decoding settings, and the notices shown before it."""
+
+    config: GenerationConfig
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

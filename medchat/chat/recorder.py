@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from medchat import paths
 from medchat.api import Conversation, Turn
 from medchat.chat.collaborators import rewritten
-from medchat.chat.events import TurnStats
+from medchat.chat.events import AnswerContext, TurnStats
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
-from medchat.store import PlacedTurn, SessionRecord, SessionStore
+from medchat.store import AnswerOrigin, PlacedTurn, SessionKind, SessionRecord, SessionStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class SessionChoice:
     latest: bool = False
     resume: str | None = None
     save: bool = True
+    kind: SessionKind = SessionKind.CHAT
 
 
 class StoreRecorder:
@@ -41,13 +42,18 @@ class StoreRecorder:
         existing: SessionRecord | None,
         warn: Callable[[str], None],
         note_changes: Callable[[SessionStore, SessionRecord], SessionRecord] | None = None,
+        origin: Callable[[AnswerContext], AnswerOrigin] | None = None,
     ) -> None:
-        """`note_changes` is called once `existing` has got a turn: it may now go on with another model."""
+        """`note_changes` is called once `existing` has got a turn: it may now go on with another model.
+
+        `origin` says what produces the answers, kept beside each.
+        """
         self._store = store
         self._create = create
         self._record = existing
         self._warn = warn
         self._note_changes = note_changes if existing else None
+        self._origin = origin or (lambda context: AnswerOrigin())
         self._ours: list[PlacedTurn] = (
             [(saved.position, saved.turn) for saved in store.turns(existing.id)] if existing else []
         )
@@ -63,21 +69,23 @@ class StoreRecorder:
         """Whether a session was saved, and still is."""
         return self._record is not None and self._store.path is not None
 
-    def save(self, turn: Turn, stats: TurnStats) -> None:
+    def save(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
         """Append one turn in one transaction."""
         with self._told():
             if self._record is None:
                 self._record = self._create(self._store)
-            position = self._store.append_turn(self._record.id, turn, stats)
+            position = self._store.append_turn(self._record.id, turn, stats, self._origin(context))
             self._keep(position, turn)
             self._note()
 
-    def replace(self, turn: Turn, stats: TurnStats) -> None:
+    def replace(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
         """Put a turn in the place of the last one, in one transaction."""
         with self._told():
             if self._record is not None and self._ours:
                 last = self._ours.pop()
-                position = self._store.replace_last(self._record.id, turn, stats, expected=last)
+                position = self._store.replace_last(
+                    self._record.id, turn, stats, self._origin(context), expected=last
+                )
                 if position != last[0]:
                     self._tell_of_another()
                 self._ours.append((position, turn))

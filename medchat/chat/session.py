@@ -23,6 +23,7 @@ from medchat.chat.collaborators import (
 )
 from medchat.chat.events import (
     Advice,
+    AnswerContext,
     AnswerFinished,
     AnswerPiece,
     AnswerRestarted,
@@ -137,7 +138,7 @@ class ChatSession:
         budget = self.model.context_length - max(1, reserve)
         return fit(self.template, conversation, question, self.model.count, budget)
 
-    def _advise(self, before: Conversation, question: str, *, insist: bool) -> Iterator[Event]:
+    def _advise(self, before: Conversation, question: str, *, insist: bool) -> Iterator[Advice]:
         """Say what there is to say about the words; raise UsageError where the model is not to be asked."""
         for adviser in self.advisers:
             for notice in adviser(before, question):
@@ -171,8 +172,10 @@ class ChatSession:
     ) -> Iterator[Event]:
         before = self.conversation.without_last() if replacing else self.conversation
         started = time.perf_counter()
+        notices: list[Notice] = []
         flagged = False
         for event in self._advise(before, question, insist=insist):
+            notices.append(event.notice)
             flagged = flagged or _is_red_flag(event)
             yield event
         fitted = self.fitted(question, before=before)
@@ -184,6 +187,7 @@ class ChatSession:
             stop=(*config.stop, *self.template.stop),
         )
 
+        context = AnswerContext(config, tuple(notices))
         gathered = _Gathered(started)
         try:
             for delta in self.model.stream(fitted.segments, config, cancel):
@@ -197,7 +201,9 @@ class ChatSession:
             if replacing:
                 yield OldAnswerKept(Finish.ERROR)
             elif gathered.text:
-                self._keep(gathered.turn(question, Finish.ERROR), gathered.stats(), before, replacing=False)
+                self._keep(
+                    gathered.turn(question, Finish.ERROR), gathered.stats(), context, before, replacing=False
+                )
             yield from self._review(question, gathered.text, flagged)
             raise
         finally:
@@ -211,7 +217,7 @@ class ChatSession:
             return
         if turn.finish is Finish.CANCELLED and not turn.answer:
             return
-        self._keep(turn, stats, before, replacing=replacing)
+        self._keep(turn, stats, context, before, replacing=replacing)
         yield AnswerFinished(turn, stats, gathered.reasoning, gathered.last.rejected)
 
     def _shown(self, delta: Delta) -> Iterator[Event]:
@@ -240,13 +246,19 @@ class ChatSession:
             self._told_single_turn = True
             yield SingleTurnTemplate(self.template.name)
 
-    def _keep(self, turn: Turn, stats: TurnStats, before: Conversation, *, replacing: bool) -> None:
+    def _keep(
+        self,
+        turn: Turn,
+        stats: TurnStats,
+        context: AnswerContext,
+        before: Conversation,
+        *,
+        replacing: bool,
+    ) -> None:
         self.conversation = before.with_turn(turn)
         self.last_stats = stats
-        if replacing:
-            self.recorder.replace(turn, stats)
-        else:
-            self.recorder.save(turn, stats)
+        keep = self.recorder.replace if replacing else self.recorder.save
+        keep(turn, stats, context)
         for listener in self.listeners:
             listener(self.conversation, turn)
 

@@ -37,7 +37,12 @@ COMMANDS = (
         "查看、下载、校验权重",
         "list, show, fetch and check weights",
     ),
-    ("sessions", "medchat.commands.sessions", "查看、删除保存的会话", "list, show and delete saved sessions"),
+    (
+        "sessions",
+        "medchat.commands.sessions",
+        "保存的会话：查看、搜索、导出、删除",
+        "saved sessions: list, search, export, delete",
+    ),
     (
         "safety",
         "medchat.commands.safety",

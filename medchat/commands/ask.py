@@ -41,6 +41,7 @@ from medchat.repl import messages
 from medchat.repl.cjk_wrap import taller_than_screen
 from medchat.sanitize import StreamSanitizer, sanitize_line
 from medchat.sft_job.shell_words import joined
+from medchat.store import SessionKind
 
 
 @dataclass
@@ -292,7 +293,9 @@ def command(question: str, as_json: bool, events: bool, stats: bool, force_answe
                 "--json prints one object at the end, --events prints while streaming",
             ),
         )
-    choice = SessionChoice(flags["session"], flags["continue_"], flags["resume"], not flags["no_save"])
+    choice = SessionChoice(
+        flags["session"], flags["continue_"], flags["resume"], not flags["no_save"], SessionKind.ASK
+    )
     prepared = prepare_conversation(flags, choice, say_aside)
     try:
         asked = QuestionInput(question, int(prepared.settings.value("max_question_bytes")))

@@ -56,7 +56,7 @@ def command(context: click.Context, /, **flags: Any) -> int:
 
 
 def _list_resumable() -> int:
-    from medchat.commands.sessions import print_sessions
+    from medchat.commands.sessions.listing import print_sessions
 
     with SessionStore.open() as store:
         print_sessions(store.list())

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from medchat import medical_safety
 from medchat.api import SFTReport
-from medchat.language import current_language, say, set_language
-from medchat.sft_job.document import (
+from medchat.document import (
     Block,
     CommandBlock,
     Document,
@@ -21,6 +20,7 @@ from medchat.sft_job.document import (
     Table,
     as_markdown,
 )
+from medchat.language import current_language, say, set_language
 from medchat.sft_job.facts import RunFacts
 from medchat.sft_job.report import cost_rows, lengths_in_words, result_rows
 from medchat.sft_job.shell_words import joined

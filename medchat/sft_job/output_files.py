@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from medchat.api import SFTReport
+from medchat.document import as_html, as_markdown
 from medchat.sft_job.card import model_card
-from medchat.sft_job.document import as_html, as_markdown
 from medchat.sft_job.facts import RunFacts, write_facts
 from medchat.sft_job.metrics import read_metrics
 from medchat.sft_job.report import run_document

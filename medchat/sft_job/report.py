@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from medchat import medical_safety
 from medchat.api import SFTReport
+from medchat.document import Block, Document, Paragraph, Picture, Quotation, Section, Table
 from medchat.language import say
 from medchat.sft_job.curves import loss_picture, rate_picture
-from medchat.sft_job.document import Block, Document, Paragraph, Picture, Quotation, Section, Table
 from medchat.sft_job.facts import LengthFacts, RunFacts
 from medchat.sft_job.metrics import Metrics
 from medchat.sft_job.shell_words import joined

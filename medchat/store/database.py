@@ -19,7 +19,7 @@ from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.paths import make_private
 from medchat.store.faults import damaged_database, explained
-from medchat.store.schema import check_ours, check_tables, migrate
+from medchat.store.schema import LATEST_FORMAT, check_ours, check_tables, format_of, migrate
 from medchat.whole_file import PRIVATE_FILE_MODE
 
 #: How long to wait for another MedChat that is writing. A turn takes it milliseconds.
@@ -70,6 +70,7 @@ class Database:
             connection.execute(f"PRAGMA {pragma}")
         if self.path:
             _write_ahead(connection)
+            _copy_before_update(connection, self.path)
         migrate(connection)
         check_tables(connection)
 
@@ -87,6 +88,16 @@ class Database:
                         self._connection.execute("ROLLBACK")
                 raise
 
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read in one snapshot; other programs may write meanwhile."""
+        with self._lock, explained(self._where):
+            self._connection.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                self._connection.execute("ROLLBACK")
+
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """Return what a SELECT gives."""
         with self._lock, explained(self._where):
@@ -101,6 +112,7 @@ class Database:
             self._connection.execute("VACUUM")
             if self.path is None:
                 return
+            copy_before_update(self.path).unlink(missing_ok=True)
             deadline = time.monotonic() + BUSY_SECONDS
             while self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 if time.monotonic() > deadline:
@@ -121,6 +133,35 @@ class Database:
         """Close the file. The last one to leave folds the log into it."""
         with self._lock, explained(self._where):
             self._connection.close()
+
+
+def copy_before_update(path: Path) -> Path:
+    """Return where the file stands as it was before this program brought it to a newer format."""
+    return path.with_name(path.name + ".before-update")
+
+
+def _copy_before_update(connection: sqlite3.Connection, path: Path) -> None:
+    """Keep the file as it is where it is about to change its format, until it was opened in the new one.
+
+    The change is one transaction; the copy is for whoever has to go back to the older program.
+    """
+    copy = copy_before_update(path)
+    version = format_of(connection)
+    if version == LATEST_FORMAT:
+        copy.unlink(missing_ok=True)
+    elif version > 0:
+        partial = copy.with_name(copy.name + ".partial")
+        partial.unlink(missing_ok=True)
+        _born_private(partial)
+        try:
+            target = sqlite3.connect(partial)
+            try:
+                connection.backup(target)
+            finally:
+                target.close()
+            partial.replace(copy)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _born_private(path: Path) -> None:

@@ -7,8 +7,10 @@ import re
 import secrets
 import sqlite3
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, Protocol
 
 from medchat.api import Finish, Turn
@@ -40,6 +42,59 @@ class AnswerCost(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerOrigin:
+    """What produced an answer. Older programs did not record it, so each field may be empty.
+
+    `settings` are the decoding settings by name, `notices` the texts shown before the answer, `medchat` the
+    version and `language` the interface's language at the time.
+    """
+
+    backbone: str = ""
+    model: str = ""
+    adapters: tuple[str, ...] = ()
+    template: str = ""
+    system: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+    medchat: str = ""
+    language: str = ""
+
+    def to_json(self) -> str:
+        """Return what the store keeps."""
+        return json.dumps(asdict(self), ensure_ascii=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: object) -> AnswerOrigin:
+        """Return what `to_json` wrote. Fields that are missing, unknown or of another type are left out."""
+        try:
+            values = json.loads(text) if isinstance(text, str) else None
+        except (ValueError, RecursionError):
+            return cls()
+        if not isinstance(values, dict):
+            return cls()
+        texts: dict[str, Any] = {
+            name: values[name]
+            for name in ("backbone", "model", "template", "system", "medchat", "language")
+            if isinstance(values.get(name), str)
+        }
+        lists: dict[str, Any] = {
+            name: tuple(part for part in values[name] if isinstance(part, str))
+            for name in ("adapters", "notices")
+            if isinstance(values.get(name), list)
+        }
+        settings = values.get("settings")
+        return cls(**texts, **lists, settings=settings if isinstance(settings, dict) else {})
+
+
+class SessionKind(StrEnum):
+    """How a session came to be: a chat, one `ask`, or an import."""
+
+    CHAT = "chat"
+    ASK = "ask"
+    IMPORTED = "imported"
+
+
+@dataclass(frozen=True, slots=True)
 class SessionRecord:
     """One saved session. `turns` counts those not undone; `first_question` is "" before the first.
 
@@ -58,6 +113,12 @@ class SessionRecord:
     turns: int = 0
     first_question: str = ""
     damaged: bool = False
+    kind: SessionKind = SessionKind.CHAT
+
+    @property
+    def title(self) -> str:
+        """The name, else the beginning of the first question; may hold anything a user can type."""
+        return self.name or " ".join(self.first_question.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +137,7 @@ class SavedTurn:
     first_token_seconds: float = 0.0
     seconds: float = 0.0
     damaged: bool = False
+    origin: AnswerOrigin = field(default_factory=AnswerOrigin)
 
 
 def new_id() -> str:
@@ -171,6 +233,7 @@ def turn_from(row: sqlite3.Row) -> SavedTurn:
         completion_tokens=read.number("completion_tokens", int),
         first_token_seconds=read.number("first_token_seconds", float),
         seconds=read.number("seconds", float),
+        origin=AnswerOrigin.from_json(row["origin"]) if "origin" in row.keys() else AnswerOrigin(),  # noqa: SIM118
     )
     return replace(saved, damaged=read.damaged)
 
@@ -190,5 +253,13 @@ def record_from(row: sqlite3.Row) -> SessionRecord:
         system=read.text("system"),
         turns=row["turns"],
         first_question=restored(row["first_question"]),
+        kind=_kind(row["kind"]),
     )
     return replace(record, damaged=read.damaged)
+
+
+def _kind(value: object) -> SessionKind:
+    try:
+        return SessionKind(str(value or SessionKind.CHAT))
+    except ValueError:
+        return SessionKind.CHAT

@@ -53,7 +53,26 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE TABLE seen (key TEXT PRIMARY KEY, created REAL NOT NULL)",
     ),
+    # Tables of their own, so that a program of the step before, still running, goes on writing to the old ones.
+    (
+        """CREATE TABLE turn_origin (
+            turn_id INTEGER PRIMARY KEY REFERENCES turn(id) ON DELETE CASCADE,
+            origin TEXT NOT NULL
+        )""",
+        """CREATE TABLE session_kind (
+            session_id TEXT PRIMARY KEY REFERENCES session(id) ON DELETE CASCADE,
+            kind TEXT NOT NULL
+        )""",
+    ),
 )
+
+LATEST_FORMAT = len(MIGRATIONS)
+
+
+def format_of(connection: sqlite3.Connection) -> int:
+    """Return how many of `MIGRATIONS` the file has been through, 0 for a new one."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
 
 
 #: What the program reads and writes, by table.
@@ -63,6 +82,8 @@ _COLUMNS = {
     " completion_tokens, first_token_seconds, seconds, undone",
     "input": "id, text, created, session_id",
     "seen": "key, created",
+    "turn_origin": "turn_id, origin",
+    "session_kind": "session_id, kind",
 }
 
 
@@ -79,7 +100,7 @@ def check_ours(connection: sqlite3.Connection, where: str) -> None:
     """Raise CheckpointError if the file is another program's or a newer MedChat's. Changes nothing."""
     connection.execute("BEGIN")  # one snapshot: another process may be creating the tables now
     application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = format_of(connection)
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     connection.execute("COMMIT")
     empty = tables == 0 and application == 0 and version == 0
@@ -89,11 +110,11 @@ def check_ours(connection: sqlite3.Connection, where: str) -> None:
             say("请把它移到别处，文件未被改动", "move it elsewhere; it was not changed"),
             where=where,
         )
-    if version > len(MIGRATIONS):
+    if version > LATEST_FORMAT:
         raise CheckpointError(
             say(
-                f"会话数据库来自更新版本的 MedChat（格式 {version}，本程序只认识到 {len(MIGRATIONS)}）",
-                f"the session database is a newer MedChat's (format {version}, known to {len(MIGRATIONS)})",
+                f"会话数据库来自更新版本的 MedChat（格式 {version}，本程序只认识到 {LATEST_FORMAT}）",
+                f"the session database is a newer MedChat's (format {version}, known to {LATEST_FORMAT})",
             ),
             say(
                 "请升级 MedChat，或用 MEDCHAT_HOME 指定另一个目录；文件未被改动",
@@ -105,11 +126,11 @@ def check_ours(connection: sqlite3.Connection, where: str) -> None:
 
 def migrate(connection: sqlite3.Connection, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) -> None:
     """Bring the file to the latest version in one transaction. Several processes may try at once."""
-    if connection.execute("PRAGMA user_version").fetchone()[0] >= len(migrations):
+    if format_of(connection) >= len(migrations):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        version = format_of(connection)
         for step in migrations[version:]:
             for statement in step:
                 connection.execute(statement)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -13,31 +14,28 @@ from medchat.api import Conversation, Turn
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.paths import sessions_file
-from medchat.store import turn_rows
+from medchat.store import session_rows, turn_rows
 from medchat.store.database import Database, keys_seen_in
 from medchat.store.records import (
     AnswerCost,
+    AnswerOrigin,
     PlacedTurn,
     SavedTurn,
+    SessionKind,
     SessionRecord,
-    new_id,
     record_from,
     restored,
     stored,
     turn_from,
 )
 from medchat.store.references import checked_name, gone, matching, not_one, refuse_taken
+from medchat.store.search import FoundTurn, find_turns, forget_all, update_index
+from medchat.store.session_rows import NEWEST_FIRST, SELECT, WORTH_SHOWING, SessionFilter
 
 #: Lines the editor remembers; older ones are dropped.
 INPUT_LIMIT = 5000
 
-_RECORD = """SELECT session.*,
-    (SELECT count(*) FROM turn WHERE session_id = session.id AND undone = 0) AS turns,
-    (SELECT question FROM turn WHERE session_id = session.id ORDER BY position LIMIT 1) AS first_question
-    FROM session"""
-#: Sessions that were opened and left without a word are clutter, unless they were given a name.
-_WORTH_SHOWING = "(name IS NOT NULL OR EXISTS (SELECT 1 FROM turn WHERE session_id = session.id))"
-_NEWEST_FIRST = "ORDER BY updated DESC, rowid DESC"
+_TURNS = "SELECT turn.*, origin FROM turn LEFT JOIN turn_origin ON turn_id = turn.id"
 
 
 class SessionStore:
@@ -93,26 +91,18 @@ class SessionStore:
         template: str = "",
         system: str = "",
         name: str | None = None,
+        kind: SessionKind = SessionKind.CHAT,
     ) -> SessionRecord:
         """Begin a session. Raises UsageError if the name is taken or cannot be a name."""
+        now = datetime.now(UTC)
         name = checked_name(name) if name is not None else None
-        now = time.time()
-        about = (backbone, model, json.dumps(list(adapters)), template, system)
-        values = (now, now, *(stored(text) for text in about))
-        for _ in range(100):
-            identity = new_id()
-            try:
-                with self._database.transaction() as connection:
-                    refuse_taken(connection, name)
-                    connection.execute(
-                        "INSERT INTO session (id, name, created, updated, backbone, model, adapters, template,"
-                        " system) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                        (identity, name, *values),
-                    )
-                return self._record(identity)
-            except sqlite3.IntegrityError:  # the id was drawn before: draw again
-                continue
-        raise MedchatError(say("无法取得新的会话编号", "could not find a free session id"))
+        with self._database.transaction() as connection:
+            identity = session_rows.free_id(connection)
+            record = SessionRecord(
+                identity, name, now, now, backbone, model, tuple(adapters), template, system, kind=kind
+            )
+            session_rows.insert_session(connection, record)
+        return record
 
     def get(self, reference: str) -> SessionRecord:
         """Return the session with that id, that name, or the only one whose id begins so.
@@ -121,7 +111,7 @@ class SessionStore:
         """
         found: tuple[SessionRecord, ...] = ()
         for condition, values in matching(reference):
-            found = found or self._records(f"{condition} {_NEWEST_FIRST}", values)
+            found = found or self._records(f"{condition} {NEWEST_FIRST}", values)
         if len(found) == 1:
             return found[0]
         raise not_one(reference, found, self.list())
@@ -133,12 +123,18 @@ class SessionStore:
 
     def latest(self) -> SessionRecord | None:
         """Return the session that was changed last and is not empty and nameless, or None."""
-        found = self._records(f"WHERE {_WORTH_SHOWING} {_NEWEST_FIRST} LIMIT 1")
+        found = self._records(f"WHERE {WORTH_SHOWING} {NEWEST_FIRST} LIMIT 1")
         return found[0] if found else None
 
-    def list(self) -> tuple[SessionRecord, ...]:
-        """Return all sessions but the empty nameless ones, the one changed last first."""
-        return self._records(f"WHERE {_WORTH_SHOWING} {_NEWEST_FIRST}")
+    def list(
+        self, chosen: SessionFilter | None = None, *, limit: int = -1, skip: int = 0
+    ) -> tuple[SessionRecord, ...]:
+        """Return the sessions of a filter, the one changed last first, without the empty nameless ones.
+
+        `limit` below 0 means all; `skip` leaves out as many of the newest.
+        """
+        condition, values = (chosen or SessionFilter()).condition()
+        return self._records(f"WHERE {condition} {NEWEST_FIRST} LIMIT ? OFFSET ?", (*values, limit, skip))
 
     def rename(self, session_id: str, name: str) -> SessionRecord:
         """Give a session another name. Raises UsageError if it is taken or cannot be a name."""
@@ -160,26 +156,54 @@ class SessionStore:
         system: str = "",
     ) -> SessionRecord:
         """Note that the session goes on with another model, template or system prompt."""
-        about = (backbone, model, json.dumps(list(adapters)), template, system)
+        record = replace(
+            self._record(session_id),
+            backbone=backbone,
+            model=model,
+            adapters=tuple(adapters),
+            template=template,
+            system=system,
+        )
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)
-            connection.execute(
-                "UPDATE session SET backbone = ?, model = ?, adapters = ?, template = ?, system = ?"
-                " WHERE id = ?",
-                (*(stored(text) for text in about), session_id),
-            )
+            session_rows.change(connection, record)
         return self._record(session_id)
 
-    def delete(self, session_id: str) -> None:
-        """Delete a session, its turns and its questions in the editor's history, from the disk too."""
+    def add(self, sessions: Sequence[tuple[SessionRecord, Sequence[SavedTurn]]]) -> tuple[SessionRecord, ...]:
+        """Write whole sessions in one transaction, all or none, and return them as they are kept.
+
+        One whose id is taken gets a fresh id; one whose name is taken loses its name.
+        """
+        added = []
         with self._database.transaction() as connection:
-            turn_rows.touch(connection, session_id)
-            turn_rows.delete_session(connection, session_id)
+            for record, turns in sessions:
+                name = (
+                    record.name
+                    if record.name and session_rows.name_is_free(connection, record.name)
+                    else None
+                )
+                kept = replace(record, id=session_rows.free_id(connection, record.id), name=name)
+                session_rows.insert_session(connection, kept)
+                session_rows.insert_turns(connection, kept.id, turns)
+                added.append(kept)
+        return tuple(self._record(record.id) for record in added)
+
+    def delete(self, *session_ids: str) -> int:
+        """Delete sessions, their turns and their questions in the editor's history, from the disk too.
+
+        Returns how many. All or none: raises UsageError if one is not there.
+        """
+        with self._database.transaction() as connection:
+            for session_id in session_ids:
+                turn_rows.touch(connection, session_id)
+                turn_rows.delete_session(connection, session_id)
         self._database.purge()
+        return len(session_ids)
 
     def delete_all(self) -> int:
         """Delete every session and the editor's history, from the disk too. Returns how many sessions."""
         with self._database.transaction() as connection:
+            forget_all(connection)
             count = connection.execute("DELETE FROM session").rowcount
             connection.execute("DELETE FROM input")
         self._database.purge()
@@ -199,7 +223,13 @@ class SessionStore:
 
     # ------------------------------------------------------------ turns
 
-    def append_turn(self, session_id: str, turn: Turn, cost: AnswerCost | None = None) -> int:
+    def append_turn(
+        self,
+        session_id: str,
+        turn: Turn,
+        cost: AnswerCost | None = None,
+        origin: AnswerOrigin | None = None,
+    ) -> int:
         """Save a turn and return its position, from 1. Turns that were undone can then not come back.
 
         A position other than expected means that another MedChat goes on with the same session.
@@ -207,13 +237,14 @@ class SessionStore:
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)
             turn_rows.forget_undone(connection, session_id)
-            return turn_rows.insert(connection, session_id, turn, cost)
+            return turn_rows.insert(connection, session_id, turn, cost, origin)
 
     def replace_last(
         self,
         session_id: str,
         turn: Turn,
         cost: AnswerCost | None = None,
+        origin: AnswerOrigin | None = None,
         *,
         expected: PlacedTurn | None = None,
     ) -> int:
@@ -228,7 +259,7 @@ class SessionStore:
             ours = expected is None or turn_rows.ends_with(connection, session_id, [expected])
             if ours and not turn_rows.delete_last(connection, session_id):
                 raise UsageError(say("这个会话还没有内容", "the session has no turn yet"))
-            return turn_rows.insert(connection, session_id, turn, cost)
+            return turn_rows.insert(connection, session_id, turn, cost, origin)
 
     def undo(
         self, session_id: str, count: int = 1, *, expected: Sequence[PlacedTurn] = ()
@@ -253,7 +284,7 @@ class SessionStore:
     def turns(self, session_id: str) -> tuple[SavedTurn, ...]:
         """Return the turns of a session that are not undone, oldest first."""
         rows = self._database.rows(
-            "SELECT * FROM turn WHERE session_id = ? AND undone = 0 ORDER BY position", (session_id,)
+            f"{_TURNS} WHERE session_id = ? AND undone = 0 ORDER BY position", (session_id,)
         )
         return tuple(turn_from(row) for row in rows)
 
@@ -261,6 +292,34 @@ class SessionStore:
         """Return what was said, ready to go on with. Raises UsageError if there is no such session."""
         record = self._record(session_id)
         return Conversation(tuple(saved.turn for saved in self.turns(session_id)), record.system)
+
+    def search(
+        self, terms: Sequence[str], limit: int = 20, progress: Callable[[int], None] | None = None
+    ) -> tuple[FoundTurn, ...]:
+        """Return up to `limit` turns that hold every term, the best first; `limit` 0: every one.
+
+        Turns that were never searched are indexed first, in steps between which other programs can write;
+        `progress` is called after each with how many are left.
+        """
+        try:
+            return self._search(terms, limit, progress)
+        except (MedchatError, sqlite3.DatabaseError):
+            # A damaged index is made anew; where more than that is damaged, this says so.
+            with self._database.transaction() as connection:
+                forget_all(connection)
+            return self._search(terms, limit, progress)
+
+    def _search(
+        self, terms: Sequence[str], limit: int, progress: Callable[[int], None] | None
+    ) -> tuple[FoundTurn, ...]:
+        left = 1
+        while left:
+            with self._database.transaction() as connection:
+                left = update_index(connection)
+            if left and progress is not None:
+                progress(left)
+        with self._database.reading() as connection:
+            return find_turns(connection, terms, limit)
 
     # ------------------------------------------------------------ the editor's history, things seen
 
@@ -292,7 +351,7 @@ class SessionStore:
     # ------------------------------------------------------------ inside
 
     def _records(self, condition: str, values: Sequence[object] = ()) -> tuple[SessionRecord, ...]:
-        return tuple(record_from(row) for row in self._database.rows(f"{_RECORD} {condition}", values))
+        return tuple(record_from(row) for row in self._database.rows(f"{SELECT} {condition}", values))
 
     def _record(self, session_id: str) -> SessionRecord:
         found = self._records("WHERE id = ?", [session_id])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from medchat.api import Turn
-from medchat.store.records import AnswerCost, PlacedTurn, SavedTurn, restored, stored, turn_from
+from medchat.store.records import AnswerCost, AnswerOrigin, PlacedTurn, SavedTurn, restored, stored, turn_from
 from medchat.store.references import gone
+from medchat.store.search import forget
 
 
 def touch(connection: sqlite3.Connection, session_id: str) -> None:
@@ -21,18 +23,26 @@ def touch(connection: sqlite3.Connection, session_id: str) -> None:
 def forget_undone(connection: sqlite3.Connection, session_id: str) -> None:
     """Delete what was undone: after a new turn it can no longer follow."""
     _claim_inputs(connection, session_id)
-    connection.execute("DELETE FROM turn WHERE session_id = ? AND undone = 1", (session_id,))
+    _delete_turns(connection, "session_id = ? AND undone = 1", session_id)
 
 
-def insert(connection: sqlite3.Connection, session_id: str, turn: Turn, cost: AnswerCost | None) -> int:
-    """Write `turn` after the last one and return its position."""
+def insert(
+    connection: sqlite3.Connection,
+    session_id: str,
+    turn: Turn,
+    cost: AnswerCost | None,
+    origin: AnswerOrigin | None = None,
+    *,
+    created: float | None = None,
+) -> int:
+    """Write `turn` after the last one and return its position. `created` is a Unix time, now if None."""
     last = connection.execute(
         "SELECT max(position) FROM turn WHERE session_id = ? AND typeof(position) = 'integer'"
         " AND position < 1e15",  # a damaged row must not stop those after it
         (session_id,),
     )
     position: int = (last.fetchone()[0] or 0) + 1
-    connection.execute(
+    written = connection.execute(
         "INSERT INTO turn (session_id, position, question, answer, finish, created, prompt_tokens,"
         " reused_tokens, completion_tokens, first_token_seconds, seconds)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -42,7 +52,7 @@ def insert(connection: sqlite3.Connection, session_id: str, turn: Turn, cost: An
             stored(turn.question),
             stored(turn.answer),
             turn.finish.value,
-            time.time(),
+            time.time() if created is None else created,
             cost.prompt_tokens if cost else 0,
             cost.reused_tokens if cost else 0,
             cost.completion_tokens if cost else 0,
@@ -50,6 +60,8 @@ def insert(connection: sqlite3.Connection, session_id: str, turn: Turn, cost: An
             cost.seconds if cost else 0.0,
         ),
     )
+    if origin is not None:
+        connection.execute("INSERT INTO turn_origin VALUES (?, ?)", (written.lastrowid, origin.to_json()))
     return position
 
 
@@ -66,12 +78,8 @@ def ends_with(connection: sqlite3.Connection, session_id: str, expected: Sequenc
 def delete_last(connection: sqlite3.Connection, session_id: str) -> bool:
     """Delete the last turn; return whether there was one."""
     _claim_inputs(connection, session_id)
-    deleted = connection.execute(
-        "DELETE FROM turn WHERE session_id = :session AND position ="
-        " (SELECT max(position) FROM turn WHERE session_id = :session)",
-        {"session": session_id},
-    )
-    return deleted.rowcount > 0
+    last = "session_id = ?1 AND position = (SELECT max(position) FROM turn WHERE session_id = ?1)"
+    return _delete_turns(connection, last, session_id) > 0
 
 
 def mark_undone(
@@ -96,6 +104,8 @@ def rewrite(connection: sqlite3.Connection, session_id: str, change: Callable[[s
     Undone turns and the system text count too. Returns how many questions and answers are other than before.
     """
     _claim_inputs(connection, session_id)
+    forget(connection, "session_id = ?", (session_id,))  # the next search indexes the new words
+    _rewrite_origins(connection, session_id, change)
     mine = {"session": session_id}
     _change(connection, "input", "text", "session_id = :session", mine, change)
     _change(connection, "session", "system", "id = :session", mine, change)
@@ -103,6 +113,19 @@ def rewrite(connection: sqlite3.Connection, session_id: str, change: Callable[[s
         _change(connection, "turn", column, "session_id = :session", mine, change)
         for column in ("question", "answer")
     )
+
+
+def _rewrite_origins(connection: sqlite3.Connection, session_id: str, change: Callable[[str], str]) -> None:
+    rows = connection.execute(
+        "SELECT turn_id, origin FROM turn_origin JOIN turn ON turn.id = turn_id WHERE session_id = ?",
+        (session_id,),
+    ).fetchall()
+    for row in rows:
+        origin = AnswerOrigin.from_json(row["origin"])
+        other = replace(origin, system=change(origin.system))
+        connection.execute(
+            "UPDATE turn_origin SET origin = ? WHERE turn_id = ?", (other.to_json(), row["turn_id"])
+        )
 
 
 def _change(
@@ -128,7 +151,14 @@ def delete_session(connection: sqlite3.Connection, session_id: str) -> None:
     connection.execute(
         "DELETE FROM input WHERE text IN (SELECT question FROM turn WHERE session_id = ?)", (session_id,)
     )
+    _delete_turns(connection, "session_id = ?", session_id)
     connection.execute("DELETE FROM session WHERE id = ?", (session_id,))
+
+
+def _delete_turns(connection: sqlite3.Connection, condition: str, session_id: str) -> int:
+    """Delete the turns of a condition, out of the search index too; return how many there were."""
+    forget(connection, condition, (session_id,))
+    return connection.execute(f"DELETE FROM turn WHERE {condition}", (session_id,)).rowcount
 
 
 def _claim_inputs(connection: sqlite3.Connection, session_id: str) -> None:

@@ -11,13 +11,15 @@ import pytest
 from cli_program import Scripted, child_environment, command, copy_of, saved_turns
 from scripted_backbone import ENDLESS, STOPPED
 
-from medchat.api import Turn
-from medchat.chat.events import TurnStats
+from medchat.api import GenerationConfig, Turn
+from medchat.chat.events import AnswerContext, TurnStats
 from medchat.chat.recorder import StoreRecorder
 from medchat.errors import UsageError
 from medchat.store import SessionRecord, SessionStore
 
 pytest_plugins = ("cli_program",)
+
+CONTEXT = AnswerContext(GenerationConfig())
 
 
 class Shared:
@@ -53,26 +55,26 @@ def shared(tmp_path: Path) -> Iterator[Shared]:
 
 
 def test_answering_again_leaves_the_turn_another_chat_added(shared: Shared) -> None:
-    shared.other.save(said(3), TurnStats())
-    shared.one.replace(said(2, "新"), TurnStats())
+    shared.other.save(said(3), TurnStats(), CONTEXT)
+    shared.one.replace(said(2, "新"), TurnStats(), CONTEXT)
     assert shared.turns() == [said(1), said(2), said(3), said(2, "新")]
     assert len(shared.warnings) == 1 and "另一个 MedChat" in shared.warnings[0]
-    shared.one.replace(said(2, "更新"), TurnStats())  # the last one is its own again
+    shared.one.replace(said(2, "更新"), TurnStats(), CONTEXT)  # the last one is its own again
     assert shared.turns() == [said(1), said(2), said(3), said(2, "更新")]
 
 
 def test_answering_again_leaves_the_turn_another_chat_put_in_the_same_place(shared: Shared) -> None:
     shared.other.undo(1)
-    shared.other.save(said(9), TurnStats())
-    shared.one.replace(said(2, "新"), TurnStats())
+    shared.other.save(said(9), TurnStats(), CONTEXT)
+    shared.one.replace(said(2, "新"), TurnStats(), CONTEXT)
     assert shared.turns() == [said(1), said(9), said(2, "新")]
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_undo_that_would_take_another_chats_turn_is_refused(shared: Shared, count: int) -> None:
-    shared.other.save(said(3), TurnStats())
+    shared.other.save(said(3), TurnStats(), CONTEXT)
     if count == 2:  # its own last turn is the last one of all, the other's is right before it
-        shared.one.save(said(4), TurnStats())
+        shared.one.save(said(4), TurnStats(), CONTEXT)
     before = shared.turns()
     with pytest.raises(UsageError, match="另一个 MedChat"):
         shared.one.undo(count)
@@ -81,19 +83,19 @@ def test_an_undo_that_would_take_another_chats_turn_is_refused(shared: Shared, c
 
 
 def test_each_chat_can_take_back_what_is_its_own(shared: Shared) -> None:
-    shared.other.save(said(3), TurnStats())
-    shared.one.save(said(4), TurnStats())
+    shared.other.save(said(3), TurnStats(), CONTEXT)
+    shared.one.save(said(4), TurnStats(), CONTEXT)
     shared.one.undo(1)
     shared.other.undo(2)
     assert shared.turns() == [said(1)]
 
 
 def test_a_chat_alone_saves_answers_again_and_takes_back_without_a_warning(shared: Shared) -> None:
-    shared.one.save(said(3), TurnStats())
-    shared.one.replace(said(3, "新"), TurnStats())
+    shared.one.save(said(3), TurnStats(), CONTEXT)
+    shared.one.replace(said(3, "新"), TurnStats(), CONTEXT)
     shared.one.undo(2)
-    shared.one.replace(said(1, "新"), TurnStats())
-    shared.one.save(said(5), TurnStats())
+    shared.one.replace(said(1, "新"), TurnStats(), CONTEXT)
+    shared.one.save(said(5), TurnStats(), CONTEXT)
     assert shared.turns() == [said(1, "新"), said(5)] and shared.warnings == []
 
 

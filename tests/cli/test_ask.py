@@ -117,7 +117,7 @@ def test_json_and_the_saved_session_hold_the_models_text_exactly(scripted: Scrip
     outcome = scripted.run("ask", HOSTILE, "--json")
     assert "\x1b" not in outcome.out and outcome.one()["answer"] == HOSTILE_TEXT
     assert saved_turns()[0].turn.answer == HOSTILE_TEXT
-    shown = scripted.run("sessions", "list")
+    shown = scripted.run("sessions", "list", "--all")
     identity = shown.out.split()[0]
     page = scripted.run("sessions", "show", identity)
     assert "多喝水" in page.out and not set("\x1b\x07\u202e") & set(page.out)

@@ -131,15 +131,18 @@ def test_one_damaged_session_is_listed_shown_and_gone_on_with(scripted: Scripted
         connection.execute(
             "UPDATE turn SET finish = 'x' WHERE session_id = (SELECT id FROM session WHERE name = '坏的')"
         )
-    listed = scripted.run("sessions", "list")
+    listed = scripted.run("sessions", "list", "--all")
     assert listed.code == 0 and len(listed.out.splitlines()) == 2 and listed.out.count("有损坏") == 1
-    assert [row["damaged"] for row in scripted.run("sessions", "list", "--json").one()] == [False, True]
+    assert [row["damaged"] for row in scripted.run("sessions", "list", "--all", "--json").one()] == [
+        False,
+        True,
+    ]
     shown = scripted.run("sessions", "show", "坏的")
     assert shown.code == 0 and "你问的是一" in shown.out and shown.out.count("有损坏") == 2
     went_on = scripted.run("ask", "二", "--session", "坏的")
     assert went_on.code == 0 and "读不出来" in went_on.err
     assert scripted.run("sessions", "delete", "坏的", "--yes").code == 0
-    assert len(scripted.run("sessions", "list", "--json").one()) == 1
+    assert len(scripted.run("sessions", "list", "--all", "--json").one()) == 1
 
 
 def test_a_folder_turns_saving_off_only_with_a_line_that_says_so(scripted: Scripted, tmp_path: Path) -> None:

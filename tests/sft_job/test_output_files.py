@@ -18,11 +18,7 @@ from hypothesis import strategies as st
 from scripted_recipe import Pupil
 
 from medchat.api import SFTReport, SFTSample
-from medchat.errors import CheckpointError
-from medchat.language import current_language
-from medchat.sft_job.card import model_card
-from medchat.sft_job.curves import loss_picture, rate_picture
-from medchat.sft_job.document import (
+from medchat.document import (
     Document,
     Paragraph,
     Picture,
@@ -32,6 +28,10 @@ from medchat.sft_job.document import (
     as_html,
     as_markdown,
 )
+from medchat.errors import CheckpointError
+from medchat.language import current_language
+from medchat.sft_job.card import model_card
+from medchat.sft_job.curves import loss_picture, rate_picture
 from medchat.sft_job.facts import DataFacts, LengthFacts, RunFacts, read_facts, write_facts
 from medchat.sft_job.metrics import Metrics, Point, read_metrics
 from medchat.sft_job.output_files import write_card, write_report

@@ -151,7 +151,7 @@ def test_ids_are_dated_distinct_and_easy_to_read() -> None:
 
 def test_an_id_drawn_twice_is_drawn_again(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = iter(["20261120-aaaa", "20261120-aaaa", "20261120-bbbb"])
-    monkeypatch.setattr("medchat.store.sessions.new_id", lambda: next(drawn))
+    monkeypatch.setattr("medchat.store.session_rows.new_id", lambda: next(drawn))
     assert [begin(store).id, begin(store).id] == ["20261120-aaaa", "20261120-bbbb"]
 
 
@@ -159,7 +159,7 @@ def test_a_session_is_found_by_id_name_and_beginning(
     store: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = iter(["20261119-aabb", "20261120-aacc", "20261120-ddee"])
-    monkeypatch.setattr("medchat.store.sessions.new_id", lambda: next(drawn))
+    monkeypatch.setattr("medchat.store.session_rows.new_id", lambda: next(drawn))
     first, second, third = begin(store, "感冒"), begin(store), begin(store)
     assert store.get("20261119-aabb").id == store.get("感冒").id == store.get("20261119").id == first.id
     assert store.get("aac").id == second.id

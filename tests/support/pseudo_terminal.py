@@ -112,11 +112,11 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def save(self, turn: Turn, stats: object) -> None:
+    def save(self, turn: Turn, stats: object, context: object) -> None:
         """Append one turn."""
         self._write({"save": [turn.question, turn.answer, turn.finish.value]})
 
-    def replace(self, turn: Turn, stats: object) -> None:
+    def replace(self, turn: Turn, stats: object, context: object) -> None:
         """Put a turn in the place of the last one."""
         self._write({"replace": [turn.question, turn.answer, turn.finish.value]})
 

@@ -91,10 +91,10 @@ class Journal:
 
     entries: list[tuple[str, object]] = field(default_factory=list)
 
-    def save(self, turn: Turn, stats: TurnStats) -> None:
+    def save(self, turn: Turn, stats: TurnStats, context: object) -> None:
         self.entries.append(("save", turn))
 
-    def replace(self, turn: Turn, stats: TurnStats) -> None:
+    def replace(self, turn: Turn, stats: TurnStats, context: object) -> None:
         self.entries.append(("replace", turn))
 
     def rewrite(self, change: Callable[[str], str]) -> None:

@@ -1,0 +1,215 @@
+"""`medchat sessions list|show|search`: looking at saved sessions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from medchat.cli.group import LocalizedCommand
+from medchat.cli.output import say_aside, write_out
+from medchat.commands.sessions.filters import chosen_filter, filter_flags
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.medical_safety import ai_mark
+from medchat.sanitize import sanitize, sanitize_line
+from medchat.store import FoundTurn, SavedTurn, SessionKind, SessionRecord, SessionStore
+
+
+def session_as_json(record: SessionRecord) -> dict[str, Any]:
+    """Return what `list --json` says of a session."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "title": record.title,
+        "kind": record.kind.value,
+        "created": record.created.isoformat(),
+        "updated": record.updated.isoformat(),
+        "backbone": record.backbone,
+        "model": record.model,
+        "adapters": list(record.adapters),
+        "template": record.template,
+        "system": record.system,
+        "turns": record.turns,
+        "first_question": record.first_question,
+        "damaged": record.damaged,
+    }
+
+
+def print_sessions(records: tuple[SessionRecord, ...]) -> int:
+    """Print one line a session, the one changed last first."""
+    if not records:
+        say_aside(
+            say("还没有保存的会话。开始一个：medchat chat", "no saved session yet. Begin one: medchat chat")
+        )
+        return 0
+    return write_out("".join(session_line(record) + "\n" for record in records))
+
+
+def session_line(record: SessionRecord) -> str:
+    """Return a session on one line: id, time, turns, family, title, and how it came to be if not by chat."""
+    when = record.updated.astimezone().strftime("%Y-%m-%d %H:%M")
+    kind = {SessionKind.ASK: " [ask]", SessionKind.IMPORTED: say("（导入）", " [imported]")}.get(
+        record.kind, ""
+    )
+    return (
+        f"{record.id}  {when}  {record.turns:>3}  "
+        f"{sanitize_line(record.backbone, 12):<10} {sanitize_line(record.title, 40)}{kind}{_mark(record)}"
+    )
+
+
+def _mark(record: SessionRecord | SavedTurn) -> str:
+    return say("（有损坏）", " (damaged)") if record.damaged else ""
+
+
+@click.command(
+    "list", cls=LocalizedCommand, help=say("列出会话，最近的在前。", "List sessions, latest first.")
+)
+@filter_flags
+@click.option("--all", "everything", is_flag=True, help=say("也列出 ask 的问答", "list those of `ask` too"))
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help=say("每页最多 N 个", "at most N sessions a page")
+)
+@click.option(
+    "--page",
+    type=click.IntRange(1),
+    default=1,
+    metavar="N",
+    help=say("第 N 页（与 --limit 同用）", "page N, with --limit"),
+)
+@click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
+def list_command(
+    model: str,
+    since: str | None,
+    until: str | None,
+    everything: bool,
+    limit: int | None,
+    page: int,
+    as_json: bool,
+) -> int:
+    """List the sessions."""
+    chosen = chosen_filter(model, since, until, with_asks=everything)
+    with SessionStore.open() as store:
+        records = store.list(chosen, limit=limit or -1, skip=(page - 1) * (limit or 0))
+        others = not everything and not records and bool(store.list(limit=1))
+    if as_json:
+        return write_out(
+            json.dumps([session_as_json(record) for record in records], ensure_ascii=False, indent=2) + "\n"
+        )
+    if others:
+        say_aside(
+            say(
+                "没有符合条件的会话；加上 --all 也列出 ask 的问答",
+                "no such session; --all lists those of ask too",
+            )
+        )
+        return 0
+    return print_sessions(records)
+
+
+@click.command(
+    "show",
+    cls=LocalizedCommand,
+    help=say("显示一个会话的全部问答。", "Show the questions and answers of a session."),
+)
+@click.argument("session")
+@click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
+def show_command(session: str, as_json: bool) -> int:
+    """Show one session, by id, name or the beginning of an id."""
+    with SessionStore.open() as store:
+        record = store.get(session)
+        turns = store.turns(record.id)
+    if as_json:
+        from medchat.transcripts.export import Transcript, session_json
+
+        whole = {
+            **session_as_json(record),
+            **session_json(Transcript(record, turns)),
+            "disclaimer": ai_mark(),
+        }
+        return write_out(json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
+    about = (record.id, record.name, record.backbone, record.model)
+    lines = ["  ".join(sanitize_line(part, 200) for part in about if part) + _mark(record)]
+    for before, saved in zip((None, *turns), turns, strict=False):
+        lines += ["", *_turn_lines(saved, before)]
+    return write_out("\n".join([*lines, "", ai_mark()]) + "\n")
+
+
+def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
+    """Return a turn as lines, with the model's name where it is another one's answer than the last."""
+    finish = "" if saved.turn.finish == "stop" else f" [{saved.turn.finish}]"
+    model = saved.origin.model
+    changed = [f"[{sanitize_line(model, 200)}]"] if before and model and model != before.origin.model else []
+    return [
+        *changed,
+        say("问：", "Q: ") + sanitize(saved.turn.question),
+        say("答：", "A: ") + sanitize(saved.turn.answer) + finish + _mark(saved),
+    ]
+
+
+@click.command(
+    "search",
+    cls=LocalizedCommand,
+    help=say(
+        "在全部问答里搜索文字。给出几个词时，每个都要出现。",
+        "Search all questions and answers for a text; of several words each must occur.",
+    ),
+)
+@click.argument("words", nargs=-1, required=True, metavar=say("文字…", "TEXT…"))
+@click.option(
+    "--limit",
+    type=click.IntRange(0),
+    default=20,
+    metavar="N",
+    help=say("最多显示 N 处，0 为全部", "at most N hits, 0 for all of them"),
+)
+@click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
+def search_command(words: tuple[str, ...], limit: int, as_json: bool) -> int:
+    """Search the sessions."""
+    if not any(word.strip() for word in words):
+        raise UsageError(
+            say("要搜索的文字是空的", "the text to search for is empty"), "medchat sessions search TEXT"
+        )
+    with SessionStore.open() as store:
+        found = store.search(words, limit, _indexing)
+        records = {hit.session_id: store.get(hit.session_id) for hit in found}
+    if as_json:
+        hits = [_hit_as_json(hit, records[hit.session_id]) for hit in found]
+        return write_out(json.dumps(hits, ensure_ascii=False, indent=2) + "\n")
+    if not found:
+        say_aside(say("没有找到", "nothing found"))
+        return 0
+    colour = sys.stdout.isatty()
+    return write_out("".join(_hit_line(hit, records[hit.session_id], colour=colour) + "\n" for hit in found))
+
+
+def _indexing(left: int) -> None:
+    say_aside(say(f"正在为搜索建立索引，还剩 {left} 轮…", f"indexing for the search, {left} turns left…"))
+
+
+def _hit_as_json(hit: FoundTurn, record: SessionRecord) -> dict[str, Any]:
+    excerpt = hit.excerpt
+    return {
+        "id": record.id,
+        "title": record.title,
+        "turn": hit.saved.position,
+        "where": "answer" if hit.in_answer else "question",
+        "excerpt": excerpt.before + excerpt.match + excerpt.after,
+        "match": [len(excerpt.before), len(excerpt.before) + len(excerpt.match)],
+        "created": hit.saved.created.isoformat(),
+    }
+
+
+def _hit_line(hit: FoundTurn, record: SessionRecord, *, colour: bool) -> str:
+    marks = ("\x1b[1;7m", "\x1b[0m") if colour else ("【", "】")
+    before, match, after = (
+        sanitize(" ".join(part.split("\n")))
+        for part in (hit.excerpt.before, hit.excerpt.match, hit.excerpt.after)
+    )
+    who = say("答", "A") if hit.in_answer else say("问", "Q")
+    return (
+        f"{record.id}  #{hit.saved.position:<3} {sanitize_line(record.title, 20)}\n"
+        f"    {who}{say('：', ': ')}{before}{marks[0]}{match}{marks[1]}{after}"
+    )

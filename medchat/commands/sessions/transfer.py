@@ -1,0 +1,102 @@
+"""`medchat sessions export|import`: sessions as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from medchat.cli.group import LocalizedCommand
+from medchat.cli.output import say_aside, write_out
+from medchat.commands.sessions.listing import session_line
+from medchat.errors import MedchatError, UsageError
+from medchat.language import say
+from medchat.sanitize import sanitize_line
+from medchat.store import SessionStore
+from medchat.whole_file import write_whole_file
+
+
+@click.command(
+    "export",
+    cls=LocalizedCommand,
+    help=say(
+        "把会话写成文件：.md、.html 供阅读，.json 保留一切，.jsonl 可用于 medchat sft。",
+        "Write sessions to a file: .md and .html to read, .json with everything, .jsonl for medchat sft.",
+    ),
+)
+@click.argument("session", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help=say("全部会话", "every session"))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar=say("文件", "FILE"),
+    required=True,
+    help=say("后缀决定格式；- 为标准输出的 .md", "its suffix chooses the form; - prints .md"),
+)
+@click.option(
+    "--redact", is_flag=True, help=say("遮去姓名、证件号和电话", "mask names, ID and telephone numbers")
+)
+@click.option("--overwrite", is_flag=True, help=say("覆盖已有的文件", "replace a file that is there"))
+def export_command(
+    session: tuple[str, ...], everything: bool, output: Path, redact: bool, overwrite: bool
+) -> int:
+    """Export sessions. Raises UsageError for no session, an unknown suffix, or a file that is there already."""
+    # Not needed by the other subcommands, which start faster without.
+    from medchat.transcripts import Transcript, export, export_suffix, redacted
+
+    if bool(session) == everything:
+        raise UsageError(
+            say("请指定会话编号，或用 --all", "name a session, or give --all"),
+            "medchat sessions export ID --output FILE.md|.html|.json|.jsonl",
+        )
+    to_stdout = str(output) == "-"
+    suffix = ".md" if to_stdout else export_suffix(output)
+    if not to_stdout and output.exists() and not overwrite:
+        raise UsageError(
+            say("输出文件已存在", "the output file exists"),
+            say("换一个名字，或加上 --overwrite", "choose another name, or add --overwrite"),
+            where=str(output),
+        )
+    with SessionStore.open() as store:
+        records = store.list() if everything else tuple(map(store.get, session))
+        transcripts = [Transcript(record, store.turns(record.id)) for record in records]
+    if not transcripts:
+        raise UsageError(say("还没有保存的会话", "there is no saved session yet"), "medchat chat")
+    text = export([redacted(one) for one in transcripts] if redact else transcripts, suffix)
+    if to_stdout:
+        return write_out(text)
+    try:
+        write_whole_file(output, text, private=True)
+    except OSError as error:
+        raise MedchatError(
+            say(f"无法写入：{error.strerror or error}", f"cannot be written: {error.strerror or error}"),
+            say("请检查路径和磁盘空间", "check the path and the space on the disk"),
+            where=str(output),
+        ) from error
+    say_aside(
+        say(f"已导出 {len(transcripts)} 个会话：", f"exported {len(transcripts)} session(s): ")
+        + sanitize_line(str(output))
+    )
+    return 0
+
+
+@click.command(
+    "import",
+    cls=LocalizedCommand,
+    help=say(
+        "导入会话：export 写出的 .json，或 OpenAI、ShareGPT 形式的对话（JSON、JSON 行）。",
+        "Import sessions: a .json of export, or conversations of OpenAI's or ShareGPT's form (JSON, JSON lines).",
+    ),
+)
+@click.argument("file", type=click.Path(path_type=Path))
+def import_command(file: Path) -> int:
+    """Import sessions: all of the file, or none."""
+    from medchat.transcripts import read_transcripts
+
+    transcripts = read_transcripts(file)
+    with SessionStore.open() as store:
+        added = store.add([(transcript.record, transcript.turns) for transcript in transcripts])
+    for record in added[:10]:
+        say_aside(session_line(record))
+    say_aside(say(f"已导入 {len(added)} 个会话", f"imported {len(added)} session(s)"))
+    return 0

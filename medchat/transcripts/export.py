@@ -1,0 +1,216 @@
+"""Sessions as Markdown, JSON, JSON lines (what `medchat sft` learns from) or one HTML page.
+
+Each form carries the mark that an AI wrote the answers, and the implicit label (GB 45438-2025).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medchat import medical_safety
+from medchat.api import Finish
+from medchat.document import Document, Paragraph, Quotation, Section, as_html
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.redaction import redact
+from medchat.sanitize import escape_cell, sanitize, sanitize_line
+from medchat.store import SavedTurn, SessionRecord
+
+#: The value of `schema` in the JSON form: which fields there are.
+SCHEMA = "medchat-session/1"
+#: Answers that did not end by themselves: not to be learned from.
+_UNFINISHED = (Finish.CANCELLED, Finish.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A session and its turns, oldest first."""
+
+    record: SessionRecord
+    turns: tuple[SavedTurn, ...]
+
+
+def redacted(transcript: Transcript) -> Transcript:
+    """Return the session with ID numbers, telephone numbers and names of people masked (`medchat.redaction`)."""
+    record = transcript.record
+    turns = tuple(
+        replace(
+            saved,
+            turn=replace(saved.turn, question=redact(saved.turn.question), answer=redact(saved.turn.answer)),
+            origin=replace(saved.origin, system=redact(saved.origin.system)),
+        )
+        for saved in transcript.turns
+    )
+    name = redact(record.name) if record.name else None
+    first = turns[0].turn.question if turns else ""
+    return Transcript(replace(record, name=name, system=redact(record.system), first_question=first), turns)
+
+
+def export_suffix(path: Path) -> str:
+    """Return the form that a file's suffix names. Raises UsageError for any other suffix."""
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise UsageError(
+            say(
+                f"不认识的后缀 {sanitize_line(suffix, 20) or '（无）'}",
+                f"unknown suffix {sanitize_line(suffix, 20)!r}",
+            ),
+            say(f"可用：{'、'.join(FORMATS)}", f"use one of {', '.join(FORMATS)}"),
+        )
+    return suffix
+
+
+def export(transcripts: Sequence[Transcript], suffix: str) -> str:
+    """Return the text of the file for a suffix of `FORMATS`."""
+    return FORMATS[suffix](transcripts)
+
+
+# ---------------------------------------------------------------- JSON: everything that is known
+
+
+def session_json(transcript: Transcript) -> dict[str, Any]:
+    """Return a session as `sessions show --json` and the JSON form have it."""
+    record = transcript.record
+    return {
+        "schema": SCHEMA,
+        "id": record.id,
+        "name": record.name,
+        "created": record.created.isoformat(),
+        "updated": record.updated.isoformat(),
+        "backbone": record.backbone,
+        "model": record.model,
+        "adapters": list(record.adapters),
+        "template": record.template,
+        "system": record.system,
+        "log": [turn_json(saved) for saved in transcript.turns],
+        "disclaimer": medical_safety.AI_MARK_ZH,
+        "AIGC": _label(transcript),
+    }
+
+
+def turn_json(saved: SavedTurn) -> dict[str, Any]:
+    """Return a turn as `sessions show --json` and the JSON form have it."""
+    return {
+        "position": saved.position,
+        "question": saved.turn.question,
+        "answer": saved.turn.answer,
+        "finish": str(saved.turn.finish),
+        "created": saved.created.isoformat(),
+        "prompt_tokens": saved.prompt_tokens,
+        "reused_tokens": saved.reused_tokens,
+        "completion_tokens": saved.completion_tokens,
+        "first_token_seconds": saved.first_token_seconds,
+        "seconds": saved.seconds,
+        "origin": asdict(saved.origin),
+    }
+
+
+def _json(transcripts: Sequence[Transcript]) -> str:
+    sessions = [session_json(transcript) for transcript in transcripts]
+    return json.dumps(sessions[0] if len(sessions) == 1 else sessions, ensure_ascii=False, indent=2) + "\n"
+
+
+def _label(transcript: Transcript) -> dict[str, str]:
+    said = "\n".join(saved.turn.answer for saved in transcript.turns)
+    return medical_safety.aigc_metadata(said, transcript.record.id)
+
+
+# ---------------------------------------------------------------- JSON lines: training data
+
+
+def _json_lines(transcripts: Sequence[Transcript]) -> str:
+    return "".join(json.dumps(_record(transcript), ensure_ascii=False) + "\n" for transcript in transcripts)
+
+
+def _record(transcript: Transcript) -> dict[str, Any]:
+    """Return a session as OpenAI's `messages`; answers that were stopped have weight 0: context, not learned."""
+    system = transcript.record.system
+    messages: list[Mapping[str, Any]] = [{"role": "system", "content": system}] if system else []
+    for saved in transcript.turns:
+        answer: dict[str, Any] = {"role": "assistant", "content": saved.turn.answer}
+        if saved.turn.finish in _UNFINISHED:
+            answer["weight"] = 0
+        messages += [{"role": "user", "content": saved.turn.question}, answer]
+    return {"messages": messages, "disclaimer": medical_safety.AI_MARK_ZH, "AIGC": _label(transcript)}
+
+
+# ---------------------------------------------------------------- Markdown and HTML: for people
+
+
+def _markdown(transcripts: Sequence[Transcript]) -> str:
+    labels = {transcript.record.id: _label(transcript) for transcript in transcripts}
+    label = next(iter(labels.values())) if len(labels) == 1 else labels
+    lines = [
+        "---",
+        f"AIGC: {json.dumps(label, ensure_ascii=False)}",
+        "---",
+        "",
+        f"> {medical_safety.ai_mark()}",
+    ]
+    for transcript in transcripts:
+        lines += [
+            "",
+            f"# {escape_cell(_title(transcript.record))}",
+            "",
+            escape_cell(_about(transcript.record)),
+        ]
+        for saved in transcript.turns:
+            lines += ["", f"## {_heading(saved)}", "", *_quoted(saved.turn.question)]
+            lines += ["", f"**{_answerer(saved)}**", "", *_quoted(saved.turn.answer)]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> list[str]:
+    """Return somebody's Markdown as a quotation: it stays Markdown, but no HTML, and fetches no picture."""
+    safe = sanitize(text).replace("<", "&lt;").replace("![", "!\\[")
+    return [f"> {line}".rstrip() for line in safe.split("\n")]
+
+
+def _html(transcripts: Sequence[Transcript]) -> str:
+    sections = []
+    for transcript in transcripts:
+        sections.append(Section(_title(transcript.record), [Paragraph(_about(transcript.record))]))
+        for saved in transcript.turns:
+            said = [
+                Quotation(say("问", "Question"), saved.turn.question),
+                Quotation(_answerer(saved), saved.turn.answer),
+            ]
+            sections.append(Section(_heading(saved), said))
+    title = _title(transcripts[0].record) if len(transcripts) == 1 else say("会话", "Sessions")
+    labels = [_label(transcript) for transcript in transcripts]
+    mark = Section(say("说明", "Note"), [Paragraph(medical_safety.ai_mark())])
+    metadata = {"AIGC": labels[0] if len(labels) == 1 else labels}
+    return as_html(Document(title, [mark, *sections], metadata))
+
+
+def _title(record: SessionRecord) -> str:
+    return sanitize_line(record.title, 80) or record.id
+
+
+def _about(record: SessionRecord) -> str:
+    when = record.created.astimezone().strftime("%Y-%m-%d %H:%M")
+    return "  ".join(part for part in (record.id, when, record.backbone, Path(record.model).name) if part)
+
+
+def _heading(saved: SavedTurn) -> str:
+    when = saved.created.astimezone().strftime("%H:%M")
+    return say(f"第 {saved.position} 轮（{when}）", f"Turn {saved.position} ({when})")
+
+
+def _answerer(saved: SavedTurn) -> str:
+    model = sanitize_line(Path(saved.origin.model).name, 60)
+    ending = "" if saved.turn.finish is Finish.STOP else f" [{saved.turn.finish}]"
+    return say("答", "Answer") + (say(f"（{model}）", f" ({model})") if model else "") + ending
+
+
+#: What makes the text of a file, by the file's suffix.
+FORMATS: Mapping[str, Callable[[Sequence[Transcript]], str]] = {
+    ".md": _markdown,
+    ".json": _json,
+    ".jsonl": _json_lines,
+    ".html": _html,
+}
