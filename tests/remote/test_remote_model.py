@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import pytest
+from medchat_remote import connection
 from medchat_remote.address import Endpoint
 from medchat_remote.messages import MessagesTemplate
 from openai_server import CHAT, TEXT, Asked, OpenAIServer, Reply, refusal
@@ -89,6 +90,17 @@ def test_every_servers_way_of_answering_gives_the_same_answer(
     assert text_of(deltas) == ANSWER and deltas[-1].finish is Finish.STOP
     assert deltas[-1].estimated and deltas[-1].completion_tokens >= 2
     assert len(server.questions) == 1
+
+
+def test_what_follows_an_end_is_waited_for_as_long_as_it_goes_on(
+    server: OpenAIServer, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "AFTERWARDS_SECONDS", 0.5)
+    word = f"{chunk('水', 'stop')}\n\n".encode()
+    server.usual = Reply(raw=[word, 0.3] * 4, silent=True)
+    model, started = load(), time.monotonic()
+    assert text_of(ask(model)) == "水" * 4
+    assert time.monotonic() - started < 4 and server.client_gone.wait(2)
 
 
 def test_the_first_piece_is_given_while_the_rest_is_still_to_come(server: OpenAIServer, load: Load) -> None:
