@@ -47,6 +47,18 @@ def test_refusals_are_one_line_with_a_remedy_and_asked_once(
     assert words in error.what and len(error.what) < 300 and "<" not in error.what
 
 
+@pytest.mark.parametrize("body", ["<html><p>Login", "\n<!DOCTYPE html>", "<HTML>"])
+@pytest.mark.parametrize("kind", ["text/html", "application/json", "text/event-stream"])
+def test_a_web_page_in_an_answers_place_is_called_one(
+    server: OpenAIServer, load: Load, body: str, kind: str
+) -> None:
+    server.usual = server.models_reply = Reply(kind=kind, body=body)
+    error = failure(load(server.url + "#m"))[1]
+    assert "网页" in error.what and "登录" in error.remedy and "/v1" in error.remedy
+    with pytest.raises(MedchatError, match="网页"):
+        load()
+
+
 def test_nobody_there_is_said_with_the_host() -> None:
     address = f"http://127.0.0.1:{free_port()}/v1#m"
     with pytest.raises(MedchatError) as caught:
@@ -297,6 +309,13 @@ def test_prompts_are_counted_by_the_endpoints_tokenizer_where_it_has_one(
     assert ask(model)[-1].prompt_tokens == 42
     del server.calls["/tokenize"]  # it stops answering: a guess will do
     assert model.count(PROMPT) == 18
+
+
+def test_a_tokenizer_that_is_busy_is_not_waited_for(server: OpenAIServer, load: Load) -> None:
+    server.calls["/tokenize"] = lambda body: refusal(503, "busy", retry_after="1")
+    model = load()
+    assert model.context_length == 2048 and not model.describe()["exact_counts"]
+    assert [asked.path for asked in server.seen].count("/tokenize") == 1
 
 
 def test_history_is_dropped_to_fit_what_the_endpoint_holds(

@@ -74,7 +74,7 @@ class OpenAIServer:
         self.models_status = 200
         #: In place of `models`: how the list is answered.
         self.models_reply: Reply | None = None
-        #: What other paths answer: path -> function of the body. None is 404.
+        #: What other paths answer: path -> function of the body, which returns JSON or a Reply.
         self.calls: dict[str, Callable[[Any], Any]] = {}
         self.seen: list[Asked] = []
         #: How a question is answered, decided as it arrives and before a word is said.
@@ -160,7 +160,11 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         asked = self._note(body)
         if self.path in self.owner.calls:
-            self._send_json(200, self.owner.calls[self.path](body))
+            answer = self.owner.calls[self.path](body)
+            if isinstance(answer, Reply):
+                self._reply(answer, chat=False)
+            else:
+                self._send_json(200, answer)
         elif self.path in (CHAT, TEXT):
             self._answer(asked)
         else:
