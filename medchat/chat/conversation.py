@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class PreparedChat:
     warn: Callable[[str], None]
     demo: KnownQuestions | None = None
     _recorder: StoreRecorder | None = None
+    _said_early: set[str] = field(default_factory=set)
     _shown_failures: int = 0
 
     @property
@@ -72,8 +73,25 @@ class PreparedChat:
             guard_loops=guard_loops,
             gate=DemoGate(self.demo) if self.demo else None,
             notices_shown=medical_safety.keys_shown(conversation),
+            said_early=self._said_early,
             max_question_bytes=int(self.settings.value("max_question_bytes")),
         )
+
+    def early_notices(self, question: str) -> list[Notice]:
+        """Return what must be said of the first question at once: loading the model may take minutes.
+
+        The session that `begin` returns knows what was said so.
+        """
+        conversation = conversation_of(self.store, self.record, "")
+        shown = medical_safety.keys_shown(conversation)
+        due = [
+            replace(notice, text=notice.short) if notice.key in shown and notice.short else notice
+            for notice in medical_safety.advise(conversation, question)
+            if notice.urgent
+        ]
+        new = [notice for notice in due if notice.text not in self._said_early]
+        self._said_early.update(notice.text for notice in new)
+        return new
 
     def recorder(self, record: SessionRecord | None = None) -> StoreRecorder:
         """Return a recorder that goes on with `record`, or begins a session with its first turn."""

@@ -47,9 +47,10 @@ class AnswerContext:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A notice about the user's words, before the model runs."""
+    """A notice about the user's words, before the model runs. `said`: it was shown while the model was loading."""
 
     notice: Notice
+    said: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,8 @@ class ChatSession:
     `advisers` look at the user's words before the model does; `reviewers` look at the answer where one of
     them gave an urgent notice with a key; `listeners` are called with each turn once it is recorded.
     `remember_history` False sends each question alone. `guard_loops` stops an answer that repeats itself
-    without end (chat only). `gate` may refuse a question, after the advisers have seen it. `notices_shown`
-    holds the keys of notices that were shown in full in this conversation: from then on one short line does.
+    without end (chat only). `gate` may refuse a question that the advisers have seen. `notices_shown`: the keys
+    of what was shown in full (a short line follows); `said_early`: what was shown while the model was loading.
     """
 
     model: ChatModel
@@ -72,6 +72,7 @@ class ChatSession:
     last_reasoning: str = ""
     dropped: int = 0
     notices_shown: set[str] = field(default_factory=set)
+    said_early: set[str] = field(default_factory=set)
     _told_single_turn: bool = False
     _told_left_out: bool = False
     _known_rejected: set[str] = field(default_factory=set)
@@ -142,7 +143,9 @@ class ChatSession:
         """Say what there is to say about the words; raise UsageError where the model is not to be asked."""
         for adviser in self.advisers:
             for notice in adviser(before, question):
-                yield Advice(self._shortened(notice))
+                due = self._shortened(notice)
+                yield Advice(due, said=due.text in self.said_early)
+                self.said_early.discard(due.text)
         if self.gate is not None:
             yield from map(Advice, self.gate.admit(question, insist=insist))
 
@@ -176,7 +179,7 @@ class ChatSession:
         flagged = False
         for event in self._advise(before, question, insist=insist):
             notices.append(event.notice)
-            flagged = flagged or _is_red_flag(event)
+            flagged |= event.notice.urgent and bool(event.notice.key)
             yield event
         fitted = self.fitted(question, before=before)
         yield from self._remarks(before, fitted, config)
@@ -261,10 +264,6 @@ class ChatSession:
         keep(turn, stats, context)
         for listener in self.listeners:
             listener(self.conversation, turn)
-
-
-def _is_red_flag(event: Event) -> bool:
-    return isinstance(event, Advice) and event.notice.urgent and bool(event.notice.key)
 
 
 @dataclass

@@ -50,6 +50,11 @@ class QuestionInput:
         if self._comes_within(_AT_ONCE_SECONDS):
             self._take_context()
 
+    @property
+    def so_far(self) -> str:
+        """What is known of the question after `begin`."""
+        return self._question
+
     def complete(self) -> str:
         """Return the question, its context under it. One that has not begun is waited for a moment.
 

@@ -138,6 +138,7 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
         ready_lines=lambda session: _ready_lines(prepared, session),
         slash_commands=prepared.slash_commands,
         settings=lambda: _fixed_settings(prepared.settings),
+        early_notices=prepared.early_notices,
         insists=prepared.demo is not None,
         max_question_bytes=int(prepared.settings.value("max_question_bytes")),
     )

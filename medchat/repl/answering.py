@@ -55,8 +55,8 @@ class AnswerView:
     def take(self, event: Event) -> None:
         """Show one event."""
         match event:
-            case Advice(notice=notice):
-                self._advise(notice)
+            case Advice():
+                self._advise(event)
             case AnswerReviewed(notice=notice):
                 self._reviews.append(notice)
             case QuestionChosen(question=question):
@@ -146,9 +146,11 @@ class AnswerView:
             seconds = time.monotonic() - self._reasoning_began
             self._screen.tell(messages.reasoned(self.reasoning_characters, seconds))
 
-    def _advise(self, notice: Notice) -> None:
+    def _advise(self, advice: Advice) -> None:
+        notice = advice.notice
         if notice.urgent:  # a life may be at risk: not even the other advisers are waited for
-            self._screen.tell(notice.text, Tone.URGENT)
+            if not advice.said:
+                self._screen.tell(notice.text, Tone.URGENT)
             self._urgent.append(notice)
         else:
             self._notices.append(notice)

@@ -85,6 +85,7 @@ class Chat:
                 self._run(typed)
                 return ""
             check_question(typed, self.startup.max_question_bytes)
+            self._say_early(typed)
             if not self.exchange.ready():
                 return line
         except Exception as error:
@@ -99,6 +100,12 @@ class Chat:
         edited = isinstance(view.error, UsageError) and not isinstance(view.error, UnknownToDemo)
         refused = edited and not view.text_came
         return line if view.stopped_early or refused else ""
+
+    def _say_early(self, question: str) -> None:
+        """Say what is urgent while the model is still loading: it may take minutes, or fail."""
+        if self.exchange.loading_seconds is not None or self.exchange.load_error is not None:
+            for notice in self.startup.early_notices(question):
+                self.screen.tell(notice.text, Tone.URGENT)
 
     def show_answer(self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]]) -> AnswerView:
         """Show an answer and return what came of it."""

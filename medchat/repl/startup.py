@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from medchat.api import Conversation, SlashCommand
+from medchat.api import Conversation, Notice, SlashCommand
 from medchat.chat.session import ChatSession
 from medchat.chat.text_checks import MAX_QUESTION_BYTES
 
@@ -42,6 +42,10 @@ def _forget(text: str) -> None:
     """Keep no input history."""
 
 
+def _nothing_early(question: str) -> Sequence[Notice]:
+    return ()
+
+
 def _no_settings() -> Sequence[tuple[str, str]]:
     return ()
 
@@ -76,6 +80,8 @@ class Startup:
     slash_commands: Callable[[], Sequence[SlashCommand]] = _no_commands
     #: Further settings that `/set` without arguments shows: (name, value).
     settings: Callable[[], Sequence[tuple[str, str]]] = _no_settings
+    #: What must be said of a question while the model is still loading. Called in the main thread.
+    early_notices: Callable[[str], Sequence[Notice]] = _nothing_early
     #: Whether the model answers only what it has learned, unless the user insists (`/insist`).
     insists: bool = False
     #: A question over this is refused before the model is waited for.

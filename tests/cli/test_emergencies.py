@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from cli_program import MARK_ZH, DumbTerminal, Scripted, child_environment, run
 from openai_server import Asked, OpenAIServer, Reply, serving
+from scripted_backbone import BROKEN
 
 from medchat.medical_safety import find_red_flags
 
@@ -164,3 +165,25 @@ def test_a_start_pays_neither_for_the_detector_nor_for_masking() -> None:
         [sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+# ---------------------------------------------------------------- while the model is loading
+
+
+@pytest.mark.parametrize(("verb", "words", "typed"), [("ask", (CHEST,), ""), ("chat", ("--no-save",), CHEST)])
+def test_the_notice_does_not_wait_for_the_model(
+    scripted: Scripted, verb: str, words: tuple[str, ...], typed: str
+) -> None:
+    (scripted.model / BROKEN).touch()
+    told = scripted.run(verb, *words, stdin=f"{typed}\n")
+    assert told.code == 3 and full(CHEST) in told.out and full(CHEST) in told.err
+    assert told.err.index(full(CHEST)) < told.err.index("broken")
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--events",)])
+def test_a_notice_that_did_not_wait_is_not_said_twice(scripted: Scripted, flags: tuple[str, ...]) -> None:
+    told = scripted.run("ask", CHEST, *flags)
+    assert told.err.count(full(CHEST)) == 1
+    assert told.out.count(full(CHEST)) == {(): 1, ("--json",): 1, ("--events",): 2}[flags]
+    again = scripted.run("ask", "-c", CHEST, *flags)
+    assert (again.err.count(full(CHEST)), again.err.count(short(CHEST))) == (0, 1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat import api
+from medchat.errors import CheckpointError
 from medchat.hookspecs import hookimpl
 from medchat.templates import load_template
 
@@ -25,6 +26,8 @@ Prompt = Sequence[api.Segment]
 MARKER = "scripted.txt"
 #: A model folder with this file in it has the program asked to end while it loads.
 STOPPED_LOADING = "stop"
+#: One with this file in it cannot be loaded.
+BROKEN = "broken"
 ENDLESS, FAILING, HOSTILE, STOPPED = "没完", "出错", "控制", "停下"
 LONG, LONG_PIECES = "长", 100
 HOSTILE_TEXT = "\x1b]52;c;aGk=\x07\x1b[2J多喝水\u202e"
@@ -102,6 +105,8 @@ class Scripted(api.Backbone):
     summary: Mapping[str, str] = {"zh": "测试用", "en": "for tests"}
 
     def load(self, options: api.LoadOptions) -> api.ChatModel:
+        if (options.model / BROKEN).exists():
+            raise CheckpointError("broken", "medchat models show")
         if (options.model / STOPPED_LOADING).exists():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(30)
