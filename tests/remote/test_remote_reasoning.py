@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from pathlib import Path
 
 import pytest
-from cli_program import Call
+from cli_program import Call, start
 from hypothesis import given
 from hypothesis import strategies as st
 from medchat_remote.increments import Increments
@@ -240,6 +241,20 @@ def test_what_was_shown_before_it_turned_out_to_be_reasoning_is_called_that(
     assert "以上 3 字是模型的思考" in chat.err and chat.out.endswith("多休息。\n")
     known = call("ask", QUESTION, "--backbone", "remote", "--model", server.url + "#DeepSeek-R1")
     assert known.out == "多休息。\n" and "以上" not in known.err
+
+
+def test_stopped_after_its_reasoning_an_answer_is_empty(server: OpenAIServer) -> None:
+    chunks = [{"choices": [{"delta": {"content": text}}]} for text in ("想一想", "</think>\n")]
+    server.usual = Reply(raw=[f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks], silent=True)
+    flags = ("--events", "--backbone", "remote", "--model", server.url)
+    with start("ask", QUESTION, *flags) as process:
+        assert process.stdout is not None
+        lines = iter(lambda: json.loads(process.stdout.readline()), None)
+        assert next(line for line in lines if line["event"] == "restart")
+        process.send_signal(signal.SIGINT)
+        last = next(line for line in lines if line["event"] == "end")
+        assert process.wait(10) == 130
+    assert (last["answer"], last["finish"]) == ("", "cancelled")
 
 
 # ---------------------------------------------------------------- reasoning alone
