@@ -42,6 +42,8 @@ WEAK_NAMES: Mapping[Use, tuple[str, ...]] = {
 }
 _USES = {name: use for use, names in NAMES.items() for name in names}
 _WEAK_USES = {name: use for use, names in WEAK_NAMES.items() for name in names}
+#: The uses for which a user names a field.
+_CHOSEN = frozenset(("question", "answer", "context"))
 #: Those of a conversation whose value must be a list; under other names another value is no conversation.
 _ALWAYS_CONVERSATIONS = ("messages", "conversations")
 
@@ -61,6 +63,12 @@ class FieldChoice:
     question: str = ""
     answer: str = ""
     context: str = ""
+
+    def folded(self) -> frozenset[str]:
+        """Return the names as they are compared."""
+        return frozenset(
+            name.strip().casefold() for name in (self.question, self.answer, self.context) if name
+        )
 
 
 #: Nothing is named: the tables decide.
@@ -104,22 +112,26 @@ class Fields:
         self.used: list[tuple[Use, str]] = []
         self._by_use: dict[Use, list[str]] = {}
         self._weak: dict[Use, list[str]] = {}
+        named = self.choice.folded() if self.choice is not NO_CHOICE else ()
         for name, value in self.record.items():
-            folded = name.strip().casefold()
             if is_empty(value):
                 continue
+            folded = name.strip().casefold()
             for uses, found in ((_USES, self._by_use), (_WEAK_USES, self._weak)):
                 use = uses.get(folded)
-                if use and (
-                    use != "conversation" or isinstance(value, list) or folded in _ALWAYS_CONVERSATIONS
-                ):
+                if use == "conversation":
+                    is_one = isinstance(value, list) or folded in _ALWAYS_CONVERSATIONS
+                else:
+                    is_one = folded not in named  # what the user has named is nothing else
+                if use and is_one:
                     found.setdefault(use, []).append(name)
 
     def find(self, use: Use) -> str | None:
         """Return the name of the field for that use, None if there is none. Raises RecordError for two."""
-        chosen = self.chosen(use)
-        if chosen:
+        if chosen := self.chosen(use):
             return self._chosen(use, chosen)
+        if use not in self._by_use and use not in self._weak:
+            return None
         taken = {name for _, name in self.used}
         left = [name for name in self.strong(use) if name not in taken]
         if len(left) > 1:
@@ -130,11 +142,7 @@ class Fields:
 
     def chosen(self, use: Use) -> str:
         """Return the name that the user has given for that use, "" for none."""
-        return {
-            "question": self.choice.question,
-            "answer": self.choice.answer,
-            "context": self.choice.context,
-        }.get(use, "")
+        return str(getattr(self.choice, use)) if use in _CHOSEN else ""
 
     def take(self, use: Use, name: str | None) -> Any:
         """Return the value of the field and note what it was used for; None for no name."""
@@ -147,9 +155,8 @@ class Fields:
         """Return the names that are always for that use."""
         return self._by_use.get(use, [])
 
-    @property
     def unused(self) -> dict[str, Any]:
-        """The fields that nothing was made of; empty ones of known names are none."""
+        """Return the fields that nothing was made of; empty ones of known names are none."""
         taken = {name for _, name in self.used}
         return {
             name: value

@@ -15,8 +15,9 @@ from typing import IO, Any, NoReturn
 from medchat.language import say
 from medchat.units import amount
 
-#: The most that one record may take, and one line. A book of a million characters is a fifth of it.
-MAX_RECORD_BYTES = 16 * 1000 * 1000
+#: The most that one record may take, and one line: a million characters of Chinese are 3 MB. What a line
+#: of so many empty objects becomes is some 50 times as large.
+MAX_RECORD_BYTES = 4_000_000
 #: Read at a time.
 _CHUNK = 1 << 16
 #: White space of JSON, and the byte-order marks that joined files have in the middle.

@@ -78,11 +78,12 @@ def parse_record(value: Any, choice: FieldChoice = NO_CHOICE) -> QuestionRecord:
     name = _conversation_field(fields)
     asked = _from_fields(fields) if name is None else _from_conversation(fields, name)
     identifier = fields.take("id", fields.find("id"))
-    unused = tuple(name for name, left in fields.unused.items() if not is_empty(left))
+    extra = fields.unused()
+    unused = tuple(name for name, left in extra.items() if not is_empty(left))
     return replace(
         asked,
         id=identifier,
-        extra=fields.unused,
+        extra=extra,
         form=form_of(
             [name for _, name in fields.used], is_conversation=name is not None, is_dialogue=asked.is_dialogue
         ),

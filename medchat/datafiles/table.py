@@ -13,17 +13,24 @@ from medchat.language import say
 
 
 class _Lines:
-    """The lines of a UTF-8 stream as text, counted; none is read over `MAX_RECORD_BYTES`."""
+    """The lines of a UTF-8 stream as text, counted; no row is read over `MAX_RECORD_BYTES`."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self._first, self._size = 1, 0
         self.number = 0
+
+    def begin_row(self) -> int:
+        """Return the number of the line on which the next row begins."""
+        self._first, self._size = self.number + 1, 0
+        return self._first
 
     def __iter__(self) -> Iterator[str]:
         while line := self._file.readline(MAX_RECORD_BYTES + 1):
             self.number += 1
-            if len(line) > MAX_RECORD_BYTES:
-                raise too_long(self.number)
+            self._size += len(line)
+            if self._size > MAX_RECORD_BYTES:
+                raise too_long(self._first)
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError:
@@ -63,7 +70,7 @@ def table_items(file: IO[bytes], delimiter: str) -> Iterator[Item]:
 def _rows(rows: Iterator[list[str]], lines: _Lines) -> Iterator[tuple[int, list[str]]]:
     """Yield each row with the line it begins on."""
     while True:
-        line = lines.number + 1
+        line = lines.begin_row()
         try:
             yield line, next(rows)
         except StopIteration:

@@ -241,9 +241,9 @@ def test_a_huge_record_is_refused_by_its_size_before_it_is_read_whole(
         file.write(start.encode())
         file.seek(1000**3)  # sparse: it takes no room
         file.write(b"\n")
-    with path.open("r+b") as file:  # beyond what is looked at to tell text from binary
+    with path.open("r+b") as file:  # and what is read of it looks like text
         file.seek(len(start.encode()))
-        file.write(b"a" * (1 << 17))
+        file.write(b"a" * (MAX_RECORD_BYTES + (1 << 20)))
     tracemalloc.start()
     try:
         with pytest.raises(DataError):
@@ -311,3 +311,36 @@ def test_what_is_no_regular_file_is_refused_without_waiting_and_a_file_over_the_
     with pytest.raises(DataError) as refused:
         read(huge)
     assert refused.value.where == str(huge) and refused.value.remedy
+
+
+def test_a_row_of_many_lines_without_end_is_refused_by_its_size(tmp_path: Path) -> None:
+    cell = '"' + "a" * 1000 + '\n",'
+    table = "question,answer\n一,二\n" + cell * (MAX_RECORD_BYTES // 500)
+    path = written(tmp_path, table, "data.csv")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.where == f"{path}:3"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("filler", ["{},", "[],", '"a",', "1,", "[[[[[[[[]]]]]]]],"])
+def test_the_largest_record_takes_no_more_than_two_hundred_megabytes(filler: str, tmp_path: Path) -> None:
+    row = "[" + filler * ((MAX_RECORD_BYTES - 100) // len(filler)) + "0]"
+    path = written(tmp_path, f'{{"question": "一", "extra": {row}}}\n')
+    tracemalloc.start()
+    try:
+        assert read(path)[0] == "lines"
+        assert tracemalloc.get_traced_memory()[1] < 200e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_bad_byte_deep_in_a_long_record_is_named_with_its_line(tmp_path: Path) -> None:
+    lines = ["[{", *(f'"field {number}": "{"长" * 10}",' for number in range(5000)), '"question": "一"}]']
+    content = "\n".join(lines).encode()
+    assert read(written(tmp_path, content))[1][0]["question"] == "一"
+    bad = content.replace(b'"field 4321": "', b'"field 4321": "\xff')
+    path = written(tmp_path, bad)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.where == f"{path}:4323"

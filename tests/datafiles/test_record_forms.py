@@ -268,6 +268,17 @@ def test_a_named_field_counts_whatever_it_is_called_and_is_found_in_any_case() -
     assert (said.last, said.reference, said.form) == (Q, A, "conversation")
 
 
+def test_a_field_that_is_named_for_one_use_is_no_candidate_for_another() -> None:
+    asked = parse_record({"content": A, "question": Q}, FieldChoice(answer="Content"))
+    assert (asked.last, asked.reference, asked.unused) == (Q, A, ())
+    asked = parse_record(
+        {"instruction": "", "input": "男", "prompt": Q, "output": A}, FieldChoice(context="input")
+    )
+    assert (asked.last, asked.input, asked.reference) == (f"男\n{Q}", "", A)
+    with pytest.raises(RecordError):
+        parse_record({"instruction": "", "input": "男", "output": A}, FieldChoice(context="input"))
+
+
 @pytest.mark.parametrize("record", [{"question": Q, "answer": A}, {"question": Q, "answer": A, "gold": " "}])
 def test_a_named_field_that_a_record_lacks_is_said(record: dict[str, Any]) -> None:
     with pytest.raises(RecordError, match="gold"):
