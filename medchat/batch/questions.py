@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medchat.api import Turn
 from medchat.datafiles.data_file import open_data_file
-from medchat.datafiles.fields import NO_CHOICE, FieldChoice, RecordError, is_field
+from medchat.datafiles.fields import NO_CHOICE, FieldChoice, RecordError
 from medchat.datafiles.layout import Layout
 from medchat.datafiles.record import QuestionRecord, parse_record
 from medchat.datafiles.tally import FieldTally
@@ -68,7 +68,7 @@ def read_questions(path: Path, choice: FieldChoice = NO_CHOICE) -> QuestionFile:
     questions: list[Question] = []
     bad: list[InvalidQuestion] = []
     fields = FieldTally()
-    with open_data_file(path, plain_text=True, is_known=is_field) as file:
+    with open_data_file(path, plain_text=True, is_known=choice.knows) as file:
         for index, item in enumerate(file.items()):
             try:
                 if item.problem:

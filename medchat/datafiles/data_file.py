@@ -98,6 +98,7 @@ class DataFile:
     encoding: str
     _stream: IO[bytes]
     _hashed: _Hashed
+    _is_known: Callable[[str], bool]
 
     @property
     def described(self) -> str:
@@ -133,7 +134,7 @@ class DataFile:
         if self.layout in ("lines", "text"):
             return self._lines()
         if self.layout in DELIMITERS:
-            return table_items(self._stream, DELIMITERS[self.layout])
+            return table_items(self._stream, DELIMITERS[self.layout], self._is_known)
         window = TextWindow(self._stream)
         if self.layout == "lists":
             return _records_of_object(window)
@@ -203,7 +204,7 @@ def open_data_file(
         hashed = _Hashed(file)
         stream = io.BufferedReader(hashed)
         whole = stream if encoding == "utf-8" else io.BufferedReader(_Recoded(stream, encoding))
-        yield DataFile(path, layout, encoding, whole, hashed)
+        yield DataFile(path, layout, encoding, whole, hashed, is_known)
 
 
 @contextmanager

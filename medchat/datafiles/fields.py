@@ -64,6 +64,10 @@ class FieldChoice:
     answer: str = ""
     context: str = ""
 
+    def knows(self, name: str) -> bool:
+        """Whether a field of that name may be the question, the answer or what stands beside it."""
+        return is_field(name) or name.strip().casefold() in self.folded()
+
     def folded(self) -> frozenset[str]:
         """Return the names as they are compared."""
         return frozenset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
@@ -49,15 +49,17 @@ def columns(text: str, delimiter: str) -> list[str]:
             return []
 
 
-def table_items(file: IO[bytes], delimiter: str) -> Iterator[Item]:
-    """Yield each row as a mapping from column to text, empty cells left out. Raises BrokenData.
+def table_items(file: IO[bytes], delimiter: str, is_known: Callable[[str], bool]) -> Iterator[Item]:
+    """Yield each row as a mapping from column to text, empty cells left out.
+
+    Raises BrokenData where `is_known` knows none of the columns, a row is too long or quotes are not closed.
 
     Rows of empty cells are passed over. One that has more cells than there are columns, or fewer, is a bad record.
     """
     lines = _Lines(file)
     rows = csv.reader(iter(lines), delimiter=delimiter, strict=True)
     with _long_fields():
-        names = _names(next(_rows(rows, lines), (1, []))[1])
+        names = _names(next(_rows(rows, lines), (1, []))[1], is_known)
         for line, row in _rows(rows, lines):
             if not any(cell.strip() for cell in row):
                 continue
@@ -88,7 +90,7 @@ def _rows(rows: Iterator[list[str]], lines: _Lines) -> Iterator[tuple[int, list[
             ) from None
 
 
-def _names(row: list[str]) -> list[str]:
+def _names(row: list[str], is_known: Callable[[str], bool]) -> list[str]:
     names = [
         name.strip() or say(f"第 {number} 列", f"column {number}") for number, name in enumerate(row, start=1)
     ]
@@ -98,6 +100,16 @@ def _names(row: list[str]) -> list[str]:
             1,
             say(f"有两列都叫 {twice[0]}", f"two columns are called {twice[0]}"),
             say("给其中一列改名", "give one of them another name"),
+        )
+    if not any(map(is_known, names)):
+        listed = ", ".join(names)
+        raise BrokenData(
+            1,
+            say(f"第一行没有认得的列名：{listed}", f"no column of the first row is known: {listed}"),
+            say(
+                "在第一行写上列名，如 question,answer；或用 --question-field 和 --answer-field 指定",
+                "name the columns in the first row, such as question,answer, or by --question-field and --answer-field",
+            ),
         )
     return names
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from medchat.api import Example
 from medchat.datafiles.data_file import open_data_file
-from medchat.datafiles.fields import NO_CHOICE, FieldChoice, RecordError, is_field
+from medchat.datafiles.fields import NO_CHOICE, FieldChoice, RecordError
 from medchat.datafiles.forms import form_name
 from medchat.datafiles.json_values import Item
 from medchat.datafiles.layout import Layout
@@ -132,7 +132,7 @@ def read_training_data(
     another kind or breaks off, or nothing is left to learn from.
     """
     reading = _Reading(choice)
-    with open_data_file(path, is_known=is_field) as file:
+    with open_data_file(path, is_known=choice.knows) as file:
         for number, item in enumerate(file.items(), start=1):
             where = f"{path}:{item.line}"
             if file.is_counted:  # all may stand on one line, as BenTsao's do

@@ -128,6 +128,7 @@ def test_a_column_without_a_name_gets_one(tmp_path: Path) -> None:
         ("question,answer,answer\n一,二,三\n", 1, "answer"),
         ('question,answer\n一,二\n三,"四\n五,六\n', 3, "quotes"),
         ('question,answer\n"一"二,三\n', 2, "quotes"),
+        ("头痛怎么办？,多休息\n发热怎么办？,多喝水\n", 1, "头痛怎么办？, 多休息"),
     ],
 )
 def test_a_table_whose_rows_cannot_be_told_is_refused_with_its_line(
@@ -203,6 +204,7 @@ def test_the_command_that_is_proposed_makes_a_file_that_is_read(name: str, tmp_p
         ('{\n "question": "一"\n "answer": "二"\n}', 3, "','"),
         ('{"data": [{"question": "一"}], "test": [{"question": "二"}]}', 1, "data, test"),
         ('{"data": [{"question": "一"},\n{"question": }]}', 2, "not valid JSON"),
+        ('{"data": [{"question": "一"}]}\n\n x', 3, "more after the end"),
         ("# 说明\n头痛怎么办？\n", 1, "neither JSON nor a table"),
     ],
 )
@@ -246,8 +248,9 @@ def test_a_huge_record_is_refused_by_its_size_before_it_is_read_whole(
         file.write(b"a" * (MAX_RECORD_BYTES + (1 << 20)))
     tracemalloc.start()
     try:
-        with pytest.raises(DataError):
+        with pytest.raises(DataError) as caught:
             read(path, plain_text=plain_text)
+        assert "4 MB" in caught.value.what or (start, plain_text) == ("问", False)
         assert tracemalloc.get_traced_memory()[1] < 12 * MAX_RECORD_BYTES
     finally:
         tracemalloc.stop()
@@ -344,3 +347,36 @@ def test_a_bad_byte_deep_in_a_long_record_is_named_with_its_line(tmp_path: Path)
     with pytest.raises(DataError) as caught:
         read(path)
     assert caught.value.where == f"{path}:4323"
+
+
+def test_lists_inside_records_are_no_lists_of_records(tmp_path: Path) -> None:
+    records = [{"rows": [{"a": 1}], **ONE}, {"rows": [{"a": 2}], **TWO}]
+    path = written(tmp_path, "".join(dumped(record) + "\n" for record in records))
+    assert read(path)[:2] == ("lines", records)
+    talk = {"data": [{"role": "user", "content": "一"}, {"role": "assistant", "content": "二"}]}
+    assert read(written(tmp_path, dumped(talk)))[:2] == ("lines", [talk])
+    assert read(written(tmp_path, dumped(talk, 1)))[:2] == ("objects", [talk])
+    choice = {"options": [{"key": "A", "value": "是"}], **ONE}
+    assert read(written(tmp_path, dumped(choice, 1)))[:2] == ("objects", [choice])
+
+
+@pytest.mark.parametrize(
+    "first", ["{这是什么}", "[急] 头痛怎么办？", "[1] 头痛", '"头痛"怎么办', "头痛,怎么办", "问题：头痛"]
+)
+def test_a_question_a_line_may_begin_with_anything(first: str, tmp_path: Path) -> None:
+    path = written(tmp_path, f"{first}\n发热怎么办？\n", "questions.txt")
+    assert read(path, plain_text=True) == ("text", [first, "发热怎么办？"], [1, 2])
+
+
+def test_a_table_may_have_the_other_suffix(tmp_path: Path) -> None:
+    assert read(written(tmp_path, "question\tanswer\n一,二\t三\n", "data.csv"))[:2] == (
+        "tsv",
+        [{"question": "一,二", "answer": "三"}],
+    )
+    assert read(written(tmp_path, "question,answer\n一,二\n", "data.tsv"))[0] == "csv"
+
+
+def test_a_table_may_be_larger_than_a_record(tmp_path: Path) -> None:
+    rows = MAX_RECORD_BYTES // 1000 + 100
+    path = written(tmp_path, "question,answer\n" + f"一,{'a' * 1000}\n" * rows, "data.csv")
+    assert len(read(path)[1]) == rows

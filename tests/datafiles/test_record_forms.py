@@ -68,6 +68,9 @@ def test_one_question_and_its_answer_in_the_forms_of_many_makers(record: dict[st
     asked = parse_record(record)
     assert (asked.text, asked.last, asked.reference, asked.form) == (Q, Q, A, form)
     assert (asked.turns, asked.input, asked.system) == ((), "", "")
+    assert set(asked.extra) == {name for name in record if name in ("reference", "turns")} - {
+        name for _, name in asked.used
+    }
 
 
 def test_what_stands_beside_the_question_goes_where_it_belongs() -> None:

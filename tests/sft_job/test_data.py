@@ -220,6 +220,16 @@ def test_a_table_is_learned_from_by_its_columns(name: str, tmp_path: Path) -> No
     assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_columns_of_other_names_are_read_where_they_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("主诉,处理\n头痛怎么办？,多休息。\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_training_data(path, skip_bad=True)
+    assert caught.value.where == f"{path}:1" and "--question-field" in caught.value.remedy
+    read = read_training_data(path, choice=FieldChoice("主诉", "处理"))
+    assert without_place(read.examples) == [Example("头痛怎么办？", "多休息。")]
+
+
 def test_the_digest_is_of_the_file_whatever_its_encoding(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_bytes(json.dumps([GOOD, GOOD], ensure_ascii=False).encode("utf-16"))
