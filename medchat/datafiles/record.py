@@ -215,7 +215,7 @@ def _wordings(name: str, value: Any) -> list[str]:
             say(f"{name} 里有几个问题", f"{name} holds several questions"),
             say("每条记录只放一个问题和它的答案", "keep one question and its answer in a record"),
         )
-    return [_text(one, name) for one in value]
+    return [_text(one, name) for one in value] or [""]
 
 
 def _answer(fields: Fields) -> Any:

@@ -93,11 +93,19 @@ def test_infer_reads_a_table_and_says_its_fields(tmp_path: Path) -> None:
     assert line["extra"] == {"department": "内科", "title": "头痛"}
 
 
-def test_answers_to_a_question_with_another_context_are_not_gone_on_with(tmp_path: Path) -> None:
+def test_infer_says_which_wordings_it_does_not_ask(tmp_path: Path) -> None:
     parrot, output = Parrot(tmp_path / "parrot"), tmp_path / "answers.jsonl"
-    data = written(tmp_path / "data.jsonl", [{"question": "怎么办？", "context": "血压 180/110"}])
+    data = written(tmp_path / "data.jsonl", [{"questions": [["一", "二", "三"]], "answers": ["答"]}] * 2)
+    ended = parrot.infer(data, output)
+    assert [line["question"] for line in rows(output)] == ["一", "一"] and "4 种问法没有问" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["context", "input"])
+def test_answers_to_a_question_with_another_context_are_not_gone_on_with(name: str, tmp_path: Path) -> None:
+    parrot, output = Parrot(tmp_path / "parrot"), tmp_path / "answers.jsonl"
+    data = written(tmp_path / "data.jsonl", [{"question": "怎么办？", name: "血压 180/110"}])
     assert parrot.infer(data, output).returncode == 0
-    written(data, [{"question": "怎么办？", "context": "血压 110/70"}])
+    written(data, [{"question": "怎么办？", name: "血压 110/70"}])
     assert parrot.infer(data, output, "--resume").returncode == 6
 
 

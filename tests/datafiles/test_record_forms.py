@@ -116,8 +116,10 @@ def test_the_options_of_a_multiple_choice_are_asked_with_it(options: dict[str, A
 
 
 def test_options_of_another_kind_are_named_as_unused() -> None:
-    asked = parse_record({"question": Q, "answer": A, "options": {"temperature": 0.1}, "A": "alone"})
-    assert (asked.last, asked.unused) == (Q, ("options", "A"))
+    asked = parse_record({"question": Q, "answer": A, "options": {"temperature": 0.1}})
+    assert (asked.last, asked.unused) == (Q, ("options",))
+    asked = parse_record({"question": Q, "answer": "A", "A": "alone", "C": "neither"})
+    assert (asked.last, asked.unused) == (Q, ("A", "C"))
 
 
 def test_every_wording_of_a_question_is_known() -> None:
@@ -304,6 +306,7 @@ def test_a_named_field_that_a_record_lacks_is_said(record: dict[str, Any]) -> No
         {"questions": [["一"], ["二"]], "answers": ["甲", "乙"]},
         {"questions": ["一"], "answers": ["甲", "乙"]},
         {"questions": [7], "answers": ["甲"]},
+        {"questions": [[]], "answers": ["甲"]},
         {"messages": {"role": "user"}},
         {"conversations": "text"},
         {},

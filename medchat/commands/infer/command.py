@@ -188,4 +188,11 @@ def _read(path: Path, choice: FieldChoice, *, skip_bad: bool, speak: bool) -> Qu
         )
         for remark in source.fields.lines():
             say_aside(f"  {remark}")
+        if further := sum(len(question.asked.wordings) for question in source.questions):
+            say_aside(
+                say(
+                    f"  另有 {further} 种问法没有问，只问第一种",
+                    f"  {further} further wordings are not asked, only the first",
+                )
+            )
     return source
