@@ -47,11 +47,19 @@ def split_global_flags(arguments: list[str]) -> tuple[list[str], str | None, boo
 
 def main() -> int:
     """Run the program on `sys.argv` and return its exit code."""
-    end_quietly_on_signals()
-    from medchat.language import LANGUAGES, language_from_environment, set_language
+    if sys.platform != "win32":  # there not all of these signals exist
+        end_quietly_on_signals()
+    from medchat.language import LANGUAGES, language_from_environment, say, set_language
 
     arguments, language, debug = split_global_flags(sys.argv[1:])
     set_language(language if language in LANGUAGES else language_from_environment())
+    if sys.platform == "win32":  # before an import that fails there
+        sentence = say(
+            "MedChat 在 Windows 上需要 WSL 2：先运行 wsl --install，再在 WSL 里安装和使用",
+            "On Windows MedChat needs WSL 2: run wsl --install, then install and use MedChat inside WSL",
+        )
+        sys.stderr.write(sentence + "\n")
+        return 2
     if language is None or language in LANGUAGES:
         from medchat.cli.front import answer_quickly, language_may_be_configured
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medchat.errors import MedchatError
 from medchat.language import say
+from medchat.user_paths import user_path
 
 APPLICATION = "medchat"
 PRIVATE_FOLDER_MODE = 0o700
@@ -18,7 +19,7 @@ PRIVATE_FOLDER_MODE = 0o700
 
 def _home() -> Path | None:
     chosen = os.environ.get("MEDCHAT_HOME", "")
-    return Path(chosen).expanduser().absolute() if chosen else None
+    return user_path(chosen).absolute() if chosen else None
 
 
 def config_dir() -> Path:

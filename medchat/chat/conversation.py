@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from medchat import __version__, medical_safety
@@ -24,6 +23,7 @@ from medchat.language import current_language
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.store import AnswerOrigin, SessionRecord, SessionStore
+from medchat.user_paths import user_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class PreparedChat:
     def _template(self) -> str:
         """What `--template` takes to get this template again."""
         chosen = self.settings.value("template")
-        path = Path(str(chosen)).expanduser() if chosen else None
+        path = user_path(str(chosen)) if chosen else None
         return str(path.absolute()) if path is not None and path.is_file() else self.opening.template.name
 
     def _advise(self, conversation: Conversation, question: str) -> tuple[Notice, ...]:

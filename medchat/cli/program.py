@@ -40,8 +40,22 @@ def run(arguments: list[str], *, language: str | None, debug: bool) -> int:
         return error.exit_code
     except click.ClickException as error:
         return show_failure(as_usage_error(error), debug=debug)
+    except OSError as error:
+        return show_failure(_refused_by_system(error), debug=debug)
     except Exception as error:
         return show_failure(error, debug=debug)
+
+
+def _refused_by_system(error: OSError) -> MedchatError:
+    """Return what to say of a file or a device that the system refused: the machine's failure, and no defect."""
+    reason = error.strerror or str(error)
+    refused = MedchatError(
+        say(f"系统报告：{reason}", f"the system says: {reason}"),
+        say("请检查路径、权限和磁盘空间", "check the path, its permissions and the space on the disk"),
+        where=str(error.filename or ""),
+    )
+    refused.__cause__ = error
+    return refused
 
 
 def _choose_language(flag: str | None) -> None:

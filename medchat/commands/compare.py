@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.paths import make_private
 from medchat.sanitize import sanitize_line
+from medchat.user_paths import user_path
 from medchat.whole_file import check_output_file, write_whole_file
 
 
@@ -65,15 +67,15 @@ def command(results: tuple[str, ...], as_json: bool, output: str | None) -> int:
 
 def _label_and_path(result: str) -> tuple[str, Path]:
     label, equals, path = result.partition("=")
-    if equals and label and not Path(result).exists():
-        return label, Path(path).expanduser()
-    return Path(result).stem, Path(result).expanduser()
+    if equals and label and not os.path.exists(result):  # noqa: PTH110  (pathlib raises for a long name)
+        return label, user_path(path)
+    return Path(result).stem, user_path(result)
 
 
 def _deliver(text: str, output: str | None, sources: list[Path]) -> int:
     if output is None:
         return write_out(text)
-    target = Path(output).expanduser().resolve()
+    target = user_path(output).resolve()
     check_output_file(target, {str(source): source for source in sources})
     make_private(target.parent)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.settings.keys import Key, Kind
+from medchat.user_paths import user_path
 
 TRUE_WORDS = ("1", "true", "yes", "on", "是", "开")
 FALSE_WORDS = ("0", "false", "no", "off", "否", "关")
@@ -81,7 +82,7 @@ def resolved(key: Key, value: Any, folder: Path) -> Any:
 
 def _resolved(text: str, folder: Path) -> str:
     if text.startswith("~"):
-        return str(Path(text).expanduser())
+        return str(user_path(text))
     if text in (".", "..") or text.startswith(("./", "../")):
         return str((folder / text).resolve())
     return text

@@ -15,6 +15,7 @@ from medchat.api import PromptTemplate, SpecialTokens
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.templates.json_template import JsonTemplate, parse_template, read_template_text
+from medchat.user_paths import user_path
 
 _PACKAGE = "medchat_templates"
 #: Files that hold a Jinja chat template and nothing else.
@@ -45,7 +46,7 @@ def load_template(
     """
     wanted = os.fspath(name_or_path)
     if isinstance(name_or_path, Path) or _looks_like_path(wanted):
-        return _read(Path(wanted).expanduser(), specials, called)
+        return _read(user_path(wanted), specials, called)
     known: dict[str, PromptTemplate] = {template.name: template for template in extra_templates}
     known.update(_shipped())
     if wanted in known:

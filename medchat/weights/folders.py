@@ -16,6 +16,7 @@ from medchat.api import KnownWeights
 from medchat.checkpoints.elsewhere import file_given
 from medchat.errors import CheckpointError
 from medchat.language import say
+from medchat.user_paths import user_path
 from medchat.weights.catalogue import Catalogue
 
 #: In a folder whose download is not finished; holds what has come of each file.
@@ -48,7 +49,7 @@ def locate_weights(value: str, kind: Literal["base", "adapter"], catalogue: Call
     The catalogue is only asked for where there is no such folder. Raises CheckpointError that says what to
     type: the `pull` of known weights, the name that may have been meant, or the right flag for the kind.
     """
-    path = Path(value).expanduser()
+    path = user_path(value)
     if path.is_file():
         raise file_given(path, "--model" if kind == "base" else "--adapter")
     if path.is_dir():

@@ -17,13 +17,12 @@ from accelerate.commands.launch import launch_command_parser
 from cli_program import PAIRS, Call
 from locations import ROOT
 from medchat_llama.prompts import MED_ALLDATA
-from medchat_remote.key import OURS as REMOTE_KEY
-from medchat_remote.limits import CONTEXT as REMOTE_CONTEXT
-from medchat_remote.limits import TIMEOUT as REMOTE_TIMEOUT
 from torch.distributed.run import get_args_parser
 
+from medchat.builtin import PLUGIN_VARIABLES
 from medchat.cli.front import COMMANDS
 from medchat.language import set_language
+from medchat.launcher import PATIENCE_VARIABLE
 from medchat.registry import Registry
 from medchat.repl.commands import COMMANDS as SLASH_COMMANDS
 from medchat.settings.keys import KEYS
@@ -210,7 +209,7 @@ def test_every_slash_command_a_page_names_exists(page: str) -> None:
 def test_every_variable_a_page_names_is_read(page: str) -> None:
     known = {key.variable for key in KEYS.values()}
     known |= {f"MEDCHAT_{name}" for name in ("HOME", "STRICT", "SHARED", "GOLDENS", "VENV", "PLUGINS")}
-    known |= {REMOTE_KEY, REMOTE_CONTEXT, REMOTE_TIMEOUT}
+    known |= {*PLUGIN_VARIABLES, PATIENCE_VARIABLE}
     assert set(re.findall(r"MEDCHAT_[A-Z_]*[A-Z]", text_of(page))) <= known
 
 

@@ -27,6 +27,7 @@ from medchat.language import say
 from medchat.launcher import Process
 from medchat.paths import config_file, project_config_file
 from medchat.sanitize import sanitize_line
+from medchat.user_paths import user_path
 from medchat.whole_file import check_output_file
 
 #: Prompts that go through the model together unless told otherwise. On a CPU decoding is bound by reading
@@ -105,8 +106,8 @@ def command(data: str, output: str, **flags: Any) -> int:
     opening, demo = as_demo(resolve_setup(read_settings(flags), rule=flags["rule"]))
     opening = replace(opening, generation=_generation(opening.generation, flags))
     choice = FieldChoice(flags["question_field"], flags["answer_field"], flags["context_field"])
-    source = _read(Path(data).expanduser(), choice, skip_bad=flags["skip_bad"], speak=process.leads)
-    target = Path(output).expanduser().resolve()
+    source = _read(user_path(data), choice, skip_bad=flags["skip_bad"], speak=process.leads)
+    target = user_path(output).resolve()
     _refuse_inputs(target, opening, source.path)
     plan = WorkPlan(source.questions[: flags["limit"]], flags["batch_size"], process.world_size)
     if flags["check"]:

@@ -17,6 +17,7 @@ from medchat.language import current_language, say
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.units import amount
+from medchat.user_paths import user_path
 from medchat.weights.catalogue import Catalogue, Entry
 from medchat.weights.download import DownloadPlan, plan_download, pull
 from medchat.weights.folders import folder_of
@@ -61,7 +62,7 @@ def command(
     _refuse_offline(settings)
     catalogue = known_weights(open_registry(settings))
     entry = _entry(name, catalogue)
-    target = Path(folder).expanduser() if folder else folder_of(entry.known.name)
+    target = user_path(folder) if folder else folder_of(entry.known.name)
     repository = repo or _repository(entry.known, origin, target)
     source: Source = ModelScope() if origin == "modelscope" else Hub()
     with show_pull() as watcher:

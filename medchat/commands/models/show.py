@@ -27,6 +27,7 @@ from medchat.registry import Registry
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.units import amount
+from medchat.user_paths import user_path
 from medchat.weights.folders import State, folder_of, state_of
 
 #: Bytes a parameter takes at each width, for the memory table. int4 with one fp16 scale a row is just over a half.
@@ -107,7 +108,7 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
     """Show what the folder or the name is."""
     registry = open_registry(Settings.load())
     catalogue = known_weights(registry)
-    given = Path(model).expanduser()
+    given = user_path(model)
     if given.is_file():
         raise file_given(given, _THIS)
     entry = None if given.exists() else catalogue.find(model)

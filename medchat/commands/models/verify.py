@@ -17,6 +17,7 @@ from medchat.registry import Registry
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.units import amount
+from medchat.user_paths import user_path
 from medchat.weights.catalogue import Catalogue, Entry
 from medchat.weights.folders import folder_of
 from medchat.weights.verifying import ChecksumSource, FileVerdict, Verdict, Verification, verify
@@ -57,7 +58,7 @@ def command(model: str, as_json_: bool) -> int:
 
 def _find(model: str, registry: Registry, catalogue: Catalogue) -> tuple[Path, Entry | None]:
     """Return the folder, and which published weights it should hold where the name says so."""
-    path = Path(model).expanduser()
+    path = user_path(model)
     entry = None if path.exists() else catalogue.find(model)
     if entry and folder_of(entry.known.name).is_dir():  # also one whose download is not finished
         return folder_of(entry.known.name), entry

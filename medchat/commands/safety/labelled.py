@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +13,7 @@ from medchat.errors import DataError
 from medchat.language import say
 from medchat.medical_safety.labelled import Score, Tally, read_sentences, score
 from medchat.sanitize import sanitize_line
+from medchat.user_paths import user_path
 
 
 @click.command(
@@ -31,7 +31,7 @@ from medchat.sanitize import sanitize_line
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
 def command(file: str, wrong: bool, as_json: bool) -> int:
     """Score the rules on a file."""
-    sentences = read_sentences(Path(file).expanduser())
+    sentences = read_sentences(user_path(file))
     if not sentences:
         raise DataError(say("文件里没有句子", "there is no sentence in the file"), where=file)
     result = score(sentences)

@@ -19,6 +19,7 @@ from medchat.sft_job.keys import EXTRA
 from medchat.sft_job.run_file import FILE_NAME, read_run_file
 from medchat.sft_job.settings import Given, RunSettings, Setting, choose_recipe, first_of, resolve_settings
 from medchat.templates import same_template
+from medchat.user_paths import user_path
 
 #: Settings of the program at large that count here too, below flags and `--config`.
 _SHARED = ("backbone", "model", "device")
@@ -57,14 +58,14 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> RunPlan:
     _check_extra(settings, backbone)
     # Nothing is written by a dry run: it needs no place to write to.
     nowhere = flags["dry_run"] and not flags["resume"] and not settings.value("output")
-    output = Path() if nowhere else Path(_needed(settings, "output", "--output DIR")).expanduser()
+    output = Path() if nowhere else user_path(_needed(settings, "output", "--output DIR"))
     adapters = tuple(find_adapter(value, registry) for value in settings.value("adapters") or ())
     asked = settings.options(model=model, output=output, adapters=adapters, resume=bool(flags["resume"]))
     with backbone.guard():
         options = recipe.resolve_options(asked)
     if process.leads and not (options.resume or nowhere):
         _refuse_occupied(options.output)
-    data = tuple(Path(value).expanduser() for value in _needed(settings, "data", "--data FILE"))
+    data = tuple(user_path(value) for value in _needed(settings, "data", "--data FILE"))
     template = _template(settings.value("template"), backbone, options, registry, extensions)
     settings = _as_found(settings, backbone.name, options, data).resolved(options)
     if template is None and (name := _own_template(backbone, recipe, options, registry, extensions)):
@@ -79,10 +80,10 @@ def _layers(flags: Mapping[str, Any], program: Settings) -> list[Given]:
     typed = given_flags(flags)
     layers: list[Given] = [typed]
     if flags["config"]:
-        layers.append(read_run_file(Path(flags["config"]).expanduser()))
+        layers.append(read_run_file(user_path(flags["config"])))
     elif flags["resume"] and "output" in typed:
         # A run that goes on is the run it was: `medchat sft --output DIR --resume` says enough.
-        earlier = Path(typed["output"][0]).expanduser() / FILE_NAME
+        earlier = user_path(typed["output"][0]) / FILE_NAME
         if earlier.is_file():
             layers.append(read_run_file(earlier))
     shared = {
@@ -200,8 +201,8 @@ def _as_found(settings: RunSettings, backbone: str, options: SFTOptions, data: S
         "data": tuple(str(path.absolute()) for path in data),
     }
     template = settings.value("template")
-    if template and Path(template).expanduser().is_file():
-        found["template"] = str(Path(template).expanduser().absolute())
+    if template and user_path(template).is_file():
+        found["template"] = str(user_path(template).absolute())
     changed: dict[str, Setting] = {
         name: replace(settings.settings[name], value=value) for name, value in found.items()
     }
