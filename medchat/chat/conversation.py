@@ -19,6 +19,7 @@ from medchat.chat.recorder import (
 )
 from medchat.chat.session import ChatSession
 from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
+from medchat.errors import MedchatError
 from medchat.language import current_language
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
@@ -82,7 +83,10 @@ class PreparedChat:
 
         The session that `begin` returns knows what was said so.
         """
-        conversation = conversation_of(self.store, self.record, "")
+        try:
+            conversation = conversation_of(self.store, self.record, "")
+        except MedchatError:  # said by `begin`; a notice does not wait for that either
+            conversation = Conversation()
         shown = medical_safety.keys_shown(conversation)
         due = [
             replace(notice, text=notice.short) if notice.key in shown and notice.short else notice

@@ -107,3 +107,20 @@ def test_an_answer_against_the_notice_is_followed_by_one_line_that_says_so(tmp_p
         screen.wait_for("不用去医院。")
         screen.wait_for_prompt()
         assert not any("以提示为准" in row for row in rows_between(screen.shown(), "› 感冒了", "›"))
+
+
+def test_the_notice_is_on_the_screen_while_the_model_is_still_loading_and_not_again_after_it(
+    tmp_path: Path,
+) -> None:
+    script = {"red_flags": True, "load_gate": "loaded", "answers": ANSWERS}
+    with terminal(tmp_path, script) as screen:
+        screen.enter(CHEST)
+        screen.wait_for("▌ 请马上停下一切活动", "模型载入中")
+        assert not any(ANSWERS[CHEST][0] in row for row in screen.shown())
+        screen.open_gate("loaded")
+        screen.wait_for(ANSWERS[CHEST][0])
+        screen.wait_for_prompt()
+        assert sum("请马上停下一切活动" in row for row in screen.everything()) == 1
+        screen.enter(MOTHER)
+        screen.wait_for(ANSWERS[MOTHER][0])
+        assert any(notice(MOTHER).short in row for row in screen.shown())

@@ -26,7 +26,18 @@ from typing import Any
 
 from locations import ROOT
 
-from medchat.api import Completion, Delta, Finish, GenerationConfig, Notice, Segment, SlashCommand, Text, Turn
+from medchat.api import (
+    Completion,
+    Conversation,
+    Delta,
+    Finish,
+    GenerationConfig,
+    Notice,
+    Segment,
+    SlashCommand,
+    Text,
+    Turn,
+)
 from medchat.errors import CheckpointError
 
 # ---------------------------------------------------------------- the chat under test
@@ -146,6 +157,8 @@ def _startup(folder: Path, script: Mapping[str, Any]) -> Any:
 
     notices = [Notice(text, urgent) for text, urgent in script.get("notices", [])]
 
+    said_early: set[str] = set()
+
     def open_session() -> ChatSession:
         if gate := script.get("load_gate"):
             _wait_for_gate(folder / gate)
@@ -164,7 +177,13 @@ def _startup(folder: Path, script: Mapping[str, Any]) -> Any:
             ),
             reviewers=(review_answer,),
             guard_loops=bool(script.get("guard_loops")),
+            said_early=said_early,
         )
+
+    def early_notices(question: str) -> list[Notice]:
+        due = [notice for notice in advise(Conversation(), question) if script.get("red_flags")]
+        said_early.update(notice.text for notice in due)
+        return due
 
     def remember(text: str) -> None:
         with (folder / "inputs.jsonl").open("a", encoding="utf-8") as file:
@@ -177,6 +196,7 @@ def _startup(folder: Path, script: Mapping[str, Any]) -> Any:
         style=script.get("style", "rich"),
         past_inputs=tuple(script.get("past_inputs", ())),
         remember_input=remember,
+        early_notices=early_notices,
         ready_lines=lambda session: tuple(script.get("ready_lines", ())),
         slash_commands=lambda: (
             SlashCommand("pulse", "脉搏", {"zh": "测试插件"}, lambda conversation, words: f"脉搏 {words}"),
