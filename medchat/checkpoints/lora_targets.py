@@ -47,7 +47,8 @@ def chosen_layers(settings: Mapping[str, Any], linears: Sequence[str], head: str
     if isinstance(targets, str) and targets.lower() == ALL_LINEAR:
         found = [name for name in linears if name != head]
     else:
-        found = [name for name in linears if name in _matched(targets, linears)] if targets else []
+        matched = _matched(targets, linears)
+        found = [name for name in linears if name in matched]
     if not isinstance(targets, str):
         exact = set(targets)
         found = [name for name in found if name in exact or _layer_is_meant(settings, name)]

@@ -267,6 +267,7 @@ CONFIG_KEYS = ["peft_type", "r", "lora_alpha", "target_modules", "rank_pattern",
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=10_000)
 @given(
     stated=st.dictionaries(
@@ -291,6 +292,7 @@ def test_whatever_an_adapter_states_is_read_or_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=10_000)
 @given(family=st.sampled_from(sorted(SIZES)), data=st.data())
 def test_whatever_a_config_states_is_described_or_refused(
@@ -309,6 +311,7 @@ def test_whatever_a_config_states_is_described_or_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=10_000)
 @given(layout=st.sampled_from(["safetensors", "bin", "legacy-bin"]), data=st.data())
 def test_whatever_bytes_a_weight_file_holds_it_is_read_or_refused(

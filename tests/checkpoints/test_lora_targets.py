@@ -111,6 +111,18 @@ def test_what_is_not_known_or_too_long_is_refused(text: str) -> None:
         LinearPattern(text)
 
 
+def test_the_layers_of_a_large_model_are_found_at_once() -> None:
+    linears = [
+        f"model.layers.{layer}.self_attn.{part}" for layer in range(200) for part in ("q_proj", "v_proj")
+    ]
+    table = dict.fromkeys(linears, 4)
+    before = time.process_time()
+    for targets in (r".*\.(q|v)_proj", ["q_proj", "v_proj"], linears):
+        assert chosen_layers({"target_modules": targets, "exclude_modules": ["ghost"]}, linears) == linears
+    assert by_layer(table, linears) == table
+    assert time.process_time() - before < 1
+
+
 # ---------------------------------------------------------------- over a model
 
 
