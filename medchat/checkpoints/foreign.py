@@ -33,6 +33,14 @@ def _converted(path: Path) -> str:
     )
 
 
+def _unquantised(path: Path | None = None) -> str:
+    return say(
+        "请用未量化的权重，加 --quantize int4 或 int8 省内存；或由 vLLM 等程序提供服务，用 --backbone remote 连接",
+        "use the weights before that with --quantize int4 or int8; or serve them by vLLM or the like and use "
+        "--backbone remote",
+    )
+
+
 def _original(path: Path) -> str:
     return say(
         "请下载同一模型的 safetensors 或 pytorch_model.bin 版本（medchat models list）",
@@ -106,6 +114,21 @@ _KINDS = (
         _gathered_from_zero,
     ),
     _Kind("FSDP 的分片检查点", "a checkpoint in FSDP's shards", ("*.distcp",), _gathered_from_fsdp),
+    _Kind(
+        "GPTQ 或 AWQ 量化的权重",
+        "weights quantised by GPTQ or AWQ",
+        (
+            *(
+                "quantize_config.json",
+                "quant_config.json",
+                "gptq_model*",
+                "*-gptq.safetensors",
+                "*-awq.safetensors",
+            ),
+            *("*-4bit-*g.safetensors", "*-8bit-*g.safetensors", "*-4bit-*g.pt", "*4bit*.no-act-order.*"),
+        ),
+        _unquantised,
+    ),
     _Kind("Megatron 的检查点", "a checkpoint of Megatron", ("model_optim_rng.pt",), _original),
     _Kind("ONNX 模型", "an ONNX model", ("*.onnx", "*.onnx_data"), _original),
     _Kind("OpenVINO 模型", "an OpenVINO model", ("openvino_*.xml", "openvino_*.bin"), _original),
@@ -241,10 +264,6 @@ def _quantised(method: str, where: Path) -> CheckpointError:
         say(
             f"这是 {method} 量化的权重，不支持加载", f"these weights are quantised by {method}: not supported"
         ),
-        say(
-            "请用未量化的权重，加 --quantize int4 或 int8 省内存；或由 vLLM 等程序提供服务，用 --backbone remote 连接",
-            "use the weights before that with --quantize int4 or int8; or serve them by vLLM or the like and use "
-            "--backbone remote",
-        ),
+        _unquantised(),
         where=str(where),
     )

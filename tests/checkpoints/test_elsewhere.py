@@ -141,6 +141,9 @@ FOREIGN = {
     "consolidated.00.pth": ("Meta", "convert_llama_weights_to_hf.py"),
     "zero_to_fp32.py": ("DeepSpeed", "zero_to_fp32.py"),
     "__0_0.distcp": ("FSDP", "accelerate merge-weights"),
+    "quantize_config.json": ("GPTQ", "--quantize"),
+    "gptq_model-4bit-128g.safetensors": ("GPTQ", "--quantize"),
+    "llama-7b-4bit-128g.pt": ("GPTQ", "--quantize"),
     "model.onnx": ("ONNX", "safetensors"),
     "weights.npz": ("MLX", "safetensors"),
     "tf_model.h5": ("TensorFlow", "safetensors"),
@@ -229,3 +232,16 @@ def test_weights_whose_tensors_are_packed_are_refused_by_that_name(
     table = json.dumps({name: {"dtype": dtype, "shape": [2, 2], "data_offsets": [0, 4 * size]}}).encode()
     (tmp_path / "model.safetensors").write_bytes(len(table).to_bytes(8, "little") + table + bytes(4 * size))
     assert method in refused(lambda: read_headers(open_checkpoint(tmp_path))).what
+
+
+def test_a_configuration_beside_another_programs_weights_changes_nothing(tmp_path: Path) -> None:
+    model(tmp_path / "given")
+    for name, kind in (
+        ("gptq_model-4bit-128g.safetensors", "GPTQ"),
+        ("q4.gguf", "GGUF"),
+        ("model.onnx", "ONNX"),
+    ):
+        file = tmp_path / "given" / name
+        file.write_bytes(b"\x01" * 100)
+        assert kind in refused(lambda: open_checkpoint(tmp_path / "given")).what
+        file.unlink()
