@@ -72,7 +72,7 @@ class UnknownToDemo(UsageError):
 #: Words that every question may hold: they say nothing about what is asked.
 _ASKING = re.compile(
     r"为什么|是什么|什么|怎么办|怎么样|怎么|怎样|如何|应该|需要|可以|能不能|有没有|是不是|多少|哪些|哪种"
-    r"|[吗呢吧啊了的是有我他她你]|\W"
+    r"|[吗呢吧啊了的是有我他她你]|[\W\d]"
 )
 #: How many learned questions are offered, and the least likeness of one.
 _OFFERED, _LIKE = 3, 4.0
@@ -205,6 +205,7 @@ def _form(question: str) -> str:
 
 
 def _couples(text: str) -> frozenset[str]:
-    """Every two neighbouring characters of what is asked about."""
-    parts = _ASKING.split(unicodedata.normalize("NFKC", text).casefold())
-    return frozenset(part[index : index + 2] for part in parts for index in range(len(part) - 1))
+    """Every two neighbouring characters of what is asked about, and every whole number."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    couples = [part[index : index + 2] for part in _ASKING.split(plain) for index in range(len(part) - 1)]
+    return frozenset([*couples, *re.findall(r"\d+", plain)])

@@ -214,6 +214,8 @@ def test_infer_refuses_what_the_miniature_has_not_learned_unless_it_is_forced(
         ("怀孕出血", "怀孕后出血怎么办？"),
         ("怎么打喷嚏", "咳嗽打喷嚏时怎么做？"),
         ("高血压", "血压多高算高血压？"),
+        ("打120要说啥", "打120时要说什么？"),
+        ("12356", "12356是什么电话？"),
     ],
 )
 def test_any_other_question_is_refused_with_the_nearest_ones_first(asked: str, offered: str) -> None:
@@ -224,7 +226,9 @@ def test_any_other_question_is_refused_with_the_nearest_ones_first(asked: str, o
 
 
 @pytest.mark.safety
-@pytest.mark.parametrize("asked", ["量子力学是什么？", "hello", "？？？", "", "怎么办", "\x00\u202e"])
+@pytest.mark.parametrize(
+    "asked", ["量子力学是什么？", "hello", "13812345678", "？？？", "", "怎么办", "\x00\u202e"]
+)
 def test_a_question_that_shares_nothing_with_a_learned_one_is_refused_without_an_offer(asked: str) -> None:
     with pytest.raises(UnknownToDemo) as refused:
         KnownQuestions(demo_examples()).check(asked)
