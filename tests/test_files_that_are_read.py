@@ -34,6 +34,7 @@ from medchat.training.manifest import verify_manifest
 from medchat.training.metrics_log import Counters, StepLog
 from medchat.training.run_folder import check_output
 from medchat.training.run_record import fingerprint_of_models, read_run_record, write_run_record
+from medchat.transcripts.importing import read_transcripts
 from medchat.weights.record import read_pull_record
 from medchat.weights.verifying import verify
 
@@ -68,6 +69,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "medchat/templates/json_template.py": ("one.json", read_template),
     "medchat/datafiles/data_file.py": ("data.json", open_data),
+    "medchat/transcripts/importing.py": ("sessions.json", read_transcripts),
     "medchat/batch/results.py": ("results.jsonl", read_results),
     "medchat/checkpoints/json_object.py": ("config.json", lambda path: read_config(path.parent)),
     "medchat/checkpoints/read_once.py": ("config.json", lambda path: file_bytes(path, VOCABULARY_BYTES)),
