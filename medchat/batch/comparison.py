@@ -154,10 +154,11 @@ def _text(reference: Any) -> str:
 
 def _described(column: Column) -> str:
     made = column.provenance
+    adapters, decoding = made.get("adapter"), made.get("decoding")
     parts = [
         str(made.get("model", "")),
-        *map(str, made.get("adapter", ())),
+        *(map(str, adapters) if isinstance(adapters, list) else ()),
         f"{say('模板', 'template')} {made.get('template', '?')}",
-        *(f"{name}={value}" for name, value in made.get("decoding", {}).items()),
+        *(f"{name}={value}" for name, value in (decoding if isinstance(decoding, dict) else {}).items()),
     ]
     return f"- {escape_cell(column.label)}: {escape_cell(', '.join(part for part in parts if part))}"

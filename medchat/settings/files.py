@@ -13,6 +13,11 @@ from medchat.regular_files import SETTINGS_BYTES, read_regular
 from medchat.settings.keys import KEYS, Key, unknown
 from medchat.settings.values import checked, resolved
 
+#: How many parts of a dotted name are looked at, and a line that begins with one as long or longer.
+_MOST_PARTS = 32
+_NAME = re.compile(rf"""\s*\[{{0,2}}(?:[\w\-"' \t]*\.){{{_MOST_PARTS + 1}}}[\w\-."' \t]*[\]=]""")
+#: A name is looked for in so many characters of a line.
+_LINE_START = 400
 #: name -> (value, "file:line")
 FileValues = dict[str, tuple[Any, str]]
 
@@ -70,8 +75,12 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
     import tomllib  # 16 ms that only users with a file pay
 
     try:
+        # A name of thousands of parts takes the parser minutes. No setting has more than three.
+        for line in text.splitlines():
+            if line.count(".") > _MOST_PARTS and _NAME.match(line):
+                raise ValueError(f"a name of more than {_MOST_PARTS} parts")
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # nested too deeply, a number of thousands of digits
         position = re.search(r"line (\d+), column (\d+)", str(error))
         line = position[1] if position else str(text.count("\n") + 1)
         raise UsageError(
@@ -84,7 +93,7 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in table.items():
         inside = isinstance(value, dict) and any(key.startswith(f"{prefix}{name}.") for key in KEYS)
-        if inside or (isinstance(value, dict) and value):
+        if prefix.count(".") < _MOST_PARTS and (inside or (isinstance(value, dict) and value)):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
@@ -93,7 +102,8 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _line_of(name: str, text: str) -> int:
     """Return the line that sets `name`, as well as a scan for headers and `key =` can tell, else 1."""
     table, nearest = "", 1
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, whole in enumerate(text.splitlines(), start=1):
+        line = whole[:_LINE_START]
         if header := re.match(r"\s*\[\[?([^\]]+)\]", line):
             table = _plain(header[1]) + "."
             written = table.removesuffix(".")

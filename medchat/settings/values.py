@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def _resolved(text: str, folder: Path) -> str:
     if text.startswith("~"):
         return str(user_path(text))
     if text in (".", "..") or text.startswith(("./", "../")):
-        return str((folder / text).resolve())
+        return os.path.realpath(user_path(str(folder / text)))  # noqa: PTH  (pathlib raises for a loop of links)
     return text
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def read_metrics(folder: Path) -> Metrics:
 def _row(line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -59,6 +59,10 @@ def _curve(rows: list[dict[str, Any]], *names: str) -> tuple[Point, ...]:
     points: dict[int, Point] = {}
     for row in rows:
         value = next((row[name] for name in names if name in row), None)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and abs(value) <= sys.float_info.max
+        ):
             points[row["step"]] = Point(row["step"], float(value))
     return tuple(points[step] for step in sorted(points))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 Case = TypeVar("Case")
@@ -50,3 +52,66 @@ def fuzz(
 def _peak_megabytes() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+# Files in which anything may stand: well-formed with odd values, torn, or no text at all.
+
+_ODD = st.sampled_from(
+    [
+        "[" * DEEP,
+        '{"a":' * DEEP,
+        "9" * 5000,
+        "1e999",
+        "-1e-999",
+        "NaN",
+        "Infinity",
+        '"\\ud800"',
+        '"\\u0000"',
+        "null",
+    ]
+)
+
+
+def json_files(names: Sequence[str]) -> SearchStrategy[bytes]:
+    """Return files that are, or nearly are, JSON objects with some of the keys `names`."""
+    keys = st.sampled_from(names) | st.text(max_size=6)
+    leaves = (
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(st.characters(codec=None), max_size=8)
+    )
+    values = st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+        max_leaves=8,
+    )
+    objects = st.dictionaries(keys, values, max_size=6)
+    texts = (objects | values).map(lambda value: json.dumps(value).encode())
+    odd = st.tuples(st.sampled_from(names), _ODD).map(lambda pair: f'{{"{pair[0]}": {pair[1]}}}'.encode())
+    return _torn(texts | odd | _ODD.map(str.encode))
+
+
+def toml_files(names: Sequence[str]) -> SearchStrategy[bytes]:
+    """Return files that are, or nearly are, TOML with some of the keys `names`."""
+    texts = st.text(max_size=8).map(lambda text: json.dumps(text, ensure_ascii=False))
+    values = st.one_of(
+        texts,
+        st.integers().map(str),
+        st.floats().map(str),
+        st.sampled_from(
+            ["true", "1979-05-27", "07:32:00", "{a = 1}", "[1, 'a']", "[" * DEEP, "{a=" * 3000, "9" * 5000,
+             "1e999", "nan", '"\\u0000"', '"' + "长" * 3000 + '"', "'~nobody-here/x'", "'./\\u0000'"]
+        ),
+    )  # fmt: skip
+    lines = st.tuples(st.sampled_from(names) | st.text("abc.\"' ", min_size=1, max_size=5), values)
+    written = lines.map(lambda line: f"{line[0]} = {line[1]}") | st.sampled_from(
+        ["[generation]", "[[x]]", "[" + "a." * 20000 + "a]", "a." * 20000 + "a = 1"]
+    )
+    return _torn(st.lists(written, max_size=5).map(lambda lines: "\n".join(lines).encode(errors="replace")))
+
+
+def _torn(files: SearchStrategy[bytes]) -> SearchStrategy[bytes]:
+    cut = st.tuples(files, st.integers(0, 200)).map(lambda pair: pair[0][: pair[1]])
+    return files | cut | st.binary(max_size=60)

@@ -107,7 +107,7 @@ def command(data: str, output: str, **flags: Any) -> int:
     opening = replace(opening, generation=_generation(opening.generation, flags))
     choice = FieldChoice(flags["question_field"], flags["answer_field"], flags["context_field"])
     source = _read(user_path(data), choice, skip_bad=flags["skip_bad"], speak=process.leads)
-    target = user_path(output).resolve()
+    target = Path(os.path.realpath(user_path(output)))  # noqa: PTH  (pathlib raises for a loop of links)
     _refuse_inputs(target, opening, source.path)
     plan = WorkPlan(source.questions[: flags["limit"]], flags["batch_size"], process.world_size)
     if flags["check"]:
