@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from medchat.errors import UsageError
@@ -39,7 +40,8 @@ def write_whole_file(path: Path, content: bytes | str, *, private: bool = False)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    with suppress(OSError):  # the new content stands there: some file systems cannot sync a folder
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

@@ -38,6 +38,21 @@ def test_what_fails_on_the_way_changes_nothing(
     assert path.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_that_cannot_be_synced_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def fail_on_folders(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):  # noqa: PTH112
+            raise OSError(22, "no such thing here")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_on_folders)
+    write_whole_file(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "new"
+
+
 def test_a_private_file_is_private_whatever_stood_there(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for private, mode in ((False, 0o640), (True, 0o600), (False, 0o640)):
