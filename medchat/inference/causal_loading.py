@@ -24,9 +24,10 @@ from medchat.checkpoints.layout import open_checkpoint
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
 from medchat.inference.chat_model import CausalChatModel, ChatTokenizer, ModelFacts
-from medchat.inference.decode import TextFilter, Unchanged
+from medchat.inference.decode import TextFilter
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
 from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
+from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.quantization import bits_of, conversions, insert_quantized_linears
 from medchat.language import say
 
@@ -126,7 +127,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
 
     def cleanup(self, options: LoadOptions) -> Callable[[], TextFilter]:
         """Return what makes the filter of one answer."""
-        return Unchanged
+        return StrippedAnswer
 
     def details(self, loaded: CausalModel[Shape, Tokenizer], options: LoadOptions) -> dict[str, Any]:
         """Return what the loaded model says of itself."""

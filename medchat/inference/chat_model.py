@@ -25,7 +25,6 @@ from medchat.inference.decode import (
     Stepper,
     TextDecoder,
     TextFilter,
-    Unchanged,
     answer_room,
     stream_deltas,
     stream_tokens,
@@ -33,6 +32,7 @@ from medchat.inference.decode import (
 from medchat.inference.device import raise_on_oom
 from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
 from medchat.inference.kv_cache import CausalStepper
+from medchat.inference.postprocess import StrippedAnswer
 
 
 class ChatTokenizer(Protocol):
@@ -109,7 +109,7 @@ class TokenChatModel(ABC):
         *,
         stop_ids: Collection[int] = (),
         token_count: int | None = None,
-        cleanup: Callable[[], TextFilter] = Unchanged,
+        cleanup: Callable[[], TextFilter] = StrippedAnswer,
     ) -> None:
         """`stop_ids` come on top of the tokenizer's; `cleanup` makes the filter of one answer.
 
@@ -258,7 +258,7 @@ class CausalChatModel(TokenChatModel):
         *,
         stop_ids: Collection[int] = (),
         token_count: int | None = None,
-        cleanup: Callable[[], TextFilter] = Unchanged,
+        cleanup: Callable[[], TextFilter] = StrippedAnswer,
     ) -> None:
         """`stop_ids` come on top of the tokenizer's; `cleanup` makes the filter of one answer.
 

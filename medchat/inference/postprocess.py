@@ -83,6 +83,13 @@ class StreamingCleanup:
         return certain
 
 
+class StrippedAnswer(StreamingCleanup):
+    """An answer without white space at its ends, as the originals' scripts strip it, and else as it is."""
+
+    def __init__(self) -> None:
+        super().__init__(full_width=False)
+
+
 def _replace(text: str, replaced: Mapping[str, str]) -> str:
     for marker, words in replaced.items():
         text = text.replace(marker, words)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from medchat.api import LoadOptions
-from medchat.inference.decode import TextFilter, Unchanged
-from medchat.inference.postprocess import StreamingCleanup
+from medchat.inference.decode import TextFilter
+from medchat.inference.postprocess import StreamingCleanup, StrippedAnswer
 from medchat_bloom.huozi.prompts import CHAT_TOKENS
 from medchat_bloom.loading import BloomLoading
 
@@ -25,7 +25,7 @@ class HuoziLoading(BloomLoading):
     def cleanup(self, options: LoadOptions) -> Callable[[], TextFilter]:
         """Return the published chat function's filter; BenTsao's script, for the adapter, has none."""
         markers = dict.fromkeys(CHAT_TOKENS, "")
-        return Unchanged if options.adapters else partial(StreamingCleanup, replaced=markers)
+        return StrippedAnswer if options.adapters else partial(StreamingCleanup, replaced=markers)
 
 
 HUOZI_LOADING = HuoziLoading()
