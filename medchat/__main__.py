@@ -22,6 +22,20 @@ def end_quietly_on_signals() -> None:
             signal.signal(number, lambda *_, code=code: os._exit(code))
 
 
+#: How long a thread that waits for others spins instead of sleeping, for each runtime torch may come with.
+PASSIVE_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+
+
+def wait_passively() -> None:
+    """Let threads sleep while they wait, unless the user has said how they wait; torch reads it as it loads.
+
+    Spinning threads take the cores from the one that they wait for, where others work on the machine too
+    (docs/measurements.md, "Waiting threads").
+    """
+    if not PASSIVE_WAITING.keys() & os.environ.keys():
+        os.environ.update(PASSIVE_WAITING)
+
+
 def split_global_flags(arguments: list[str]) -> tuple[list[str], str | None, bool]:
     """Take `--lang X` and `--debug` out of `arguments`, wherever they stand before `--`.
 
@@ -49,6 +63,7 @@ def main() -> int:
     """Run the program on `sys.argv` and return its exit code."""
     if sys.platform != "win32":  # there not all of these signals exist
         end_quietly_on_signals()
+    wait_passively()
     from medchat.language import LANGUAGES, language_from_environment, say, set_language
 
     arguments, language, debug = split_global_flags(sys.argv[1:])

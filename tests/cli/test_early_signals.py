@@ -31,10 +31,12 @@ if __name__ == '__main__':
 """
 
 
-def interrupted(module: str, number: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+def interrupted(
+    module: str, number: int, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, module, str(number), *arguments],
-        env=child_environment(),
+        env=child_environment(**environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -59,7 +61,9 @@ def interrupted(module: str, number: int, *arguments: str) -> subprocess.Complet
 )
 def test_ctrl_c_in_the_middle_of_any_import_is_quiet(module: str, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('device = "cpu"\n', encoding="utf-8")
-    ended = interrupted(module, signal.SIGINT, "ask", QUESTION, "--model", str(tmp_path))
+    ended = interrupted(
+        module, signal.SIGINT, "ask", QUESTION, "--model", str(tmp_path), MEDCHAT_HOME=str(tmp_path)
+    )
     assert (ended.returncode, ended.stdout) == (130, "")
     assert "Traceback" not in ended.stderr and "内部错误" not in ended.stderr, ended.stderr
 
