@@ -122,12 +122,15 @@ def test_every_command_of_the_readme_runs(
 def _parsed(line: str) -> tuple[list[str], str]:
     """Return a line's arguments to medchat and what is piped into it: chat gets one question."""
     piped, bar, rest = line.rpartition(" | ")
+    rest, redirected, _ = rest.partition(" < ")
     words = shlex.split(rest)
     assert words[0] == "medchat", f"a command this test cannot run: {line}"
     if bar:
         printf, text = shlex.split(piped)
         assert printf == "printf", line
         return words[1:], text.replace("\\n", "\n")
+    if redirected:
+        return words[1:], "血红蛋白 120 g/L\n"
     return words[1:], "头痛怎么办？\n" if words[1] == "chat" else ""
 
 
