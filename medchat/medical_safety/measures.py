@@ -131,7 +131,7 @@ _LASTING = re.compile(
 )
 _WEEKS = re.compile(r"\s*(?:周|wks?(?![a-z])|weeks?(?![a-z])|w(?![a-z])|\+)")
 _YEARS_LONG = re.compile(r"\s*(?:多|来)?(?:年|个月|个多月)了?(?!前)")
-_LONG_AGO = re.compile(r"\s*(?:多|来|几)?(?:年|个月|个多月|years?|months?)(?:之?前| ago)")
+_LONG_AGO = re.compile(r"\s*(?:多|来|几)?(?:年|个月|个多月|years?|yrs?|months?)(?:之?前| ago)")
 _YEAR = re.compile(r"年|\b")
 
 
@@ -146,7 +146,7 @@ def _read(text: str, match: re.Match[str]) -> Iterator[tuple[int, str]]:
         if 1950 <= value <= 2030 and len(match[0]) == 4:
             yield end, "time.past"
     unit = _BABY.match(behind) or _OLD.match(behind) or _YEARS.match(behind)
-    if unit is None and _BORN.search(before):
+    if unit is None and match[0] not in "半几" and _BORN.search(before):
         unit = _BORN_UNIT.match(behind)
     if unit is not None:
         yield end + unit.end(), _age(value, unit["unit"])
