@@ -174,7 +174,7 @@ def _words(text: str, lexicon: Lexicon) -> list[Found]:
                 if inside and (
                     end <= plain
                     or end <= by_class.get(name, 0)
-                    or end - start == 1
+                    or (end - start == 1 and not name.startswith("sense."))
                     or not name.startswith(_KEPT_INSIDE)
                 ):
                     continue
