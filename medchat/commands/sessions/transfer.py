@@ -65,6 +65,15 @@ def export_command(
     text = export([redacted(one) for one in transcripts] if redact else transcripts, suffix)
     if to_stdout:
         return write_out(text)
+    _write(output, text)
+    say_aside(
+        say(f"已导出 {len(transcripts)} 个会话：", f"exported {len(transcripts)} session(s): ")
+        + sanitize_line(str(output))
+    )
+    return 0
+
+
+def _write(output: Path, text: str) -> None:
     try:
         write_whole_file(output, text, private=True)
     except OSError as error:
@@ -73,11 +82,6 @@ def export_command(
             say("请检查路径和磁盘空间", "check the path and the space on the disk"),
             where=str(output),
         ) from error
-    say_aside(
-        say(f"已导出 {len(transcripts)} 个会话：", f"exported {len(transcripts)} session(s): ")
-        + sanitize_line(str(output))
-    )
-    return 0
 
 
 @click.command(
