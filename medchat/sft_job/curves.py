@@ -17,6 +17,7 @@ _WIDTH, _HEIGHT = 720, 360
 _LEFT, _TOP, _RIGHT, _BOTTOM = 78, 16, 704, 312
 #: About as many grid lines on an axis.
 _TICKS = 6
+_LEAST_SPREAD = 1e-300
 _COLOURS = ("#1f77b4", "#d62728")
 _HEAD = (
     f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
@@ -58,7 +59,8 @@ class _Axis:
     @classmethod
     def over(cls, values: Sequence[float], start: float, end: float) -> _Axis:
         low, high = min(values), max(values)
-        spread = (high - low) or abs(high) or 1.0
+        # Wide enough for numbers of its size to differ, also where all values are equal or next to nothing.
+        spread = max(high - low, 1e-9 * max(abs(low), abs(high)), _LEAST_SPREAD)
         margin = 0.04 * spread
         return cls(low - margin, high + margin, start, end)
 

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 from cli_program import MARK_EN, MARK_ZH, Call
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scripted_recipe import Pupil
 
@@ -214,6 +214,9 @@ def test_a_long_run_gives_a_small_picture_that_keeps_its_extremes() -> None:
     assert min(y for _, y in curve) < 40 and curve[-1][0] > 670
 
 
+@example([5e-324])
+@example([1.0, 1.0 + 2**-52])
+@example([0.0])
 @given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=20))
 def test_every_finite_curve_can_be_drawn(values: list[float]) -> None:
     [curve] = _points(
