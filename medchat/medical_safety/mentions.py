@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from medchat.medical_safety.folding import FoldedText
@@ -68,14 +68,17 @@ class Mentions:
                 best = all_of_it[index]
         return best
 
-    def nearest(self, names: tuple[str, ...], to: Found, reach: int) -> Found | None:
-        """Return what of these classes holds and begins no more than `reach` before or behind `to`."""
+    def near(self, names: tuple[str, ...], to: Found, reach: int) -> Iterator[Found]:
+        """Yield what of these classes holds and begins no more than `reach` before or behind `to`, as it stands."""
         start, stop = to.start - reach, to.end + reach
         while (found := self.first_from(names, start, stop)) is not None:
             if not found.negated and found is not to:
-                return found
+                yield found
             start = found.start + 1
-        return None
+
+    def nearest(self, names: tuple[str, ...], to: Found, reach: int) -> Found | None:
+        """Return the first that is `near`, None where there is none."""
+        return next(self.near(names, to, reach), None)
 
 
 def _start(found: Found) -> int:
@@ -174,7 +177,7 @@ def _words(text: str, lexicon: Lexicon) -> list[Found]:
                 if inside and (
                     end <= plain
                     or end <= by_class.get(name, 0)
-                    or (end - start == 1 and not name.startswith("sense."))
+                    or end - start == 1
                     or not name.startswith(_KEPT_INSIDE)
                 ):
                     continue

@@ -21,6 +21,8 @@ _BETWEEN_TURNS = "\n\n"
 #: Of each rule, so many silenced findings are kept as evidence.
 _SILENCED_KEPT = 5
 
+#: What says in its own clause alone that something is slight: "喘得厉害，嘴唇有点紫" is not.
+_MILD = "mild"
 #: How near to the first part the words stand that a rule names under `unless`.
 _UNLESS_REACH = 20
 
@@ -128,10 +130,15 @@ class _Reading:
                     yield tuple(parts)
 
     def _has_an_ordinary_reason(self, found: Found, reasons: tuple[str, ...]) -> bool:
-        reason = self._mentions.nearest(reasons, found, _UNLESS_REACH)
-        return reason is not None and not self._folded.sentence_end_between(
-            min(reason.end, found.end), max(reason.start, found.start)
+        return any(
+            self._excuses(reason, found) for reason in self._mentions.near(reasons, found, _UNLESS_REACH)
         )
+
+    def _excuses(self, reason: Found, found: Found) -> bool:
+        between = min(reason.end, found.end), max(reason.start, found.start)
+        if reason.name == _MILD:
+            return not self._folded.clause_end_between(*between)
+        return not self._folded.sentence_end_between(*between)
 
     def _judged(self, rule: FlagRule, parts: tuple[Found, ...]) -> Evidence:
         scopes = [self._scopes.at(part) for part in parts]

@@ -26,6 +26,8 @@ _ASKED_OF_SIGN = 2
 _PAST_REACH = 30
 #: "偏瘫七年了": an illness that has lasted so long is no emergency.
 _YEARS_REACH = 3
+#: "collapsed 10 years ago"
+_AGO_REACH = 12
 #: "煤气中毒住过院，早好了"
 _SETTLED_REACH = 25
 #: How near the words of an examination or a textbook make a case of somebody who is not the writer's kin.
@@ -155,8 +157,19 @@ class Scopes:
         years = self._mentions.first_from(("time.years",), found.end, found.end + _YEARS_REACH)
         if years is not None and self._same_clause(found.end, years.start):
             return True
+        if self._said_to_be_ago(found):
+            return True
         settled = self._mentions.first_from(("settled",), found.end, found.end + _SETTLED_REACH)
         return settled is not None and not self._folded.sentence_end_between(found.end, settled.start)
+
+    def _said_to_be_ago(self, found: Found) -> bool:
+        """Whether English says behind the mention how long ago it was: "had a stroke 10 years ago"."""
+        past = self._mentions.first_from(("time.past",), found.end, found.end + _AGO_REACH)
+        return (
+            past is not None
+            and self._folded.text.startswith("ago", past.end - 3)
+            and self._same_clause(found.end, past.start)
+        )
 
     def _asked(self, found: Found) -> bool:
         reach = _ASKED_REACH if found.name.startswith(_WEAK) else _ASKED_OF_SIGN
