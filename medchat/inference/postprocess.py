@@ -58,6 +58,12 @@ class StreamingCleanup:
         self._begin()
         return rest
 
+    def take_back(self) -> str:
+        """Return what was kept back, unchanged, and begin a new answer: what came was not one."""
+        pending = self._pending
+        self._begin()
+        return pending
+
     def _held(self) -> int:
         """Return how many pending characters a later one can still change."""
         pending = self._pending

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from medchat.api import Delta, Finish
 from medchat.inference.detokenizer import StopText
+from medchat.inference.postprocess import StrippedAnswer
 from medchat_remote.chunks import StreamChunk, Usage, WholeCharacters
 from medchat_remote.increments import Increments
 from medchat_remote.key_filter import KeyFilter
@@ -41,6 +42,7 @@ class AnswerStream:
         self._most_chunks = _CHUNKS_A_TOKEN * max_new_tokens + _SOME_MORE
         self._stop_texts = stops
         self._stops = StopText(stops)
+        self._stripped = StrippedAnswer()
         self._characters, self._reasoning_characters = WholeCharacters(), WholeCharacters()
         self._key_filter, self._reasoning_key_filter = KeyFilter(key), KeyFilter(key)
         self._increments = Increments()
@@ -92,10 +94,12 @@ class AnswerStream:
         """Return the delta of what was split. `before` is reasoning that the server sent apart."""
         reasoning = before + split.reasoning
         if split.restarts:
+            # What was taken for the answer becomes reasoning, with the white space kept back at its end.
+            reasoning = self._stripped.take_back() + reasoning
             self._stops = StopText(self._stop_texts)
-        text = self._stops.feed(split.answer)
+        text = self._stripped.feed(self._stops.feed(split.answer))
         if finish is not None:
-            text += self._stops.finish()
+            text += self._stripped.feed(self._stops.finish()) + self._stripped.finish()
         self._written += [reasoning, text]
         delta = Delta(
             text,
