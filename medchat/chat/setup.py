@@ -100,7 +100,7 @@ class ChatSetup:
     generation: GenerationConfig
 
     def load(self) -> ChatModel:
-        """Load the model. Raises what the backbone raises; PluginError where it left the program instead."""
+        """Load the model. Raises MedchatError, OSError; PluginError for anything else that the backbone raises."""
         return self.backbone.load(self.options)
 
     def notices(self) -> list[str]:

@@ -22,11 +22,9 @@ from medchat.api import (
     SFTRecipe,
     SpecialTokens,
 )
-from medchat.errors import MedchatError, PluginError
-from medchat.language import say
+from medchat.errors import MedchatError
 from medchat.registry.metadata import PluginEntry
 from medchat.registry.plugin import ContractError, guarded
-from medchat.sanitize import sanitize_line
 
 
 class GuardedBackbone(Backbone):
@@ -82,17 +80,9 @@ class GuardedBackbone(Backbone):
     # ------------------------------------------------------------ what it does
 
     def load(self, options: LoadOptions) -> ChatModel:
-        try:
+        """Loading is the call that asks the system for most: what that refuses (OSError) passes too."""
+        with guarded(self._entry, "load", passing=(MedchatError, OSError)):
             return self._inner.load(options)
-        except SystemExit as error:
-            name = sanitize_line(self.name, 60)
-            raise PluginError(
-                say(
-                    f"插件 {name} 在载入模型时退出了程序",
-                    f"plugin {name} left the program while loading the model",
-                ),
-                say("请升级或卸载这个插件", "upgrade or remove this plugin"),
-            ) from error
 
     def check(self, options: LoadOptions) -> None:
         with self.guard():

@@ -264,9 +264,10 @@ def test_a_backbone_that_fails_to_name_weights_hides_nobody_elses(
 
 
 @pytest.mark.parametrize(
-    "method", ["address(self, value)", "notices(self, options)", "template(self, options)"]
+    "method",
+    ["address(self, value)", "notices(self, options)", "template(self, options)", "load(self, options)"],
 )
-@pytest.mark.parametrize("error", ["RuntimeError('rude')", "SystemExit(0)"])
+@pytest.mark.parametrize("error", ["ValueError('rude')", "SystemExit(0)"])
 def test_a_backbone_asked_for_by_name_that_fails_is_exit_5(
     scripted: Scripted, tmp_path: Path, method: str, error: str
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medchat.api import Backbone, KnownWeights, LoadOptions, ModelCard
-from medchat.errors import CheckpointError, Interruption, MedchatError, PluginError
+from medchat.errors import CheckpointError, Interruption, MedchatError, MemoryShortageError, PluginError
 from medchat.registry import GuardedBackbone
 from medchat.registry.metadata import BACKBONES, PluginEntry
 
@@ -75,13 +75,50 @@ def test_what_is_raised_on_purpose_passes_unchanged(question: str, error: BaseEx
     assert caught.value is error
 
 
-def test_leaving_the_program_while_loading_is_a_broken_plugin() -> None:
-    class Leaving(Failing):
-        def load(self, options: LoadOptions) -> Any:
-            raise SystemExit(0)
+class Loading(Failing):
+    """Raises only when the model is loaded."""
 
-    with pytest.raises(PluginError, match="rude"):
-        guarded(Leaving(ValueError())).load(OPTIONS)
+    def load(self, options: LoadOptions) -> Any:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no such option"),
+        KeyError("hidden_size"),
+        ImportError("no module named engine"),
+        AssertionError(),
+        RecursionError("deep"),
+        SystemExit(0),
+        type("PluginsOwnError", (BaseException,), {})("odd"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_loading_raises_is_the_plugins_failure_and_says_where(error: BaseException) -> None:
+    with pytest.raises(PluginError) as caught:
+        guarded(Loading(error)).load(OPTIONS)
+    for part in ("rude-distribution", f"load: {type(error).__name__}", str(error)):
+        assert part in caught.value.what
+    assert caught.value.exit_code == 5 and "rude-distribution" in caught.value.remedy
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CheckpointError("broken", ""),
+        MemoryShortageError("small", ""),
+        PermissionError(13, "Permission denied", "model.safetensors"),
+        KeyboardInterrupt(),
+        Interruption("stop"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_loading_passes_what_is_no_fault_of_the_plugin(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        guarded(Loading(error)).load(OPTIONS)
+    assert caught.value is error
 
 
 @pytest.mark.parametrize(
