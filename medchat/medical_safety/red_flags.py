@@ -21,6 +21,9 @@ _BETWEEN_TURNS = "\n\n"
 #: Of each rule, so many silenced findings are kept as evidence.
 _SILENCED_KEPT = 5
 
+#: What says that something is of long standing, and what takes that back: "支架放了两年，今天…".
+_CHRONIC = "chronic"
+_LATELY = ("time.now", "time.sudden")
 #: What says in its own clause alone that something is slight: "喘得厉害，嘴唇有点紫" is not.
 _MILD = "mild"
 #: How near to the first part the words stand that a rule names under `unless`.
@@ -138,6 +141,8 @@ class _Reading:
         between = min(reason.end, found.end), max(reason.start, found.start)
         if reason.name == _MILD:
             return not self._folded.clause_end_between(*between)
+        if reason.name == _CHRONIC and self._mentions.first_from(_LATELY, reason.end, found.start):
+            return False
         return not self._folded.sentence_end_between(*between)
 
     def _judged(self, rule: FlagRule, parts: tuple[Found, ...]) -> Evidence:
