@@ -57,8 +57,11 @@ def open_regular(path: str | os.PathLike[str], *, most: int) -> io.BufferedReade
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     """Return the content of a file of at most `most` bytes. Raises what `open_regular` raises."""
     with open_regular(path, most=most) as stream:
-        # The system's own files under /proc state no size, and any may grow while it is read.
-        content = stream.read(most + 1)
+        # What is asked for is reserved at once: no more than the file says that it has.
+        size = min(os.fstat(stream.fileno()).st_size, most)
+        content = stream.read(size + 1)
+        if len(content) > size:  # those under /proc state no size, and any may grow while it is read
+            content += stream.read(most - size)
     if len(content) > most:
         raise too_large(path, most)
     return content

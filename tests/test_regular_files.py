@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,3 +91,16 @@ def test_a_missing_or_unreadable_file_fails_as_it_always_did(tmp_path: Path) -> 
         read_regular(tmp_path / "absent", 10)
     with pytest.raises(ValueError, match="null"):
         read_regular("a\0b", 10)
+
+
+@pytest.mark.parametrize("size", [0, 1, 5000])
+def test_reading_takes_what_the_file_has_and_not_what_its_limit_allows(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "small"
+    path.write_bytes(b"x" * size)
+    tracemalloc.start()
+    try:
+        content = read_regular(path, 2**30)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert content == b"x" * size and peak < 2**20
