@@ -1,0 +1,47 @@
+"""The bound on a fuzzed reader's memory holds whatever way the reader takes it, and counts the reader alone."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+
+import pytest
+from fuzzing import MEGABYTES, fuzz
+from hypothesis import strategies as st
+
+MANY = 1 << 20
+BLOCK = b"x" * (10 * MANY)
+KEPT: list[bytes] = []
+
+
+def hold_much_for_a_moment(case: int) -> None:
+    bytes((MEGABYTES + 10) * MANY)
+
+
+def keep_some_each_time(case: int) -> None:
+    KEPT.append(bytes(MEGABYTES // 10 * MANY))
+
+
+def take_much_beside_python(case: int) -> None:
+    with mmap.mmap(-1, (MEGABYTES + 300) * MANY) as pages:
+        while pages.tell() < len(pages):
+            pages.write(BLOCK)
+
+
+@pytest.mark.parametrize(
+    ("read", "examples"),
+    [(hold_much_for_a_moment, 1), (keep_some_each_time, 12), (take_much_beside_python, 1)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_reader_that_takes_too_much_fails(read: Callable[[int], None], examples: int) -> None:
+    with pytest.raises(AssertionError, match="largest"):
+        fuzz(read, st.integers(), examples)
+    KEPT.clear()
+
+
+def test_what_the_cases_take_is_not_the_readers() -> None:
+    big = st.builds(lambda: KEPT.append(b"x" * (MEGABYTES // 5 * MANY)))
+    try:
+        fuzz(lambda case: None, big, 8)
+    finally:
+        KEPT.clear()
