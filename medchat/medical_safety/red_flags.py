@@ -26,6 +26,8 @@ _CHRONIC = "chronic"
 _LATELY = ("time.now", "time.sudden")
 #: What says in its own clause alone that something is slight: "喘得厉害，嘴唇有点紫" is not.
 _MILD = "mild"
+#: Words of Latin letters take more room: a rule reaches so many times as far behind them.
+_LATIN_REACH = 3
 #: How near to the first part the words stand that a rule names under `unless`.
 _UNLESS_REACH = 20
 
@@ -123,14 +125,19 @@ class _Reading:
             if first.negated or (rule.unless and self._has_an_ordinary_reason(first, rule.unless)):
                 continue
             parts = [first]
+            reach = rule.reach * (_LATIN_REACH if self._is_latin(first) else 1)
             for names in rule.all[1:]:
-                part = self._mentions.nearest(names, first, rule.reach)
+                part = self._mentions.nearest(names, first, reach)
                 if part is None:
                     break
                 parts.append(part)
             else:
                 if any(self._original(part)[1] > self._begin for part in parts):
                     yield tuple(parts)
+
+    def _is_latin(self, found: Found) -> bool:
+        last = self._folded.text[found.end - 1]
+        return last.isascii() and last.isalpha()
 
     def _has_an_ordinary_reason(self, found: Found, reasons: tuple[str, ...]) -> bool:
         return any(

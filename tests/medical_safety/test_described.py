@@ -59,6 +59,17 @@ def test_every_ordinary_reason_near_is_looked_at_not_only_the_first() -> None:
     assert not find_red_flags("嘴角有点干，呼吸有点费劲")
 
 
+def test_long_standing_is_taken_back_by_what_began_today() -> None:
+    assert not find_red_flags("右手没劲两年了，颈椎病")
+    assert find_red_flags("中风后遗症两年，今天右手突然没劲").vital
+
+
+def test_a_rule_reaches_as_many_words_of_latin_letters_as_of_chinese() -> None:
+    assert find_red_flags(
+        "she fell off her horse this morning, helmet cracked, keeps asking the same question"
+    )
+
+
 def test_so_many_yrs_ago_is_the_past() -> None:
     assert not find_red_flags("grandpa collapsed 10 yrs ago, can he fly")
 
