@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat import __version__
-from medchat.errors import CheckpointError
+from medchat.errors import CheckpointError, UsageError
 from medchat.language import say
 from medchat.sanitize import sanitize_line
 from medchat.settings.files import entries_of
@@ -41,6 +41,32 @@ def read_run_file(path: Path) -> Given:
             value = resolved(KEYS[name], value, path.absolute().parent)
         found[name] = (value, where)
     return found
+
+
+def require_text(settings: RunSettings) -> None:
+    """Raise UsageError for a value that no TOML file can hold: a path whose bytes are not UTF-8."""
+    for name, row in settings.settings.items():
+        for value in row.value if isinstance(row.value, tuple | list) else (row.value,):
+            if isinstance(value, str | Path) and not _is_text(str(value)):
+                raise UsageError(
+                    say(
+                        f"{name} 的路径不是 UTF-8，{FILE_NAME} 里记不下来",
+                        f"{name}: the path is not UTF-8, and {FILE_NAME} cannot hold it",
+                    ),
+                    say(
+                        "把这个文件或目录改成 UTF-8 的名字，再运行一次",
+                        "rename the file or folder so that its name is UTF-8, and run it again",
+                    ),
+                    where=sanitize_line(str(value), 200),
+                )
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a lone surrogate, as Python writes a byte that is no UTF-8
+        return False
+    return True
 
 
 def as_toml(settings: RunSettings) -> str:

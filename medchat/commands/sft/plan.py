@@ -16,7 +16,7 @@ from medchat.launcher import Process
 from medchat.registry import Extensions, GuardedBackbone, Registry
 from medchat.settings import Settings
 from medchat.sft_job.keys import EXTRA
-from medchat.sft_job.run_file import FILE_NAME, read_run_file
+from medchat.sft_job.run_file import FILE_NAME, read_run_file, require_text
 from medchat.sft_job.settings import Given, RunSettings, Setting, choose_recipe, first_of, resolve_settings
 from medchat.templates import same_template
 from medchat.user_paths import user_path
@@ -70,6 +70,7 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> RunPlan:
     settings = _as_found(settings, backbone.name, options, data).resolved(options)
     if template is None and (name := _own_template(backbone, recipe, options, registry, extensions)):
         settings = settings.with_resolved("template", name)
+    require_text(settings)
     return RunPlan(
         registry, backbone, recipe, settings, options, data, template, process, bool(program.value("offline"))
     )
