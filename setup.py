@@ -32,7 +32,7 @@ setup(
     package_dir=package_dir,
     package_data={
         "medchat": ["data/*", "py.typed"],
-        "medchat.medical_safety": ["lexicon/*.toml"],
+        "medchat.medical_safety": ["lexicon/*.toml", "lexicon/*.json"],
         "medchat_templates": ["*.json"],
         **{package: ["data/*"] for package in plugin_packages},
     },

@@ -93,6 +93,11 @@ def split_words(listed: str) -> list[str]:
     return [word.strip() for word in _SEPARATORS.split(listed) if word.strip()]
 
 
+def lexicon_text(name: str) -> str:
+    """Return a file of the lexicon by its name."""
+    return (files(__package__) / FOLDER / name).read_text(encoding="utf-8")
+
+
 def lexicon_tables() -> dict[str, dict[str, Any]]:
     """Return the parsed files of the lexicon by name, without their ending."""
     folder = files(__package__) / FOLDER

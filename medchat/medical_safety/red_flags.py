@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from medchat.api import Conversation, Notice
 from medchat.language import say
+from medchat.medical_safety import weak_signs
 from medchat.medical_safety.folding import FoldedText
 from medchat.medical_safety.lexicon_files import POLAR, FlagRule, NoticeText, load_lexicon
 from medchat.medical_safety.mentions import Found, Mentions, find_mentions
@@ -30,6 +31,10 @@ _MILD = "mild"
 _LATIN_REACH = 3
 #: How near to the first part the words stand that a rule names under `unless`.
 _UNLESS_REACH = 20
+
+#: What stands in the place of a rule where none fired and weak signs add up.
+_WEAK_RULE, _WEAK_SIGN, _WEAK_NOTICE = "weak signs that add up", "weak sign", "possible-emergency"
+_WEAK_SOURCE = "weights learned from labelled sentences: docs/safety.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +92,16 @@ def find_red_flags(text: str, previous: str | None = None) -> RedFlags:
     joined = before + _BETWEEN_TURNS + text if before else text
     reading = _Reading(joined, len(joined) - len(text))
     found = list(reading.evidence())
-    fired = tuple(each for each in found if not each.silenced_by)
-    return RedFlags(
-        notices=tuple(_notices(fired)),
-        evidence=fired,
-        silenced=tuple(each for each in found if each.silenced_by),
-    )
+    fired = [each for each in found if not each.silenced_by]
+    silenced = [each for each in found if each.silenced_by]
+    if not fired:
+        fired = (_Reading(text, 0) if before else reading).weak_evidence()
+    return RedFlags(notices=tuple(_notices(fired)), evidence=tuple(fired), silenced=tuple(silenced))
+
+
+def marks_of(text: str) -> list[weak_signs.Mark]:
+    """Return what `weak_signs` weighs besides the words of a text: what the lexicon finds in it."""
+    return _Reading(text, 0).marks()
 
 
 class _Reading:
@@ -118,6 +127,29 @@ class _Reading:
                     silenced.append(evidence)
             else:
                 yield from silenced
+
+    def weak_evidence(self) -> list[Evidence]:
+        """Return the one piece of evidence that weak signs come to, none where they weigh too little."""
+        if len(self._folded.text) > weak_signs.MAX_CHARACTERS:
+            return []
+        over, reasons = weak_signs.weigh_by_lexicon(self._folded, self.marks())
+        if over <= 0:
+            return []
+        words = [reason.strip("_").replace("_", " ") for reason in reasons]
+        words = [word for word in words if word in self._folded.text]
+        found = [Found(start, start + len(word), _WEAK_SIGN)
+                 for word in words if (start := self._folded.text.index(word)) >= 0]  # fmt: skip
+        mentions = tuple(self._mention(each) for each in sorted(found))
+        return [Evidence(_WEAK_RULE, _WEAK_NOTICE, False, mentions, (), _WEAK_SOURCE)]
+
+    def marks(self) -> list[weak_signs.Mark]:
+        """Return what the lexicon finds that weighs as a weak sign."""
+        return [
+            (each.start, each.end, f"not {name}" if each.negated else name)
+            for name in self._mentions.names()
+            if weak_signs.weighs(name)
+            for each in self._mentions.of((name,))
+        ]
 
     def _together(self, rule: FlagRule) -> Iterator[tuple[Found, ...]]:
         """Yield what stands together as the rule asks for, at least a part of it in the present turn."""

@@ -34,6 +34,8 @@ _SETTLED_REACH = 25
 _EXAM_REACH = 120
 #: "一个 4 岁的孩子": nobody's child in particular.
 _INDEFINITE_REACH = 12
+#: How near somebody laughs.
+_JOKE_REACH = 25
 _PREDICATE = ("time.now", "time.sudden", "time.duration", "help")
 
 
@@ -46,12 +48,15 @@ class Scope:
     conditional: bool = False
     past: bool = False
     asked: bool = False
+    joke: bool = False
     predicate: bool = False
 
     def words(self) -> tuple[str, ...]:
         """Return the scopes that are there, by name."""
         named = [self.person, self.genre]
-        named += [name for name in ("conditional", "past", "asked", "predicate") if getattr(self, name)]
+        named += [
+            name for name in ("conditional", "past", "asked", "joke", "predicate") if getattr(self, name)
+        ]
         return tuple(name for name in named if name)
 
 
@@ -110,12 +115,13 @@ class Scopes:
         if not genre and person not in _NEAR and self._in_an_exam(found, person):
             genre = "exam"
         return Scope(
-            person,
-            genre,
-            self._conditional(found),
-            self._past(found),
-            self._asked(found),
-            self._predicate(found),
+            person=person,
+            genre=genre,
+            conditional=self._conditional(found),
+            past=self._past(found),
+            asked=self._asked(found),
+            joke=self._joke(found),
+            predicate=self._predicate(found),
         )
 
     def _named_inside(self, found: Found, index: int) -> tuple[str, str]:
@@ -176,6 +182,12 @@ class Scopes:
         asked = self._mentions.first_from(("asked",), found.end, found.end + reach)
         return asked is not None and self._same_clause(found.end, asked.start)
 
+    def _joke(self, found: Found) -> bool:
+        return (
+            self._mentions.first_from(("joke",), found.start - _JOKE_REACH, found.end + _JOKE_REACH)
+            is not None
+        )
+
     def _predicate(self, found: Found) -> bool:
         if "了" in self._folded.text[found.start : found.end + 3]:
             return True
@@ -202,8 +214,8 @@ def silenced_by(scope: Scope, name: str, *, intent: bool) -> str:
         return "asked" if scope.asked and not scope.person else ""
     if scope.conditional:
         return "conditional"
-    if scope.past:
-        return "past"
+    if scope.past or scope.joke:
+        return "past" if scope.past else "joke"
     if scope.predicate:
         return "asked" if scope.asked and not scope.person and name.startswith(_WEAK) else ""
     if name.startswith("ill."):

@@ -108,7 +108,7 @@ def test_a_conversation_that_goes_on_remembers_what_it_has_shown(scripted: Scrip
 
 
 def test_two_turns_make_one_emergency(scripted: Scripted) -> None:
-    before, now = "我刚吃了虾", "嘴唇肿起来了"
+    before, now = "我刚吃了虾", "舌头肿了"
     assert not find_red_flags(before) and not find_red_flags(now)
     told = scripted.run("chat", "--no-save", stdin=f"{before}\n{now}\n")
     assert full(now, before) in told.out
