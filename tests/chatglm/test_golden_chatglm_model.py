@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from goldens import (
     LOGITS,
     Scenario,
     assert_close,
+    assert_float16_close,
     keys_of,
     padding_mask,
     scenarios,
@@ -117,17 +119,55 @@ def float16_runs() -> list[Any]:
     ]
 
 
+def float16_logits(recorded: Scenario) -> Tensor:
+    """Return our float16 logits where a float16 run recorded its own."""
+    name = recorded.name.removesuffix("_fp16run")
+    (exact,) = (other for other in scenarios() if (other.folder, other.name) == (recorded.folder, name))
+    logits = one_pass(exact, torch.float16).logits
+    return logits[0, exact["rows"]] if "rows" in exact.fields else logits
+
+
 @pytest.mark.parametrize("scenario", float16_runs())
 def test_float16_stays_near_the_recorded_float16_run(scenario: Scenario) -> None:
-    name = scenario.name.removesuffix("_fp16run")
-    (exact,) = (other for other in scenarios() if (other.folder, other.name) == (scenario.folder, name))
-    logits = one_pass(exact, torch.float16).logits
-    if "rows" in exact.fields:
-        logits = logits[0, exact["rows"]]
-    # Both runs are off the exact logits; ours may be off theirs by as much as theirs is off the truth.
-    allowed = (scenario["logits"].float() - exact["logits"]).abs().max().item()
+    logits = float16_logits(scenario)
     assert torch.isfinite(logits).all()
-    assert_close(logits, scenario["logits"], allowed, "float16 logits")
+    assert_float16_close(logits, scenario["logits"], scenario.model().config.num_layers)
+
+
+@pytest.mark.parametrize("scenario", scenarios_with("logits", "input_ids", without=("rows", "logsumexp")))
+def test_float16_stays_near_the_recorded_float32_run(scenario: Scenario) -> None:
+    valid = scenario["valid"] if "valid" in scenario.fields else ...
+    logits = one_pass(scenario, torch.float16).logits[valid]
+    assert_float16_close(logits, scenario["logits"][valid], scenario.model().config.num_layers)
+
+
+FAULTS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "a bias left out": ("layers.0.attention.query_key_value.bias", torch.zeros_like),
+    "an activation 2% too strong": ("layers.1.mlp.dense_h_to_4h.weight", lambda weight: weight * 1.02),
+    "rows in another order": ("layers.1.attention.dense.weight", lambda weight: weight.flip(0)),
+    "a norm without its weight": ("final_layernorm.weight", torch.ones_like),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "scenario", scenarios_with("logits", "input_ids", without=("rows", "logsumexp", "valid"))
+)
+def test_a_wrong_model_is_not_near_in_float16(scenario: Scenario, fault: str) -> None:
+    name, changed = FAULTS[fault]
+    if scenario.model().config.num_layers > 3 or scenario.model().config.quantization_bit:
+        pytest.skip("one fault is little among many layers; a quantised weight is no float")
+    weight = scenario.model(torch.float16).get_parameter(f"transformer.{name}")
+    right = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.copy_(changed(right))
+        logits = one_pass(scenario, torch.float16).logits
+        with pytest.raises(AssertionError, match="float16 logits"):
+            assert_float16_close(logits, scenario["logits"], scenario.model().config.num_layers)
+    finally:
+        with torch.no_grad():
+            weight.copy_(right)
 
 
 @pytest.mark.parametrize("scenario", scenarios_with("forced_ids"))
