@@ -41,6 +41,13 @@ PAIRS = [
     ("插头漏电，麻了半条胳膊，心咚咚乱跳", "electric-shock", "冬天总被静电电到"),
     ("药都攒够了，孩子托给我姐了", "self-harm", "托我姐照顾孩子去旅游"),
     ("站在桥头，水挺急的，好累", "self-harm", "站在江边看日落真美"),
+    ("血压测不出来，人冷，说口干", "vital-signs", "血压计没电了血压测不出来"),
+    ("输完液回来喉咙像有手掐着，身上刺痒", "anaphylaxis", "毛衣刺痒，换一件"),
+    ("破水了，绿色的，才33周", "pregnancy", "33周产检都正常"),
+    ("there's blood in the toilet bowl, a lot, and im dizzy", "severe", "the toilet bowl is cracked"),
+    ("摔了磕到太阳穴，他吃拜瑞妥，头疼起来", "head-injury", "拜瑞妥一天吃几次"),
+    ("月经血崩，两小时换了五片，站不稳", "bleeding", "月经第二天量多，有血块"),
+    ("工友手碰到砂带机，手掌皮没了，露着筋", "severed", "手碰到砂纸有点糙"),
 ]  # fmt: skip
 
 
