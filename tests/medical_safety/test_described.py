@@ -51,23 +51,28 @@ PAIRS = [
 ]  # fmt: skip
 
 
+def rules(text: str) -> list[str]:
+    """Return the rules that fire; weak signs are weighed elsewhere."""
+    return [each.rule for each in find_red_flags(text).evidence if each.key != "possible-emergency"]
+
+
 @pytest.mark.parametrize(("said", "key", "ordinary"), PAIRS)
 def test_what_is_seen_fires_and_the_same_words_elsewhere_do_not(said: str, key: str, ordinary: str) -> None:
     assert key in {evidence.key for evidence in find_red_flags(said).evidence}
-    assert not find_red_flags(ordinary), find_red_flags(ordinary).evidence
+    assert rules(ordinary) == []
 
 
 def test_slight_holds_in_its_own_clause_alone() -> None:
-    assert not find_red_flags("感冒了，呼吸有点费劲")
+    assert rules("感冒了，呼吸有点费劲") == []
     assert find_red_flags("我爸喘得厉害，坐着都喘，嘴唇有点发紫").vital
 
 
 def test_every_ordinary_reason_near_is_looked_at_not_only_the_first() -> None:
-    assert not find_red_flags("嘴角有点干，呼吸有点费劲")
+    assert rules("嘴角有点干，呼吸有点费劲") == []
 
 
 def test_long_standing_is_taken_back_by_what_began_today() -> None:
-    assert not find_red_flags("右手没劲两年了，颈椎病")
+    assert rules("右手没劲两年了，颈椎病") == []
     assert find_red_flags("中风后遗症两年，今天右手突然没劲").vital
 
 
@@ -78,7 +83,7 @@ def test_a_rule_reaches_as_many_words_of_latin_letters_as_of_chinese() -> None:
 
 
 def test_so_many_yrs_ago_is_the_past() -> None:
-    assert not find_red_flags("grandpa collapsed 10 yrs ago, can he fly")
+    assert rules("grandpa collapsed 10 yrs ago, can he fly") == []
 
 
 def test_half_a_day_is_no_age() -> None:
