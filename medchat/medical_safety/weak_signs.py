@@ -119,6 +119,8 @@ def weigh(weights: Weights, folded: FoldedText, marks: Iterable[Mark]) -> tuple[
         if len(words) < MIN_CHARACTERS:
             continue
         found = pieces(words, {name for first, last, name in marks if start <= first and last <= end})
+        if not found:  # words of two Latin letters, say
+            continue
         weighed = [(weights.pieces[piece], piece) for piece in found if piece in weights.pieces]
         over = (
             weights.bias
