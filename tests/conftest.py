@@ -26,9 +26,12 @@ _INHERITED_PREFIXES = ("SLURM_", "ACCELERATE_", "TORCHELASTIC_", "HF_", "FSDP_")
 
 def pytest_configure() -> None:
     """Start from the same state whatever the suite was started from."""
-    # A shell starts a background job with SIGINT ignored, and every child inherits that.
+    # A shell starts a background job with SIGINT ignored, nohup ignores SIGHUP, and every child inherits that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for other in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+        if signal.getsignal(other) is signal.SIG_IGN:
+            signal.signal(other, signal.SIG_DFL)
     # Neither files' modes nor which processes and servers are asked depend on the shell that started the tests.
     os.umask(0o022)
     for name in list(os.environ):

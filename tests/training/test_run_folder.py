@@ -34,11 +34,17 @@ def test_the_run_is_on_record_before_anything_is_trained(tmp_path: Path) -> None
         add_checkpoint(run, 1)
 
 
-def test_an_error_before_a_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+def test_an_error_before_the_first_logged_step_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), open_run_folder(options(tmp_path), "data"):
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_an_error_before_a_checkpoint_keeps_the_steps_that_were_logged(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), open_run_folder(options(tmp_path), "data") as run:
         run.metrics.write_text("{}")
         raise RuntimeError
-    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+    assert (tmp_path / "out" / "metrics.jsonl").read_text() == "{}"
 
 
 def test_a_run_gone_on_with_that_fails_before_a_checkpoint_takes_nothing_away(tmp_path: Path) -> None:
