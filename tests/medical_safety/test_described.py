@@ -90,8 +90,5 @@ def test_half_a_day_is_no_age() -> None:
     assert "infant" not in [notice.key for notice in find_red_flags("孩子赖床，叫半天叫不醒").notices]
 
 
-@pytest.mark.parametrize(
-    "said", ["看电视剧 dr od", "od on lv 3 or 4 is it ok", "痛 a b c d e f", "my ox is up"]
-)
-def test_words_without_a_piece_to_weigh_are_no_error(said: str) -> None:
-    assert rules(said) == []
+def test_a_piece_of_text_with_nothing_to_weigh_is_no_error() -> None:
+    assert rules("my tongue is sore, bit it") == []
