@@ -22,6 +22,9 @@ from medchat.medical_safety.labelled import Sentence, read_sentences, score
 pytestmark = pytest.mark.safety
 
 SEEN = DATA / "red_flags" / "seen.jsonl"
+#: Written by three people who saw neither rules nor other sentences; scored for the first time on 30 November 2026,
+#: when the rules were as the figures in docs/safety.md say. Never to be tuned with: new rules are judged by them.
+UNSEEN = DATA / "red_flags" / "unseen.jsonl"
 RECALL, FALSE_ALARMS = 0.98, 0.05
 #: Of the questions that doctors' data sets ask, so many may raise a notice.
 ALARMS = 0.005
@@ -50,6 +53,18 @@ def test_the_sentences_seen_are_told_apart(capsys: pytest.CaptureFixture[str]) -
     assert result.must.share >= RECALL, wrong
     assert result.vital.share >= RECALL, wrong
     assert result.must_not.share <= FALSE_ALARMS, wrong
+
+
+def test_the_sentences_nobody_tuned_with_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    result = score(read_sentences(UNSEEN))
+    with capsys.disabled():
+        print(
+            f"\nunseen: recall {result.must.share:.3f} {result.must.interval}, vital {result.vital.share:.3f},"
+            f" false alarms {result.must_not.share:.3f} {result.must_not.interval}"
+            f" of {result.must.total} + {result.must_not.total}"
+        )
+    # Well below what was measured: no aim, only a sign that something broke.
+    assert result.must.share >= 0.85 and result.must_not.share <= 0.2
 
 
 # ---------------------------------------------------------------- the same, written otherwise
