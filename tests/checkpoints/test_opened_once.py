@@ -20,6 +20,11 @@ from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.read_once import file_bytes, read_once
 
 FAMILIES = ("llama", "bloom", "huozi", "chatglm")
+#: A whole run each: Bloom and Huozi share their loader with LLaMA, and are run with the slow tests.
+WHOLE_RUNS = [
+    pytest.param(family, marks=pytest.mark.slow) if family in ("bloom", "huozi") else family
+    for family in FAMILIES
+]
 #: Where LoRA is attached to in each family: the linear of layer N and its (outputs, inputs).
 LINEARS: Mapping[str, tuple[str, int, int]] = {
     "llama": ("model.layers.{}.self_attn.q_proj", 64, 64),
@@ -62,7 +67,7 @@ def assert_each_once(counts: Mapping[str, int], *folders: Path) -> None:
         assert not often, f"{folder.name}: {often}"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WHOLE_RUNS)
 @pytest.mark.parametrize("command", ["ask", "chat"])
 def test_loading_with_an_adapter_opens_each_small_file_once(
     tmp_path: Path, family: str, command: str
@@ -80,7 +85,7 @@ def test_showing_a_folder_opens_each_small_file_once(tmp_path: Path, family: str
         assert_each_once(count_opens(tmp_path, "models", "show", str(folder)), folder)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WHOLE_RUNS)
 @pytest.mark.parametrize("dry", [True, False])
 def test_a_fine_tuning_run_opens_each_small_file_once(tmp_path: Path, family: str, dry: bool) -> None:
     model, lora = base(family, tmp_path), adapter(family, tmp_path / "lora")

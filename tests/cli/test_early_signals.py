@@ -76,7 +76,16 @@ def test_other_signals_end_an_import_with_their_code(module: str, number: int, c
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("module", ["torch", "torch._C", "transformers", "safetensors.torch"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "torch._C",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("torch", "transformers", "safetensors.torch")
+        ),
+    ],
+)
 def test_ctrl_c_in_the_middle_of_a_heavy_import_is_quiet(module: str, talker: Path) -> None:
     ended = interrupted(module, signal.SIGINT, "ask", QUESTION, "--model", str(talker), "--no-save")
     assert (ended.returncode, ended.stdout) == (130, "")

@@ -50,7 +50,14 @@ def program(code: str, *words: str, **environment: str) -> subprocess.CompletedP
     )
 
 
-@pytest.mark.parametrize(("rank", "count", "others"), [(0, 2, "1"), (0, 4, "1–3"), (1, 2, "0")])
+@pytest.mark.parametrize(
+    ("rank", "count", "others"),
+    [
+        (0, 4, "1–3"),
+        pytest.param(0, 2, "1", marks=pytest.mark.slow),
+        pytest.param(1, 2, "0", marks=pytest.mark.slow),
+    ],
+)
 def test_a_process_says_whom_it_waits_for_and_ends(rank: int, count: int, others: str) -> None:
     port = free_port()
     started = time.monotonic()
