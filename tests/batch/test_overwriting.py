@@ -37,7 +37,7 @@ def test_earlier_answers_stay_where_the_model_does_not_load(
 ) -> None:
     (parrot.model / "config.json").write_text("no script", encoding="utf-8")
     ended = parrot.infer(questions, output, "--overwrite")
-    assert ended.returncode == 1, ended.stderr
+    assert ended.returncode == 5, ended.stderr  # the plugin's fault
     assert "没有动" in ended.stderr and "--resume" not in ended.stderr
     assert output.read_text(encoding="utf-8") == EARLIER
     assert list(output.parent.iterdir()) == [output]
@@ -80,7 +80,7 @@ def test_a_full_disk_at_the_first_answer_keeps_the_earlier_ones(
     parrot: Parrot, questions: Path, output: Path
 ) -> None:
     ended = parrot.infer(questions, output, "--overwrite", file_limit=100)
-    assert ended.returncode == 1, ended.stderr
+    assert ended.returncode == 5, ended.stderr  # the plugin's fault
     assert output.read_text(encoding="utf-8") == EARLIER
     assert list(output.parent.iterdir()) == [output]
 
@@ -168,7 +168,7 @@ def test_several_processes_keep_what_was_there_until_each_has_an_answer(
 
     script = (parrot.model / "config.json").read_text()
     (parrot.model / "config.json").write_text("no script", encoding="utf-8")
-    assert both() == [1, 1]
+    assert both() == [5, 5]  # the plugin fails while it loads
     assert {path.name: path.read_text(encoding="utf-8") for path in output.parent.iterdir()} == dict.fromkeys(
         [output.name, *(part.name for part in parts)], EARLIER
     )
