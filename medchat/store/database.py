@@ -19,7 +19,7 @@ from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.paths import make_private
 from medchat.store.faults import damaged_database, explained
-from medchat.store.schema import LATEST_FORMAT, check_ours, check_tables, format_of, migrate
+from medchat.store.schema import LATEST_FORMAT, check_ours, check_tables, format_of, migrate, tables_as_made
 from medchat.whole_file import PRIVATE_FILE_MODE
 
 #: How long to wait for another MedChat that is writing. A turn takes it milliseconds.
@@ -75,9 +75,20 @@ class Database:
         check_tables(connection)
 
     @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """As `explained`; a fixed statement of ours that no longer fits met a damaged list of tables."""
+        with explained(self._where):
+            try:
+                yield
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_ERROR and not tables_as_made(self._connection):
+                    raise damaged_database(self._where) from error
+                raise
+
+    @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write in one transaction: when the block ends, all of it is on disk; if it raises, none."""
-        with self._lock, explained(self._where):
+        with self._lock, self._explained():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -91,7 +102,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Read in one snapshot; other programs may write meanwhile."""
-        with self._lock, explained(self._where):
+        with self._lock, self._explained():
             self._connection.execute("BEGIN")
             try:
                 yield self._connection
@@ -100,7 +111,7 @@ class Database:
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """Return what a SELECT gives."""
-        with self._lock, explained(self._where):
+        with self._lock, self._explained():
             return self._connection.execute(statement, values).fetchall()
 
     def purge(self) -> None:
@@ -108,7 +119,7 @@ class Database:
 
         Raises MedchatError if another process keeps the old state open.
         """
-        with self._lock, explained(self._where):
+        with self._lock, self._explained():
             self._connection.execute("VACUUM")
             if self.path is None:
                 return
@@ -131,7 +142,7 @@ class Database:
 
     def close(self) -> None:
         """Close the file. The last one to leave folds the log into it."""
-        with self._lock, explained(self._where):
+        with self._lock, self._explained():
             self._connection.close()
 
 

@@ -96,6 +96,26 @@ def check_tables(connection: sqlite3.Connection) -> None:
         connection.execute(f"EXPLAIN DELETE FROM {table}")
 
 
+def tables_as_made(connection: sqlite3.Connection) -> bool:
+    """Whether the file's text encoding and its tables are, to the letter, what `migrate` makes."""
+    fresh = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        migrate(fresh)
+        made = _definitions(fresh)
+    finally:
+        fresh.close()
+    try:
+        return made <= _definitions(connection)
+    except (sqlite3.Error, UnicodeDecodeError):
+        return False
+
+
+def _definitions(connection: sqlite3.Connection) -> set[tuple[str, ...]]:
+    encoding = connection.execute("PRAGMA encoding").fetchone()[0]
+    tables = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {(encoding,), *(tuple(row) for row in tables)}
+
+
 def check_ours(connection: sqlite3.Connection, where: str) -> None:
     """Raise CheckpointError if the file is another program's or a newer MedChat's. Changes nothing."""
     connection.execute("BEGIN")  # one snapshot: another process may be creating the tables now

@@ -69,7 +69,9 @@ def insert_session(connection: sqlite3.Connection, record: SessionRecord) -> Non
         (record.id, record.name, *times, *(stored(text) for text in about)),
     )
     if record.kind is not SessionKind.CHAT:
-        connection.execute("INSERT INTO session_kind VALUES (?, ?)", (record.id, record.kind.value))
+        connection.execute(
+            "INSERT INTO session_kind (session_id, kind) VALUES (?, ?)", (record.id, record.kind.value)
+        )
 
 
 def free_id(connection: sqlite3.Connection, wanted: str = "") -> str:

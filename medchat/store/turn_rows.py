@@ -61,7 +61,9 @@ def insert(
         ),
     )
     if origin is not None:
-        connection.execute("INSERT INTO turn_origin VALUES (?, ?)", (written.lastrowid, origin.to_json()))
+        connection.execute(
+            "INSERT INTO turn_origin (turn_id, origin) VALUES (?, ?)", (written.lastrowid, origin.to_json())
+        )
     return position
 
 

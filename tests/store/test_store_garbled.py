@@ -17,7 +17,7 @@ from stored_sessions import begin
 
 from medchat.api import Finish, Turn
 from medchat.errors import CheckpointError, MedchatError
-from medchat.store import SessionStore
+from medchat.store import SessionFilter, SessionStore
 
 
 def garble(path: Path, table: str, column: str, value: object, as_text: bool = False) -> None:
@@ -119,6 +119,8 @@ def use_everything(path: Path) -> None:
             lambda: store.remember_input("再问"),
             lambda: store.named("好的"),
             lambda: store.get("坏的"),
+            lambda: store.list(SessionFilter(model="模", with_asks=False), limit=1, skip=1),
+            lambda: store.search(["一"]),
         ]
         for call in calls:
             with suppress(MedchatError):
@@ -132,6 +134,9 @@ def use_everything(path: Path) -> None:
             lambda: store.undo(session),
             lambda: store.restore(session),
             lambda: store.rename(session, "改名"),
+            lambda: store.search(["三", "四"], 0),
+            lambda: store.rewrite(session, lambda text: text + "。"),
+            lambda: store.add([(store.get(session), store.turns(session))]),
             lambda: store.change(session, backbone="a", model="b"),
             lambda: store.delete(session),
             store.delete_all,
@@ -200,3 +205,13 @@ def test_a_file_with_any_bytes_changed_is_read_or_refused(path: Path, copy: Path
     places = st.sampled_from(used) | st.integers(0, len(whole))
     changes = st.lists(st.tuples(places, st.binary(min_size=1, max_size=3)), min_size=1, max_size=6)
     fuzz(read, st.tuples(changes, st.just(0) | st.integers(0, len(whole))), examples, MedchatError)
+
+
+@pytest.mark.parametrize("table", ["turn_origin", "session_kind", "input"])
+def test_a_table_that_goes_while_the_file_is_open_is_damage_and_said_so(path: Path, table: str) -> None:
+    with SessionStore.open(path) as store:
+        session = store.list()[0].id
+        with sqlite3.connect(path) as other:
+            other.execute(f"DROP TABLE {table}")
+        with pytest.raises(CheckpointError, match="损坏"):
+            store.remember_input("再问") if table == "input" else store.turns(session) and store.list()
