@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import sys
@@ -22,6 +23,8 @@ Case = TypeVar("Case")
 EXAMPLES = (60, pytest.param(10_000, marks=pytest.mark.slow))
 SECONDS = 2
 MEGABYTES = 200
+#: Bytes a call may leave behind before the garbage collector is asked whether anybody holds them.
+_LOOK_CLOSER = 4096
 #: Deeper than any parser that calls itself can follow, and short.
 DEEP = 100_000
 
@@ -48,6 +51,9 @@ class ReaderMemory:
             yield
         finally:
             kept, largest = tracemalloc.get_traced_memory()
+            if kept > _LOOK_CLOSER:
+                gc.collect()  # an error and the frames it names wait for the collector: nobody keeps them
+                kept, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             self.largest = max(self.largest, largest / (1 << 20))
             self.kept += kept / (1 << 20)
