@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pseudo_terminal
 import pytest
+import scripted_chat
 from pseudo_terminal import chat_environment
 
 from medchat.repl.lines import QuestionLines
@@ -20,7 +20,7 @@ from medchat.repl.lines import QuestionLines
 def start(folder: Path, script: dict[str, Any], **variables: str) -> subprocess.Popen[bytes]:
     folder.joinpath("script.json").write_text(json.dumps({**script, "lines": True}), encoding="utf-8")
     return subprocess.Popen(
-        [sys.executable, pseudo_terminal.__file__, str(folder)],
+        [sys.executable, scripted_chat.__file__, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

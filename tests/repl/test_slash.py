@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pseudo_terminal import ScriptedModel, WholeHistory
+from scripted_chat import ScriptedModel, WholeHistory
 
 from medchat.api import GENERATION_RANGES, GenerationConfig
 from medchat.chat.session import ChatSession

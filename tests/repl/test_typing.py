@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-import pseudo_terminal
 import pytest
+import scripted_chat
 from pseudo_terminal import Terminal, terminal
 
 pytestmark = pytest.mark.terminal
@@ -178,7 +178,7 @@ def test_ctrl_g_edits_the_draft_in_the_editor_and_sends_nothing(tmp_path: Path) 
 
 
 def test_ctrl_z_gives_the_shell_back_and_fg_the_draft(tmp_path: Path) -> None:
-    command = f"{sys.executable} {pseudo_terminal.__file__} {tmp_path}"
+    command = f"{sys.executable} {scripted_chat.__file__} {tmp_path}"
     environment = {"PS1": "shell$ ", "ENV": "/dev/null"}
     with terminal(tmp_path, command=["sh", "-i"], environment=environment) as screen:
         screen.wait_for("shell$")

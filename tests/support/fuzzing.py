@@ -51,9 +51,13 @@ class ReaderMemory:
             yield
         finally:
             kept, largest = tracemalloc.get_traced_memory()
-            if kept > _LOOK_CLOSER:
-                gc.collect()  # an error and the frames it names wait for the collector: nobody keeps them
-                kept, _ = tracemalloc.get_traced_memory()
+            for generation in (
+                1,
+                2,
+            ):  # what is young is soon looked through, everything only where that is not enough
+                if kept > _LOOK_CLOSER:
+                    gc.collect(generation)  # an error and the frames it names wait for the collector
+                    kept, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             self.largest = max(self.largest, largest / (1 << 20))
             self.kept += kept / (1 << 20)

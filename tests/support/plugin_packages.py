@@ -52,8 +52,8 @@ medchat_api_version = 1
 class Plain(Backbone):
     name = "NAME"
     summary = {"zh": "", "en": ""}
-    def load(self, options): raise NotImplementedError
-    def template(self, options): raise NotImplementedError
+    def load(self, options): raise AssertionError("a backbone that is only listed was loaded")
+    def template(self, options): raise AssertionError("a backbone that is only listed was asked for its template")
     def inspect(self, path): return None
     def tiny(self, path, *, corpus=(), seed=0, **shape): pass
 

@@ -57,10 +57,10 @@ class ScriptedModel:
         yield api.Delta("", said, prompt, finish=api.Finish.STOP)
 
     def generate_batch(self, prompts: Sequence[Prompt], config: api.GenerationConfig) -> list[api.Completion]:
-        raise NotImplementedError
+        raise AssertionError("a chat asked for more than a stream")
 
     def score(self, segments: Prompt, answer: str) -> tuple[float, ...]:
-        raise NotImplementedError
+        raise AssertionError("a chat asked for more than a stream")
 
     def count(self, segments: Prompt) -> int:
         return sum(len(segment.text) if isinstance(segment, api.Text) else 1 for segment in segments)

@@ -1,0 +1,109 @@
+"""Stopping an answer and typing while it comes: partial answers are kept, no key is lost."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import scripted_chat
+from pseudo_terminal import rows_under, terminal
+
+pytestmark = pytest.mark.terminal
+
+CTRL_C, CTRL_Z = "\x03", "\x1a"
+STOPPED = "▌ （已停止，保留部分回答）"
+
+
+def test_ctrl_c_keeps_the_partial_answer_and_more_of_them_change_nothing(tmp_path: Path) -> None:
+    with terminal(tmp_path, {"answers": {"问": ["开始", {"endless": "啊哈"}]}}) as screen:
+        screen.enter("问")
+        screen.wait_for("开始啊哈")
+        screen.type(CTRL_C * 3)
+        screen.wait_for(STOPPED[2:])
+        screen.wait_for_prompt()
+        question, answer, finish = screen.journal()[0]["save"]
+        assert (question, finish) == ("问", "cancelled") and answer.startswith("开始啊哈")
+        screen.enter("还在吗")
+        screen.wait_for("第2次回答：还在吗")
+
+
+def test_ctrl_c_before_the_first_word_gives_the_question_back(tmp_path: Path) -> None:
+    with terminal(tmp_path, {"answers": {"问题": [{"gate": "never"}]}}) as screen:
+        screen.enter("问题")
+        screen.wait_for("正在思考…")
+        screen.type(CTRL_C)
+        screen.wait_for_prompt("问题")
+        assert not screen.journal()
+
+
+def test_keys_typed_during_an_answer_are_in_the_next_prompt_and_not_in_the_answer(tmp_path: Path) -> None:
+    with terminal(tmp_path, {"answers": {"问": ["开始", {"gate": "more"}, "，结束"]}}) as screen:
+        screen.enter("问")
+        screen.wait_for("开始")
+        screen.type("下一个\x7f题" + CTRL_C)  # the kernel would throw typed keys away at Ctrl-C
+        screen.wait_for_prompt("下一题")
+        assert rows_under(screen.everything(), "› 问", "▌") == ["开始"]
+        screen.type("\r")
+        screen.wait_for("第2次回答：下一题")
+
+
+def test_a_long_paste_during_an_answer_is_whole_and_does_not_send_itself(tmp_path: Path) -> None:
+    lines = [f"第{number}行病历" for number in range(600)]  # several times what the kernel keeps
+    with terminal(
+        tmp_path, {"context_length": 20000, "answers": {"问": ["开始", {"gate": "more"}]}}
+    ) as screen:
+        screen.enter("问")
+        screen.wait_for("开始")
+        screen.paste("\n".join(lines))
+        screen.open_gate("more")
+        screen.wait_for("第599行病历")
+        assert len(screen.journal()) == 1
+        screen.type("\r")
+        screen.wait(lambda: len(screen.journal()) == 2, "the second turn")
+        assert screen.journal()[1]["save"][0] == "\n".join(lines)
+
+
+def test_ctrl_z_during_an_answer_gives_the_shell_back_and_fg_goes_on(tmp_path: Path) -> None:
+    command = f"{sys.executable} {scripted_chat.__file__} {tmp_path}"
+    script = {"answers": {"问": ["开始", {"gate": "more"}, "，结束"]}}
+    environment = {"PS1": "shell$ ", "ENV": "/dev/null"}
+    with terminal(tmp_path, script, command=["sh", "-i"], environment=environment) as screen:
+        screen.wait_for("shell$")
+        before = screen.attributes()
+        screen.type(command + "\n")
+        screen.enter("问")
+        screen.wait_for("开始")
+        screen.type(CTRL_Z)
+        screen.wait_for("Stopped")
+        assert screen.attributes() == before
+        screen.open_gate("more")
+        screen.type("fg\n")
+        screen.wait_for("，结束")
+        screen.wait_for_prompt()
+        assert screen.journal()[0]["save"][1:] == ["开始，结束", "stop"]
+
+
+def test_a_question_that_does_not_fit_goes_back_into_the_prompt(tmp_path: Path) -> None:
+    with terminal(tmp_path, {"context_length": 20}) as screen:
+        screen.enter("一二三四五六七八九十" * 2)
+        screen.wait_for("▌ 错误：问题太长")
+        screen.wait_for_prompt("一二三四五六七八九十" * 2)
+
+
+@pytest.mark.parametrize("question", ["长" * 3000, "行\n" * 300], ids=["one line", "many lines"])
+@pytest.mark.parametrize("rows", [12, 24])
+def test_why_a_question_came_back_is_on_the_screen_above_it_however_long_it_is(
+    tmp_path: Path, question: str, rows: int
+) -> None:
+    with terminal(tmp_path, {"context_length": 20}, rows=rows) as screen:
+        screen.wait_for_prompt()
+        screen.paste(question + "尾")
+        screen.wait(lambda: screen.cursor_row().endswith("尾"), "the paste")
+        screen.type("\r")
+        screen.wait_for("▌ 错误：问题太长", "▌ 下一步：")
+        screen.wait(lambda: screen.cursor_row().endswith("尾"), "the draft")
+        assert any(row.startswith("▌ 错误：问题太长") for row in screen.shown())
+        screen.type("！")
+        screen.wait(lambda: screen.cursor_row().endswith("尾！"), "the draft, edited")
+        assert any(row.startswith("▌ 错误：问题太长") for row in screen.shown())
