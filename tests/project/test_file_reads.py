@@ -40,6 +40,7 @@ ALLOWED = {
     ("medchat/training/run_folder.py", "os.open"): "a lock file of ours, to write",
     ("medchat/store/database.py", "os.open"): "the sessions' file, made private before SQLite opens it",
     ("medchat/store/database.py", "sqlite3.connect"): "SQLite opens its file itself",
+    ("medchat/store/schema.py", "sqlite3.connect"): "a database in memory, no file",
     ("medchat/batch/result_file.py", "os.open"): "the result file, to write",
     ("medchat/weights/http.py", "partial.open"): "a download of ours, to go on writing it",
     ("medchat/demo_data.py", "read_text"): "part of the installed package",

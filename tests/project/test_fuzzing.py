@@ -39,6 +39,12 @@ def test_a_reader_that_takes_too_much_fails(read: Callable[[int], None], example
     KEPT.clear()
 
 
+def test_a_higher_peak_of_an_earlier_test_hides_nothing() -> None:
+    take_much_beside_python(0)
+    with pytest.raises(AssertionError, match="largest"):
+        fuzz(take_much_beside_python, st.integers(), 1)
+
+
 def test_what_the_cases_take_is_not_the_readers() -> None:
     big = st.builds(lambda: KEPT.append(b"x" * (MEGABYTES // 5 * MANY)))
     try:
