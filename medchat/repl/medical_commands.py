@@ -91,6 +91,10 @@ MEDICAL_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "遮住本会话里的证件号、电话、姓名等",
         "mask ID and phone numbers and names in this chat",
         _redact,
+        more=(
+            "本会话、保存的记录和输入历史都会改，改后不能恢复。",
+            "It changes this conversation, what is saved of it and the input history, and cannot be undone.",
+        ),
     ),
 )
 

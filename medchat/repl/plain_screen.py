@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TextIO
 
-from medchat.repl.cjk_wrap import taller_than_screen
+from medchat.repl.cjk_wrap import WIDEST, taller_than_screen
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
 from medchat.sanitize import StreamSanitizer
 
@@ -21,6 +22,11 @@ class PlainScreen:
         self._inert = StreamSanitizer()
         self._line_open = False
         self._waiting = ""
+
+    @property
+    def width(self) -> int:
+        """How many cells a line takes; 80 where there is no terminal."""
+        return min(shutil.get_terminal_size().columns, WIDEST)
 
     def show(self, text: str) -> None:
         """Print the outcome of a command."""

@@ -64,6 +64,11 @@ class RichScreen:
         self._drawn_at = 0.0
         self._stale = False
 
+    @property
+    def width(self) -> int:
+        """How many cells a line takes."""
+        return min(self._console.width, WIDEST)
+
     def show(self, text: str) -> None:
         """Print the outcome of a command."""
         self._print(self._laid_out(text))
@@ -101,15 +106,11 @@ class RichScreen:
 
     def is_filled_by(self, text: str) -> bool:
         """Whether its lines, blank ones between blocks included, are as many as the window's."""
-        return wrapped(text, self._width).count("\n") + 1 >= self._console.height
+        return wrapped(text, self.width).count("\n") + 1 >= self._console.height
 
     def clear(self) -> None:
         """Empty the screen; the scrollback stays."""
         self._console.clear()
-
-    @property
-    def _width(self) -> int:
-        return min(self._console.width, WIDEST)
 
     def _add(self, shown: str) -> None:
         if not shown:
@@ -121,7 +122,7 @@ class RichScreen:
         self.tick()
 
     def _print_block(self, block: str) -> None:
-        lines = rendered(block, self._console, self._width)
+        lines = rendered(block, self._console, self.width)
         if lines:
             separated = [[], *lines] if self._blocks else lines
             self._blocks += 1  # before printing: what is redrawn under it then keeps its distance
@@ -132,16 +133,16 @@ class RichScreen:
         self._console.print(_Lines(lines), soft_wrap=True)
 
     def _laid_out(self, text: str, less: int = 0, style: Style | None = None) -> list[list[Segment]]:
-        options = self._console.options.update(width=max(1, self._width - less), height=None)
+        options = self._console.options.update(width=max(1, self.width - less), height=None)
         return self._console.render_lines(MixedText(text), options, style=style, pad=False)
 
     def _moving_lines(self) -> list[list[Segment]]:
         """Return the unfinished block's last lines, as many as the screen certainly holds."""
         most = max(1, self._console.height - 2)
-        text = self._unfinished.last_lines(most, self._width)
+        text = self._unfinished.last_lines(most, self.width)
         if not text.strip():
             return self._laid_out(self._waiting, style=_STYLES[Tone.REMARK]) if self._waiting else []
-        lines = rendered(text, self._console, self._width)
+        lines = rendered(text, self._console, self.width)
         separated = [[], *lines] if self._blocks else lines
         return separated[-most:]
 

@@ -41,6 +41,11 @@ def untrusted(text: str) -> str:
 class Screen(Protocol):
     """Where a chat is shown. Used by the main thread only."""
 
+    @property
+    def width(self) -> int:
+        """How many cells a line takes."""
+        ...
+
     def show(self, text: str) -> None:
         """Print the outcome of a command, as it stands. Untrusted words in it went through `untrusted`."""
         ...

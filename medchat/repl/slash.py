@@ -19,7 +19,10 @@ SLASHES = ("/", "／")
 
 @dataclass(frozen=True, slots=True)
 class ReplCommand(Generic[Target]):
-    """One command: its two names, what may follow it, one line of help in each language, what it does."""
+    """One command: its two names, what may follow it, one line of help in each language, what it does.
+
+    `more` is what else there is to know of it and `examples` a line to type, each in Chinese and in English.
+    """
 
     name: str
     zh_name: str
@@ -27,11 +30,23 @@ class ReplCommand(Generic[Target]):
     zh: str
     en: str
     run: Callable[[Target, str], None]
+    more: tuple[str, str] = ("", "")
+    examples: tuple[str, str] = ("", "")
 
     @property
     def summary(self) -> str:
         """The line of help in the interface language."""
         return say(self.zh, self.en)
+
+    @property
+    def details(self) -> str:
+        """What else there is to know, in the interface language; "" where the line of help says it all."""
+        return say(*self.more)
+
+    @property
+    def example(self) -> str:
+        """A line to type, by default the name alone."""
+        return say(*self.examples) or say(f"/{self.zh_name}", f"/{self.name}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from locations import ROOT
 from scripted_chat import ScriptedModel, WholeHistory
 
 from medchat.api import GENERATION_RANGES, GenerationConfig
 from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
+from medchat.repl.chat import Chat
 from medchat.repl.commands import COMMANDS
 from medchat.repl.set_command import apply_setting, setting_names, values_in_force
-from medchat.repl.slash import Typed, find, parse
+from medchat.repl.slash import ReplCommand, Typed, find, parse
 
 
 @pytest.fixture
@@ -47,11 +49,34 @@ def test_a_question_without_a_slash_goes_to_the_model_unchanged(line: str) -> No
 
 def test_every_command_of_this_release_is_there_in_both_languages() -> None:
     pairs = {
-        "help": "帮助", "exit": "退出", "new": "新建", "clear": "清屏", "undo": "撤销",
-        "regen": "重答", "history": "历史", "set": "设置", "stats": "统计", "disclaimer": "声明", "thinking": "思考",
-        "hotlines": "热线", "redact": "脱敏",
-    }  # fmt: skip
+        "regen": "重答",
+        "undo": "撤销",
+        "new": "新建",
+        "history": "历史",
+        "clear": "清屏",
+        "set": "设置",
+        "params": "参数",
+        "stats": "统计",
+        "thinking": "思考",
+        "disclaimer": "声明",
+        "hotlines": "热线",
+        "redact": "脱敏",
+        "help": "帮助",
+        "exit": "退出",
+    }
     assert {command.name: command.zh_name for command in COMMANDS} == pairs
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_each_command_is_explained_in_both_languages_with_a_line_that_calls_it(
+    command: ReplCommand[Chat],
+) -> None:
+    assert command.zh and command.en
+    assert bool(command.more[0]) is bool(command.more[1])
+    assert bool(command.words) is bool(command.examples[0]) is bool(command.examples[1])
+    for example in command.examples if command.words else ():
+        called = parse(example)
+        assert isinstance(called, Typed) and called.name in (command.name, command.zh_name)
 
 
 @pytest.mark.parametrize(
@@ -146,3 +171,16 @@ def test_whatever_is_set_is_a_setting_or_a_usage_error(words: str) -> None:
         assert session.config == GenerationConfig()
     else:
         assert name in setting_names()
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_the_page_lists_exactly_the_commands_of_the_code() -> None:
+    page = (ROOT / "docs" / "terminal.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `/")]
+    names = [
+        (f"`/{command.name}` `/{command.zh_name}`" + f" `{command.words}`" * bool(command.words), command.en)
+        for command in COMMANDS
+    ]
+    assert rows == [f"| {called} | {summary} |" for called, summary in names]

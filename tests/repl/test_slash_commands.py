@@ -114,6 +114,28 @@ def test_help_names_every_command_in_both_languages(tmp_path: Path) -> None:
         screen.wait_for("/pulse /脉搏")
 
 
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_help_fits_the_window_and_explains_one_command_in_full(tmp_path: Path, columns: int) -> None:
+    with terminal(tmp_path, columns=columns, rows=60) as screen:
+        screen.enter("/帮助 /undo")
+        screen.wait_for("/undo [n]    /撤销 [n]", "模型不再看到撤销的问答。", "例如：/撤销 2")
+        screen.enter("/clear")
+        screen.enter("/help")
+        screen.wait_for("Ctrl-G", "/pulse /脉搏")
+        screen.wait_for_prompt()
+        rows = screen.everything()
+        under = rows[next(i for i, row in enumerate(rows) if "/undo /撤销 [n]" in row) + 1]
+        assert ("撤销最近 n 轮" in under) is (
+            columns == 40
+        )  # one above the other where there is no room beside
+
+
+def test_help_for_no_command_suggests_one(tmp_path: Path) -> None:
+    with terminal(tmp_path) as screen:
+        screen.enter("/help undoo")
+        screen.wait_for("没有命令 /undoo", "是不是想用：/undo")
+
+
 def test_stats_and_disclaimer(tmp_path: Path) -> None:
     with terminal(tmp_path, rows=40) as screen:
         screen.enter("一")

@@ -1,0 +1,74 @@
+"""The slash commands about what the model did: its figures, its reasoning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medchat.chat.session import ChatSession
+from medchat.language import say
+from medchat.repl import messages
+from medchat.repl.rows import two_columns
+from medchat.repl.screen import untrusted
+from medchat.repl.slash import ReplCommand
+
+if TYPE_CHECKING:
+    from medchat.repl.chat import Chat
+
+
+def _stats(chat: Chat, words: str) -> None:
+    if chat.exchange.ready():
+        chat.screen.show(chat.exchange.call(lambda session: _statistics(session, chat.screen.width)))
+
+
+def _statistics(session: ChatSession, width: int) -> str:
+    facts = [
+        (key, value) for key, value in session.model.describe().items() if value not in ((), [], "", None)
+    ]
+    rows = [(untrusted(str(key)), untrusted(_told(value))) for key, value in facts]
+    rows.append((say("轮数", "turns"), str(len(session.conversation.turns))))
+    shown = two_columns(rows, width)
+    if session.last_stats is not None:
+        stats = session.last_stats
+        reused = say(f"复用 {stats.reused_tokens} 个词元", f"{stats.reused_tokens} tokens reused")
+        seconds = say(f"用时 {stats.seconds:.1f} 秒", f"{stats.seconds:.1f} s")
+        last = say("上一个回答：", "Last answer: ")
+        shown += f"\n{last}{messages.footer(stats, session.model.context_length)} · {reused} · {seconds}"
+    return shown
+
+
+def _told(value: object) -> str:
+    return say("；", "; ").join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _reasoning(chat: Chat, words: str) -> None:
+    if chat.exchange.ready():
+        text = chat.exchange.call(lambda session: session.last_reasoning)
+        chat.screen.show(untrusted(text.strip()) or say("上一个回答没有思考。", "No reasoning came with it."))
+
+
+CONTEXT_COMMANDS: tuple[ReplCommand[Chat], ...] = (
+    ReplCommand(
+        "stats",
+        "统计",
+        "",
+        "模型与上一个回答的数据",
+        "figures of the model and the last answer",
+        _stats,
+        more=(
+            "词元数、速度、首词元时间，以及模型的参数。",
+            "Tokens, speed, time to the first token, and the model's own figures.",
+        ),
+    ),
+    ReplCommand(
+        "thinking",
+        "思考",
+        "",
+        "上一个回答之前的思考全文",
+        "what the model reasoned before its answer",
+        _reasoning,
+        more=(
+            "思考不属于回答，不保存，也不会再发给模型。",
+            "Reasoning is no part of the answer: it is not saved, and not sent to the model again.",
+        ),
+    ),
+)

@@ -1,0 +1,24 @@
+"""What several commands show: two columns of text, and one line in the place of a longer text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len, chop_cells, set_cell_size
+
+from medchat.repl.screen import unforgeable
+from medchat.sanitize import sanitize_line
+
+
+def two_columns(rows: Sequence[tuple[str, str]], width: int) -> str:
+    """Return two columns side by side, or one above the other where the left one takes half of `width` cells."""
+    widest = max((cell_len(left) for left, _ in rows), default=0)
+    if 2 * widest > width:
+        return "\n".join(f"  {left}" + f"\n      {right}" * bool(right) for left, right in rows)
+    return "\n".join(f"  {set_cell_size(left, widest)}  {right}".rstrip() for left, right in rows)
+
+
+def excerpt(text: str, cells: int = 60) -> str:
+    """Return the beginning of untrusted `text` on one line of at most `cells` cells, fit to be shown."""
+    line = unforgeable(sanitize_line(text, 2 * cells))
+    return line if cell_len(line) <= cells else chop_cells(line, cells - 1)[0] + "…"
