@@ -75,7 +75,7 @@ class Process:
             return cls(int(rank), int(world_size))
         raise UsageError(
             say(
-                f"环境变量 {names[0]}={rank!r}、{names[1]}={world_size!r} 无效",
+                f"环境变量 {names[0]}={rank}、{names[1]}={world_size} 无效",
                 f"the variables {names[0]}={rank!r} and {names[1]}={world_size!r} make no sense",
             ),
             say(
@@ -152,7 +152,7 @@ def patience(environment: Mapping[str, str] | None = None) -> int:
         return int(given)
     raise UsageError(
         say(
-            f"环境变量 {PATIENCE_VARIABLE}={given!r} 无效：应为 1 到 604800 秒",
+            f"环境变量 {PATIENCE_VARIABLE}={given} 无效：应为 1 到 604800 秒",
             f"{PATIENCE_VARIABLE}={given!r} is not valid: 1 to 604800 seconds",
         ),
         f"{PATIENCE_VARIABLE}=600",

@@ -57,12 +57,12 @@ class SFTOptions:
     """
 
     model: Path = field(
-        metadata={_FACTS: OptionFacts("权重目录或名字", "folder with the weights, or a name", is_path=True)}
+        metadata={_FACTS: OptionFacts("权重目录或名称", "folder with the weights, or a name", is_path=True)}
     )
     output: Path = field(
         metadata={
             _FACTS: OptionFacts(
-                "输出目录：新的或空的", "where the result goes: a new or empty folder", is_path=True
+                "输出目录（须为新目录或空目录）", "where the result goes: a new or empty folder", is_path=True
             )
         }
     )
@@ -70,31 +70,34 @@ class SFTOptions:
         "full", "full | lora | qlora | adapter | ptuning", "full | lora | qlora | adapter | ptuning"
     )
     adapters: tuple[Path, ...] = setting(
-        (), "先叠加在底座上的适配器（可重复）", "adapters put on the base first (repeatable)", is_path=True
+        (),
+        "训练前先加载到底座上的适配器（可重复）",
+        "adapters put on the base first (repeatable)",
+        is_path=True,
     )
     learning_rate: float = setting(5e-5, "学习率", "learning rate", allowed=Range(0, 10, open_low=True))
     num_epochs: float = setting(
-        3.0, "遍数", "passes over the data", allowed=Range(0, 1000000.0, open_low=True)
+        3.0, "训练轮数（epoch）", "passes over the data", allowed=Range(0, 1000000.0, open_low=True)
     )
     max_steps: int = setting(
-        0, "最多几步；0：由遍数决定", "steps at most; 0: by num-epochs", allowed=Range(0, _MANY)
+        0, "最大训练步数；0：由训练轮数决定", "steps at most; 0: by num-epochs", allowed=Range(0, _MANY)
     )
     batch_size: int = setting(
         16,
-        "有效批大小（累积与所有进程合计）",
+        "有效批大小（含梯度累积和所有进程）",
         "effective batch, over accumulation and all processes",
         allowed=Range(1, 1 << 20),
     )
     micro_batch_size: int = setting(
-        8, "一次前向的条数", "records in one forward pass", allowed=Range(1, 1 << 20)
+        8, "单次前向计算的数据条数", "records in one forward pass", allowed=Range(1, 1 << 20)
     )
     max_length: int = setting(
-        256, "一条数据的最大词元数", "longest record in tokens", allowed=Range(8, 1 << 20)
+        256, "单条数据的最大词元数", "longest record in tokens", allowed=Range(8, 1 << 20)
     )
     warmup_ratio: float = setting(
         0.1, "预热占全部步数的比例", "share of the steps that warm up", allowed=Range(0, 0.99)
     )
-    scheduler: str = setting("linear", "学习率怎样变化", "how the learning rate changes", choices=SCHEDULERS)
+    scheduler: str = setting("linear", "学习率调度方式", "how the learning rate changes", choices=SCHEDULERS)
     weight_decay: float = setting(0.0, "权重衰减", "weight decay", allowed=Range(0, 10))
     optimizer: str = setting("adamw", "优化器", "optimizer", choices=OPTIMIZERS)
     adam_beta1: float = setting(0.9, "Adam 的 beta1", "Adam's beta1", allowed=Range(0, 0.999999))
@@ -107,65 +110,65 @@ class SFTOptions:
     )
     fused_backward: bool = setting(
         False,
-        "反向时即更新，省去梯度的内存（不能累积和裁剪）",
+        "在反向传播中直接更新参数，省去保存梯度的内存（不能与梯度累积、梯度裁剪同用）",
         "update inside the backward pass: no memory for gradients (no accumulation, no clipping)",
     )
     precision: str = setting("auto", "精度", "precision", choices=PRECISIONS)
     gradient_checkpointing: bool = setting(
-        False, "用时间换激活值的内存", "trade time for the activations' memory"
+        False, "梯度检查点：以计算时间换取激活值所占的内存", "trade time for the activations' memory"
     )
-    group_by_length: bool = setting(True, "长度相近的放在一批", "records of like length together")
+    group_by_length: bool = setting(True, "把长度相近的数据放进同一批", "records of like length together")
     collator: str = setting(
         "default",
-        "怎样组成一批（ChatGLM：default | med | official）",
+        "批的组成方式（ChatGLM：default | med | official）",
         "how a batch is made (ChatGLM: default | med | official)",
     )
     lora_r: int = setting(8, "LoRA 的秩", "rank of LoRA", allowed=Range(1, 4096))
     lora_alpha: int = setting(16, "LoRA 的 alpha", "alpha of LoRA", allowed=Range(1, 1 << 16))
     lora_dropout: float = setting(0.05, "LoRA 的 dropout", "dropout of LoRA", allowed=Range(0, 0.99))
     lora_targets: tuple[str, ...] = setting(
-        (), "LoRA 加在哪些层（逗号分隔）", "modules LoRA goes on (comma-separated)"
+        (), "添加 LoRA 的层（逗号分隔）", "modules LoRA goes on (comma-separated)"
     )
     adapter_size: int = setting(
-        64, "Adapter 瓶颈的宽度", "width of an adapter's bottleneck", allowed=Range(1, 1 << 16)
+        64, "Adapter 瓶颈层的宽度", "width of an adapter's bottleneck", allowed=Range(1, 1 << 16)
     )
     pre_seq_len: int = setting(
         128, "P-tuning 前缀的长度", "length of P-tuning's prefix", allowed=Range(1, 4096)
     )
     prefix_projection: bool = setting(
-        False, "P-tuning 前缀经过一个 MLP", "P-tuning's prefix goes through an MLP"
+        False, "用 MLP 对 P-tuning 前缀重参数化", "P-tuning's prefix goes through an MLP"
     )
-    logging_steps: int = setting(10, "每几步记录一次", "steps between log lines", allowed=Range(1, _MANY))
+    logging_steps: int = setting(10, "每隔多少步记录一次", "steps between log lines", allowed=Range(1, _MANY))
     eval_steps: int = setting(
         0,
-        "每几步评估一次；0：每遍，-1：不评估",
+        "每隔多少步评估一次；0：每轮一次，-1：不评估",
         "steps between evaluations; 0: once an epoch, -1: never",
         allowed=Range(-1, _MANY),
     )
     save_steps: int = setting(
         0,
-        "每几步保存一次；0：每遍，-1：只存结果",
+        "每隔多少步保存一次；0：每轮一次，-1：只保存结果",
         "steps between checkpoints; 0: once an epoch, -1: never",
         allowed=Range(-1, _MANY),
     )
-    save_total: int = setting(3, "保留几个检查点", "checkpoints that are kept", allowed=Range(1, _MANY))
+    save_total: int = setting(3, "保留的检查点个数", "checkpoints that are kept", allowed=Range(1, _MANY))
     val_size: int = setting(
         -1,
-        "留作评估的条数；-1：10%，最多 500，不足 20 条为 0",
+        "留作评估的条数；-1：取 10%，最多 500 条，数据不足 20 条时不留",
         "records held out; -1: a tenth, at most 500, none below 20",
         allowed=Range(-1, _MANY),
     )
     early_stopping: int = setting(
         0,
-        "连续几次评估没有更好就停；0：不停",
+        "连续多少次评估没有改善即停止；0：不提前停止",
         "stop after so many evaluations without a better one; 0: never",
         allowed=Range(0, _MANY),
     )
     samples: int = setting(
-        3, "训练前后各答几题作对比", "questions answered before and after", allowed=Range(0, 100)
+        3, "训练前后各回答多少题作对比", "questions answered before and after", allowed=Range(0, 100)
     )
     allow_truncation: bool = setting(
-        False, "允许 1% 以上的数据没有回答可学", "go on although over 1% of the records keep no answer"
+        False, "允许 1% 以上的数据截断后不剩回答", "go on although over 1% of the records keep no answer"
     )
     seed: int = setting(2023, "随机种子", "random seed", allowed=Range(0, (1 << 32) - 1))
     device: str = setting(
@@ -175,10 +178,13 @@ class SFTOptions:
         pattern="auto|cpu|mps|cuda(:[0-9]+)?",
     )
     threads: int = setting(0, "CPU 线程数；0：自动", "CPU threads; 0: automatic", allowed=Range(0, 4096))
-    workers: int = setting(0, "读数据的进程数", "processes that prepare batches", allowed=Range(0, 256))
+    workers: int = setting(0, "读取数据的进程数", "processes that prepare batches", allowed=Range(0, 256))
     resume: bool = False
     report_to: tuple[str, ...] = setting(
-        (), "另外报告给（需安装）", "report to these too (to be installed)", choices=TRACKERS
+        (),
+        "同时上报到的实验跟踪工具（需另行安装）",
+        "report to these too (to be installed)",
+        choices=TRACKERS,
     )
     extra: Mapping[str, str] = field(default_factory=dict)
 

@@ -216,7 +216,10 @@ def _refuse_what_is_there(*paths: Path) -> None:
         if bytes_in(path):
             raise UsageError(
                 say("结果文件里已经有回答", "the result file already holds answers"),
-                say("--resume 接着做，--overwrite 从头来", "--resume goes on, --overwrite starts afresh"),
+                say(
+                    "用 --resume 继续，或用 --overwrite 重新开始",
+                    "--resume goes on, --overwrite starts afresh",
+                ),
                 where=str(path),
             )
 

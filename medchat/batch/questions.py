@@ -82,7 +82,7 @@ def read_questions(path: Path, choice: FieldChoice = NO_CHOICE) -> QuestionFile:
     if not questions and not bad:
         raise DataError(
             say("数据文件里没有问题", "the data file holds no question"),
-            say("每行一个问题，或 JSON 行", "a question a line, or JSON lines"),
+            say("每行一个问题，或 JSONL", "a question a line, or JSON lines"),
             where=str(path),
         )
     return QuestionFile(path, file.layout, file.described, fields, tuple(questions), tuple(bad))

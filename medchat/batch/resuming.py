@@ -39,11 +39,11 @@ def check_belongs(
             ours, theirs = provenance.as_fields()[name], line.row[name]
             raise UsageError(
                 say(
-                    f"结果文件里的回答是用另外的设置做的：{name} 是 {theirs}，现在是 {ours}",
+                    f"结果文件中的回答是用其他设置生成的：{name} 是 {theirs}，现在是 {ours}",
                     f"the answers there were made otherwise: {name} was {theirs} and is now {ours}",
                 ),
                 say(
-                    "用原来的设置接着做，或换一个 --output，或用 --overwrite 从头来",
+                    "沿用原来的设置继续，或换一个 --output，或用 --overwrite 重新开始",
                     "go on with the same settings, use another --output, or start afresh with --overwrite",
                 ),
                 where=f"{output}:{line.number}",

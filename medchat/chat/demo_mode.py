@@ -63,7 +63,7 @@ class UnknownToDemo(UsageError):
             )
             + near,
             say(
-                "换成它学过的问题；加上 --force-answer 它会照样写，但写出来的没有意义",
+                "请换一个它学过的问题；加上 --force-answer 会照样生成，但内容没有意义",
                 "ask one that it has learned; with --force-answer it writes all the same, but it means nothing",
             ),
         )

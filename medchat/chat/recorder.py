@@ -127,7 +127,7 @@ class StoreRecorder:
             self._told_of_another = True
             self._warn(
                 say(
-                    "另一个 MedChat 也在写这个会话：双方的问答会按时间先后混在一起。要分开，请输入 /新建",
+                    "另一个 MedChat 也在写入这个会话：双方的问答会按时间先后混在一起。要分开，请输入 /新建",
                     "another MedChat writes to this session too: both dialogues end up mixed. To part them: /new",
                 )
             )
@@ -145,7 +145,7 @@ class StoreRecorder:
 def _of_another() -> UsageError:
     return UsageError(
         say(
-            "另一个 MedChat 也在写这个会话，最后几轮不全是这里的，没有撤销",
+            "另一个 MedChat 也在写入这个会话，最后几轮不全是这里的对话，没有撤销",
             "another MedChat writes to this session too, and the last turns are not all from here:"
             " nothing was taken back",
         ),
@@ -190,7 +190,7 @@ def session_to_go_on_with(
     if record is not None and record.damaged:
         warn(
             say(
-                f"会话 {record.name or record.id} 的记录有一部分读不出来，以空白代替",
+                f"会话 {record.name or record.id} 的记录有一部分无法读取，以空白代替",
                 f"a part of the record of session {record.name or record.id} cannot be read and is left empty",
             )
         )
@@ -209,7 +209,7 @@ def choose_session(store: SessionStore, choice: SessionChoice) -> SessionRecord 
         )
     if not choice.save and (choice.latest or choice.resume is not None):
         raise UsageError(
-            say("--no-save 时不能接着旧会话", "--no-save cannot go on with a saved session"),
+            say("使用 --no-save 时不能继续旧会话", "--no-save cannot go on with a saved session"),
             say("去掉 --no-save", "leave out --no-save"),
         )
     if choice.name is not None:
@@ -221,8 +221,8 @@ def choose_session(store: SessionStore, choice: SessionChoice) -> SessionRecord 
         return latest
     if choice.resume == "":
         raise UsageError(
-            say("请给出要接着的会话编号", "name the session to go on with"),
-            say("先看看有哪些：medchat sessions list", "see which there are: medchat sessions list"),
+            say("请指定要继续的会话编号", "name the session to go on with"),
+            say("查看已有会话：medchat sessions list", "see which there are: medchat sessions list"),
         )
     return None if choice.resume is None else store.get(choice.resume)
 

@@ -119,7 +119,7 @@ class ChatSetup:
         return [
             say(
                 f"！这些权重是用模板 {names} 训练的，现在用的是 {self.template.name}，回答可能变差"
-                "（去掉 --template 即用原来的）",
+                "（去掉 --template 即改用原来的模板）",
                 f"! these weights were trained on template {names}, not on {self.template.name}: answers may be "
                 "worse (leave --template out for theirs)",
             )
@@ -212,14 +212,14 @@ def find_model(value: Any, backbone: str | None, registry: Registry | None = Non
         raise CheckpointError(
             say("没有指定模型", "no model was given"),
             say(
-                f"medchat chat {flag}--model 权重目录；手边没有权重就先试：medchat demo",
+                f"medchat chat {flag}--model 权重目录；没有权重时可先试：medchat demo",
                 f"medchat chat {flag}--model FOLDER; without weights try: medchat demo",
             ),
         )
     if "://" in str(value):
         raise UsageError(
             say("--model 是网址，不是权重目录", "--model is an address, not a folder"),
-            say("远程模型要写明：--backbone remote", "a remote model must be asked for: --backbone remote"),
+            say("远程模型须注明：--backbone remote", "a remote model must be asked for: --backbone remote"),
             where=str(value).rpartition("@")[2],
         )
     return locate_weights(str(value), "base", partial(known_weights, registry))
@@ -262,9 +262,9 @@ def recognize_backbone(registry: Registry, model: Path, flag: str = "--model") -
     if objections:
         raise objections[0]
     raise other_than_asked(model, flag) or CheckpointError(
-        say("没有插件认识这个模型目录", "no plugin knows this model folder"),
+        say("无法识别该目录中的模型", "no plugin knows this model folder"),
         say(
-            f"用 --backbone 指定：{', '.join(registry.names())}",
+            f"用 --backbone 指定：{'、'.join(registry.names())}",
             f"name one with --backbone: {', '.join(registry.names())}",
         ),
         where=str(model),
@@ -289,7 +289,7 @@ def _extra(backbone: GuardedBackbone, rule: str | None) -> dict[str, str]:
     if rule not in allowed:
         raise UsageError(
             say(f"{backbone.name} 不支持 --rule {rule}", f"{backbone.name} does not take --rule {rule}"),
-            say(f"可选：{', '.join(allowed)}", f"choose from: {', '.join(allowed)}") if allowed else "",
+            say(f"可选：{'、'.join(allowed)}", f"choose from: {', '.join(allowed)}") if allowed else "",
         )
     return {"rule": rule}
 

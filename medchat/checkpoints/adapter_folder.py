@@ -149,7 +149,7 @@ def known_template(adapter: Adapter) -> str:
 def no_fit(folder: Path, reason: str) -> CheckpointError:
     """Return the error for an adapter of another model."""
     return CheckpointError(
-        say(f"适配器与这个模型对不上（{reason}）", f"the adapter does not fit this model ({reason})"),
+        say(f"适配器与这个模型不匹配（{reason}）", f"the adapter does not fit this model ({reason})"),
         remedy(),
         where=str(folder),
     )

@@ -84,7 +84,7 @@ class ConfigValues:
         return CheckpointError(
             say(f"config.json 的内容无效（{shown}）", f"config.json holds an impossible value ({shown})"),
             say(
-                "请从权重的来源重新获取 config.json",
+                "请从权重的来源重新下载 config.json",
                 "fetch config.json again from where the weights came from",
             ),
             where=str(self.file),

@@ -29,8 +29,8 @@ def file_given(path: Path, flag: str) -> CheckpointError:
     """Return the error for a file where `flag` wants a folder."""
     parent = shlex.quote(str(path.parent))
     return foreign_file(path) or CheckpointError(
-        say("这是一个文件，不是文件夹", "this is a file, not a folder"),
-        say(f"请改用它所在的文件夹：{flag} {parent}", f"pass its folder instead: {flag} {parent}"),
+        say("这是一个文件，不是目录", "this is a file, not a folder"),
+        say(f"请改用它所在的目录：{flag} {parent}", f"pass its folder instead: {flag} {parent}"),
         where=str(path),
     )
 
@@ -115,7 +115,7 @@ def _further_down(folder: Path, found: list[Path], flag: str, adapter: bool) -> 
     place = shlex.quote(str(chosen))
     return CheckpointError(
         say(
-            f"{what}不在这个文件夹里，而在它下面的 {chosen.relative_to(folder)}{more}",
+            f"{what}不在这个目录里，而在它下面的 {chosen.relative_to(folder)}{more}",
             f"the {what} is not in this folder but below it, in {chosen.relative_to(folder)}{more}",
         ),
         say(f"请改用：{flag} {place}", f"use: {flag} {place}"),

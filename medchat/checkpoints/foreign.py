@@ -72,7 +72,7 @@ def _unpacked(path: Path) -> str:
 
 def _fetched_again(path: Path) -> str:
     return say(
-        "请等下载完成，或重新下载；已知的权重：medchat models pull 名字",
+        "请等下载完成，或重新下载；已知的权重：medchat models pull 名称",
         "let the download finish, or start it again; known weights: medchat models pull NAME",
     )
 
@@ -251,7 +251,7 @@ def _refusal(kind: _Kind, path: Path) -> CheckpointError:
     zh = f" {kind.zh}" if kind.zh[0].isascii() else kind.zh
     return CheckpointError(
         say(
-            f"{path.name} 是{zh}，这里不能直接加载",
+            f"{path.name} 是{zh}，不能直接加载",
             f"{path.name} is {kind.en}: it cannot be loaded here",
         ),
         kind.way(path),

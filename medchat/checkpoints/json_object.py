@@ -66,5 +66,5 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
         repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ValueError(say(f"{repeated[:80]!r} 出现两次", f"{repeated[:80]!r} twice"))
+        raise ValueError(say(f"“{repeated[:80]}”出现两次", f"{repeated[:80]!r} twice"))
     return table

@@ -65,7 +65,7 @@ def require_folder(folder: Path, flag: str = "--model") -> None:
     if folder.exists():
         raise file_given(folder, flag)
     raise CheckpointError(
-        say("找不到这个文件夹", "no such folder"),
+        say("找不到这个目录", "no such folder"),
         say(
             f"请检查 {flag} 的路径；手头没有权重时可先运行 medchat demo",
             f"check {flag}; without any weights, medchat demo still works",
@@ -81,7 +81,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise other_than_asked(folder, "--model") or CheckpointError(
             say(
-                "这个文件夹不是模型：缺少 config.json",
+                "这个目录不是模型：缺少 config.json",
                 "this folder is not a checkpoint: config.json is missing",
             ),
             say("请检查 --model 的路径，或重新下载 config.json", "check --model, or fetch config.json again"),
@@ -119,7 +119,7 @@ def _from_index(folder: Path, index: Path, form: WeightFormat) -> Checkpoint:
                 f"缺少分片 {names(missing)}（共 {len(shards)} 个）",
                 f"missing shard {names(missing)} (of {len(shards)} in all)",
             ),
-            say("请下载缺少的文件，放到同一文件夹", "download what is missing into the same folder"),
+            say("请下载缺少的文件，放到同一目录", "download what is missing into the same folder"),
             where=str(folder),
         )
     for path in shards.values():
@@ -136,7 +136,7 @@ def _shard(folder: Path, name: str, index: Path) -> Path:
         raise _OutsideError(
             CheckpointError(
                 say(
-                    f"索引里的分片名 {shown} 指向文件夹之外",
+                    f"索引里的分片名 {shown} 指向目录之外",
                     f"the index names a shard outside the folder: {shown}",
                 ),
                 say(
@@ -183,7 +183,7 @@ def _no_weights(folder: Path, wanted: list[str], flag: str) -> CheckpointError:
     if present:
         return CheckpointError(
             say(
-                f"文件夹里有 {names(present)}，但没有列出它们的索引（*.index.json）",
+                f"目录里有 {names(present)}，但没有列出它们的索引（*.index.json）",
                 f"the folder holds {names(present)} but no index of them (*.index.json)",
             ),
             say(
@@ -193,7 +193,7 @@ def _no_weights(folder: Path, wanted: list[str], flag: str) -> CheckpointError:
             where=str(folder),
         )
     return CheckpointError(
-        say("这个文件夹里没有权重文件", "this folder holds no weights"),
+        say("这个目录里没有权重文件", "this folder holds no weights"),
         say(
             f"需要 {' 或 '.join(wanted)}；请检查 {flag} 的路径",
             f"it needs {' or '.join(wanted)}; check {flag}",

@@ -163,7 +163,7 @@ def check_base(adapter: LoraAdapter, base: str) -> tuple[str, ...]:
     if found.mislabelled:
         return (
             say(
-                f"适配器文件夹名为 {name}，内容其实是 {known.name}",
+                f"适配器目录名为 {name}，内容其实是 {known.name}",
                 f"the adapter folder is named {name} but holds {known.name}",
             ),
         )
@@ -172,18 +172,18 @@ def check_base(adapter: LoraAdapter, base: str) -> tuple[str, ...]:
 
 def _wrong_base(found: PublishedMatch, title: str) -> CheckpointError:
     known, wanted = found.known, BASES[found.known.base]
-    named = say("（按文件夹名判断）", " (going by the folder's name)")
+    named = say("（按目录名判断）", " (going by the folder's name)")
     if found.by_hash:
         named = ""
     elif known.signature:
-        named = say("（按文件夹名和大小判断）", " (going by the folder's name and size)")
+        named = say("（按目录名和大小判断）", " (going by the folder's name and size)")
     return CheckpointError(
         say(
             f"适配器与模型不配套：{known.name}{named} 是在 {wanted} 上训练的，而这个模型是 {title}",
             f"the adapter does not fit: {known.name}{named} was trained on {wanted}, this is {title}",
         ),
         say(
-            f"请用 --model 指定 {wanted}" + ("" if found.by_hash else "；若这是您自己训练的，请给文件夹改名"),
+            f"请用 --model 指定 {wanted}" + ("" if found.by_hash else "；若这是您自己训练的，请给目录改名"),
             f"pass {wanted} as --model"
             + ("" if found.by_hash else ", or rename the folder if it is your own"),
         ),

@@ -16,7 +16,7 @@ def vocabulary_bytes(path: Path) -> bytes:
         content = file_bytes(path, VOCABULARY_BYTES)
     except FileNotFoundError:
         raise CheckpointError(
-            say(f"模型文件夹里没有词表文件 {path.name}", f"the folder lacks the vocabulary file {path.name}"),
+            say(f"模型目录里没有词表文件 {path.name}", f"the folder lacks the vocabulary file {path.name}"),
             _remedy(path),
             where=str(path),
         ) from None
@@ -36,6 +36,6 @@ def vocabulary_bytes(path: Path) -> bytes:
 
 def _remedy(path: Path) -> str:
     return say(
-        f"请把与权重配套的 {path.name} 放进模型文件夹",
+        f"请把与权重配套的 {path.name} 放进模型目录",
         f"put the {path.name} published with these weights into the folder",
     )

@@ -81,7 +81,7 @@ def link_fault(folder: Path, path: Path) -> CheckpointError | None:
     source, place = shlex.quote(str(target)), shlex.quote(str(path))
     return CheckpointError(
         say(
-            f"分片 {path.name} 是一个链接，指向文件夹之外：{target}",
+            f"分片 {path.name} 是一个链接，指向目录之外：{target}",
             f"shard {path.name} is a link that leads out of the folder: {target}",
         ),
         say(

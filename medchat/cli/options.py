@@ -30,7 +30,7 @@ def model_flags(command: F) -> F:
                 "--model",
                 metavar="PATH|NAME|URL",
                 help=say(
-                    "权重目录或名字；--backbone remote 用网址",
+                    "权重目录或名称；--backbone remote 用网址",
                     "folder with the weights, or a name; an address for --backbone remote",
                 ),
             ),
@@ -38,13 +38,13 @@ def model_flags(command: F) -> F:
                 "--adapter",
                 metavar="PATH|NAME",
                 multiple=True,
-                help=say("适配器目录或名字，可重复", "adapter folder or name, repeatable"),
+                help=say("适配器目录或名称，可重复", "adapter folder or name, repeatable"),
             ),
             click.option(
                 "--template",
                 metavar="NAME|PATH",
                 help=say(
-                    "提示模板：名字，或 JSON、Jinja 文件", "prompt template: a name, a JSON or Jinja file"
+                    "提示模板：名称，或 JSON、Jinja 文件", "prompt template: a name, a JSON or Jinja file"
                 ),
             ),
             click.option("--system", metavar="TEXT", help=say("系统提示", "system prompt")),
@@ -59,7 +59,7 @@ def model_flags(command: F) -> F:
             click.option("--device", metavar=DEVICES_HELP, help=say("计算设备", "where to compute")),
             click.option("--dtype", type=click.Choice(DTYPES), help=say("计算精度", "compute precision")),
             click.option(
-                "--quantize", type=click.Choice(QUANTIZE), help=say("载入时量化", "quantise while loading")
+                "--quantize", type=click.Choice(QUANTIZE), help=say("加载时量化", "quantise while loading")
             ),
             click.option(
                 "--offline", is_flag=True, default=None, help=say("不使用网络", "never use the network")
@@ -77,7 +77,7 @@ def generation_flags(command: F) -> F:
         "temperature": (float, "采样温度", "sampling temperature"),
         "top_p": (float, "核采样", "nucleus sampling"),
         "top_k": (int, "只在最可能的 K 个词元中采样，0 为关", "sample from the K likeliest, 0 is off"),
-        "num_beams": (int, "集束宽度，大于 1 时不采样", "beam width; above 1 nothing is sampled"),
+        "num_beams": (int, "束搜索宽度（beam），大于 1 时不采样", "beam width; above 1 nothing is sampled"),
         "repetition_penalty": (float, "重复惩罚，1 为关", "repetition penalty, 1 is off"),
         "seed": (int, "随机种子", "random seed"),
     }
@@ -85,7 +85,7 @@ def generation_flags(command: F) -> F:
         "--greedy",
         is_flag=True,
         default=None,
-        help=say("总取最可能的词元，结果可重复", "always the likeliest token: repeatable"),
+        help=say("贪心解码：每步取概率最高的词元，结果可重复", "always the likeliest token: repeatable"),
     )(command)
     for name, (kind, zh, en) in reversed(help_texts.items()):
         allowed = "" if name == "seed" else f" {GENERATION_RANGES[name]}"
@@ -103,21 +103,23 @@ def session_flags(command: F) -> F:
             click.option(
                 "--session",
                 metavar="NAME",
-                help=say("打开或新建这个名字的会话", "open or create the session of this name"),
+                help=say("打开（没有则新建）这个名称的会话", "open or create the session of this name"),
             ),
             click.option(
                 "-c",
                 "--continue",
                 "continue_",
                 is_flag=True,
-                help=say("接着最近的会话", "go on with the latest session"),
+                help=say("继续最近的会话", "go on with the latest session"),
             ),
             click.option(
                 "--resume",
                 metavar="[ID]",
                 is_flag=False,
                 flag_value="",
-                help=say("接着某个会话；不给 ID 时列出可选的", "go on with a session; without ID, list them"),
+                help=say(
+                    "继续某个会话；不写 ID 则列出可选的会话", "go on with a session; without ID, list them"
+                ),
             ),
             click.option(
                 "--no-save", is_flag=True, help=say("不在磁盘上留下任何内容", "leave nothing on disk")

@@ -66,7 +66,7 @@ class QuestionInput:
             else:
                 say_aside(
                     say(
-                        "（标准输入开着但没有内容，没有等它；加上 </dev/null 就不再看它）",
+                        "（标准输入已打开但没有内容，不再等待；加上 </dev/null 可关闭标准输入）",
                         "(standard input is open and silent and was not waited for; </dev/null closes it)",
                     )
                 )
@@ -98,7 +98,7 @@ class QuestionInput:
             if not self._comes_within(NEXT_PIECE_SECONDS):
                 say_aside(
                     say(
-                        f"（标准输入 {NEXT_PIECE_SECONDS:.0f} 秒没有新内容，只用已经读到的）",
+                        f"（标准输入 {NEXT_PIECE_SECONDS:.0f} 秒没有新内容，只使用已读到的部分）",
                         f"(nothing came on standard input for {NEXT_PIECE_SECONDS:.0f} s: going on with what did)",
                     )
                 )

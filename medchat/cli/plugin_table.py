@@ -43,7 +43,7 @@ def plugin_table(allowed: set[str] | None) -> str:
     words = {
         "ready": say("就绪", "ready"),
         "conflict": say(
-            "冲突：多个发行包占用此名字，均不使用",
+            "冲突：多个发行包占用此名称，均不使用",
             "conflict: several distributions claim this name; none is used",
         ),
         "not allowed": say(

@@ -64,7 +64,7 @@ def _choose_language(flag: str | None) -> None:
     if flag is not None:
         if flag not in LANGUAGES:
             raise UsageError(
-                say(f"--lang 的值 {flag!r} 无效", f"invalid --lang {flag!r}"), "--lang zh | --lang en"
+                say(f"--lang 的值“{flag}”无效", f"invalid --lang {flag!r}"), "--lang zh | --lang en"
             )
         set_language(flag)
         return

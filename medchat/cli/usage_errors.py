@@ -50,7 +50,7 @@ def _name(error: click.BadParameter, context: click.Context | None) -> str:
 def _expected(error: click.BadParameter) -> str:
     kind = error.param.type if error.param is not None else None
     if isinstance(kind, click.Choice):
-        choices = ", ".join(str(choice) for choice in kind.choices)
+        choices = say("、", ", ").join(str(choice) for choice in kind.choices)
         return say(f"可选 {choices}", f"choose from {choices}")
     if isinstance(kind, click.types.IntParamType):
         return say("需要一个整数", "a whole number is needed")

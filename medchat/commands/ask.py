@@ -58,15 +58,16 @@ class _AskCommand(LocalizedCommand):
 @generation_flags
 @session_flags
 @click.option("--json", "as_json", is_flag=True, help=say("输出一个 JSON 对象", "print one JSON object"))
-@click.option("--events", is_flag=True, help=say("边生成边输出 JSON 行", "print JSON lines while streaming"))
+@click.option("--events", is_flag=True, help=say("边生成边输出 JSONL", "print JSON lines while streaming"))
 @click.option(
     "--force-answer",
     is_flag=True,
     help=say(
-        "演示模型没有学过的问题也照样写（没有意义）", "let the demo's miniature answer what it never learned"
+        "演示模型没有学过的问题也照样生成回答（内容没有意义）",
+        "let the demo's miniature answer what it never learned",
     ),
 )
-@click.option("--stats", is_flag=True, help=say("最后在标准错误显示统计", "end with figures on stderr"))
+@click.option("--stats", is_flag=True, help=say("结束时在标准错误显示统计", "end with figures on stderr"))
 def command(question: str, as_json: bool, events: bool, stats: bool, force_answer: bool, **flags: Any) -> int:
     """Answer one question."""
     if as_json and events:

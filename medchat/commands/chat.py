@@ -61,7 +61,7 @@ def _list_resumable() -> int:
     with SessionStore.open() as store:
         print_sessions(store.list())
     raise UsageError(
-        say("请给出要接着的会话编号", "name the session to go on with"),
+        say("请指定要继续的会话编号", "name the session to go on with"),
         "medchat chat --resume ID | medchat chat -c",
     )
 
@@ -166,7 +166,7 @@ def _ready_lines(prepared: PreparedChat, session: ChatSession) -> list[str]:
     if prepared.demo is not None:
         lines.append(
             say(
-                "这是演示模型，只答它学过的题（/题目）",
+                "这是演示模型，只回答它学过的问题（/题目）",
                 "this is the demo's miniature: it answers its own questions only (/questions)",
             )
         )

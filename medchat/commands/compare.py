@@ -37,7 +37,7 @@ def command(results: tuple[str, ...], as_json: bool, output: str | None) -> int:
     labels = [label for label, _ in named]
     if repeated := sorted({label for label in labels if labels.count(label) > 1}):
         raise UsageError(
-            say(f"列名重复：{', '.join(repeated)}", f"the same heading twice: {', '.join(repeated)}"),
+            say(f"列名重复：{'、'.join(repeated)}", f"the same heading twice: {', '.join(repeated)}"),
             say("写成 列名=文件", "write LABEL=FILE"),
         )
     comparison = Comparison(tuple(read_column(label, path) for label, path in named))
@@ -83,7 +83,7 @@ def _deliver(text: str, output: str | None, sources: list[Path]) -> int:
     except OSError as error:
         reason = error.strerror or str(error)
         raise MedchatError(
-            say(f"对比表写不下来：{reason}", f"the comparison cannot be written: {reason}"),
+            say(f"无法写入对比表：{reason}", f"the comparison cannot be written: {reason}"),
             say(
                 "腾出空间、修正权限，或换一个 --output",
                 "make room, fix the permissions, or use another --output",

@@ -106,7 +106,7 @@ def _plugins(registry: Registry, settings: Settings) -> Iterator[CheckedItem]:
     for name in registry.names():
         try:
             registry.backbone(name)
-            yield CheckedItem(f"plugin {name}", "ok", say("可以载入", "loads"))
+            yield CheckedItem(f"plugin {name}", "ok", say("可以加载", "loads"))
         except MedchatError as error:
             yield CheckedItem(f"plugin {name}", "warn", error.what, error.remedy or "medchat plugins list")
     values = {item.key.name: item.value for item in settings.effective()}

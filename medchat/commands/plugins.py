@@ -37,7 +37,7 @@ def list_plugins(as_json: bool) -> int:
 
 @command.command(
     "show",
-    help=say("载入一个模型家族的插件并说明它提供什么。", "Load one backbone plugin and say what it offers."),
+    help=say("加载一个模型家族的插件并说明它提供什么。", "Load one backbone plugin and say what it offers."),
 )
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))

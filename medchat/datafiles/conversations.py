@@ -93,7 +93,7 @@ class _Reading:
             raise self.error(
                 number,
                 say(
-                    "应当是有角色的消息，或一问一答的一对",
+                    "应当是带角色的消息，或一问一答",
                     "must be a message with a role, or a question and its answer",
                 ),
             )
@@ -109,7 +109,7 @@ class _Reading:
         said = element[role_key]
         role = _ROLES.get(said.strip("<|> \t\n").casefold()) if isinstance(said, str) else None
         if role is None:
-            raise self.error(number, say(f"不认识的角色 {said!r}", f"unknown role {said!r}"))
+            raise self.error(number, say(f"未知的角色“{said}”", f"unknown role {said!r}"))
         text_key = next((keys[key] for key in _TEXT_KEYS if key in keys), None)
         weight_key = next((keys[key] for key in _WEIGHT_KEYS if key in keys), None)
         self.note_unused(element, (role_key, text_key, weight_key))
@@ -124,7 +124,7 @@ class _Reading:
             there = [keys[name] for name in names if name in keys and not is_empty(element[keys[name]])]
             if len(there) > 1:
                 both = say("、", ", ").join(there)
-                raise self.error(number, say(f"{both} 说的是同一方的话", f"{both} are words of one side"))
+                raise self.error(number, say(f"{both} 是同一方说的话", f"{both} are words of one side"))
             used += there
             found += [_Message(role, self.text(number, element[key])) for key in there]
         if not any(message.role != "system" for message in found):
@@ -141,7 +141,7 @@ class _Reading:
         if value is None or (isinstance(value, (bool, int, float)) and value in (0, 1)):
             return value != 0
         raise self.error(
-            number, say(f"weight 应当是 0 或 1，不是 {value!r}", f"weight must be 0 or 1, not {value!r}")
+            number, say(f"weight 应当是 0 或 1，不是“{value}”", f"weight must be 0 or 1, not {value!r}")
         )
 
     def text(self, number: int, value: Any) -> str:
@@ -164,7 +164,7 @@ class _Reading:
             return text
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         raise self.error(
-            number, say(f"内容里有不是文本的部分（{kind}）", f"a part of its content is no text ({kind})")
+            number, say(f"内容里有非文本的部分（{kind}）", f"a part of its content is no text ({kind})")
         )
 
     def error(self, number: int, reason: str) -> RecordError:
@@ -192,7 +192,7 @@ def parse_conversation(name: str, value: Any, *, texts: bool = True) -> Spoken:
     reading = _Reading(name)
     system, said = _joined(reading, reading.messages(value, texts=texts))
     if not said:
-        raise RecordError(say(f"{name} 里没有人说话", f"nobody speaks in {name}"))
+        raise RecordError(say(f"{name} 里没有任何发言", f"nobody speaks in {name}"))
     if said[0].role == "assistant":
         said.insert(0, _Message("user", ""))
         said[1].learned = False

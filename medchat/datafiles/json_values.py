@@ -51,7 +51,7 @@ def too_long(line: int) -> BrokenData:
     return BrokenData(
         line,
         say(
-            f"从这里开始的一条记录超过 {most}，没有读它",
+            f"从这里开始的一条记录超过 {most}，没有读取",
             f"a record that begins here is over {most}; it was not read",
         ),
         say("把它拆成几条，或删掉它", "divide it, or delete it"),

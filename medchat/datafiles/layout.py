@@ -53,7 +53,7 @@ def layout_name(layout: Layout) -> str:
     """Return what a layout is called in the interface language."""
     return {
         "array": say("JSON 数组", "a JSON array"),
-        "lines": say("JSON 行", "JSON lines"),
+        "lines": say("JSONL", "JSON lines"),
         "lists": say("JSON 对象里的列表", "a list in a JSON object"),
         "objects": say("JSON 对象", "JSON objects"),
         "csv": say("CSV 表格", "a CSV table"),

@@ -223,7 +223,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         if found := self.misfit(shape, {self.rename(plain): header for plain, header in headers.items()}):
             raise CheckpointError(
                 say(
-                    f"config.json 与权重对不上（{found}）", f"config.json does not fit the weights ({found})"
+                    f"config.json 与权重不匹配（{found}）", f"config.json does not fit the weights ({found})"
                 ),
                 say("请确认二者来自同一模型，且下载完整", "check that both belong together and are complete"),
                 where=str(folder / "config.json"),

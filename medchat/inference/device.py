@@ -35,7 +35,7 @@ def pick_device(wanted: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if not _DEVICE.fullmatch(wanted):
         raise UsageError(
-            say(f"--device 的值 {wanted!r} 无效", f"--device {wanted!r} is not valid"),
+            say(f"--device 的值“{wanted}”无效", f"--device {wanted!r} is not valid"),
             say(f"可用的值：{DEVICES_HELP}", f"valid values: {DEVICES_HELP}"),
         )
     device = torch.device(wanted)
@@ -71,7 +71,7 @@ def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
     """
     if wanted not in DTYPES:
         raise UsageError(
-            say(f"--dtype 的值 {wanted!r} 无效", f"--dtype {wanted!r} is not valid"),
+            say(f"--dtype 的值“{wanted}”无效", f"--dtype {wanted!r} is not valid"),
             say(f"可用的值：{'|'.join(DTYPES)}", f"valid values: {'|'.join(DTYPES)}"),
         )
     if wanted != "auto":

@@ -192,7 +192,7 @@ def _mismatch(
         )
     where = checkpoint.index or (checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.folder)
     return CheckpointError(
-        say("权重与模型对不上：", "the weights do not fit the model: ") + say("；", "; ").join(found),
+        say("权重与模型不匹配：", "the weights do not fit the model: ") + say("；", "; ").join(found),
         say(
             "请确认 config.json 与权重来自同一模型，且下载完整",
             "check that config.json and the weights belong together and are complete",

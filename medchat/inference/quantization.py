@@ -207,7 +207,7 @@ def bits_of(wanted: str) -> int:
     """Return the width that `--quantize` asks for, 0 for none. Raises UsageError for any other word."""
     if wanted not in QUANTIZE:
         raise UsageError(
-            say(f"--quantize 的值 {wanted!r} 无效", f"--quantize {wanted!r} is not valid"),
+            say(f"--quantize 的值“{wanted}”无效", f"--quantize {wanted!r} is not valid"),
             say(f"可用的值：{'|'.join(QUANTIZE)}", f"valid values: {'|'.join(QUANTIZE)}"),
         )
     return {"int8": 8, "int4": 4}.get(wanted, 0)

@@ -25,7 +25,7 @@ def begin_folder(path: Path) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(
             say(f"不会覆盖已有的内容：{path}", f"{path} is not empty and will not be overwritten"),
-            say("请换一个空的或不存在的文件夹", "name a folder that is empty or does not exist"),
+            say("请换一个空的或不存在的目录", "name a folder that is empty or does not exist"),
         )
     path.mkdir(parents=True, exist_ok=True)
 
@@ -67,8 +67,8 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise UsageError unless `value` is one of `choices`."""
     if value not in choices:
         raise UsageError(
-            say(f"{name} 没有 {value!r} 这个选项", f"{name} cannot be {value!r}"),
-            say(f"可选：{', '.join(choices)}", f"choose one of {', '.join(choices)}"),
+            say(f"{name} 没有“{value}”这个选项", f"{name} cannot be {value!r}"),
+            say(f"可选：{'、'.join(choices)}", f"choose one of {', '.join(choices)}"),
         )
 
 

@@ -197,15 +197,15 @@ def _conflict(claimants: list[PluginEntry]) -> PluginFailure:
         ", ".join(entry.distribution for entry in claimants),
         claimants[0].name,
         say(
-            f"名字 {name} 同时被 {'、'.join(who)} 占用", f"the name {name} is claimed by {' and '.join(who)}"
+            f"名称 {name} 同时被 {'、'.join(who)} 占用", f"the name {name} is claimed by {' and '.join(who)}"
         ),
     )
 
 
 def _not_offered(plugin: LoadedPlugin, name: str, times: int) -> str:
     if times:
-        return say(f"给出了 {times} 个名为 {name} 的后端", f"offers {times} backbones named {name}")
+        return say(f"提供了 {times} 个名为 {name} 的模型家族", f"offers {times} backbones named {name}")
     marked = plugin.manager.hook.medchat_backbones.get_hookimpls()
     if not marked and callable(getattr(plugin.plugin, "medchat_backbones", None)):
         return say("函数前缺少 @hookimpl", "the function lacks @hookimpl")
-    return say(f"没有给出名为 {name} 的后端", f"offers no backbone named {name}")
+    return say(f"没有提供名为 {name} 的模型家族", f"offers no backbone named {name}")

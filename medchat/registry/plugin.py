@@ -150,7 +150,7 @@ def _check_version(plugin: object) -> None:
         )
     raise ContractError(
         say(
-            f"它的 medchat_api_version 是 {stated!r}，当前 MedChat 只支持 {API_VERSION}",
+            f"它的 medchat_api_version 是“{stated}”，当前 MedChat 只支持 {API_VERSION}",
             f"its medchat_api_version is {stated!r}, this MedChat has {API_VERSION}",
         )
     )

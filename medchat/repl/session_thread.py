@@ -81,7 +81,7 @@ class SessionThread:
         loading = self.begin()
         with self._interrupts.stopping(threading.Event()) as stop:
             while not loading.finished and not stop.is_set():
-                self.screen.wait_for(say("模型载入中", "loading the model"), time.monotonic() - self._began)
+                self.screen.wait_for(say("模型加载中", "loading the model"), time.monotonic() - self._began)
                 loading.take(_POLL)
                 self.screen.tick()
                 self.meanwhile()

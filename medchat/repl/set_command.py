@@ -81,7 +81,7 @@ def without_effect(session: ChatSession, name: str) -> str:
             "; no effect while greedy is on: /set greedy off",
         )
     return say(
-        "；但集束搜索不采样，现在不起作用：/设置 num-beams 1",
+        "；但束搜索不采样，现在不起作用：/设置 num-beams 1",
         "; no effect with beam search: /set num-beams 1",
     )
 

@@ -80,7 +80,7 @@ def find(name: str, commands: Sequence[ReplCommand[Target]]) -> ReplCommand[Targ
     shown = untrusted(name[:40])
     if fitting:
         raise UsageError(
-            say(f"/{shown} 可以是几个命令", f"/{shown} could be several commands"), _listed(fitting)
+            say(f"/{shown} 对应多个命令", f"/{shown} could be several commands"), _listed(fitting)
         )
     raise UsageError(
         say(f"没有命令 /{shown}，内容没有发给模型", f"there is no command /{shown}; nothing was sent"),

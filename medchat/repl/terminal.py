@@ -159,7 +159,7 @@ class _Terminal:
         seconds = self._exchange.loading_seconds
         if seconds is not None:
             counted = "" if self._still else f" {seconds:.0f}s"
-            return say(f"模型载入中…{counted}", f"loading the model…{counted}")
+            return say(f"模型加载中…{counted}", f"loading the model…{counted}")
         parts = [self._chat.startup.model_label, self._exchange.session_label, say("/帮助", "/help")]
         return " · ".join(untrusted(part) for part in parts if part)
 

@@ -137,7 +137,7 @@ def _refuse_to_project(key: Key, value: Any, where: str) -> None:
             " may not enable plugins, remote endpoints or code, nor loosen protections",
         ),
         say(
-            f"如果这是你要的，请用 {key.variable} 环境变量，或写进自己的配置（medchat config path）",
+            f"如确需如此，请用 {key.variable} 环境变量，或写进自己的配置（medchat config path）",
             f"if you want it, set {key.variable} or use your own configuration (medchat config path)",
         ),
         where=where,

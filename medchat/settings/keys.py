@@ -83,10 +83,10 @@ def _generation(name: str, kind: Kind, zh: str, en: str) -> Key:
 _TABLE = (
     Key("backbone", Kind.TEXT, None, "模型家族（插件名）", "model family (plugin)", project=_LOCAL_BACKBONES,
         announced=True),
-    Key("model", Kind.TEXT, None, "权重目录或名字", "folder with the weights, or a name", is_path=True, announced=True),
+    Key("model", Kind.TEXT, None, "权重目录或名称", "folder with the weights, or a name", is_path=True, announced=True),
     Key("adapter", Kind.LIST, (), "适配器目录", "adapter folders", is_path=True, announced=True),
     Key(
-        "template", Kind.TEXT, None, "提示模板：名字或文件", "template: a name or a file",
+        "template", Kind.TEXT, None, "提示模板：名称或文件", "template: a name or a file",
         is_path=True, announced=True,
     ),
     Key("system", Kind.TEXT, None, "系统提示", "system prompt", announced=True),
@@ -95,13 +95,13 @@ _TABLE = (
         pattern=r"auto|cpu|mps|cuda(:[0-9]+)?",
     ),
     Key("dtype", Kind.TEXT, "auto", "计算精度", "compute precision", choices=DTYPES),
-    Key("quantize", Kind.TEXT, "none", "载入时量化", "quantise while loading", choices=QUANTIZE),
+    Key("quantize", Kind.TEXT, "none", "加载时量化", "quantise while loading", choices=QUANTIZE),
     Key("offline", Kind.FLAG, False, "不使用网络", "never use the network", project=(True,)),
     Key("style", Kind.TEXT, "rich", "显示样式", "how answers look", choices=("rich", "plain")),
     Key("lang", Kind.TEXT, None, "界面语言", "interface language", choices=LANGUAGES),
-    Key("save", Kind.FLAG, True, "把会话存到磁盘", "save sessions to disk", project=(False,), announced=True),
+    Key("save", Kind.FLAG, True, "把会话保存到磁盘", "save sessions to disk", project=(False,), announced=True),
     Key(
-        "history", Kind.TEXT, "all", "模型看到的对话历史；none 为每问单独发送",
+        "history", Kind.TEXT, "all", "模型看到的对话历史；none：每个问题单独发送",
         "the history the model sees; none sends each question alone",
         choices=("all", "none"), announced=True,
     ),
@@ -117,10 +117,10 @@ _TABLE = (
     _generation("temperature", Kind.NUMBER, "采样温度", "sampling temperature"),
     _generation("top_p", Kind.NUMBER, "核采样", "nucleus sampling"),
     _generation("top_k", Kind.WHOLE, "只在最可能的 K 个词元中采样，0 为关", "from the K likeliest; 0: off"),
-    _generation("num_beams", Kind.WHOLE, "集束宽度，大于 1 时不采样", "beam width; above 1: no sampling"),
+    _generation("num_beams", Kind.WHOLE, "束搜索宽度（beam），大于 1 时不采样", "beam width; above 1: no sampling"),
     _generation("repetition_penalty", Kind.NUMBER, "重复惩罚，1 为关", "repetition penalty, 1 is off"),
     _generation("seed", Kind.WHOLE, "随机种子", "random seed"),
-    _generation("greedy", Kind.FLAG, "总取最可能的词元", "always the likeliest token"),
+    _generation("greedy", Kind.FLAG, "贪心解码：每步取概率最高的词元", "always the likeliest token"),
 )  # fmt: skip
 
 #: Every setting by its full name, in the order they are shown.
@@ -147,7 +147,7 @@ def unknown(name: str, where: str = "") -> UsageError:
     near = difflib.get_close_matches(last, _BY_SHORT_NAME, n=1, cutoff=0.8 if secret else 0.65)
     if near:
         meant = _BY_SHORT_NAME[near[0]].name if where else near[0]
-        hint = say(f"你要写的是 {meant} 吗？", f"did you mean {meant}?")
+        hint = say(f"是不是想写：{meant}", f"did you mean {meant}?")
         if meant.startswith(GENERATION) and not name.startswith(GENERATION):
             hint += say("（写在 [generation] 一节里）", " (in the table [generation])")
     elif secret:

@@ -123,7 +123,7 @@ class Settings:
             f"{name} = {_in_toml(value)} ({origin})" for name, (value, origin) in chosen
         )
         return say(
-            f"！当前目录的 medchat.toml 决定了：{listed}。不要这样，就删去那一行，或在命令行另行指定",
+            f"！当前目录的 medchat.toml 设定了：{listed}。如不需要，请删去那一行，或在命令行另行指定",
             f"! medchat.toml in this folder has chosen: {listed}. If that is not what you want, delete the line or"
             " choose by flag",
         )
@@ -194,7 +194,7 @@ def _misspelt_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
     names = [name.removeprefix(_PREFIX) for name in known]
     return tuple(
         say(
-            f"环境变量 {stranger} 不起作用；你要写的是 {_PREFIX}{near[0]} 吗？",
+            f"环境变量 {stranger} 不起作用；是不是想写：{_PREFIX}{near[0]}",
             f"the variable {stranger} has no effect; did you mean {_PREFIX}{near[0]}?",
         )
         for stranger in strangers

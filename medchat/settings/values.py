@@ -91,7 +91,7 @@ def _resolved(text: str, folder: Path) -> str:
 
 def _wrong_type(key: Key, value: Any, label: str, where: str) -> UsageError:
     return UsageError(
-        say(f"{label} 的值 {_shown(value)} 类型不对", f"{label}: {_shown(value)} is of the wrong type"),
+        say(f"{label} 的值{_shown(value)}类型不对", f"{label}: {_shown(value)} is of the wrong type"),
         say(f"应为{key.kind.described()}", f"it must be {key.kind.described()}"),
         where=where,
     )
@@ -99,12 +99,13 @@ def _wrong_type(key: Key, value: Any, label: str, where: str) -> UsageError:
 
 def _invalid(value: Any, label: str, where: str, valid: str) -> UsageError:
     return UsageError(
-        say(f"{label} 的值 {_shown(value)} 无效", f"{label}: {_shown(value)} is not valid"),
+        say(f"{label} 的值{_shown(value)}无效", f"{label}: {_shown(value)} is not valid"),
         say(f"有效值：{valid}", f"valid: {valid}"),
         where=where,
     )
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    text = str(value) if isinstance(value, str) else repr(value)
+    text = text if len(text) <= 60 else text[:59] + "…"
+    return say(f"“{text}”", repr(text)) if isinstance(value, str) else say(f" {text} ", text)

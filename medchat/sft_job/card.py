@@ -69,9 +69,9 @@ def _page(facts: RunFacts, report: SFTReport) -> Document:
         say(f"{name}（{facts.backbone}，{facts.method}）", f"{name} ({facts.backbone}, {facts.method})"),
         [
             Section(say("声明", "Please read"), _disclaimer()),
-            Section(say("怎样使用", "How to use it"), [_command(facts, report)]),
+            Section(say("使用方法", "How to use it"), [_command(facts, report)]),
             Section(say("数据", "Data"), list(_data(facts))),
-            Section(say("怎样训练的", "How it was trained"), list(_training(facts, report))),
+            Section(say("训练过程", "How it was trained"), list(_training(facts, report))),
             Section(say("结果", "Results"), list(_results(facts, report))),
         ],
     )

@@ -74,12 +74,12 @@ class TrainingFile:
         yield from self.fields.lines()
         if self.unanswered:
             yield say(
-                f"{self.unanswered} 段对话以用户的话结尾，没有回答，这句话不学",
+                f"{self.unanswered} 段对话以用户的话结尾，没有对应的回答，这句话不参与学习",
                 f"{self.unanswered} conversations end with the user: their last words have no answer and are left out",
             )
         if self.unlearned:
             yield say(
-                f"{self.unlearned} 个回答的 weight 是 0，只作上文，不学",
+                f"{self.unlearned} 个回答的 weight 是 0，只作上文，不参与学习",
                 f"{self.unlearned} answers have weight 0: they are context and are not learned",
             )
 
@@ -179,7 +179,9 @@ def _examples(asked: QuestionRecord, where: str) -> Iterator[Example]:
     answer = _answer(asked.reference)
     if len(asked.turns) in asked.unlearned:
         if not taught:
-            raise RecordError(say("没有要学的回答：weight 都是 0", "no answer is learned: each has weight 0"))
+            raise RecordError(
+                say("没有可以学习的回答：weight 都是 0", "no answer is learned: each has weight 0")
+            )
         return
     for question in (asked.last, *asked.wordings):
         yield Example(
@@ -219,7 +221,7 @@ def _bad_records(bad: Sequence[InvalidExample], good: int) -> DataError:
     return DataError(
         bad[0].reason + (also if len(bad) > 1 else ""),
         (bad[0].remedy or say("改正它", "correct it"))
-        + say("；加上 --skip-bad 可略去坏记录", "; --skip-bad leaves bad records out"),
+        + say("；加上 --skip-bad 可跳过格式有误的记录", "; --skip-bad leaves bad records out"),
         where=bad[0].where,
     )
 

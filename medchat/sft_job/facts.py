@@ -140,7 +140,7 @@ def read_facts(folder: Path) -> tuple[RunFacts, SFTReport | None]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             say("这里没有微调的记录", "there is no record of a fine-tuning run here"),
-            say("给出 medchat sft 的 --output 目录", "name the --output folder of a medchat sft run"),
+            say("请指定 medchat sft 的 --output 目录", "name the --output folder of a medchat sft run"),
             where=str(path),
         ) from error
 

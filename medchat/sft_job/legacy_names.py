@@ -39,7 +39,7 @@ _TRACKER = (
 
 #: Theirs -> what to do instead, in each language; empty: it needs nothing.
 REPLACED: Mapping[str, tuple[str, str]] = {
-    "resume_from_checkpoint": ("用 --resume（接着 --output 里最新的检查点）",
+    "resume_from_checkpoint": ("用 --resume（从 --output 里最新的检查点继续）",
                                "use --resume (goes on from the newest checkpoint in --output)"),
     "overwrite_output_dir": ("换一个 --output：已有的结果不会被覆盖", "choose another --output: results are kept"),
     "fp16": ("用 --precision mixed", "use --precision mixed"),
@@ -54,9 +54,9 @@ REPLACED: Mapping[str, tuple[str, str]] = {
     "history_column": _FOUND_IN_DATA,
     "train_on_inputs": ("不支持：只在回答上学习", "not offered: only answers are learned"),
     "validation_file": ("用 --val-size 从数据中留出", "use --val-size to hold out part of the data"),
-    "save_strategy": ("用 --save-steps（0：每遍一次）", "use --save-steps (0: once an epoch)"),
-    "evaluation_strategy": ("用 --eval-steps（0：每遍一次）", "use --eval-steps (0: once an epoch)"),
-    "eval_strategy": ("用 --eval-steps（0：每遍一次）", "use --eval-steps (0: once an epoch)"),
+    "save_strategy": ("用 --save-steps（0：每轮一次）", "use --save-steps (0: once an epoch)"),
+    "evaluation_strategy": ("用 --eval-steps（0：每轮一次）", "use --eval-steps (0: once an epoch)"),
+    "eval_strategy": ("用 --eval-steps（0：每轮一次）", "use --eval-steps (0: once an epoch)"),
     "warmup_steps": ("用 --warmup-ratio", "use --warmup-ratio"),
     "deepspeed": ("用 torchrun：全参数微调会自动用 FSDP2", "use torchrun: full fine-tuning then takes FSDP2"),
     "wandb_project": _TRACKER, "wandb_run_name": _TRACKER, "wandb_watch": _TRACKER, "wandb_log_model": _TRACKER,

@@ -143,7 +143,7 @@ def lengths_in_words(lengths: LengthFacts) -> list[tuple[str, str]]:
             (
                 say("词元", "tokens"),
                 say(
-                    f"每遍 {lengths.tokens:,}，其中要学的 {lengths.label_tokens:,}（{part}）",
+                    f"每轮 {lengths.tokens:,}，其中学习的 {lengths.label_tokens:,}（{part}）",
                     f"{lengths.tokens:,} a pass, {lengths.label_tokens:,} of them learned ({part})",
                 ),
             )
@@ -160,7 +160,7 @@ def _result(facts: RunFacts, report: SFTReport | None, metrics: Metrics) -> Iter
         )
         yield Paragraph(say("这次训练还没有结束。", "This run has not come to its end."))
         yield _pairs(_so_far(metrics))
-        yield Paragraph(say(f"接着训练：{again}", f"To go on: {again}"))
+        yield Paragraph(say(f"继续训练：{again}", f"To go on: {again}"))
     else:
         yield _pairs(result_rows(facts, report))
     for note in facts.notes:

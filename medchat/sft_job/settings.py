@@ -102,7 +102,7 @@ def choose_recipe(
         near = difflib.get_close_matches(method, recipes, n=1)
         names = ", ".join(near or recipes)
         raise UsageError(
-            say(f"{backbone} 没有微调方法 {method!r}", f"{backbone} has no method {method!r}"),
+            say(f"{backbone} 没有微调方法“{method}”", f"{backbone} has no method {method!r}"),
             say(f"可选：--method {names}", f"choose: --method {names}"),
             where=where,
         )
@@ -143,7 +143,7 @@ def resolve_settings(layers: Sequence[Given], recipe: SFTRecipe, *, processes: i
     collator = found["collator"]
     if collator.value not in recipe.collators:
         raise UsageError(
-            say(f"没有名为 {collator.value!r} 的 collator", f"no collator is named {collator.value!r}"),
+            say(f"没有名为“{collator.value}”的 collator", f"no collator is named {collator.value!r}"),
             say("可选：", "choose one of ") + ", ".join(recipe.collators),
             where=collator.origin,
         )
@@ -159,7 +159,7 @@ def unknown_key(name: str, where: str) -> UsageError:
     elif told:
         hint = say("请改为：", "write instead: ") + told
     elif near:
-        hint = say(f"你要写的是 {near[0]} 吗？", f"did you mean {near[0]}?")
+        hint = say(f"是不是想写：{near[0]}", f"did you mean {near[0]}?")
     else:
         hint = say("所有配置项：medchat sft --help", "all settings: medchat sft --help")
     return UsageError(say(f"未知的配置项“{name}”", f"unknown setting {name!r}"), hint, where=where)

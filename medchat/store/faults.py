@@ -76,7 +76,7 @@ def damaged_database(where: str) -> CheckpointError:
     return CheckpointError(
         say("会话数据库已损坏", "the session database is damaged"),
         say(
-            f"移到一边再开始（内容不会丢，之后可用 sqlite3 的 .recover 抢救）：{command}",
+            f"移开后重新开始（内容不会丢失，之后可尝试用 sqlite3 的 .recover 恢复）：{command}",
             f"move it aside and start again (nothing is lost; sqlite3's .recover may rescue it): {command}",
         ),
         where=where,

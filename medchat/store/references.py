@@ -71,7 +71,7 @@ def not_one(reference: str, found: Sequence[SessionRecord], known: Sequence[Sess
         )
     words = [word for record in known for word in (record.name, record.id) if word]
     near = difflib.get_close_matches(reference, words, n=3)
-    hint = say("你要找的是：", "did you mean: ") + "  ".join(near) + say("？", "? ") if near else ""
+    hint = say("是不是要找：", "did you mean: ") + "  ".join(near) + say("？", "? ") if near else ""
     return UsageError(
         say(f"没有会话“{reference}”", f"there is no session {reference!r}"),
         hint + say("列出会话：medchat sessions list", "list them: medchat sessions list"),

@@ -133,7 +133,7 @@ def check_ours(connection: sqlite3.Connection, where: str) -> None:
     if version > LATEST_FORMAT:
         raise CheckpointError(
             say(
-                f"会话数据库来自更新版本的 MedChat（格式 {version}，本程序只认识到 {LATEST_FORMAT}）",
+                f"会话数据库来自更新版本的 MedChat（格式 {version}，本程序最高支持格式 {LATEST_FORMAT}）",
                 f"the session database is a newer MedChat's (format {version}, known to {LATEST_FORMAT})",
             ),
             say(

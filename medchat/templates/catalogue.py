@@ -59,9 +59,9 @@ def load_template(
     near = difflib.get_close_matches(wanted, known, n=2, cutoff=0.5)
     names = ", ".join(near or sorted(known))
     raise UsageError(
-        say(f"没有名为 {wanted!r} 的模板", f"there is no template named {wanted!r}"),
+        say(f"没有名为“{wanted}”的模板", f"there is no template named {wanted!r}"),
         say(
-            f"{'是不是想用' if near else '可用的有'}：{names}；也可以给出 .json 或 .jinja 文件的路径",
+            f"{'是不是想用' if near else '可用的有'}：{names}；也可以指定 .json 或 .jinja 文件的路径",
             f"{'did you mean' if near else 'there are'}: {names}; or give the path of a .json or .jinja file",
         ),
     )

@@ -232,7 +232,7 @@ def _bad(where: str, zh: str, en: str) -> UsageError:
     return UsageError(
         say(f"对话模板（Jinja）{zh}", f"bad chat template (Jinja): it {en}"),
         say(
-            "换一个模板：--template 名字或文件（不写就用权重自带的）；模板要写出 messages 里每条的 content",
+            "换一个模板：--template 名称或文件（不写则用权重自带的模板）；模板须写出 messages 里每条的 content",
             "choose another: --template NAME|FILE (without it the weights' own); it writes each message's content",
         ),
         where=where,

@@ -105,7 +105,7 @@ def read_template_text(path: Path) -> str:
         if not path.exists():
             raise UsageError(
                 say("没有这个模板文件", "there is no such template file"),
-                say("检查路径，或用 --template 给出模板名", "check the path, or give --template a name"),
+                say("检查路径，或用 --template 指定模板名称", "check the path, or give --template a name"),
                 where=where,
             )
         raw = read_regular(path, MAX_FILE_BYTES)

@@ -84,7 +84,7 @@ class FsdpGroup(ProcessGroup):
         if left or not layers:
             raise MedchatError(
                 say(
-                    f"模型没有被切分到各进程：{', '.join(left[:4]) or '找不到解码层'}",
+                    f"模型没有被切分到各进程：{'、'.join(left[:4]) or '找不到解码层'}",
                     f"the model was not shared out: {', '.join(left[:4]) or 'no decoder layers were found'}",
                 ),
                 say("请用一个进程训练，并反馈这个缺陷", "train in one process, and report this defect"),

@@ -106,7 +106,7 @@ def check_round_trip(
     difference = float((losses - expected).abs().max())
     raise MedchatError(
         say(
-            f"写出的结果重新载入后不同（损失最多相差 {difference:.2g}），没有保留",
+            f"写出的结果重新加载后不同（损失最多相差 {difference:.2g}），没有保留",
             f"the written result differs when loaded again (by up to {difference:.2g} in loss); it is not kept",
         ),
         say("这是程序的缺陷，请反馈", "this is a defect of MedChat, please report it"),

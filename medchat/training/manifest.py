@@ -67,7 +67,7 @@ def verify_manifest(
         if not file.is_file() or file.stat().st_size != size or (read and sha256_of(file) != digest):
             raise CheckpointError(
                 say(f"文件 {name} 缺失或与清单不符", f"{name} is missing or not what the manifest says"),
-                say("请重新复制整个文件夹，或重新训练", "copy the whole folder again, or train again"),
+                say("请重新复制整个目录，或重新训练", "copy the whole folder again, or train again"),
                 where=str(file),
             )
     return manifest

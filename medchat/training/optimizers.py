@@ -185,8 +185,8 @@ def check_optimizer(options: SFTOptions, device: torch.device) -> None:
     ):
         if value not in choices:
             raise UsageError(
-                say(f"{flag} 的值 {value!r} 无效", f"{flag} {value!r} is not valid"),
-                say(f"可选：{', '.join(choices)}", f"choose one of {', '.join(choices)}"),
+                say(f"{flag} 的值“{value}”无效", f"{flag} {value!r} is not valid"),
+                say(f"可选：{'、'.join(choices)}", f"choose one of {', '.join(choices)}"),
             )
     if options.fused_backward:
         _check_fused(options)

@@ -44,8 +44,8 @@ def check_collator(options: SFTOptions, collators: Sequence[str]) -> None:
     """Raise UsageError for a collator that the family has not."""
     if options.collator not in collators:
         raise UsageError(
-            say(f"没有名为 {options.collator!r} 的 collator", f"no collator is named {options.collator!r}"),
-            say(f"可选：{', '.join(collators)}", f"choose one of {', '.join(collators)}"),
+            say(f"没有名为“{options.collator}”的 collator", f"no collator is named {options.collator!r}"),
+            say(f"可选：{'、'.join(collators)}", f"choose one of {', '.join(collators)}"),
         )
 
 

@@ -178,7 +178,7 @@ class FamilyRecipe(SFTRecipe):
         ):
             if processes.is_main:
                 # Reported at once, before what takes minutes: the watcher keeps the settings in the folder.
-                watch.on_event(SFTStatus(say("载入权重", "loading the weights")))
+                watch.on_event(SFTStatus(say("加载权重", "loading the weights")))
                 if note := launcher_note():
                     watch.on_event(SFTNote(note))
             work = self._train_and_write if processes.is_main else self._train_along
@@ -264,7 +264,7 @@ class FamilyRecipe(SFTRecipe):
             watch.on_event(SFTStatus(say(f"训练后再答 {count} 题", f"answering the {count} questions again")))
         after = generate_answers(loaded, asked, encoded.template)
         watch.on_event(
-            SFTStatus(say("写出结果，再载入核对", "writing the result, then loading it again to check"))
+            SFTStatus(say("写出结果，再加载核对", "writing the result, then loading it again to check"))
         )
         self._write_and_check(loaded, encoded, options, folder)
         self._note_lost_template(encoded, options, watch)

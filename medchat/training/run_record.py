@@ -80,7 +80,7 @@ def compare_options(folder: Path, options: SFTOptions) -> None:
     )
     raise UsageError(
         say(
-            f"这些设置与开始时不同，会改变结果：{', '.join(map(option_flag, changed))}",
+            f"这些设置与开始时不同，会改变结果：{'、'.join(map(option_flag, changed))}",
             f"settings that change the result differ from the run's: {', '.join(map(option_flag, changed))}",
         ),
         say(

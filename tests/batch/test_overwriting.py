@@ -38,7 +38,7 @@ def test_earlier_answers_stay_where_the_model_does_not_load(
     (parrot.model / "config.json").write_text("no script", encoding="utf-8")
     ended = parrot.infer(questions, output, "--overwrite")
     assert ended.returncode == 5, ended.stderr  # the plugin's fault
-    assert "没有动" in ended.stderr and "--resume" not in ended.stderr
+    assert "没有改动" in ended.stderr and "--resume" not in ended.stderr
     assert output.read_text(encoding="utf-8") == EARLIER
     assert list(output.parent.iterdir()) == [output]
 
@@ -142,7 +142,7 @@ def test_a_stopped_overwrite_says_how_to_go_on(parrot: Parrot, questions: Path, 
 def test_failures_alone_take_no_answers_place(parrot: Parrot, questions: Path, output: Path) -> None:
     parrot.script(fails=["第"])
     ended = parrot.infer(questions, output, "--overwrite", "--batch-size", "1")
-    assert ended.returncode == 1 and "没有动" in ended.stderr, ended.stderr
+    assert ended.returncode == 1 and "没有改动" in ended.stderr, ended.stderr
     assert output.read_text(encoding="utf-8") == EARLIER
     assert list(output.parent.iterdir()) == [output]
 

@@ -140,7 +140,7 @@ def test_one_damaged_session_is_listed_shown_and_gone_on_with(scripted: Scripted
     shown = scripted.run("sessions", "show", "坏的")
     assert shown.code == 0 and "你问的是一" in shown.out and shown.out.count("有损坏") == 2
     went_on = scripted.run("ask", "二", "--session", "坏的")
-    assert went_on.code == 0 and "读不出来" in went_on.err
+    assert went_on.code == 0 and "无法读取" in went_on.err
     assert scripted.run("sessions", "delete", "坏的", "--yes").code == 0
     assert len(scripted.run("sessions", "list", "--all", "--json").one()) == 1
 

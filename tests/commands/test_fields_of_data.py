@@ -97,7 +97,7 @@ def test_infer_says_which_wordings_it_does_not_ask(tmp_path: Path) -> None:
     parrot, output = Parrot(tmp_path / "parrot"), tmp_path / "answers.jsonl"
     data = written(tmp_path / "data.jsonl", [{"questions": [["一", "二", "三"]], "answers": ["答"]}] * 2)
     ended = parrot.infer(data, output)
-    assert [line["question"] for line in rows(output)] == ["一", "一"] and "4 种问法没有问" in ended.stderr
+    assert [line["question"] for line in rows(output)] == ["一", "一"] and "4 种问法未使用" in ended.stderr
 
 
 @pytest.mark.parametrize("name", ["context", "input"])

@@ -173,7 +173,7 @@ def test_a_base_that_the_file_does_not_state_takes_no_line(
 ) -> None:
     facts, chinese, english = shown(call, write_adapter(tmp_path / "mine", base_model_name_or_path=stated))
     assert facts["stated_base"] is None
-    assert "底座（不可信）" not in chinese and "not trusted" not in english
+    assert "底座（未经核实）" not in chinese and "not trusted" not in english
     assert not any(line.endswith((":", "：", "None")) for line in (chinese + english).splitlines())
 
 

@@ -48,7 +48,7 @@ def test_a_run_shows_everything_first_and_ends_with_what_to_type_next(pupil: Pup
         r"batch_size +128 +方法 lora",
         r"seed +2023 +内置",
         r"extra\.rule +\"two\" +--rule",
-        r"data\.json +Alpaca 格式（JSON 行） +40 条",
+        r"data\.json +Alpaca 格式（JSONL） +40 条",
         "训练 36 条，留作评估 4 条",
         r"长度 +中位数 \d+ 词元",
         r"回答的结尾（结束符保留） +3 +8\.33%",
@@ -160,7 +160,7 @@ def test_a_run_that_cannot_fit_is_refused_before_loading_with_the_nearest_that_d
 def test_a_recipe_that_can_tell_nothing_is_run_all_the_same(pupil: Pupil, sft: Sft) -> None:
     pupil.script(untold=True)
     ended = sft()
-    assert ended.code == 0 and "内存估计：这个方法给不出" in ended.err
+    assert ended.code == 0 and "内存估计：这个方法无法估计" in ended.err
     assert json.loads((pupil.output / "report.json").read_text(encoding="utf-8"))["run"]["lengths"] is None
 
 
@@ -244,7 +244,7 @@ def test_a_signal_saves_after_the_step_and_says_how_to_go_on(
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == code, err
-    assert "这一步做完就保存并停下" in err and "stopped and saved" in err and "--resume" in err
+    assert "完成这一步后保存并停止" in err and "stopped and saved" in err and "--resume" in err
     assert "Traceback" not in err
 
 
@@ -261,7 +261,7 @@ def test_the_same_signal_again_stops_at_once_unless_it_is_an_echo(pupil: Pupil) 
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert time.monotonic() - began < 10 and "stopped and saved" not in err
-    assert err.count("这一步做完就保存并停下") == 1
+    assert err.count("完成这一步后保存并停止") == 1
 
 
 def started(pupil: Pupil, wait_for: str = "/1000 步") -> subprocess.Popen[str]:

@@ -86,7 +86,7 @@ def test_a_run_killed_at_its_first_word_goes_on_by_its_output_alone(tmp_path: Pa
     )
     assert child.stderr is not None
     with child, child.stderr:
-        assert any("载入权重" in line for line in child.stderr)
+        assert any("加载权重" in line for line in child.stderr)
         child.send_signal(signal.SIGKILL)
     assert (output / "run.json").is_file() and not (output / "manifest.json").exists()
     ended = call("sft", "--output", str(output), "--resume")

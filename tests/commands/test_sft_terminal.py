@@ -96,7 +96,7 @@ def test_ctrl_c_says_that_it_saves_and_leaves_a_clean_terminal(tmp_path: Path) -
         screen.wait(lambda: any(re.search(FIGURES["zh"], row) for row in screen.shown()), "the bar")
         screen.process.send_signal(signal.SIGINT)
         assert screen.exit_code() == 130
-        screen.wait_for("这一步做完就保存并停下", "stopped and saved", "medchat sft --resume")
+        screen.wait_for("完成这一步后保存并停止", "stopped and saved", "medchat sft --resume")
         assert not screen.screen.cursor.hidden and screen.attributes() == screen.attributes_before
 
 

@@ -112,7 +112,7 @@ def swallowed(weights: Weights) -> Weights:
 FAULTS: Mapping[str, tuple[Callable[[Weights], Weights], str]] = {
     "missing": (without_one, "缺少"),
     "unexpected": (with_a_ghost, "ghost"),
-    "wrong shapes": (too_wide, "对不上"),
+    "wrong shapes": (too_wide, "不匹配"),
     "wrong rank": (of_another_rank, "与 adapter_config.json 不符"),
     "all zero": (of_zeros, "没有改变任何一个输出"),
     "swallowed by rounding": (swallowed, "没有改变任何一个输出"),

@@ -56,7 +56,7 @@ def test_what_the_user_chose_is_sent_and_nothing_else(chosen: dict[str, Any], se
 
 
 def test_there_is_no_beam_search() -> None:
-    with pytest.raises(UsageError, match="集束"):
+    with pytest.raises(UsageError, match="束搜索"):
         body(DEFAULT.with_settings(num_beams=4))
 
 

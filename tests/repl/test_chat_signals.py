@@ -41,7 +41,7 @@ def test_sigterm_saves_restores_the_terminal_and_ends_with_143(tmp_path: Path, d
 def test_sigterm_while_a_question_waits_for_the_model_keeps_the_question(tmp_path: Path) -> None:
     with terminal(tmp_path, {"load_gate": "never"}) as screen:
         screen.enter("头痛怎么办")
-        screen.wait(lambda: screen.shown()[1].startswith("模型载入中…"), "the wait under the question")
+        screen.wait(lambda: screen.shown()[1].startswith("模型加载中…"), "the wait under the question")
         screen.process.send_signal(signal.SIGTERM)
         assert screen.exit_code() == 143
         assert screen.attributes() == screen.attributes_before

@@ -115,7 +115,7 @@ def test_the_notice_is_on_the_screen_while_the_model_is_still_loading_and_not_ag
     script = {"red_flags": True, "load_gate": "loaded", "answers": ANSWERS}
     with terminal(tmp_path, script) as screen:
         screen.enter(CHEST)
-        screen.wait_for("▌ 请马上停下一切活动", "模型载入中")
+        screen.wait_for("▌ 请马上停下一切活动", "模型加载中")
         assert not any(ANSWERS[CHEST][0] in row for row in screen.shown())
         screen.open_gate("loaded")
         screen.wait_for(ANSWERS[CHEST][0])

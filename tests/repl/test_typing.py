@@ -145,7 +145,7 @@ def test_lines_typed_before_the_prompt_stands_are_lines_like_any_other(tmp_path:
 def test_a_question_typed_before_the_prompt_waits_for_the_model(tmp_path: Path) -> None:
     with terminal(tmp_path, {"load_gate": "loaded"}) as screen:
         screen.type("头痛怎么办？\r")
-        screen.wait(lambda: any(row.startswith("模型载入中…") for row in screen.shown()), "the wait")
+        screen.wait(lambda: any(row.startswith("模型加载中…") for row in screen.shown()), "the wait")
         screen.open_gate("loaded")
         screen.wait_for("第1次回答：头痛怎么办？")
 
@@ -215,14 +215,14 @@ def test_the_opening_is_broken_as_chinese_is(tmp_path: Path, columns: int) -> No
 def test_the_prompt_is_there_while_the_model_loads_and_a_question_waits_visibly(tmp_path: Path) -> None:
     with terminal(tmp_path, {"load_gate": "load", "ready_lines": ["接着会话 甲"]}) as screen:
         screen.wait_for_prompt()
-        screen.wait_for("模型载入中…")
+        screen.wait_for("模型加载中…")
         screen.type("头痛\r")
-        screen.wait(lambda: screen.shown()[1].startswith("模型载入中…"), "the wait under the question")
+        screen.wait(lambda: screen.shown()[1].startswith("模型加载中…"), "the wait under the question")
         screen.open_gate("load")
         screen.wait_for("第1次回答：头痛")
         screen.wait_for_prompt()
         shown = screen.everything()
-        assert sum("模型载入中" in row for row in shown) == 0
+        assert sum("模型加载中" in row for row in shown) == 0
         assert shown.index("▌ 接着会话 甲") < shown.index("第1次回答：头痛")
 
 
@@ -230,7 +230,7 @@ def test_ctrl_c_while_waiting_for_the_model_gives_the_question_back(tmp_path: Pa
     with terminal(tmp_path, {"load_gate": "load"}) as screen:
         screen.wait_for_prompt()
         screen.type("头痛\r")
-        screen.wait(lambda: screen.shown()[1].startswith("模型载入中…"), "the wait under the question")
+        screen.wait(lambda: screen.shown()[1].startswith("模型加载中…"), "the wait under the question")
         screen.type(CTRL_C)
         screen.wait_for_prompt("头痛")
         screen.open_gate("load")
@@ -246,7 +246,7 @@ def test_a_model_that_cannot_be_loaded_ends_with_its_code_and_keeps_the_draft(
     with terminal(tmp_path, {"load_gate": "load", "load_fails": "找不到权重文件"}) as screen:
         screen.wait_for_prompt()
         screen.type("头痛怎么办" + sent)
-        screen.wait_for("头痛怎么办", "模型载入中…")
+        screen.wait_for("头痛怎么办", "模型加载中…")
         screen.open_gate("load")
         assert screen.exit_code() == 3
         screen.wait_for("未发送的内容：头痛怎么办", "错误：找不到权重文件", "下一步：medchat models show")
@@ -277,7 +277,7 @@ def test_without_colour_the_wait_for_the_model_does_not_move(tmp_path: Path) -> 
     with terminal(tmp_path, {"load_gate": "load"}, environment={"NO_COLOR": "1"}) as screen:
         screen.wait_for_prompt()
         screen.type("头痛\r")
-        screen.wait(lambda: "▌ 模型载入中" in screen.shown(), "the wait, said once")
+        screen.wait(lambda: "▌ 模型加载中" in screen.shown(), "the wait, said once")
         screen.open_gate("load")
         screen.wait_for("第1次回答：头痛")
         screen.wait_for_prompt()

@@ -64,5 +64,5 @@ def test_going_on_where_there_is_nothing_asks_for_the_output(tmp_path: Path, cal
 
 def test_answers_without_their_ends_are_pointed_out(tmp_path: Path, call: Call) -> None:
     words = sft(tmp_path, "--dry-run", pairs=[("头痛？", "多休息，多喝水，晚上早点睡。" * 9)] * 9)
-    assert "学不到结尾" in call(*words, "--max-length", "40").out
-    assert "学不到结尾" not in call(*words, "--max-length", "2000").out
+    assert "失去结尾" in call(*words, "--max-length", "40").out
+    assert "失去结尾" not in call(*words, "--max-length", "2000").out

@@ -43,7 +43,7 @@ def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
         default="",
         metavar="NAME",
         help=say(
-            f"哪个字段是{zh}（默认按名字认）", f"the field that is the {use} (default: told by its name)"
+            f"作为{zh}的字段（默认按字段名识别）", f"the field that is the {use} (default: told by its name)"
         ),
     )
 
@@ -51,7 +51,7 @@ def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
 @click.command(
     cls=LocalizedCommand,
     help=say(
-        "批量回答一个文件里的问题（JSON 数组、JSON 行或每行一问），结果是 JSON 行。除非另行指定，总取最可能的词元。",
+        "批量回答一个文件里的问题（JSON 数组、JSONL 或每行一问），结果为 JSONL。未另行指定时使用贪心解码。",
         "Answer a file of questions (JSON array, JSON lines, a question a line) in JSON lines. Greedy unless told.",
     ),
 )
@@ -63,21 +63,21 @@ def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
 @click.option(
     "--history",
     type=click.Choice(["all", "none"]),
-    help=say("none：不带问题之前的对话", "none: leave out what was said before a question"),
+    help=say("none：不发送问题之前的对话", "none: leave out what was said before a question"),
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 4096),
     default=BATCH_SIZE,
     metavar="N",
-    help=say(f"一批的问题数（默认 {BATCH_SIZE}）", f"questions in a batch (default {BATCH_SIZE})"),
+    help=say(f"每批的问题数（默认 {BATCH_SIZE}）", f"questions in a batch (default {BATCH_SIZE})"),
 )
-@click.option("--limit", type=click.IntRange(1), metavar="N", help=say("只答前 N 条", "only the first N"))
+@click.option("--limit", type=click.IntRange(1), metavar="N", help=say("只回答前 N 条", "only the first N"))
 @click.option(
-    "--resume", is_flag=True, help=say("接着做：只回答还缺的", "go on: answer only what is missing")
+    "--resume", is_flag=True, help=say("继续：只回答尚未回答的问题", "go on: answer only what is missing")
 )
 @click.option(
-    "--overwrite", is_flag=True, help=say("丢掉已有的结果，从头来", "drop earlier answers, start afresh")
+    "--overwrite", is_flag=True, help=say("丢弃已有的结果，重新开始", "drop earlier answers, start afresh")
 )
 @click.option(
     "--check",
@@ -88,10 +88,11 @@ def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
     "--force-answer",
     is_flag=True,
     help=say(
-        "演示模型没有学过的问题也照样写（没有意义）", "let the demo's miniature answer what it never learned"
+        "演示模型没有学过的问题也照样生成回答（内容没有意义）",
+        "let the demo's miniature answer what it never learned",
     ),
 )
-@click.option("--skip-bad", is_flag=True, help=say("跳过坏记录", "leave bad records out"))
+@click.option("--skip-bad", is_flag=True, help=say("跳过格式有误的记录", "leave bad records out"))
 @_field_flag("question", "问题")
 @_field_flag("answer", "答案")
 @_field_flag("context", "背景")
@@ -100,7 +101,7 @@ def command(data: str, output: str, **flags: Any) -> int:
     if flags["resume"] and flags["overwrite"]:
         raise UsageError(
             say("--resume 和 --overwrite 只能用一个", "use only one of --resume and --overwrite"),
-            say("--resume 接着做，--overwrite 从头来", "--resume goes on, --overwrite starts afresh"),
+            say("用 --resume 继续，或用 --overwrite 重新开始", "--resume goes on, --overwrite starts afresh"),
         )
     process = Process.from_environment(os.environ, slurm=True)
     opening, demo = as_demo(resolve_setup(read_settings(flags), rule=flags["rule"]))
@@ -177,7 +178,7 @@ def _read(path: Path, choice: FieldChoice, *, skip_bad: bool, speak: bool) -> Qu
         raise DataError(say("没有一条可用的记录", "not one record can be used"), where=str(path))
     if speak:
         skipped = (
-            say(f"，跳过 {len(source.bad)} 条坏记录", f", {len(source.bad)} bad records left out")
+            say(f"，跳过 {len(source.bad)} 条格式有误的记录", f", {len(source.bad)} bad records left out")
             if source.bad
             else ""
         )
@@ -192,7 +193,7 @@ def _read(path: Path, choice: FieldChoice, *, skip_bad: bool, speak: bool) -> Qu
         if further := sum(len(question.asked.wordings) for question in source.questions):
             say_aside(
                 say(
-                    f"  另有 {further} 种问法没有问，只问第一种",
+                    f"  另有 {further} 种问法未使用，只问第一种",
                     f"  {further} further wordings are not asked, only the first",
                 )
             )

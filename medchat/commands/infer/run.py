@@ -69,7 +69,7 @@ class BatchRun:
             if done != wanted:
                 self._answer(progress, frozenset(done))
             if self._leads and not self.outputs.process.alone:
-                say_aside(say("本进程已做完，等待其他进程", "this process is done; waiting for the others"))
+                say_aside(say("本进程已完成，等待其他进程", "this process is done; waiting for the others"))
             lines = self.outputs.finish(wanted, say_aside)
         except BaseException:
             if self._leads:
@@ -163,7 +163,7 @@ class BatchRun:
         if world_size > 1:
             lines.append(
                 say(
-                    f"{world_size} 个进程分工，进度是本进程的",
+                    f"{world_size} 个进程分工，所示为本进程的进度",
                     f"the work is divided among {world_size} processes; the progress is this one's",
                 )
             )
@@ -175,9 +175,7 @@ class BatchRun:
                 )
             )
         if done:
-            lines.append(
-                say(f"已有 {done} 个回答，接着做", f"{done} questions are answered already; going on")
-            )
+            lines.append(say(f"已有 {done} 个回答，继续", f"{done} questions are answered already; going on"))
         history = self.opening.settings.value("history") != "none"
         if history and not template.multi_turn and any(question.turns for question in self.plan.questions):
             lines.append(
@@ -198,11 +196,11 @@ class BatchRun:
     def _about_the_demo(self) -> str:
         if self.force_answer:
             return say(
-                "这是演示模型：没有学过的问题也照样写，写出来的没有意义（--force-answer）",
+                "这是演示模型：没有学过的问题也照样生成，内容没有意义（--force-answer）",
                 "this is the demo's miniature: its words on what it never learned mean nothing (--force-answer)",
             )
         return say(
-            "这是演示模型：没有学过的问题不作回答（一定要写：--force-answer）",
+            "这是演示模型：没有学过的问题不作回答（仍要生成：--force-answer）",
             "this is the demo's miniature: a question it never learned gets no answer (--force-answer makes it write)",
         )
 
@@ -226,7 +224,7 @@ class BatchRun:
         output = sanitize_line(str(self.shown_output))
         if self.outputs.keeps_earlier:
             return say(
-                f"已停止：还没有新的回答，{output} 里原来的结果没有动",
+                f"已停止：还没有新的回答，{output} 里原有的结果没有改动",
                 f"stopped before the first new answer; the earlier results in {output} are as they were",
             )
         # Counted on disk: a signal may have come between storing answers and counting them.
@@ -240,7 +238,7 @@ class BatchRun:
             else say("同一条命令加上 --resume", "the same command and --resume")
         )
         return say(
-            f"已停止：{stored}/{total} 个回答已保存在 {output}。接着做：{with_resume}",
+            f"已停止：{stored}/{total} 个回答已保存在 {output}。继续：{with_resume}",
             f"stopped: {stored}/{total} answers are saved in {output}; go on with {with_resume}",
         )
 

@@ -13,7 +13,7 @@ from medchat.language import say
 @click.group(
     cls=Group,
     help=say(
-        "有哪些权重，目录里是什么；下载与校验。",
+        "查看已知的权重和目录的内容；下载与校验。",
         "Which weights there are, what a folder holds; fetch, check.",
     ),
 )

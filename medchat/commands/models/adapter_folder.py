@@ -57,7 +57,7 @@ class AdapterFolder:
         lines = [table(self._rows())]
         if self.card and self.card.fault:
             fault = sanitize_line(self.card.fault, 300)
-            lines.append(say(f"! 不能用：{fault}", f"! it cannot be used: {fault}"))
+            lines.append(say(f"！不能使用：{fault}", f"! it cannot be used: {fault}"))
         return "\n".join(lines)
 
     def _rows(self) -> list[tuple[str, str]]:
@@ -76,11 +76,11 @@ class AdapterFolder:
             rows.append((say("修改的矩阵", "changes"), stated))
         rows += [
             (say("权重大小", "weights"), amount(self.weight_bytes)),
-            (say("配哪个模型", "fits"), ", ".join(known.fits) if known else unknown),
+            (say("适用的模型", "fits"), ", ".join(known.fits) if known else unknown),
             (say("模板", "template"), facts["template"] or unknown),
         ]
         if facts["stated_base"]:
-            label = say("文件中写的底座（不可信）", "base stated in the file (not trusted)")
+            label = say("文件中注明的底座（未经核实）", "base stated in the file (not trusted)")
             rows.append((label, str(facts["stated_base"])))
         return rows
 

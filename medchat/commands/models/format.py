@@ -60,7 +60,7 @@ def kind_in_words(entry: Entry) -> str:
     if known.kind == "base":
         return say("模型", "model")
     fits = ", ".join(known.fits) or "?"
-    return say(f"适配器，配 {fits}", f"adapter for {fits}")
+    return say(f"适配器，适用于 {fits}", f"adapter for {fits}")
 
 
 def note_of(entry: Entry) -> str:
@@ -74,7 +74,7 @@ def rows(entry: Entry) -> list[tuple[str, str]]:
     known = entry.known
     folder = folder_of(known.name)
     facts = [
-        (say("名字", "name"), known.name),
+        (say("名称", "name"), known.name),
         (say("内容", "what"), f"{known.title} ({kind_in_words(entry)})"),
         (say("家族", "family"), f"--backbone {entry.backbone}"),
         (say("状态", "state"), state_in_words(entry)),

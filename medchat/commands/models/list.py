@@ -23,7 +23,7 @@ from medchat.weights.common_questions import citations, common_questions
     "list",
     cls=LocalizedCommand,
     help=say(
-        "列出已知的权重：在哪里、多大、许可、模板、适配器配哪个模型。不联网。",
+        "列出已知的权重：位置、大小、许可、模板，以及适配器适用的模型。不联网。",
         "List known weights: where, size, licence, template, which adapter fits which model. Offline.",
     ),
 )
@@ -64,10 +64,10 @@ def _described(entry: Entry) -> list[str]:
 
 def _afterword() -> list[str]:
     lines = [
-        say("下载：medchat models pull 名字", "fetch: medchat models pull NAME"),
-        say("详情：medchat models show 名字", "more: medchat models show NAME"),
+        say("下载：medchat models pull 名称", "fetch: medchat models pull NAME"),
+        say("详情：medchat models show 名称", "more: medchat models show NAME"),
         say(
-            "使用：medchat chat --model 名字 [--adapter 名字]",
+            "使用：medchat chat --model 名称 [--adapter 名称]",
             "use: medchat chat --model NAME [--adapter NAME]",
         ),
         "",

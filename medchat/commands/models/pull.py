@@ -42,13 +42,13 @@ SOURCES = ("huggingface", "modelscope")
     metavar="REVISION",
     help=say("另一个版本：分支、标签或提交号", "another version: branch, tag or commit"),
 )
-@click.option("--dir", "folder", metavar="DIR", help=say("放到这个目录", "put them into this folder"))
+@click.option("--dir", "folder", metavar="DIR", help=say("下载到这个目录", "put them into this folder"))
 @click.option(
     "--from",
     "origin",
     type=click.Choice(SOURCES),
     default=SOURCES[0],
-    help=say("从哪里下载", "fetch from there"),
+    help=say("下载来源", "fetch from there"),
 )
 @click.option(
     "--repo", metavar="OWNER/NAME", help=say("改用这个仓库，仍按公布的校验和核对", "another repository")
@@ -73,7 +73,7 @@ def command(
             pull(planned, watcher)
         except (KeyboardInterrupt, Stopped):
             watcher.tell(
-                say("已停下；再运行同一条命令，从断点继续", "stopped; the same command goes on from here")
+                say("已停止；再运行同一条命令，从断点继续", "stopped; the same command goes on from here")
             )
             raise
     for line in _afterwards(entry, planned, named=folder is None):
@@ -89,7 +89,7 @@ def _refuse_offline(settings: Settings) -> None:
     raise UsageError(
         say(f"下载需要网络，而 {because} 禁止联网", f"a download needs the network, which {because} forbids"),
         say(
-            "去掉它再试；或手动下载：medchat models show 名字",
+            "去掉它再试；或手动下载：medchat models show 名称",
             "take it away, or fetch by hand: medchat models show NAME",
         ),
     )
@@ -99,9 +99,9 @@ def _entry(name: str, catalogue: Catalogue) -> Entry:
     entry = catalogue.find(name)
     if entry is None:
         near = ", ".join(catalogue.near(name))
-        see = say("有哪些：medchat models list", "see what there is: medchat models list")
+        see = say("查看全部：medchat models list", "see what there is: medchat models list")
         raise CheckpointError(
-            say("没有这个名字的权重", "no known weights have this name"),
+            say("没有这个名称的权重", "no known weights have this name"),
             (say(f"是不是想用：{near}；", f"did you mean: {near}; ") if near else "") + see,
             where=name,
         )

@@ -75,7 +75,7 @@ def _card_as_text(card: ModelCard) -> str:
             say("、", ", ").join(card.adapters) or say("没有已知的", "none known"),
         ),
         (
-            say("载入所需内存", "memory to load"),
+            say("加载所需内存", "memory to load"),
             "  ".join(f"{name} {_gib(card.memory(width))}" for name, width in WIDTHS),
         ),
     ]
@@ -97,7 +97,7 @@ def _gib(size: int) -> str:
     "show",
     cls=LocalizedCommand,
     help=say(
-        "说明一个目录或名字是什么：模型、模板、要多少内存；还没下载的，说明在哪里。",
+        "说明一个目录或名称对应什么：模型、模板、所需内存；尚未下载的，说明从哪里获取。",
         "Say what a folder or a name is: model, template, memory; for what is not here yet, where it is.",
     ),
 )
@@ -125,7 +125,7 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
         say_aside(str(failure))
     if card is None:
         raise other_than_asked(path, _THIS) or CheckpointError(
-            say(f"这个目录不是 {chosen.name} 的模型", f"this folder is not a {chosen.name} model"),
+            say(f"这个目录里不是 {chosen.name} 的模型", f"this folder is not a {chosen.name} model"),
             f"{_THIS} {model}",
             where=str(path),
         )

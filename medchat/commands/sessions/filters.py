@@ -24,18 +24,18 @@ def filter_flags(function: Command) -> Command:
     """Add the flags that `chosen_filter` reads."""
     for option in (
         click.option(
-            "--until", metavar=say("时间", "TIME"), help=say("只看此前改动的", "changed before then")
+            "--until", metavar=say("时间", "TIME"), help=say("只包含此前更新的会话", "changed before then")
         ),
         click.option(
             "--since",
             metavar=say("时间", "TIME"),
-            help=say("只看此后改动的，如 2026-11-01 或 7d", "changed since then: 2026-11-01, or 7d"),
+            help=say("只包含此后更新的会话，如 2026-11-01 或 7d", "changed since then: 2026-11-01, or 7d"),
         ),
         click.option(
             "--model",
             metavar=say("文字", "TEXT"),
             default="",
-            help=say("模型或模型家族的名字里有这些字", "the model's or family's name holds this"),
+            help=say("模型或模型家族的名称中含有的文字", "the model's or family's name holds this"),
         ),
     ):
         function = option(function)

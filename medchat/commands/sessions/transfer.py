@@ -20,7 +20,7 @@ from medchat.whole_file import write_whole_file
     "export",
     cls=LocalizedCommand,
     help=say(
-        "把会话写成文件：.md、.html 供阅读，.json 保留一切，.jsonl 可用于 medchat sft。",
+        "把会话导出为文件：.md、.html 供阅读，.json 保留一切，.jsonl 可用于 medchat sft。",
         "Write sessions to a file: .md and .html to read, .json with everything, .jsonl for medchat sft.",
     ),
 )
@@ -54,7 +54,7 @@ def export_command(
     if not to_stdout and output.exists() and not overwrite:
         raise UsageError(
             say("输出文件已存在", "the output file exists"),
-            say("换一个名字，或加上 --overwrite", "choose another name, or add --overwrite"),
+            say("换一个文件名，或加上 --overwrite", "choose another name, or add --overwrite"),
             where=str(output),
         )
     with SessionStore.open() as store:
@@ -88,7 +88,7 @@ def _write(output: Path, text: str) -> None:
     "import",
     cls=LocalizedCommand,
     help=say(
-        "导入会话：export 写出的 .json，或 OpenAI、ShareGPT 形式的对话（JSON、JSON 行）。",
+        "导入会话：export 写出的 .json，或 OpenAI、ShareGPT 形式的对话（JSON、JSONL）。",
         "Import sessions: a .json of export, or conversations of OpenAI's or ShareGPT's form (JSON, JSON lines).",
     ),
 )

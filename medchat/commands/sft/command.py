@@ -36,27 +36,29 @@ TIGHT = 0.85
 @click.command(
     cls=RunCommand,
     help=say(
-        "用问答数据微调模型。每个选项也可以写进 --config 的 TOML 文件；--dry-run 只看会怎样，不训练。",
+        "用问答数据微调模型。每个选项也可以写进 --config 的 TOML 文件；--dry-run 只检查，不训练。",
         "Fine-tune a model on questions and answers. Every option can stand in the TOML file of --config too;"
         " --dry-run shows what would happen and trains nothing.",
     ),
 )
 @run_flags
-@click.option("--config", metavar="FILE.toml", help=say("从文件读设置", "read settings from a file"))
+@click.option("--config", metavar="FILE.toml", help=say("从文件读取设置", "read settings from a file"))
 @click.option(
     "--resume",
     is_flag=True,
     help=say("从 --output 里的检查点继续训练", "go on from the checkpoint in --output"),
 )
 @click.option(
-    "--dry-run", is_flag=True, help=say("只检查数据和内存，不载入权重", "check data and memory, load nothing")
+    "--dry-run", is_flag=True, help=say("只检查数据和内存，不加载权重", "check data and memory, load nothing")
 )
 @click.option("--yes", is_flag=True, help=say("不询问，直接开始", "start without asking"))
 @click.option("--offline", is_flag=True, default=None, help=say("不使用网络", "never use the network"))
 @click.option(
     "--report",
     is_flag=True,
-    help=say("只为 --output 里没做完的训练写报告", "only write the report of the unfinished run in --output"),
+    help=say(
+        "只为 --output 里未完成的训练生成报告", "only write the report of the unfinished run in --output"
+    ),
 )
 @click.option("--json", "as_json", is_flag=True, help=say("结果输出为 JSON", "print the result as JSON"))
 def command(**flags: Any) -> int:
@@ -77,7 +79,7 @@ def command(**flags: Any) -> int:
     if flags["dry_run"]:
         return _dry_run(prepared, as_json=flags["as_json"]) if process.leads else 0
     if process.alone and not flags["yes"] and not _go_on(prepared):
-        say_aside(say("没有开始", "not started"))
+        say_aside(say("没有开始训练", "not started"))
         return 0
     _keep_trackers_offline(prepared)
     code, report = run_training(prepared)

@@ -46,7 +46,7 @@ class RunCommand(LocalizedCommand):
                 raise
             raise UsageError(
                 say(f"没有选项 {error.option_name}", f"there is no option {error.option_name}"),
-                say("这里这样写：", "here it is: ") + say("；", "; ").join(hints),
+                say("对应的写法：", "here it is: ") + say("；", "; ").join(hints),
             ) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -74,7 +74,7 @@ def run_flags(command: F) -> F:
         "--extra",
         multiple=True,
         metavar="KEY=VALUE",
-        help=say("插件自己的配置项", "a backbone's own setting"),
+        help=say("模型家族自有的配置项", "a backbone's own setting"),
     )(command)
 
 
@@ -107,7 +107,7 @@ def given_flags(flags: Mapping[str, Any]) -> Given:
         name, equals, value = item.partition("=")
         if not (name and equals and value):
             raise UsageError(
-                say(f"--extra 的值 {item!r} 无效", f"invalid value for --extra: {item!r}"), "--extra rule=med"
+                say(f"--extra 的值“{item}”无效", f"invalid value for --extra: {item!r}"), "--extra rule=med"
             )
         found[EXTRA + name] = (value, "--extra")
     return found

@@ -59,14 +59,14 @@ def survey_lines(survey: SFTSurvey) -> Iterator[str]:
     """Yield template, lengths, and what had to be cut to fit."""
     lengths = LengthFacts.of(survey)
     yield from aligned([(name, sanitize_line(text, 300)) for name, text in lengths_in_words(lengths)])
-    yield say("截断（超长的数据失去了什么）", "Truncation (what records over the limit lost)")
+    yield say("截断（超长的数据被截去的部分）", "Truncation (what records over the limit lost)")
     yield from aligned(length_rows(lengths), right=(1, 2))
     for where in survey.unlabelled[:_NAMED]:
         yield "    " + sanitize_line(where)
     if survey.cut_answers > MANY_CUT * survey.records:
         part, length = share(survey.cut_answers, survey.records), max(survey.lengths)
         yield "  " + say(
-            f"注意：{part} 的回答学不到结尾；--max-length {length} 则什么都不截断",
+            f"注意：{part} 的回答会失去结尾；用 --max-length {length} 则不截断任何数据",
             f"mind: {part} of the answers lose their end; --max-length {length} cuts nothing",
         )
 
@@ -87,12 +87,12 @@ def preview_legend(*, colour: bool) -> str:
     """Return the heading of the first example."""
     if colour:
         return say(
-            "第一条数据，模型看到的样子（绿色：要学的部分；灰色：控制符）",
+            "模型看到的第一条数据（绿色：学习的部分；灰色：控制符）",
             "The first record as the model sees it (green: learned; grey: control tokens)",
         )
     left, right = _MARKS
     return say(
-        f"第一条数据，模型看到的样子（{left}{right} 内：要学的部分）",
+        f"模型看到的第一条数据（{left}{right} 内：学习的部分）",
         f"The first record as the model sees it (inside {left}{right}: learned)",
     )
 

@@ -104,8 +104,8 @@ def _backbone_and_model(
         raise UsageError(
             say("这里没有可以继续的训练", "there is no run to go on with here")
             if output
-            else say("--resume 要接着哪次训练？", "--resume: which run is to go on?"),
-            say("用 --output 给出那次训练的输出目录", "give the --output folder of that run"),
+            else say("--resume：要继续哪次训练？", "--resume: which run is to go on?"),
+            say("用 --output 指定那次训练的输出目录", "give the --output folder of that run"),
             where=str(output or ""),
         )
     if value is None:
@@ -134,7 +134,7 @@ def _refuse_occupied(output: Path) -> None:
         raise UsageError(
             say("输出位置已经有内容，不会覆盖它", "there is something at the output already; it is kept"),
             say(
-                "换一个 --output；如果那是没做完的训练，加上 --resume 接着做",
+                "换一个 --output；如果那是未完成的训练，加上 --resume 继续",
                 "choose another --output; if an unfinished run is there, go on with --resume",
             ),
             where=str(output),

@@ -54,7 +54,7 @@ class RunWatcher:
             write_report(folder, facts, report)
         except Exception as error:
             reason = sanitize_line(f"{type(error).__name__}: {error}", 200)
-            self.show(SFTNote(say(f"报告没有写全：{reason}", f"the report is not complete: {reason}")))
+            self.show(SFTNote(say(f"报告没有写完整：{reason}", f"the report is not complete: {reason}")))
 
     def _keep_settings(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -84,7 +84,7 @@ def run_training(prepared: PreparedRun) -> tuple[int, SFTReport | None]:
                 show(
                     SFTNote(
                         say(
-                            "这一步做完就保存并停下；再按一次立即停下",
+                            "完成这一步后保存并停止；再按一次立即停止",
                             "saving after this step, then stopping; once more stops at once",
                         )
                     )

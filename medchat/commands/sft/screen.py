@@ -41,7 +41,7 @@ def show_overview(prepared: PreparedRun, stream: TextIO, write: Callable[[str], 
         for line in memory_lines(prepared.memory):
             write(line)
     else:
-        write(say("内存估计：这个方法给不出", "Memory estimate: this method cannot give one"))
+        write(say("内存估计：这个方法无法估计", "Memory estimate: this method cannot give one"))
     if prepared.disk:
         for line in disk_lines(prepared.disk):
             write(line)

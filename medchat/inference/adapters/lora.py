@@ -264,7 +264,7 @@ def _no_effect(adapter: LoraAdapter) -> CheckpointError:
 
 def _no_fit(adapter: LoraAdapter, reason: str) -> CheckpointError:
     return CheckpointError(
-        say(f"适配器与这个模型对不上（{reason}）", f"the adapter does not fit this model ({reason})"),
+        say(f"适配器与这个模型不匹配（{reason}）", f"the adapter does not fit this model ({reason})"),
         _remedy(),
         where=str(adapter.folder),
     )

@@ -102,7 +102,7 @@ class BloomTokenizer:
         except KeyError:
             known = " ".join(self._controls)
             raise UsageError(
-                say(f"这个词表没有特殊标记 {token!r}", f"this vocabulary has no special token {token!r}"),
+                say(f"这个词表没有特殊标记“{token}”", f"this vocabulary has no special token {token!r}"),
                 say(
                     f"换用别的 --template；可用的特殊标记：{known}",
                     f"use another --template; the special tokens are {known}",

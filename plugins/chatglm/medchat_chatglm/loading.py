@@ -188,7 +188,7 @@ def read_configuration(folder: Path, extra: Mapping[str, str] | None = None) -> 
         if rule not in tuple(PositionRule):
             valid = ", ".join(PositionRule)
             raise UsageError(
-                say(f"没有名为 {rule!r} 的位置规则", f"there is no position rule {rule!r}"),
+                say(f"没有名为“{rule}”的位置规则", f"there is no position rule {rule!r}"),
                 say(f"可用的值：{valid}", f"valid values: {valid}"),
             )
         known["medchat_position_rule"] = rule
@@ -230,7 +230,7 @@ def _refuse_other_shape(
         raise CheckpointError(
             say("这里只有 P-tuning 前缀，没有模型", "this is a P-tuning prefix without a model"),
             say(
-                "请用 --model 指定基础模型，用 --adapter 指定它",
+                "请用 --model 指定底座，用 --adapter 指定它",
                 "pass the base as --model and this as --adapter",
             ),
             where=str(checkpoint.folder),
@@ -243,7 +243,7 @@ def _refuse_other_shape(
         found = f"num_layers {config.num_layers}, transformer.layers {len(stored)}"
     if found:
         raise CheckpointError(
-            say(f"config.json 与权重对不上（{found}）", f"config.json does not fit the weights ({found})"),
+            say(f"config.json 与权重不匹配（{found}）", f"config.json does not fit the weights ({found})"),
             say("请确认二者来自同一模型，且下载完整", "check that both belong together and are complete"),
             where=str(checkpoint.folder / "config.json"),
         )

@@ -123,7 +123,7 @@ def chatglm_template(folder: Path, specials: Callable[[], SpecialTokens] = Speci
         known = ", ".join(TEMPLATES)
         raise CheckpointError(
             say(
-                f"{TEMPLATE_KEY} 的值 {name!r} 不是已知的提示模板",
+                f"{TEMPLATE_KEY} 的值“{name}”不是已知的提示模板",
                 f"{TEMPLATE_KEY} {name!r} is no known template",
             ),
             say(f"可用的模板：{known}；或用 --template 另行指定", f"use one of {known}, or pass --template"),

@@ -87,7 +87,7 @@ def _not_a_vocabulary(model: bytes, where: str) -> CheckpointError:
                 "词表文件只是一个 Git LFS 指针，不是真正的文件",
                 "the vocabulary is a Git LFS pointer, not the file itself",
             ),
-            say("在模型文件夹里运行 git lfs pull", "run git lfs pull in the model folder"),
+            say("在模型目录里运行 git lfs pull", "run git lfs pull in the model folder"),
             where=where,
         )
     return CheckpointError(

@@ -125,7 +125,7 @@ def _in_order(options: LoadOptions) -> list[Adapter]:
         if set(adapter.saved) != {EMBEDDING, HEAD}:
             raise CheckpointError(
                 say(
-                    f"不支持这种适配器：modules_to_save 应为词嵌入和输出层，实际是 {', '.join(adapter.saved)}",
+                    f"不支持这种适配器：modules_to_save 应为词嵌入和输出层，实际是 {'、'.join(adapter.saved)}",
                     "this kind of adapter is not supported: it saves not embedding and head but "
                     f"{', '.join(adapter.saved)}",
                 ),

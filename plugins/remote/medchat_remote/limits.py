@@ -78,7 +78,7 @@ def _number(variable: str, environment: Mapping[str, str]) -> float | None:
         number = math.nan
     if number not in _RANGES[variable]:
         raise UsageError(
-            say(f"{variable} 的值 {text!r} 无效", f"{variable} is {text!r}, which is not valid"),
+            say(f"{variable} 的值“{text}”无效", f"{variable} is {text!r}, which is not valid"),
             say(f"有效范围是 {_RANGES[variable]}", f"the valid range is {_RANGES[variable]}"),
         )
     return number

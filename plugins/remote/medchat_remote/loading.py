@@ -52,7 +52,7 @@ def load_remote_model(options: LoadOptions, backoff: RetrySchedule | None = None
     if options.adapters:
         raise UsageError(
             say("远程模型不能在这里加适配器", "a remote model takes no adapter here"),
-            say("在服务端加载适配器，再用 # 写它的名字", "load it at the server and give its name behind #"),
+            say("在服务端加载适配器，再用 # 写它的名称", "load it at the server and give its name behind #"),
         )
     limits = Limits.from_environment(os.environ)
     try:
@@ -107,7 +107,7 @@ def _notes(
     if offered and model not in offered:
         notes.append(
             say(
-                f"接口的模型列表里没有这个名字，只有：{_listed(offered)}",
+                f"接口的模型列表里没有这个名称，只有：{_listed(offered)}",
                 f"the endpoint does not list that name, only: {_listed(offered)}",
             )
         )

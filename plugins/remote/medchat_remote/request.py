@@ -98,7 +98,7 @@ class ChatRequest:
         """
         if config.num_beams > 1:
             raise UsageError(
-                say("远程接口不支持集束搜索", "a remote endpoint has no beam search"),
+                say("远程接口不支持束搜索", "a remote endpoint has no beam search"),
                 say("去掉 --num-beams，改用 --greedy", "leave --num-beams out and use --greedy"),
             )
         messages = as_messages(segments)
