@@ -148,10 +148,11 @@ def _check_version(plugin: object) -> None:
                 f"it does not state medchat_api_version (this MedChat has {API_VERSION})",
             )
         )
+    written = repr(stated)  # as in the plugin's source: the text "1" is not the number
     raise ContractError(
         say(
-            f"它的 medchat_api_version 是“{stated}”，当前 MedChat 只支持 {API_VERSION}",
-            f"its medchat_api_version is {stated!r}, this MedChat has {API_VERSION}",
+            f"它的 medchat_api_version 是 {written}，当前 MedChat 只支持 {API_VERSION}",
+            f"its medchat_api_version is {written}, this MedChat has {API_VERSION}",
         )
     )
 

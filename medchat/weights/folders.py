@@ -118,11 +118,11 @@ def _remedy_for_unknown(value: str, kind: Literal["base", "adapter"], catalogue:
         )
     if kind == "adapter":
         return say(
-            "检查 --adapter 的路径，或看看查看全部：medchat models list",
+            "检查 --adapter 的路径，或查看全部：medchat models list",
             "check the path given to --adapter, or see what there is: medchat models list",
         )
     place = paths.models_dir()
     return say(
-        f"检查路径，或把权重放到 {place} 下（查看全部：medchat models list）；没有权重可用：medchat demo",
+        f"检查路径，或把权重放到 {place} 下（已知的权重：medchat models list）；没有权重可用：medchat demo",
         f"check the path, or put the weights under {place} (see: medchat models list); without weights: medchat demo",
     )

@@ -163,7 +163,7 @@ def shown(call: Call, folder: Path) -> tuple[dict[str, object], str, str]:
 def test_a_sound_adapter_has_no_fault_and_its_stated_base_is_not_trusted(call: Call, tmp_path: Path) -> None:
     facts, chinese, english = shown(call, write_adapter(tmp_path / "mine"))
     assert facts["fault"] is None and facts["known_as"] is None
-    assert "不能用" not in chinese and "cannot be used" not in english
+    assert "不能使用" not in chinese and "cannot be used" not in english
     assert "another/machine" in english and "not trusted" in english
 
 
@@ -235,7 +235,7 @@ def test_a_broken_adapter_is_shown_as_broken(call: Call, tmp_path: Path, fault: 
     breaking(folder)
     facts, chinese, english = shown(call, folder)
     assert word in english.splitlines()[-1] and "cannot be used" in english.splitlines()[-1]
-    assert "不能用" in chinese.splitlines()[-1]
+    assert "不能使用" in chinese.splitlines()[-1]
     assert facts["fault"]
 
 
