@@ -37,7 +37,7 @@ def _help(chat: Chat, words: str) -> None:
         ("Ctrl-Z", say("挂起", "suspend")),
     ]
     note = say(
-        "命令可以只打开头几个字；// 开头发送一个斜杠。某个命令的详细说明：/帮助 撤销",
+        "命令输入前几个字即可；以 // 开头则把斜杠原样发给模型。某个命令的详细说明：/帮助 撤销",
         "A command's first letters are enough; begin with // to send a slash. One command in full: /help undo",
     )
     chat.screen.show(f"{two_columns(rows, width)}\n\n{two_columns(keys, width)}\n\n{note}")
