@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from typing import Any
 
 import click
 
 from medchat.cli.front import COMMANDS, plugin_command_names, top_help
+from medchat.cli.help_page import HelpContext, help_rows, in_words
 from medchat.cli.output import ReservedStdout
 from medchat.errors import MedchatError, PluginError, UsageError
 from medchat.language import say
@@ -19,20 +21,23 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 class _Page:
     """The parts of a help page that click writes in English."""
 
+    context_class: type[click.Context] = HelpContext
+
     def format_usage(self: Any, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        pieces = [
-            say("[选项]", "[OPTIONS]") if piece == "[OPTIONS]" else piece
-            for piece in self.collect_usage_pieces(ctx)
-        ]
-        formatter.write_usage(ctx.command_path, " ".join(pieces), prefix=say("用法：", "Usage: "))
+        pieces = in_words(" ".join(self.collect_usage_pieces(ctx)))
+        formatter.write_usage(ctx.command_path, pieces, prefix=say("用法：", "Usage: "))
 
     def _write_options(self: Any, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [
-            row for parameter in self.get_params(ctx) if (row := parameter.get_help_record(ctx)) is not None
-        ]
-        if rows:
-            with formatter.section(say("选项", "Options")):
-                formatter.write_dl(rows)
+        with formatter.section(say("选项", "Options")):
+            formatter.write_dl(list(help_rows(self, ctx).values()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # click forgets it where a flag lacks its value
+            raise
+        return rest
 
     def get_help_option(self: Any, ctx: click.Context) -> click.Option | None:
         option: click.Option | None = super().get_help_option(ctx)  # type: ignore[misc]
@@ -65,13 +70,15 @@ class Group(_Page, click.Group):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["context_settings"] = {**CONTEXT, **kwargs.get("context_settings", {})}
-        kwargs.setdefault("subcommand_metavar", say("子命令 [参数]", "SUBCOMMAND [ARGS]"))
+        kwargs.setdefault("subcommand_metavar", "SUBCOMMAND [ARGS]")
         super().__init__(*args, **kwargs)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options and the subcommands under headings in the interface language."""
         self._write_options(ctx, formatter)
-        rows = [(name, command.get_short_help_str(80)) for name, command in sorted(self.commands.items())]
+        rows = [
+            (name, _first_sentence(command.help or "")) for name, command in sorted(self.commands.items())
+        ]
         with formatter.section(say("子命令", "Subcommands")):
             formatter.write_dl(rows)
 
@@ -80,6 +87,10 @@ class Group(_Page, click.Group):
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             raise unknown_command(args[0], list(self.commands), ctx.command_path)
         return super().resolve_command(ctx, args)
+
+
+def _first_sentence(text: str) -> str:
+    return re.split("。|[.] ", text)[0].removesuffix(".")
 
 
 class TopGroup(Group):

@@ -118,7 +118,7 @@ def session_flags(command: F) -> F:
                 is_flag=False,
                 flag_value="",
                 help=say(
-                    "继续某个会话；不写 ID 则列出可选的会话", "go on with a session; without ID, list them"
+                    "继续某个会话；不写编号则列出可选的会话", "go on with a session; without ID, list them"
                 ),
             ),
             click.option(

@@ -6,6 +6,7 @@ import re
 
 import click
 
+from medchat.cli.help_page import in_words, range_of
 from medchat.errors import UsageError
 from medchat.language import say
 
@@ -32,6 +33,8 @@ def as_usage_error(error: click.ClickException) -> UsageError:
         return UsageError(
             say(f"{name} 的值无效：{_expected(error)}", f"invalid value for {name}: {_expected(error)}"), see
         )
+    if isinstance(error, click.BadOptionUsage):
+        return UsageError(_misused(error.option_name, context), see)
     if extra := _UNEXPECTED.match(error.message):
         return UsageError(
             say(f"多余的参数：{extra[1]}", f"too many arguments: {extra[1]}"),
@@ -44,7 +47,17 @@ def _name(error: click.BadParameter, context: click.Context | None) -> str:
     if error.param is None or context is None:
         return str(error.param_hint or "?")
     hint = error.param.get_error_hint(context)
-    return hint.strip("'") if hint else str(error.param.name)
+    return in_words(hint.strip("'")) if hint else str(error.param.name)
+
+
+def _misused(flag: str, context: click.Context | None) -> str:
+    """Return what is wrong with a flag that click could not take: a value too many, or none."""
+    parameters = context.command.params if context is not None else []
+    if any(
+        flag in (*each.opts, *each.secondary_opts) and getattr(each, "is_flag", False) for each in parameters
+    ):
+        return say(f"选项 {flag} 不带值", f"{flag} takes no value")
+    return say(f"选项 {flag} 缺少值", f"{flag} needs a value")
 
 
 def _expected(error: click.BadParameter) -> str:
@@ -52,8 +65,10 @@ def _expected(error: click.BadParameter) -> str:
     if isinstance(kind, click.Choice):
         choices = say("、", ", ").join(str(choice) for choice in kind.choices)
         return say(f"可选 {choices}", f"choose from {choices}")
+    valid = range_of(kind) if kind is not None else ""
+    within = say(f"，范围 {valid}", f", within {valid}") if valid else ""
     if isinstance(kind, click.types.IntParamType):
-        return say("需要一个整数", "a whole number is needed")
+        return say("需要一个整数", "a whole number is needed") + within
     if isinstance(kind, click.types.FloatParamType):
-        return say("需要一个数", "a number is needed")
+        return say("需要一个数", "a number is needed") + within
     return error.message

@@ -53,7 +53,7 @@ class _AskCommand(LocalizedCommand):
         "Answer one question; - reads it from standard input. Beside a question, what is piped in is its context.",
     ),
 )
-@click.argument("question", metavar=say("问题|-", "QUESTION|-"))
+@click.argument("question", metavar="QUESTION|-")
 @model_flags
 @generation_flags
 @session_flags

@@ -25,11 +25,11 @@ from medchat.chat.events import (
     SingleTurnTemplate,
 )
 from medchat.chat.session import ChatSession
+from medchat.cli.cjk_wrap import taller_than_screen
 from medchat.cli.output import CLOSED_PIPE, answer_stream, say_aside
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.repl import messages
-from medchat.repl.cjk_wrap import taller_than_screen
 from medchat.sanitize import StreamSanitizer, sanitize_line
 
 

@@ -28,7 +28,7 @@ from medchat.whole_file import check_output_file, write_whole_file
         " a heading: LABEL=FILE.",
     ),
 )
-@click.argument("results", metavar=say("[列名=]文件…", "[LABEL=]FILE…"), nargs=-1, required=True)
+@click.argument("results", metavar="[LABEL=]FILE…", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
 @click.option("--output", metavar="FILE", help=say("写到这个文件", "write to this file"))
 def command(results: tuple[str, ...], as_json: bool, output: str | None) -> int:

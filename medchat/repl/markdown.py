@@ -21,7 +21,7 @@ from rich.segment import Segment
 from rich.syntax import Syntax
 from rich.text import Text
 
-from medchat.repl.cjk_wrap import break_offsets
+from medchat.cli.cjk_wrap import break_offsets
 from medchat.repl.markdown_syntax import parsed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TextIO
 
-from medchat.repl.cjk_wrap import WIDEST, taller_than_screen
+from medchat.cli.cjk_wrap import WIDEST, taller_than_screen
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
 from medchat.sanitize import StreamSanitizer
 

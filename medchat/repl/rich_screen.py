@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
-from medchat.repl.cjk_wrap import WIDEST, wrapped
+from medchat.cli.cjk_wrap import WIDEST, wrapped
 from medchat.repl.markdown import MixedText, rendered
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
 from medchat.repl.unfinished import Unfinished

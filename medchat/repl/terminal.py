@@ -11,10 +11,10 @@ from typing import TextIO
 from prompt_toolkit.input import create_input
 from prompt_toolkit.output import create_output
 
+from medchat.cli.cjk_wrap import WIDEST, wrapped
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.repl.chat import Chat
-from medchat.repl.cjk_wrap import WIDEST, wrapped
 from medchat.repl.commands import built_in_commands
 from medchat.repl.interrupts import Interrupted, Interrupts
 from medchat.repl.keyboard import Keyboard

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -15,12 +14,12 @@ import click
 import pytest
 from accelerate.commands.launch import launch_command_parser
 from cli_program import PAIRS, Call
+from command_tree import tree_of_commands
 from locations import ROOT
 from medchat_llama.prompts import MED_ALLDATA
 from torch.distributed.run import get_args_parser
 
 from medchat.builtin import PLUGIN_VARIABLES
-from medchat.cli.front import COMMANDS
 from medchat.language import set_language
 from medchat.launcher import PATIENCE_VARIABLE
 from medchat.registry import Registry
@@ -156,17 +155,6 @@ def test_both_readmes_have_the_same_commands_and_sections() -> None:
 
 
 # ---------------------------------------------------------------- what they name exists
-
-
-def tree_of_commands() -> dict[tuple[str, ...], click.Command]:
-    """Return every command by its words: ("sessions", "list") and so on."""
-    found: dict[tuple[str, ...], click.Command] = {}
-    for name, module, *_ in COMMANDS:
-        command = importlib.import_module(module).command
-        found[(name,)] = command
-        if isinstance(command, click.Group):
-            found |= {(name, sub): each for sub, each in command.commands.items()}
-    return found
 
 
 def known_flags() -> set[str]:

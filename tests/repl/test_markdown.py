@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from medchat.repl.cjk_wrap import break_offsets
+from medchat.cli.cjk_wrap import break_offsets
 from medchat.repl.markdown import rendered
 from medchat.repl.markdown_syntax import split_finished
 from medchat.repl.screen import OURS, unforgeable, untrusted

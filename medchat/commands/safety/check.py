@@ -25,7 +25,7 @@ MAX_BYTES = 1 << 20
     "check",
     cls=LocalizedCommand,
     help=say(
-        "检查一段话会触发哪些危险信号、依据是什么（词、语境、规则、来源）。TEXT 是一段话、一个文件，或 -（标准输入）。",
+        "检查一段话会触发哪些危险信号、依据是什么（词、语境、规则、来源）。参数为一段话、一个文件，或 -（标准输入）。",
         "Which red flags a text raises and why (words, scopes, rule, source). TEXT is the text itself, a file, or -"
         " for stdin.",
     ),

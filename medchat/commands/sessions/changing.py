@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from medchat.cli.confirm import confirmed
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside
 from medchat.commands.sessions.filters import chosen_filter, filter_flags
@@ -60,7 +61,7 @@ def delete_command(
             records = tuple({record.id: record for record in map(store.get, session)}.values())
         else:
             records = store.list(chosen_filter(model, since, until, with_asks=True))
-        if not yes and not _confirmed(records):
+        if not yes and not _wanted(records):
             say_aside(say("已取消，未删除任何会话", "cancelled; no session was deleted"))
             return 0
         count = store.delete_all() if everything else store.delete(*(record.id for record in records))
@@ -68,7 +69,7 @@ def delete_command(
     return 0
 
 
-def _confirmed(records: Sequence[SessionRecord]) -> bool:
+def _wanted(records: Sequence[SessionRecord]) -> bool:
     """Show what would go and ask. Raises UsageError where there is no terminal to ask on."""
     if not sys.stdin.isatty():
         raise UsageError(
@@ -80,9 +81,6 @@ def _confirmed(records: Sequence[SessionRecord]) -> bool:
     if len(records) > _PREVIEW:
         say_aside(say(f"……共 {len(records)} 个", f"… {len(records)} in all"))
     question = say(
-        f"删除 {len(records)} 个会话？无法恢复。[y/N] ",
-        f"Delete {len(records)} session(s)? This cannot be undone. [y/N] ",
+        f"删除 {len(records)} 个会话？无法恢复。", f"Delete {len(records)} session(s)? This cannot be undone."
     )
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes", "是")
+    return confirmed(question, default=False)

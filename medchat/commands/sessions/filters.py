@@ -23,17 +23,15 @@ _UNITS = {"h": "hours", "小时": "hours", "d": "days", "天": "days", "w": "wee
 def filter_flags(function: Command) -> Command:
     """Add the flags that `chosen_filter` reads."""
     for option in (
-        click.option(
-            "--until", metavar=say("时间", "TIME"), help=say("只包含此前更新的会话", "changed before then")
-        ),
+        click.option("--until", metavar="TIME", help=say("只包含此前更新的会话", "changed before then")),
         click.option(
             "--since",
-            metavar=say("时间", "TIME"),
+            metavar="TIME",
             help=say("只包含此后更新的会话，如 2026-11-01 或 7d", "changed since then: 2026-11-01, or 7d"),
         ),
         click.option(
             "--model",
-            metavar=say("文字", "TEXT"),
+            metavar="TEXT",
             default="",
             help=say("模型或模型家族的名称中含有的文字", "the model's or family's name holds this"),
         ),

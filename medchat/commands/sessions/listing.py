@@ -157,7 +157,7 @@ def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
         "Search all questions and answers for a text; of several words each must occur.",
     ),
 )
-@click.argument("words", nargs=-1, required=True, metavar=say("文字…", "TEXT…"))
+@click.argument("words", nargs=-1, required=True, metavar="TEXT…")
 @click.option(
     "--limit",
     type=click.IntRange(0),

@@ -29,7 +29,7 @@ from medchat.whole_file import write_whole_file
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    metavar=say("文件", "FILE"),
+    metavar="FILE",
     required=True,
     help=say("后缀决定格式；- 为标准输出的 .md", "its suffix chooses the form; - prints .md"),
 )

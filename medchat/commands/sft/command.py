@@ -13,6 +13,7 @@ import click
 
 from medchat import launcher, medical_safety
 from medchat.chat.recorder import open_store
+from medchat.cli.confirm import confirmed
 from medchat.cli.output import answer_stream, say_aside, write_out
 from medchat.commands.chat import disclaimer_lines
 from medchat.commands.sft.options import RunCommand, run_flags
@@ -138,7 +139,7 @@ def _go_on(prepared: PreparedRun) -> bool:
     )
     if not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
         return True
-    return click.confirm(say("开始训练？", "Start?"), default=True, err=True)
+    return confirmed(say("开始训练？", "Start?"), default=True)
 
 
 def _keep_trackers_offline(prepared: PreparedRun) -> None:

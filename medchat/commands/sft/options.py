@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from medchat.cli.group import LocalizedCommand
+from medchat.cli.help_page import help_rows
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.settings import Key
@@ -51,11 +52,7 @@ class RunCommand(LocalizedCommand):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, those of a run in the groups of the configuration file."""
-        records = {
-            parameter.name: record
-            for parameter in self.get_params(ctx)
-            if (record := parameter.get_help_record(ctx)) is not None
-        }
+        records = help_rows(self, ctx)
         for group in GROUPS:
             with formatter.section(group.title):
                 formatter.write_dl([records.pop(key.name) for key in group.keys])
