@@ -73,6 +73,15 @@ class Backbone(ABC):
     def load(self, options: LoadOptions) -> ChatModel:
         """Load a checkpoint. Raises CheckpointError (missing, damaged, not matching) or MemoryShortageError."""
 
+    def exchange_adapters(self, model: ChatModel, options: LoadOptions) -> ChatModel | None:
+        """Return a model with the weights of `model`, loaded by this backbone, and the adapters of `options`.
+
+        None, the default, where that takes loading again. All else in `options` is as `model` was loaded.
+        `model` is used up then: it is neither asked nor closed any more. Raises what `load` raises, and
+        leaves `model` as it was.
+        """
+        return None
+
     def check(self, options: LoadOptions) -> None:
         """Raise what `load` would raise, as far as it shows without reading weights; by default nothing.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,8 @@ class LoadOptions:
     """What to load and how. `extra` holds a backbone's own keys (ChatGLM: `rule`).
 
     `address` is what `Backbone.address` made of `--model`, "" where the model is the folder `model`.
+    `watch`, where there is one, is called with the bytes of the weights read so far and in all, some times a
+    second or more often. It may raise a MedchatError, which stops the loading and goes on to the caller.
     """
 
     model: Path
@@ -103,6 +105,7 @@ class LoadOptions:
     offline: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
+    watch: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def location(self) -> str:

@@ -35,6 +35,10 @@ class CausalBackbone(Backbone):
         """Load a checkpoint folder in any of the published layouts, with its adapters."""
         return self.loading().chat(options)
 
+    def exchange_adapters(self, model: ChatModel, options: LoadOptions) -> ChatModel | None:
+        """Exchange them in place, where none of them brings a vocabulary."""
+        return self.loading().exchange_adapters(model, options)
+
     def check(self, options: LoadOptions) -> None:
         """Refuse what `load` would, as far as it shows without reading weights."""
         self.loading().prepare(options)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from medchat.api import LoadOptions
+from medchat.api import ChatModel, LoadOptions
 from medchat.checkpoints.adapter_folder import Adapter, files_passed_over, positions_taken
 from medchat.checkpoints.config_json import DecoderShape
 from medchat.checkpoints.headers import TensorHeader, read_headers
@@ -30,6 +30,9 @@ from medchat.inference.load_weights import Placement, assign, loaded_weight_byte
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.quantization import bits_of, conversions, insert_quantized_linears
 from medchat.language import say
+
+if TYPE_CHECKING:
+    from medchat.inference.adapters.structure import Structure
 
 
 class CausalTokenizer(ChatTokenizer, Protocol):
@@ -62,7 +65,8 @@ class Vocabulary(Generic[Tokenizer]):
 class CausalModel(Generic[Shape, Tokenizer]):
     """A model in evaluation mode, and what it is made from. Until `load` filled it, it has no values.
 
-    `base` is as in `Vocabulary`; `notes` are for the user, in the interface language.
+    `base` is as in `Vocabulary`; `notes` are for the user, in the interface language. `bare` is the filled
+    model before its adapters, None where one of them changed its weights for good.
     """
 
     model: PreTrainedModel
@@ -74,6 +78,18 @@ class CausalModel(Generic[Shape, Tokenizer]):
     checkpoint: Checkpoint
     headers: Mapping[str, TensorHeader]
     placement: Placement
+    bare: Structure | None = None
+
+
+class LoadedChatModel(CausalChatModel):
+    """A chat model that knows what it was loaded from, so that its adapters can be exchanged."""
+
+    loaded: CausalModel[Any, Any] | None = None
+
+    def close(self) -> None:
+        """Give the memory back. The model must not be used afterwards."""
+        self.loaded = None
+        super().close()
 
 
 class CausalLoading(ABC, Generic[Shape, Tokenizer]):
@@ -140,9 +156,34 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
 
     def chat(self, options: LoadOptions) -> CausalChatModel:
         """Load `options.model` with its adapters, ready to chat. Raises what `load` raises."""
-        loaded = self.load(options)
+        return self._chat_model(self.load(options), options)
+
+    def exchange_adapters(self, chat: ChatModel, options: LoadOptions) -> ChatModel | None:
+        """Return a chat model with the weights of `chat` and the adapters of `options`; `chat` is then used up.
+
+        None, with nothing changed, where an adapter brings a vocabulary, before or now: that takes loading
+        again. Raises what `load` raises for an adapter; `chat` is then as it was.
+        """
+        before = chat.loaded if isinstance(chat, LoadedChatModel) else None
+        if before is None or before.bare is None:
+            return None
+        vocabulary = self.open_vocabulary(options, before.shape, before.headers)
+        if vocabulary.saved or vocabulary.rows != before.model.get_parameter(self.embedding).shape[0]:
+            return None
+        from medchat.inference.adapters.attach import attach_adapters, check_fit
+        from medchat.inference.adapters.structure import kept_on_failure
+
+        model, placement = before.model, before.placement
+        with kept_on_failure(model):
+            before.bare.restore()
+            check_fit(model, vocabulary.adapters)
+            attach_adapters(model, vocabulary.adapters, placement.device, placement.dtype)
+            model.eval()
+            return self._chat_model(_with_vocabulary(before, vocabulary), options)
+
+    def _chat_model(self, loaded: CausalModel[Shape, Tokenizer], options: LoadOptions) -> CausalChatModel:
         room = loaded.shape.context_length - positions_taken(loaded.adapters)
-        return CausalChatModel(
+        chat = LoadedChatModel(
             loaded.model,
             loaded.tokenizer,
             ModelFacts(self.name, options.model, room, self.details(loaded, options), loaded.notes),
@@ -150,6 +191,8 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
             token_count=self.token_count(loaded),
             cleanup=self.cleanup(options),
         )
+        chat.loaded = loaded
+        return chat
 
     def load(self, options: LoadOptions) -> CausalModel[Shape, Tokenizer]:
         """Load `options.model` and attach its adapters, those that bring a vocabulary first.
@@ -160,12 +203,15 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         model, placement = prepared.model, prepared.placement
         assign(model, prepared.checkpoint, prepared.headers, placement)
         self.fill_computed(model, placement.device)
+        from medchat.inference.adapters.structure import Structure
+
+        bare = None if placement.optional else Structure(model)
         if prepared.adapters:
             from medchat.inference.adapters.attach import attach_adapters  # brings peft: slow to import
 
             attach_adapters(model, prepared.adapters, placement.device, placement.dtype)
         model.eval()
-        return prepared
+        return replace(prepared, bare=bare)
 
     def prepare(self, options: LoadOptions) -> CausalModel[Shape, Tokenizer]:
         """Check all that can be checked without reading weights.
@@ -191,6 +237,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
             tied={self.head: self.embedding} if shape.tied else {},
             rename=self.rename,
             conversions=conversions(model),
+            watch=options.watch,
         )
         ensure_memory(loaded_weight_bytes(model, placement), device)
         if vocabulary.adapters:
@@ -204,7 +251,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
             shape,
             vocabulary.base,
             vocabulary.adapters,
-            (*vocabulary.notes, *files_passed_over(checkpoint, vocabulary.adapters)),
+            _notes(vocabulary, checkpoint),
             checkpoint,
             headers,
             placement,
@@ -229,3 +276,19 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
                 where=str(folder / "config.json"),
             )
         return shape, checkpoint, headers
+
+
+def _notes(vocabulary: Vocabulary[Any], checkpoint: Checkpoint) -> tuple[str, ...]:
+    return (*vocabulary.notes, *files_passed_over(checkpoint, vocabulary.adapters))
+
+
+def _with_vocabulary(
+    before: CausalModel[Shape, Tokenizer], vocabulary: Vocabulary[Tokenizer]
+) -> CausalModel[Shape, Tokenizer]:
+    return replace(
+        before,
+        tokenizer=vocabulary.tokenizer,
+        base=vocabulary.base,
+        adapters=vocabulary.adapters,
+        notes=_notes(vocabulary, before.checkpoint),
+    )

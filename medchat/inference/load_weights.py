@@ -23,7 +23,7 @@ from medchat.checkpoints.headers import TensorHeader
 from medchat.checkpoints.weight_files import Checkpoint, names
 from medchat.errors import CheckpointError
 from medchat.inference.device import raise_on_oom
-from medchat.inference.shards import StoredTensor, read_tensors
+from medchat.inference.shards import ReadCounter, StoredTensor, read_tensors
 from medchat.language import say
 
 
@@ -50,7 +50,8 @@ class Placement:
     it shares; a tied parameter is never read. `rename`: a stored tensor's plain
     name -> the model's.
     `conversions`: by the model's name of the stored tensor. `config_file`: what states the sizes, for
-    whoever reads that they are others. Patterns are those of fnmatch.
+    whoever reads that they are others. `watch` is called with the bytes read so far and in all, and may raise.
+    Patterns are those of fnmatch.
     """
 
     dtype: torch.dtype
@@ -62,6 +63,7 @@ class Placement:
     rename: Callable[[str], str] = str
     conversions: Mapping[str, Conversion] = field(default_factory=dict)
     config_file: str = "config.json"
+    watch: Callable[[int, int], None] | None = None
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -81,9 +83,11 @@ def assign(
     """
     slots = _empty_slots(model, placement)
     stored = _compare(slots, headers, placement, checkpoint)
+    total = sum(header.byte_count for header in headers.values() if header.name in stored)
+    counter = ReadCounter(total, placement.watch)
     with raise_on_weights_oom(placement.device):
         for tensor in read_tensors(checkpoint, stored.__contains__):
-            for name, values in _filled(tensor, stored[tensor.name], slots, placement).items():
+            for name, values in _filled(tensor, stored[tensor.name], slots, placement, counter).items():
                 _set(model, name, values)
     for name, source in placement.tied.items():
         _tie(model, name, source)
@@ -208,7 +212,11 @@ def _target_dtype(name: str, slot: Tensor, placement: Placement) -> torch.dtype:
 
 
 def _filled(
-    tensor: StoredTensor, name: str, slots: Mapping[str, Tensor], placement: Placement
+    tensor: StoredTensor,
+    name: str,
+    slots: Mapping[str, Tensor],
+    placement: Placement,
+    counter: ReadCounter,
 ) -> dict[str, Tensor]:
     """Return the model's tensors that `tensor`, stored for `name`, gives values to."""
     conversion = placement.conversions.get(name)
@@ -220,6 +228,7 @@ def _filled(
         for made in makes
     }
     for rows, piece in tensor.pieces():
+        counter.add(piece)
         made_rows = {name: piece} if conversion is None else conversion.run(piece)
         for made, target in targets.items():
             part = (target.reshape(1) if target.dim() == 0 else target)[rows]

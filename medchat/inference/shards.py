@@ -62,6 +62,19 @@ class StoredTensor:
             self._pages.release(piece)
 
 
+class ReadCounter:
+    """Tells `watch`, where there is one, how many of `total` stored bytes were read; what it raises goes on."""
+
+    def __init__(self, total: int, watch: Callable[[int, int], None] | None) -> None:
+        self._total, self._watch, self._read = total, watch, 0
+
+    def add(self, piece: Tensor) -> None:
+        """Count a piece, in its stored dtype."""
+        self._read += piece.nbytes
+        if self._watch is not None:
+            self._watch(self._read, self._total)
+
+
 def read_tensors(checkpoint: Checkpoint, wanted: Callable[[str], bool]) -> Iterator[StoredTensor]:
     """Yield the tensors whose stored name is `wanted`, file by file, in the order they are stored.
 

@@ -84,6 +84,10 @@ class GuardedBackbone(Backbone):
         with guarded(self._entry, "load", passing=(MedchatError, OSError)):
             return self._inner.load(options)
 
+    def exchange_adapters(self, model: ChatModel, options: LoadOptions) -> ChatModel | None:
+        with guarded(self._entry, "exchange_adapters", passing=(MedchatError, OSError)):
+            return self._inner.exchange_adapters(model, options)
+
     def check(self, options: LoadOptions) -> None:
         with self.guard():
             self._inner.check(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ from chatglm_variants import (
     variant,
 )
 from checkpoint_files import write_weights
+from medchat_chatglm.backbone import ChatGLMBackbone
 from medchat_chatglm.inspection import inspect_chatglm
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from medchat.api import LoadOptions
+from medchat.errors import CheckpointError
 
 pytest_plugins = ("chatglm_variants",)
 pytestmark = pytest.mark.torch
@@ -245,3 +250,29 @@ def test_an_adapter_that_is_no_plain_lora_of_this_model_is_refused(
     file = folder / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     refused(lambda: load(tiny, adapters=(folder,)))
+
+
+def test_lora_is_exchanged_in_place_and_a_prefix_takes_a_new_load(tiny: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        lora(load(tiny).model, folder)
+    file = folders[1] / "adapter_model.safetensors"
+    save_file({name: 2 * tensor for name, tensor in load_file(file).items()}, file)
+    write_weights(tmp_path / "prefix", prefix_weights(tiny, 3, False), "safetensors")
+    backbone: Any = ChatGLMBackbone()
+    first, second, prefix = (
+        LoadOptions(tiny, adapters=(folder,), device="cpu", dtype="float32")
+        for folder in (*folders, tmp_path / "prefix")
+    )
+    fresh = backbone.load(second)
+    loaded = backbone.load(first)
+    assert backbone.exchange_adapters(loaded, prefix) is None
+    with_first = logits(loaded.model, loaded.model.config)
+    exchanged = backbone.exchange_adapters(loaded, second)
+    assert exchanged.model is loaded.model
+    with_second = logits(exchanged.model, loaded.model.config)
+    assert not torch.equal(with_first, with_second)
+    assert torch.equal(with_second, logits(fresh.model, fresh.model.config))
+    with pytest.raises(CheckpointError):
+        backbone.exchange_adapters(exchanged, replace(first, adapters=(tmp_path / "absent",)))
+    assert torch.equal(with_second, logits(exchanged.model, loaded.model.config))

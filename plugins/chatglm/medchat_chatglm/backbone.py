@@ -43,6 +43,12 @@ class ChatGLMBackbone(Backbone):
 
         return load_chatglm_chat(options)
 
+    def exchange_adapters(self, model: ChatModel, options: LoadOptions) -> ChatModel | None:
+        """Exchange them in place, where none of them is a prefix or asks for another rule."""
+        from medchat_chatglm.chat_model import exchange_chatglm_adapters
+
+        return exchange_chatglm_adapters(model, options)
+
     def check(self, options: LoadOptions) -> None:
         """Refuse what `load` would, as far as it shows without reading weights."""
         from medchat_chatglm.loading import check_checkpoint

@@ -11,10 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medchat.api import Delta, GenerationConfig, LoadOptions, Segment
+from medchat.api import ChatModel, Delta, GenerationConfig, LoadOptions, Segment
+from medchat.checkpoints.adapter_folder import files_passed_over
+from medchat.inference.adapters.structure import kept_on_failure
 from medchat.inference.chat_model import ModelFacts, TokenChatModel
 from medchat_chatglm import position_rules
+from medchat_chatglm.adapters import (
+    PrefixAdapter,
+    attach_chatglm_adapters,
+    check_chatglm_fit,
+    open_chatglm_adapter,
+    refuse_other_generation,
+)
 from medchat_chatglm.cleanup import StreamingResponse
+from medchat_chatglm.loading import LoadedModel, load_model, read_configuration, with_stated_rule
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 from medchat_chatglm.stepper import ChatGLMStepper
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
@@ -22,16 +32,48 @@ from medchat_chatglm.tokenizer import ChatGLMTokenizer
 
 def load_chatglm_chat(options: LoadOptions) -> ChatGLMChatModel:
     """Load a checkpoint folder. Raises CheckpointError or MemoryShortageError."""
-    from medchat_chatglm.loading import load_model
+    return _of_loaded(load_model(options))
 
-    loaded = load_model(options)
-    return ChatGLMChatModel(loaded.model, loaded.tokenizer, path=options.model, notes=loaded.notes)
+
+def exchange_chatglm_adapters(chat: ChatModel, options: LoadOptions) -> ChatGLMChatModel | None:
+    """Take the adapters off the model of `chat` and attach those of `options`: see `medchat.api.Backbone`.
+
+    None, with nothing changed, where a prefix or another rule is among what comes or goes: the model is
+    built for those.
+    """
+    before = chat.loaded if isinstance(chat, ChatGLMChatModel) else None
+    if before is None:
+        return None
+    adapters = [open_chatglm_adapter(folder) for folder in options.adapters]
+    if any(isinstance(adapter, PrefixAdapter) for adapter in (*before.adapters, *adapters)):
+        return None
+    config = read_configuration(options.model, with_stated_rule(options))
+    if config.rule != before.config.rule:
+        return None
+    refuse_other_generation(adapters, config.generation)
+    with kept_on_failure(before.model):
+        before.bare.restore()
+        check_chatglm_fit(before.model, adapters)
+        attach_chatglm_adapters(before.model, adapters, before.device, before.dtype)
+        before.model.eval()
+    gone = files_passed_over(before.checkpoint, before.adapters)
+    kept = tuple(note for note in before.notes if note not in gone)
+    notes = (*kept, *files_passed_over(before.checkpoint, adapters))
+    return _of_loaded(replace(before, adapters=tuple(adapters), notes=notes))
+
+
+def _of_loaded(loaded: LoadedModel) -> ChatGLMChatModel:
+    chat = ChatGLMChatModel(loaded.model, loaded.tokenizer, path=loaded.folder, notes=loaded.notes)
+    chat.loaded = loaded
+    return chat
 
 
 class ChatGLMChatModel(TokenChatModel):
     """One model and its tokenizer. One caller at a time; the prompt is read anew each turn."""
 
     _model: ChatGLMForConditionalGeneration
+    #: What it was loaded from, so that its adapters can be exchanged.
+    loaded: LoadedModel | None = None
 
     def __init__(
         self,
@@ -68,6 +110,11 @@ class ChatGLMChatModel(TokenChatModel):
         finally:
             # The next turn could not use it: its question changes every state of this one.
             self._stepper.forget()
+
+    def close(self) -> None:
+        """Give the memory back. The model must not be used afterwards."""
+        self.loaded = None
+        super().close()
 
     def logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
         model, rule = self._model, self._model.config.rule

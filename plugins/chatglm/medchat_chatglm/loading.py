@@ -7,7 +7,7 @@ checked before the first weight is read.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.stated_template import stated_facts
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError, UsageError
+from medchat.inference.adapters.structure import Structure
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
 from medchat.inference.load_weights import Placement, assign, check_finite, loaded_weight_bytes, require_match
 from medchat.inference.quantization import bits_of, conversions
@@ -70,7 +71,10 @@ _CONFIG_KEYS = (*ChatGLMConfig.__annotations__, "architectures", "medchat_templa
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
-    """A model in evaluation mode. `notes` are for the user, in the interface language."""
+    """A model in evaluation mode. `notes` are for the user, in the interface language.
+
+    `adapters` are attached to it, `bare` is what it was before.
+    """
 
     model: ChatGLMForConditionalGeneration
     config: ChatGLMConfig
@@ -78,6 +82,9 @@ class LoadedWeights:
     device: torch.device
     dtype: torch.dtype
     notes: tuple[str, ...]
+    adapters: tuple[Adapter, ...]
+    bare: Structure
+    checkpoint: Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +115,8 @@ def load_model(options: LoadOptions) -> LoadedModel:
     config = read_configuration(options.model, with_stated_rule(options))
     tokenizer = read_chatglm_vocabulary(options.model, config.to_dict())
     weights = load_weights(options)
-    return LoadedModel(
-        weights.model, weights.config, weights.folder, weights.device, weights.dtype, weights.notes, tokenizer
-    )
+    stated = {part.name: getattr(weights, part.name) for part in fields(weights)}
+    return LoadedModel(**stated, tokenizer=tokenizer)
 
 
 def check_checkpoint(options: LoadOptions) -> None:
@@ -124,13 +130,22 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
     prepared = prepare_weights(options)
     model, placement = prepared.model, prepared.placement
     assign(model, prepared.checkpoint, prepared.headers, placement)
+    bare = Structure(model)
     attach_chatglm_adapters(model, prepared.adapters, placement.device, placement.dtype)
     notes = (
         *_compare_head(model, prepared.checkpoint, prepared.headers),
         *files_passed_over(prepared.checkpoint, prepared.adapters),
     )
     return LoadedWeights(
-        model.eval(), prepared.config, options.model, placement.device, placement.dtype, notes
+        model.eval(),
+        prepared.config,
+        options.model,
+        placement.device,
+        placement.dtype,
+        notes,
+        tuple(prepared.adapters),
+        bare,
+        prepared.checkpoint,
     )
 
 
@@ -157,6 +172,7 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
         optional=() if own_prefix else (f"{PREFIX}*",),
         tied=model._tied_weights_keys if is_tied(config.to_dict()) else {},
         conversions=conversions(model) if bits else {},
+        watch=options.watch,
     )
     ensure_memory(loaded_weight_bytes(model, placement), device)
     check_chatglm_fit(model, adapters)
