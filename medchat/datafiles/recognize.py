@@ -109,7 +109,7 @@ _ZIP = b"PK\x03\x04"
 
 def _as_table() -> str:
     return say(
-        "转换成 JSONL或 CSV（有 question 和 answer 两列）",
+        "转换成 JSONL 或 CSV（有 question 和 answer 两列）",
         "make it JSON lines or CSV with the columns question and answer",
     )
 
