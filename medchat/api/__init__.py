@@ -52,6 +52,7 @@ from medchat.api.generation import (
 from medchat.api.models import (
     AdapterCard,
     ChatModel,
+    ContinuingModel,
     ModelCard,
 )
 from medchat.api.prompts import (
@@ -90,6 +91,7 @@ __all__ = [
     "Backbone",
     "ChatModel",
     "Completion",
+    "ContinuingModel",
     "Control",
     "Conversation",
     "Delta",

@@ -89,3 +89,17 @@ class ChatModel(Protocol):
     def close(self) -> None:
         """Give the memory back. The model must not be used afterwards."""
         ...
+
+
+@runtime_checkable
+class ContinuingModel(ChatModel, Protocol):
+    """A model that can go on with an answer that was cut off. Optional: `/continue` needs it."""
+
+    def go_on(
+        self, segments: Sequence[Segment], answer: str, config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        """Yield what comes after `answer`, which begins the answer to the prompt; else as `stream`.
+
+        Tokens of `answer` count as prompt. Raises UsageError where the configuration allows no such thing.
+        """
+        ...

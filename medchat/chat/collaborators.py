@@ -8,6 +8,7 @@ from typing import Protocol
 
 from medchat.api import Conversation, Notice, Turn
 from medchat.chat.events import AnswerContext, TurnStats
+from medchat.store import BranchPoint
 
 #: Looks at a question on which a red flag fired, its answer, and the keys of what was shown before.
 Reviewer = Callable[[str, str, frozenset[str]], Iterable[Notice]]
@@ -33,16 +34,28 @@ class QuestionGate(Protocol):
 class Recorder(Protocol):
     """Where turns are kept. Each call returns only when the change is safely stored."""
 
-    def save(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
-        """Append one turn."""
+    def save(self, turn: Turn, stats: TurnStats, context: AnswerContext, *, instead_of: int = 0) -> None:
+        """Append one turn, in the place of that many last ones, which stay as another branch."""
         ...
 
-    def replace(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
-        """Put a turn in the place of the last one."""
+    def extend(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
+        """Put the longer answer of `turn` into the last one."""
         ...
 
     def undo(self, count: int) -> None:
         """Take back the last `count` turns."""
+        ...
+
+    def redo(self, count: int) -> Sequence[Turn] | None:
+        """Bring back undone turns, else the next branch; return all turns as they then are, None for neither."""
+        ...
+
+    def branches(self) -> Sequence[BranchPoint]:
+        """Return the places where the conversation has gone on in several ways."""
+        ...
+
+    def switch(self, position: int, way: int) -> Sequence[Turn] | None:
+        """Go on from that alternative at that place (from 1); return all turns as they then are, None for no such."""
         ...
 
     def rewrite(self, change: Callable[[str], str]) -> None:
@@ -53,14 +66,24 @@ class Recorder(Protocol):
 class NoRecorder:
     """Keeps nothing (`--no-save`)."""
 
-    def save(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
+    def save(self, turn: Turn, stats: TurnStats, context: AnswerContext, *, instead_of: int = 0) -> None:
         """Forget the turn."""
 
-    def replace(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
-        """Forget both turns."""
+    def extend(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
+        """Forget the turn."""
 
     def undo(self, count: int) -> None:
         """Nothing was kept, so there is nothing to take back."""
+
+    def redo(self, count: int) -> None:
+        """Nothing was kept, so nothing comes back."""
+
+    def branches(self) -> Sequence[BranchPoint]:
+        """Nothing was kept."""
+        return ()
+
+    def switch(self, position: int, way: int) -> None:
+        """Nothing was kept, so there is nowhere to go."""
 
     def rewrite(self, change: Callable[[str], str]) -> None:
         """Nothing was kept, so there is nothing to change."""

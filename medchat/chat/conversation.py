@@ -145,6 +145,7 @@ class PreparedChat:
             notices=tuple(notice.text for notice in context.notices),
             medchat=__version__,
             language=current_language(),
+            edited=context.edited,
         )
 
     def _note_changes(self, store: SessionStore, record: SessionRecord) -> SessionRecord:

@@ -39,10 +39,11 @@ class TurnStats:
 
 @dataclass(frozen=True, slots=True)
 class AnswerContext:
-    """How an answer came about: the decoding settings, and the notices shown before it."""
+    """How an answer came about: the decoding settings, the notices shown before it, whether the user rewrote it."""
 
     config: GenerationConfig
     notices: tuple[Notice, ...] = ()
+    edited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from medchat.chat.collaborators import rewritten
 from medchat.chat.events import AnswerContext, TurnStats
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
-from medchat.store import AnswerOrigin, PlacedTurn, SessionKind, SessionRecord, SessionStore
+from medchat.store import AnswerOrigin, BranchPoint, PlacedTurn, SessionKind, SessionRecord, SessionStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ class StoreRecorder:
         self._warn = warn
         self._note_changes = note_changes if existing else None
         self._origin = origin or (lambda context: AnswerOrigin())
-        self._ours: list[PlacedTurn] = (
-            [(saved.position, saved.turn) for saved in store.turns(existing.id)] if existing else []
-        )
+        self._ours: list[PlacedTurn] = []
+        if existing:
+            self._as_saved(existing)
         self._told_of_another = False
 
     @property
@@ -69,26 +69,29 @@ class StoreRecorder:
         """Whether a session was saved, and still is."""
         return self._record is not None and self._store.path is not None
 
-    def save(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
-        """Append one turn in one transaction."""
+    def save(self, turn: Turn, stats: TurnStats, context: AnswerContext, *, instead_of: int = 0) -> None:
+        """Append one turn, in the place of that many last ones, in one transaction."""
         with self._told():
             if self._record is None:
                 self._record = self._create(self._store)
-            position = self._store.append_turn(self._record.id, turn, stats, self._origin(context))
-            self._keep(position, turn)
+            start = max(0, len(self._ours) - instead_of)
+            replaced = self._ours[start:]
+            position = self._store.append_turn(
+                self._record.id, turn, stats, self._origin(context), instead_of=replaced
+            )
+            del self._ours[start:]
+            self._keep(position, turn, expected=replaced[0][0] if replaced else None)
             self._note()
 
-    def replace(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
-        """Put a turn in the place of the last one, in one transaction."""
+    def extend(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
+        """Put the longer answer of `turn` into the last one, in one transaction."""
         with self._told():
             if self._record is not None and self._ours:
                 last = self._ours.pop()
-                position = self._store.replace_last(
+                position = self._store.extend_turn(
                     self._record.id, turn, stats, self._origin(context), expected=last
                 )
-                if position != last[0]:
-                    self._tell_of_another()
-                self._ours.append((position, turn))
+                self._keep(position, turn, expected=last[0])
                 self._note()
 
     def undo(self, count: int) -> None:
@@ -102,6 +105,34 @@ class StoreRecorder:
         if refused:
             raise _of_another()
         del self._ours[-count:]
+
+    def redo(self, count: int) -> Sequence[Turn] | None:
+        """Bring back undone turns, else the next branch; return all turns as they then are, None for neither."""
+        if self._record is not None:
+            with self._told():
+                found = self._store.restore(self._record.id, count)
+                if found or self._store.switch(self._record.id, expected=self._ours):
+                    return self._as_saved(self._record)
+        return None
+
+    def branches(self) -> Sequence[BranchPoint]:
+        """Return the places where the conversation has gone on in several ways."""
+        if self._record is not None:
+            with self._told():
+                return self._store.branches(self._record.id)
+        return ()
+
+    def switch(self, position: int, way: int) -> Sequence[Turn] | None:
+        """Go on from that alternative at that place (from 1); return all turns as they then are, None for no such."""
+        if self._record is not None:
+            with self._told():
+                if self._store.switch(self._record.id, (position, way), expected=self._ours):
+                    return self._as_saved(self._record)
+        return None
+
+    def _as_saved(self, record: SessionRecord) -> tuple[Turn, ...]:
+        self._ours = [(saved.position, saved.turn) for saved in self._store.turns(record.id)]
+        return tuple(turn for _, turn in self._ours)
 
     def rewrite(self, change: Callable[[str], str]) -> None:
         """Change every text of the saved session, so that the former words are not on the disk any more.
@@ -117,8 +148,8 @@ class StoreRecorder:
             self._record = self._note_changes(self._store, self._record)
         self._note_changes = None
 
-    def _keep(self, position: int, turn: Turn) -> None:
-        if position != (self._ours[-1][0] if self._ours else 0) + 1:
+    def _keep(self, position: int, turn: Turn, *, expected: int | None) -> None:
+        if position != (expected or (self._ours[-1][0] if self._ours else 0) + 1):
             self._tell_of_another()
         self._ours.append((position, turn))
 

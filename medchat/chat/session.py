@@ -11,7 +11,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from medchat.api import ChatModel, Conversation, Delta, Finish, GenerationConfig, Notice, PromptTemplate, Turn
+from medchat.api import (
+    ChatModel,
+    ContinuingModel,
+    Conversation,
+    Delta,
+    Finish,
+    GenerationConfig,
+    Notice,
+    PromptTemplate,
+    Turn,
+)
 from medchat.chat.collaborators import (
     Adviser,
     Listener,
@@ -39,6 +49,7 @@ from medchat.chat.events import (
     SingleTurnTemplate,
     TurnStats,
 )
+from medchat.chat.gathered import AnswerRequest, Gathered
 from medchat.chat.text_checks import MAX_QUESTION_BYTES, check_question, repeats_without_end
 from medchat.errors import UsageError
 from medchat.language import say
@@ -89,10 +100,10 @@ class ChatSession:
         meant = self.gate.meant(question) if self.gate else question
         if meant != question:
             yield QuestionChosen(meant)
-        yield from self._answer(meant, self.config, cancel, replacing=False, insist=insist)
+        yield from self.answer(AnswerRequest(meant, self.config, self.conversation, insist=insist), cancel)
 
     def regenerate(self, cancel: threading.Event) -> Iterator[Event]:
-        """Answer the last question again; the old turn is replaced once the new answer has ended.
+        """Answer the last question again; the old turn stays as another branch once the new answer has ended.
 
         A new answer that was stopped or failed replaces nothing: the last event is `OldAnswerKept`.
         Raises UsageError where nothing was asked yet.
@@ -106,9 +117,9 @@ class ChatSession:
         config = self.config
         if config.seed is not None:  # the same seed would give the same words
             config = replace(config, seed=(config.seed + self._attempt) % (1 << 63))
-        yield from self._answer(
-            self.conversation.turns[-1].question, config, cancel, replacing=True, insist=True
-        )
+        before, question = self.conversation.without_last(), self.conversation.turns[-1].question
+        request = AnswerRequest(question, config, before, instead_of=1, keeps_old=True, insist=True)
+        yield from self.answer(request, cancel)
 
     def undo(self, count: int = 1) -> tuple[Turn, ...]:
         """Take back the last `count` turns and return them. Raises UsageError if there are not that many."""
@@ -164,36 +175,27 @@ class ChatSession:
         self.notices_shown.add(notice.key)
         return notice
 
-    def _answer(
-        self,
-        question: str,
-        config: GenerationConfig,
-        cancel: threading.Event,
-        *,
-        replacing: bool,
-        insist: bool,
-    ) -> Iterator[Event]:
-        before = self.conversation.without_last() if replacing else self.conversation
-        started = time.perf_counter()
+    def answer(self, request: AnswerRequest, cancel: threading.Event) -> Iterator[Event]:
+        """Answer as `request` says, yielding events; see `ask`."""
+        question, before = request.question, request.before
+        gathered = Gathered(time.perf_counter(), request.begun, len(request.begun))
         notices: list[Notice] = []
         flagged = False
-        for event in self._advise(before, question, insist=insist):
+        for event in self._advise(before, question, insist=request.insist):
             notices.append(event.notice)
             flagged |= event.notice.urgent and bool(event.notice.key)
             yield event
         fitted = self.fitted(question, before=before)
-        yield from self._remarks(before, fitted, config)
+        yield from self._remarks(before, fitted, request.config)
         room = self.model.context_length - fitted.tokens
         config = replace(
-            config,
-            max_new_tokens=min(config.max_new_tokens, max(1, room)),
-            stop=(*config.stop, *self.template.stop),
+            request.config,
+            max_new_tokens=min(request.config.max_new_tokens, max(1, room)),
+            stop=(*request.config.stop, *self.template.stop),
         )
-
         context = AnswerContext(config, tuple(notices))
-        gathered = _Gathered(started)
         try:
-            for delta in self.model.stream(fitted.segments, config, cancel):
+            for delta in self._deltas(request, fitted, config, cancel):
                 gathered.add(delta)
                 yield from self._shown(delta)
                 if delta.text and self.guard_loops and not gathered.looped:
@@ -201,12 +203,10 @@ class ChatSession:
                     if gathered.looped:
                         cancel.set()
         except Exception:
-            if replacing:
+            if request.keeps_old:
                 yield OldAnswerKept(Finish.ERROR)
-            elif gathered.text:
-                self._keep(
-                    gathered.turn(question, Finish.ERROR), gathered.stats(), context, before, replacing=False
-                )
+            elif gathered.has_come:
+                self._keep(gathered.turn(question, Finish.ERROR), gathered.stats(), context, request)
             yield from self._review(question, gathered.text, flagged)
             raise
         finally:
@@ -215,13 +215,28 @@ class ChatSession:
         if gathered.looped:
             yield LoopStopped()
         turn, stats = gathered.turn(question, gathered.finish), gathered.stats()
-        if replacing and turn.finish in (Finish.CANCELLED, Finish.ERROR):
+        if request.keeps_old and turn.finish in (Finish.CANCELLED, Finish.ERROR):
             yield OldAnswerKept(turn.finish)
             return
-        if turn.finish is Finish.CANCELLED and not turn.answer:
+        if turn.finish is Finish.CANCELLED and not gathered.has_come:
             return
-        self._keep(turn, stats, context, before, replacing=replacing)
+        self._keep(turn, stats, context, request)
         yield AnswerFinished(turn, stats, gathered.reasoning, gathered.last.rejected)
+
+    def _deltas(
+        self, request: AnswerRequest, fitted: Fitted, config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        if not request.begun:
+            return self.model.stream(fitted.segments, config, cancel)
+        if not isinstance(self.model, ContinuingModel):
+            raise UsageError(
+                say("这个模型不能接着写没写完的回答", "this model cannot go on with an answer that it began"),
+                say(
+                    "调高 max-new-tokens 后用 /重答，或直接请它继续",
+                    "raise max-new-tokens and /regen, or ask it to go on",
+                ),
+            )
+        return self.model.go_on(fitted.segments, request.begun, config, cancel)
 
     def _shown(self, delta: Delta) -> Iterator[Event]:
         news = tuple(name for name in delta.rejected if name not in self._known_rejected)
@@ -249,62 +264,16 @@ class ChatSession:
             self._told_single_turn = True
             yield SingleTurnTemplate(self.template.name)
 
-    def _keep(
-        self,
-        turn: Turn,
-        stats: TurnStats,
-        context: AnswerContext,
-        before: Conversation,
-        *,
-        replacing: bool,
-    ) -> None:
-        self.conversation = before.with_turn(turn)
+    def _keep(self, turn: Turn, stats: TurnStats, context: AnswerContext, request: AnswerRequest) -> None:
+        self.conversation = request.before.with_turn(turn)
         self.last_stats = stats
-        keep = self.recorder.replace if replacing else self.recorder.save
-        keep(turn, stats, context)
+        if request.begun:
+            self.recorder.extend(turn, stats, context)
+        else:
+            self.recorder.save(turn, stats, context, instead_of=request.instead_of)
+        self.tell_listeners(turn)
+
+    def tell_listeners(self, turn: Turn) -> None:
+        """Tell those who want to know that `turn` was recorded."""
         for listener in self.listeners:
             listener(self.conversation, turn)
-
-
-@dataclass
-class _Gathered:
-    """An answer under way."""
-
-    started: float
-    text: str = ""
-    reasoning: str = ""
-    last: Delta = Delta()
-    first_at: float = 0.0
-    first_tokens: int = 0
-    looped: bool = False
-
-    def add(self, delta: Delta) -> None:
-        if not self.first_at and (delta.text or delta.completion_tokens):
-            self.first_at = time.perf_counter()
-            self.first_tokens = delta.completion_tokens
-        if delta.restarts:
-            self.text, self.reasoning = "", self.reasoning + self.text
-        self.reasoning += delta.reasoning
-        self.text += delta.text
-        self.last = delta
-
-    @property
-    def finish(self) -> Finish:
-        if self.looped:
-            return Finish.CANCELLED
-        return self.last.finish or Finish.STOP
-
-    def turn(self, question: str, finish: Finish) -> Turn:
-        return Turn(question, self.text, finish)
-
-    def stats(self) -> TurnStats:
-        now = time.perf_counter()
-        return TurnStats(
-            prompt_tokens=self.last.prompt_tokens,
-            reused_tokens=self.last.reused_tokens,
-            completion_tokens=self.last.completion_tokens,
-            first_token_seconds=(self.first_at or now) - self.started,
-            seconds=now - self.started,
-            first_tokens=self.first_tokens,
-            estimated=self.last.estimated,
-        )

@@ -23,8 +23,8 @@ from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import open_checkpoint
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
-from medchat.inference.chat_model import CausalChatModel, ChatTokenizer, ModelFacts
-from medchat.inference.decode import TextFilter
+from medchat.inference.chat_model import CausalChatModel, ModelFacts
+from medchat.inference.decode import ChatTokenizer, TextFilter
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
 from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
 from medchat.inference.postprocess import StrippedAnswer

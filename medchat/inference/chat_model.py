@@ -10,20 +10,22 @@ import gc
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from medchat.api import Completion, Delta, GenerationConfig, Segment
+from medchat.errors import UsageError
 from medchat.inference.decode import (
+    ChatTokenizer,
     DecodeStep,
     EncodedPrompt,
+    ForgettingStepper,
     Stepper,
-    TextDecoder,
     TextFilter,
     answer_room,
     stream_deltas,
@@ -33,53 +35,7 @@ from medchat.inference.device import raise_on_oom
 from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
 from medchat.inference.kv_cache import CausalStepper
 from medchat.inference.postprocess import StrippedAnswer
-
-
-class ChatTokenizer(Protocol):
-    """What a chat model needs of a vocabulary. User text never becomes a special id in any of these."""
-
-    @property
-    def pad_token_id(self) -> int:
-        """The id that fills the left of shorter rows; masked, so any id of the vocabulary will do."""
-        ...
-
-    @property
-    def eos_token_id(self) -> int:
-        """The id that ends an answer in training data, and in `score`."""
-        ...
-
-    @property
-    def stop_ids(self) -> Collection[int]:
-        """The ids that end an answer while generating."""
-        ...
-
-    @property
-    def special_ids(self) -> Mapping[str, int]:
-        """The ids of the special tokens by name; no text encodes to any of them."""
-        ...
-
-    def build_prompt(self, segments: Sequence[Segment]) -> list[int]:
-        """Return the ids of a prompt, ready for the model: with what the family puts in front or behind.
-
-        One id a `Control`; adjacent `Text` joined before encoding, special-token parsing off.
-        """
-        ...
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of an answer as it stands behind a prompt, no special ids among them."""
-        ...
-
-    def stream(self) -> TextDecoder:
-        """Return a decoder for one answer; special ids give no text."""
-        ...
-
-
-class ForgettingStepper(Stepper, Protocol):
-    """A stepper whose cache can be dropped."""
-
-    def forget(self) -> None:
-        """Drop the cache, and with it its memory."""
-        ...
+from medchat.language import say
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +124,44 @@ class TokenChatModel(ABC):
         )
         with raise_on_oom():
             yield from self._deltas(steps, EncodedPrompt(len(ids), self._stepper), config)
+
+    def go_on(
+        self, segments: Sequence[Segment], answer: str, config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        """Yield what comes after `answer`, which begins the answer to the prompt.
+
+        Raises UsageError for beam search, which weighs an answer from its beginning.
+        """
+        if config.num_beams > 1:
+            raise UsageError(
+                say("束搜索不能接着写没写完的回答", "beam search cannot go on with an answer that was begun"),
+                say("请先 /设置 num-beams 1", "first /set num-beams 1"),
+            )
+        prompt, begun = self._tokenizer.build_prompt(segments), self._tokenizer.encode(answer)
+        decoder, cleanup = self._tokenizer.stream(), self._cleanup()
+        given = "".join(cleanup.feed(decoder.feed(token)) for token in begun)
+        held = max(0, len(answer) - len(given))  # what the two keep back is in the answer already
+        steps = stream_tokens(
+            self.stepper_behind(len(prompt)),
+            [*prompt, *begun],
+            config,
+            stop_ids=self._limits.stop_ids,
+            context_length=self.context_length,
+            cancel=cancel,
+            token_count=self._limits.token_count,
+        )
+        whole = EncodedPrompt(len(prompt) + len(begun), self._stepper)
+        with raise_on_oom():
+            for delta in stream_deltas(steps, whole, decoder, stops=config.stop, cleanup=cleanup):
+                yield replace(delta, text=delta.text[held:])
+                held -= min(held, len(delta.text))
+
+    def stepper_behind(self, prompt_tokens: int) -> Stepper:
+        """Return the model one token at a time for ids of which the first `prompt_tokens` are prompt, the rest answer.
+
+        A family whose model reads the two differently overrides it.
+        """
+        return self._stepper
 
     def generate_batch(
         self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig

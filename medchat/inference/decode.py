@@ -1,19 +1,20 @@
 """The decode loop: from prompt ids to a stream of tokens, and from tokens to the deltas of an answer.
 
 Knows nothing of any model family: a `Stepper` reads the prompt and takes one token at a time, whatever
-cache, positions and masks that needs. Knows nothing of tokenizers: a `TextDecoder` turns ids into text.
+cache, positions and masks that needs. Knows nothing of vocabularies: a `ChatTokenizer` makes the ids of a prompt,
+and its `TextDecoder` turns ids into text.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-from medchat.api import Delta, Finish, GenerationConfig
+from medchat.api import Delta, Finish, GenerationConfig, Segment
 from medchat.errors import UsageError
 from medchat.inference.detokenizer import StopText
 from medchat.inference.interrupt import GenerationCancelled
@@ -62,6 +63,53 @@ class TextFilter(Protocol):
 
     def finish(self) -> str:
         """Return the rest. Called once, at the end."""
+        ...
+
+
+class ChatTokenizer(Protocol):
+    """What a chat model needs of a vocabulary. User text never becomes a special id in any of these."""
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills the left of shorter rows; masked, so any id of the vocabulary will do."""
+        ...
+
+    @property
+    def eos_token_id(self) -> int:
+        """The id that ends an answer in training data, and in `score`."""
+        ...
+
+    @property
+    def stop_ids(self) -> Collection[int]:
+        """The ids that end an answer while generating."""
+        ...
+
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """The ids of the special tokens by name; no text encodes to any of them."""
+        ...
+
+    def build_prompt(self, segments: Sequence[Segment]) -> list[int]:
+        """Return the ids of a prompt, ready for the model: with what the family puts in front or behind.
+
+        One id a `Control`; adjacent `Text` joined before encoding, special-token parsing off.
+        """
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of an answer as it stands behind a prompt, no special ids among them."""
+        ...
+
+    def stream(self) -> TextDecoder:
+        """Return a decoder for one answer; special ids give no text."""
+        ...
+
+
+class ForgettingStepper(Stepper, Protocol):
+    """A stepper whose cache can be dropped."""
+
+    def forget(self) -> None:
+        """Drop the cache, and with it its memory."""
         ...
 
 

@@ -3,14 +3,27 @@
 Start at `SessionStore`. Knows conversations and files; knows nothing of models or the terminal.
 """
 
-from medchat.store.records import AnswerCost, AnswerOrigin, PlacedTurn, SavedTurn, SessionKind, SessionRecord
+from medchat.store.branches import Alternative, BranchPoint
+from medchat.store.records import (
+    AnswerCost,
+    AnswerOrigin,
+    BranchTurn,
+    PlacedTurn,
+    SavedTurn,
+    SessionKind,
+    SessionRecord,
+    Transcript,
+)
 from medchat.store.search import FoundTurn
 from medchat.store.session_rows import SessionFilter
 from medchat.store.sessions import SessionStore
 
 __all__ = [
+    "Alternative",
     "AnswerCost",
     "AnswerOrigin",
+    "BranchPoint",
+    "BranchTurn",
     "FoundTurn",
     "PlacedTurn",
     "SavedTurn",
@@ -18,4 +31,5 @@ __all__ = [
     "SessionKind",
     "SessionRecord",
     "SessionStore",
+    "Transcript",
 ]

@@ -46,7 +46,7 @@ class AnswerOrigin:
     """What produced an answer. Older programs did not record it, so each field may be empty.
 
     `settings` are the decoding settings by name, `notices` the texts shown before the answer, `medchat` the
-    version and `language` the interface's language at the time.
+    version and `language` the interface's language at the time. `edited`: the user rewrote the answer.
     """
 
     backbone: str = ""
@@ -58,6 +58,7 @@ class AnswerOrigin:
     notices: tuple[str, ...] = ()
     medchat: str = ""
     language: str = ""
+    edited: bool = False
 
     def to_json(self) -> str:
         """Return what the store keeps."""
@@ -83,7 +84,8 @@ class AnswerOrigin:
             if isinstance(values.get(name), list)
         }
         settings = values.get("settings")
-        return cls(**texts, **lists, settings=settings if isinstance(settings, dict) else {})
+        settings = settings if isinstance(settings, dict) else {}
+        return cls(**texts, **lists, settings=settings, edited=values.get("edited") is True)
 
 
 class SessionKind(StrEnum):
@@ -138,6 +140,27 @@ class SavedTurn:
     seconds: float = 0.0
     damaged: bool = False
     origin: AnswerOrigin = field(default_factory=AnswerOrigin)
+
+
+@dataclass(frozen=True, slots=True)
+class BranchTurn:
+    """A turn that is not in the conversation as it stands, its `position` counted along its own branch.
+
+    `after` is the number of the turn that it follows, counted from 1 through the conversation and then through
+    the turns of this kind; 0 for the beginning.
+    """
+
+    saved: SavedTurn
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A session whole: its turns, oldest first, and those on other branches, each behind the one it follows."""
+
+    record: SessionRecord
+    turns: tuple[SavedTurn, ...]
+    others: tuple[BranchTurn, ...] = ()
 
 
 def new_id() -> str:
@@ -221,11 +244,11 @@ class _Row:
             return Finish.ERROR
 
 
-def turn_from(row: sqlite3.Row) -> SavedTurn:
-    """Return the saved turn in a row of table `turn`."""
+def turn_from(row: sqlite3.Row, position: int | None = None) -> SavedTurn:
+    """Return the saved turn in a row of table `turn`; `position` for one on a branch, which has none in its row."""
     read = _Row(row)
     saved = SavedTurn(
-        position=read.number("position", int),
+        position=read.number("position", int) if position is None else position,
         turn=Turn(read.text("question"), read.text("answer"), read.finish("finish")),
         created=read.instant("created"),
         prompt_tokens=read.number("prompt_tokens", int),

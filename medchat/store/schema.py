@@ -64,6 +64,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             kind TEXT NOT NULL
         )""",
     ),
+    # No reference to the turn that it follows: an older program, still running, may delete that one. See `branches`.
+    (
+        """CREATE TABLE branch_turn (
+            turn_id INTEGER PRIMARY KEY REFERENCES turn(id) ON DELETE CASCADE,
+            parent INTEGER NOT NULL,
+            depth INTEGER NOT NULL,
+            set_aside INTEGER NOT NULL
+        )""",
+    ),
 )
 
 LATEST_FORMAT = len(MIGRATIONS)
@@ -84,6 +93,7 @@ _COLUMNS = {
     "seen": "key, created",
     "turn_origin": "turn_id, origin",
     "session_kind": "session_id, kind",
+    "branch_turn": "turn_id, parent, depth, set_aside",
 }
 
 

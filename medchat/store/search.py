@@ -54,12 +54,16 @@ class Excerpt:
 
 @dataclass(frozen=True, slots=True)
 class FoundTurn:
-    """A turn that holds every term. `in_answer` says whose words the excerpt shows."""
+    """A turn that holds every term. `in_answer` says whose words the excerpt shows.
+
+    `elsewhere`: it was undone or is on another branch, not in the conversation as it stands.
+    """
 
     session_id: str
     saved: SavedTurn
     in_answer: bool
     excerpt: Excerpt
+    elsewhere: bool = False
 
 
 def find_turns(connection: sqlite3.Connection, terms: Sequence[str], limit: int) -> tuple[FoundTurn, ...]:
@@ -73,14 +77,15 @@ def find_turns(connection: sqlite3.Connection, terms: Sequence[str], limit: int)
         return ()
     hits = []
     for row in _candidates(connection, wanted):
-        saved = turn_from(row)
+        saved = turn_from(row, row["depth"] if isinstance(row["depth"], int) else None)
         sides = (_fold(saved.turn.question), _fold(saved.turn.answer))
         if all(any(term in side for side in sides) for term in wanted):
-            hits.append((_score(sides, wanted), row["session_id"], saved, sides))
+            place = (row["session_id"], saved, row["undone"] != 0)
+            hits.append((_score(sides, wanted), place, sides))
             if limit and len(hits) >= _RANKED:
                 break
     hits.sort(key=lambda hit: hit[0], reverse=True)  # stable: the newer of two equal ones stays first
-    return tuple(_found(session, saved, sides, wanted) for _, session, saved, sides in hits[: limit or None])
+    return tuple(_found(*place, sides, wanted) for _, place, sides in hits[: limit or None])
 
 
 def update_index(connection: sqlite3.Connection, most: int = 1000) -> int:
@@ -137,7 +142,7 @@ def forget_all(connection: sqlite3.Connection) -> None:
 
 def _candidates(connection: sqlite3.Connection, wanted: Sequence[str]) -> Iterator[sqlite3.Row]:
     """Give the turns, newest first, that may hold every term."""
-    newest = "SELECT turn.* FROM turn WHERE undone = 0 {} ORDER BY id DESC"
+    newest = "SELECT turn.*, depth FROM turn LEFT JOIN branch_turn ON turn_id = id {} ORDER BY id DESC"
     if not _has_index(connection):
         yield from connection.execute(newest.format(""))
         return
@@ -147,7 +152,7 @@ def _candidates(connection: sqlite3.Connection, wanted: Sequence[str]) -> Iterat
     )
     while group := [row[0] for row in matching.fetchmany(200)]:
         marks = ",".join("?" * len(group))
-        yield from connection.execute(newest.format(f"AND id IN ({marks})"), group)
+        yield from connection.execute(newest.format(f"WHERE id IN ({marks})"), group)
 
 
 def _state(connection: sqlite3.Connection, table: str) -> tuple[int, float]:
@@ -220,10 +225,12 @@ def _score(sides: Sequence[str], wanted: Sequence[str]) -> int:
     return sum(2 * min(question.count(term), 3) + min(answer.count(term), 3) for term in wanted)
 
 
-def _found(session: str, saved: SavedTurn, sides: Sequence[str], wanted: Sequence[str]) -> FoundTurn:
+def _found(
+    session: str, saved: SavedTurn, elsewhere: bool, sides: Sequence[str], wanted: Sequence[str]
+) -> FoundTurn:
     in_answer = wanted[0] not in sides[0]
     text = saved.turn.answer if in_answer else saved.turn.question
-    return FoundTurn(session, saved, in_answer, _excerpt(text, wanted[0]))
+    return FoundTurn(session, saved, in_answer, _excerpt(text, wanted[0]), elsewhere)
 
 
 def _excerpt(text: str, term: str) -> Excerpt:

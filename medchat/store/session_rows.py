@@ -25,7 +25,8 @@ from medchat.store.references import refuse_taken
 
 SELECT = """SELECT session.*,
     (SELECT count(*) FROM turn WHERE session_id = session.id AND undone = 0) AS turns,
-    (SELECT question FROM turn WHERE session_id = session.id ORDER BY position LIMIT 1) AS first_question,
+    (SELECT question FROM turn WHERE session_id = session.id AND undone < 2 ORDER BY position LIMIT 1)
+        AS first_question,
     (SELECT kind FROM session_kind WHERE session_id = session.id) AS kind
     FROM session"""
 #: Sessions that were opened and left without a word are clutter, unless they were given a name.
@@ -88,12 +89,15 @@ def name_is_free(connection: sqlite3.Connection, name: str) -> bool:
     return connection.execute("SELECT 1 FROM session WHERE name = ?", (name,)).fetchone() is None
 
 
-def insert_turns(connection: sqlite3.Connection, session_id: str, turns: Iterable[SavedTurn]) -> None:
-    """Write turns with the times they were saved at, in order."""
-    for saved in turns:
+def insert_turns(connection: sqlite3.Connection, session_id: str, turns: Iterable[SavedTurn]) -> list[int]:
+    """Write turns with the times they were saved at, in order, and return their ids."""
+    written = (
         turn_rows.insert(
             connection, session_id, saved.turn, saved, saved.origin, created=saved.created.timestamp()
         )
+        for saved in turns
+    )
+    return [turn_id for _, turn_id in written]
 
 
 def change(connection: sqlite3.Connection, record: SessionRecord) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,43 +9,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from medchat.api import Conversation, Turn
-from medchat.errors import MedchatError, UsageError
-from medchat.language import say
+from medchat.api import Conversation
 from medchat.paths import sessions_file
-from medchat.store import session_rows, turn_rows
+from medchat.store import branches, session_rows, turn_rows
 from medchat.store.database import Database, keys_seen_in
-from medchat.store.records import (
-    AnswerCost,
-    AnswerOrigin,
-    PlacedTurn,
-    SavedTurn,
-    SessionKind,
-    SessionRecord,
-    record_from,
-    restored,
-    stored,
-    turn_from,
-)
+from medchat.store.records import SessionKind, SessionRecord, Transcript, record_from, restored, stored
 from medchat.store.references import checked_name, gone, matching, not_one, refuse_taken
-from medchat.store.search import FoundTurn, find_turns, forget_all, update_index
+from medchat.store.search import forget_all
 from medchat.store.session_rows import NEWEST_FIRST, SELECT, WORTH_SHOWING, SessionFilter
+from medchat.store.turns import TurnStore
 
 #: Lines the editor remembers; older ones are dropped.
 INPUT_LIMIT = 5000
 
-_TURNS = "SELECT turn.*, origin FROM turn LEFT JOIN turn_origin ON turn_id = turn.id"
 
-
-class SessionStore:
+class SessionStore(TurnStore):
     """The saved sessions. Each writing call returns only when its change is on disk.
 
     Every call raises MedchatError where the file cannot be read or written (CheckpointError where
     it is damaged); a caller in a chat says so loudly and goes on with `SessionStore.unsaved()`.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @classmethod
     def open(cls, path: Path | None = None) -> SessionStore:
@@ -169,24 +151,37 @@ class SessionStore:
             session_rows.change(connection, record)
         return self._record(session_id)
 
-    def add(self, sessions: Sequence[tuple[SessionRecord, Sequence[SavedTurn]]]) -> tuple[SessionRecord, ...]:
+    def add(self, sessions: Sequence[Transcript]) -> tuple[SessionRecord, ...]:
         """Write whole sessions in one transaction, all or none, and return them as they are kept.
 
         One whose id is taken gets a fresh id; one whose name is taken loses its name.
         """
         added = []
         with self._database.transaction() as connection:
-            for record, turns in sessions:
-                name = (
-                    record.name
-                    if record.name and session_rows.name_is_free(connection, record.name)
-                    else None
-                )
+            for whole in sessions:
+                record = whole.record
+                free = record.name and session_rows.name_is_free(connection, record.name)
+                name = record.name if free else None
                 kept = replace(record, id=session_rows.free_id(connection, record.id), name=name)
                 session_rows.insert_session(connection, kept)
-                session_rows.insert_turns(connection, kept.id, turns)
+                line = session_rows.insert_turns(connection, kept.id, whole.turns)
+                branches.insert_branches(connection, kept.id, line, whole.others)
                 added.append(kept)
         return tuple(self._record(record.id) for record in added)
+
+    def fork(self, session_id: str, name: str | None = None) -> SessionRecord:
+        """Copy the conversation as it stands into a session of its own, in one transaction.
+
+        Other branches stay behind. Raises UsageError if the name is taken or cannot be a name.
+        """
+        now = datetime.now(UTC)
+        name = checked_name(name) if name is not None else None
+        with self._database.transaction() as connection:
+            record = replace(self._record(session_id), name=name, created=now, updated=now)
+            copy = replace(record, id=session_rows.free_id(connection), kind=SessionKind.CHAT)
+            session_rows.insert_session(connection, copy)
+            session_rows.insert_turns(connection, copy.id, self.turns(session_id))
+        return self._record(copy.id)
 
     def delete(self, *session_ids: str) -> int:
         """Delete sessions, their turns and their questions in the editor's history, from the disk too.
@@ -209,6 +204,15 @@ class SessionStore:
         self._database.purge()
         return count
 
+    def transcript(self, session_id: str) -> Transcript:
+        """Return a session whole, other branches included. Raises UsageError if there is no such session."""
+        return Transcript(self._record(session_id), self.turns(session_id), self.others(session_id))
+
+    def conversation(self, session_id: str) -> Conversation:
+        """Return what was said, ready to go on with. Raises UsageError if there is no such session."""
+        record = self._record(session_id)
+        return Conversation(tuple(saved.turn for saved in self.turns(session_id)), record.system)
+
     def rewrite(self, session_id: str, change: Callable[[str], str]) -> int:
         """Put `change(text)` in the place of every question and answer of a session, on the disk too.
 
@@ -220,106 +224,6 @@ class SessionStore:
             changed = turn_rows.rewrite(connection, session_id, change)
         self._database.purge()
         return changed
-
-    # ------------------------------------------------------------ turns
-
-    def append_turn(
-        self,
-        session_id: str,
-        turn: Turn,
-        cost: AnswerCost | None = None,
-        origin: AnswerOrigin | None = None,
-    ) -> int:
-        """Save a turn and return its position, from 1. Turns that were undone can then not come back.
-
-        A position other than expected means that another MedChat goes on with the same session.
-        """
-        with self._database.transaction() as connection:
-            turn_rows.touch(connection, session_id)
-            turn_rows.forget_undone(connection, session_id)
-            return turn_rows.insert(connection, session_id, turn, cost, origin)
-
-    def replace_last(
-        self,
-        session_id: str,
-        turn: Turn,
-        cost: AnswerCost | None = None,
-        origin: AnswerOrigin | None = None,
-        *,
-        expected: PlacedTurn | None = None,
-    ) -> int:
-        """Put a turn in the place of the last one (a new answer, an edited question); return its position.
-
-        Where the last turn is not `expected`, it is another MedChat's: it stays, and the turn is appended.
-        Raises UsageError for a session without turns.
-        """
-        with self._database.transaction() as connection:
-            turn_rows.touch(connection, session_id)
-            turn_rows.forget_undone(connection, session_id)
-            ours = expected is None or turn_rows.ends_with(connection, session_id, [expected])
-            if ours and not turn_rows.delete_last(connection, session_id):
-                raise UsageError(say("这个会话还没有内容", "the session has no turn yet"))
-            return turn_rows.insert(connection, session_id, turn, cost, origin)
-
-    def undo(
-        self, session_id: str, count: int = 1, *, expected: Sequence[PlacedTurn] = ()
-    ) -> tuple[SavedTurn, ...]:
-        """Take back up to `count` last turns and return them, oldest first. `restore` brings them back.
-
-        Where the last turns are not `expected` (oldest first), another MedChat wrote meanwhile: nothing is
-        taken back, and () returned.
-        """
-        with self._database.transaction() as connection:
-            turn_rows.touch(connection, session_id)
-            if not turn_rows.ends_with(connection, session_id, expected):
-                return ()
-            return turn_rows.mark_undone(connection, session_id, count, undone=True)
-
-    def restore(self, session_id: str, count: int = 1) -> tuple[SavedTurn, ...]:
-        """Bring back up to `count` turns that were undone since the last save; return them, oldest first."""
-        with self._database.transaction() as connection:
-            turn_rows.touch(connection, session_id)
-            return turn_rows.mark_undone(connection, session_id, count, undone=False)
-
-    def turns(self, session_id: str) -> tuple[SavedTurn, ...]:
-        """Return the turns of a session that are not undone, oldest first."""
-        rows = self._database.rows(
-            f"{_TURNS} WHERE session_id = ? AND undone = 0 ORDER BY position", (session_id,)
-        )
-        return tuple(turn_from(row) for row in rows)
-
-    def conversation(self, session_id: str) -> Conversation:
-        """Return what was said, ready to go on with. Raises UsageError if there is no such session."""
-        record = self._record(session_id)
-        return Conversation(tuple(saved.turn for saved in self.turns(session_id)), record.system)
-
-    def search(
-        self, terms: Sequence[str], limit: int = 20, progress: Callable[[int], None] | None = None
-    ) -> tuple[FoundTurn, ...]:
-        """Return up to `limit` turns that hold every term, the best first; `limit` 0: every one.
-
-        Turns that were never searched are indexed first, in steps between which other programs can write;
-        `progress` is called after each with how many are left.
-        """
-        try:
-            return self._search(terms, limit, progress)
-        except (MedchatError, sqlite3.DatabaseError):
-            # A damaged index is made anew; where more than that is damaged, this says so.
-            with self._database.transaction() as connection:
-                forget_all(connection)
-            return self._search(terms, limit, progress)
-
-    def _search(
-        self, terms: Sequence[str], limit: int, progress: Callable[[int], None] | None
-    ) -> tuple[FoundTurn, ...]:
-        left = 1
-        while left:
-            with self._database.transaction() as connection:
-                left = update_index(connection)
-            if left and progress is not None:
-                progress(left)
-        with self._database.reading() as connection:
-            return find_turns(connection, terms, limit)
 
     # ------------------------------------------------------------ the editor's history, things seen
 

@@ -20,12 +20,6 @@ def touch(connection: sqlite3.Connection, session_id: str) -> None:
         raise gone(session_id)
 
 
-def forget_undone(connection: sqlite3.Connection, session_id: str) -> None:
-    """Delete what was undone: after a new turn it can no longer follow."""
-    _claim_inputs(connection, session_id)
-    _delete_turns(connection, "session_id = ? AND undone = 1", session_id)
-
-
 def insert(
     connection: sqlite3.Connection,
     session_id: str,
@@ -34,8 +28,8 @@ def insert(
     origin: AnswerOrigin | None = None,
     *,
     created: float | None = None,
-) -> int:
-    """Write `turn` after the last one and return its position. `created` is a Unix time, now if None."""
+) -> tuple[int, int]:
+    """Write `turn` after the last one; return its position and its id. `created` is a Unix time, now if None."""
     last = connection.execute(
         "SELECT max(position) FROM turn WHERE session_id = ? AND typeof(position) = 'integer'"
         " AND position < 1e15",  # a damaged row must not stop those after it
@@ -60,11 +54,40 @@ def insert(
             cost.seconds if cost else 0.0,
         ),
     )
+    turn_id = int(written.lastrowid or 0)
     if origin is not None:
-        connection.execute(
-            "INSERT INTO turn_origin (turn_id, origin) VALUES (?, ?)", (written.lastrowid, origin.to_json())
-        )
-    return position
+        _note_origin(connection, turn_id, origin)
+    return position, turn_id
+
+
+def extend_last(
+    connection: sqlite3.Connection,
+    session_id: str,
+    turn: Turn,
+    cost: AnswerCost | None,
+    origin: AnswerOrigin | None,
+) -> int:
+    """Put the longer answer of `turn` into the last turn, add what it cost, and return its position."""
+    row = connection.execute(
+        "SELECT id, position FROM turn WHERE session_id = ? AND undone = 0 ORDER BY position DESC LIMIT 1",
+        (session_id,),
+    ).fetchone()
+    forget(connection, "id = ?", (row["id"],))  # the next search indexes the new words
+    tokens, seconds = (cost.completion_tokens, cost.seconds) if cost else (0, 0.0)
+    connection.execute(
+        "UPDATE turn SET answer = ?, finish = ?, completion_tokens = completion_tokens + ?, seconds = seconds + ?"
+        " WHERE id = ?",
+        (stored(turn.answer), turn.finish.value, tokens, seconds, row["id"]),
+    )
+    if origin is not None:
+        _note_origin(connection, row["id"], origin)
+    return int(row["position"])
+
+
+def _note_origin(connection: sqlite3.Connection, turn_id: int, origin: AnswerOrigin) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO turn_origin (turn_id, origin) VALUES (?, ?)", (turn_id, origin.to_json())
+    )
 
 
 def ends_with(connection: sqlite3.Connection, session_id: str, expected: Sequence[PlacedTurn]) -> bool:
@@ -75,13 +98,6 @@ def ends_with(connection: sqlite3.Connection, session_id: str, expected: Sequenc
     ).fetchall()
     found = [(saved.position, saved.turn) for saved in map(turn_from, reversed(rows))]
     return found == list(expected)
-
-
-def delete_last(connection: sqlite3.Connection, session_id: str) -> bool:
-    """Delete the last turn; return whether there was one."""
-    _claim_inputs(connection, session_id)
-    last = "session_id = ?1 AND position = (SELECT max(position) FROM turn WHERE session_id = ?1)"
-    return _delete_turns(connection, last, session_id) > 0
 
 
 def mark_undone(

@@ -9,7 +9,8 @@ from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.checkpoints.config_json import DecoderShape
 from medchat.checkpoints.stated_template import TemplateChoice
 from medchat.inference.causal_loading import CausalLoading
-from medchat.inference.chat_model import CausalChatModel, ChatTokenizer
+from medchat.inference.chat_model import CausalChatModel
+from medchat.inference.decode import ChatTokenizer
 from medchat.training.activation_memory import Block, ModelDims, model_dims
 from medchat.training.family import Family
 

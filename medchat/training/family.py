@@ -19,7 +19,8 @@ from transformers import PreTrainedModel
 from medchat.api import LoadOptions, PromptTemplate, Segment, SFTOptions
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint
-from medchat.inference.chat_model import ChatTokenizer, TokenChatModel
+from medchat.inference.chat_model import TokenChatModel
+from medchat.inference.decode import ChatTokenizer
 from medchat.training.activation_memory import ModelDims
 from medchat.training.data_loader import CausalCollator
 from medchat.training.train import Collator

@@ -3,7 +3,7 @@
 `export` makes them, `importing` reads what it made and other programs' conversations.
 """
 
-from medchat.transcripts.export import FORMATS, Transcript, export, export_suffix, redacted
+from medchat.transcripts.export import FORMATS, export, export_suffix, redacted
 from medchat.transcripts.importing import read_transcripts
 
-__all__ = ["FORMATS", "Transcript", "export", "export_suffix", "read_transcripts", "redacted"]
+__all__ = ["FORMATS", "export", "export_suffix", "read_transcripts", "redacted"]

@@ -1,13 +1,14 @@
 """Sessions as Markdown, JSON, JSON lines (what `medchat sft` learns from) or one HTML page.
 
-Each form carries the mark that an AI wrote the answers, and the implicit label (GB 45438-2025).
+The JSON form holds every branch, the others the conversation as it stands. Each form carries the mark that
+an AI wrote the answers, and the implicit label (GB 45438-2025).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.redaction import redact
 from medchat.sanitize import escape_cell, sanitize, sanitize_line
-from medchat.store import SavedTurn, SessionRecord
+from medchat.store import SavedTurn, SessionRecord, Transcript
 
 #: The value of `schema` in the JSON form: which fields there are.
 SCHEMA = "medchat-session/1"
@@ -26,28 +27,20 @@ SCHEMA = "medchat-session/1"
 _UNFINISHED = (Finish.CANCELLED, Finish.ERROR)
 
 
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """A session and its turns, oldest first."""
-
-    record: SessionRecord
-    turns: tuple[SavedTurn, ...]
-
-
 def redacted(transcript: Transcript) -> Transcript:
     """Return the session with ID numbers, telephone numbers and names of people masked (`medchat.redaction`)."""
     record = transcript.record
-    turns = tuple(
-        replace(
-            saved,
-            turn=replace(saved.turn, question=redact(saved.turn.question), answer=redact(saved.turn.answer)),
-            origin=replace(saved.origin, system=redact(saved.origin.system)),
-        )
-        for saved in transcript.turns
-    )
+    turns = tuple(map(_redacted, transcript.turns))
+    others = tuple(replace(other, saved=_redacted(other.saved)) for other in transcript.others)
     name = redact(record.name) if record.name else None
     first = turns[0].turn.question if turns else ""
-    return Transcript(replace(record, name=name, system=redact(record.system), first_question=first), turns)
+    masked = replace(record, name=name, system=redact(record.system), first_question=first)
+    return Transcript(masked, turns, others)
+
+
+def _redacted(saved: SavedTurn) -> SavedTurn:
+    turn = replace(saved.turn, question=redact(saved.turn.question), answer=redact(saved.turn.answer))
+    return replace(saved, turn=turn, origin=replace(saved.origin, system=redact(saved.origin.system)))
 
 
 def export_suffix(path: Path) -> str:
@@ -87,6 +80,7 @@ def session_json(transcript: Transcript) -> dict[str, Any]:
         "template": record.template,
         "system": record.system,
         "log": [turn_json(saved) for saved in transcript.turns],
+        "branches": [{**turn_json(other.saved), "after": other.after} for other in transcript.others],
         "disclaimer": medical_safety.AI_MARK_ZH,
         "AIGC": _label(transcript),
     }
@@ -204,7 +198,8 @@ def _heading(saved: SavedTurn) -> str:
 def _answerer(saved: SavedTurn) -> str:
     model = sanitize_line(Path(saved.origin.model).name, 60)
     ending = "" if saved.turn.finish is Finish.STOP else f" [{saved.turn.finish}]"
-    return say("答", "Answer") + (say(f"（{model}）", f" ({model})") if model else "") + ending
+    edited = say("，已由用户修改", ", edited by the user") if saved.origin.edited else ""
+    return say("答", "Answer") + (say(f"（{model}）", f" ({model})") if model else "") + edited + ending
 
 
 #: What makes the text of a file, by the file's suffix.

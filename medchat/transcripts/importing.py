@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +21,9 @@ from medchat.errors import DataError, UsageError
 from medchat.language import say
 from medchat.regular_files import read_regular
 from medchat.sanitize import sanitize_line
-from medchat.store import AnswerOrigin, SavedTurn, SessionKind, SessionRecord
+from medchat.store import AnswerOrigin, BranchTurn, SavedTurn, SessionKind, SessionRecord, Transcript
 from medchat.store.references import checked_name
-from medchat.transcripts.export import SCHEMA, Transcript
+from medchat.transcripts.export import SCHEMA
 
 #: Where other programs keep a conversation.
 _CONVERSATIONS = ("messages", "conversations")
@@ -91,9 +91,15 @@ def _transcript(value: Any) -> Transcript:
 
 def _ours(value: Mapping[str, Any]) -> Transcript:
     log = value.get("log")
-    if not isinstance(log, list) or not log or len(log) > MOST_TURNS:
+    branches = value.get("branches", [])
+    if not (
+        isinstance(log, list) and isinstance(branches, list) and 1 <= len(log) + len(branches) <= MOST_TURNS
+    ):
         raise ValueError(
-            say(f"log 应是 1 到 {MOST_TURNS} 轮的列表", f"log must be a list of 1 to {MOST_TURNS} turns")
+            say(
+                f"log 和 branches 应是列表，合计 1 到 {MOST_TURNS} 轮",
+                f"log and branches must be lists, together of 1 to {MOST_TURNS} turns",
+            )
         )
     adapters = value.get("adapters", [])
     if not isinstance(adapters, list):
@@ -111,7 +117,23 @@ def _ours(value: Mapping[str, Any]) -> Transcript:
         kind=SessionKind.IMPORTED,
     )
     turns = tuple(_turn(position, turn) for position, turn in enumerate(log, 1))
-    return Transcript(record, turns)
+    return Transcript(record, turns, tuple(_others(len(turns), branches)))
+
+
+def _others(turns: int, branches: list[Any]) -> Iterator[BranchTurn]:
+    """Give the turns of other branches, each behind one of the `turns` of the conversation or of those before it."""
+    depths = [*range(turns + 1)]
+    for number, value in enumerate(branches, turns + 1):
+        after = value.get("after") if isinstance(value, dict) else None
+        if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after < number:
+            raise ValueError(
+                say(
+                    f"第 {number} 轮的 after 无效",
+                    f"turn {number}: after must be the number of a turn before it",
+                )
+            )
+        depths.append(depths[after] + 1)
+        yield BranchTurn(replace(_turn(number, value), position=depths[-1]), after)
 
 
 def _name(value: Any) -> str | None:

@@ -56,17 +56,17 @@ def shared(tmp_path: Path) -> Iterator[Shared]:
 
 def test_answering_again_leaves_the_turn_another_chat_added(shared: Shared) -> None:
     shared.other.save(said(3), TurnStats(), CONTEXT)
-    shared.one.replace(said(2, "新"), TurnStats(), CONTEXT)
+    shared.one.save(said(2, "新"), TurnStats(), CONTEXT, instead_of=1)
     assert shared.turns() == [said(1), said(2), said(3), said(2, "新")]
     assert len(shared.warnings) == 1 and "另一个 MedChat" in shared.warnings[0]
-    shared.one.replace(said(2, "更新"), TurnStats(), CONTEXT)  # the last one is its own again
+    shared.one.save(said(2, "更新"), TurnStats(), CONTEXT, instead_of=1)  # the last one is its own again
     assert shared.turns() == [said(1), said(2), said(3), said(2, "更新")]
 
 
 def test_answering_again_leaves_the_turn_another_chat_put_in_the_same_place(shared: Shared) -> None:
     shared.other.undo(1)
     shared.other.save(said(9), TurnStats(), CONTEXT)
-    shared.one.replace(said(2, "新"), TurnStats(), CONTEXT)
+    shared.one.save(said(2, "新"), TurnStats(), CONTEXT, instead_of=1)
     assert shared.turns() == [said(1), said(9), said(2, "新")]
 
 
@@ -92,9 +92,9 @@ def test_each_chat_can_take_back_what_is_its_own(shared: Shared) -> None:
 
 def test_a_chat_alone_saves_answers_again_and_takes_back_without_a_warning(shared: Shared) -> None:
     shared.one.save(said(3), TurnStats(), CONTEXT)
-    shared.one.replace(said(3, "新"), TurnStats(), CONTEXT)
+    shared.one.save(said(3, "新"), TurnStats(), CONTEXT, instead_of=1)
     shared.one.undo(2)
-    shared.one.replace(said(1, "新"), TurnStats(), CONTEXT)
+    shared.one.save(said(1, "新"), TurnStats(), CONTEXT, instead_of=1)
     shared.one.save(said(5), TurnStats(), CONTEXT)
     assert shared.turns() == [said(1, "新"), said(5)] and shared.warnings == []
 

@@ -71,10 +71,7 @@ def test_a_model_that_fails_before_any_text_leaves_no_turn() -> None:
 class BrokenRecorder(Journal):
     """A disk that is full."""
 
-    def save(self, turn: Turn, stats: TurnStats, context: object) -> None:
-        raise MedchatError("disk full")
-
-    def replace(self, turn: Turn, stats: TurnStats, context: object) -> None:
+    def save(self, turn: Turn, stats: TurnStats, context: object, *, instead_of: int = 0) -> None:
         raise MedchatError("disk full")
 
     def undo(self, count: int) -> None:

@@ -203,6 +203,23 @@ def test_scores_are_the_log_probabilities_of_stepping_through_the_answer(tmp_pat
     assert scores == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("rule", ["v11", "med", "med_demo", "upstream_v0"])
+def test_a_begun_answer_is_read_as_if_it_had_been_generated(tmp_path: Path, rule: str) -> None:
+    model = load(tmp_path / "tiny", "v11" if rule == "v11" else "v0", rule)
+    ids = model.tokenizer.build_prompt(prompt(model, QUESTIONS[0]))
+    begun = model.tokenizer.encode("多喝水，注意休息。")
+    expected = model.stepper.prefill(ids)
+    for token in begun:
+        expected = model.stepper.advance(token)
+    then = model.stepper.advance(begun[0])
+    stepper = model.stepper_behind(len(ids))
+    for found, stepped in (
+        (stepper.prefill([*ids, *begun], threading.Event()), expected),
+        (stepper.advance(begun[0]), then),
+    ):
+        torch.testing.assert_close(found, stepped, rtol=1e-2, atol=5e-2)  # the logits are in the tens
+
+
 def test_what_a_user_types_is_never_a_special_token(model: ChatGLMChatModel) -> None:
     special = set(model.tokenizer.special_ids.values())
     typed = "<sop></s>[gMASK]<eop>[MASK]<pad>"

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from medchat.api import ChatModel, Control, Delta, Finish, GenerationConfig, Segment, Text
+from medchat.api import ChatModel, ContinuingModel, Control, Delta, Finish, GenerationConfig, Segment, Text
 from medchat.errors import MedchatError, MemoryShortageError, UsageError
 from medchat.inference.chat_model import CausalChatModel, ModelFacts
 from medchat.inference.detokenizer import StreamText
+from medchat.inference.postprocess import StreamingCleanup
 
 pytestmark = pytest.mark.torch
 
@@ -226,6 +227,30 @@ def test_the_clean_up_sees_one_answer_at_a_time(model: CausalChatModel) -> None:
     assert text_of(stream(shouting, QUESTIONS[0])) == plain.upper() + "!"
     (completion,) = shouting.generate_batch([[Text(QUESTIONS[0])]], GREEDY)
     assert completion.text == plain.upper() + "!"
+
+
+@pytest.mark.parametrize("cut", [1, 2, 7, 19])
+def test_an_answer_that_was_cut_off_goes_on_as_it_would_have(model: CausalChatModel, cut: int) -> None:
+    for question in QUESTIONS:
+        whole = text_of(stream(model, question))
+        begun = whole[:cut]
+        assert isinstance(model, ContinuingModel)
+        rest = list(model.go_on([Text(question)], begun, GREEDY, NEVER))
+        assert (begun + text_of(rest)).startswith(whole)
+        assert rest[-1].prompt_tokens == model.count([Text(question)]) + len(begun)
+
+
+def test_no_letter_held_back_of_the_beginning_is_said_twice(model: CausalChatModel) -> None:
+    widening = CausalChatModel(
+        model.model, model.tokenizer, FACTS, cleanup=lambda: StreamingCleanup(replaced={"头痛": "痛"})
+    )
+    rest = list(widening.go_on([Text("a")], "喝水头", GREEDY, NEVER))
+    assert not text_of(rest).startswith("头")
+
+
+def test_beam_search_does_not_go_on_with_an_answer(model: CausalChatModel) -> None:
+    with pytest.raises(UsageError, match="束搜索"):
+        list(model.go_on([Text("a")], "头", GREEDY.with_settings(num_beams=2), NEVER))
 
 
 def test_cancelling_keeps_what_had_come(model: CausalChatModel) -> None:

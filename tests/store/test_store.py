@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from medchat.api import Conversation, Finish, Turn
 from medchat.errors import UsageError
@@ -80,67 +79,6 @@ def test_any_text_comes_back_exactly(question: str, answer: str, system: str, li
         )  # fmt: skip
         assert again.first_question == question
         assert store.recent_inputs() == (line,)
-
-
-class ConversationMachine(RuleBasedStateMachine):
-    """Any order of saving, replacing, undoing and redoing agrees with two plain lists."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.store = SessionStore.unsaved()
-        self.id = begin(self.store).id
-        self.said: list[Turn] = []
-        self.undone: list[Turn] = []
-        self.count = 0
-
-    def teardown(self) -> None:
-        self.store.close()
-
-    def _next(self) -> Turn:
-        self.count += 1
-        return turn(self.count)
-
-    @rule()
-    def append(self) -> None:
-        new = self._next()
-        self.said.append(new)
-        self.undone.clear()
-        assert self.store.append_turn(self.id, new) == len(self.said)
-
-    @rule()
-    def replace(self) -> None:
-        if not self.said and not self.undone:
-            with pytest.raises(UsageError):
-                self.store.replace_last(self.id, self._next())
-        elif self.said:
-            self.said[-1] = self._next()
-            self.undone.clear()
-            assert self.store.replace_last(self.id, self.said[-1]) == len(self.said)
-
-    @rule(count=st.integers(0, 4))
-    def undo(self, count: int) -> None:
-        start = max(0, len(self.said) - count)
-        taken = self.said[start:]
-        del self.said[start:]
-        self.undone[:0] = taken
-        assert [saved.turn for saved in self.store.undo(self.id, count)] == taken
-
-    @rule(count=st.integers(0, 4))
-    def restore(self, count: int) -> None:
-        taken = self.undone[:count]
-        del self.undone[:count]
-        self.said += taken
-        assert [saved.turn for saved in self.store.restore(self.id, count)] == taken
-
-    @invariant()
-    def the_conversation_is_the_list(self) -> None:
-        saved = self.store.turns(self.id)
-        assert [one.turn for one in saved] == self.said
-        assert [one.position for one in saved] == list(range(1, len(self.said) + 1))
-        assert self.store.get(self.id).turns == len(self.said)
-
-
-TestConversationMachine = ConversationMachine.TestCase
 
 
 def test_ids_are_dated_distinct_and_easy_to_read() -> None:
@@ -236,9 +174,14 @@ def test_going_on_with_another_model_is_noted(store: SessionStore) -> None:
 def test_writing_to_a_deleted_session_says_so(store: SessionStore) -> None:
     record = begin(store)
     store.delete(record.id)
-    for write in (store.append_turn, store.replace_last):
+    for write in (
+        lambda: store.append_turn(record.id, turn(1)),
+        lambda: store.extend_turn(record.id, turn(1), expected=(1, turn(1))),
+        lambda: store.switch(record.id),
+        lambda: store.fork(record.id),
+    ):
         with pytest.raises(UsageError, match="不存在或已被删除"):
-            write(record.id, turn(1))
+            write()
     with pytest.raises(UsageError):
         store.undo(record.id)
     with pytest.raises(UsageError):

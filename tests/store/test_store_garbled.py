@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fuzzing import DEEP, EXAMPLES, fuzz
 from hypothesis import strategies as st
-from stored_sessions import begin
+from stored_sessions import begin, last_turns
 
 from medchat.api import Finish, Turn
 from medchat.errors import CheckpointError, MedchatError
@@ -36,7 +36,11 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "sessions.db"
     with SessionStore.open(path) as store:
         for name in ("坏的", "好的"):
-            store.append_turn(begin(store, name), Turn(f"{name}问题", "答"))
+            session = begin(store, name)
+            store.append_turn(session, Turn(f"{name}问题", "答"))
+            store.append_turn(session, Turn("追问", "答"))
+            store.append_turn(session, Turn("改问", "答"), instead_of=last_turns(store, session))
+            store.undo(session)
         store.remember_input("问")
         store.mark_seen("disclaimer")
     return path
@@ -130,13 +134,16 @@ def use_everything(path: Path) -> None:
             lambda: store.turns(session),
             lambda: store.conversation(session),
             lambda: store.append_turn(session, Turn("一", "二")),
-            lambda: store.replace_last(session, Turn("三", "四")),
+            lambda: store.append_turn(session, Turn("三", "四"), instead_of=last_turns(store, session)),
             lambda: store.undo(session),
             lambda: store.restore(session),
+            lambda: store.branches(session),
+            lambda: store.switch(session),
+            lambda: store.fork(session),
             lambda: store.rename(session, "改名"),
             lambda: store.search(["三", "四"], 0),
             lambda: store.rewrite(session, lambda text: text + "。"),
-            lambda: store.add([(store.get(session), store.turns(session))]),
+            lambda: store.add([store.transcript(session)]),
             lambda: store.change(session, backbone="a", model="b"),
             lambda: store.delete(session),
             store.delete_all,
@@ -158,6 +165,7 @@ NAMES = {
     "turn": "position question answer finish created prompt_tokens reused_tokens completion_tokens seconds undone",
     "input": "text created session_id",
     "seen": "key created",
+    "branch_turn": "parent depth set_aside",
 }
 COLUMNS = st.sampled_from([(table, name) for table, names in NAMES.items() for name in names.split(" ")])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stored_sessions import SECRET, begin, bytes_in, fill
+from stored_sessions import SECRET, begin, bytes_in, fill, last_turns
 
 from medchat.api import Turn
 from medchat.store import AnswerOrigin, SessionStore
@@ -87,17 +87,26 @@ def test_nothing_is_found_for_nothing(store: SessionStore) -> None:
     assert store.search([]) == store.search(["  "]) == ()
 
 
-def test_undone_and_deleted_turns_are_not_found_and_restored_ones_are(store: SessionStore) -> None:
+def elsewhere(store: SessionStore, text: str) -> dict[str, bool]:
+    return {found.saved.turn.question: found.elsewhere for found in store.search([text])}
+
+
+def test_turns_of_every_branch_are_found_and_said_to_be_elsewhere_and_deleted_ones_are_not(
+    store: SessionStore,
+) -> None:
     session = begin(store)
     store.append_turn(session, Turn("甲一", "子"))
     store.append_turn(session, Turn("甲二", "丑"))
     assert questions(store, "甲") == ["甲二", "甲一"]
     store.undo(session)
-    assert questions(store, "甲") == ["甲一"]
+    assert elsewhere(store, "甲") == {"甲一": False, "甲二": True}
     store.restore(session)
-    assert questions(store, "甲") == ["甲二", "甲一"]
-    store.replace_last(session, Turn("乙三", "寅"))
-    assert questions(store, "甲") == ["甲一"] and questions(store, "乙") == ["乙三"]
+    assert elsewhere(store, "甲") == {"甲一": False, "甲二": False}
+    store.append_turn(session, Turn("乙三", "寅"), instead_of=last_turns(store, session))
+    assert elsewhere(store, "甲") == {"甲一": False, "甲二": True} and elsewhere(store, "乙") == {
+        "乙三": False
+    }
+    assert [found.saved.position for found in store.search(["甲"])] == [2, 1]
     store.delete(session)
     assert store.search(["乙"]) == ()
 
@@ -197,5 +206,8 @@ def test_a_damaged_index_is_made_anew_and_stops_no_deletion(tmp_path: Path, dama
     connection.commit()
     connection.close()
     with SessionStore.open(path) as store:
-        store.replace_last(session, Turn("丙", "三"))
-        assert questions(store, "丙") == ["丙"] and store.search(["乙"]) == ()
+        (last,) = last_turns(store, session)
+        store.extend_turn(session, Turn("乙", "丙"), expected=last)
+        assert questions(store, "丙") == ["乙"] and store.search(["二"]) == ()
+        store.delete(session)
+        assert store.search(["甲"]) == ()

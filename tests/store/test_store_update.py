@@ -20,12 +20,18 @@ from medchat.store import AnswerOrigin, SessionKind, SessionStore
 from medchat.store.database import copy_before_update
 from medchat.store.schema import LATEST_FORMAT
 
-FORMAT_1 = DATA / "sessions" / "format-1.db"  # written by the program of 29 November 2026
+#: Written by the programs of 29 and of 30 November 2026.
+FORMATS = (1, 2)
+
+
+@pytest.fixture(params=FORMATS, ids="format {}".format)
+def version(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Path:
-    return Path(shutil.copy(FORMAT_1, tmp_path / "sessions.db"))
+def old(tmp_path: Path, version: int) -> Path:
+    return Path(shutil.copy(DATA / "sessions" / f"format-{version}.db", tmp_path / "sessions.db"))
 
 
 def check_content(path: Path) -> None:
@@ -41,25 +47,31 @@ def check_content(path: Path) -> None:
         first, second = store.turns(named.id)
         assert (first.turn, first.prompt_tokens, first.seconds) == (Turn("头痛怎么办？", "多休息。"), 10, 1.5)
         assert second.turn == Turn("还发烧呢", "看医生。\x00尾", Finish.CANCELLED)
-        assert first.origin == AnswerOrigin()
+        (undone,) = store.others(named.id)
+        assert (undone.saved.turn.answer, undone.after) == ("撤销的回答", 2)
         assert store.turns(english.id)[0].turn.answer == "A raised \ud800 temperature."
         assert store.recent_inputs() == ("头痛怎么办？",) and store.seen("disclaimer-1")
         assert [found.saved.turn.question for found in store.search(["多休息"])] == ["头痛怎么办？"]
 
 
-def test_a_file_of_the_format_before_loads_unchanged(old: Path) -> None:
+def test_a_file_of_a_former_format_loads_unchanged(old: Path, version: int) -> None:
     check_content(old)
     check_content(old)
+    with SessionStore.open(old) as store:
+        english, named = store.list()
+        first, _ = store.turns(named.id)
+        assert english.kind is (SessionKind.CHAT if version == 1 else SessionKind.ASK)
+        assert first.origin.notices == (() if version == 1 else ("请拨打120",))
 
 
-def test_a_copy_stands_beside_until_the_next_start_and_is_private(old: Path) -> None:
+def test_a_copy_stands_beside_until_the_next_start_and_is_private(old: Path, version: int) -> None:
     before = old.read_bytes()
     SessionStore.open(old).close()
     copy = copy_before_update(old)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     restored = Path(shutil.copy(copy, old.with_name("restored.db")))
     connection = sqlite3.connect(restored)
-    assert connection.execute("PRAGMA user_version").fetchone()[0] == 1
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == version
     connection.close()
     assert len(restored.read_bytes()) == len(before)
     SessionStore.open(old).close()
@@ -113,20 +125,20 @@ def open_and_die(path: Path, before: int) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def test_an_update_that_is_killed_leaves_the_old_file_whole(old: Path) -> None:
+def test_an_update_that_is_killed_leaves_the_old_file_whole(old: Path, version: int) -> None:
     statements = int(open_and_die(Path(shutil.copy(old, old.with_name("counted.db"))), 0).stdout)
     assert statements >= 6
     for before in range(1, statements + 1):
         path = Path(shutil.copy(old, old.with_name(f"{before}.db")))
         assert open_and_die(path, before).returncode == -signal.SIGKILL
         connection = sqlite3.connect(path)
-        assert connection.execute("PRAGMA user_version").fetchone()[0] in (1, LATEST_FORMAT)
+        assert connection.execute("PRAGMA user_version").fetchone()[0] in (version, LATEST_FORMAT)
         assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         connection.close()
         check_content(path)
 
 
-def test_a_program_of_the_format_before_goes_on_writing_beside(old: Path) -> None:
+def test_a_program_of_a_former_format_goes_on_writing_beside(old: Path) -> None:
     before = sqlite3.connect(old, isolation_level=None)  # an older MedChat that has the file open
     before.execute("PRAGMA foreign_keys = ON")
     assert before.execute("SELECT count(*) FROM session").fetchone()[0] == 2
@@ -170,7 +182,7 @@ def test_what_made_an_answer_comes_back(tmp_path: Path) -> None:
     with SessionStore.open(tmp_path / "sessions.db") as store:
         session = store.create("llama", "/m", kind=SessionKind.ASK)
         store.append_turn(session.id, Turn("问", "答"), None, origin)
-        store.replace_last(session.id, Turn("问", "答二"), None, origin)
+        store.extend_turn(session.id, Turn("问", "答二"), None, origin, expected=(1, Turn("问", "答")))
         assert [saved.origin for saved in store.turns(session.id)] == [origin]
         assert store.get(session.id).kind is SessionKind.ASK
 

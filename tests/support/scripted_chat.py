@@ -27,6 +27,7 @@ from medchat.api import (
     Text,
     Turn,
 )
+from medchat.chat.collaborators import NoRecorder
 from medchat.errors import CheckpointError
 
 
@@ -104,19 +105,20 @@ class ScriptedModel:
         """Nothing to give back."""
 
 
-class Journal:
-    """A recorder that writes each change to a file, as the session store would."""
+class Journal(NoRecorder):
+    """A recorder without branches that writes each change to a file, as the session store would."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def save(self, turn: Turn, stats: object, context: object) -> None:
-        """Append one turn."""
-        self._write({"save": [turn.question, turn.answer, turn.finish.value]})
+    def save(self, turn: Turn, stats: object, context: object, *, instead_of: int = 0) -> None:
+        """Append one turn, or put it in the place of the last ones."""
+        said = [turn.question, turn.answer, turn.finish.value]
+        self._write({"replace": said} if instead_of else {"save": said})
 
-    def replace(self, turn: Turn, stats: object, context: object) -> None:
-        """Put a turn in the place of the last one."""
-        self._write({"replace": [turn.question, turn.answer, turn.finish.value]})
+    def extend(self, turn: Turn, stats: object, context: object) -> None:
+        """Put a longer answer into the last turn."""
+        self._write({"extend": [turn.question, turn.answer, turn.finish.value]})
 
     def rewrite(self, change: Callable[[str], str]) -> None:
         """Change every text."""

@@ -18,6 +18,7 @@ from medchat.api import (
     Text,
     Turn,
 )
+from medchat.chat.collaborators import NoRecorder
 from medchat.chat.events import Event, TurnStats
 from medchat.chat.session import ChatSession
 
@@ -85,17 +86,26 @@ def text_of(segment: Segment) -> str:
     return segment.text
 
 
+class ScriptedContinuer(ScriptedModel):
+    """A scripted model that can also go on with an answer, by its script too."""
+
+    def go_on(
+        self, segments: Sequence[Segment], answer: str, config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        yield from self.stream((*segments, Text(answer)), config, cancel)
+
+
 @dataclass
-class Journal:
+class Journal(NoRecorder):
     """A recorder that keeps what it was told, in order."""
 
     entries: list[tuple[str, object]] = field(default_factory=list)
 
-    def save(self, turn: Turn, stats: TurnStats, context: object) -> None:
-        self.entries.append(("save", turn))
+    def save(self, turn: Turn, stats: TurnStats, context: object, *, instead_of: int = 0) -> None:
+        self.entries.append(("replace" if instead_of else "save", turn))
 
-    def replace(self, turn: Turn, stats: TurnStats, context: object) -> None:
-        self.entries.append(("replace", turn))
+    def extend(self, turn: Turn, stats: TurnStats, context: object) -> None:
+        self.entries.append(("extend", turn))
 
     def rewrite(self, change: Callable[[str], str]) -> None:
         self.entries.append(("rewrite", change))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from medchat.api import Turn
-from medchat.store import SessionStore
+from medchat.store import PlacedTurn, SessionStore
 
 SECRET = "只有我自己知道的秘密"
 
 
 def begin(store: SessionStore, name: str | None = None) -> str:
     return store.create("echo", "none", name=name).id
+
+
+def last_turns(store: SessionStore, session: str, count: int = 1) -> list[PlacedTurn]:
+    """Return the last turns of a session, as a chat that goes on with it knows them."""
+    return [(saved.position, saved.turn) for saved in store.turns(session)][-count:]
 
 
 def bytes_in(folder: Path) -> bytes:
@@ -26,5 +32,18 @@ def fill(store: SessionStore, words: str, turns: int = 40) -> str:
         store.append_turn(session, Turn(f"{words}{number}", words * (1 + number * number)))
         store.remember_input(f"{words}{number}")
     store.undo(session, 3)
-    store.replace_last(session, Turn("改写", "改写"))
+    store.append_turn(session, Turn("改写", "改写"), instead_of=last_turns(store, session, 2))
     return session
+
+
+def content(store: SessionStore) -> list[Any]:
+    """Return everything that is kept of each session but its id and its times, in an order of its own."""
+    sessions = [store.transcript(record.id) for record in store.list()]
+    return sorted(
+        [
+            session.record.name or "",
+            [(saved.position, saved.turn.question, saved.turn.answer) for saved in session.turns],
+            [(other.saved.turn.question, other.saved.position, other.after) for other in session.others],
+        ]
+        for session in sessions
+    )

@@ -15,7 +15,7 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.medical_safety import ai_mark
 from medchat.sanitize import sanitize, sanitize_line
-from medchat.store import FoundTurn, SavedTurn, SessionKind, SessionRecord, SessionStore
+from medchat.store import BranchPoint, FoundTurn, SavedTurn, SessionKind, SessionRecord, SessionStore
 
 
 def session_as_json(record: SessionRecord) -> dict[str, Any]:
@@ -120,20 +120,23 @@ def show_command(session: str, as_json: bool) -> int:
     """Show one session, by id, name or the beginning of an id."""
     with SessionStore.open() as store:
         record = store.get(session)
-        turns = store.turns(record.id)
+        transcript, points = store.transcript(record.id), store.branches(record.id)
     if as_json:
-        from medchat.transcripts.export import Transcript, session_json
+        from medchat.transcripts.export import session_json
 
         whole = {
             **session_as_json(record),
-            **session_json(Transcript(record, turns)),
+            **session_json(transcript),
             "disclaimer": ai_mark(),
         }
         return write_out(json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
     about = (record.id, record.name, record.backbone, record.model)
     lines = ["  ".join(sanitize_line(part, 200) for part in about if part) + _mark(record)]
+    turns = transcript.turns
     for before, saved in zip((None, *turns), turns, strict=False):
         lines += ["", *_turn_lines(saved, before)]
+        lines += [branch_mark(point) for point in points if point.position == saved.position]
+    lines += [branch_mark(point) for point in points if point.current is None]
     return write_out("\n".join([*lines, "", ai_mark()]) + "\n")
 
 
@@ -147,6 +150,15 @@ def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
         say("问：", "Q: ") + sanitize(saved.turn.question),
         say("答：", "A: ") + sanitize(saved.turn.answer) + finish + _mark(saved),
     ]
+
+
+def branch_mark(point: BranchPoint) -> str:
+    """Say that the conversation has gone on in several ways at this place, and which one is shown."""
+    count = len(point.alternatives)
+    if point.current is None:
+        return say(f"（之后另有 {count} 个分支）", f"({count} other ways to go on from here)")
+    number = point.current + 1
+    return say(f"（第 {number} 个分支，共 {count} 个）", f"(branch {number} of {count})")
 
 
 @click.command(
@@ -196,6 +208,7 @@ def _hit_as_json(hit: FoundTurn, record: SessionRecord) -> dict[str, Any]:
         "title": record.title,
         "turn": hit.saved.position,
         "where": "answer" if hit.in_answer else "question",
+        "current": not hit.elsewhere,
         "excerpt": excerpt.before + excerpt.match + excerpt.after,
         "match": [len(excerpt.before), len(excerpt.before) + len(excerpt.match)],
         "created": hit.saved.created.isoformat(),
@@ -209,7 +222,8 @@ def _hit_line(hit: FoundTurn, record: SessionRecord, *, colour: bool) -> str:
         for part in (hit.excerpt.before, hit.excerpt.match, hit.excerpt.after)
     )
     who = say("答", "A") if hit.in_answer else say("问", "Q")
+    branch = say("（在另一分支）", " (on another branch)") if hit.elsewhere else ""
     return (
-        f"{record.id}  #{hit.saved.position:<3} {sanitize_line(record.title, 20)}\n"
+        f"{record.id}  #{hit.saved.position:<3} {sanitize_line(record.title, 20)}{branch}\n"
         f"    {who}{say('：', ': ')}{before}{marks[0]}{match}{marks[1]}{after}"
     )

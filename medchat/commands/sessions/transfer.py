@@ -42,7 +42,7 @@ def export_command(
 ) -> int:
     """Export sessions. Raises UsageError for no session, an unknown suffix, or a file that is there already."""
     # Not needed by the other subcommands, which start faster without.
-    from medchat.transcripts import Transcript, export, export_suffix, redacted
+    from medchat.transcripts import export, export_suffix, redacted
 
     if bool(session) == everything:
         raise UsageError(
@@ -59,7 +59,7 @@ def export_command(
         )
     with SessionStore.open() as store:
         records = store.list() if everything else tuple(map(store.get, session))
-        transcripts = [Transcript(record, store.turns(record.id)) for record in records]
+        transcripts = [store.transcript(record.id) for record in records]
     if not transcripts:
         raise UsageError(say("还没有保存的会话", "there is no saved session yet"), "medchat chat")
     text = export([redacted(one) for one in transcripts] if redact else transcripts, suffix)
@@ -99,7 +99,7 @@ def import_command(file: Path) -> int:
 
     transcripts = read_transcripts(file)
     with SessionStore.open() as store:
-        added = store.add([(transcript.record, transcript.turns) for transcript in transcripts])
+        added = store.add(transcripts)
     for record in added[:10]:
         say_aside(session_line(record))
     say_aside(say(f"已导入 {len(added)} 个会话", f"imported {len(added)} session(s)"))

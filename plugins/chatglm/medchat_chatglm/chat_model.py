@@ -15,6 +15,7 @@ from medchat.api import ChatModel, Delta, GenerationConfig, LoadOptions, Segment
 from medchat.checkpoints.adapter_folder import files_passed_over
 from medchat.inference.adapters.structure import kept_on_failure
 from medchat.inference.chat_model import ModelFacts, TokenChatModel
+from medchat.inference.decode import Stepper
 from medchat_chatglm import position_rules
 from medchat_chatglm.adapters import (
     PrefixAdapter,
@@ -26,7 +27,7 @@ from medchat_chatglm.adapters import (
 from medchat_chatglm.cleanup import StreamingResponse
 from medchat_chatglm.loading import LoadedModel, load_model, read_configuration, with_stated_rule
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
-from medchat_chatglm.stepper import ChatGLMStepper
+from medchat_chatglm.stepper import BegunAnswer, ChatGLMStepper
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 
 
@@ -72,6 +73,7 @@ class ChatGLMChatModel(TokenChatModel):
     """One model and its tokenizer. One caller at a time; the prompt is read anew each turn."""
 
     _model: ChatGLMForConditionalGeneration
+    _stepper: ChatGLMStepper
     #: What it was loaded from, so that its adapters can be exchanged.
     loaded: LoadedModel | None = None
 
@@ -115,6 +117,19 @@ class ChatGLMChatModel(TokenChatModel):
         """Give the memory back. The model must not be used afterwards."""
         self.loaded = None
         super().close()
+
+    def go_on(
+        self, segments: Sequence[Segment], answer: str, config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        """Yield what comes after `answer`, which begins the answer to the prompt."""
+        try:
+            yield from super().go_on(segments, answer, config, cancel)
+        finally:
+            self._stepper.forget()
+
+    def stepper_behind(self, prompt_tokens: int) -> Stepper:
+        """Return the stepper for a prompt of that length and the beginning of its answer, read one way only."""
+        return BegunAnswer(self._stepper, prompt_tokens)
 
     def logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
         model, rule = self._model, self._model.config.rule

@@ -15,7 +15,8 @@ from medchat.checkpoints.adapter_folder import CHATGLM_PREFIX
 from medchat.checkpoints.layout import read_config
 from medchat.checkpoints.lora_folder import CONFIG_FILE
 from medchat.errors import UsageError
-from medchat.inference.chat_model import ChatTokenizer, TokenChatModel
+from medchat.inference.chat_model import TokenChatModel
+from medchat.inference.decode import ChatTokenizer
 from medchat.inference.write_checkpoint import write_json
 from medchat.language import say
 from medchat.training.activation_memory import ModelDims, model_dims

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -45,15 +46,20 @@ class ChatGLMStepper:
         """Drop the cache, and with it its memory."""
         self._cache = None
 
-    def prefill(self, ids: Sequence[int], cancel: threading.Event | None = None) -> Tensor:
+    def prefill(
+        self, ids: Sequence[int], cancel: threading.Event | None = None, *, prompt_tokens: int | None = None
+    ) -> Tensor:
         """Read a whole prompt, special tokens included. Returns logits [V].
 
-        Raises DataError for a prompt without mask token and `<sop>`, Interrupted once `cancel` is set.
+        Ids behind the first `prompt_tokens` begin the answer and are read as if they had been generated. Raises
+        DataError for a prompt without mask token and `<sop>`, Interrupted once `cancel` is set.
         """
         model, rule = self._model, self._model.config.rule
         self.forget()
         prompt = torch.tensor([list(ids)], device=model.device)
         marks = position_rules.find_landmarks(prompt, model.config.special_ids, rule)
+        if prompt_tokens is not None:
+            marks = replace(marks, end=torch.full_like(marks.end, prompt_tokens))
         cache = growing_cache(model.config)
         with interruptible(self._layers, cancel or threading.Event()):
             logits = self._read(
@@ -96,3 +102,24 @@ class ChatGLMStepper:
             raise
         logits: Tensor = output.logits[0, -1]
         return logits
+
+
+class BegunAnswer:
+    """A stepper whose first ids are a prompt of `prompt_tokens` and the beginning of its answer."""
+
+    def __init__(self, stepper: ChatGLMStepper, prompt_tokens: int) -> None:
+        self._stepper = stepper
+        self._prompt_tokens = prompt_tokens
+
+    @property
+    def reused_tokens(self) -> int:
+        """As of the stepper behind it."""
+        return self._stepper.reused_tokens
+
+    def prefill(self, ids: Sequence[int], cancel: threading.Event) -> Tensor:
+        """Read prompt and beginning. Returns logits [V]."""
+        return self._stepper.prefill(ids, cancel, prompt_tokens=self._prompt_tokens)
+
+    def advance(self, token: int) -> Tensor:
+        """Append one token. Returns logits [V]."""
+        return self._stepper.advance(token)

@@ -1,0 +1,81 @@
+"""One question to be answered, and its answer as it comes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from medchat.api import Conversation, Delta, Finish, GenerationConfig, Turn
+from medchat.chat.events import TurnStats
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRequest:
+    """A question to answer after `before`.
+
+    `instead_of`: in the place of how many of the last turns, which stay as another branch. `begun` is the
+    answer so far, to be gone on with. `keeps_old`: an answer that was stopped or failed replaces nothing.
+    `insist` asks a model that would refuse.
+    """
+
+    question: str
+    config: GenerationConfig
+    before: Conversation
+    instead_of: int = 0
+    begun: str = ""
+    keeps_old: bool = False
+    insist: bool = False
+
+
+@dataclass
+class Gathered:
+    """An answer under way. `text` begins with what was there of it before, `begun` characters."""
+
+    started: float
+    text: str = ""
+    begun: int = 0
+    reasoning: str = ""
+    last: Delta = Delta()
+    first_at: float = 0.0
+    first_tokens: int = 0
+    looped: bool = False
+
+    def add(self, delta: Delta) -> None:
+        """Take the next piece."""
+        if not self.first_at and (delta.text or delta.completion_tokens):
+            self.first_at = time.perf_counter()
+            self.first_tokens = delta.completion_tokens
+        if delta.restarts:
+            self.text, self.reasoning = "", self.reasoning + self.text
+        self.reasoning += delta.reasoning
+        self.text += delta.text
+        self.last = delta
+
+    @property
+    def has_come(self) -> bool:
+        """Whether there is more of the answer than before."""
+        return len(self.text) > self.begun
+
+    @property
+    def finish(self) -> Finish:
+        """Why the answer ended."""
+        if self.looped:
+            return Finish.CANCELLED
+        return self.last.finish or Finish.STOP
+
+    def turn(self, question: str, finish: Finish) -> Turn:
+        """Return the answer as a turn."""
+        return Turn(question, self.text, finish)
+
+    def stats(self) -> TurnStats:
+        """Return what it cost up to now."""
+        now = time.perf_counter()
+        return TurnStats(
+            prompt_tokens=self.last.prompt_tokens,
+            reused_tokens=self.last.reused_tokens,
+            completion_tokens=self.last.completion_tokens,
+            first_token_seconds=(self.first_at or now) - self.started,
+            seconds=now - self.started,
+            first_tokens=self.first_tokens,
+            estimated=self.last.estimated,
+        )

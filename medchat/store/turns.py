@@ -1,0 +1,158 @@
+"""The turns of saved sessions: saving, taking back, branches, searching."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from medchat.api import Turn
+from medchat.errors import MedchatError
+from medchat.store import turn_rows
+from medchat.store.branches import BranchPoint, Tree, branch_off
+from medchat.store.database import Database
+from medchat.store.records import (
+    AnswerCost,
+    AnswerOrigin,
+    BranchTurn,
+    PlacedTurn,
+    SavedTurn,
+    turn_from,
+)
+from medchat.store.search import FoundTurn, find_turns, forget_all, update_index
+
+_TURNS = "SELECT turn.*, origin FROM turn LEFT JOIN turn_origin ON turn_id = turn.id"
+
+
+class TurnStore:
+    """What a `SessionStore` does with turns. Each writing call is one transaction, on disk when it returns."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append_turn(
+        self,
+        session_id: str,
+        turn: Turn,
+        cost: AnswerCost | None = None,
+        origin: AnswerOrigin | None = None,
+        *,
+        instead_of: Sequence[PlacedTurn] = (),
+    ) -> int:
+        """Save a turn in the place of the last ones, which stay as another branch; return its position, from 1.
+
+        Turns that were undone stay as a branch too. Where the last turns are not `instead_of` (oldest first),
+        another MedChat wrote meanwhile: all stay, and the turn follows them. A position other than expected
+        means the same.
+        """
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            ours = instead_of and turn_rows.ends_with(connection, session_id, instead_of)
+            branch_off(connection, session_id, instead_of[0][0] if ours else None)
+            position, _ = turn_rows.insert(connection, session_id, turn, cost, origin)
+            return position
+
+    def extend_turn(
+        self,
+        session_id: str,
+        turn: Turn,
+        cost: AnswerCost | None = None,
+        origin: AnswerOrigin | None = None,
+        *,
+        expected: PlacedTurn,
+    ) -> int:
+        """Put the longer answer of `turn` into the last one and return its position.
+
+        Where the last turn is not `expected`, it is another MedChat's: it stays, and the turn follows it.
+        """
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            if turn_rows.ends_with(connection, session_id, [expected]):
+                return turn_rows.extend_last(connection, session_id, turn, cost, origin)
+            branch_off(connection, session_id)
+            position, _ = turn_rows.insert(connection, session_id, turn, cost, origin)
+            return position
+
+    def undo(
+        self, session_id: str, count: int = 1, *, expected: Sequence[PlacedTurn] = ()
+    ) -> tuple[SavedTurn, ...]:
+        """Take back up to `count` last turns and return them, oldest first. `restore` brings them back.
+
+        Where the last turns are not `expected` (oldest first), another MedChat wrote meanwhile: nothing is
+        taken back, and () returned.
+        """
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            if not turn_rows.ends_with(connection, session_id, expected):
+                return ()
+            return turn_rows.mark_undone(connection, session_id, count, undone=True)
+
+    def restore(self, session_id: str, count: int = 1) -> tuple[SavedTurn, ...]:
+        """Bring back up to `count` turns that were undone since the last save; return them, oldest first."""
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            return turn_rows.mark_undone(connection, session_id, count, undone=False)
+
+    def branches(self, session_id: str) -> tuple[BranchPoint, ...]:
+        """Return the places where the conversation has gone on in several ways, its end included."""
+        with self._database.reading() as connection:
+            return Tree(connection, session_id).points()
+
+    def others(self, session_id: str) -> tuple[BranchTurn, ...]:
+        """Return the turns that are not in the conversation as it stands, undone ones included."""
+        with self._database.reading() as connection:
+            return Tree(connection, session_id).others()
+
+    def switch(
+        self,
+        session_id: str,
+        where: tuple[int, int] | None = None,
+        *,
+        expected: Sequence[PlacedTurn] = (),
+    ) -> bool:
+        """Go on from another branch: from position and alternative (an index of `BranchPoint.alternatives`).
+
+        Without `where`: from the next alternative at the last place that has several. False, and nothing is
+        changed, where there is none, or where the last turns are not `expected` (another MedChat wrote).
+        """
+        with self._database.transaction() as connection:
+            turn_rows.touch(connection, session_id)
+            tree = Tree(connection, session_id)
+            way = where or tree.next_way()
+            if way is None or not turn_rows.ends_with(connection, session_id, expected):
+                return False
+            return tree.take(*way)
+
+    def turns(self, session_id: str) -> tuple[SavedTurn, ...]:
+        """Return the turns of the conversation as it stands, oldest first."""
+        rows = self._database.rows(
+            f"{_TURNS} WHERE session_id = ? AND undone = 0 ORDER BY position", (session_id,)
+        )
+        return tuple(turn_from(row) for row in rows)
+
+    def search(
+        self, terms: Sequence[str], limit: int = 20, progress: Callable[[int], None] | None = None
+    ) -> tuple[FoundTurn, ...]:
+        """Return up to `limit` turns that hold every term, the best first; `limit` 0: every one.
+
+        Turns of every branch are found. Those that were never searched are indexed first, in steps between
+        which other programs can write; `progress` is called after each with how many are left.
+        """
+        try:
+            return self._search(terms, limit, progress)
+        except (MedchatError, sqlite3.DatabaseError):
+            # A damaged index is made anew; where more than that is damaged, this says so.
+            with self._database.transaction() as connection:
+                forget_all(connection)
+            return self._search(terms, limit, progress)
+
+    def _search(
+        self, terms: Sequence[str], limit: int, progress: Callable[[int], None] | None
+    ) -> tuple[FoundTurn, ...]:
+        left = 1
+        while left:
+            with self._database.transaction() as connection:
+                left = update_index(connection)
+            if left and progress is not None:
+                progress(left)
+        with self._database.reading() as connection:
+            return find_turns(connection, terms, limit)

@@ -1,0 +1,323 @@
+"""Branches: what another turn took the place of stays reachable, whatever was done in between."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from stored_sessions import SECRET, begin, bytes_in, last_turns
+
+from medchat.api import Turn
+from medchat.errors import UsageError
+from medchat.store import SessionStore
+
+
+@pytest.fixture
+def store() -> Iterator[SessionStore]:
+    with SessionStore.unsaved() as store:
+        yield store
+
+
+def said(store: SessionStore, session: str) -> list[str]:
+    return [saved.turn.question for saved in store.turns(session)]
+
+
+def ways(store: SessionStore, session: str) -> dict[int, tuple[list[str], int | None]]:
+    """The questions at each place that has several, and which of them is in force."""
+    return {
+        point.position: ([way.saved.turn.question for way in point.alternatives], point.current)
+        for point in store.branches(session)
+    }
+
+
+def converse(store: SessionStore, session: str, questions: str) -> None:
+    for question in questions:
+        store.append_turn(session, Turn(question, "答"))
+
+
+def instead(store: SessionStore, session: str, question: str, count: int = 1) -> None:
+    store.append_turn(session, Turn(question, "答"), instead_of=last_turns(store, session, count))
+
+
+def test_an_edited_turn_stands_beside_the_old_one_with_all_that_followed(store: SessionStore) -> None:
+    session = begin(store)
+    converse(store, session, "甲乙丙丁")
+    instead(store, session, "乙二", 3)
+    assert said(store, session) == ["甲", "乙二"]
+    assert ways(store, session) == {2: (["乙", "乙二"], 1)}
+    assert store.switch(session, (2, 0))
+    assert said(store, session) == list("甲乙丙丁")
+    assert ways(store, session) == {2: (["乙", "乙二"], 0)}
+    (point,) = store.branches(session)
+    assert [way.following for way in point.alternatives] == [2, 0]
+
+
+def test_a_branch_of_a_branch_comes_back_as_it_was_left(store: SessionStore) -> None:
+    session = begin(store)
+    converse(store, session, "甲乙")
+    instead(store, session, "子", 2)  # another beginning
+    converse(store, session, "丑")
+    instead(store, session, "寅")
+    store.switch(session, (2, 0))  # 丑 again, beside 寅
+    store.switch(session, (1, 0))
+    assert said(store, session) == ["甲", "乙"]
+    store.switch(session, (1, 1))
+    assert said(store, session) == ["子", "丑"] and ways(store, session)[2] == (["丑", "寅"], 0)
+
+
+def test_what_was_undone_is_a_branch_once_something_else_follows(store: SessionStore) -> None:
+    session = begin(store)
+    converse(store, session, "甲乙丙")
+    store.undo(session, 2)
+    assert ways(store, session) == {2: (["乙"], None)}
+    converse(store, session, "子")
+    assert said(store, session) == ["甲", "子"] and ways(store, session) == {2: (["乙", "子"], 1)}
+    assert store.switch(session) and said(store, session) == ["甲", "乙", "丙"]
+    assert store.switch(session) and said(store, session) == ["甲", "子"]  # round and round
+
+
+def test_an_undone_turn_can_be_chosen_like_any_other(store: SessionStore) -> None:
+    session = begin(store)
+    converse(store, session, "甲乙丙")
+    store.undo(session, 3)
+    assert store.switch(session, (1, 0)) and said(store, session) == list("甲乙丙")
+    assert store.restore(session) == ()
+
+
+def test_there_is_no_way_to_where_nothing_branches(store: SessionStore) -> None:
+    session = begin(store)
+    converse(store, session, "甲乙")
+    before = store.transcript(session)
+    assert not store.switch(session)
+    for where in ((0, 0), (1, 1), (2, -1), (3, 0), (99, 0)):
+        assert not store.switch(session, where)
+    assert store.transcript(session).turns == before.turns and store.others(session) == ()
+
+
+def test_going_elsewhere_is_refused_where_another_program_wrote(store: SessionStore) -> None:
+    session = begin(store)
+    converse(store, session, "甲")
+    instead(store, session, "乙")
+    ours = last_turns(store, session)
+    converse(store, session, "别")
+    assert not store.switch(session, (1, 0), expected=ours)
+    assert said(store, session) == ["乙", "别"]
+
+
+def test_a_longer_answer_keeps_its_place_its_branches_and_is_found(store: SessionStore) -> None:
+    session = begin(store)
+    converse(store, session, "甲乙")
+    instead(store, session, "丙")
+    assert store.search(["续写"]) == ()
+    (old,) = last_turns(store, session)
+    assert store.extend_turn(session, Turn("丙", "答，续写"), expected=old) == 2
+    assert store.turns(session)[-1].turn == Turn("丙", "答，续写")
+    assert ways(store, session) == {2: (["乙", "丙"], 1)}
+    assert [found.saved.turn.question for found in store.search(["续写"])] == ["丙"]
+
+
+def test_a_fork_is_a_session_of_its_own_with_the_conversation_as_it_stands(store: SessionStore) -> None:
+    session = begin(store, "原来的")
+    converse(store, session, "甲乙")
+    instead(store, session, "丙")
+    copy = store.fork(session, "分出来的")
+    assert said(store, copy.id) == ["甲", "丙"] == said(store, session)
+    assert [saved.created for saved in store.turns(copy.id)] == [
+        saved.created for saved in store.turns(session)
+    ]
+    assert store.branches(copy.id) == () and len(store.branches(session)) == 1
+    converse(store, copy.id, "丁")
+    store.delete(session)
+    assert said(store, copy.id) == ["甲", "丙", "丁"]
+    with pytest.raises(UsageError, match="已有名为“分出来的”"):
+        store.fork(copy.id, "分出来的")
+    assert len(store.list()) == 1
+
+
+def test_deleting_takes_every_branch_from_the_disk(tmp_path: Path) -> None:
+    with SessionStore.open(tmp_path / "sessions.db") as store:
+        session = begin(store)
+        converse(store, session, "甲乙")
+        instead(store, session, SECRET, 2)
+        instead(store, session, f"{SECRET}二")
+        store.undo(session)
+        store.search(["甲"])
+        assert SECRET.encode() in bytes_in(tmp_path)
+        store.delete(session)
+        assert SECRET.encode() not in bytes_in(tmp_path)
+        with closing(sqlite3.connect(tmp_path / "sessions.db")) as connection:
+            assert connection.execute("SELECT count(*) FROM branch_turn").fetchone()[0] == 0
+
+
+def test_masking_reaches_every_branch(store: SessionStore) -> None:
+    session = begin(store)
+    converse(store, session, "甲")
+    instead(store, session, "乙")
+    store.rewrite(session, lambda text: text + "。")
+    assert ways(store, session) == {1: (["甲。", "乙。"], 1)}
+
+
+def test_a_whole_session_comes_back_with_all_its_branches(store: SessionStore) -> None:
+    session = begin(store)
+    converse(store, session, "甲乙丙")
+    instead(store, session, "丁", 2)
+    converse(store, session, "戊")
+    instead(store, session, "己", 3)
+    store.undo(session)
+    whole = store.transcript(session)
+    assert [(other.saved.turn.question, other.saved.position, other.after) for other in whole.others] == [
+        ("甲", 1, 0), ("己", 1, 0), ("乙", 2, 1), ("丁", 2, 1), ("丙", 3, 3), ("戊", 3, 4),
+    ]  # fmt: skip
+    (copy,) = store.add([whole])
+    again = store.transcript(copy.id)
+    assert (again.turns, again.others) == (whole.turns, whole.others)
+    assert ways(store, copy.id) == {1: (["甲", "己"], None)}
+
+
+# ---------------------------------------------------------------- beside a program that knows no branches
+
+
+def test_a_program_that_knows_no_branches_neither_shows_nor_deletes_them(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    with SessionStore.open(path) as store:
+        session = begin(store)
+        converse(store, session, "甲乙丙")
+        instead(
+            store, session, "子", 3
+        )  # the whole conversation, so that only branches are left with a position
+        store.undo(session)
+        with closing(sqlite3.connect(path, isolation_level=None)) as before:  # as format 2 saves a turn
+            before.execute("PRAGMA foreign_keys = ON")
+            before.execute("DELETE FROM turn WHERE session_id = ? AND undone = 1", (session,))
+            last = before.execute(
+                "SELECT max(position) FROM turn WHERE session_id = ? AND typeof(position) = 'integer'"
+                " AND position < 1e15",
+                (session,),
+            ).fetchone()[0]
+            before.execute(
+                "INSERT INTO turn (session_id, position, question, answer, finish, created, prompt_tokens,"
+                " reused_tokens, completion_tokens, first_token_seconds, seconds)"
+                " VALUES (?, ?, '旧程序', '答', 'stop', 1, 0, 0, 0, 0, 0)",
+                (session, (last or 0) + 1),
+            )
+            rows = before.execute("SELECT question FROM turn WHERE undone = 0").fetchall()
+            assert rows == [("旧程序",)]
+        assert said(store, session) == ["旧程序"]
+        assert ways(store, session) == {1: (["甲", "旧程序"], 1)}
+        assert store.switch(session) and said(store, session) == ["甲", "乙", "丙"]
+
+
+@pytest.mark.parametrize("question", ["甲", "乙"])
+def test_a_branch_whose_former_turn_another_program_deleted_stays_reachable(
+    tmp_path: Path, question: str
+) -> None:
+    path = tmp_path / "sessions.db"
+    with SessionStore.open(path) as store:
+        session = begin(store)
+        converse(store, session, "甲乙丙")
+        instead(store, session, "丁")
+        with closing(sqlite3.connect(path, isolation_level=None)) as before:
+            before.execute("DELETE FROM turn WHERE question = ?", (question,))
+        left = [one for one in "甲乙" if one != question]
+        assert said(store, session) == [*left, "丁"]
+        found = {way.saved.turn.question for point in store.branches(session) for way in point.alternatives}
+        assert "丙" in found
+        assert store.switch(session) and said(store, session)[-1] == "丙"
+
+
+# ---------------------------------------------------------------- any order of things
+
+
+class Node:
+    """A turn of the model that the store is compared with."""
+
+    def __init__(self, name: str, before: Node | None) -> None:
+        self.name, self.before = name, before
+        self.after: list[Node] = []
+        self.chosen: Node | None = None
+        if before is not None:
+            before.after.append(self)
+
+
+class BranchMachine(RuleBasedStateMachine):
+    """Any order of saving, replacing, undoing, bringing back and switching agrees with a plain tree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = SessionStore.unsaved()
+        self.session = begin(self.store)
+        self.root = Node("", None)
+        self.end, self.undone, self.count = self.root, 0, 0
+
+    def teardown(self) -> None:
+        self.store.close()
+
+    def line(self) -> list[Node]:
+        """The nodes from the first turn to the conversation's end."""
+        found, node = [], self.end
+        while node.before is not None:
+            found.insert(0, node)
+            node = node.before
+        return found
+
+    @rule(count=st.integers(0, 3))
+    def say(self, count: int) -> None:
+        taken = min(count, len(self.line()))
+        parent = ([self.root, *self.line()])[len(self.line()) - taken]
+        self.count += 1
+        node = Node(str(self.count), parent)
+        expected = last_turns(self.store, self.session, taken) if taken else []
+        at = self.store.append_turn(self.session, Turn(node.name, "答"), instead_of=expected)
+        parent.chosen, self.end, self.undone = node, node, 0
+        assert at == len(self.line())
+
+    @rule(count=st.integers(1, 3))
+    def undo(self, count: int) -> None:
+        taken = self.store.undo(self.session, count)
+        for _ in taken:
+            assert self.end.before is not None
+            self.end = self.end.before
+        self.undone += len(taken)
+
+    @rule(count=st.integers(1, 3))
+    def restore(self, count: int) -> None:
+        for saved in self.store.restore(self.session, count):
+            assert self.end.chosen is not None and self.end.chosen.name == saved.turn.question
+            self.end, self.undone = self.end.chosen, self.undone - 1
+
+    @precondition(lambda self: self.store.branches(self.session))
+    @rule(data=st.data())
+    def switch(self, data: st.DataObject) -> None:
+        point = data.draw(st.sampled_from(self.store.branches(self.session)))
+        way = data.draw(st.integers(0, len(point.alternatives) - 1))
+        assert self.store.switch(self.session, (point.position, way))
+        if way == point.current:
+            return
+        parent = ([self.root, *self.line()])[point.position - 1]
+        node = next(one for one in parent.after if one.name == point.alternatives[way].saved.turn.question)
+        parent.chosen, self.undone = node, 0
+        while node.chosen is not None:
+            node = node.chosen
+        self.end = node
+
+    @invariant()
+    def the_conversation_and_its_alternatives_are_the_tree_s(self) -> None:
+        line = self.line()
+        assert said(self.store, self.session) == [node.name for node in line]
+        assert [saved.position for saved in self.store.turns(self.session)] == [*range(1, len(line) + 1)]
+        places = enumerate(zip([self.root, *line], [*line, None], strict=True), 1)
+        expected = {
+            place: ([node.name for node in parent.after], parent.after.index(node) if node else None)
+            for place, (parent, node) in places
+            if [one for one in parent.after if one is not node]
+        }
+        assert ways(self.store, self.session) == expected
+        assert len(self.store.others(self.session)) == self.count - len(line)
+
+
+TestBranchMachine = BranchMachine.TestCase
