@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from cli_program import Call
+from locations import ROOT
+
+from medchat.commands.safety.check import scope_in_words
+from medchat.language import set_language
+from medchat.medical_safety import find_red_flags
 
 pytest_plugins = ("cli_program",)
 pytestmark = pytest.mark.safety
 
+SENTENCES = ROOT / "tests" / "data" / "red_flags" / "seen.jsonl"
 PAST_AND_NOW = "我爸去年中风过，现在右手又抬不起来"
 
 
@@ -18,8 +25,20 @@ def test_check_shows_the_notice_the_words_the_scopes_and_the_source(call: Call) 
     told = call("safety", "check", PAST_AND_NOW)
     assert told.code == 0
     assert told.out.startswith("[stroke] 请马上拨打 120")
-    assert "“中风” 4-6 ill.stroke" in told.out and "未触发（past）" in told.out
+    assert "“中风” 4-6 ill.stroke" in told.out and "未触发（过去的事）" in told.out
     assert "右手又抬不起来" in told.out and "中风120" in told.out
+
+
+def test_every_scope_of_the_labelled_sentences_is_told_in_words() -> None:
+    rows = [json.loads(line) for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
+    flags = [find_red_flags(row["text"], row.get("previous")) for row in rows]
+    evidence = [each for found in flags for each in (*found.evidence, *found.silenced)]
+    names = {name for each in evidence for name in (*each.scopes, each.silenced_by)} - {""}
+    assert len(names) >= 14
+    for language, foreign in (("zh", r"[A-Za-z]"), ("en", r"[^\x00-\x7f]|\w\.\w")):
+        set_language(language)
+        assert not [name for name in names if re.search(foreign, scope_in_words(name))]
+    set_language("zh")
 
 
 def test_check_as_json_holds_spans_of_the_text(call: Call) -> None:

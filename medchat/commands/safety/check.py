@@ -20,6 +20,27 @@ from medchat.sanitize import sanitize, sanitize_line
 #: More is not read from a file or from stdin.
 MAX_BYTES = 1 << 20
 
+#: What the scopes of `medchat.medical_safety.scopes` are called on the screen; `--json` keeps their names.
+_SCOPES = {
+    "who.self": ("本人", "the writer"),
+    "who.kin": ("亲友", "somebody close"),
+    "who.other": ("别人", "somebody else"),
+    "who.formal": ("患者等泛称", "a patient or the like"),
+    "genre.case": ("病例", "a case"),
+    "genre.fiction": ("虚构作品", "fiction"),
+    "genre.news": ("新闻", "the press"),
+    "genre.study": ("研究", "a study"),
+    "genre.lesson": ("科普或教学", "a lesson"),
+    "exam": ("考题", "an examination"),
+    "conditional": ("假设", "only if"),
+    "past": ("过去的事", "in the past"),
+    "asked": ("只是提问", "only asked about"),
+    "joke": ("玩笑", "a joke"),
+    "predicate": ("说的是发生了的事", "said to happen"),
+    "no predicate": ("没有说发生了", "not said to happen"),
+    "nobody named": ("没有说是谁", "nobody named"),
+}
+
 
 @click.command(
     "check",
@@ -128,8 +149,14 @@ def _lines(flags: RedFlags) -> list[str]:
     for each in flags.evidence:
         lines += _described(each, say("触发", "fired"))
     for each in flags.silenced:
-        lines += _described(each, say(f"未触发（{each.silenced_by}）", f"silenced ({each.silenced_by})"))
+        reason = scope_in_words(each.silenced_by)
+        lines += _described(each, say(f"未触发（{reason}）", f"silenced ({reason})"))
     return lines
+
+
+def scope_in_words(name: str) -> str:
+    """Return what a scope is called on the screen, in the interface language."""
+    return say(*_SCOPES.get(name, (name, name)))
 
 
 def _described(evidence: Evidence, outcome: str) -> list[str]:
@@ -141,6 +168,6 @@ def _described(evidence: Evidence, outcome: str) -> list[str]:
     return [
         f"{outcome}  {evidence.rule}  [{evidence.key}]",
         say("  词：", "  words: ") + words,
-        say("  语境：", "  scopes: ") + (", ".join(evidence.scopes) or "-"),
+        say("  语境：", "  scopes: ") + (say("、", ", ").join(map(scope_in_words, evidence.scopes)) or "-"),
         say("  来源：", "  source: ") + evidence.source,
     ]
