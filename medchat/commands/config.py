@@ -10,11 +10,14 @@ import click
 from medchat import paths
 from medchat.chat.setup import open_registry
 from medchat.cli.group import Group
-from medchat.cli.output import write_out
+from medchat.cli.output import aligned, write_out
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.sanitize import sanitize_line
 from medchat.settings import Effective, Settings
+
+#: `config show --origin` lines up what is not longer.
+_VALUE_CELLS = 44
 
 
 def _effective(settings: Settings) -> tuple[Effective, ...]:
@@ -50,10 +53,17 @@ def show_settings(origin: bool, as_json: bool) -> int:
         whole = {row.key.name: {"value": row.value, "origin": str(row.origin)} for row in rows}
         values: dict[str, Any] = whole if origin else {name: item["value"] for name, item in whole.items()}
         return write_out(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
-    lines = []
-    for row in rows:
-        line = f"{row.key.name} = {sanitize_line(_shown(row.value), 200)}"
-        lines.append(f"{line:<44}  # {sanitize_line(str(row.origin), 200)}" if origin else line)
+    lines = [f"{row.key.name} = {sanitize_line(_shown(row.value), 200)}" for row in rows]
+    if origin:
+        from rich.cells import cell_len  # slow to import
+
+        origins = [f"# {sanitize_line(str(row.origin), 200)}" for row in rows]
+        # What is longer, such as a path, stands out: it must not push all the others off the screen.
+        short = [at for at, line in enumerate(lines) if cell_len(line) <= _VALUE_CELLS]
+        beside = aligned([(lines[at], origins[at]) for at in short], indent=0)
+        lines = [f"{line}  {where}" for line, where in zip(lines, origins, strict=True)]
+        for at, line in zip(short, beside, strict=True):
+            lines[at] = line
     return write_out("\n".join(lines) + "\n")
 
 

@@ -14,6 +14,24 @@ from medchat.repl.slash import ReplCommand
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
 
+#: What models say of themselves, as it is called on the screen; a plugin's own key is shown as it is.
+FACT_NAMES = {
+    "adapters": ("适配器", "adapters"),
+    "backbone": ("模型家族", "model family"),
+    "context_length": ("上下文长度", "context length"),
+    "device": ("计算设备", "device"),
+    "dtype": ("计算精度", "precision"),
+    "exact_counts": ("词元数是否精确", "exact token counts"),
+    "model": ("模型", "model"),
+    "notes": ("说明", "notes"),
+    "parameters": ("参数量", "parameters"),
+    "quantization": ("量化", "quantisation"),
+    "rule": ("位置规则", "position rule"),
+    "served_model": ("服务端的模型名", "model at the server"),
+    "tokens": ("词元数", "tokens"),
+    "vocab_size": ("词表大小", "vocabulary size"),
+}
+
 
 def _stats(chat: Chat, words: str) -> None:
     if chat.exchange.ready():
@@ -24,7 +42,9 @@ def _statistics(session: ChatSession, width: int) -> str:
     facts = [
         (key, value) for key, value in session.model.describe().items() if value not in ((), [], "", None)
     ]
-    rows = [(untrusted(str(key)), untrusted(_told(value))) for key, value in facts]
+    rows = [
+        (untrusted(say(*FACT_NAMES.get(key, (key, key)))), untrusted(_told(value))) for key, value in facts
+    ]
     rows.append((say("轮数", "turns"), str(len(session.conversation.turns))))
     shown = two_columns(rows, width)
     if session.last_stats is not None:
@@ -37,7 +57,11 @@ def _statistics(session: ChatSession, width: int) -> str:
 
 
 def _told(value: object) -> str:
-    return say("；", "; ").join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return say("；", "; ").join(map(str, value))
+    if isinstance(value, bool):
+        return say("是", "yes") if value else say("否", "no")
+    return f"{value:,}" if isinstance(value, int) else say("无", "none") if value == "none" else str(value)
 
 
 def _reasoning(chat: Chat, words: str) -> None:

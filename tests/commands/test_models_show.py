@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -270,3 +271,14 @@ def test_another_kind_of_adapter_is_described_without_a_verdict(call: Call, tmp_
     save_file({"prompt_embeddings": torch.ones(4, 8)}, folder / "adapter_model.safetensors")
     facts, *_ = shown(call, folder)
     assert facts["method"] == "PREFIX_TUNING" and facts["fault"] is None
+
+
+def test_the_memory_at_each_precision_stands_apart(call: Call, folders: dict[str, Path]) -> None:
+    for language, mark in (("zh", "；"), ("en", "; ")):
+        (line,) = [
+            line
+            for line in call("--lang", language, "models", "show", str(folders["chatglm"])).out.splitlines()
+            if line.startswith(("加载所需内存", "memory to load"))
+        ]
+        parts = re.split("[：:] ?", line, maxsplit=1)[1].split(mark)
+        assert len(parts) >= 4 and all(re.fullmatch(r"\w+ [\d.]+ [GM]iB", part) for part in parts), line

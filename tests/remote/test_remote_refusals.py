@@ -17,6 +17,7 @@ from remote_models import ANSWER, PROMPT, QUICK, Load, ask, failure, text_of
 from medchat.api import GenerationConfig, LoadOptions, Text
 from medchat.chat.session import ChatSession
 from medchat.errors import CheckpointError, MedchatError, UsageError
+from medchat.repl.context_commands import FACT_NAMES
 
 pytest_plugins = ("remote_models",)
 
@@ -184,6 +185,7 @@ def test_the_model_and_its_context_are_what_the_endpoint_says(server: OpenAIServ
     about = model.describe()
     assert (about["served_model"], model.context_length) == ("tiny", 2048)
     assert about["backbone"] == "remote" and server.url in about["model"]
+    assert about.keys() <= FACT_NAMES.keys(), "what /stats has no name for"
     assert "tiny" in about["notes"][0] and "127.0.0.1" in about["notes"][0]
     assert not server.questions, "a word was sent before the user asked"
 

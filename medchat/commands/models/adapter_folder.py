@@ -67,16 +67,16 @@ class AdapterFolder:
         known = self.entry.known if self.entry else None
         title = known.title if known else facts["known_as"]
         rows = [
-            (say("内容", "what"), say("适配器", "adapter") + (f": {title}" if title else "")),
+            (say("内容", "what"), say("适配器", "adapter") + (say("：", ": ") + title if title else "")),
             (say("目录", "folder"), str(self.path)),
             (say("方法", "method"), self._method()),
         ]
         if targets:
-            stated = ", ".join(map(str, targets)) if isinstance(targets, list) else str(targets)
+            stated = say("、", ", ").join(map(str, targets)) if isinstance(targets, list) else str(targets)
             rows.append((say("修改的矩阵", "changes"), stated))
         rows += [
             (say("权重大小", "weights"), amount(self.weight_bytes)),
-            (say("适用的模型", "fits"), ", ".join(known.fits) if known else unknown),
+            (say("适用的模型", "fits"), say("、", ", ").join(known.fits) if known else unknown),
             (say("模板", "template"), facts["template"] or unknown),
         ]
         if facts["stated_base"]:

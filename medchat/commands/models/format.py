@@ -59,7 +59,7 @@ def kind_in_words(entry: Entry) -> str:
     known = entry.known
     if known.kind == "base":
         return say("模型", "model")
-    fits = ", ".join(known.fits) or "?"
+    fits = say("、", ", ").join(known.fits) or "?"
     return say(f"适配器，适用于 {fits}", f"adapter for {fits}")
 
 
@@ -75,7 +75,7 @@ def rows(entry: Entry) -> list[tuple[str, str]]:
     folder = folder_of(known.name)
     facts = [
         (say("名称", "name"), known.name),
-        (say("内容", "what"), f"{known.title} ({kind_in_words(entry)})"),
+        (say("内容", "what"), known.title + say(f"（{kind_in_words(entry)}）", f" ({kind_in_words(entry)})")),
         (say("家族", "family"), f"--backbone {entry.backbone}"),
         (say("状态", "state"), state_in_words(entry)),
         (say("大小", "size"), size_of(entry)),
@@ -99,6 +99,4 @@ def rows(entry: Entry) -> list[tuple[str, str]]:
 
 def table(facts: list[tuple[str, str]]) -> str:
     """Return labelled lines, every value sanitised."""
-    return "\n".join(
-        f"{label}{': ' if label.isascii() else '：'}{sanitize_line(value, 300)}" for label, value in facts
-    )
+    return "\n".join(f"{label}{say('：', ': ')}{sanitize_line(value, 300)}" for label, value in facts)

@@ -59,15 +59,18 @@ def _card_as_json(card: ModelCard) -> dict[str, Any]:
 
 def _card_as_text(card: ModelCard) -> str:
     facts = [
-        (say("家族", "family"), f"{card.family} (--backbone {card.backbone})"),
+        (
+            say("家族", "family"),
+            card.family + say(f"（--backbone {card.backbone}）", f" (--backbone {card.backbone})"),
+        ),
         *([(say("版本", "generation"), card.generation)] if card.generation else ()),
         (say("目录", "folder"), str(card.path)),
         (say("参数量", "parameters"), _amount(card.parameters)),
         (say("层数 / 宽度", "layers / width"), f"{card.layers} / {card.hidden_size}"),
         (say("词表行数", "vocabulary rows"), str(card.vocab_size)),
         (say("上下文", "context"), say(f"{card.context_length} 个词元", f"{card.context_length} tokens")),
-        (say("权重精度", "stored as"), ", ".join(card.dtypes)),
-        (say("量化", "quantised"), card.quantization),
+        (say("权重精度", "stored as"), say("、", ", ").join(card.dtypes)),
+        (say("量化", "quantised"), say("无", "no") if card.quantization == "none" else card.quantization),
         (say("权重大小", "weights"), amount(card.weight_bytes)),
         (say("模板", "template"), card.template),
         (
@@ -76,10 +79,10 @@ def _card_as_text(card: ModelCard) -> str:
         ),
         (
             say("加载所需内存", "memory to load"),
-            "  ".join(f"{name} {_gib(card.memory(width))}" for name, width in WIDTHS),
+            say("；", "; ").join(f"{name} {_gib(card.memory(width))}" for name, width in WIDTHS),
         ),
     ]
-    return "\n".join([table(facts), *(f"! {sanitize_line(note, 300)}" for note in card.notes)])
+    return "\n".join([table(facts), *(say("！", "! ") + sanitize_line(note, 300) for note in card.notes)])
 
 
 def _amount(count: int) -> str:

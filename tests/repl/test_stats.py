@@ -1,0 +1,35 @@
+"""`/stats` names each figure that a model gives of itself in the interface language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from medchat_bloom.backbone import BloomBackbone
+from medchat_bloom.huozi.backbone import HuoziBackbone
+from medchat_chatglm.backbone import ChatGLMBackbone
+from medchat_llama.backbone import LlamaBackbone
+from pseudo_terminal import terminal
+
+from medchat.api import Backbone, LoadOptions
+from medchat.repl.context_commands import FACT_NAMES
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("family", [ChatGLMBackbone, LlamaBackbone, BloomBackbone, HuoziBackbone])
+def test_no_figure_of_a_shipped_family_is_shown_by_its_key(family: type[Backbone], tmp_path: Path) -> None:
+    backbone = family()
+    backbone.tiny(tmp_path / "model", corpus=["头痛怎么办？", "多休息。"] * 9)
+    model = backbone.load(LoadOptions(tmp_path / "model", device="cpu", dtype="float32"))
+    assert model.describe().keys() <= FACT_NAMES.keys()
+    model.close()
+
+
+@pytest.mark.terminal
+def test_the_names_are_those_of_the_interface(tmp_path: Path) -> None:
+    names = ("模型家族", "计算精度", "计算设备", "适配器", "说明", "轮数")
+    with terminal(tmp_path, rows=40) as screen:
+        screen.enter("/stats")
+        screen.wait(
+            lambda: all(any(row.strip().startswith(name) for row in screen.shown()) for name in names)
+        )
