@@ -202,8 +202,10 @@ def open_registry(settings: Settings) -> Registry:
     return Registry() if allowed is None else Registry(allowed=tuple(allowed))
 
 
-def find_model(value: Any, backbone: str | None, registry: Registry | None = None) -> Path:
-    """Return the folder that `--model` names: a path, or a name under the models folder.
+def find_model(
+    value: Any, backbone: str | None, registry: Registry | None = None, *, either: bool = False
+) -> Path:
+    """Return the folder that `--model` names: a path, or a name under the models folder; of an adapter if `either`.
 
     Raises CheckpointError; for published weights that are not here it names the command that fetches them.
     """
@@ -222,7 +224,7 @@ def find_model(value: Any, backbone: str | None, registry: Registry | None = Non
             say("远程模型须注明：--backbone remote", "a remote model must be asked for: --backbone remote"),
             where=str(value).rpartition("@")[2],
         )
-    return locate_weights(str(value), "base", partial(known_weights, registry))
+    return locate_weights(str(value), "base", partial(known_weights, registry), either=either)
 
 
 def find_adapter(value: str, registry: Registry | None = None) -> Path:

@@ -6,16 +6,19 @@ Pulled weights are in `places.models_dir()/NAME`. While they are on their way th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from medchat import paths
 from medchat.api import KnownWeights
-from medchat.checkpoints.elsewhere import file_given
+from medchat.checkpoints.elsewhere import ADAPTER_CONFIG, file_given
+from medchat.checkpoints.json_object import read_json_object
 from medchat.errors import CheckpointError
 from medchat.language import say
+from medchat.sanitize import sanitize_line
 from medchat.user_paths import user_path
 from medchat.weights.catalogue import Catalogue
 
@@ -43,10 +46,13 @@ def state_of(folder: Path) -> State:
     return State.HERE if folder.is_dir() and any(folder.iterdir()) else State.ABSENT
 
 
-def locate_weights(value: str, kind: Literal["base", "adapter"], catalogue: Callable[[], Catalogue]) -> Path:
+def locate_weights(
+    value: str, kind: Literal["base", "adapter"], catalogue: Callable[[], Catalogue], *, either: bool = False
+) -> Path:
     """Return the folder that `--model` or `--adapter` names: a path, or a name under the models folder.
 
-    The catalogue is only asked for where there is no such folder. Raises CheckpointError that says what to
+    A folder that holds an adapter is no base, unless `either` will do. The catalogue is only asked for where
+    there is no such folder, or not of that kind. Raises CheckpointError that says what to
     type: the `pull` of known weights, the name that may have been meant, or the right flag for the kind.
     """
     path = user_path(value)
@@ -67,7 +73,57 @@ def locate_weights(value: str, kind: Literal["base", "adapter"], catalogue: Call
             + ("" if folder == folder_of(folder.name) else f" --dir {folder}"),
             where=str(folder),
         )
+    if kind == "base" and not either and is_adapter(folder):
+        raise _adapter_as_model(folder, catalogue())
     return folder
+
+
+def is_adapter(folder: Path) -> bool:
+    """Say whether the folder holds an adapter as peft writes one, and no model."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").exists()
+
+
+def _adapter_as_model(folder: Path, catalogue: Catalogue) -> CheckpointError:
+    """Return the error for an adapter's folder given as `--model`: what it is, and the flags that load it."""
+    try:
+        config = read_json_object(folder / ADAPTER_CONFIG)
+    except CheckpointError:
+        config = {}
+    entry = catalogue.find(folder.resolve().name)
+    stated = config.get("base_model_name_or_path")
+    base = entry.known.fits[0] if entry and entry.known.fits else _known_base(stated, catalogue)
+    place = shlex.quote(str(folder))
+    what = say(
+        f"这是适配器（{_kind_of(config)}），不是完整的模型",
+        f"this is an adapter ({_kind_of(config)}), not a whole model",
+    )
+    if not base and isinstance(stated, str) and stated:
+        # Anybody can write anything there: it is quoted, and not put into what to type.
+        quoted = sanitize_line(stated, 80)
+        what += say(
+            f"；文件中注明的底座：{quoted}（未经核实）", f"; the base it states (not trusted): {quoted}"
+        )
+    base = base or say("底座", "BASE")
+    return CheckpointError(
+        what,
+        say(f"请改用：--model {base} --adapter {place}", f"use: --model {base} --adapter {place}"),
+        where=str(folder),
+    )
+
+
+def _kind_of(config: Mapping[str, Any]) -> str:
+    kind = config.get("peft_type")
+    return (
+        sanitize_line(kind, 40) if isinstance(kind, str) and kind else say("种类未注明", "of no stated kind")
+    )
+
+
+def _known_base(stated: object, catalogue: Catalogue) -> str:
+    """Return the name of the published base that an adapter's file states, "" where it states none of them."""
+    if not isinstance(stated, str):
+        return ""
+    entry = catalogue.find(stated) or catalogue.find(stated.rstrip("/").rpartition("/")[2])
+    return entry.known.name if entry and entry.known.kind == "base" else ""
 
 
 def _is_name(value: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,49 @@ def test_a_folder_of_the_users_own_under_the_models_folder_is_a_name(tmp_path: P
 def test_a_known_name_is_found_in_any_case_and_by_its_repository() -> None:
     folder_of("tiny-6b").mkdir(parents=True)
     assert resolved("Tiny-6B") == resolved("lab/tiny-6b") == folder_of("tiny-6b")
+
+
+def adapter_folder(place: Path, **config: object) -> Path:
+    place.mkdir(parents=True)
+    (place / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "what", "base"),
+    [
+        ("run-7", {"peft_type": "LORA", "base_model_name_or_path": "lab/tiny-6b"}, "LORA", "tiny-6b"),
+        ("run-7", {"peft_type": "LORA", "base_model_name_or_path": "/data/Tiny-6B/"}, "LORA", "tiny-6b"),
+        ("tiny-lora", {"peft_type": "LORA"}, "LORA", "tiny-6b"),
+        ("run-7", {"peft_type": "IA3", "base_model_name_or_path": "a; rm -rf ~"}, "a; rm -rf ~", "底座"),
+        ("run-7", {"peft_type": "\x1b[31mX", "base_model_name_or_path": "tiny-lora"}, "X", "底座"),
+        ("run 7", {"base_model_name_or_path": 5}, "未注明", "底座"),
+    ],
+)
+def test_an_adapter_given_as_the_model_is_named_with_the_flags_that_load_it(
+    tmp_path: Path, name: str, config: dict[str, object], what: str, base: str
+) -> None:
+    folder = adapter_folder(tmp_path / name, **config)
+    with pytest.raises(CheckpointError) as caught:
+        resolved(str(folder))
+    assert "适配器" in caught.value.what and what in caught.value.what and "\x1b" not in caught.value.what
+    words = shlex.split(caught.value.remedy.removeprefix("请改用："))
+    assert words == ["--model", base, "--adapter", str(folder)]
+    assert resolved(str(folder), "adapter") == folder
+    assert locate_weights(str(folder), "base", lambda: CATALOGUE, either=True) == folder
+
+
+def test_an_adapter_whose_file_cannot_be_read_is_an_adapter_still(tmp_path: Path) -> None:
+    folder = adapter_folder(tmp_path / "torn")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LO', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="适配器"):
+        resolved(str(folder))
+
+
+def test_a_model_that_an_adapters_file_was_left_in_is_a_model(tmp_path: Path) -> None:
+    folder = adapter_folder(tmp_path / "merged", peft_type="LORA")
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    assert resolved(str(folder)) == folder
 
 
 @pytest.mark.parametrize("value", ["..", ".", "a/../..", "", "tiny\0", "/nowhere"])

@@ -96,11 +96,6 @@ class AdapterFolder:
         return " ".join(words)
 
 
-def is_adapter(folder: Path) -> bool:
-    """Say whether the folder holds an adapter and no model."""
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").exists()
-
-
 def read_adapter(folder: Path, catalogue: Catalogue, card: AdapterCard | None) -> AdapterFolder:
     """Describe the folder, of which a backbone says what is in `card`.
 

@@ -19,7 +19,7 @@ from medchat.chat.setup import (
 from medchat.checkpoints.elsewhere import file_given, other_than_asked
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
-from medchat.commands.models.adapter_folder import is_adapter, read_adapter
+from medchat.commands.models.adapter_folder import read_adapter
 from medchat.commands.models.format import as_json, rows, table
 from medchat.errors import CheckpointError
 from medchat.language import say
@@ -28,7 +28,7 @@ from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.units import amount
 from medchat.user_paths import user_path
-from medchat.weights.folders import State, folder_of, state_of
+from medchat.weights.folders import State, folder_of, is_adapter, state_of
 
 #: Bytes a parameter takes at each width, for the memory table. int4 with one fp16 scale a row is just over a half.
 WIDTHS = (("float32", 4.0), ("bfloat16", 2.0), ("float16", 2.0), ("int8", 1.0), ("int4", 0.5))
@@ -118,7 +118,7 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
     if entry and state_of(folder_of(entry.known.name)) is not State.HERE:
         return _write(as_json(entry), table(rows(entry)), as_json_)
     adapter = entry is not None and entry.known.kind == "adapter"
-    path = find_adapter(model, registry) if adapter else find_model(model, backbone, registry)
+    path = find_adapter(model, registry) if adapter else find_model(model, backbone, registry, either=True)
     if is_adapter(path):
         facts = read_adapter(path, catalogue, _adapter_card(registry, backbone, path))
         return _write(facts.as_json(), facts.as_text(), as_json_)

@@ -63,7 +63,7 @@ def _find(model: str, registry: Registry, catalogue: Catalogue) -> tuple[Path, E
     if entry and folder_of(entry.known.name).is_dir():  # also one whose download is not finished
         return folder_of(entry.known.name), entry
     adapter = entry is not None and entry.known.kind == "adapter"
-    folder = find_adapter(model, registry) if adapter else find_model(model, None, registry)
+    folder = find_adapter(model, registry) if adapter else find_model(model, None, registry, either=True)
     if not folder.is_dir():
         raise CheckpointError(
             say("这不是一个目录", "this is not a folder"), "medchat models verify DIR", where=str(folder)
