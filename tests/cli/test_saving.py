@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from cli_program import PAIRS, Call, Scripted, copy_of, saved_turns, tree
+from cli_program import FULL_ZH, PAIRS, Call, Scripted, copy_of, saved_turns, tree
 
 pytest_plugins = ("cli_program",)
 
@@ -20,8 +20,9 @@ def test_no_save_leaves_nothing_anywhere(scripted: Scripted, tmp_path: Path) -> 
     work = tmp_path / "work"
     work.mkdir()
     home = Path(os.environ["MEDCHAT_HOME"])
-    outcome = scripted.run("ask", "秘密的问题", "--no-save", cwd=work, HOME=str(work), TMPDIR=str(work))
-    assert outcome.code == 0
+    for _ in range(2):  # whether the disclaimer was shown is read and never noted
+        outcome = scripted.run("ask", "秘密的问题", "--no-save", cwd=work, HOME=str(work), TMPDIR=str(work))
+        assert outcome.code == 0 and FULL_ZH in outcome.err
     assert not home.exists() and tree(work) == {}
 
 
@@ -30,7 +31,7 @@ def test_no_save_changes_no_byte_of_what_was_saved_before(scripted: Scripted, tm
     scripted.run("ask", "你好")
     before = tree(home)
     unsaved = scripted.run("ask", "秘密的问题", "--no-save", "--json")
-    assert unsaved.one()["session"] is None
+    assert unsaved.one()["session"] is None and FULL_ZH not in unsaved.err
     assert tree(home) == before and before
 
 

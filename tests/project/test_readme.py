@@ -282,7 +282,8 @@ def bibtex(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "language"), [*zip(READMES, ("zh", "en"), strict=True), ("docs/models.md", "en")]
+    ("page", "language"),
+    [*zip(READMES, ("zh", "en"), strict=True), ("docs/models.md", "en"), ("docs/zh/models.md", "zh")],
 )
 def test_pages_answer_what_is_asked_most_and_say_how_to_cite(page: str, language: str) -> None:
     set_language(language)

@@ -109,15 +109,19 @@ def _of_call(call: ast.AST) -> Iterator[Fault]:
 
 def _of_chinese(node: ast.expr) -> Iterator[Fault]:
     text = _as_text(node)
+    for what in faults_of_chinese(text):
+        yield Fault(node.lineno, what, text)
+
+
+def faults_of_chinese(text: str) -> list[str]:
+    """Return what is wrong with a Chinese text, nothing for one without Chinese characters."""
     if not re.search(f"[{_CHINESE}]", text):
-        return
+        return []
     words = _CODE.sub(VALUE, text)
-    for what, pattern in _FAULTS_OF_CHINESE.items():
-        if re.search(pattern, words):
-            yield Fault(node.lineno, what, text)
-    for word, wanted in TERMS.items():
-        if word in text:
-            yield Fault(node.lineno, f"{word}, where the other texts say {wanted}", text)
+    found = [what for what, pattern in _FAULTS_OF_CHINESE.items() if re.search(pattern, words)]
+    return found + [
+        f"{word}, where the other texts say {wanted}" for word, wanted in TERMS.items() if word in text
+    ]
 
 
 def _of_text_outside(node: ast.expr, parents: dict[int, ast.AST]) -> Iterator[Fault]:
