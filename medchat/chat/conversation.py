@@ -22,7 +22,7 @@ from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
 from medchat.errors import MedchatError
 from medchat.language import current_language
 from medchat.sanitize import sanitize_line
-from medchat.settings import Settings
+from medchat.settings import Layer, Settings
 from medchat.store import AnswerOrigin, SessionRecord, SessionStore
 from medchat.user_paths import user_path
 
@@ -189,7 +189,7 @@ def prepare_conversation(
         store, record = session_to_go_on_with(store, replace(choice, save=save), warn)
         if record is not None:
             given = _given(flags)
-            settings = read_settings({**_of_session(record, given), **given})
+            settings = read_settings({**_of_session(record, given, settings), **given})
         if notice := settings.folder_notice():
             warn(sanitize_line(notice, 600))
         opening, known = as_demo(resolve_setup(settings, rule=flags.get("rule")))
@@ -203,14 +203,19 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if value is not None and value != ()}
 
 
-def _of_session(record: SessionRecord, given: dict[str, Any]) -> dict[str, Any]:
-    """What the session was held with. A backbone or model given by flag comes with its own template and adapters."""
-    if "backbone" in given or "model" in given:
-        return {"system": record.system or None}
-    return {
+def _of_session(record: SessionRecord, given: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """What the session was held with, but for what the profile sets.
+
+    A backbone or model given by flag or profile comes with its own template and adapters.
+    """
+    held = {
         "backbone": record.backbone,
         "model": record.model,
         "adapter": record.adapters,
         "template": record.template or None,
         "system": record.system or None,
     }
+    chosen = {name for name in held if settings.origin(name).layer is Layer.PROFILE}
+    if chosen.union(given) & {"backbone", "model"}:
+        held = {"system": held["system"]}
+    return {name: value for name, value in held.items() if name not in chosen}

@@ -138,8 +138,8 @@ def _written(template: PromptTemplate) -> str:
 
 
 def read_settings(flags: Mapping[str, Any]) -> Settings:
-    """Return the settings with this command's flags over them."""
-    return Settings.load(flags=as_settings(dict(flags)))
+    """Return the settings with the profile that this command's flags name, and the other flags, over them."""
+    return Settings.load(as_settings(dict(flags)), profile=str(flags.get("profile") or ""))
 
 
 def resolve_setup(

@@ -19,6 +19,14 @@ def model_flags(command: F) -> F:
     for decorate in reversed(
         [
             click.option(
+                "--profile",
+                metavar="NAME",
+                help=say(
+                    "配置方案：配置文件里 [profile.NAME] 一节",
+                    "a profile: the table [profile.NAME] of the configuration",
+                ),
+            ),
+            click.option(
                 "--backbone",
                 metavar="NAME",
                 help=say(

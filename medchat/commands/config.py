@@ -45,10 +45,12 @@ def command() -> None:
 
 @command.command("show", help=say("显示每个配置项现在的值。", "Show the value of every setting."))
 @click.option("--origin", is_flag=True, help=say("同时显示来源", "also where it came from"))
+@click.option("--profile", default="", metavar="NAME", help=say("在这个配置方案下", "under this profile"))
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
-def show_settings(origin: bool, as_json: bool) -> int:
+def show_settings(origin: bool, profile: str, as_json: bool) -> int:
     """Show the settings."""
-    rows = _effective(Settings.load())
+    settings = Settings.load(profile=profile)
+    rows = _effective(settings)
     if as_json:
         whole = {row.key.name: {"value": row.value, "origin": str(row.origin)} for row in rows}
         values: dict[str, Any] = whole if origin else {name: item["value"] for name, item in whole.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.regular_files import SETTINGS_BYTES, read_regular
 from medchat.settings.keys import KEYS, Key, unknown
+from medchat.settings.profiles import NOT_FOR_FOLDERS, check_name, profile_key, split_profile
 from medchat.settings.values import checked, resolved
+
+#: Questions with placeholders, `/preset NAME`: the table `[preset]` of the user's own file.
+PRESETS = "preset."
 
 #: How many parts of a dotted name are looked at, and a line that begins with one as long or longer.
 _MOST_PARTS = 32
@@ -22,22 +27,65 @@ _LINE_START = 400
 FileValues = dict[str, tuple[Any, str]]
 
 
-def read_file(path: Path, *, project: bool) -> FileValues:
-    """Return the checked settings in the file at `path`; none if there is no such file.
+@dataclass(frozen=True, slots=True)
+class FileSettings:
+    """What a file sets, and its profiles and presets by name."""
+
+    values: FileValues
+    profiles: dict[str, FileValues]
+    presets: dict[str, str]
+
+
+def read_file(path: Path, *, project: bool) -> FileSettings:
+    """Return what the file at `path` sets, checked; nothing if there is no such file.
 
     `project` is for `./medchat.toml`, which came with a folder that someone else may have made: it may
-    not enable plugins, remote endpoints or code, nor loosen what protects the user. Raises UsageError.
+    not enable plugins, remote endpoints or code, nor loosen what protects the user; nor may a profile there
+    name a backbone, template or system text, and it has no presets. Raises UsageError.
     """
-    found: FileValues = {}
-    for name, value, where in entries_of(path) or ():
-        key = KEYS.get(name)
+    text = text_of(path)
+    return FileSettings({}, {}, {}) if text is None else parse_settings(text, path, project=project)
+
+
+def parse_settings(text: str, path: Path, *, project: bool) -> FileSettings:
+    """Return what `text`, the content of the file at `path`, sets, as `read_file` does. Raises UsageError."""
+    found = FileSettings({}, {}, {})
+    for name, value, where in _entries(text, path):
+        profile, setting = split_profile(name)
+        if name.startswith(PRESETS):
+            found.presets[check_name(name.removeprefix(PRESETS), where)] = _preset(
+                name, value, where, project
+            )
+            continue
+        if profile:
+            values = found.profiles.setdefault(check_name(profile, where), {})
+            if not setting and value == {}:
+                continue
+        key = profile_key(setting, where) if profile else KEYS.get(name)
         if key is None:
             raise unknown(name, where)
         value = checked(key, value, name, where)
         if project:
             _refuse_to_project(key, value, where)
-        found[name] = (resolved(key, value, path.absolute().parent), where)
+            if profile and key.name in NOT_FOR_FOLDERS:
+                raise _not_for_folders(name, value, "", where)
+        (values if profile else found.values)[key.name] = (
+            resolved(key, value, path.absolute().parent),
+            where,
+        )
     return found
+
+
+def _preset(name: str, value: Any, where: str, project: bool) -> str:
+    if project:
+        raise _not_for_folders(name, value, "", where)
+    if not isinstance(value, str):
+        raise UsageError(
+            say(f"{name} 应为文字", f"{name} must be text"),
+            say('例如：病历 = "请总结：{病历}"', 'for example: case = "Summarise: {case}"'),
+            where=where,
+        )
+    return value
 
 
 def entries_of(path: Path) -> list[tuple[str, Any, str]] | None:
@@ -45,13 +93,16 @@ def entries_of(path: Path) -> list[tuple[str, Any, str]] | None:
 
     Raises UsageError for a file that cannot be read, is not UTF-8 or not TOML.
     """
-    text = _text_of(path)
-    if text is None:
-        return None
+    text = text_of(path)
+    return None if text is None else _entries(text, path)
+
+
+def _entries(text: str, path: Path) -> list[tuple[str, Any, str]]:
     return [(name, value, f"{path}:{_line_of(name, text)}") for name, value in _flat(_parsed(text, path))]
 
 
-def _text_of(path: Path) -> str | None:
+def text_of(path: Path) -> str | None:
+    """Return the content of a settings file, None if there is none. Raises UsageError."""
     try:
         return read_regular(path, SETTINGS_BYTES).decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
@@ -126,19 +177,22 @@ def _refuse_to_project(key: Key, value: Any, where: str) -> None:
     remote = key.is_path and any("://" in part for part in ((value,) if isinstance(value, str) else value))
     if not remote and (key.project is True or (key.project and value in key.project)):
         return
+    raise _not_for_folders(key.name, value, key.variable, where)
+
+
+def _not_for_folders(name: str, value: Any, variable: str, where: str) -> UsageError:
     shown = (
         value if isinstance(value, str) else "true" if value is True else "false" if value is False else "…"
     )
-    raise UsageError(
+    return UsageError(
         say(
-            f"当前目录的 medchat.toml 不能设置 {key.name} = {shown}："
+            f"当前目录的 medchat.toml 不能设置 {name} = {shown}："
             "随目录而来的文件不能启用插件、远程端点或代码，也不能放宽保护",
-            f"medchat.toml in this folder may not set {key.name} = {shown}: a file that came with a folder"
+            f"medchat.toml in this folder may not set {name} = {shown}: a file that came with a folder"
             " may not enable plugins, remote endpoints or code, nor loosen protections",
         ),
-        say(
-            f"如确需如此，请用 {key.variable} 环境变量，或写进自己的配置（medchat config path）",
-            f"if you want it, set {key.variable} or use your own configuration (medchat config path)",
-        ),
+        say("如确需如此，请", "if you want it, ")
+        + (say(f"用 {variable} 环境变量，或", f"set {variable} or ") if variable else "")
+        + say("写进自己的配置（medchat config path）", "use your own configuration (medchat config path)"),
         where=where,
     )

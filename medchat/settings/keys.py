@@ -20,6 +20,9 @@ GENERATION = "generation."
 #: nothing that sends questions away.
 _LOCAL_BACKBONES = tuple(builtin.name for builtin in BUILTIN_BACKBONES if builtin.name != "remote")
 
+#: Colours of the chat's own lines. Their looks are in `medchat.repl`.
+THEMES = ("default", "bright", "mono")
+
 
 class Kind(Enum):
     """What a value is, with its names for the user."""
@@ -98,6 +101,9 @@ _TABLE = (
     Key("quantize", Kind.TEXT, "none", "加载时量化", "quantise while loading", choices=QUANTIZE),
     Key("offline", Kind.FLAG, False, "不使用网络", "never use the network", project=(True,)),
     Key("style", Kind.TEXT, "rich", "显示样式", "how answers look", choices=("rich", "plain")),
+    Key("theme", Kind.TEXT, "default", "配色", "colours", choices=THEMES),
+    Key("footer", Kind.FLAG, True, "回答下方显示用量与速度", "figures under each answer"),
+    Key("bell", Kind.FLAG, False, "较长的回答结束时响铃", "ring the bell when a long answer ends"),
     Key("lang", Kind.TEXT, None, "界面语言", "interface language", choices=LANGUAGES),
     Key("save", Kind.FLAG, True, "把会话保存到磁盘", "save sessions to disk", project=(False,), announced=True),
     Key(
@@ -128,12 +134,12 @@ KEYS: Mapping[str, Key] = {key.name: key for key in _TABLE}
 _BY_SHORT_NAME: Mapping[str, Key] = {key.short: key for key in _TABLE}
 
 
-def key_named(name: str) -> Key:
-    """Return the key of that full or short name (`-` as good as `_`). Raises UsageError."""
+def key_named(name: str, where: str = "") -> Key:
+    """Return the key of that full or short name (`-` as good as `_`). Raises UsageError, which names `where`."""
     plain = name.strip().replace("-", "_")
     key = KEYS.get(plain) or _BY_SHORT_NAME.get(plain)
     if key is None:
-        raise unknown(name)
+        raise unknown(name, where)
     return key
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from medchat.launcher import PATIENCE_VARIABLE
 from medchat.paths import config_file, project_config_file
 from medchat.settings.files import read_file
 from medchat.settings.keys import GENERATION, KEYS, Key, key_named
+from medchat.settings.profiles import find_profile
 from medchat.settings.values import checked, from_text
 
 _PREFIX = "MEDCHAT_"
@@ -39,21 +40,29 @@ class Layer(IntEnum):
     USER_FILE = 2
     PROJECT_FILE = 3
     VARIABLE = 4
-    FLAG = 5
+    PROFILE = 5
+    FLAG = 6
+    COMMAND = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from. `place` is `file:line`, a variable, a flag, or a backbone's name."""
+    """Where a value came from. `place` is `file:line`, a variable, a flag, a command of the chat, or a backbone's name.
+
+    `profile` is the profile that the line of the file belongs to.
+    """
 
     layer: Layer
     place: str = ""
+    profile: str = ""
 
     def __str__(self) -> str:
         if self.layer is Layer.BUILTIN:
             return say("内置", "built-in")
         if self.layer is Layer.PLUGIN:
             return say(f"插件 {self.place}", f"plugin {self.place}")
+        if self.profile:
+            return say(f"配置方案 {self.profile}（{self.place}）", f"profile {self.profile} ({self.place})")
         return self.place
 
 
@@ -68,32 +77,51 @@ class Effective:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of one run, as it began; `/set` changes the chat it is typed in (`medchat.repl.set_command`)."""
+    """All settings of one run. `profile` is the one in force; `profiles` and `presets` are those there are."""
 
     _layers: Mapping[Layer, Mapping[str, tuple[Any, str]]]
     warnings: tuple[str, ...] = ()
+    profile: str = ""
+    profiles: tuple[str, ...] = ()
+    presets: Mapping[str, str] = field(default_factory=dict)
+    _profile_of_folder: bool = False
 
     @classmethod
     def load(
         cls,
         flags: Mapping[str, Any] | None = None,
         *,
+        profile: str = "",
         environment: Mapping[str, str] | None = None,
         user_file: Path | None = None,
         project_file: Path | None = None,
     ) -> Settings:
-        """Read the files and the environment, and put `flags` (full names; None is not given) over them.
+        """Read the files and the environment; put the profile and then `flags` (full names; None: not given) over them.
 
         Raises UsageError naming file and line, variable or flag for an unknown key or a bad value.
         """
         environment = os.environ if environment is None else environment
+        own = read_file(user_file or config_file(), project=False)
+        folder = read_file(project_file or project_config_file(), project=True)
         layers = {
-            Layer.USER_FILE: read_file(user_file or config_file(), project=False),
-            Layer.PROJECT_FILE: read_file(project_file or project_config_file(), project=True),
+            Layer.USER_FILE: own.values,
+            Layer.PROJECT_FILE: folder.values,
             Layer.VARIABLE: _from_variables(environment),
+            Layer.PROFILE: find_profile(profile, own.profiles, folder.profiles) if profile else {},
             Layer.FLAG: _from_flags(flags or {}),
         }
-        return cls(layers, _misspelt_variables(environment))
+        names = tuple(sorted({*own.profiles, *folder.profiles}))
+        of_folder = bool(profile) and profile not in own.profiles
+        return cls(layers, _misspelt_variables(environment), profile, names, own.presets, of_folder)
+
+    def changed(self, values: Mapping[str, Any], command: str) -> Settings:
+        """Return the settings with these over all others, as `command` (`/set`) chose them; None unsets one.
+
+        The values are already checked. Full or short names.
+        """
+        named = {key_named(name).name: (value, command) for name, value in values.items()}
+        over = {**self._layers.get(Layer.COMMAND, {}), **named}
+        return replace(self, _layers={**self._layers, Layer.COMMAND: over})
 
     def value(self, name: str) -> Any:
         """Return the value that counts: str, bool, int, float, a tuple of str, or None where unset.
@@ -115,7 +143,7 @@ class Settings:
         whether it is kept; "" where it chose nothing of that."""
         chosen = [
             (name, self._found(key)) for name, key in KEYS.items() if key.announced
-            and self._found(key)[1].layer is Layer.PROJECT_FILE
+            and self._is_of_folder(self._found(key)[1])
         ]  # fmt: skip
         if not chosen:
             return ""
@@ -151,11 +179,18 @@ class Settings:
             shown.append(Effective(key, value, origin))
         return tuple(shown)
 
+    def _is_of_folder(self, origin: Origin) -> bool:
+        return origin.layer is Layer.PROJECT_FILE or (
+            origin.layer is Layer.PROFILE and self._profile_of_folder
+        )
+
     def _found(self, key: Key) -> tuple[Any, Origin]:
         for layer in reversed(Layer):
             if key.name in self._layers.get(layer, {}):
                 value, place = self._layers[layer][key.name]
-                return value, Origin(layer, place)
+                if value is None:  # unset by a command
+                    value = key.default
+                return value, Origin(layer, place, self.profile if layer is Layer.PROFILE else "")
         return key.default, Origin(Layer.BUILTIN)
 
 

@@ -28,6 +28,7 @@ def load(
     project: str = "",
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
+    profile: str = "",
 ) -> Settings:
     """Load settings from files written on the spot, seeing none of this machine's."""
     files = {"config.toml": user, "medchat.toml": project}
@@ -35,6 +36,7 @@ def load(
         (tmp_path / name).write_text(text, encoding="utf-8")
     return Settings.load(
         flags,
+        profile=profile,
         environment=environment or {},
         user_file=tmp_path / "config.toml",
         project_file=tmp_path / "medchat.toml",
@@ -54,7 +56,12 @@ LAYERS = (
     (Layer.USER_FILE, {"user": '[generation]\ntop_k = 1'}, "config.toml:2"),
     (Layer.PROJECT_FILE, {"project": "generation.top_k = 2"}, "medchat.toml:1"),
     (Layer.VARIABLE, {"environment": {"MEDCHAT_TOP_K": "3"}}, "MEDCHAT_TOP_K"),
-    (Layer.FLAG, {"flags": {"generation.top_k": 4}}, "--top-k"),
+    (
+        Layer.PROFILE,
+        {"user": "[generation]\ntop_k = 1\n[profile.p]\ntop_k = 4", "profile": "p"},
+        "（{}:4）",
+    ),
+    (Layer.FLAG, {"flags": {"generation.top_k": 5}}, "--top-k"),
 )  # fmt: skip
 
 
@@ -67,12 +74,12 @@ def test_the_highest_layer_counts_and_is_named(tmp_path: Path, highest: int) -> 
     layer, _, place = LAYERS[highest]
     assert settings.value("generation.top_k") == highest + 1
     assert settings.origin("generation.top_k").layer is layer
-    assert str(settings.origin("generation.top_k")).endswith(place)
+    assert str(settings.origin("generation.top_k")).endswith(place.format(tmp_path / "config.toml"))
 
 
 def test_the_order_of_layers_is_the_specified_one() -> None:
     assert [layer.name for layer in sorted(Layer)] == [
-        "BUILTIN", "PLUGIN", "USER_FILE", "PROJECT_FILE", "VARIABLE", "FLAG",
+        "BUILTIN", "PLUGIN", "USER_FILE", "PROJECT_FILE", "VARIABLE", "PROFILE", "FLAG", "COMMAND",
     ]  # fmt: skip
 
 
