@@ -154,7 +154,7 @@ class SFTOptions:
     save_total: int = setting(3, "保留的检查点个数", "checkpoints that are kept", allowed=Range(1, _MANY))
     val_size: int = setting(
         -1,
-        "留作评估的条数；-1：取 10%，最多 500 条，数据不足 20 条时不留",
+        "留作评估的条数；-1：取十分之一，最多 500 条，数据不足 20 条时不留",
         "records held out; -1: a tenth, at most 500, none below 20",
         allowed=Range(-1, _MANY),
     )

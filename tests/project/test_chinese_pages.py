@@ -10,7 +10,7 @@ from page_pairs import differences
 from wording import VALUE, faults_of_chinese
 
 #: Pages for users; the others under docs are for developers.
-USER_PAGES = ("models.md",)
+USER_PAGES = ("infer.md", "models.md", "remote.md", "sft.md")
 
 
 def text_of(page: str) -> str:

@@ -268,22 +268,29 @@ def rows_of(page: str, section: str) -> dict[str, list[str]]:
     for line in text.splitlines():
         if line.startswith("| `"):
             first, *cells = (cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|")))
-            found |= {name.strip("` "): cells for name in first.split(",")}
+            found |= {name.strip("` "): cells for name in re.split("[,、]", first)}
     return found
 
 
-def test_the_page_lists_every_flag_with_its_default_and_every_name_of_the_originals() -> None:
-    rows = rows_of("docs/sft.md", "Settings")
+@pytest.mark.parametrize(
+    ("page", "section", "language"), [("docs/sft.md", "Settings", 1), ("docs/zh/sft.md", "设置", 0)]
+)
+def test_the_page_lists_every_flag_with_its_default_and_every_name_of_the_originals(
+    page: str, section: str, language: int
+) -> None:
+    rows = rows_of(page, section)
     defaults = {field.name: field.default for field in fields(SFTOptions)}
     for name, key in KEYS.items():
         stated = rows[flag_of(name)][0].strip("`")
         default = defaults.get(name)
         if not key.is_path and default not in (None, ()):
             assert stated == toml_value(default), name
+        assert rows[flag_of(name)][1].replace("\\|", "|").startswith((key.zh, key.en)[language]), name
     for original, name in RENAMED.items():
         if original != name:
             assert rows[original] == [f"`{flag_of(name)}`"]
-    assert set(REPLACED) <= set(rows)
+    for original, words in REPLACED.items():
+        assert rows[original] == [words[language] or ("不需要", "not needed")[language]]
 
 
 @pytest.mark.torch
