@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -77,6 +77,16 @@ class PreparedChat:
             said_early=self._said_early,
             max_question_bytes=int(self.settings.value("max_question_bytes")),
         )
+
+    def go_on_with(self, opening: ChatSetup, demo: KnownQuestions | None) -> None:
+        """Answer from now on with another model or other settings: what is saved says so from the next turn on."""
+        self.opening, self.demo = opening, demo
+        if self._recorder is not None:
+            self._recorder.model_changed()
+
+    def change(self, values: Mapping[str, Any], command: str) -> None:
+        """Note settings, checked, that `command` changed in this chat and that take no loading."""
+        self.go_on_with(replace(self.opening, settings=self.settings.changed(values, command)), self.demo)
 
     def early_notices(self, question: str) -> list[Notice]:
         """Return what must be said of the first question at once: loading the model may take minutes.
@@ -161,8 +171,13 @@ class PreparedChat:
             options.address or str(options.model.absolute()),
             tuple(str(adapter.absolute()) for adapter in options.adapters),
             self._template(),
-            str(self.settings.value("system") or system),
+            self.system_text(system),
         )
+
+    def system_text(self, held: str) -> str:
+        """Return the system text in force; `held` is what the saved session was held with."""
+        chosen = str(self.settings.value("system") or "")
+        return chosen if self.settings.origin("system").layer is Layer.COMMAND else chosen or held
 
     def _template(self) -> str:
         """What `--template` takes to get this template again."""

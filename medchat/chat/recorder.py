@@ -46,13 +46,16 @@ class StoreRecorder:
     ) -> None:
         """`note_changes` is called once `existing` has got a turn: it may now go on with another model.
 
+        So it is after `model_changed`.
+
         `origin` says what produces the answers, kept beside each.
         """
         self._store = store
         self._create = create
         self._record = existing
         self._warn = warn
-        self._note_changes = note_changes if existing else None
+        self._note_changes = note_changes
+        self._noted = existing is None
         self._origin = origin or (lambda context: AnswerOrigin())
         self._ours: list[PlacedTurn] = []
         if existing:
@@ -143,10 +146,14 @@ class StoreRecorder:
             self._store.rewrite(self._record.id, change)
             self._ours = [(position, rewritten(turn, change)) for position, turn in self._ours]
 
+    def model_changed(self) -> None:
+        """Have the session's row brought up to date with its next turn."""
+        self._noted = False
+
     def _note(self) -> None:
-        if self._note_changes is not None and self._record is not None:
+        if not self._noted and self._note_changes is not None and self._record is not None:
             self._record = self._note_changes(self._store, self._record)
-        self._note_changes = None
+        self._noted = True
 
     def _keep(self, position: int, turn: Turn, *, expected: int | None) -> None:
         if position != (expected or (self._ours[-1][0] if self._ours else 0) + 1):
@@ -169,7 +176,7 @@ class StoreRecorder:
             yield
         except MedchatError as error:
             self._store, self._record, self._ours = SessionStore.unsaved(), None, []
-            self._note_changes = None
+            self._noted = True
             self._warn(_not_saved(error))
 
 

@@ -121,6 +121,15 @@ class ChatSession:
         request = AnswerRequest(question, config, before, instead_of=1, keeps_old=True, insist=True)
         yield from self.answer(request, cancel)
 
+    def use(
+        self, model: ChatModel, template: PromptTemplate, config: GenerationConfig, gate: QuestionGate | None
+    ) -> None:
+        """Let the conversation go on with another model, template or configuration."""
+        self.model, self.template, self.config, self.gate = model, template, config, gate
+        self._told_single_turn = self._told_left_out = False
+        self._known_rejected.clear()
+        self.dropped = 0
+
     def undo(self, count: int = 1) -> tuple[Turn, ...]:
         """Take back the last `count` turns and return them. Raises UsageError if there are not that many."""
         if not 1 <= count <= len(self.conversation.turns):
