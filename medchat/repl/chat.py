@@ -15,6 +15,7 @@ from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.repl import messages
 from medchat.repl.answering import AnswerView
+from medchat.repl.editing import Edit, finish_edit
 from medchat.repl.screen import Screen, Tone, untrusted
 from medchat.repl.session_thread import SessionThread
 from medchat.repl.slash import ReplCommand, Typed, find, parse
@@ -31,6 +32,8 @@ class Chat:
     """What the terminal and the line-by-line chat have in common. Main thread only.
 
     `leaving` is set by `/exit`; `failed` holds the exit code of the first line that could not be answered.
+    `edit` is what `/edit` is about: the next line that is no command is its text. `draft` is what a command
+    puts into the next prompt.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class Chat:
         self.exchange = exchange
         self.leaving = False
         self.failed = 0
+        self.edit: Edit | None = None
+        self.draft = ""
         self._asked_back = ""
 
     @property
@@ -64,6 +69,8 @@ class Chat:
         """`handle` for a person at a terminal, who may type what leaves other programs without a slash."""
         word, before = line.strip().lower(), self._asked_back
         self._asked_back = ""
+        if self.edit is not None:
+            return self.handle(line)
         if word in _LEAVING:
             self.leaving = True
             return ""
@@ -83,7 +90,10 @@ class Chat:
         try:
             if isinstance(typed, Typed):
                 self._run(typed)
-                return ""
+                draft, self.draft = self.draft, ""
+                return draft
+            if self.edit is not None:
+                return self._finish(self.edit, typed, line)
             check_question(typed, self.startup.max_question_bytes)
             self._say_early(typed)
             if not self.exchange.ready():
@@ -100,6 +110,17 @@ class Chat:
         edited = isinstance(view.error, UsageError) and not isinstance(view.error, UnknownToDemo)
         refused = edited and not view.text_came
         return line if view.stopped_early or refused else ""
+
+    def leave_edit(self) -> None:
+        """Take the next line for a question again."""
+        self.edit = None
+
+    def _finish(self, edit: Edit, text: str, line: str) -> str:
+        self.leave_edit()
+        if finish_edit(self, edit, text):
+            return ""
+        self.edit = edit
+        return line
 
     def _say_early(self, question: str) -> None:
         """Say what is urgent while the model is still loading: it may take minutes, or fail."""
@@ -121,6 +142,7 @@ class Chat:
             if self.exchange.loading_seconds is None or not self.exchange.ready():
                 raise
             command = find(typed.name, self.commands)  # the plugins' commands are known now
+        self.leave_edit()
         command.run(self, typed.words)
 
     def _failure(self, error: Exception) -> None:

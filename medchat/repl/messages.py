@@ -74,8 +74,9 @@ def ending(finish: Finish, tokens: int) -> str:
     if finish is Finish.LENGTH:
         more = max(2, 2 * tokens)
         return say(
-            f"回答达到长度上限（{tokens} 个词元），可能没有说完：/设置 max-new-tokens {more} 后用 /重答",
-            f"the answer reached the limit ({tokens} tokens) and may be incomplete:"
+            f"回答达到长度上限（{tokens} 个词元），可能没有说完：/续写 接着写，"
+            f"或 /设置 max-new-tokens {more} 后用 /重答",
+            f"the answer reached the limit ({tokens} tokens) and may be incomplete: /continue goes on with it; or"
             f" /set max-new-tokens {more}, then /regen",
         )
     if finish is Finish.ERROR:

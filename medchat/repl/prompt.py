@@ -48,9 +48,12 @@ class LinePrompt:
         remember: Callable[[str], None],
         commands: Callable[[], Sequence[ReplCommand[Any]]],
         status: Callable[[], str],
+        on_clear: Callable[[], None],
     ) -> None:
+        """`on_clear` is called when the user empties the line with Ctrl-C."""
         self._history = _PastInputs(past, remember)
         self._status = status
+        self._on_clear = on_clear
         self._context: contextvars.Context | None = None
         completer = _SlashCompleter(commands)
         self._session: PromptSession[str] = PromptSession(
@@ -134,6 +137,7 @@ class LinePrompt:
         def _clear_line(event: KeyPressEvent) -> None:
             self._history.keep_until_end(event.current_buffer.text)
             event.current_buffer.reset()
+            self._on_clear()
 
         @keys.add("c-g", filter=~is_searching)
         def _open_editor(event: KeyPressEvent) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medchat.api import Turn
+from medchat.chat.session_lines import branch_mark
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.medical_safety import ai_mark
@@ -32,18 +33,18 @@ def _history(chat: Chat, words: str) -> None:
     if not chat.exchange.ready():
         return
     turns = chat.exchange.call(lambda session: session.conversation.turns)
+    points = chat.exchange.call(lambda session: session.recorder.branches())
+    marks = {point.position: branch_mark(point) for point in points}
     if not turns:
         chat.screen.show(say("还没有对话。", "Nothing has been said yet."))
     elif not words:
         rows = [
-            (f"{number}", f"{excerpt(turn.question)}\n     {excerpt(turn.answer)}")
+            (f"{number}", f"{excerpt(turn.question)}{marks.get(number, '')}\n     {excerpt(turn.answer)}")
             for number, turn in enumerate(turns, 1)
         ]
-        chat.screen.show(
-            two_columns(rows, chat.screen.width)
-            + "\n"
-            + say("/历史 N 显示第 N 轮全文。", "/history N shows turn N in full.")
-        )
+        rows += [("", mark) for number, mark in marks.items() if number > len(turns)]
+        note = say("/历史 N 显示第 N 轮全文。", "/history N shows turn N in full.")
+        chat.screen.show(two_columns(rows, chat.screen.width) + "\n" + note)
     elif words.isdecimal() and 1 <= int(words) <= len(turns):
         _show_turn(chat, turns[int(words) - 1])
     else:

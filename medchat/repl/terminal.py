@@ -80,6 +80,7 @@ class _Terminal:
             self._remember,
             lambda: chat.commands,
             self._status,
+            chat.leave_edit,
         )
         interrupts.on_end = lambda: self._prompt.post(self._prompt.end)
         self._exchange.meanwhile = self._meanwhile
@@ -156,6 +157,8 @@ class _Terminal:
         self._prompt.redraw()
 
     def _status(self) -> str:
+        if self._chat.edit is not None:
+            return self._chat.edit.label
         seconds = self._exchange.loading_seconds
         if seconds is not None:
             counted = "" if self._still else f" {seconds:.0f}s"

@@ -1,14 +1,19 @@
-"""The slash commands that change what was said: answer again, take back."""
+"""The slash commands that change what was said: answer again, go on, edit, take back, other branches."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from medchat.api import Turn
+from medchat.chat.revising import go_on, redo, switch
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat.repl.rows import excerpt
+from medchat.repl.editing import begin_edit
+from medchat.repl.rows import excerpt, two_columns
 from medchat.repl.screen import untrusted
 from medchat.repl.slash import ReplCommand
+from medchat.store import BranchPoint
 
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
@@ -19,22 +24,91 @@ def _regenerate(chat: Chat, words: str) -> None:
         chat.show_answer(lambda session, cancel: session.regenerate(cancel))
 
 
+def _go_on(chat: Chat, words: str) -> None:
+    if not chat.exchange.ready():
+        return
+    turns = chat.exchange.call(lambda session: session.conversation.turns)
+    view = chat.show_answer(go_on)
+    if view.stopped_early:
+        chat.screen.tell(say("（已停止，回答没有变化）", "(stopped; the answer is as it was)"))
+    elif view.answered is not None and turns:
+        chat.screen.tell(
+            say("全文：/历史 ", "the whole answer: /history ") + str(len(turns)),
+        )
+
+
 def _undo(chat: Chat, words: str) -> None:
-    try:
-        count = int(words or "1")
-    except ValueError:
-        raise UsageError(
-            say(
-                f"/撤销 后面要写轮数，不是 {untrusted(words[:40])}",
-                f"/undo takes a number of turns, not {untrusted(words[:40])}",
-            ),
-            say("例如：/撤销 2", "for example: /undo 2"),
-        ) from None
+    count = _count(words, "撤销", "undo")
     if not chat.exchange.ready():
         return
     taken = chat.exchange.call(lambda session: session.undo(count))
     undone = "\n".join(f"  {excerpt(turn.question)}" for turn in taken)
-    chat.screen.show(say(f"已撤销 {count} 轮：", f"Took back {count}:") + "\n" + undone)
+    chat.screen.show(say(f"已撤销 {count} 轮（/重做 恢复）：", f"Took back {count} (/redo):") + "\n" + undone)
+
+
+def _redo(chat: Chat, words: str) -> None:
+    count = _count(words, "重做", "redo")
+    if chat.exchange.ready():
+        _show_where(chat, chat.exchange.call(lambda session: redo(session, count)))
+
+
+def _count(words: str, zh_name: str, name: str) -> int:
+    """Return the number of turns that was typed, 1 for none. Raises UsageError for anything else."""
+    try:
+        return int(words or "1")
+    except ValueError:
+        raise UsageError(
+            say(
+                f"/{zh_name} 后面要写轮数，不是 {untrusted(words[:40])}",
+                f"/{name} takes a number of turns, not {untrusted(words[:40])}",
+            ),
+            say(f"例如：/{zh_name} 2", f"for example: /{name} 2"),
+        ) from None
+
+
+def _branch(chat: Chat, words: str) -> None:
+    if not chat.exchange.ready():
+        return
+    points = chat.exchange.call(lambda session: session.recorder.branches())
+    numbers = [int(word) for word in words.split() if word.isascii() and word.isdecimal()]
+    if len(numbers) != len(words.split()) or len(numbers) not in (0, 2):
+        raise UsageError(
+            say("请写轮号和分支号，或都不写", "give the numbers of a turn and of a branch, or neither"),
+            say("例如：/分支 2 1", "for example: /branch 2 1"),
+        )
+    if numbers:
+        position, way = numbers
+        _show_where(chat, chat.exchange.call(lambda session: switch(session, position, way - 1)))
+    elif not points:
+        chat.screen.show(say("这个会话没有别的分支。", "This conversation has no other branch."))
+    else:
+        chat.screen.show("\n".join(line for point in points for line in _ways(point, chat.screen.width)))
+        example = f"{points[-1].position} 1"
+        chat.screen.show(say(f"换到某个分支：/分支 {example}", f"To go to one of them: /branch {example}"))
+
+
+def _ways(point: BranchPoint, width: int) -> Iterator[str]:
+    """Give the lines that list what stood at one place of the conversation."""
+    yield say(f"第 {point.position} 轮：", f"Turn {point.position}:")
+    for number, way in enumerate(point.alternatives, 1):
+        mark = "*" if number - 1 == point.current else " "
+        after = say(f"（之后 {way.following} 轮）", f" (+{way.following})") if way.following else ""
+        yield f" {mark}{number}  {excerpt(way.saved.turn.question, max(20, width - 20))}{after}"
+        yield f"      {excerpt(way.saved.turn.answer, max(20, width - 8))}"
+
+
+def _show_where(chat: Chat, turns: Sequence[Turn]) -> None:
+    """Say which turns have come into the conversation, and show its end."""
+    have = chat.exchange.call(lambda session: session.conversation.turns)
+    first = len(have) - len(turns) + 1
+    rows = [
+        (str(number), f"{excerpt(turn.question)}\n     {excerpt(turn.answer)}")
+        for number, turn in enumerate(turns, first)
+    ]
+    heading = say(
+        f"对话现在有 {len(have)} 轮，从第 {first} 轮起：", f"{len(have)} turns now; from turn {first} on:"
+    )
+    chat.screen.show("\n".join([heading, two_columns(rows, chat.screen.width)] if rows else [heading]))
 
 
 TURN_COMMANDS: tuple[ReplCommand[Chat], ...] = (
@@ -46,10 +120,38 @@ TURN_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "answer the last question again",
         _regenerate,
         more=(
-            "新回答写完后取代原来的；中途停止或出错则保留原来的。",
-            "The new answer takes the place of the old one once it is complete; if it is stopped or fails, the old"
-            " one stays.",
+            "新回答写完后取代原来的，原来的留在另一分支（/重做 换回）；中途停止或出错则什么都不变。",
+            "The new answer takes the place of the old one once it is complete, and the old one stays on another branch"
+            " (/redo goes back to it); if it is stopped or fails, nothing changes.",
         ),
+    ),
+    ReplCommand(
+        "continue",
+        "续写",
+        "",
+        "接着写没写完的回答",
+        "go on with an answer that was cut off",
+        _go_on,
+        more=(
+            "用于达到长度上限、被停止或中途出错的回答。远程模型不支持，会说明怎么办。",
+            "For an answer that reached its limit, was stopped or failed. A remote model cannot, and says what to do.",
+        ),
+    ),
+    ReplCommand(
+        "edit",
+        "编辑",
+        "[n] [q|a] [text]",
+        "改第 n 轮的问或答，从那里继续（默认最后一问）",
+        "change question or answer n and go on from there (the last question)",
+        begin_edit,
+        more=(
+            "原文放进输入行，回车发送，Ctrl-G 用 $EDITOR 编辑，Ctrl-C 放弃。q 或“问”是问题，a 或“答”是回答。"
+            "后面写上新的文字则立即修改。原来的和之后的各轮留在另一分支。",
+            "The text goes into the prompt: Enter sends it, Ctrl-G opens $EDITOR, Ctrl-C leaves it. q is the question,"
+            " a the answer. With the new text behind them it is changed at once. What was there and all after it stay"
+            " on another branch.",
+        ),
+        examples=("/编辑 2 答", "/edit 2 a"),
     ),
     ReplCommand(
         "undo",
@@ -59,9 +161,37 @@ TURN_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "take back the last n turns (1)",
         _undo,
         more=(
-            "模型不再看到撤销的问答。",
-            "The model no longer sees the turns that were taken back.",
+            "模型不再看到撤销的问答。/重做 恢复；问了别的以后，它们留在另一分支（/分支）。",
+            "The model no longer sees them. /redo brings them back; once something else is asked they stay on another"
+            " branch (/branch).",
         ),
         examples=("/撤销 2", "/undo 2"),
+    ),
+    ReplCommand(
+        "redo",
+        "重做",
+        "[n]",
+        "恢复撤销的 n 轮（默认 1）；没有时换到下一个分支",
+        "bring back n turns (1), or go to the next branch",
+        _redo,
+        more=(
+            "反复输入会依次经过最后一处有分支的地方的每个分支，包括每次重答的回答。",
+            "Again and again it goes through the branches at the last place that has any, such as answers given again.",
+        ),
+        examples=("/重做", "/redo"),
+    ),
+    ReplCommand(
+        "branch",
+        "分支",
+        "[n k]",
+        "列出各处的分支；换到第 n 轮的第 k 个",
+        "list the branches; go to branch k at turn n",
+        _branch,
+        more=(
+            "编辑、重答和撤销后另问，都会留下分支。换回去时，那个分支之后的各轮也一起回来。",
+            "Edits, answers given again and other questions after /undo leave branches. Going back to one brings the"
+            " turns after it along.",
+        ),
+        examples=("/分支 2 1", "/branch 2 1"),
     ),
 )

@@ -50,7 +50,11 @@ def test_a_question_without_a_slash_goes_to_the_model_unchanged(line: str) -> No
 def test_every_command_of_this_release_is_there_in_both_languages() -> None:
     pairs = {
         "regen": "重答",
+        "continue": "续写",
+        "edit": "编辑",
         "undo": "撤销",
+        "redo": "重做",
+        "branch": "分支",
         "new": "新建",
         "history": "历史",
         "clear": "清屏",
@@ -80,7 +84,7 @@ def test_each_command_is_explained_in_both_languages_with_a_line_that_calls_it(
 
 
 @pytest.mark.parametrize(
-    ("typed", "name"), [("u", "undo"), ("撤", "撤销"), ("REGEN", "regen"), ("重", "重答")]
+    ("typed", "name"), [("u", "undo"), ("撤", "撤销"), ("REGEN", "regen"), ("续", "续写")]
 )
 def test_a_unique_beginning_is_enough(typed: str, name: str) -> None:
     found = find(typed, COMMANDS)

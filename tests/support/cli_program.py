@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 from locations import ROOT
 from plugin_packages import write_distribution
+from pseudo_terminal import Terminal, terminal
 from sft_watcher import Watcher
 
 from medchat.language import set_language
@@ -301,6 +303,23 @@ class Scripted:
     def start(self, verb: str, *arguments: str, **options: str) -> subprocess.Popen[bytes]:
         """Start `medchat VERB ARGUMENTS` with the flags that choose the model."""
         return start(verb, *arguments, *self.flags, PYTHONPATH=self.python_path, **options)
+
+    def on_terminal(
+        self, *arguments: str, lang: str = "zh", **options: Any
+    ) -> AbstractContextManager[Terminal]:
+        """Run `medchat chat ARGUMENTS` with the flags that choose the model on a terminal of its own."""
+        environment = child_environment(
+            PYTHONPATH=self.python_path,
+            MEDCHAT_LANG=lang,
+            TERM="xterm-256color",
+            **options.pop("environment", {}),
+        )
+        return terminal(
+            self.model.parent,
+            command=command("chat", *arguments, *self.flags),
+            environment=environment,
+            **options,
+        )
 
     @property
     def python_path(self) -> str:

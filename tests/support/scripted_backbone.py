@@ -44,8 +44,19 @@ class ScriptedModel:
     def stream(
         self, segments: Prompt, config: api.GenerationConfig, cancel: threading.Event
     ) -> Iterator[api.Delta]:
-        prompt, said = self.count(segments), 0
-        for text in _answer(_question(segments)):
+        yield from self._say(_answer(_question(segments)), self.count(segments), config, cancel)
+
+    def go_on(
+        self, segments: Prompt, answer: str, config: api.GenerationConfig, cancel: threading.Event
+    ) -> Iterator[api.Delta]:
+        rest = iter("".join(_answer(_question(segments))).removeprefix(answer))
+        yield from self._say(rest, self.count(segments) + len(answer), config, cancel)
+
+    def _say(
+        self, texts: Iterator[str], prompt: int, config: api.GenerationConfig, cancel: threading.Event
+    ) -> Iterator[api.Delta]:
+        said = 0
+        for text in texts:
             if cancel.is_set():
                 yield api.Delta("", said, prompt, finish=api.Finish.CANCELLED)
                 return

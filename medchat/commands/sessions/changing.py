@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import click
 
+from medchat.chat.session_lines import session_line
 from medchat.cli.confirm import confirmed
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside
 from medchat.commands.sessions.filters import chosen_filter, filter_flags
-from medchat.commands.sessions.listing import session_line
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.sanitize import sanitize_line

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from medchat.chat.session_lines import branch_mark, damage_mark, hit_lines, session_line
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.sessions.filters import chosen_filter, filter_flags
@@ -15,7 +16,7 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.medical_safety import ai_mark
 from medchat.sanitize import sanitize, sanitize_line
-from medchat.store import BranchPoint, FoundTurn, SavedTurn, SessionKind, SessionRecord, SessionStore
+from medchat.store import FoundTurn, SavedTurn, SessionRecord, SessionStore
 
 
 def session_as_json(record: SessionRecord) -> dict[str, Any]:
@@ -46,22 +47,6 @@ def print_sessions(records: tuple[SessionRecord, ...]) -> int:
         )
         return 0
     return write_out("".join(session_line(record) + "\n" for record in records))
-
-
-def session_line(record: SessionRecord) -> str:
-    """Return a session on one line: id, time, turns, family, title, and how it came to be if not by chat."""
-    when = record.updated.astimezone().strftime("%Y-%m-%d %H:%M")
-    kind = {SessionKind.ASK: " [ask]", SessionKind.IMPORTED: say("（导入）", " [imported]")}.get(
-        record.kind, ""
-    )
-    return (
-        f"{record.id}  {when}  {record.turns:>3}  "
-        f"{sanitize_line(record.backbone, 12):<10} {sanitize_line(record.title, 40)}{kind}{_mark(record)}"
-    )
-
-
-def _mark(record: SessionRecord | SavedTurn) -> str:
-    return say("（有损坏）", " (damaged)") if record.damaged else ""
 
 
 @click.command(
@@ -131,7 +116,7 @@ def show_command(session: str, as_json: bool) -> int:
         }
         return write_out(json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
     about = (record.id, record.name, record.backbone, record.model)
-    lines = ["  ".join(sanitize_line(part, 200) for part in about if part) + _mark(record)]
+    lines = ["  ".join(sanitize_line(part, 200) for part in about if part) + damage_mark(record)]
     turns = transcript.turns
     for before, saved in zip((None, *turns), turns, strict=False):
         lines += ["", *_turn_lines(saved, before)]
@@ -148,17 +133,8 @@ def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
     return [
         *changed,
         say("问：", "Q: ") + sanitize(saved.turn.question),
-        say("答：", "A: ") + sanitize(saved.turn.answer) + finish + _mark(saved),
+        say("答：", "A: ") + sanitize(saved.turn.answer) + finish + damage_mark(saved),
     ]
-
-
-def branch_mark(point: BranchPoint) -> str:
-    """Say that the conversation has gone on in several ways at this place, and which one is shown."""
-    count = len(point.alternatives)
-    if point.current is None:
-        return say(f"（之后另有 {count} 个分支）", f"({count} other ways to go on from here)")
-    number = point.current + 1
-    return say(f"（第 {number} 个分支，共 {count} 个）", f"(branch {number} of {count})")
 
 
 @click.command(
@@ -193,8 +169,8 @@ def search_command(words: tuple[str, ...], limit: int, as_json: bool) -> int:
     if not found:
         say_aside(say("没有找到", "nothing found"))
         return 0
-    colour = sys.stdout.isatty()
-    return write_out("".join(_hit_line(hit, records[hit.session_id], colour=colour) + "\n" for hit in found))
+    marks = ("\x1b[1;7m", "\x1b[0m") if sys.stdout.isatty() else ("【", "】")
+    return write_out("".join(hit_lines(hit, records[hit.session_id], marks) + "\n" for hit in found))
 
 
 def _indexing(left: int) -> None:
@@ -213,17 +189,3 @@ def _hit_as_json(hit: FoundTurn, record: SessionRecord) -> dict[str, Any]:
         "match": [len(excerpt.before), len(excerpt.before) + len(excerpt.match)],
         "created": hit.saved.created.isoformat(),
     }
-
-
-def _hit_line(hit: FoundTurn, record: SessionRecord, *, colour: bool) -> str:
-    marks = ("\x1b[1;7m", "\x1b[0m") if colour else ("【", "】")
-    before, match, after = (
-        sanitize(" ".join(part.split("\n")))
-        for part in (hit.excerpt.before, hit.excerpt.match, hit.excerpt.after)
-    )
-    who = say("答", "A") if hit.in_answer else say("问", "Q")
-    branch = say("（在另一分支）", " (on another branch)") if hit.elsewhere else ""
-    return (
-        f"{record.id}  #{hit.saved.position:<3} {sanitize_line(record.title, 20)}{branch}\n"
-        f"    {who}{say('：', ': ')}{before}{marks[0]}{match}{marks[1]}{after}"
-    )

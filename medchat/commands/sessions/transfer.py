@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from medchat.chat.session_lines import session_line
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
-from medchat.commands.sessions.listing import session_line
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.sanitize import sanitize_line

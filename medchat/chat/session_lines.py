@@ -1,0 +1,47 @@
+"""Saved sessions, and what was found in them, as lines of text for a list. All of it is fit to be shown."""
+
+from __future__ import annotations
+
+from medchat.language import say
+from medchat.sanitize import sanitize, sanitize_line
+from medchat.store import BranchPoint, FoundTurn, SavedTurn, SessionKind, SessionRecord
+
+
+def session_line(record: SessionRecord) -> str:
+    """Return a session on one line: id, time, turns, family, title, and how it came to be if not by chat."""
+    when = record.updated.astimezone().strftime("%Y-%m-%d %H:%M")
+    kind = {SessionKind.ASK: " [ask]", SessionKind.IMPORTED: say("（导入）", " [imported]")}.get(
+        record.kind, ""
+    )
+    return (
+        f"{record.id}  {when}  {record.turns:>3}  "
+        f"{sanitize_line(record.backbone, 12):<10} {sanitize_line(record.title, 40)}{kind}{damage_mark(record)}"
+    )
+
+
+def damage_mark(record: SessionRecord | SavedTurn) -> str:
+    """Say that a part could not be read, "" where all could."""
+    return say("（有损坏）", " (damaged)") if record.damaged else ""
+
+
+def branch_mark(point: BranchPoint) -> str:
+    """Say that the conversation has gone on in several ways at this place, and which one is shown."""
+    count = len(point.alternatives)
+    if point.current is None:
+        return say(f"（之后另有 {count} 个分支）", f"({count} other ways to go on from here)")
+    number = point.current + 1
+    return say(f"（第 {number} 个分支，共 {count} 个）", f"(branch {number} of {count})")
+
+
+def hit_lines(hit: FoundTurn, record: SessionRecord, marks: tuple[str, str] = ("【", "】")) -> str:
+    """Return where a text was found, on two lines, the match between `marks`."""
+    before, match, after = (
+        sanitize(" ".join(part.split("\n")))
+        for part in (hit.excerpt.before, hit.excerpt.match, hit.excerpt.after)
+    )
+    who = say("答", "A") if hit.in_answer else say("问", "Q")
+    branch = say("（在另一分支）", " (on another branch)") if hit.elsewhere else ""
+    return (
+        f"{record.id}  #{hit.saved.position:<3} {sanitize_line(record.title, 20)}{branch}\n"
+        f"    {who}{say('：', ': ')}{before}{marks[0]}{match}{marks[1]}{after}"
+    )

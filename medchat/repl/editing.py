@@ -1,0 +1,93 @@
+"""Editing a question or an answer: which one was meant, the text in the prompt, and what becomes of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from medchat.chat.revising import edit_answer, edit_question, turn_numbered
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.repl import messages
+from medchat.repl.screen import untrusted
+from medchat.repl.slash import SLASHES
+
+if TYPE_CHECKING:
+    from medchat.repl.chat import Chat
+
+_QUESTION = ("问", "问题", "q", "question")
+_ANSWER = ("答", "回答", "a", "answer")
+_WORDS = re.compile(r"(\d+)?\s*([^\s\d]\S*)?(?:\s+(\S.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A question or an answer that is being edited: of turn `number`, from 1, which reads `text` up to now."""
+
+    number: int
+    of_answer: bool
+    text: str
+
+    @property
+    def label(self) -> str:
+        """What is being edited, for the status line."""
+        what = say("回答", "answer") if self.of_answer else say("问题", "question")
+        return say(
+            f"正在编辑第 {self.number} 轮的{what}（Ctrl-C 放弃）",
+            f"editing the {what} of turn {self.number} (Ctrl-C leaves it)",
+        )
+
+    @property
+    def draft(self) -> str:
+        """What goes into the prompt: the text without what no prompt may hold; a leading slash is doubled."""
+        text = untrusted(self.text)
+        return text[0] + text if text.startswith(SLASHES) else text
+
+
+def begin_edit(chat: Chat, words: str) -> None:
+    """Put the text that `words` name into the prompt, or edit it at once where the new text follows.
+
+    Raises UsageError for what names no turn.
+    """
+    found = _WORDS.fullmatch(words.strip())
+    number, side, text = found.groups() if found else (None, words, None)
+    if side and side.lower() not in (*_QUESTION, *_ANSWER):
+        raise UsageError(
+            say(f"无法理解 /编辑 {untrusted(words[:40])}", f"cannot read /edit {untrusted(words[:40])}"),
+            say("例如：/编辑 2 问、/编辑 答", "for example: /edit 2 q, /edit a"),
+        )
+    if not chat.exchange.ready():
+        return
+    turns = chat.exchange.call(lambda session: session.conversation.turns)
+    which = int(number) if number else max(1, len(turns))
+    turn = chat.exchange.call(lambda session: turn_numbered(session, which))
+    of_answer = bool(side) and side.lower() in _ANSWER
+    edit = Edit(which, of_answer, turn.answer if of_answer else turn.question)
+    if text:
+        finish_edit(chat, edit, text)
+    else:
+        chat.edit, chat.draft = edit, edit.draft
+        chat.screen.tell(edit.label)
+
+
+def finish_edit(chat: Chat, edit: Edit, text: str) -> bool:
+    """Let the conversation go on with `text`. False where nothing came of it, so that it can be sent again."""
+    if not edit.of_answer:
+        view = chat.show_answer(lambda session, cancel: edit_question(session, edit.number, text, cancel))
+        if view.stopped_early:
+            chat.screen.tell(messages.nothing_said())
+        return not view.stopped_early and (view.error is None or view.text_came)
+    if text in (edit.text, untrusted(edit.text)):
+        chat.screen.tell(say("回答没有改动", "the answer is as it was"))
+        return True
+    after = chat.exchange.call(lambda session: len(session.conversation.turns)) - edit.number
+    chat.exchange.call(lambda session: edit_answer(session, edit.number, text))
+    chat.screen.show(
+        say(
+            f"第 {edit.number} 轮的回答已改，对话从这里继续；原来的回答和之后的 {after} 轮在另一分支（/分支）。",
+            f"The answer of turn {edit.number} is changed, and the conversation goes on from here; the former answer"
+            f" and the {after} turns after it are on another branch (/branch).",
+        )
+    )
+    return True
