@@ -27,10 +27,10 @@ def test_undo_takes_turns_back_and_says_which(tmp_path: Path) -> None:
         for question in ("一", "二", "三"):
             screen.enter(question)
         screen.enter("/撤销 2")
-        screen.wait_for("已撤销 2 轮：")
+        screen.wait_for("已撤销 2 轮（/重做 恢复）：")
         screen.wait_for_prompt()
         rows = screen.everything()
-        assert rows[rows.index("已撤销 2 轮：") + 1 :][:2] == ["  二", "  三"]
+        assert rows[rows.index("已撤销 2 轮（/重做 恢复）：") + 1 :][:2] == ["  二", "  三"]
         screen.enter("/undo 5")
         screen.wait_for("当前会话有 1 轮，无法撤销 5 轮")
         screen.enter("/undo 两")
