@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from medchat.api import SlashCommand
 from medchat.chat.demo_mode import UnknownToDemo
@@ -15,7 +16,6 @@ from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.repl import messages
 from medchat.repl.answering import AnswerView
-from medchat.repl.editing import Edit, finish_edit
 from medchat.repl.screen import Screen, Tone, untrusted
 from medchat.repl.session_thread import SessionThread
 from medchat.repl.slash import ReplCommand, Typed, find, parse
@@ -26,6 +26,14 @@ from medchat.sanitize import sanitize
 #: screen in a shell, so the user is asked.
 _LEAVING = ("exit", "quit", "退出")
 _CLEARING = ("clear", "清空", "清屏")
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What is being edited: its name for the status line, and what takes the text and says whether it did."""
+
+    label: str
+    finish: Callable[[str], bool]
 
 
 class Chat:
@@ -117,7 +125,7 @@ class Chat:
 
     def _finish(self, edit: Edit, text: str, line: str) -> str:
         self.leave_edit()
-        if finish_edit(self, edit, text):
+        if edit.finish(text):
             return ""
         self.edit = edit
         return line

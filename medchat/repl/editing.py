@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from medchat.chat.revising import edit_answer, edit_question, turn_numbered
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.repl import messages
+from medchat.repl.chat import Chat, Edit
 from medchat.repl.screen import untrusted
 from medchat.repl.slash import SLASHES
-
-if TYPE_CHECKING:
-    from medchat.repl.chat import Chat
 
 _QUESTION = ("问", "问题", "q", "question")
 _ANSWER = ("答", "回答", "a", "answer")
@@ -22,8 +19,8 @@ _WORDS = re.compile(r"(\d+)?\s*([^\s\d]\S*)?(?:\s+(\S.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Edit:
-    """A question or an answer that is being edited: of turn `number`, from 1, which reads `text` up to now."""
+class _Part:
+    """The question or the answer of turn `number`, from 1, which reads `text` up to now."""
 
     number: int
     of_answer: bool
@@ -31,7 +28,6 @@ class Edit:
 
     @property
     def label(self) -> str:
-        """What is being edited, for the status line."""
         what = say("回答", "answer") if self.of_answer else say("问题", "question")
         return say(
             f"正在编辑第 {self.number} 轮的{what}（Ctrl-C 放弃）",
@@ -40,7 +36,7 @@ class Edit:
 
     @property
     def draft(self) -> str:
-        """What goes into the prompt: the text without what no prompt may hold; a leading slash is doubled."""
+        """The text without what no prompt may hold; a leading slash is doubled."""
         text = untrusted(self.text)
         return text[0] + text if text.startswith(SLASHES) else text
 
@@ -63,30 +59,34 @@ def begin_edit(chat: Chat, words: str) -> None:
     which = int(number) if number else max(1, len(turns))
     turn = chat.exchange.call(lambda session: turn_numbered(session, which))
     of_answer = bool(side) and side.lower() in _ANSWER
-    edit = Edit(which, of_answer, turn.answer if of_answer else turn.question)
+    part = _Part(which, of_answer, turn.answer if of_answer else turn.question)
+    change = _change_answer if of_answer else _change_question
     if text:
-        finish_edit(chat, edit, text)
+        change(chat, part, text)
     else:
-        chat.edit, chat.draft = edit, edit.draft
-        chat.screen.tell(edit.label)
+        chat.edit, chat.draft = Edit(part.label, lambda text: change(chat, part, text)), part.draft
+        chat.screen.tell(part.label)
 
 
-def finish_edit(chat: Chat, edit: Edit, text: str) -> bool:
-    """Let the conversation go on with `text`. False where nothing came of it, so that it can be sent again."""
-    if not edit.of_answer:
-        view = chat.show_answer(lambda session, cancel: edit_question(session, edit.number, text, cancel))
-        if view.stopped_early:
-            chat.screen.tell(messages.nothing_said())
-        return not view.stopped_early and (view.error is None or view.text_came)
-    if text in (edit.text, untrusted(edit.text)):
+def _change_question(chat: Chat, part: _Part, text: str) -> bool:
+    """Ask `text` instead. False where nothing came of it, so that it can be sent again."""
+    view = chat.show_answer(lambda session, cancel: edit_question(session, part.number, text, cancel))
+    if view.stopped_early:
+        chat.screen.tell(messages.nothing_said())
+    return not view.stopped_early and (view.error is None or view.text_came)
+
+
+def _change_answer(chat: Chat, part: _Part, text: str) -> bool:
+    """Let the answer be `text`."""
+    if text in (part.text, untrusted(part.text)):
         chat.screen.tell(say("回答没有改动", "the answer is as it was"))
         return True
-    after = chat.exchange.call(lambda session: len(session.conversation.turns)) - edit.number
-    chat.exchange.call(lambda session: edit_answer(session, edit.number, text))
+    after = chat.exchange.call(lambda session: len(session.conversation.turns)) - part.number
+    chat.exchange.call(lambda session: edit_answer(session, part.number, text))
     chat.screen.show(
         say(
-            f"第 {edit.number} 轮的回答已改，对话从这里继续；原来的回答和之后的 {after} 轮在另一分支（/分支）。",
-            f"The answer of turn {edit.number} is changed, and the conversation goes on from here; the former answer"
+            f"第 {part.number} 轮的回答已改，对话从这里继续；原来的回答和之后的 {after} 轮在另一分支（/分支）。",
+            f"The answer of turn {part.number} is changed, and the conversation goes on from here; the former answer"
             f" and the {after} turns after it are on another branch (/branch).",
         )
     )
