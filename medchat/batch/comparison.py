@@ -45,14 +45,14 @@ def read_column(label: str, path: Path) -> Column:
     if not path.is_file():
         raise CheckpointError(
             say("没有这个结果文件", "there is no such result file"),
-            say("先运行：medchat infer --output 文件", "make it first: medchat infer --output FILE"),
+            say("先运行：medchat infer --output 文件", "first run: medchat infer --output FILE"),
             where=str(path),
         )
     written = read_results(path)
     if not written.lines:
         raise DataError(
             say("结果文件里没有回答", "the result file holds no answer"),
-            say("先运行：medchat infer --output 文件", "make it first: medchat infer --output FILE"),
+            say("先运行：medchat infer --output 文件", "first run: medchat infer --output FILE"),
             where=str(path),
         )
     return Column(label, path, dict(_keyed(in_order(written.lines))), written.torn > 0)

@@ -218,7 +218,7 @@ def _refuse_what_is_there(*paths: Path) -> None:
                 say("结果文件里已经有回答", "the result file already holds answers"),
                 say(
                     "用 --resume 继续，或用 --overwrite 重新开始",
-                    "--resume goes on, --overwrite starts afresh",
+                    "continue with --resume, or start over with --overwrite",
                 ),
                 where=str(path),
             )

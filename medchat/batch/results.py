@@ -74,7 +74,7 @@ def read_results(path: Path) -> Written:
             break
         else:
             raise DataError(
-                say("这一行不是 medchat infer 的结果", "this line is no result of medchat infer"),
+                say("这一行不是 medchat infer 的结果", "this line is not a result of medchat infer"),
                 say("换一个 --output，或删掉这一行", "use another --output, or delete the line"),
                 where=f"{path}:{position + 1}",
             )
@@ -117,7 +117,7 @@ def file_error(path: Path, error: OSError) -> MedchatError:
         say(f"结果文件读写失败：{reason}", f"the result file cannot be read or written: {reason}"),
         say(
             "修正后用 --resume 接着运行，已写入的回答都在",
-            "put that right and go on with --resume; every answer written so far is kept",
+            "fix that and continue with --resume; every answer written so far is kept",
         ),
         where=str(path),
     )

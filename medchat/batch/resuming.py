@@ -27,7 +27,7 @@ def check_belongs(
             raise DataError(
                 say(
                     f"结果文件里第 {line.index + 1} 条的问题与数据文件不同",
-                    f"the result file's record {line.index + 1} asks something else than the data file's",
+                    f"the result file's record {line.index + 1} asks another question than the data file's",
                 ),
                 say(
                     "用原来的 --data，或换一个 --output",
@@ -40,11 +40,11 @@ def check_belongs(
             raise UsageError(
                 say(
                     f"结果文件中的回答是用其他设置生成的：{name} 是 {theirs}，现在是 {ours}",
-                    f"the answers there were made otherwise: {name} was {theirs} and is now {ours}",
+                    f"the answers there were made with other settings: {name} was {theirs} and is now {ours}",
                 ),
                 say(
                     "沿用原来的设置继续，或换一个 --output，或用 --overwrite 重新开始",
-                    "go on with the same settings, use another --output, or start afresh with --overwrite",
+                    "continue with the same settings, use another --output, or start over with --overwrite",
                 ),
                 where=f"{output}:{line.number}",
             )

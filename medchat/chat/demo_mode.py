@@ -59,7 +59,7 @@ class UnknownToDemo(UsageError):
         super().__init__(
             say(
                 "演示模型没有学过这个问题，不作回答",
-                "the demo's miniature never learned this question: no answer",
+                "the demo model has not learned this question: no answer",
             )
             + near,
             say(

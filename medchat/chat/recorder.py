@@ -166,7 +166,7 @@ class StoreRecorder:
             self._warn(
                 say(
                     "另一个 MedChat 也在写入这个会话：双方的问答会按时间先后混在一起。要分开，请输入 /新建",
-                    "another MedChat writes to this session too: both dialogues end up mixed. To part them: /new",
+                    "another MedChat is writing to this session too: the two get mixed. To part them: /new",
                 )
             )
 
@@ -187,7 +187,7 @@ def _of_another() -> UsageError:
             "another MedChat writes to this session too, and the last turns are not all from here:"
             " nothing was taken back",
         ),
-        say("要分开，请输入 /新建", "to part them: /new"),
+        say("要分开，请输入 /新建", "to separate them: /new"),
     )
 
 
@@ -259,8 +259,8 @@ def choose_session(store: SessionStore, choice: SessionChoice) -> SessionRecord 
         return latest
     if choice.resume == "":
         raise UsageError(
-            say("请指定要继续的会话编号", "name the session to go on with"),
-            say("查看已有会话：medchat sessions list", "see which there are: medchat sessions list"),
+            say("请指定要继续的会话编号", "name the session to continue"),
+            say("查看已有会话：medchat sessions list", "list them: medchat sessions list"),
         )
     return None if choice.resume is None else store.get(choice.resume)
 

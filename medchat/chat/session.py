@@ -136,7 +136,7 @@ class ChatSession:
             have = len(self.conversation.turns)
             raise UsageError(
                 say(f"当前会话有 {have} 轮，无法撤销 {count} 轮", f"cannot undo {count} of {have} turns"),
-                say("查看已有各轮：/历史", "see what there is: /history"),
+                say("查看已有各轮：/历史", "list them: /history"),
             )
         taken = self.conversation.turns[-count:]
         self.recorder.undo(count)

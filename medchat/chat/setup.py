@@ -264,7 +264,7 @@ def recognize_backbone(registry: Registry, model: Path, flag: str = "--model") -
     if objections:
         raise objections[0]
     raise other_than_asked(model, flag) or CheckpointError(
-        say("无法识别该目录中的模型", "no plugin knows this model folder"),
+        say("无法识别该目录中的模型", "no plugin recognises the model in this folder"),
         say(
             f"用 --backbone 指定：{'、'.join(registry.names())}",
             f"name one with --backbone: {', '.join(registry.names())}",

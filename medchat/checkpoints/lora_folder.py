@@ -113,7 +113,7 @@ def open_lora(folder: Path) -> LoraAdapter:
     require_folder(folder, FLAG)
     if not is_lora_folder(folder):
         raise other_than_asked(folder, FLAG) or CheckpointError(
-            say(f"这里没有适配器：缺少 {CONFIG_FILE}", f"this is no adapter: {CONFIG_FILE} is missing"),
+            say(f"这里没有适配器：缺少 {CONFIG_FILE}", f"this is not an adapter: {CONFIG_FILE} is missing"),
             say(
                 f"请检查 {FLAG} 的路径；完整模型请用 --model",
                 f"check {FLAG}; a whole model goes to --model",

@@ -67,7 +67,7 @@ class QuestionInput:
                 say_aside(
                     say(
                         "（标准输入已打开但没有内容，不再等待；加上 </dev/null 可关闭标准输入）",
-                        "(standard input is open and silent and was not waited for; </dev/null closes it)",
+                        "(standard input is open but empty, and was not waited for; </dev/null closes it)",
                     )
                 )
         return self._question
@@ -123,7 +123,7 @@ def _pipe_or_file() -> int | None:
 def _piped_question(max_bytes: int) -> str:
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError(
-            say("没有从管道读到问题", "there is no piped question to read"),
+            say("没有从管道读到问题", "no question came through the pipe"),
             'printf "头痛怎么办？" | medchat ask -',
         )
     question = _text_of(sys.stdin.buffer.read(max_bytes + _MARK_AND_END), max_bytes)

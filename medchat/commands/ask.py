@@ -64,10 +64,12 @@ class _AskCommand(LocalizedCommand):
     is_flag=True,
     help=say(
         "演示模型没有学过的问题也照样生成回答（内容没有意义）",
-        "let the demo's miniature answer what it never learned",
+        "let the demo model answer what it has not learned",
     ),
 )
-@click.option("--stats", is_flag=True, help=say("结束时在标准错误显示统计", "end with figures on stderr"))
+@click.option(
+    "--stats", is_flag=True, help=say("结束时在标准错误显示统计", "print statistics on stderr at the end")
+)
 def command(question: str, as_json: bool, events: bool, stats: bool, force_answer: bool, **flags: Any) -> int:
     """Answer one question."""
     if as_json and events:

@@ -61,7 +61,7 @@ def _list_resumable() -> int:
     with SessionStore.open() as store:
         print_sessions(store.list())
     raise UsageError(
-        say("请指定要继续的会话编号", "name the session to go on with"),
+        say("请指定要继续的会话编号", "name the session to continue"),
         "medchat chat --resume ID | medchat chat -c",
     )
 
@@ -161,13 +161,13 @@ def _ready_lines(prepared: PreparedChat, session: ChatSession) -> list[str]:
     if session.conversation.turns and prepared.record is not None:
         title = sanitize_line(prepared.record.name or prepared.record.id, 60)
         count = len(session.conversation.turns)
-        lines.append(say(f"接着会话 {title}（{count} 轮）", f"going on with session {title} ({count} turns)"))
+        lines.append(say(f"接着会话 {title}（{count} 轮）", f"continuing session {title} ({count} turns)"))
     lines += model_notes(session.model)
     if prepared.demo is not None:
         lines.append(
             say(
                 "这是演示模型，只回答它学过的问题（/题目）",
-                "this is the demo's miniature: it answers its own questions only (/questions)",
+                "this is the demo model: it answers only what it has learned (/questions)",
             )
         )
     if prepared.store.path is None:

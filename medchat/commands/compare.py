@@ -46,7 +46,7 @@ def command(results: tuple[str, ...], as_json: bool, output: str | None) -> int:
             say_aside(
                 say(
                     f"{sanitize_line(str(column.path))} 的最后一行不完整，未列出；用 medchat infer --resume 补全",
-                    f"the last line of {sanitize_line(str(column.path))} is torn and left out;"
+                    f"the last line of {sanitize_line(str(column.path))} is incomplete and left out;"
                     " medchat infer --resume completes it",
                 )
             )

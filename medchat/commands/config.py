@@ -44,7 +44,7 @@ def command() -> None:
 
 
 @command.command("show", help=say("显示每个配置项现在的值。", "Show the value of every setting."))
-@click.option("--origin", is_flag=True, help=say("同时显示来源", "also where it came from"))
+@click.option("--origin", is_flag=True, help=say("同时显示来源", "also show where each value comes from"))
 @click.option("--profile", default="", metavar="NAME", help=say("在这个配置方案下", "under this profile"))
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
 def show_settings(origin: bool, profile: str, as_json: bool) -> int:

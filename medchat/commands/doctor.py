@@ -82,7 +82,7 @@ def _folders() -> Iterator[CheckedItem]:
         yield CheckedItem(name, "ok" if writable else "fail", detail, remedy)
         if folder.exists() and folder.stat().st_mode & 0o077:
             yield CheckedItem(
-                name, "warn", say("其他用户可以访问", "open to other users"), f"chmod 700 {folder}"
+                name, "warn", say("其他用户可以访问", "accessible to other users"), f"chmod 700 {folder}"
             )
 
 

@@ -124,7 +124,7 @@ class _Reading:
             there = [keys[name] for name in names if name in keys and not is_empty(element[keys[name]])]
             if len(there) > 1:
                 both = say("、", ", ").join(there)
-                raise self.error(number, say(f"{both} 是同一方说的话", f"{both} are words of one side"))
+                raise self.error(number, say(f"{both} 是同一方说的话", f"{both} belong to the same side"))
             used += there
             found += [_Message(role, self.text(number, element[key])) for key in there]
         if not any(message.role != "system" for message in found):
@@ -164,7 +164,7 @@ class _Reading:
             return text
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         raise self.error(
-            number, say(f"内容里有非文本的部分（{kind}）", f"a part of its content is no text ({kind})")
+            number, say(f"内容里有非文本的部分（{kind}）", f"a part of its content is not text ({kind})")
         )
 
     def error(self, number: int, reason: str) -> RecordError:
@@ -192,7 +192,7 @@ def parse_conversation(name: str, value: Any, *, texts: bool = True) -> Spoken:
     reading = _Reading(name)
     system, said = _joined(reading, reading.messages(value, texts=texts))
     if not said:
-        raise RecordError(say(f"{name} 里没有任何发言", f"nobody speaks in {name}"))
+        raise RecordError(say(f"{name} 里没有任何发言", f"{name} holds no messages"))
     if said[0].role == "assistant":
         said.insert(0, _Message("user", ""))
         said[1].learned = False
@@ -214,7 +214,7 @@ def _joined(reading: _Reading, messages: Iterator[tuple[int, _Message]]) -> tupl
         if message.role == "system":
             if said:
                 raise reading.error(
-                    number, say("system 只能在开头", "system may stand at the beginning alone")
+                    number, say("system 只能在开头", "system messages may stand only at the beginning")
                 )
             system.append(message.text)
         elif said and said[-1].role == message.role:

@@ -59,7 +59,7 @@ def too_long(line: int) -> BrokenData:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(say(f"{name} 不是 JSON 的数值", f"{name} is no JSON number"))
+    raise ValueError(say(f"{name} 不是 JSON 的数值", f"{name} is not a JSON number"))
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -153,7 +153,7 @@ def _refuse_known(beginning: bytes, path: Path) -> None:
 
 def _no_text(what: str, remedy: str, path: Path) -> DataError:
     return DataError(
-        say(f"这是{what}，不是文本数据", f"this is {what}, no text"),
+        say(f"这是{what}，不是文本数据", f"this is {what}, not text"),
         remedy,
         where=str(path),
     )

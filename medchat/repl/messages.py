@@ -161,9 +161,7 @@ def footer(stats: TurnStats, context_length: int) -> str:
 
 def unknown_to_demo(unknown: UnknownToDemo) -> str:
     """Say that the demo's miniature has not learned the question, and offer those that it has."""
-    lines = [
-        say("演示模型没有学过这个问题，不作回答。", "The demo's miniature never learned this: no answer.")
-    ]
+    lines = [say("演示模型没有学过这个问题，不作回答。", "The demo model has not learned this: no answer.")]
     if unknown.nearest:
         lines.append(say("它学过相近的（输入编号即可提问）：", "It has learned (type a number to ask):"))
         lines += [f"  {number}  {question}" for number, question in enumerate(unknown.nearest, 1)]

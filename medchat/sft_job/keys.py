@@ -59,11 +59,11 @@ _COMMAND_KEYS = (
             Kind.TEXT,
             None,
             f"作为{zh}的字段（默认按字段名识别）",
-            f"the field that is the {use} (default: told by its name)",
+            f"the field that is the {use} (default: recognised by its name)",
         )
         for use, zh in (("question", "问题"), ("answer", "答案"), ("context", "背景"))
     ),
-    Key("skip_bad", Kind.FLAG, None, "跳过格式有误的记录", "leave bad records out"),
+    Key("skip_bad", Kind.FLAG, None, "跳过格式有误的记录", "skip malformed records"),
     Key(
         "gradient_accumulation",
         Kind.WHOLE,

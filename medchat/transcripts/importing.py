@@ -222,7 +222,7 @@ def _bad(path: Path, number: int, why: str) -> DataError:
         sanitize_line(why, 200),
         say(
             "请提供 medchat sessions export 写出的 .json，或 OpenAI、ShareGPT 形式的对话；没有导入任何内容",
-            "give a .json of medchat sessions export, or conversations of OpenAI's or ShareGPT's form; "
+            "give a .json of medchat sessions export, or conversations in OpenAI's or ShareGPT's form; "
             "nothing was imported",
         ),
         where=place,

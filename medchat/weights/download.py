@@ -241,7 +241,7 @@ def _wrong_checksum(plan: DownloadPlan, wrong: dict[str, Path]) -> CheckpointErr
     return CheckpointError(
         say(
             f"下载的文件与公布的校验和不符，已改名保留：{names}",
-            f"what came does not have the published checksum and was set aside: {names}",
+            f"the downloaded files do not match the published checksums and were set aside: {names}",
         ),
         say(
             f"再下载一次：medchat models pull {plan.known.name}；仍不符就换一个来源",

@@ -210,13 +210,13 @@ MESSAGES: list[tuple[list[Any], str]] = [
     ([human(Q), {"role": "assistant", "content": None}], "message 2: its content must be text"),
     ([human(Q), model(" \n")], "message 2: its content is empty"),
     ([human(Q), model("\ud800")], "message 2: not valid Unicode"),
-    ([human(Q), model(A, "system")], "message 2: system may stand at the beginning"),
+    ([human(Q), model(A, "system")], "message 2: system messages may stand only at the beginning"),
     ([human(Q), model(A, weight="0")], "message 2: weight must be 0 or 1"),
     ([human(Q), model(A, weight=0.5)], "message 2: weight must be 0 or 1"),
     ([human(Q), model("一", weight=0), model("二", weight=1)], "message 3: answers that follow each other"),
-    ([{"human": Q, "user": "x", "assistant": A}], "message 1: human, user are words of one side"),
+    ([{"human": Q, "user": "x", "assistant": A}], "message 1: human, user belong to the same side"),
     ([model(A)], "no question of the user"),
-    ([model("s", "system")], "nobody speaks"),
+    ([model("s", "system")], "holds no messages"),
 ]
 
 

@@ -41,8 +41,8 @@ TERMS = {
     "放不下了": "上下文已满",
 }
 
-#: Inside a text: commands to type, addresses, JSON.
-_CODE = re.compile(r"medchat [^；。（）”]*|https?://\S+?(?=；|$)|\{\".*\}|printf .*")
+#: Inside a text: commands to type, addresses, JSON, lines of TOML.
+_CODE = re.compile(r"\S+ = \"[^\"]*\"|medchat [^；。（）”]*|https?://\S+?(?=；|$)|\{\".*\}|printf .*")
 #: A text that is a pattern and no words.
 _PATTERN = re.compile(rf"\(\?|\\[dsSwWb]|[{_CHINESE}]\|[{_CHINESE}]")
 #: A text of fewer Chinese characters may be a name.

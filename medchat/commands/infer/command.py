@@ -43,7 +43,8 @@ def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
         default="",
         metavar="NAME",
         help=say(
-            f"作为{zh}的字段（默认按字段名识别）", f"the field that is the {use} (default: told by its name)"
+            f"作为{zh}的字段（默认按字段名识别）",
+            f"the field that is the {use} (default: recognised by its name)",
         ),
     )
 
@@ -52,14 +53,15 @@ def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
     cls=LocalizedCommand,
     help=say(
         "批量回答一个文件里的问题（JSON 数组、JSONL 或每行一问），结果为 JSONL。未另行指定时使用贪心解码。",
-        "Answer a file of questions (JSON array, JSON lines, a question a line) in JSON lines. Greedy unless told.",
+        "Answer a file of questions (JSON array, JSON lines, or one question a line); the results are JSON lines."
+        " Greedy decoding unless told otherwise.",
     ),
 )
 @click.option("--data", metavar="FILE", required=True, help=say("问题文件", "the file with the questions"))
 @click.option("--output", metavar="FILE.jsonl", required=True, help=say("结果文件", "where the answers go"))
 @model_flags
 @generation_flags
-@click.option("--sample", is_flag=True, help=say("按概率采样", "draw tokens at random"))
+@click.option("--sample", is_flag=True, help=say("按概率采样", "sample tokens"))
 @click.option(
     "--history",
     type=click.Choice(["all", "none"]),
@@ -72,12 +74,16 @@ def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
     metavar="N",
     help=say(f"每批的问题数（默认 {BATCH_SIZE}）", f"questions in a batch (default {BATCH_SIZE})"),
 )
-@click.option("--limit", type=click.IntRange(1), metavar="N", help=say("只回答前 N 条", "only the first N"))
 @click.option(
-    "--resume", is_flag=True, help=say("继续：只回答尚未回答的问题", "go on: answer only what is missing")
+    "--limit", type=click.IntRange(1), metavar="N", help=say("只回答前 N 条", "answer only the first N")
 )
 @click.option(
-    "--overwrite", is_flag=True, help=say("丢弃已有的结果，重新开始", "drop earlier answers, start afresh")
+    "--resume", is_flag=True, help=say("继续：只回答尚未回答的问题", "continue: answer only what is missing")
+)
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help=say("丢弃已有的结果，重新开始", "discard earlier answers and start over"),
 )
 @click.option(
     "--check",
@@ -89,10 +95,10 @@ def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
     is_flag=True,
     help=say(
         "演示模型没有学过的问题也照样生成回答（内容没有意义）",
-        "let the demo's miniature answer what it never learned",
+        "let the demo model answer what it has not learned",
     ),
 )
-@click.option("--skip-bad", is_flag=True, help=say("跳过格式有误的记录", "leave bad records out"))
+@click.option("--skip-bad", is_flag=True, help=say("跳过格式有误的记录", "skip malformed records"))
 @_field_flag("question", "问题")
 @_field_flag("answer", "答案")
 @_field_flag("context", "背景")
@@ -101,7 +107,10 @@ def command(data: str, output: str, **flags: Any) -> int:
     if flags["resume"] and flags["overwrite"]:
         raise UsageError(
             say("--resume 和 --overwrite 只能用一个", "use only one of --resume and --overwrite"),
-            say("用 --resume 继续，或用 --overwrite 重新开始", "--resume goes on, --overwrite starts afresh"),
+            say(
+                "用 --resume 继续，或用 --overwrite 重新开始",
+                "continue with --resume, or start over with --overwrite",
+            ),
         )
     process = Process.from_environment(os.environ, slurm=True)
     opening, demo = as_demo(resolve_setup(read_settings(flags), rule=flags["rule"]))
@@ -194,7 +203,7 @@ def _read(path: Path, choice: FieldChoice, *, skip_bad: bool, speak: bool) -> Qu
             say_aside(
                 say(
                     f"  另有 {further} 种问法未使用，只问第一种",
-                    f"  {further} further wordings are not asked, only the first",
+                    f"  {further} more wordings are not asked, only the first",
                 )
             )
     return source

@@ -197,11 +197,11 @@ class BatchRun:
         if self.force_answer:
             return say(
                 "这是演示模型：没有学过的问题也照样生成，内容没有意义（--force-answer）",
-                "this is the demo's miniature: its words on what it never learned mean nothing (--force-answer)",
+                "this is the demo model: what it says of questions it has not learned means nothing (--force-answer)",
             )
         return say(
             "这是演示模型：没有学过的问题不作回答（仍要生成：--force-answer）",
-            "this is the demo's miniature: a question it never learned gets no answer (--force-answer makes it write)",
+            "this is the demo model: a question it has not learned gets no answer (--force-answer makes it write)",
         )
 
     def _name_failures(self, step: AnsweredBatch, tell: Tell) -> None:
@@ -225,7 +225,7 @@ class BatchRun:
         if self.outputs.keeps_earlier:
             return say(
                 f"已停止：还没有新的回答，{output} 里原有的结果没有改动",
-                f"stopped before the first new answer; the earlier results in {output} are as they were",
+                f"stopped before the first new answer; the earlier results in {output} are unchanged",
             )
         # Counted on disk: a signal may have come between storing answers and counting them.
         stored = self.outputs.stored()
@@ -235,11 +235,11 @@ class BatchRun:
                 "the same command, --resume in place of --overwrite",
             )
             if self.overwrites
-            else say("同一条命令加上 --resume", "the same command and --resume")
+            else say("同一条命令加上 --resume", "the same command with --resume")
         )
         return say(
             f"已停止：{stored}/{total} 个回答已保存在 {output}。继续：{with_resume}",
-            f"stopped: {stored}/{total} answers are saved in {output}; go on with {with_resume}",
+            f"stopped: {stored}/{total} answers are saved in {output}; continue with {with_resume}",
         )
 
     def _report(self, progress: InferProgress, lines: Sequence[Line]) -> int:

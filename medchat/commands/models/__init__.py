@@ -14,7 +14,7 @@ from medchat.language import say
     cls=Group,
     help=say(
         "查看已知的权重和目录的内容；下载与校验。",
-        "Which weights there are, what a folder holds; fetch, check.",
+        "Known weights and what a folder holds; fetch and verify.",
     ),
 )
 def command() -> None:

@@ -42,13 +42,13 @@ SOURCES = ("huggingface", "modelscope")
     metavar="REVISION",
     help=say("另一个版本：分支、标签或提交号", "another version: branch, tag or commit"),
 )
-@click.option("--dir", "folder", metavar="DIR", help=say("下载到这个目录", "put them into this folder"))
+@click.option("--dir", "folder", metavar="DIR", help=say("下载到这个目录", "download into this folder"))
 @click.option(
     "--from",
     "origin",
     type=click.Choice(SOURCES),
     default=SOURCES[0],
-    help=say("下载来源", "fetch from there"),
+    help=say("下载来源", "where to download from"),
 )
 @click.option(
     "--repo", metavar="OWNER/NAME", help=say("改用这个仓库，仍按公布的校验和核对", "another repository")
@@ -90,7 +90,7 @@ def _refuse_offline(settings: Settings) -> None:
         say(f"下载需要网络，而 {because} 禁止联网", f"a download needs the network, which {because} forbids"),
         say(
             "去掉它再试；或手动下载：medchat models show 名称",
-            "take it away, or fetch by hand: medchat models show NAME",
+            "remove it, or fetch by hand: medchat models show NAME",
         ),
     )
 
@@ -142,11 +142,11 @@ def _announced(planned: DownloadPlan) -> str:
     had = amount(planned.present)
     free = amount(planned.free)
     target = sanitize_line(str(planned.folder), 200)
-    checked = say("按公布的校验和核对", "held against published checksums")
+    checked = say("按公布的校验和核对", "checked against the published checksums")
     if not planned.held:
         checked = say(
             "不是公布的那个版本，只按来源的校验和核对",
-            "not the published version: only the source's checksums",
+            "not the published version: checked only against the source's own checksums",
         )
     return say(
         f"{place}\n  {files} 个文件，{total}（已有 {had}）→ {target}，磁盘剩余 {free}；{checked}",

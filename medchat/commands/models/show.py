@@ -101,7 +101,7 @@ def _gib(size: int) -> str:
     cls=LocalizedCommand,
     help=say(
         "说明一个目录或名称对应什么：模型、模板、所需内存；尚未下载的，说明从哪里获取。",
-        "Say what a folder or a name is: model, template, memory; for what is not here yet, where it is.",
+        "Say what a folder or a name is: model, template, memory; for weights not on this machine, where to get them.",
     ),
 )
 @click.argument("model", metavar="PATH|NAME")

@@ -68,7 +68,7 @@ def command(text: str, previous: str, as_json: bool) -> int:
         say_aside(
             say(
                 "没有触发提示。没有提示不等于安全。",
-                "nothing fired. That no notice is shown does not mean safe.",
+                "nothing fired. No notice does not mean safe.",
             )
         )
     return write_out("".join(f"{line}\n" for line in _lines(flags)))

@@ -89,7 +89,7 @@ def _write(output: Path, text: str) -> None:
     cls=LocalizedCommand,
     help=say(
         "导入会话：export 写出的 .json，或 OpenAI、ShareGPT 形式的对话（JSON、JSONL）。",
-        "Import sessions: a .json of export, or conversations of OpenAI's or ShareGPT's form (JSON, JSON lines).",
+        "Import sessions: a .json of export, or conversations in OpenAI's or ShareGPT's form (JSON, JSON lines).",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))

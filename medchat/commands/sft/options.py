@@ -47,7 +47,7 @@ class RunCommand(LocalizedCommand):
                 raise
             raise UsageError(
                 say(f"没有选项 {error.option_name}", f"there is no option {error.option_name}"),
-                say("对应的写法：", "here it is: ") + say("；", "; ").join(hints),
+                say("对应的写法：", "write instead: ") + say("；", "; ").join(hints),
             ) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

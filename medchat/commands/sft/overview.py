@@ -67,7 +67,7 @@ def survey_lines(survey: SFTSurvey) -> Iterator[str]:
         part, length = share(survey.cut_answers, survey.records), max(survey.lengths)
         yield "  " + say(
             f"注意：{part} 的回答会失去结尾；用 --max-length {length} 则不截断任何数据",
-            f"mind: {part} of the answers lose their end; --max-length {length} cuts nothing",
+            f"note: {part} of the answers lose their end; --max-length {length} cuts nothing",
         )
 
 

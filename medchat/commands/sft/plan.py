@@ -208,5 +208,7 @@ def _as_found(settings: RunSettings, backbone: str, options: SFTOptions, data: S
         name: replace(settings.settings[name], value=value) for name, value in found.items()
     }
     if not changed["backbone"].chosen:
-        changed["backbone"] = replace(changed["backbone"], origin=say("由权重识别", "told by the weights"))
+        changed["backbone"] = replace(
+            changed["backbone"], origin=say("由权重识别", "recognised from the weights")
+        )
     return RunSettings({**settings.settings, **changed})

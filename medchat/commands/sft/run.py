@@ -85,7 +85,7 @@ def run_training(prepared: PreparedRun) -> tuple[int, SFTReport | None]:
                     SFTNote(
                         say(
                             "完成这一步后保存并停止；再按一次立即停止",
-                            "saving after this step, then stopping; once more stops at once",
+                            "saving after this step, then stopping; press again to stop at once",
                         )
                     )
                 )

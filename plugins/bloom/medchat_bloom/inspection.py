@@ -103,7 +103,7 @@ def read_bloom_vocabulary(folder: Path, shape: BloomShape, required: tuple[str, 
         raise CheckpointError(
             say(
                 f"词表里没有对话标记 {' '.join(missing)}，这不是活字 1.0",
-                f"the vocabulary lacks the chat tokens {' '.join(missing)}: this is no Huozi 1.0",
+                f"the vocabulary lacks the chat tokens {' '.join(missing)}: this is not Huozi 1.0",
             ),
             say(
                 "Bloom 请用 --backbone bloom；确是活字时，请重新下载它的分词文件",

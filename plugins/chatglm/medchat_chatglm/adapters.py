@@ -147,7 +147,7 @@ def find_prefix(folder: Path, candidates: Candidates = PREFIX_FILES) -> PrefixAd
         raise CheckpointError(
             say(
                 f"这里没有适配器：既无 {CONFIG_FILE}，也无 {PREFIX}* 张量",
-                f"this is no adapter: neither {CONFIG_FILE} nor tensors {PREFIX}*",
+                f"this is not an adapter: neither {CONFIG_FILE} nor tensors {PREFIX}*",
             ),
             say(
                 f"请检查 {FLAG} 的路径；完整模型请用 --model",

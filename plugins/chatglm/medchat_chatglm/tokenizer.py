@@ -159,7 +159,7 @@ class ChatGLMTokenizer:
         except KeyError:
             known = " ".join(self._specials)
             raise UsageError(
-                say(f"“{token}”不是 ChatGLM 的特殊标记", f"{token!r} is no special token of ChatGLM"),
+                say(f"“{token}”不是 ChatGLM 的特殊标记", f"{token!r} is not a special token of ChatGLM"),
                 say(f"可用的特殊标记：{known}", f"the special tokens are {known}"),
             ) from None
 

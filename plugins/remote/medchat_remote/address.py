@@ -94,7 +94,7 @@ def _split(value: str) -> SplitResult:
         usable = False
     if not usable or len(value) > _LONGEST or not value.isprintable() or " " in value:
         raise UsageError(
-            say("不是可用的接口地址", "this is no address of an endpoint"),
+            say("不是可用的接口地址", "this is not the address of an endpoint"),
             say(f"要写成：{EXAMPLE}", f"write it like: {EXAMPLE}"),
             where=sanitize_line(value.rpartition("@")[2], 100),
         )

@@ -92,7 +92,9 @@ class EndpointErrors:
         """Return the error for a body of more than `budget` bytes."""
         size = f"{budget / (1 << 20):.0f} MiB"
         return self.make(
-            say(f"返回的数据超过 {size}，已断开", f"more than {size} came; the connection is closed"),
+            say(
+                f"返回的数据超过 {size}，已断开", f"more than {size} were received; the connection is closed"
+            ),
             say(
                 "查看服务端日志；回答本来就很长时调高 --max-new-tokens",
                 "look at the server's log; for an answer that is long indeed raise --max-new-tokens",
@@ -117,7 +119,10 @@ class EndpointErrors:
         """Return the error for what is not what the API promises. `found` is its beginning."""
         if found.strip().lower().startswith(("text/html", "<!doctype", "<html")):
             return self.make(
-                say("返回的是网页，不是 OpenAI 格式的数据", "a web page came, and nothing of OpenAI's form"),
+                say(
+                    "返回的是网页，不是 OpenAI 格式的数据",
+                    "a web page came back, not data in OpenAI's format",
+                ),
                 say(
                     f"检查地址，通常以 /v1 结尾：{EXAMPLE}；校园网、酒店网络要先在浏览器里登录",
                     f"check the address, it mostly ends in /v1: {EXAMPLE};"
@@ -125,7 +130,7 @@ class EndpointErrors:
                 ),
             )
         return self.make(
-            say("返回的不是 OpenAI 格式的数据", "what came is not of OpenAI's form")
+            say("返回的不是 OpenAI 格式的数据", "the response is not in OpenAI's format")
             + f": {self._shown(found, 80)}",
             say(
                 f"检查地址，通常以 /v1 结尾：{EXAMPLE}",
@@ -223,7 +228,7 @@ class EndpointErrors:
         if "https" in plain and not self.endpoint.encrypted:
             return self.wants_encryption()
         too_long = "context" in plain and any(word in plain for word in ("length", "window", "token"))
-        what = say(f"不接受这个请求（{status}）", f"the request was not taken ({status})")
+        what = say(f"不接受这个请求（{status}）", f"the request was not accepted ({status})")
         remedy = (
             say(
                 f"告诉 MedChat 它的上下文长度：export {CONTEXT}=词元数；或调低 --max-new-tokens",

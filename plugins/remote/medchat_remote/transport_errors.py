@@ -30,7 +30,7 @@ def transport_error(error: httpx2.HTTPError, errors: EndpointErrors, timeout: fl
         return failure
     if isinstance(error, httpx2.TimeoutException):
         return errors.make(
-            say(f"{timeout:g} 秒没有响应", f"not a word for {timeout:g} seconds"),
+            say(f"{timeout:g} 秒没有响应", f"no response for {timeout:g} seconds"),
             say(f"再试一次，或调高 {TIMEOUT}（秒）", f"try again, or raise {TIMEOUT} (seconds)"),
         )
     if not isinstance(error, httpx2.RemoteProtocolError) or _cut_off(error):
