@@ -16,8 +16,8 @@ class LoadingCancelled(MedchatError):
 
     def __init__(self) -> None:
         super().__init__(
-            say("已取消载入", "loading was cancelled"),
-            say("再次提问会重新载入", "the next question loads the model again"),
+            say("已取消加载", "loading was cancelled"),
+            say("再次提问会重新加载", "the next question loads the model again"),
         )
 
 

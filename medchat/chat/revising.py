@@ -89,7 +89,7 @@ def _go_to(session: ChatSession, turns: Sequence[Turn] | None) -> tuple[Turn, ..
     if turns is None:
         raise UsageError(
             say("没有可以恢复的内容，也没有别的分支", "there is nothing to bring back and no other branch"),
-            say("看看有哪些：/历史", "list them: /history"),
+            say("查看已有各轮：/历史", "list them: /history"),
         )
     before = session.conversation.turns
     session.conversation = replace(session.conversation, turns=tuple(turns))

@@ -239,7 +239,7 @@ class ChatSession:
             return self.model.stream(fitted.segments, config, cancel)
         if not isinstance(self.model, ContinuingModel):
             raise UsageError(
-                say("这个模型不能接着写没写完的回答", "this model cannot go on with an answer that it began"),
+                say("这个模型不能续写未完成的回答", "this model cannot go on with an answer that it began"),
                 say(
                     "调高 max-new-tokens 后用 /重答，或直接请它继续",
                     "raise max-new-tokens and /regen, or ask it to go on",

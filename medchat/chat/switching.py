@@ -155,7 +155,7 @@ def _loaded_again(opening: ChatSetup, error: BaseException) -> ChatModel:
         reason = error.what if isinstance(error, MedchatError) else type(error).__name__
         raise CheckpointError(
             say(
-                f"新模型没有载入（{reason}），原来的模型也没能重新载入（{second.what}）",
+                f"新模型没有加载（{reason}），原来的模型也没能重新加载（{second.what}）",
                 f"the new model was not loaded ({reason}), nor the old one again ({second.what})",
             ),
             _load_one(),
@@ -167,7 +167,7 @@ def _unwatched(opening: ChatSetup) -> ChatSetup:
 
 
 def _load_one() -> str:
-    return say("用 /模型 载入一个", "load one with /model")
+    return say("用 /模型 加载一个", "load one with /model")
 
 
 class GoneModel:
@@ -201,4 +201,4 @@ class GoneModel:
 
 
 def _no_model() -> CheckpointError:
-    return CheckpointError(say("现在没有载入的模型", "no model is loaded now"), _load_one())
+    return CheckpointError(say("现在没有加载的模型", "no model is loaded now"), _load_one())

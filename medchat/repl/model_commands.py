@@ -55,7 +55,7 @@ MODEL_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "all settings in force",
         _parameters,
         more=(
-            "生成参数可用 /设置 修改；其余在载入模型时确定。",
+            "生成参数可用 /设置 修改；其余在加载模型时确定。",
             "/set changes the decoding settings; the others are fixed when the model is loaded.",
         ),
     ),

@@ -129,7 +129,7 @@ TURN_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "continue",
         "续写",
         "",
-        "接着写没写完的回答",
+        "续写未完成的回答",
         "go on with an answer that was cut off",
         _go_on,
         more=(
@@ -145,7 +145,7 @@ TURN_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "change question or answer n and go on from there (the last question)",
         begin_edit,
         more=(
-            "原文放进输入行，回车发送，Ctrl-G 用 $EDITOR 编辑，Ctrl-C 放弃。q 或“问”是问题，a 或“答”是回答。"
+            "原文放进输入行，按回车发送，Ctrl-G 用 $EDITOR 编辑，Ctrl-C 放弃。q 或“问”是问题，a 或“答”是回答。"
             "后面写上新的文字则立即修改。原来的和之后的各轮留在另一分支。",
             "The text goes into the prompt: Enter sends it, Ctrl-G opens $EDITOR, Ctrl-C leaves it. q is the question,"
             " a the answer. With the new text behind them it is changed at once. What was there and all after it stay"

@@ -57,7 +57,7 @@ def check_name(name: str, where: str = "") -> str:
     """Return the name of a profile. Raises UsageError for what can be none."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            say("配置方案的名字无效", "this cannot be the name of a profile"),
+            say("配置方案的名称无效", "this cannot be the name of a profile"),
             say(
                 "只用文字、数字、- 和 _，最多 40 个字符",
                 "use letters, digits, - and _, at most 40 characters",
@@ -83,5 +83,5 @@ def find_profile(name: str, own: Mapping[str, Values], folder: Mapping[str, Valu
         say(f"没有名为“{name[:40]}”的配置方案", f"there is no profile {name[:40]!r}"),
         say("现有：", "there are: ") + ", ".join(near)
         if names
-        else say("对话中用 /保存 profile 名字 可以存一个", "save one in a chat with /save profile NAME"),
+        else say("对话中用 /保存 profile 名称 可以存一个", "save one in a chat with /save profile NAME"),
     )

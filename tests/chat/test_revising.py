@@ -143,7 +143,7 @@ def test_there_is_nothing_to_go_on_with_where_no_answer_was_cut_off(turns: tuple
 
 def test_a_model_that_cannot_go_on_says_so_and_what_to_do_instead() -> None:
     session = session_of(conversation=Conversation((Turn("头痛", "先休息，", Finish.LENGTH),)))
-    with pytest.raises(UsageError, match="不能接着写") as caught:
+    with pytest.raises(UsageError, match="不能续写") as caught:
         list(go_on(session, threading.Event()))
     assert "/重答" in caught.value.remedy
 

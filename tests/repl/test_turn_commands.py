@@ -157,7 +157,7 @@ def test_a_model_that_cannot_go_on_is_said(tmp_path_factory: pytest.TempPathFact
     with terminal(tmp_path_factory.mktemp("remote"), script) as screen:
         screen.enter("长")
         screen.enter("/续写")
-        screen.wait_for("这个模型不能接着写", "/重答")
+        screen.wait_for("这个模型不能续写", "/重答")
 
 
 # ---------------------------------------------------------------- taking back, bringing back
