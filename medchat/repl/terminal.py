@@ -10,6 +10,7 @@ from typing import TextIO
 
 from prompt_toolkit.input import create_input
 from prompt_toolkit.output import create_output
+from rich.cells import cell_len
 
 from medchat.cli.cjk_wrap import WIDEST, wrapped
 from medchat.errors import MedchatError
@@ -20,6 +21,7 @@ from medchat.repl.interrupts import Interrupted, Interrupts
 from medchat.repl.keyboard import Keyboard
 from medchat.repl.plain_screen import PlainScreen
 from medchat.repl.prompt import Ended, LinePrompt
+from medchat.repl.rows import excerpt
 from medchat.repl.screen import PROMPT, Screen, untrusted
 from medchat.repl.session_thread import SessionThread
 from medchat.repl.startup import Startup
@@ -163,8 +165,12 @@ class _Terminal:
         if seconds is not None:
             counted = "" if self._still else f" {seconds:.0f}s"
             return say(f"模型加载中…{counted}", f"loading the model…{counted}")
-        parts = [self._chat.startup.model_label, self._exchange.session_label, say("/帮助", "/help")]
-        return " · ".join(untrusted(part) for part in parts if part)
+        between, way_to_help = " · ", say("/帮助", "/help")
+        named = between.join(
+            part for part in (self._chat.startup.model_label, self._exchange.session_label) if part
+        )
+        room = self._chat.screen.width - cell_len(between + way_to_help)
+        return between.join(part for part in (excerpt(named, room), way_to_help) if part)
 
     # ------------------------------------------------------------ while there is none
 

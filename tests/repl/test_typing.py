@@ -21,6 +21,19 @@ def cursor(screen: Terminal) -> tuple[int, int]:
     return screen.screen.cursor.x, screen.screen.cursor.y
 
 
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("label", ["chatglm", "llama · /数据/模型/很长的目录名/" + "中文" * 30, "x" * 200])
+def test_the_status_line_keeps_the_way_to_help_however_long_the_names_are(
+    tmp_path: Path, columns: int, label: str
+) -> None:
+    with terminal(tmp_path, {"model_label": label}, columns=columns) as screen:
+        screen.wait(
+            lambda: any(row.rstrip().endswith("· /帮助") for row in screen.shown()), "the status line"
+        )
+        (status,) = [row for row in screen.shown() if "/帮助" in row]
+        assert status.startswith(label[:9])
+
+
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_chinese_typing_and_backspace_fill_the_right_columns(tmp_path: Path, columns: int) -> None:
     with terminal(tmp_path, columns=columns, rows=12) as screen:

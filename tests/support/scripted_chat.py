@@ -180,7 +180,7 @@ def _startup(folder: Path, script: Mapping[str, Any]) -> Any:
 
     return Startup(
         open_session=open_session,
-        model_label="scripted",
+        model_label=script.get("model_label", "scripted"),
         opening=tuple(script.get("opening", ())),
         style=script.get("style", "rich"),
         past_inputs=tuple(script.get("past_inputs", ())),
