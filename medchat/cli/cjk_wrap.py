@@ -14,6 +14,8 @@ from rich.cells import cell_len
 
 #: Wider text is hard to read.
 WIDEST = 120
+#: What a column of a table takes at least: one wide character, and what stands between two columns.
+LEAST_COLUMN = 4
 
 _NOT_FIRST = frozenset("，。、；：？！）》】」』”’〉〕…—～·％℃,.;:?!)]}%")
 _NOT_LAST = frozenset("（《【「『“‘〈〔([{￥$")

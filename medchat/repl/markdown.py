@@ -16,17 +16,31 @@ from rich.markdown import (
     MarkdownElement,
     Paragraph,
     TableDataElement,
+    TableElement,
 )
 from rich.segment import Segment
 from rich.syntax import Syntax
 from rich.text import Text
 
-from medchat.cli.cjk_wrap import break_offsets
+from medchat.cli.cjk_wrap import LEAST_COLUMN, break_offsets
 from medchat.repl.markdown_syntax import parsed
 
 
 class MixedText(Text):
-    """Text whose lines break where `break_offsets` says."""
+    """Text whose lines break where `break_offsets` says, and those of its copies."""
+
+    def blank_copy(self, plain: str = "") -> MixedText:
+        """Return `plain` as this text is set, without its styles."""
+        return MixedText(
+            plain, self.style, justify=self.justify, overflow=self.overflow,
+            no_wrap=self.no_wrap, end=self.end, tab_size=self.tab_size,
+        )  # fmt: skip
+
+    def copy(self) -> MixedText:
+        """Return a copy: rich's would break its lines as rich does."""
+        copied = self.blank_copy(self.plain)
+        copied.spans = self.spans.copy()
+        return copied
 
     def wrap(
         self,
@@ -122,6 +136,17 @@ class _Cell(TableDataElement):
         return cell
 
 
+class _Table(TableElement):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # rich leaves out what has no room in a column, and takes as long for columns nobody sees.
+        head = self.header.row if self.header else None
+        if head is None or len(head.cells) * LEAST_COLUMN < options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        for row in (head, *(self.body.rows if self.body else ())):
+            yield MixedText(" | ").join(cell.content for cell in row.cells)
+
+
 class ModelMarkdown(Markdown):
     """One or more blocks of a model's Markdown, already inert."""
 
@@ -135,6 +160,7 @@ class ModelMarkdown(Markdown):
         "bullet_list_open": _List,
         "ordered_list_open": _List,
         "list_item_open": _Item,
+        "table_open": _Table,
         "td_open": _Cell,
         "th_open": _Cell,
     }

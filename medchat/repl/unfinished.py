@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from medchat.cli.cjk_wrap import LEAST_COLUMN
 from medchat.repl.markdown_syntax import split_finished
 
 #: All reading for ends of blocks together may cost so many times the answer's length, the second figure where
@@ -18,7 +19,7 @@ _READINGS, _READINGS_AT_A_BORDER = 6, 14
 _BORDER = re.compile(r"\s*(`{3,}|~{3,})?\s*")
 _LONGEST_BORDER = 80
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[^\n]*\n")
-_TABLE = re.compile(r"[^\n]*\|[^\n]*\n[ |:]*-[-| :]*\n")
+_TABLE = re.compile(r"(?=[^\n|]*\|)[^\n]*\n([ |:]*-[-| :]*)\n")
 #: Lines above the visible ones among which a beginning is looked for that stands at the margin.
 _FURTHER_UP = 12
 
@@ -74,14 +75,14 @@ class Unfinished:
     def last_lines(self, count: int, width: int) -> str:
         """Return Markdown that shows what `text` would show in its last `count` rows of `width` cells.
 
-        A table keeps its head and a fence its first line, without which their rows would be other things.
+        A table keeps its head and a fence its first line, without which their rows would be other things,
+        unless no screen could hold it: it is drawn again each time.
         """
-        text = self.text
-        start = _start_of_last(text, count)
-        start = max(start, len(text) - 2 * count * width)
+        text, most = self.text, 2 * count * width
+        start = max(_start_of_last(text, count), len(text) - most)
         if start <= 0:
             return text
-        opening = _FENCE.match(text) or _TABLE.match(text)
+        opening = _FENCE.match(text, 0, most) or _head(text, most, width)
         if opening is None:
             return text[_margin(text, start) :]
         return text[: opening.end()] + text[max(start, opening.end()) :]
@@ -103,6 +104,12 @@ def _start_of_last(text: str, lines: int) -> int:
         if start < 0:
             return 0
     return start + 1
+
+
+def _head(text: str, most: int, width: int) -> re.Match[str] | None:
+    """Return the head of the table that `text` is, if it is at most so long and its columns have room."""
+    head = _TABLE.match(text, 0, most)
+    return head if head and (head[1].count("|") - 1) * LEAST_COLUMN <= width else None
 
 
 def _margin(text: str, start: int) -> int:

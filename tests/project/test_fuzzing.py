@@ -1,12 +1,13 @@
-"""The bound on a fuzzed reader's memory holds whatever way the reader takes it, and counts the reader alone."""
+"""The bounds on a fuzzed reader hold whatever way it takes memory or time, and count the reader alone."""
 
 from __future__ import annotations
 
 import mmap
+import time
 from collections.abc import Callable
 
 import pytest
-from fuzzing import MEGABYTES, fuzz
+from fuzzing import MEGABYTES, SECONDS, fuzz
 from hypothesis import strategies as st
 
 MANY = 1 << 20
@@ -43,6 +44,18 @@ def test_a_higher_peak_of_an_earlier_test_hides_nothing() -> None:
     take_much_beside_python(0)
     with pytest.raises(AssertionError, match="largest"):
         fuzz(take_much_beside_python, st.integers(), 1)
+
+
+def test_a_reader_that_computes_too_long_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fuzzing.SECONDS", SECONDS / 40)
+
+    def compute(case: int) -> None:
+        began = time.process_time()
+        while time.process_time() - began <= SECONDS / 40:
+            pass
+
+    with pytest.raises(AssertionError, match="seconds"):
+        fuzz(compute, st.just(0), 1)
 
 
 def test_what_the_cases_take_is_not_the_readers() -> None:

@@ -118,6 +118,26 @@ def test_a_product_of_numbers_keeps_its_asterisks() -> None:
     assert lines_of("2*3*5 片，3~5天，体温<38&lt;39", 40) == ["2*3*5 片，3~5天，体温<38&lt;39"]
 
 
+def table_of(columns: int, head: str, cell: str) -> str:
+    return f"{f'|{head}' * columns}|\n{'|-' * columns}|\n{f'|{cell}' * columns}|\n"
+
+
+@pytest.mark.parametrize("columns", [2, 9, 20, 21, 27, 60, 300])
+def test_a_table_shows_every_character_of_its_cells_however_many_columns_it_has(columns: int) -> None:
+    drawn = "".join(lines_of(table_of(columns, "剂量", "头痛"), 80))
+    assert [drawn.count(character) for character in "剂量头痛"] == [columns] * 4
+
+
+def test_a_table_without_room_is_written_in_lines() -> None:
+    assert lines_of(table_of(4, "药", "头痛"), 15) == ["药 | 药 | 药 |", "药", "头痛 | 头痛 |", "头痛 | 头痛"]
+
+
+def test_the_head_of_a_narrow_column_is_broken_as_its_cells_are() -> None:
+    long = "每日推荐摄入量"
+    shown = "".join(lines_of(table_of(2, long, long), 20)).replace(" ", "")
+    assert shown.count("量") == 4 and "…" not in shown
+
+
 def test_html_and_links_stay_visible_as_written() -> None:
     text = "<div>不见了吗</div>\n[官网](https://example.com) ![图](https://example.com/a.png)"
     assert lines_of(text, 80) == text.split("\n")

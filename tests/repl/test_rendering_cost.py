@@ -30,6 +30,13 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "stars": lambda n: "**a _b ~~c\n" * n,
     "ticks": lambda n: "".join("`" * (i % 30) + "a\n" for i in range(n)),
 }
+#: Texts whose first line alone is more than a screen holds: what a table or a fence begins with.
+WIDE: dict[str, Callable[[int], str]] = {
+    "table": lambda n: "".join(f"{cell * n}|\n" for cell in ("| 药", "|---", "| 甲")),
+    "table of empty rows": lambda n: "| 药" * n + "|\n" + "|---" * n + "|\n" + "|\n" * n,
+    "marks of a table": lambda n: "|" * 8 * n,
+    "fence": lambda n: "```" + "a" * 8 * n,
+}
 
 
 @pytest.fixture
@@ -104,10 +111,19 @@ def test_the_last_rows_look_as_they_will_in_the_end(name: str, lines: int) -> No
 
 
 def test_what_is_looked_at_is_bounded_by_the_screen_and_not_by_the_block() -> None:
-    for shape in SHAPES.values():
+    for shape in (*SHAPES.values(), *WIDE.values()):
         unfinished = Unfinished()
         unfinished.add(shape(1000))
         assert len(unfinished.last_lines(24, 80)) < 3 * 24 * 80
+
+
+def test_a_head_whose_columns_have_no_room_is_not_drawn_again_and_again() -> None:
+    shown = {}
+    for columns in (3, 20, 40):
+        unfinished = Unfinished()
+        unfinished.add("| 药" * columns + "|\n" + "|---" * columns + "|\n" + "| 甲 |\n" * 50)
+        shown[columns] = "---" in unfinished.last_lines(12, 60)
+    assert shown == {3: True, 20: False, 40: False}
 
 
 LINES = ["- 一\n", "1. 二\n", "> 三\n", "```\n", "~~~\n", "| 药 | 量 |\n", "|---|---|\n", "# 题\n", "\n"]
