@@ -130,6 +130,10 @@ class ChatSession:
         self._known_rejected.clear()
         self.dropped = 0
 
+    def set_system(self, text: str) -> None:
+        """Put another system text before the conversation, from the next answer on; "" is none."""
+        self.conversation = replace(self.conversation, system=text)
+
     def undo(self, count: int = 1) -> tuple[Turn, ...]:
         """Take back the last `count` turns and return them. Raises UsageError if there are not that many."""
         if not 1 <= count <= len(self.conversation.turns):

@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from medchat import medical_safety
-from medchat.api import ChatModel, Conversation, LoadOptions
+from medchat.api import ChatModel, Conversation
 from medchat.chat.conversation import PreparedChat, prepare_conversation
+from medchat.chat.loading import Loading
+from medchat.chat.model_control import ModelControl
 from medchat.chat.recorder import SessionChoice
 from medchat.chat.session import ChatSession
 from medchat.cli.group import LocalizedCommand
@@ -22,7 +24,6 @@ from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.repl import Startup, run_lines, run_repl
 from medchat.sanitize import sanitize_line
-from medchat.settings import Settings
 from medchat.store import SessionStore
 
 #: How many earlier questions the line editor offers.
@@ -40,6 +41,7 @@ PAST_INPUTS = 1000
 @generation_flags
 @session_flags
 @click.option("--style", type=click.Choice(["rich", "plain"]), help=say("显示样式", "how answers look"))
+@click.option("--quiet", is_flag=True, help=say("回答下方不显示用量与速度", "no figures under the answers"))
 @click.pass_context
 def command(context: click.Context, /, **flags: Any) -> int:
     """Hold a conversation."""
@@ -48,6 +50,8 @@ def command(context: click.Context, /, **flags: Any) -> int:
     on_terminal()  # before the disclaimer counts as shown, or anything is loaded
     choice = SessionChoice(flags["session"], flags["continue_"], flags["resume"], not flags["no_save"])
     prepared = prepare_conversation(flags, choice, say_aside)
+    if flags["quiet"]:
+        prepared.change({"footer": False}, "--quiet")
     debug = bool((context.obj or {}).get("debug"))
     try:
         return hold(prepared, replace(startup_for(prepared), debug=debug))
@@ -99,8 +103,11 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
     """Return what the screen needs for a conversation with this model."""
     opening = prepared.opening
 
+    control, loading = ModelControl(prepared), Loading()
+
     def open_session() -> ChatSession:
-        return prepared.begin(opening.load(), guard_loops=True)
+        watched = replace(opening, options=replace(opening.options, watch=loading.watch))
+        return prepared.begin(watched.load(), guard_loops=True)
 
     def new_session(session: ChatSession) -> ChatSession:
         prepared.choice = SessionChoice(save=prepared.choice.save)
@@ -128,7 +135,7 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
 
     return Startup(
         open_session=open_session,
-        model_label=f"{opening.backbone.name} · {_short_place(opening.options)}",
+        model_label=control.label,
         opening=[*banner, *disclaimer_lines(prepared.store), *prepared.plugin_lines(), *opening.notices()],
         style=str(prepared.settings.value("style")),
         past_inputs=past_inputs,
@@ -137,10 +144,13 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
         session_label=label,
         ready_lines=lambda session: _ready_lines(prepared, session),
         slash_commands=prepared.slash_commands,
-        settings=lambda: _fixed_settings(prepared.settings),
         early_notices=prepared.early_notices,
-        insists=prepared.demo is not None,
         max_question_bytes=int(prepared.settings.value("max_question_bytes")),
+        loading=loading,
+        control=control,
+        footer=bool(prepared.settings.value("footer")),
+        bell=bool(prepared.settings.value("bell")),
+        theme=str(prepared.settings.value("theme")),
     )
 
 
@@ -178,18 +188,3 @@ def _ready_lines(prepared: PreparedChat, session: ChatSession) -> list[str]:
 def model_notes(model: ChatModel) -> list[str]:
     """Return what loading has to tell the user (a rule that was assumed, two heads that differ)."""
     return [sanitize_line(str(note), 300) for note in model.describe().get("notes", ())]
-
-
-def _short_place(options: LoadOptions) -> str:
-    return sanitize_line(
-        options.address.partition("://")[2] or options.model.name, 40 if options.address else 30
-    )
-
-
-def _fixed_settings(settings: Settings) -> list[tuple[str, str]]:
-    """The settings that cannot be changed while the model is loaded."""
-    names = ("backbone", "model", "adapter", "template", "device", "dtype", "quantize")
-    shown = [(name, settings.value(name)) for name in names]
-    return [
-        (name, ", ".join(value) if isinstance(value, tuple) else str(value)) for name, value in shown if value
-    ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from medchat.api import SlashCommand
 from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.events import Event
+from medchat.chat.model_control import ModelControl
 from medchat.chat.session import ChatSession
 from medchat.chat.text_checks import check_question
 from medchat.errors import MedchatError, UsageError
@@ -45,9 +46,14 @@ class Chat:
     """
 
     def __init__(
-        self, startup: Startup, exchange: SessionThread, commands: Sequence[ReplCommand[Chat]]
+        self,
+        startup: Startup,
+        exchange: SessionThread,
+        commands: Sequence[ReplCommand[Chat]],
+        insisting: Sequence[ReplCommand[Chat]] = (),
     ) -> None:
-        self._commands = commands
+        """`insisting` are there while the model answers only what it has learned."""
+        self._commands, self._insisting = commands, insisting
         self.startup = startup
         self.exchange = exchange
         self.leaving = False
@@ -64,14 +70,26 @@ class Chat:
     @property
     def commands(self) -> Sequence[ReplCommand[Chat]]:
         """Every command that can be typed now: the built-in ones, then those of plugins whose names are free."""
-        taken = {name for command in self._commands for name in (command.name, command.zh_name)}
+        insists = self.control is not None and self.control.insists
+        ours = (*self._commands, *(self._insisting if insists else ()))
+        taken = {name for command in ours for name in (command.name, command.zh_name)}
         added = []
         for command in self.exchange.plugin_commands:
             names = {command.name, command.zh_name}
             if not names & taken:
                 taken |= names
                 added.append(_of_plugin(command))
-        return (*self._commands, *added)
+        return (*ours, *added)
+
+    @property
+    def control(self) -> ModelControl | None:
+        """What may be changed of model and settings; None where nothing may."""
+        return self.startup.control
+
+    @property
+    def model_label(self) -> str:
+        """What answers, for the status line."""
+        return self.control.label if self.control is not None else self.startup.model_label
 
     def handle_typed(self, line: str) -> str:
         """`handle` for a person at a terminal, who may type what leaves other programs without a slash."""
@@ -109,7 +127,7 @@ class Chat:
         except Exception as error:
             if error is self.exchange.load_error:
                 raise
-            self._failure(error)
+            self.report(error)
             return "" if isinstance(typed, Typed) else line
         view = self.show_answer(lambda session, cancel: session.ask(typed, cancel))
         if view.stopped_early:
@@ -153,7 +171,8 @@ class Chat:
         self.leave_edit()
         command.run(self, typed.words)
 
-    def _failure(self, error: Exception) -> None:
+    def report(self, error: Exception) -> None:
+        """Show what failed and what to do; the exit code of a chat without a terminal remembers it."""
         self._count(error)
         if self.startup.debug:
             self.screen.show(sanitize("".join(traceback.format_exception(error))))

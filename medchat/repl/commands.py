@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medchat.repl.context_commands import CONTEXT_COMMANDS
-from medchat.repl.medical_commands import INSIST, MEDICAL_COMMANDS
+from medchat.repl.medical_commands import MEDICAL_COMMANDS
 from medchat.repl.model_commands import MODEL_COMMANDS
 from medchat.repl.session_commands import SESSION_COMMANDS
 from medchat.repl.slash import ReplCommand
@@ -23,8 +23,3 @@ COMMANDS: tuple[ReplCommand[Chat], ...] = (
     *MEDICAL_COMMANDS,
     *SYSTEM_COMMANDS,
 )
-
-
-def built_in_commands(*, insists: bool) -> tuple[ReplCommand[Chat], ...]:
-    """Return the commands of a chat; `insists` where the model refuses what it has not learned."""
-    return (*COMMANDS, INSIST) if insists else COMMANDS

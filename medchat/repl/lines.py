@@ -8,8 +8,9 @@ from typing import IO
 
 from medchat.cli.output import answer_stream
 from medchat.repl.chat import Chat
-from medchat.repl.commands import built_in_commands
+from medchat.repl.commands import COMMANDS
 from medchat.repl.interrupts import Interrupted, Interrupts
+from medchat.repl.medical_commands import INSIST
 from medchat.repl.plain_screen import PlainScreen
 from medchat.repl.screen import untrusted
 from medchat.repl.session_thread import SessionThread
@@ -35,7 +36,8 @@ def chat_on_lines(startup: Startup, stream: IO[bytes]) -> int:
         chat = Chat(
             startup,
             SessionThread(startup, lambda: screen, interrupts),
-            built_in_commands(insists=startup.insists),
+            COMMANDS,
+            (INSIST,),
         )
         for line in startup.opening:
             screen.show(untrusted(line))

@@ -13,9 +13,11 @@ from medchat.chat.events import (
     SingleTurnTemplate,
     TurnStats,
 )
+from medchat.chat.loading import Loading
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.sanitize import sanitize_line
+from medchat.units import amount
 
 
 def dropped(event: HistoryDropped) -> str:
@@ -172,6 +174,27 @@ def unknown_to_demo(unknown: UnknownToDemo) -> str:
         )
     )
     return "\n".join(lines)
+
+
+#: Cells of the bar that shows how far loading has come.
+_BAR = 12
+
+
+def loading_bar(loading: Loading) -> str:
+    """Return how far loading has come, of how many bytes; "" where that is not known."""
+    if not loading.total:
+        return ""
+    filled = min(_BAR, _BAR * loading.read // loading.total)
+    bar = "█" * filled + "░" * (_BAR - filled)
+    return f"{bar} {amount(loading.read)} / {amount(loading.total)}"
+
+
+def loading_stopped() -> str:
+    """Say that no model is there, because the user would not wait."""
+    return say(
+        "已取消加载，问题已放回输入行；再次发送会重新加载",
+        "loading was cancelled, and the question is back in the prompt; sending it again loads the model",
+    )
 
 
 def failure(error: BaseException) -> str:

@@ -41,7 +41,7 @@ class PlainScreen:
         if tone is Tone.URGENT and self._answers is not self._aside:
             self._write(self._answers, framed)
 
-    def wait_for(self, what: str, seconds: float = 0.0) -> None:
+    def wait_for(self, what: str, seconds: float = 0.0, progress: str = "") -> None:
         """Say it once, if it takes a while: a line that counts seconds would be a moving one."""
         if not what:
             self._waiting = ""
@@ -65,6 +65,14 @@ class PlainScreen:
     def is_filled_by(self, text: str) -> bool:
         """On a terminal, whether it takes all of its lines; nothing is lost where there is none."""
         return self._answers is self._aside and taller_than_screen(text)
+
+    def ring(self) -> None:
+        """Ring the bell of a terminal."""
+        if self._answers is self._aside:
+            self._write(self._aside, "\a")
+
+    def use_theme(self, name: str) -> None:
+        """There are no colours."""
 
     def clear(self) -> None:
         """Nothing is taken back here."""

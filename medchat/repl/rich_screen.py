@@ -20,10 +20,23 @@ from medchat.sanitize import StreamSanitizer
 #: Seconds between two drawings of the unfinished part.
 FRAME_SECONDS = 0.08
 
+#: How our lines look, by the name of the theme: the default, one without dim text, one without colours.
 _STYLES = {
-    Tone.REMARK: Style(dim=True),
-    Tone.WARNING: Style(color="yellow"),
-    Tone.URGENT: Style(color="red", bold=True),
+    "default": {
+        Tone.REMARK: Style(dim=True),
+        Tone.WARNING: Style(color="yellow"),
+        Tone.URGENT: Style(color="red", bold=True),
+    },
+    "bright": {
+        Tone.REMARK: Style(color="cyan"),
+        Tone.WARNING: Style(color="bright_yellow", bold=True),
+        Tone.URGENT: Style(color="bright_red", bold=True, reverse=True),
+    },
+    "mono": {
+        Tone.REMARK: Style(),
+        Tone.WARNING: Style(bold=True),
+        Tone.URGENT: Style(bold=True, reverse=True),
+    },
 }
 
 
@@ -50,9 +63,10 @@ class _Moving:
 
 
 class RichScreen:
-    """Draws on the terminal behind `stream`. `width` fixes the width, for tests."""
+    """Draws on the terminal behind `stream`. `width` fixes the width, for tests; `theme` is one of THEMES."""
 
-    def __init__(self, stream: TextIO, width: int | None = None) -> None:
+    def __init__(self, stream: TextIO, width: int | None = None, theme: str = "default") -> None:
+        self._styles = _STYLES[theme]
         self._console = Console(
             file=stream, force_terminal=True, markup=False, emoji=False, highlight=False, width=width
         )
@@ -75,13 +89,13 @@ class RichScreen:
 
     def tell(self, text: str, tone: Tone = Tone.REMARK) -> None:
         """Print lines of ours, wrapped so that each of them begins with the glyph."""
-        style = _STYLES[tone]
+        style = self._styles[tone]
         lines = self._laid_out(untrusted(text), less=len(OURS) + 1, style=style)
         self._print([[Segment(f"{OURS} ", style), *line] for line in lines])
 
-    def wait_for(self, what: str, seconds: float = 0.0) -> None:
-        """Show what is being waited for and for how long it has been."""
-        waiting = f"{what}… {seconds:.0f}s" if what else ""
+    def wait_for(self, what: str, seconds: float = 0.0, progress: str = "") -> None:
+        """Show what is being waited for, how far it has come and for how long it has been."""
+        waiting = " ".join(part for part in (f"{what}…", progress, f"{seconds:.0f}s") if part) if what else ""
         if waiting != self._waiting:
             self._waiting = waiting
             self._stale = True
@@ -107,6 +121,14 @@ class RichScreen:
     def is_filled_by(self, text: str) -> bool:
         """Whether its lines, blank ones between blocks included, are as many as the window's."""
         return wrapped(text, self.width).count("\n") + 1 >= self._console.height
+
+    def ring(self) -> None:
+        """Ring the bell."""
+        self._console.bell()
+
+    def use_theme(self, name: str) -> None:
+        """Show our lines in other colours from now on."""
+        self._styles = _STYLES[name]
 
     def clear(self) -> None:
         """Empty the screen; the scrollback stays."""
@@ -141,7 +163,7 @@ class RichScreen:
         most = max(1, self._console.height - 2)
         text = self._unfinished.last_lines(most, self.width)
         if not text.strip():
-            return self._laid_out(self._waiting, style=_STYLES[Tone.REMARK]) if self._waiting else []
+            return self._laid_out(self._waiting, style=self._styles[Tone.REMARK]) if self._waiting else []
         lines = rendered(text, self._console, self.width)
         separated = [[], *lines] if self._blocks else lines
         return separated[-most:]

@@ -54,8 +54,11 @@ class Screen(Protocol):
         """Print lines of ours, each behind the glyph, above an answer's unfinished part."""
         ...
 
-    def wait_for(self, what: str, seconds: float = 0.0) -> None:
-        """Show what is being waited for and since when, in place of what was shown before. "" takes it away."""
+    def wait_for(self, what: str, seconds: float = 0.0, progress: str = "") -> None:
+        """Show what is being waited for and since when, in place of what was shown before. "" takes it away.
+
+        `progress` is shown where a line can move.
+        """
         ...
 
     def piece(self, text: str) -> None:
@@ -72,6 +75,14 @@ class Screen(Protocol):
 
     def is_filled_by(self, text: str) -> bool:
         """Whether an answer of that text drives what stands before it off the screen."""
+        ...
+
+    def ring(self) -> None:
+        """Ring the terminal's bell, where there is one."""
+        ...
+
+    def use_theme(self, name: str) -> None:
+        """Take other colours, one of THEMES, where there are any."""
         ...
 
     def clear(self) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from medchat.api import SlashCommand
 from medchat.chat.events import Event
+from medchat.chat.loading import Loading, LoadingCancelled
 from medchat.chat.session import ChatSession
 from medchat.language import say
+from medchat.repl import messages
 from medchat.repl.answering import AnswerView
 from medchat.repl.interrupts import Interrupts
 from medchat.repl.screen import Screen
@@ -22,6 +25,10 @@ Result = TypeVar("Result")
 
 #: Seconds between two looks at the keyboard, the clock and the screen while work is under way.
 _POLL = 0.04
+#: How long the loading of a model may take to stop: one that does not goes on behind the prompt.
+_STOPPING = 0.5
+#: An answer that took longer ends with the bell, where that is on.
+_LONG_ANSWER = 10.0
 #: How long an answer may take to stop, and to be saved, once the program was asked to end.
 _LAST_WORDS = 10.0
 
@@ -42,6 +49,9 @@ class SessionThread:
         self._session: ChatSession | None = None
         self._began = 0.0
         self._loading: Job[None] | None = None
+        self.footer, self.bell = startup.footer, startup.bell
+        #: Whether the user stopped the loading: it begins again when the model is needed.
+        self.held_back = False
 
     @cached_property
     def screen(self) -> Screen:
@@ -51,7 +61,7 @@ class SessionThread:
     # ------------------------------------------------------------ loading
 
     def begin(self) -> Job[None]:
-        """Start loading the model, once."""
+        """Start loading the model, once, and again where that was stopped and the model is needed."""
         if self._loading is None:
             self._began = time.monotonic()
             self._loading = self._engine.start(self._load)
@@ -59,10 +69,13 @@ class SessionThread:
 
     def _load(self, job: Job[None]) -> None:
         self._session = self._startup.open_session()
-        self.plugin_commands = tuple(self._startup.slash_commands())
         self.ready_lines = tuple(self._startup.ready_lines(self._session))
-        self.context_length = self._session.model.context_length
-        self.session_label = self._startup.session_label(self._session)
+        self._take_facts(self._session)
+
+    def _take_facts(self, session: ChatSession) -> None:
+        self.plugin_commands = tuple(self._startup.slash_commands())
+        self.context_length = session.model.context_length
+        self.session_label = self._startup.session_label(session)
 
     @property
     def loading_seconds(self) -> float | None:
@@ -73,25 +86,50 @@ class SessionThread:
 
     @property
     def load_error(self) -> BaseException | None:
-        """Why there will be no model."""
-        return self._loading.error if self._loading is not None else None
+        """Why there will be no model. That the user stopped the loading is no such reason."""
+        error = self._loading.error if self._loading is not None else None
+        return None if isinstance(error, LoadingCancelled) else error
 
     def ready(self) -> bool:
         """Wait for the model, visibly. False if the user would not wait; raises what loading raised."""
+        if self.held_back:
+            self.held_back, self._loading = False, None
         loading = self.begin()
-        with self._interrupts.stopping(threading.Event()) as stop:
-            while not loading.finished and not stop.is_set():
-                self.screen.wait_for(say("模型加载中", "loading the model"), time.monotonic() - self._began)
-                loading.take(_POLL)
-                self.screen.tick()
-                self.meanwhile()
-        self.screen.wait_for("")
-        if not loading.finished:
-            self.screen.end_answer()
+        if not self._waited(loading, self._startup.loading, self._began):
+            return False
+        if isinstance(loading.error, LoadingCancelled):
+            self.held_back = True
+            self._startup.loading.stop.clear()
+            self.screen.tell(messages.loading_stopped())
             return False
         loading.result()
         self.greet()
         return True
+
+    def _waited(self, job: Job[Result], loading: Loading, began: float, *, switching: bool = False) -> bool:
+        """Show how far the loading is until the job ends; Ctrl-C stops it.
+
+        False if it went on all the same. A switch is waited for, unless the program is asked to end.
+        """
+        stopped_at = math.inf
+        with self._interrupts.stopping(loading.stop) as stop:
+            while not job.finished:
+                what, progress = say("模型加载中", "loading the model"), messages.loading_bar(loading)
+                self.screen.wait_for(what, time.monotonic() - began, progress)
+                job.take(_POLL)
+                self.screen.tick()
+                self.meanwhile()
+                if stop.is_set():
+                    stopped_at = min(stopped_at, time.monotonic())
+                ending = self._interrupts.exit_code is not None
+                patience = _STOPPING if not switching else _LAST_WORDS if ending else math.inf
+                if time.monotonic() - stopped_at > patience:
+                    break
+        self.screen.wait_for("")
+        self.screen.end_answer()
+        if not job.finished:
+            loading.stop.clear()
+        return job.finished
 
     def greet(self) -> None:
         """Say, once, what there is to say about the loaded model."""
@@ -117,6 +155,26 @@ class SessionThread:
 
         self.call(replace)
 
+    def switch(self, changes: Mapping[str, Any], command: str) -> Sequence[str]:
+        """Let the conversation go on with another model, adapter, template or system text; return what to say of it.
+
+        Raises what `ModelControl.switch` raises, LoadingCancelled included. Only after `ready`.
+        """
+        control, loading = self._startup.control, Loading()
+        if control is None:
+            raise RuntimeError("this chat has one model only")
+
+        def work(job: Job[Sequence[str]]) -> Sequence[str]:
+            session = self._the_session()
+            try:
+                return control.switch(session, changes, command, loading)
+            finally:
+                self._take_facts(session)
+
+        job = self._engine.start(work)
+        self._waited(job, loading, time.monotonic(), switching=True)
+        return job.result() if job.finished else ()
+
     def answer(self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]]) -> AnswerView:
         """Show the events of `ask` until they end. Ctrl-C ends them early; the view tells what came."""
 
@@ -124,7 +182,8 @@ class SessionThread:
             for event in ask(self._the_session(), job.cancel):
                 job.emit(event)
 
-        view = AnswerView(self.screen, self.context_length)
+        view = AnswerView(self.screen, self.context_length, footer=self.footer)
+        began = time.monotonic()
         job = self._engine.start(work)
         try:
             with self._interrupts.stopping(job.cancel):
@@ -134,6 +193,8 @@ class SessionThread:
             self._engine.idle_within(_LAST_WORDS)
             raise
         view.close(job.error)
+        if self.bell and time.monotonic() - began > _LONG_ANSWER:
+            self.screen.ring()
         self.session_label = self.call(self._startup.session_label) if job.finished else ""
         return view
 

@@ -23,7 +23,17 @@ _HISTORY = Key(
     "whether earlier turns are sent",
     choices=("all", "none"),
 )
-_WHEN_LOADING = ("backbone", "model", "adapter", "template", "system", "device", "dtype", "quantize")
+#: How the chat looks and sounds: `SessionThread` has an attribute of each name.
+ON_SCREEN = ("footer", "bell")
+_WHEN_LOADING = ("backbone", "device", "dtype", "quantize")
+_COMMANDS = {
+    "model": "模型",
+    "adapter": "适配器",
+    "template": "模板",
+    "system": "系统",
+    "lang": "lang",
+    "theme": "theme",
+}
 _UNSET = ("none", "off", "random", "随机", "无")
 
 
@@ -34,7 +44,7 @@ def spelled(key: str) -> str:
 
 def setting_names() -> tuple[str, ...]:
     """Return the names that `/set` takes."""
-    return (*(spelled(key) for key in _KEYS), _HISTORY.name)
+    return (*(spelled(key) for key in _KEYS), _HISTORY.name, *ON_SCREEN)
 
 
 def values_in_force(session: ChatSession) -> list[tuple[str, str]]:
@@ -43,18 +53,15 @@ def values_in_force(session: ChatSession) -> list[tuple[str, str]]:
     shown = [
         (
             spelled(key),
-            say("由服务端决定", "the server's") if key in config.unset else _shown(getattr(config, key)),
+            say("由服务端决定", "the server's") if key in config.unset else shown_value(getattr(config, key)),
         )
         for key in _KEYS
     ]
     return [*shown, ("history", "all" if session.remember_history else "none")]
 
 
-def apply_setting(session: ChatSession, words: str) -> tuple[str, str]:
-    """Change one setting as typed (`top-p 0.8`, `top-p=0.8`) and return its name and new value.
-
-    Raises UsageError, naming the valid range, and changes nothing.
-    """
+def typed_setting(words: str) -> tuple[str, str]:
+    """Return the full name and the value of what was typed (`top-p 0.8`, `top=0.8`). Raises UsageError."""
     typed, _, value = words.replace("=", " ", 1).partition(" ")
     name, value = _named(typed), value.strip().lower()
     if not value:
@@ -62,13 +69,23 @@ def apply_setting(session: ChatSession, words: str) -> tuple[str, str]:
             say(f"/设置 {name} 缺少值", f"/set {name} needs a value"),
             say(f"例如：/设置 {name} {_example(name)}", f"for example: /set {name} {_example(name)}"),
         )
+    return name, value
+
+
+def screen_setting(name: str, value: str) -> bool:
+    """Return what was typed for a setting of ON_SCREEN. Raises UsageError."""
+    return bool(from_text(key_named(name), value, name))
+
+
+def apply_setting(session: ChatSession, name: str, value: str) -> Any:
+    """Change a setting of the session and return its new value. Raises UsageError, and changes nothing then."""
     chosen = _read(name, value)
     if name == _HISTORY.name:
         session.remember_history = chosen == "all"
     else:
         change: dict[str, Any] = {name.replace("-", "_"): chosen}
         session.config = session.config.with_settings(**change)
-    return name, dict(values_in_force(session))[name]
+    return chosen
 
 
 def without_effect(session: ChatSession, name: str) -> str:
@@ -95,6 +112,11 @@ def _named(typed: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     near = fitting or difflib.get_close_matches(wanted, names, n=3, cutoff=0.5) or list(names)
+    if wanted in _COMMANDS:
+        raise UsageError(
+            say(f"{wanted} 有自己的命令", f"{wanted} has a command of its own"),
+            say(f"请用 /{_COMMANDS[wanted]}", f"use /{wanted}"),
+        )
     if wanted in _WHEN_LOADING:
         raise UsageError(
             say(f"对话中不能改 {wanted}", f"{wanted} cannot change while the model is loaded"),
@@ -116,11 +138,11 @@ def _read(name: str, value: str) -> Any:
 
 
 def _example(name: str) -> str:
-    examples = {"greedy": "on", "history": "none", "seed": "1"}
-    return examples.get(name) or _shown(getattr(GenerationConfig(), name.replace("-", "_")))
+    examples = {"greedy": "on", "history": "none", "seed": "1", "footer": "off", "bell": "on"}
+    return examples.get(name) or shown_value(getattr(GenerationConfig(), name.replace("-", "_")))
 
 
-def _shown(value: object) -> str:
+def shown_value(value: object) -> str:
     if value is None:
         return say("随机", "random")
     if isinstance(value, bool):

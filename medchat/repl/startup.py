@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from medchat.api import Conversation, Notice, SlashCommand
+from medchat.chat.loading import Loading
+from medchat.chat.model_control import ModelControl
 from medchat.chat.session import ChatSession
 from medchat.chat.text_checks import MAX_QUESTION_BYTES
 
@@ -46,17 +48,13 @@ def _nothing_early(question: str) -> Sequence[Notice]:
     return ()
 
 
-def _no_settings() -> Sequence[tuple[str, str]]:
-    return ()
-
-
 @dataclass(frozen=True, slots=True)
 class Startup:
     """One chat, ready to begin.
 
     `open_session`, `slash_commands`, `new_session`, `ready_lines` and `session_label` are called in one
     background thread, which also answers: a model and a session's recorder are never used by two threads.
-    `remember_input` and `settings` are called in the main thread. All texts may hold untrusted words.
+    `remember_input` is called in the main thread. All texts may hold untrusted words.
     """
 
     #: Loads the model. Whatever it raises ends the chat and goes on to the caller of `run_repl`.
@@ -78,13 +76,17 @@ class Startup:
     ready_lines: Callable[[ChatSession], Sequence[str]] = _nothing_to_say
     #: Slash commands of plugins. Their failures are contained; a name of ours cannot be taken.
     slash_commands: Callable[[], Sequence[SlashCommand]] = _no_commands
-    #: Further settings that `/set` without arguments shows: (name, value).
-    settings: Callable[[], Sequence[tuple[str, str]]] = _no_settings
     #: What must be said of a question while the model is still loading. Called in the main thread.
     early_notices: Callable[[str], Sequence[Notice]] = _nothing_early
-    #: Whether the model answers only what it has learned, unless the user insists (`/insist`).
-    insists: bool = False
     #: A question over this is refused before the model is waited for.
     max_question_bytes: int = MAX_QUESTION_BYTES
+    #: How far the loading by `open_session` has come, and how it is stopped.
+    loading: Loading = field(default_factory=Loading)
+    #: What the commands change of model and settings; None where neither can be changed.
+    control: ModelControl | None = None
+    #: Figures under each answer; a bell when a long one ends; colours, one of THEMES.
+    footer: bool = True
+    bell: bool = False
+    theme: str = "default"
     #: Show the traceback of an unexpected failure.
     debug: bool = False

@@ -15,10 +15,12 @@ from rich.cells import cell_len
 from medchat.cli.cjk_wrap import WIDEST, wrapped
 from medchat.errors import MedchatError
 from medchat.language import say
+from medchat.repl import messages
 from medchat.repl.chat import Chat
-from medchat.repl.commands import built_in_commands
+from medchat.repl.commands import COMMANDS
 from medchat.repl.interrupts import Interrupted, Interrupts
 from medchat.repl.keyboard import Keyboard
+from medchat.repl.medical_commands import INSIST
 from medchat.repl.plain_screen import PlainScreen
 from medchat.repl.prompt import Ended, LinePrompt
 from medchat.repl.rows import excerpt
@@ -44,7 +46,8 @@ def chat_on_terminal(startup: Startup) -> int:
         chat = Chat(
             startup,
             SessionThread(startup, lambda: _screen(startup, terminal, bare), interrupts),
-            built_in_commands(insists=startup.insists),
+            COMMANDS,
+            (INSIST,),
         )
         code = _run_bare(chat, interrupts) if bare else _Terminal(chat, terminal, interrupts, stack).run()
     if not chat.exchange.at_rest(0.5):
@@ -60,7 +63,7 @@ def _screen(startup: Startup, terminal: TextIO, bare: bool) -> Screen:
         return PlainScreen(terminal, terminal)
     from medchat.repl.rich_screen import RichScreen
 
-    return RichScreen(terminal)
+    return RichScreen(terminal, theme=startup.theme)
 
 
 class _Terminal:
@@ -163,12 +166,13 @@ class _Terminal:
             return self._chat.edit.label
         seconds = self._exchange.loading_seconds
         if seconds is not None:
-            counted = "" if self._still else f" {seconds:.0f}s"
+            bar = messages.loading_bar(self._chat.startup.loading)
+            counted = "" if self._still else " ".join(("", *filter(None, (bar, f"{seconds:.0f}s"))))
             return say(f"模型加载中…{counted}", f"loading the model…{counted}")
+        if self._exchange.held_back:
+            return say("模型没有加载 · 提问时加载", "no model is loaded · the next question loads it")
         between, way_to_help = " · ", say("/帮助", "/help")
-        named = between.join(
-            part for part in (self._chat.startup.model_label, self._exchange.session_label) if part
-        )
+        named = between.join(part for part in (self._chat.model_label, self._exchange.session_label) if part)
         room = self._chat.screen.width - cell_len(between + way_to_help)
         return between.join(part for part in (excerpt(named, room), way_to_help) if part)
 

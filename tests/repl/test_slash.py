@@ -15,7 +15,14 @@ from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
 from medchat.repl.chat import Chat
 from medchat.repl.commands import COMMANDS
-from medchat.repl.set_command import apply_setting, setting_names, values_in_force
+from medchat.repl.set_command import (
+    ON_SCREEN,
+    apply_setting,
+    screen_setting,
+    setting_names,
+    typed_setting,
+    values_in_force,
+)
 from medchat.repl.slash import ReplCommand, Typed, find, parse
 
 
@@ -58,6 +65,10 @@ def test_every_command_of_this_release_is_there_in_both_languages() -> None:
         "new": "新建",
         "history": "历史",
         "clear": "清屏",
+        "model": "模型",
+        "adapter": "适配器",
+        "system": "系统",
+        "template": "模板",
         "set": "设置",
         "params": "参数",
         "stats": "统计",
@@ -113,6 +124,16 @@ def test_an_unknown_command_cannot_print_what_the_terminal_obeys() -> None:
 # ---------------------------------------------------------------- /set
 
 
+def apply(session: ChatSession, words: str) -> str:
+    """Do what `/set` does with `words`; return the setting's name."""
+    name, value = typed_setting(words)
+    if name in ON_SCREEN:
+        screen_setting(name, value)
+    else:
+        apply_setting(session, name, value)
+    return name
+
+
 @pytest.mark.parametrize(
     ("words", "name", "value"),
     [
@@ -127,12 +148,12 @@ def test_an_unknown_command_cannot_print_what_the_terminal_obeys() -> None:
     ],
 )
 def test_a_setting_takes_effect(session: ChatSession, words: str, name: str, value: object) -> None:
-    apply_setting(session, words)
+    apply(session, words)
     assert getattr(session.config, name) == value
 
 
 def test_history_none_sends_each_question_alone(session: ChatSession) -> None:
-    apply_setting(session, "history none")
+    apply(session, "history none")
     assert session.remember_history is False
     assert dict(values_in_force(session))["history"] == "none"
 
@@ -142,7 +163,7 @@ def test_a_value_out_of_range_changes_nothing_and_names_the_range(session: ChatS
     before = session.config
     for value in ("-1", str(10**30)):
         with pytest.raises(UsageError) as caught:
-            apply_setting(session, f"{name} {value}")
+            apply(session, f"{name} {value}")
         assert str(GENERATION_RANGES[name]) in caught.value.remedy
     assert session.config == before
 
@@ -161,7 +182,7 @@ def test_a_value_out_of_range_changes_nothing_and_names_the_range(session: ChatS
 def test_a_value_that_makes_no_sense_is_refused_with_a_remedy(session: ChatSession, words: str) -> None:
     before = session.config
     with pytest.raises(UsageError) as caught:
-        apply_setting(session, words)
+        apply(session, words)
     assert caught.value.remedy
     assert session.config == before
 
@@ -170,7 +191,7 @@ def test_a_value_that_makes_no_sense_is_refused_with_a_remedy(session: ChatSessi
 def test_whatever_is_set_is_a_setting_or_a_usage_error(words: str) -> None:
     session = ChatSession(ScriptedModel.__new__(ScriptedModel), WholeHistory(), GenerationConfig())
     try:
-        name, _ = apply_setting(session, words)
+        name = apply(session, words)
     except UsageError:
         assert session.config == GenerationConfig()
     else:

@@ -1,0 +1,127 @@
+"""What a chat's own commands may change while it goes on: who answers, how it is asked, what is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from medchat import paths
+from medchat.api import LoadOptions
+from medchat.chat.conversation import PreparedChat
+from medchat.chat.loading import Loading
+from medchat.chat.session import ChatSession
+from medchat.chat.switching import another_model, session_beside, switch_model
+from medchat.sanitize import sanitize_line
+from medchat.settings import Effective
+from medchat.settings.profiles import PROFILE_KEYS
+from medchat.settings.writing import save_profile, save_setting
+
+
+class ModelControl:
+    """The model and the settings of a prepared chat.
+
+    What takes a session belongs to the thread that answers; the rest to the main thread, while no answer and no
+    loading is under way. `command` is what the user typed (`/model`): the origin of what it sets.
+    """
+
+    def __init__(self, prepared: PreparedChat) -> None:
+        self._prepared = prepared
+
+    # ------------------------------------------------------------ with the session
+
+    def switch(
+        self, session: ChatSession, changes: Mapping[str, Any], command: str, loading: Loading
+    ) -> list[str]:
+        """Change who answers; return what is to be said of it. Raises what `switch_model` raises."""
+        switch_model(self._prepared, session, changes, command, loading)
+        notes = session.model.describe().get("notes", ())
+        return [*self._prepared.opening.notices(), *(sanitize_line(str(note), 300) for note in notes)]
+
+    def beside(
+        self, session: ChatSession, changes: Mapping[str, Any], command: str, loading: Loading
+    ) -> AbstractContextManager[ChatSession]:
+        """Give a session with another model or adapter for a comparison: see `session_beside`."""
+        return session_beside(self._prepared, session, changes, command, loading)
+
+    def as_model(self, model: str) -> dict[str, Any]:
+        """Return the changes that put `model` in the place of the present one, with all that came with it."""
+        return another_model(self._prepared, model)
+
+    # ------------------------------------------------------------ settings
+
+    @property
+    def label(self) -> str:
+        """What answers, for the status line: `llama · tiny + lora`."""
+        opening = self._prepared.opening
+        adapters = "".join(f" + {adapter.name}" for adapter in opening.options.adapters)
+        return sanitize_line(f"{opening.backbone.name} · {_short_place(opening.options)}{adapters}", 60)
+
+    @property
+    def insists(self) -> bool:
+        """Whether the model answers only what it has learned, unless the user insists."""
+        return self._prepared.demo is not None
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The folders of the adapters in use."""
+        return tuple(map(str, self._prepared.opening.options.adapters))
+
+    @property
+    def model(self) -> str:
+        """What `--model` takes to load the model in use."""
+        return self._prepared.opening.options.location
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The names of the templates that plugins add, the model's own first."""
+        opening = self._prepared.opening
+        own = opening.backbone.template(opening.options).name
+        return tuple(dict.fromkeys((own, *(found.name for found in opening.extensions.templates()))))
+
+    @property
+    def presets(self) -> Mapping[str, str]:
+        """The user's questions with placeholders, by name."""
+        return self._prepared.settings.presets
+
+    def effective(self) -> tuple[Effective, ...]:
+        """Return every setting as it counts, and where it came from."""
+        backbone = self._prepared.opening.backbone
+        return self._prepared.settings.effective(backbone.name, backbone.generation)
+
+    def change(self, values: Mapping[str, Any], command: str) -> None:
+        """Note settings that were changed in this chat; their values are checked."""
+        self._prepared.change(values, command)
+
+    # ------------------------------------------------------------ the user's own configuration
+
+    def save_profile(self, name: str) -> Path:
+        """Save who answers and how as a profile; return the file. Raises UsageError, OSError."""
+        options = self._prepared.opening.options
+        values: dict[str, Any] = {
+            "backbone": self._prepared.opening.backbone.name,
+            "model": options.address or str(options.model.absolute()),
+        }
+        if options.adapters:
+            values["adapter"] = [str(adapter.absolute()) for adapter in options.adapters]
+        settings = self._prepared.settings
+        for key in PROFILE_KEYS:
+            value = settings.value(key)
+            if key not in ("backbone", "model", "adapter") and settings.is_set(key) and value is not None:
+                values[key] = value
+        if text := self._prepared.system_text(self._prepared.record.system if self._prepared.record else ""):
+            values["system"] = text
+        save_profile(paths.config_file(), name, values)
+        return paths.config_file()
+
+    def save_setting(self, name: str, value: Any) -> Path:
+        """Save one setting for all chats to come; return the file. Raises UsageError, OSError."""
+        save_setting(paths.config_file(), name, value)
+        return paths.config_file()
+
+
+def _short_place(options: LoadOptions) -> str:
+    return sanitize_line(
+        options.address.partition("://")[2] or options.model.name, 40 if options.address else 30
+    )

@@ -1,0 +1,44 @@
+"""`medchat chat` with the backbone of `switching_backbone` on a terminal, beside its models and adapters."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cli_program import SOURCES
+from plugin_packages import write_distribution
+from pseudo_terminal import Terminal
+from switching_backbone import make
+
+
+def lay_out(folder: Path) -> None:
+    """Write models `one` and `two`, adapters `lora` and `other`, and the distribution of the backbone."""
+    for name in ("one", "two"):
+        make(folder / name)
+    for name in ("lora", "other"):
+        make(folder / name, "adapter")
+    write_distribution(folder / "site", "medchat-switching", {"medchat": {"switching": "switching_backbone"}})
+
+
+@contextmanager
+def switching_chat(folder: Path, *flags: str, language: str = "zh", **options: Any) -> Iterator[Terminal]:
+    """Chat with the model `one` of `folder`, in it; relative paths are seen from there."""
+    if not (folder / "site").exists():
+        lay_out(folder)
+    environment = {
+        "PYTHONPATH": os.pathsep.join([*SOURCES, str(folder / "site")]),
+        "MEDCHAT_HOME": str(folder / "home"),
+        "MEDCHAT_LANG": language,
+    }
+    command = ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), sys.executable, "-m", "medchat", "chat"]
+    given = flags if "--model" in flags or "--profile" in flags else ("--model", "one", *flags)
+    opened = Terminal(folder, {}, environment=environment, command=[*command, *given], **options)
+    try:
+        opened.wait_for_prompt()
+        yield opened
+    finally:
+        opened.close()
