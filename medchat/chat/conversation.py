@@ -114,6 +114,17 @@ class PreparedChat:
         )
         return self._recorder
 
+    @property
+    def answering(self) -> tuple[str, str]:
+        """The backbone and the model (a path or an address) that answer, as each turn's origin has them."""
+        about = self._about()
+        return about.backbone, about.model
+
+    @property
+    def recorder_in_use(self) -> StoreRecorder | None:
+        """What the turns are written with, None before `begin`."""
+        return self._recorder
+
     def saved_session(self) -> SessionRecord | None:
         """Return the session on disk that is being held, None where nothing was saved."""
         return self._recorder.record if self._recorder is not None and self._recorder.on_disk else None

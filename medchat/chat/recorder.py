@@ -12,7 +12,15 @@ from medchat.chat.collaborators import rewritten
 from medchat.chat.events import AnswerContext, TurnStats
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
-from medchat.store import AnswerOrigin, BranchPoint, PlacedTurn, SessionKind, SessionRecord, SessionStore
+from medchat.store import (
+    AnswerOrigin,
+    BranchPoint,
+    PlacedTurn,
+    SessionKind,
+    SessionRecord,
+    SessionStore,
+    Transcript,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,22 @@ class StoreRecorder:
     def _as_saved(self, record: SessionRecord) -> tuple[Turn, ...]:
         self._ours = [(saved.position, saved.turn) for saved in self._store.turns(record.id)]
         return tuple(turn for _, turn in self._ours)
+
+    def transcript(self) -> Transcript | None:
+        """Return the session whole, branches included, None before its first turn."""
+        return None if self._record is None else self._store.transcript(self._record.id)
+
+    def rename(self, name: str) -> str:
+        """Give the session another name and return it as it is kept. Only after its first turn; see the store."""
+        if self._record is not None:
+            self._record = self._store.rename(self._record.id, name)
+        return name
+
+    def fork(self, name: str | None) -> SessionRecord:
+        """Copy the conversation as it stands into a session of its own. Only after its first turn."""
+        if self._record is None:
+            raise RuntimeError("nothing was recorded yet")
+        return self._store.fork(self._record.id, name)
 
     def rewrite(self, change: Callable[[str], str]) -> None:
         """Change every text of the saved session, so that the former words are not on the disk any more.

@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from medchat import medical_safety
-from medchat.api import ChatModel, Conversation
+from medchat.api import ChatModel
 from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.loading import Loading
 from medchat.chat.model_control import ModelControl
 from medchat.chat.recorder import SessionChoice
+from medchat.chat.saved_sessions import SavedSessions
 from medchat.chat.session import ChatSession
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags, session_flags
@@ -23,6 +24,7 @@ from medchat.cli.output import answer_stream, say_aside
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.repl import Startup, run_lines, run_repl
+from medchat.repl.resumed import resumed_lines
 from medchat.sanitize import sanitize_line
 from medchat.store import SessionStore
 
@@ -109,18 +111,7 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
         watched = replace(opening, options=replace(opening.options, watch=loading.watch))
         return prepared.begin(watched.load(), guard_loops=True)
 
-    def new_session(session: ChatSession) -> ChatSession:
-        prepared.choice = SessionChoice(save=prepared.choice.save)
-        empty = Conversation(system=session.conversation.system)
-        return replace(
-            session,
-            conversation=empty,
-            recorder=prepared.recorder(),
-            last_stats=None,
-            dropped=0,
-            notices_shown=set(),
-        )
-
+    sessions = SavedSessions(prepared)
     past_inputs: Sequence[str] = ()
     with suppress(MedchatError):  # see `disclaimer_lines`
         past_inputs = prepared.store.recent_inputs(PAST_INPUTS)
@@ -129,10 +120,6 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
         with suppress(MedchatError):
             prepared.store.remember_input(text)
 
-    def label(session: ChatSession) -> str:
-        record = prepared.saved_session()
-        return (record.name or record.id) if record else ""
-
     return Startup(
         open_session=open_session,
         model_label=control.label,
@@ -140,9 +127,10 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
         style=str(prepared.settings.value("style")),
         past_inputs=past_inputs,
         remember_input=remember_input,
-        new_session=new_session,
-        session_label=label,
-        ready_lines=lambda session: _ready_lines(prepared, session),
+        new_session=sessions.new,
+        session_label=sessions.label,
+        sessions=sessions,
+        ready_lines=lambda session: _ready_lines(prepared, sessions, session),
         slash_commands=prepared.slash_commands,
         early_notices=prepared.early_notices,
         max_question_bytes=int(prepared.settings.value("max_question_bytes")),
@@ -166,12 +154,10 @@ def disclaimer_lines(store: SessionStore) -> list[str]:
     return [medical_safety.disclaimer(), *lines]
 
 
-def _ready_lines(prepared: PreparedChat, session: ChatSession) -> list[str]:
+def _ready_lines(prepared: PreparedChat, sessions: SavedSessions, session: ChatSession) -> list[str]:
     lines = []
     if session.conversation.turns and prepared.record is not None:
-        title = sanitize_line(prepared.record.name or prepared.record.id, 60)
-        count = len(session.conversation.turns)
-        lines.append(say(f"接着会话 {title}（{count} 轮）", f"continuing session {title} ({count} turns)"))
+        lines += resumed_lines(sessions, session)
     lines += model_notes(session.model)
     if prepared.demo is not None:
         lines.append(

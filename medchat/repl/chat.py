@@ -42,7 +42,8 @@ class Chat:
 
     `leaving` is set by `/exit`; `failed` holds the exit code of the first line that could not be answered.
     `edit` is what `/edit` is about: the next line that is no command is its text. `draft` is what a command
-    puts into the next prompt.
+    puts into the next prompt. `pick` lets the user choose one of several lines and returns its index, where the
+    terminal allows it.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Chat:
         self.failed = 0
         self.edit: Edit | None = None
         self.draft = ""
+        self.pick: Callable[[str, Sequence[str]], int | None] | None = None
+        self._confirming = self._to_confirm = ""
         self._asked_back = ""
 
     @property
@@ -113,6 +116,7 @@ class Chat:
         Raises what loading the model raised: there is nothing to chat with.
         """
         typed = parse(line)
+        self._confirming, self._to_confirm = self._to_confirm, ""
         try:
             if isinstance(typed, Typed):
                 self._run(typed)
@@ -136,6 +140,13 @@ class Chat:
         edited = isinstance(view.error, UsageError) and not isinstance(view.error, UnknownToDemo)
         refused = edited and not view.text_came
         return line if view.stopped_early or refused else ""
+
+    def confirmed(self, what: str) -> bool:
+        """Whether the line before asked for the same; else the next one may confirm it."""
+        if self._confirming == what:
+            return True
+        self._to_confirm = what
+        return False
 
     def leave_edit(self) -> None:
         """Take the next line for a question again."""

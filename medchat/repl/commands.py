@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from medchat.repl.context_commands import CONTEXT_COMMANDS
 from medchat.repl.medical_commands import MEDICAL_COMMANDS
 from medchat.repl.model_commands import MODEL_COMMANDS
+from medchat.repl.saved_commands import SAVED_COMMANDS
 from medchat.repl.session_commands import SESSION_COMMANDS
 from medchat.repl.slash import ReplCommand
 from medchat.repl.system_commands import SYSTEM_COMMANDS
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 COMMANDS: tuple[ReplCommand[Chat], ...] = (
     *TURN_COMMANDS,
     *SESSION_COMMANDS,
+    *SAVED_COMMANDS,
     *MODEL_COMMANDS,
     *CONTEXT_COMMANDS,
     *MEDICAL_COMMANDS,

@@ -77,6 +77,10 @@ class PlainScreen:
     def clear(self) -> None:
         """Nothing is taken back here."""
 
+    def copy(self, text: str) -> bool:
+        """Nothing but text is ever written here."""
+        return False
+
     def _write_answer(self, shown: str) -> None:
         if shown:
             self._line_open = not shown.endswith("\n")

@@ -12,6 +12,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from medchat.cli.cjk_wrap import WIDEST, wrapped
+from medchat.repl.clipboard import clipboard_sequence
 from medchat.repl.markdown import MixedText, rendered
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
 from medchat.repl.unfinished import Unfinished
@@ -133,6 +134,14 @@ class RichScreen:
     def clear(self) -> None:
         """Empty the screen; the scrollback stays."""
         self._console.clear()
+
+    def copy(self, text: str) -> bool:
+        """Hand `text` to the terminal's clipboard, unless it is too long."""
+        sequence = clipboard_sequence(text)
+        if sequence is not None:
+            self._console.file.write(sequence)
+            self._console.file.flush()
+        return sequence is not None
 
     def _add(self, shown: str) -> None:
         if not shown:

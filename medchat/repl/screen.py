@@ -88,3 +88,7 @@ class Screen(Protocol):
     def clear(self) -> None:
         """Empty the screen, where there is one."""
         ...
+
+    def copy(self, text: str) -> bool:
+        """Hand `text` to the terminal's clipboard. False where no terminal takes it; whether it did, none says."""
+        ...

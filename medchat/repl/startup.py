@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from medchat.api import Conversation, Notice, SlashCommand
 from medchat.chat.loading import Loading
 from medchat.chat.model_control import ModelControl
+from medchat.chat.saved_sessions import SavedSessions
 from medchat.chat.session import ChatSession
 from medchat.chat.text_checks import MAX_QUESTION_BYTES
 
@@ -72,6 +73,8 @@ class Startup:
     new_session: Callable[[ChatSession], ChatSession] = afresh
     #: The saved session's name or id, for the status line; "" where nothing is saved.
     session_label: Callable[[ChatSession], str] = _unnamed
+    #: The saved sessions, for the commands about them; None where there are none.
+    sessions: SavedSessions | None = None
     #: Said once the model is there: warnings, "going on with session …".
     ready_lines: Callable[[ChatSession], Sequence[str]] = _nothing_to_say
     #: Slash commands of plugins. Their failures are contained; a name of ours cannot be taken.

@@ -21,6 +21,7 @@ from medchat.repl.commands import COMMANDS
 from medchat.repl.interrupts import Interrupted, Interrupts
 from medchat.repl.keyboard import Keyboard
 from medchat.repl.medical_commands import INSIST
+from medchat.repl.picker import Picker
 from medchat.repl.plain_screen import PlainScreen
 from medchat.repl.prompt import Ended, LinePrompt
 from medchat.repl.rows import excerpt
@@ -70,8 +71,9 @@ class _Terminal:
     """A chat with an editing prompt. The model loads behind the first one."""
 
     def __init__(self, chat: Chat, terminal: TextIO, interrupts: Interrupts, stack: ExitStack) -> None:
-        keys = create_input(sys.stdin)
+        keys, output = create_input(sys.stdin), create_output(terminal)
         self._chat = chat
+        chat.pick = lambda title, lines: Picker(title, lines, keys, output).run()
         self._exchange = chat.exchange
         self._interrupts = interrupts
         self._keyboard = stack.enter_context(Keyboard(keys))
@@ -80,7 +82,7 @@ class _Terminal:
         startup = chat.startup
         self._prompt = LinePrompt(
             keys,
-            create_output(terminal),
+            output,
             startup.past_inputs,
             self._remember,
             lambda: chat.commands,

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from medchat.api import Turn
-from medchat.chat.revising import go_on, redo, switch
+from medchat.chat.revising import go_on, redo, switch, turn_numbered
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.medical_safety import ai_mark
 from medchat.repl.editing import begin_edit
 from medchat.repl.rows import excerpt, two_columns
 from medchat.repl.screen import untrusted
 from medchat.repl.slash import ReplCommand
+from medchat.sanitize import sanitize
 from medchat.store import BranchPoint
 
 if TYPE_CHECKING:
@@ -64,6 +66,40 @@ def _count(words: str, zh_name: str, name: str) -> int:
             ),
             say(f"例如：/{zh_name} 2", f"for example: /{name} 2"),
         ) from None
+
+
+def _copy(chat: Chat, words: str) -> None:
+    parts = words.split()
+    to_file = bool(parts) and parts[-1].lower() in ("file", "文件")
+    number = "".join(parts[:-1] if to_file else parts)
+    if number and not (number.isascii() and number.isdecimal()):
+        raise UsageError(
+            say(f"没有第 {untrusted(number[:20])} 轮", f"there is no turn {untrusted(number[:20])}"),
+            say("例如：/复制、/复制 2、/复制 文件", "for example: /copy, /copy 2, /copy file"),
+        )
+    if not chat.exchange.ready():
+        return
+    turns = chat.exchange.call(lambda session: session.conversation.turns)
+    turn = chat.exchange.call(lambda session: turn_numbered(session, int(number or max(1, len(turns)))))
+    text = f"{sanitize(turn.answer)}\n\n{ai_mark()}\n"
+    if not to_file and chat.screen.copy(text):
+        chat.screen.show(
+            say(
+                f"已交给终端的剪贴板（{len(turn.answer)} 字）。终端不支持时：/复制 文件",
+                f"Handed to the terminal's clipboard ({len(turn.answer)} characters). If it takes none: /copy file",
+            )
+        )
+        return
+    sessions = chat.startup.sessions
+    if sessions is None:
+        raise UsageError(say("这里不能复制", "there is nothing to copy to here"))
+    place = untrusted(str(chat.exchange.call(lambda _: sessions.keep_copy(text))))
+    chat.screen.show(
+        say(
+            f"已写入文件，仅本人可读；删除任何会话时一并删除：{place}",
+            f"Written to a file for you alone, which goes when any session is deleted: {place}",
+        )
+    )
 
 
 def _branch(chat: Chat, words: str) -> None:
@@ -179,6 +215,20 @@ TURN_COMMANDS: tuple[ReplCommand[Chat], ...] = (
             "Again and again it goes through the branches at the last place that has any, such as answers given again.",
         ),
         examples=("/重做", "/redo"),
+    ),
+    ReplCommand(
+        "copy",
+        "复制",
+        "[n] [file]",
+        "把上一个（或第 n 轮的）回答复制到剪贴板",
+        "copy the last answer, or that of turn n",
+        _copy,
+        more=(
+            "经终端的剪贴板（OSC 52），带上 AI 生成的标识。终端不支持或太长时写入仅本人可读的文件；--no-save 时不写。",
+            "Through the terminal's clipboard (OSC 52), with the mark that an AI wrote it; else, and for what is too"
+            " long, to a file for you alone, but none under --no-save.",
+        ),
+        examples=("/复制 2", "/copy 2"),
     ),
     ReplCommand(
         "branch",

@@ -123,7 +123,8 @@ class Database:
             self._connection.execute("VACUUM")
             if self.path is None:
                 return
-            copy_before_update(self.path).unlink(missing_ok=True)
+            for beside in (copy_before_update(self.path), copied_answer(self.path)):
+                beside.unlink(missing_ok=True)
             deadline = time.monotonic() + BUSY_SECONDS
             while self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 if time.monotonic() > deadline:
@@ -149,6 +150,11 @@ class Database:
 def copy_before_update(path: Path) -> Path:
     """Return where the file stands as it was before this program brought it to a newer format."""
     return path.with_name(path.name + ".before-update")
+
+
+def copied_answer(path: Path) -> Path:
+    """Return where an answer is kept that was copied and that the terminal's clipboard could not take."""
+    return path.with_name("copied-answer.txt")
 
 
 def _copy_before_update(connection: sqlite3.Connection, path: Path) -> None:

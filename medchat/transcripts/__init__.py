@@ -5,5 +5,15 @@
 
 from medchat.transcripts.export import FORMATS, export, export_suffix, redacted
 from medchat.transcripts.importing import read_transcripts
+from medchat.transcripts.writing import check_place, export_text, write_export
 
-__all__ = ["FORMATS", "export", "export_suffix", "read_transcripts", "redacted"]
+__all__ = [
+    "FORMATS",
+    "check_place",
+    "export",
+    "export_suffix",
+    "export_text",
+    "read_transcripts",
+    "redacted",
+    "write_export",
+]

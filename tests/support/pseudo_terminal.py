@@ -69,19 +69,18 @@ class Terminal:
     def shown(self) -> list[str]:
         """Return the screen's rows, blanks at their ends removed."""
         with self._lock:
-            return [row.rstrip() for row in self.screen.display]
+            return self._rows()
 
     def cursor_row(self) -> str:
         """Return the row in which the cursor stands."""
         with self._lock:
-            return self.screen.display[self.screen.cursor.y].rstrip()
+            return self._rows()[self.screen.cursor.y]
 
     def everything(self) -> list[str]:
         """Return the scrollback and the screen, top to bottom."""
         with self._lock:
-            width = self.screen.columns
-            above = [_row_text(row, width) for row in self.screen.history.top]
-            return [*above, *(row.rstrip() for row in self.screen.display)]
+            above = [_row_text(row, self.screen.columns) for row in self.screen.history.top]
+            return [*above, *self._rows()]
 
     def attributes(self) -> list[Any]:
         """Return the terminal's settings as termios gives them."""
@@ -181,6 +180,10 @@ class Terminal:
         self.process.wait()
         if self._master >= 0:
             self.hang_up()
+
+    def _rows(self) -> list[str]:
+        """The screen's rows. pyte's own `display` fails where half of a wide character was written over."""
+        return [_row_text(self.screen.buffer[y], self.screen.columns) for y in range(self.screen.lines)]
 
     def _set_size(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

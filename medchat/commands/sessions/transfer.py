@@ -9,11 +9,10 @@ import click
 from medchat.chat.session_lines import session_line
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
-from medchat.errors import MedchatError, UsageError
+from medchat.errors import UsageError
 from medchat.language import say
 from medchat.sanitize import sanitize_line
 from medchat.store import SessionStore
-from medchat.whole_file import write_whole_file
 
 
 @click.command(
@@ -42,7 +41,7 @@ def export_command(
 ) -> int:
     """Export sessions. Raises UsageError for no session, an unknown suffix, or a file that is there already."""
     # Not needed by the other subcommands, which start faster without.
-    from medchat.transcripts import export, export_suffix, redacted
+    from medchat.transcripts import check_place, export_text, write_export
 
     if bool(session) == everything:
         raise UsageError(
@@ -50,38 +49,21 @@ def export_command(
             "medchat sessions export ID --output FILE.md|.html|.json|.jsonl",
         )
     to_stdout = str(output) == "-"
-    suffix = ".md" if to_stdout else export_suffix(output)
-    if not to_stdout and output.exists() and not overwrite:
-        raise UsageError(
-            say("输出文件已存在", "the output file exists"),
-            say("换一个文件名，或加上 --overwrite", "choose another name, or add --overwrite"),
-            where=str(output),
-        )
+    if not to_stdout:
+        check_place(output, overwrite=overwrite)
     with SessionStore.open() as store:
         records = store.list() if everything else tuple(map(store.get, session))
         transcripts = [store.transcript(record.id) for record in records]
     if not transcripts:
         raise UsageError(say("还没有保存的会话", "there is no saved session yet"), "medchat chat")
-    text = export([redacted(one) for one in transcripts] if redact else transcripts, suffix)
     if to_stdout:
-        return write_out(text)
-    _write(output, text)
+        return write_out(export_text(transcripts, ".md", redact=redact))
+    write_export(output, transcripts, redact=redact, overwrite=overwrite)
     say_aside(
         say(f"已导出 {len(transcripts)} 个会话：", f"exported {len(transcripts)} session(s): ")
         + sanitize_line(str(output))
     )
     return 0
-
-
-def _write(output: Path, text: str) -> None:
-    try:
-        write_whole_file(output, text, private=True)
-    except OSError as error:
-        raise MedchatError(
-            say(f"无法写入：{error.strerror or error}", f"cannot be written: {error.strerror or error}"),
-            say("请检查路径和磁盘空间", "check the path and the space on the disk"),
-            where=str(output),
-        ) from error
 
 
 @click.command(

@@ -1,0 +1,184 @@
+"""What a chat under way does with saved sessions: saving, naming, loading, forking, finding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medchat import medical_safety
+from medchat.api import Conversation
+from medchat.chat.conversation import PreparedChat
+from medchat.chat.recorder import SessionChoice, conversation_of
+from medchat.chat.session import ChatSession
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.store import FoundTurn, SavedTurn, SessionFilter, SessionRecord, SessionStore, Transcript
+from medchat.store.database import copied_answer
+from medchat.store.references import checked_name
+from medchat.whole_file import write_whole_file
+
+#: Characters of the first question that stand for a session without a name.
+_TITLE = 16
+
+
+class SavedSessions:
+    """The saved sessions as a chat sees them. Every call is made in the thread that answers."""
+
+    def __init__(self, prepared: PreparedChat) -> None:
+        self._prepared = prepared
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the chat saves (no `--no-save`)."""
+        return self._prepared.store.path is not None
+
+    @property
+    def answering(self) -> tuple[str, str]:
+        """The backbone and the model that answer, as each turn's origin has them."""
+        return self._prepared.answering
+
+    def new(self, session: ChatSession) -> ChatSession:
+        """Return a new conversation with the same model and settings."""
+        self._choose(None)
+        return self._with(session, Conversation(system=session.conversation.system), None)
+
+    def recent(self, limit: int) -> tuple[SessionRecord, ...]:
+        """Return the saved chats, the one changed last first. Raises UsageError under `--no-save`."""
+        self._need_disk()
+        return self._prepared.store.list(SessionFilter(with_asks=False), limit=limit)
+
+    def load(self, session: ChatSession, reference: str) -> ChatSession:
+        """Go on with another saved session, by id, name or the beginning of an id, with the present model.
+
+        Raises UsageError for none or several, and under `--no-save`.
+        """
+        self._need_disk()
+        record = self._prepared.store.get(reference)
+        return self._on(session, record)
+
+    def fork(self, session: ChatSession, name: str | None) -> ChatSession:
+        """Go on in a copy of the conversation as it stands. Raises UsageError where nothing has been said."""
+        recorder = self._prepared.recorder_in_use
+        if recorder is None or recorder.record is None:
+            raise UsageError(
+                say("还没有可以分叉的对话", "there is no conversation to copy yet"),
+                say("先问一个问题", "ask one first"),
+            )
+        return self._on(session, recorder.fork(name))
+
+    def rename(self, name: str) -> str:
+        """Give the conversation a name, which its session gets with its first turn, and return it as it is kept.
+
+        Raises UsageError if it is taken or cannot be a name.
+        """
+        recorder, name = self._prepared.recorder_in_use, checked_name(name)
+        if recorder is not None and recorder.record is not None:
+            return recorder.rename(name)
+        if self._prepared.store.named(name) is not None:
+            raise UsageError(
+                say(f"已有名为“{name}”的会话", f"there is a session named {name!r}"),
+                say("换一个名字，或用 /载入 打开它", "choose another name, or /load it"),
+            )
+        self._prepared.choice = SessionChoice(name=name, save=self._prepared.choice.save)
+        return name
+
+    def save(self, session: ChatSession, name: str | None) -> ChatSession:
+        """Write a conversation that was kept in memory to the disk, branches included, and go on there."""
+        recorder = self._prepared.recorder_in_use
+        held = recorder.transcript() if recorder is not None else None
+        store = self._prepared.store if self.on_disk else SessionStore.open()
+        name = checked_name(name) if name else held.record.name if held else None
+        if name and store.named(name) is not None:
+            raise UsageError(
+                say(f"已有名为“{name}”的会话", f"there is a session named {name!r}"),
+                say("换一个名字：/保存 名字", "choose another name: /save NAME"),
+            )
+        self._prepared.store = store
+        self._prepared.choice = SessionChoice(name=name)
+        if held is None:
+            return replace(session, recorder=self._prepared.recorder())
+        (record,) = store.add([replace(held, record=replace(held.record, name=name))])
+        self._prepared.record = record
+        return replace(session, recorder=self._prepared.recorder(record))
+
+    def saved(self) -> SessionRecord | None:
+        """Return the session on disk that is being held, None where nothing was saved yet."""
+        return self._prepared.saved_session()
+
+    def transcript(self) -> Transcript:
+        """Return the conversation whole, branches included. Raises UsageError where nothing has been said."""
+        recorder = self._prepared.recorder_in_use
+        found = recorder.transcript() if recorder is not None else None
+        if found is None:
+            raise UsageError(
+                say("还没有对话", "nothing has been said yet"), say("先问一个问题", "ask one first")
+            )
+        return found
+
+    def last_turns(self, count: int) -> tuple[SavedTurn, ...]:
+        """Return the last turns of the conversation, with what made each answer."""
+        recorder = self._prepared.recorder_in_use
+        found = recorder.transcript() if recorder is not None else None
+        return found.turns[-count:] if found else ()
+
+    def search(self, terms: Sequence[str], limit: int) -> list[tuple[FoundTurn, SessionRecord]]:
+        """Return the turns of all saved sessions that hold every term. Raises UsageError under `--no-save`."""
+        self._need_disk()
+        store = self._prepared.store
+        return [(found, store.get(found.session_id)) for found in store.search(terms, limit)]
+
+    def keep_copy(self, text: str) -> Path:
+        """Write an answer that was to be copied to a private file, and return where. It goes with any deletion."""
+        path = self._prepared.store.path
+        if path is None:
+            raise UsageError(
+                say("--no-save 时不写文件", "nothing is written under --no-save"),
+                say("要写到你选的文件：/导出 文件.md", "to write a file of your choice: /export FILE.md"),
+            )
+        place = copied_answer(path)
+        write_whole_file(place, text, private=True)
+        return place
+
+    def label(self, session: ChatSession) -> str:
+        """Return the saved session's name or first words, "" where nothing is saved."""
+        record = self._prepared.saved_session()
+        if record is None:
+            return ""
+        turns = session.conversation.turns
+        title = " ".join(turns[0].question.split()) if turns else record.id
+        return record.name or (title if len(title) <= _TITLE else title[:_TITLE] + "…")
+
+    def _need_disk(self) -> None:
+        if not self.on_disk:
+            raise UsageError(
+                say(
+                    "本次对话不保存，看不到已保存的会话", "this chat is not saved, and sees no saved sessions"
+                ),
+                say(
+                    "先用 /保存 开始保存，或不用 --no-save 重新开始",
+                    "first /save, or start without --no-save",
+                ),
+            )
+
+    def _on(self, session: ChatSession, record: SessionRecord) -> ChatSession:
+        self._choose(record)
+        system = str(self._prepared.settings.value("system") or "")
+        return self._with(session, conversation_of(self._prepared.store, record, system), record)
+
+    def _choose(self, record: SessionRecord | None) -> None:
+        self._prepared.record = record
+        self._prepared.choice = SessionChoice(save=self._prepared.choice.save)
+
+    def _with(
+        self, session: ChatSession, conversation: Conversation, record: SessionRecord | None
+    ) -> ChatSession:
+        return replace(
+            session,
+            conversation=conversation,
+            recorder=self._prepared.recorder(record),
+            last_stats=None,
+            last_reasoning="",
+            dropped=0,
+            notices_shown=medical_safety.keys_shown(conversation),
+        )
