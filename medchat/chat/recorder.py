@@ -156,7 +156,7 @@ class StoreRecorder:
         return name
 
     def fork(self, name: str | None) -> SessionRecord:
-        """Copy the conversation as it stands into a session of its own. Only after its first turn."""
+        """Copy the conversation as it stands into a session of its own. Raises RuntimeError before its first turn."""
         if self._record is None:
             raise RuntimeError("nothing was recorded yet")
         return self._store.fork(self._record.id, name)

@@ -84,7 +84,10 @@ class SavedSessions:
         return name
 
     def save(self, session: ChatSession, name: str | None) -> ChatSession:
-        """Write a conversation that was kept in memory to the disk, branches included, and go on there."""
+        """Write a conversation that was kept in memory to the disk, branches included, and go on there.
+
+        Raises UsageError if the name is taken or cannot be a name.
+        """
         recorder = self._prepared.recorder_in_use
         held = recorder.transcript() if recorder is not None else None
         store = self._prepared.store if self.on_disk else SessionStore.open()
@@ -129,7 +132,10 @@ class SavedSessions:
         return [(found, store.get(found.session_id)) for found in store.search(terms, limit)]
 
     def keep_copy(self, text: str) -> Path:
-        """Write an answer that was to be copied to a private file, and return where. It goes with any deletion."""
+        """Write an answer that was to be copied to a private file, and return where. It goes with any deletion.
+
+        Raises UsageError under `--no-save`.
+        """
         path = self._prepared.store.path
         if path is None:
             raise UsageError(
