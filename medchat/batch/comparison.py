@@ -161,4 +161,5 @@ def _described(column: Column) -> str:
         f"{say('模板', 'template')} {made.get('template', '?')}",
         *(f"{name}={value}" for name, value in (decoding if isinstance(decoding, dict) else {}).items()),
     ]
-    return f"- {escape_cell(column.label)}: {escape_cell(', '.join(part for part in parts if part))}"
+    made_by = say("，", ", ").join(part for part in parts if part)
+    return f"- {escape_cell(column.label)}{say('：', ': ')}{escape_cell(made_by)}"

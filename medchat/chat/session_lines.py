@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medchat.api import Finish
 from medchat.language import say
 from medchat.sanitize import sanitize, sanitize_line
 from medchat.store import BranchPoint, FoundTurn, SavedTurn, SessionKind, SessionRecord
@@ -22,6 +23,15 @@ def session_line(record: SessionRecord) -> str:
 def damage_mark(record: SessionRecord | SavedTurn) -> str:
     """Say that a part could not be read, "" where all could."""
     return say("（有损坏）", " (damaged)") if record.damaged else ""
+
+
+def ending_mark(finish: Finish) -> str:
+    """Say why an answer ended early, "" where the model ended it."""
+    return {
+        Finish.LENGTH: say("（达到长度上限）", " [length]"),
+        Finish.CANCELLED: say("（已停止）", " [cancelled]"),
+        Finish.ERROR: say("（出错）", " [error]"),
+    }.get(finish, "")
 
 
 def branch_mark(point: BranchPoint) -> str:

@@ -18,12 +18,23 @@ import click
 from medchat import __version__, paths
 from medchat.chat.setup import open_registry
 from medchat.cli.group import LocalizedCommand
-from medchat.cli.output import answer_stream, write_out
+from medchat.cli.output import aligned, answer_stream, write_out
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.registry import Registry
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
+
+#: What is looked at, in Chinese; programs and libraries go by their own names.
+_NAMES = {
+    "cache": "缓存",
+    "config": "配置",
+    "data": "数据",
+    "encoding": "编码",
+    "memory": "内存",
+    "plugin": "插件",
+    "settings": "设置",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,8 @@ def _folders() -> Iterator[CheckedItem]:
             existing = existing.parent
         writable = os.access(existing, os.W_OK | os.X_OK)
         free = shutil.disk_usage(existing).free
-        detail = f"{folder} ({free / 1e9:.1f} GB " + say("可用", "free") + ")"
+        room = f"{free / 1e9:.1f} GB"
+        detail = str(folder) + say(f"（可用 {room}）", f" ({room} free)")
         remedy = (
             ""
             if writable
@@ -98,7 +110,8 @@ def _terminal() -> Iterator[CheckedItem]:
     yield CheckedItem(
         "memory",
         "ok",
-        f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB, {os.cpu_count()} CPU",
+        f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+        + say(f"，{os.cpu_count()} 个 CPU", f", {os.cpu_count()} CPU"),
     )
 
 
@@ -121,17 +134,31 @@ def torch_devices() -> Iterator[CheckedItem]:
     import subprocess
 
     script = (
-        "import torch; print(torch.__version__, torch.get_num_threads(), 'threads;', "
-        "'; '.join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or 'no CUDA device')"
+        "import torch; print(torch.__version__, torch.get_num_threads(), "
+        "'; '.join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())), sep='\\n')"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
     )
     if done.returncode == 0:
-        yield CheckedItem("torch devices", "ok", done.stdout.strip())
+        version, threads, devices = (*done.stdout.splitlines(), "", "", "")[:3]
+        found = devices or say("没有 CUDA 设备", "no CUDA device")
+        yield CheckedItem(
+            "torch devices",
+            "ok",
+            say(f"{version}，{threads} 个线程；{found}", f"{version}, {threads} threads; {found}"),
+        )
     else:
         last = (done.stderr.strip().splitlines() or ["?"])[-1]
         yield CheckedItem("torch devices", "fail", last, "pip install -c constraints.txt -e .")
+
+
+def _named(item: CheckedItem) -> str:
+    """Return what an item is called on the screen; `--json` keeps its name."""
+    kind, _, rest = sanitize_line(item.name).partition(" ")
+    if item.name == "torch devices":
+        return say("计算设备", item.name)
+    return " ".join(filter(None, (say(_NAMES.get(kind, kind), kind), rest)))
 
 
 def findings() -> list[CheckedItem]:
@@ -140,7 +167,11 @@ def findings() -> list[CheckedItem]:
     try:
         settings = Settings.load()
     except MedchatError as error:
-        found.append(CheckedItem("settings", "fail", f"{error.what} ({error.where})", error.remedy))
+        found.append(
+            CheckedItem(
+                "settings", "fail", error.what + say(f"（{error.where}）", f" ({error.where})"), error.remedy
+            )
+        )
     else:
         found += [CheckedItem("settings", "warn", warning) for warning in settings.warnings]
         found += _plugins(open_registry(settings), settings)
@@ -166,10 +197,9 @@ def command(as_json: bool) -> int:
         return int(failed)
     marks = {"ok": "✓", "warn": "!", "fail": "✗"}
     lines = [f"medchat {__version__}"]
-    for item in found:
-        lines.append(
-            f" {marks.get(item.status, '?')} {sanitize_line(item.name):<16} {sanitize_line(item.detail, 200)}"
-        )
+    rows = [(marks.get(item.status, "?"), _named(item), sanitize_line(item.detail, 200)) for item in found]
+    for item, line in zip(found, aligned(rows, indent=1, gap=1), strict=True):
+        lines.append(line)
         if item.remedy and item.status != "ok":
             lines.append("     " + say("下一步：", "next: ") + sanitize_line(item.remedy, 200))
     write_out("\n".join(lines) + "\n")

@@ -86,15 +86,17 @@ def _as_json(backbone: Backbone, origin: dict[str, str]) -> str:
 def _as_text(backbone: Backbone, origin: dict[str, str]) -> str:
     summary = backbone.summary.get(current_language()) or next(iter(backbone.summary.values()), "")
     lines = [
-        f"{sanitize_line(backbone.name)}: {sanitize_line(summary, 200)}",
+        sanitize_line(backbone.name) + say("：", ": ") + sanitize_line(summary, 200),
         say("来自", "from")
         + "".join(
             f" {sanitize_line(str(origin.get(key, '')))}" for key in ("distribution", "version", "module")
         ),
-        say("训练方法：", "fine-tuning methods: ") + (", ".join(sorted(backbone.recipes)) or "-"),
+        say("训练方法：", "fine-tuning methods: ")
+        + (say("、", ", ").join(sorted(backbone.recipes)) or say("无", "none")),
     ]
     lines += [f"--{key} {'|'.join(values)}" for key, values in backbone.load_keys.items()]
-    lines.append(say("已知权重：", "known weights:"))
+    if backbone.known_weights:
+        lines.append(say("已知权重：", "known weights:"))
     for known in backbone.known_weights:
         facts = (known.name, known.title, known.source, f"[{known.licence}]")
         lines.append("  " + "  ".join(sanitize_line(fact, 120) for fact in facts))

@@ -14,6 +14,7 @@ from typing import Any
 
 from medchat import medical_safety
 from medchat.api import Finish
+from medchat.chat.session_lines import ending_mark
 from medchat.document import Document, Paragraph, Quotation, Section, as_html
 from medchat.errors import UsageError
 from medchat.language import say
@@ -197,7 +198,7 @@ def _heading(saved: SavedTurn) -> str:
 
 def _answerer(saved: SavedTurn) -> str:
     model = sanitize_line(Path(saved.origin.model).name, 60)
-    ending = "" if saved.turn.finish is Finish.STOP else f" [{saved.turn.finish}]"
+    ending = ending_mark(saved.turn.finish)
     edited = say("，已由用户修改", ", edited by the user") if saved.origin.edited else ""
     return say("答", "Answer") + (say(f"（{model}）", f" ({model})") if model else "") + edited + ending
 

@@ -257,3 +257,18 @@ def test_delete_by_filter_takes_those_alone(call: Call, ids: dict[str, str]) -> 
     assert "头痛".encode() not in b"".join(
         path.read_bytes() for path in paths.sessions_file().parent.iterdir()
     )
+
+
+@pytest.mark.parametrize("finish", [Finish.LENGTH, Finish.CANCELLED, Finish.ERROR])
+def test_how_an_answer_ended_is_told_in_the_language_of_the_interface(
+    call: Call, tmp_path: Path, finish: Finish
+) -> None:
+    with SessionStore.open() as store:
+        session = store.create("echo", "none").id
+        store.append_turn(session, Turn("头痛？", "多休息", finish))
+    chinese, english = (call("--lang", lang, "sessions", "show", session).out for lang in ("zh", "en"))
+    assert re.search(r"^答：多休息（[^a-z]+）$", chinese, re.MULTILINE)
+    assert re.search(rf"^A: 多休息 \[{finish}\]$", english, re.MULTILINE)
+    page = tmp_path / "page.md"
+    assert call("sessions", "export", session, "--output", str(page)).code == 0
+    assert str(finish) not in page.read_text(encoding="utf-8")

@@ -77,6 +77,11 @@ FAULTY = {
     "another form of address": ['say("你的模型", "your model")'],
     "a value in Python's quotes": ['say(f"没有 {name!r} 这个模型", f"no {name!r}")'],
     "names joined by a half-width mark": ["""say(f"可选：{', '.join(names)}", "choose")"""],
+    "half-width marks around a text of say": [
+        "f\"{name} ({say('空', 'empty')})\"",
+        'say("内存不足", "no memory") + f": {reason}"',
+        'f"a: " + say("空", "empty")',
+    ],
     "遍数, where the other texts say 训练轮数": [
         'say("遍数", "epochs")',
         'Key("num_epochs", "遍数", "epochs")',

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 #: Stands for a value in a text: no punctuation, no letter, no Chinese character.
 VALUE = "\0"
@@ -66,6 +67,7 @@ def faults_in(source: str, *, elsewhere: bool = True) -> list[Fault]:
     tree = ast.parse(source)
     calls = [node for node in ast.walk(tree) if _is_say(node)]
     found = [fault for call in calls for fault in _of_call(call)]
+    found += [fault for node in ast.walk(tree) for fault in _of_marks_around(node)]
     if elsewhere:
         said = {id(node) for call in calls for node in ast.walk(call)}
         parents = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
@@ -105,6 +107,28 @@ def _of_call(call: ast.AST) -> Iterator[Fault]:
             yield Fault(node.lineno, "a value in Python's quotes", zh)
         if isinstance(node, ast.Constant) and node.value in (", ", "; ", ": "):
             yield Fault(node.lineno, "names joined by a half-width mark", zh)
+
+
+def _of_marks_around(node: ast.AST) -> Iterator[Fault]:
+    """Yield where a text of `say` is put between half-width marks: `f"{name} ({say(…)})"`."""
+    match node:
+        case ast.JoinedStr(values=values):
+            parts: list[ast.expr] = values
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            parts = [left, right]
+        case _:
+            return
+    for before, behind in pairwise(parts):
+        marks = (_says_chinese(before) and re.match(r"[(),:;!?]", _as_text(behind))) or (
+            _says_chinese(behind) and re.search(r"[(,:;!?] ?$", _as_text(before))
+        )
+        if marks:
+            yield Fault(before.lineno, "half-width marks around a text of say", ast.unparse(node)[:80])
+
+
+def _says_chinese(node: ast.expr) -> bool:
+    call = node.value if isinstance(node, ast.FormattedValue) else node
+    return _is_say(call) and re.search(f"[{_CHINESE}]", ast.unparse(call)) is not None
 
 
 def _of_chinese(node: ast.expr) -> Iterator[Fault]:

@@ -178,7 +178,8 @@ def _read(path: Path, choice: FieldChoice, *, skip_bad: bool, speak: bool) -> Qu
     if source.bad and not skip_bad:
         raise DataError(
             say(f"{len(source.bad)} 条记录有误", f"{len(source.bad)} bad records")
-            + f": {source.bad[0].reason}",
+            + say("：", ": ")
+            + source.bad[0].reason,
             (source.bad[0].remedy or say("改正后再试", "correct them"))
             + say("；或用 --skip-bad 跳过", "; or leave them out with --skip-bad"),
             where=f"{path}:{source.bad[0].line}",

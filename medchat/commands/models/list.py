@@ -41,7 +41,7 @@ def command(as_json_: bool) -> int:
         )
     lines = []
     for name, entries in groupby(catalogue, key=lambda entry: entry.backbone):
-        lines += [f"{sanitize_line(name)}: {sanitize_line(titles.get(name, ''), 200)}"]
+        lines += [sanitize_line(name) + say("：", ": ") + sanitize_line(titles.get(name, ""), 200)]
         lines += [line for entry in entries for line in _described(entry)]
         lines.append("")
     return write_out("\n".join([*lines, *_afterword()]) + "\n")
@@ -58,7 +58,7 @@ def _described(entry: Entry) -> list[str]:
     lines = ["  " + "  ".join(sanitize_line(word, 200) for word in first)]
     lines.append("      " + " · ".join(sanitize_line(word, 200) for word in second))
     if note := note_of(entry):
-        lines.append("      ! " + sanitize_line(note, 300))
+        lines.append("      " + say("！", "! ") + sanitize_line(note, 300))
     return lines
 
 

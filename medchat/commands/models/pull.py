@@ -164,7 +164,7 @@ def _afterwards(entry: Entry, planned: DownloadPlan, *, named: bool) -> list[str
         use = f"medchat chat --backbone {entry.backbone} --model {name}"
     lines = [say(f"完成。对话：{use}", f"done. chat: {use}")]
     if note := known.note.get(current_language(), ""):
-        lines.append("! " + sanitize_line(note, 300))
+        lines.append(say("！", "! ") + sanitize_line(note, 300))
     licence = sanitize_line(known.licence, 120)
     lines.append(say(f"许可：{licence}", f"licence: {licence}"))
     return lines

@@ -94,7 +94,8 @@ def _as_text(found: Verification) -> str:
     title = (
         found.known.title if found.known else say("没有公布的权重与它相符", "not known as published weights")
     )
-    lines = [f"{sanitize_line(str(found.folder), 300)}  ({sanitize_line(title, 100)})"]
+    shown = sanitize_line(title, 100)
+    lines = [sanitize_line(str(found.folder), 300) + say(f"（{shown}）", f"  ({shown})")]
     return "\n".join([*lines, *(_line(file) for file in found.files)]) + "\n"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from medchat.chat.session_lines import branch_mark, damage_mark, hit_lines, session_line
+from medchat.chat.session_lines import branch_mark, damage_mark, ending_mark, hit_lines, session_line
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.sessions.filters import chosen_filter, filter_flags
@@ -127,13 +127,15 @@ def show_command(session: str, as_json: bool) -> int:
 
 def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
     """Return a turn as lines, with the model's name where it is another one's answer than the last."""
-    finish = "" if saved.turn.finish == "stop" else f" [{saved.turn.finish}]"
     model = saved.origin.model
     changed = [f"[{sanitize_line(model, 200)}]"] if before and model and model != before.origin.model else []
     return [
         *changed,
         say("问：", "Q: ") + sanitize(saved.turn.question),
-        say("答：", "A: ") + sanitize(saved.turn.answer) + finish + damage_mark(saved),
+        say("答：", "A: ")
+        + sanitize(saved.turn.answer)
+        + ending_mark(saved.turn.finish)
+        + damage_mark(saved),
     ]
 
 

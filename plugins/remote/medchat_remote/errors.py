@@ -131,7 +131,8 @@ class EndpointErrors:
             )
         return self.make(
             say("返回的不是 OpenAI 格式的数据", "the response is not in OpenAI's format")
-            + f": {self._shown(found, 80)}",
+            + say("：", ": ")
+            + self._shown(found, 80),
             say(
                 f"检查地址，通常以 /v1 结尾：{EXAMPLE}",
                 f"check the address, it mostly ends in /v1: {EXAMPLE}",

@@ -47,7 +47,8 @@ def _no_connection(error: httpx2.HTTPError, errors: EndpointErrors) -> RequestEr
     if trouble := next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None):
         return errors.make(
             say("证书不可信或 TLS 握手失败", "the certificate is not trusted, or TLS failed")
-            + f": {sanitize_line(str(trouble), 160)}",
+            + say("：", ": ")
+            + sanitize_line(str(trouble), 160),
             say(
                 "自签名的证书：export SSL_CERT_FILE=证书文件；明文服务：地址用 http://",
                 "for a certificate of your own: export SSL_CERT_FILE=FILE; for a plain service: http://",
