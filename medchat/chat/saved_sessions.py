@@ -140,7 +140,7 @@ class SavedSessions:
         if path is None:
             raise UsageError(
                 say("--no-save 时不写文件", "nothing is written under --no-save"),
-                say("要写到你选的文件：/导出 文件.md", "to write a file of your choice: /export FILE.md"),
+                say("要写到指定的文件：/导出 文件.md", "to write a file of your choice: /export FILE.md"),
             )
         place = copied_answer(path)
         write_whole_file(place, text, private=True)

@@ -68,7 +68,7 @@ def _model(chat: Chat, words: str) -> None:
             )
             + f"\n  {untrusted(control.model)}\n"
             + say(
-                "换一个：/模型 目录或名字；已有的：medchat models list",
+                "换一个：/模型 目录或名称；已有的：medchat models list",
                 "another: /model FOLDER|NAME; there are: medchat models list",
             )
         )
@@ -76,7 +76,7 @@ def _model(chat: Chat, words: str) -> None:
         (path, *others) = paths_in(words)
         if others:
             raise UsageError(
-                say("/模型 只接受一个目录或名字", "/model takes one folder or name"),
+                say("/模型 只接受一个目录或名称", "/model takes one folder or name"),
                 say("路径中有空格时，整个用引号括起来", "put a path with blanks into quotation marks"),
             )
         _switch(chat, control.as_model(path), say("/模型", "/model"))
@@ -90,7 +90,7 @@ def _adapter(chat: Chat, words: str) -> None:
             (shown or say("没有使用适配器。", "No adapter is in use."))
             + "\n"
             + say(
-                "换一个：/适配器 目录或名字；去掉：/适配器 none",
+                "换一个：/适配器 目录或名称；去掉：/适配器 none",
                 "another: /adapter FOLDER|NAME; take off: /adapter none",
             )
         )

@@ -18,7 +18,7 @@ def check_place(path: Path, *, overwrite: bool = False) -> None:
     if path.exists() and not overwrite:
         raise UsageError(
             say("输出文件已存在", "the output file exists"),
-            say("换一个名字，或加上 --overwrite", "choose another name, or add --overwrite"),
+            say("换一个文件名，或加上 --overwrite", "choose another name, or add --overwrite"),
             where=str(path),
         )
 

@@ -78,7 +78,7 @@ FAULTY = {
     "a value in Python's quotes": ['say(f"没有 {name!r} 这个模型", f"no {name!r}")'],
     "names joined by a half-width mark": ["""say(f"可选：{', '.join(names)}", "choose")"""],
     "half-width marks around a text of say": [
-        "f\"{name} ({say('空', 'empty')})\"",
+        'f\'{name} ({say("空", "empty")}\'',
         'say("内存不足", "no memory") + f": {reason}"',
         'f"a: " + say("空", "empty")',
     ],
