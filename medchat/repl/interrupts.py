@@ -57,6 +57,11 @@ class Interrupts:
         finally:
             self._stoppable = outer
 
+    def stop(self) -> None:
+        """Stop what is under way, as Ctrl-C does."""
+        if self._stoppable is not None:
+            self._stoppable.set()
+
     @contextmanager
     def raising(self) -> Iterator[None]:
         """While inside, each of the signals raises `Interrupted`: for a read that nothing else can end."""
@@ -72,8 +77,7 @@ class Interrupts:
         code = self._codes.get(signal.Signals(number))
         if self.exit_code is None:
             self.exit_code = code
-        if self._stoppable is not None:
-            self._stoppable.set()
+        self.stop()
         if code is not None:
             self.on_end()
         if self._raising:

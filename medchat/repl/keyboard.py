@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import termios
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
@@ -15,7 +16,11 @@ from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
 
+from medchat.repl.graphemes import last_length
+
 _INPUT_FLAGS, _LOCAL_FLAGS, _CONTROL_CHARACTERS = 0, 3, 6
+#: How long the rest of a key that begins as Esc does is waited for.
+_ESCAPE_SECONDS = 0.15
 _PASTE_ON, _PASTE_OFF, _SHOW_CURSOR = "\x1b[?2004h", "\x1b[?2004l", "\x1b[?25h"
 
 
@@ -31,6 +36,7 @@ class Keyboard:
         self._keys = keys
         self._descriptor = keys.fileno()
         self._before = termios.tcgetattr(self._descriptor)
+        self._read_at = 0.0
 
     def __enter__(self) -> Keyboard:
         self._quieten()
@@ -68,25 +74,30 @@ class Keyboard:
             signal.signal(signal.SIGTSTP, before)
             self.collect()
 
-    def collect(self) -> None:
-        """Take what was typed so far: the kernel keeps 4 KiB, a paste may be longer."""
+    def collect(self) -> bool:
+        """Take what was typed so far (the kernel keeps 4 KiB, a paste may be longer); say whether Esc was pressed.
+
+        Many keys begin with that byte: it counts as Esc once nothing has followed it for a moment.
+        """
         while typed := self._keys.read_keys():
+            self._read_at = time.monotonic()
             keys = [key for key in typed if key.key is not Keys.CPRResponse]
             store_typeahead(self._keys, keys)
+        if time.monotonic() - self._read_at < _ESCAPE_SECONDS:
+            return False
+        left = self._keys.flush_keys()
+        store_typeahead(self._keys, [key for key in left if key.key is not Keys.Escape])
+        return any(key.key is Keys.Escape for key in left)
+
+    def typed(self) -> str:
+        """Return as text what was typed and is in no prompt yet; it stays there."""
+        keys = get_typeahead(self._keys)
+        store_typeahead(self._keys, keys)
+        return _as_text(keys)
 
     def take_typed(self) -> str:
         """Return as text, and forget, what was typed and is in no prompt yet."""
-        text: list[str] = []
-        for key in get_typeahead(self._keys):
-            if key.key is Keys.BracketedPaste:
-                text += key.data.replace("\r\n", "\n").replace("\r", "\n")
-            elif key.key in (Keys.ControlM, Keys.ControlJ):
-                text.append("\n")
-            elif key.key is Keys.ControlH:
-                del text[-1:]
-            elif not isinstance(key.key, Keys):
-                text.append(key.key)
-        return "".join(text).strip()
+        return _as_text(get_typeahead(self._keys)).strip()
 
     def _quieten(self) -> None:
         flags = termios.tcgetattr(self._descriptor)
@@ -110,6 +121,20 @@ class Keyboard:
     def _write(self, text: str) -> None:
         with suppress(OSError):
             write_to_terminal(text)
+
+
+def _as_text(keys: Sequence[KeyPress]) -> str:
+    text = ""
+    for key in keys:
+        if key.key is Keys.BracketedPaste:
+            text += key.data.replace("\r\n", "\n").replace("\r", "\n")
+        elif key.key in (Keys.ControlM, Keys.ControlJ):
+            text += "\n"
+        elif key.key is Keys.ControlH:
+            text = text[: len(text) - last_length(text)]
+        elif not isinstance(key.key, Keys):
+            text += key.key
+    return text
 
 
 def write_to_terminal(text: str) -> None:

@@ -49,6 +49,9 @@ class PlainScreen:
             self.tell(what)
             self._waiting = what
 
+    def show_typed(self, text: str) -> None:
+        """Nothing moves here."""
+
     def piece(self, text: str) -> None:
         """Write the piece as it comes."""
         self._write_answer(self._inert.feed(text))

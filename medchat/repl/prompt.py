@@ -23,6 +23,7 @@ from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
 from medchat.language import say
+from medchat.repl.graphemes import bind_keys
 from medchat.repl.screen import PROMPT
 from medchat.repl.set_command import setting_names
 from medchat.repl.slash import SLASHES, ReplCommand
@@ -122,6 +123,7 @@ class LinePrompt:
 
     def _keys(self, completer: Completer) -> KeyBindings:
         keys = KeyBindings()
+        bind_keys(keys)
 
         @keys.add("enter", filter=~is_searching)
         def _send(event: KeyPressEvent) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.segment import Segment
@@ -14,9 +15,9 @@ from rich.style import Style
 from medchat.cli.cjk_wrap import WIDEST, wrapped
 from medchat.repl.clipboard import clipboard_sequence
 from medchat.repl.markdown import MixedText, rendered
-from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
+from medchat.repl.screen import OURS, PROMPT, Tone, unforgeable, untrusted
 from medchat.repl.unfinished import Unfinished
-from medchat.sanitize import StreamSanitizer
+from medchat.sanitize import StreamSanitizer, sanitize_line
 
 #: Seconds between two drawings of the unfinished part.
 FRAME_SECONDS = 0.08
@@ -74,7 +75,7 @@ class RichScreen:
         self._inert = StreamSanitizer()
         self._unfinished = Unfinished()
         self._blocks = 0
-        self._waiting = ""
+        self._waiting = self._typed = ""
         self._live: Live | None = None
         self._drawn_at = 0.0
         self._stale = False
@@ -101,13 +102,26 @@ class RichScreen:
             self._waiting = waiting
             self._stale = True
 
+    def show_typed(self, text: str) -> None:
+        """Show its end on one line, under the answer's unfinished part."""
+        line = (
+            unforgeable(sanitize_line(text[-4 * self.width :].replace("\n", "⏎"), 4 * self.width))
+            if text
+            else ""
+        )
+        while cell_len(line) > self.width - 4:
+            line = line[1:]
+        if line != self._typed:
+            self._typed = line
+            self._stale = True
+
     def piece(self, text: str) -> None:
         """Take the next piece; blocks that are finished with it are printed at once."""
         self._add(self._inert.feed(text))
 
     def end_answer(self) -> None:
         """Print what is left and end the redrawing."""
-        self._waiting = ""
+        self._waiting = self._typed = ""
         self._add(self._inert.flush())
         for block in self._unfinished.take():
             self._print_block(block)
@@ -168,8 +182,11 @@ class RichScreen:
         return self._console.render_lines(MixedText(text), options, style=style, pad=False)
 
     def _moving_lines(self) -> list[list[Segment]]:
-        """Return the unfinished block's last lines, as many as the screen certainly holds."""
-        most = max(1, self._console.height - 2)
+        """Return the unfinished block's last lines, as many as the screen certainly holds, and what is being typed."""
+        typed = [[Segment(f"{PROMPT} {self._typed}", self._styles[Tone.REMARK])]] if self._typed else []
+        return [*self._unfinished_lines(max(1, self._console.height - 2 - len(typed))), *typed]
+
+    def _unfinished_lines(self, most: int) -> list[list[Segment]]:
         text = self._unfinished.last_lines(most, self.width)
         if not text.strip():
             return self._laid_out(self._waiting, style=self._styles[Tone.REMARK]) if self._waiting else []

@@ -61,6 +61,10 @@ class Screen(Protocol):
         """
         ...
 
+    def show_typed(self, text: str) -> None:
+        """Show under all that moves what is being typed for the next prompt. `text` is raw."""
+        ...
+
     def piece(self, text: str) -> None:
         """Show the next piece of an answer. `text` is raw."""
         ...

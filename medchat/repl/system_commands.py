@@ -25,10 +25,10 @@ def _help(chat: Chat, words: str) -> None:
         ("Enter", say("发送", "send")),
         ("Alt+Enter / Ctrl-J", say("换行", "new line")),
         (
-            "Ctrl-C",
+            "Ctrl-C / Esc",
             say(
-                "回答时：停止并保留部分回答；输入时：清空",
-                "answering: stop, keep the partial answer; typing: clear",
+                "回答时：停止并保留部分回答；输入时：清空（Ctrl-C）",
+                "answering: stop, keep the partial answer; typing: clear (Ctrl-C)",
             ),
         ),
         ("Ctrl-D", say("空行时退出", "leave, on an empty line")),

@@ -181,7 +181,9 @@ class _Terminal:
     # ------------------------------------------------------------ while there is none
 
     def _meanwhile(self) -> None:
-        self._keyboard.collect()
+        if self._keyboard.collect():
+            self._interrupts.stop()
+        self._chat.screen.show_typed(self._keyboard.typed())
         self._show_asides()
 
     def _print_above(self) -> None:

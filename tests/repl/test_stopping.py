@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,47 @@ def test_why_a_question_came_back_is_on_the_screen_above_it_however_long_it_is(
         screen.type("！")
         screen.wait(lambda: screen.cursor_row().endswith("尾！"), "the draft, edited")
         assert any(row.startswith("▌ 错误：问题太长") for row in screen.shown())
+
+
+@pytest.mark.parametrize("follows", ["", "咳嗽"])
+def test_esc_stops_an_answer_as_ctrl_c_does(tmp_path: Path, follows: str) -> None:
+    with terminal(tmp_path, {"answers": {"头痛": ["水", {"endless": "水"}]}}) as screen:
+        screen.enter("头痛")
+        screen.wait_for("水水")
+        screen.type("\x1b")
+        screen.wait_for(STOPPED[2:])
+        screen.wait_for_prompt()
+        screen.type(follows)
+        screen.wait_for_prompt(follows)
+        assert [turn["save"][2] for turn in screen.journal()] == ["cancelled"]
+
+
+@pytest.mark.parametrize("key", ["\x1b[A", "\x1b[3~", "\x1bOP", "\x1b\r", "\x1b[200~贴\x1b[201~"])
+def test_a_key_that_begins_as_esc_does_stops_nothing(tmp_path: Path, key: str) -> None:
+    with terminal(tmp_path, {"answers": {"头痛": ["水", {"gate": "go"}, "完"]}}) as screen:
+        screen.enter("头痛")
+        screen.wait_for("水")
+        screen.type(key)
+        screen.wait_until_taken()
+        time.sleep(0.3)  # twice as long as Esc takes to count
+        screen.open_gate("go")
+        screen.wait(screen.journal, "a turn")
+        assert [turn["save"][1:] for turn in screen.journal()] == [["水完", "stop"]]
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_what_is_typed_while_the_model_answers_is_seen_below_the_answer(tmp_path: Path, columns: int) -> None:
+    with terminal(tmp_path, {"answers": {"头痛": ["多喝水", {"gate": "go"}]}}, columns=columns) as screen:
+        screen.enter("头痛")
+        screen.wait_for("多喝水")
+        screen.type("还要")
+        screen.wait(lambda: "› 还要" in screen.shown(), "what was typed")
+        assert screen.shown().index("多喝水") < screen.shown().index("› 还要")
+        screen.type("吃药吗" + "很久" * columns + "\x7f完")
+        screen.wait(
+            lambda: any(row.startswith("›") and row.endswith("很完") for row in screen.shown()), "its end"
+        )
+        screen.open_gate("go")
+        screen.wait(lambda: any("AI" in row or "人工智能" in row for row in screen.shown()), "the mark")
+        assert not any(row == "› 还要" for row in screen.everything())
+        assert [turn["save"][1] for turn in screen.journal()] == ["多喝水"]

@@ -314,3 +314,17 @@ def test_a_dumb_terminal_gets_text_and_nothing_else(tmp_path: Path) -> None:
         screen.type(CTRL_D)
         assert screen.exit_code() == 0
         assert b"\x1b" not in bytes(screen.raw)
+
+
+FAMILY, THUMB, FLAG, ACCENT = "👨\u200d👩\u200d👧", "👍🏽", "🇨🇳", "e\u0301"
+
+
+@pytest.mark.parametrize("character", [FAMILY, THUMB, FLAG, ACCENT, "一"])
+@pytest.mark.parametrize("keys", ["\x7f", "\x1b[D\x1b[3~", "\x1b[D\x1b[D\x1b[C\x1b[3~"])
+def test_keys_act_on_what_a_reader_takes_for_one_character(tmp_path: Path, character: str, keys: str) -> None:
+    with terminal(tmp_path) as screen:
+        screen.wait_for_prompt()
+        screen.type(f"头{character}")
+        screen.type(f"{keys}\x05痛\r")  # Ctrl-E: to the end
+        screen.wait(screen.journal, "a turn")
+        assert [turn["save"][0] for turn in screen.journal()] == ["头痛"]
