@@ -128,8 +128,9 @@ class Tree:
         """Return place and number (from 0) of the way after the one in force at the last point, None for no point."""
         for place in range(self._said + 1, 0, -1):
             ids = self._ways(place)
-            if place > self._said and ids:
-                return place, ids.index(self._children[self._before(place)][-1])
+            if place > self._said and ids:  # what was undone, else what was set aside last
+                latest = self._line[place - 1 : place] or self._children[self._before(place)][-1:]
+                return place, ids.index(latest[0])
             if len(ids) > 1:
                 return place, (ids.index(self._line[place - 1]) + 1) % len(ids)
         return None

@@ -89,6 +89,18 @@ def test_an_undone_turn_can_be_chosen_like_any_other(store: SessionStore) -> Non
     assert store.restore(session) == ()
 
 
+def test_the_next_way_at_the_end_is_what_was_undone_else_what_was_left_last(store: SessionStore) -> None:
+    session = begin(store)
+    converse(store, session, "甲乙")
+    store.undo(session)
+    assert store.switch(session) and said(store, session) == ["甲", "乙"]
+    store.undo(session)
+    converse(store, session, "丙")
+    store.switch(session, (2, 0))
+    store.undo(session)
+    assert store.switch(session) and said(store, session) == ["甲", "乙"]
+
+
 def test_there_is_no_way_to_where_nothing_branches(store: SessionStore) -> None:
     session = begin(store)
     converse(store, session, "甲乙")
@@ -289,6 +301,22 @@ class BranchMachine(RuleBasedStateMachine):
         for saved in self.store.restore(self.session, count):
             assert self.end.chosen is not None and self.end.chosen.name == saved.turn.question
             self.end, self.undone = self.end.chosen, self.undone - 1
+
+    @rule()
+    def go_round(self) -> None:
+        points = self.store.branches(self.session)
+        before = said(self.store, self.session)
+        several = [point for point in points if point.current is None or len(point.alternatives) > 1]
+        assert self.store.switch(self.session) is bool(several)
+        if not several:
+            return
+        after = said(self.store, self.session)
+        assert after[: several[-1].position - 1] == before[: several[-1].position - 1] and after != before
+        node = self.root
+        for name in after:
+            child = next(one for one in node.after if one.name == name)
+            node.chosen, node = child, child
+        self.end, self.undone = node, 0
 
     @precondition(lambda self: self.store.branches(self.session))
     @rule(data=st.data())
