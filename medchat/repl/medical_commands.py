@@ -64,8 +64,15 @@ def _redacted(session: ChatSession) -> dict[str, int]:
 
     texts = [text for turn in session.conversation.turns for text in (turn.question, turn.answer)]
     texts.append(session.conversation.system)
-    kinds = Counter(str(span.kind) for text in texts for span in find_personal(text))
-    session.rewrite(redact)  # also where none is left: the disk may not have been cleared the last time
+    said, elsewhere = set(texts), set[str]()
+
+    def masked(text: str) -> str:
+        if text not in said:  # of another branch, a line that was not sent
+            elsewhere.add(text)
+        return redact(text)
+
+    session.rewrite(masked)  # also where none is left: the disk may not have been cleared the last time
+    kinds = Counter(str(span.kind) for text in (*texts, *elsewhere) for span in find_personal(text))
     return {kind: kinds[kind] for kind in _KINDS if kinds[kind]}
 
 

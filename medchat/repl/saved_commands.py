@@ -43,6 +43,9 @@ def _call(chat: Chat, work: Callable[[SavedSessions], Result]) -> Result:
 def _save(chat: Chat, words: str) -> None:
     if not chat.exchange.ready():
         return
+    if words.split()[:1] == ["profile"]:
+        _save_profile(chat, words.removeprefix("profile").strip())
+        return
     sessions, name = _sessions_of(chat), words or None
     if _call(chat, lambda s: s.on_disk and s.saved() is not None):
         if name:
@@ -65,6 +68,19 @@ def _save(chat: Chat, words: str) -> None:
     else:
         chat.exchange.change(lambda session: sessions.save(session, name))
         chat.screen.show(say("已保存，之后的每一轮也会保存。", "Saved, and so is every turn from now on."))
+
+
+def _save_profile(chat: Chat, name: str) -> None:
+    control = chat.startup.control
+    if control is None:
+        raise UsageError(say("这里没有配置方案", "there are no profiles here"))
+    place = untrusted(str(control.save_profile(name)))
+    chat.screen.show(
+        say(
+            f"已存为配置方案“{untrusted(name)}”：{place}。下次：medchat chat --profile {untrusted(name)}",
+            f"Saved as profile {untrusted(name)}: {place}. Next time: medchat chat --profile {untrusted(name)}",
+        )
+    )
 
 
 def _load(chat: Chat, words: str) -> None:
@@ -175,13 +191,15 @@ SAVED_COMMANDS: tuple[ReplCommand[Chat], ...] = (
     ReplCommand(
         "save",
         "保存",
-        "[name]",
+        "[name|profile name]",
         "给会话取名；--no-save 的对话写入磁盘",
         "name the session; write one of --no-save to the disk",
         _save,
         more=(
-            "每一轮本来就会保存。用了 --no-save 时要输入两次才会写入磁盘。",
-            "Every turn is saved anyway. Under --no-save nothing is written before it was typed twice.",
+            "每一轮本来就会保存。用了 --no-save 时要输入两次才会写入磁盘。"
+            "/保存 profile 名称 把当前的模型、适配器、模板和生成参数存为配置方案（--profile）。",
+            "Every turn is saved anyway. Under --no-save nothing is written before it was typed twice."
+            " /save profile NAME saves the model, adapters, template and decoding settings as a profile (--profile).",
         ),
         examples=("/保存 复诊", "/save check-up"),
     ),

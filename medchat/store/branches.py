@@ -77,6 +77,10 @@ def _whole(value: object) -> int:
     return int(value) if isinstance(value, int) and 0 < value < 1 << 50 else 1
 
 
+def _moment(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Alternative:
     """A turn that the conversation could go on with, and how many followed it when it was left."""
@@ -104,12 +108,13 @@ class Tree:
         self._connection = connection
         self._session = session_id
         rows = connection.execute(
-            "SELECT id, position, undone FROM turn WHERE session_id = ? AND undone < ? ORDER BY position",
+            "SELECT id, position, undone, created FROM turn WHERE session_id = ? AND undone < ? ORDER BY position",
             (session_id, ON_A_BRANCH),
         ).fetchall()
         self._line: list[int] = [row["id"] for row in rows]
         self._positions = [_whole(row["position"]) for row in rows]
         self._said: int = sum(row["undone"] == SAID for row in rows)
+        self._made: dict[int, float] = {row["id"]: _moment(row["created"]) for row in rows}
         self._children: defaultdict[int, list[int]] = defaultdict(list)
         self._attach()
 
@@ -172,10 +177,11 @@ class Tree:
     def _attach(self) -> None:
         """Find what follows each turn. One whose former turn is gone follows the line's turn in that place."""
         rows = self._connection.execute(
-            "SELECT turn_id, parent, depth FROM branch_turn JOIN turn ON id = turn_id"
+            "SELECT turn_id, parent, depth, created FROM branch_turn JOIN turn ON id = turn_id"
             " WHERE session_id = ? AND undone = ? ORDER BY set_aside, turn_id",
             (self._session, ON_A_BRANCH),
         ).fetchall()
+        self._made |= {row["turn_id"]: _moment(row["created"]) for row in rows}
         of_parent = defaultdict(list)
         for row in rows:
             of_parent[row["parent"]].append(row["turn_id"])
@@ -202,7 +208,8 @@ class Tree:
 
     def _ways(self, place: int) -> list[int]:
         """Return the ids of the turns that the conversation has had at `place`, in the order they were made."""
-        return sorted([*self._line[place - 1 : place], *self._children[self._before(place)]])
+        ids = [*self._line[place - 1 : place], *self._children[self._before(place)]]
+        return sorted(ids, key=lambda one: (self._made[one], one))
 
     def _way_on(self, turn_id: int) -> Iterator[int]:
         """Give the turns that followed when the conversation was last there."""

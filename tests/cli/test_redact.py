@@ -41,6 +41,13 @@ def test_it_masks_what_was_said_in_memory_on_disk_and_in_the_editors_lines(scrip
         assert store.recent_inputs() == (MASKED,)
 
 
+def test_it_masks_and_counts_what_is_on_other_branches_too(scripted: Scripted) -> None:
+    told = scripted.run("chat", stdin=f"{SAID}\n/edit 1 q 头痛\n/redact\n/branch 1 1\n/history 1\n")
+    assert told.code == 0 and "证件号 2、电话 2、姓名 2" in told.err
+    assert f"› {MASKED}" in told.err
+    assert not [secret for secret in SECRETS if secret in bytes_on_disk()]
+
+
 def test_without_a_saved_session_it_masks_the_conversation_alone(scripted: Scripted) -> None:
     told = scripted.run("chat", "--no-save", stdin=f"{SAID}\n/redact\n/history 1\n")
     assert told.code == 0 and f"› {MASKED}" in told.err

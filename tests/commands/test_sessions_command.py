@@ -84,6 +84,33 @@ def test_search_shows_where_with_the_match_marked(call: Call, ids: dict[str, str
     assert "\x1b" not in call("sessions", "search", "标题").out
 
 
+def branched() -> str:
+    """Save a session of two turns and, on other branches, three; return its id."""
+    with SessionStore.open() as store:
+        session = store.create("llama", "/m", name="分支").id
+        for question in ("甲", "乙", "丙"):
+            store.append_turn(session, Turn(question, "答"))
+        for question, count in (("丁", 2), ("戊", 1)):
+            turns = [(saved.position, saved.turn) for saved in store.turns(session)][-count:]
+            store.append_turn(session, Turn(question, "答"), instead_of=turns)
+        return session
+
+
+def test_turns_of_other_branches_are_marked_and_found(call: Call) -> None:
+    session = branched()
+    shown = call("sessions", "show", session).out
+    assert "（第 3 个分支，共 3 个）" in shown and "丙" not in shown
+    assert "（在另一分支）" in call("sessions", "search", "丙").out
+    assert [
+        hit["current"] for word in "丙戊" for hit in call("sessions", "search", word, "--json").one()
+    ] == [
+        False,
+        True,
+    ]
+    (hit,) = call("sessions", "search", "丙", "--json").one()
+    assert hit["turn"] == 3
+
+
 # ---------------------------------------------------------------- export
 
 
@@ -177,6 +204,25 @@ def test_export_import_export_is_the_same_file(
     assert exported(call, tmp_path / "b.json", plain) == first
 
 
+def test_every_branch_goes_out_and_comes_in_again(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = branched()
+    first = exported(call, tmp_path / "a.json", session)
+    assert [(one["question"], one["after"]) for one in json.loads(first)["branches"]] == [
+        ("乙", 1), ("丁", 1), ("丙", 3),
+    ]  # fmt: skip
+    assert "丙" not in exported(call, tmp_path / "a.md", session) + exported(
+        call, tmp_path / "a.jsonl", session
+    )
+    monkeypatch.setenv("MEDCHAT_HOME", str(tmp_path / "other"))
+    assert call("sessions", "import", str(tmp_path / "a.json")).code == 0
+    assert exported(call, tmp_path / "b.json", session) == first
+    with SessionStore.open() as store:
+        assert store.switch(store.get(session).id, (2, 0))
+        assert [saved.turn.question for saved in store.turns(store.get(session).id)] == ["甲", "乙", "丙"]
+
+
 def test_imported_again_it_gets_an_id_of_its_own_and_no_notice(
     call: Call, ids: dict[str, str], tmp_path: Path
 ) -> None:
@@ -220,6 +266,13 @@ BROKEN = {
     "a turn that is none": '{"schema": "medchat-session/1", "log": [3]}',
     "an answer that is none": '{"schema": "medchat-session/1", "log": [{"question": "a", "answer": 3}]}',
     "an unknown finish": '{"schema": "medchat-session/1", "log": [{"question": "a", "answer": "b", "finish": "x"}]}',
+    "branches that are none": '{"schema": "medchat-session/1", "log": [], "branches": 3}',
+    "nothing in it": '{"schema": "medchat-session/1", "log": [], "branches": []}',
+    "a branch after itself": '{"schema": "medchat-session/1", "log": [], "branches": [{"after": 1}]}',
+    "a branch before the beginning": '{"schema": "medchat-session/1", "log": [], "branches": [{"after": -1}]}',
+    "a branch after a word": '{"schema": "medchat-session/1", "log": [], "branches": [{"after": "0"}]}',
+    "a branch after nothing said": '{"schema": "medchat-session/1", "log": [], "branches": [{"question": "a"}]}',
+    "a branch that is none": '{"schema": "medchat-session/1", "log": [], "branches": [3]}',
     "only a question": '{"messages": [{"role": "user", "content": "a"}]}',
     "one good and one bad": '{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}\n{}',
 }

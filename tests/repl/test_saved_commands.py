@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from cli_program import MARK_ZH, Scripted, saved_turns, tree
+from cli_program import MARK_ZH, Scripted, run, saved_turns, tree
 from pseudo_terminal import Terminal
 
 from medchat.api import Turn
@@ -101,6 +101,16 @@ def test_no_save_sees_no_saved_session_and_writes_no_copy(scripted: Scripted) ->
     outcome = scripted.run("chat", "--no-save", stdin=lines)
     assert outcome.err.count("看不到已保存的会话") == 3 and outcome.err.count("--no-save 时不写文件") == 2
     assert tree(Path(os.environ["MEDCHAT_HOME"])) == before
+
+
+@pytest.mark.parametrize("name", ["save", "保存"])
+def test_a_profile_is_saved_and_names_no_session(scripted: Scripted, name: str) -> None:
+    outcome = scripted.run("chat", stdin=f"/{name} profile 复诊\n甲\n/{name} profile\n")
+    assert "已存为配置方案“复诊”" in outcome.err and "配置方案的名称无效" in outcome.err
+    assert (
+        run("chat", "--profile", "复诊", stdin="乙\n", PYTHONPATH=scripted.python_path).out == "你问的是乙\n"
+    )
+    assert sessions() == {"甲": ["甲"], "乙": ["乙"]}
 
 
 # ---------------------------------------------------------------- loading

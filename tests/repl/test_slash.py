@@ -209,11 +209,19 @@ def test_whatever_is_set_is_a_setting_or_a_usage_error(words: str) -> None:
 # ---------------------------------------------------------------- the page
 
 
+def words_of(command: ReplCommand[Chat]) -> str:
+    """What may follow, as a cell of a table has it."""
+    return command.words.replace("|", "\\|")
+
+
 def test_the_page_lists_exactly_the_commands_of_the_code() -> None:
     page = (ROOT / "docs" / "terminal.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `/")]
     names = [
-        (f"`/{command.name}` `/{command.zh_name}`" + f" `{command.words}`" * bool(command.words), command.en)
+        (
+            f"`/{command.name}` `/{command.zh_name}`" + f" `{words_of(command)}`" * bool(command.words),
+            command.en,
+        )
         for command in COMMANDS
     ]
     assert rows == [f"| {called} | {summary} |" for called, summary in names]

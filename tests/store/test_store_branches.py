@@ -214,7 +214,7 @@ def test_a_program_that_knows_no_branches_neither_shows_nor_deletes_them(tmp_pat
             before.execute(
                 "INSERT INTO turn (session_id, position, question, answer, finish, created, prompt_tokens,"
                 " reused_tokens, completion_tokens, first_token_seconds, seconds)"
-                " VALUES (?, ?, '旧程序', '答', 'stop', 1, 0, 0, 0, 0, 0)",
+                " VALUES (?, ?, '旧程序', '答', 'stop', 1e10, 0, 0, 0, 0, 0)",
                 (session, (last or 0) + 1),
             )
             rows = before.execute("SELECT question FROM turn WHERE undone = 0").fetchall()
