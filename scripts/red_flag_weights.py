@@ -1,10 +1,12 @@
-"""Learn the weights of weak signs from labelled sentences, and write them beside the red-flag lexicon.
+"""Learn the weights of a wording from labelled sentences, and write them beside the red-flag lexicon.
 
-    python scripts/red_flag_weights.py [--plain FOLDER] [--hold FILE]
+    python scripts/red_flag_weights.py --questions FOLDER            learn from everything, write weights.json
+    python scripts/red_flag_weights.py --questions FOLDER --judge    hold out each writer in turn, print the figures
 
-Reads tests/data/red_flags/*.jsonl. `--plain` names the folder of the published training data, whose questions are
-taken as sentences that must not fire. `--hold` leaves out a file of sentences and prints how they would fare.
-Run it after rules or sentences changed: the classes that rules find are pieces too.
+Reads tests/data/red_flags/*.jsonl but unseen.jsonl. FOLDER holds the published training data, whose questions are
+taken as sentences that must not fire. Run it after rules or sentences changed: what the lexicon finds in a text has
+a weight too. A logistic regression with a squared penalty has one minimum; it is followed in double precision until
+nothing moves, so that another machine writes the same file but for the last digit.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,129 +26,205 @@ import torch
 
 from medchat.medical_safety import find_red_flags
 from medchat.medical_safety.lexicon_files import load_lexicon
-from medchat.medical_safety.red_flags import marks_of
-from medchat.medical_safety.weak_signs import Weights, pieces, plain_words, weigh
+from medchat.medical_safety.red_flags import extent, marks_of
+from medchat.medical_safety.wording import Weights, Wording, pieces, plain_words
 
 ROOT = Path(__file__).resolve().parent.parent
 SENTENCES = ROOT / "tests" / "data" / "red_flags"
+UNSEEN = SENTENCES / "unseen.jsonl"
 TARGET = ROOT / "medchat" / "medical_safety" / "lexicon" / "weights.json"
-STEPS, RATE, PENALTY = 300, 0.05, 1e-4
-#: How many of the plain questions are learned from, and how much each counts.
-PLAIN, PLAIN_WEIGHT = 3000, 0.3
+STEPS, PENALTY = 400, 3e-6
+#: How many of the published questions are learned from, and how much each counts.
+QUESTIONS, QUESTION_WEIGHT = 3000, 0.3
 #: Pieces seen once say nothing; weights below this change nothing.
-LEAST_SEEN, LEAST_WEIGHT = 2, 0.15
+LEAST_SEEN, LEAST_WEIGHT = 2, 0.1
+#: What sums mean: chosen with --judge, for the most emergencies found at under 8 % false alarms.
+ALARM, DOUBT, VITAL_DOUBT = 1.0, 0.0, -0.4
+ALARMS = (0.8, 1.0, 1.2)
 
 
-def labelled(paths: Iterable[Path]) -> list[tuple[str, bool, float]]:
-    """Return (text, must, weight) of the sentences without a turn before them."""
-    rows = [
-        json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines() if line
-    ]
-    return [(row["text"], row["must"], 1.0) for row in rows if not row.get("previous")]
+@dataclass(frozen=True)
+class Row:
+    """A sentence to learn from: its pieces, its label, how much it counts and who wrote it."""
+
+    text: str
+    must: bool
+    vital: bool
+    writer: str
+    counts: float
+    pieces: frozenset[str]
 
 
-def plain(folder: Path) -> Iterator[str]:
-    """Yield the questions of the published data."""
-    for line in (folder / "llama_data.json").read_text(encoding="utf-8").splitlines():
-        yield json.loads(line)["instruction"]
-    for row in json.loads((folder / "cmcoqa_question.json").read_text(encoding="utf-8")):
-        yield row["question"]
+def labelled(path: Path) -> Iterator[Row]:
+    """Yield the sentences of a file without a turn before them."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if not row.get("previous"):
+            writer = f"{path.stem} {row.get('set', '')}"
+            text, must = row["text"], row["must"]
+            yield Row(text, must, must and row.get("vital", False), writer, 1.0, pieces_of(text))
 
 
-def of_text(text: str) -> set[str]:
+def sentences() -> list[Row]:
+    """Return every labelled sentence but those that nobody may learn from."""
+    return [row for path in sorted(SENTENCES.glob("*.jsonl")) if path != UNSEEN for row in labelled(path)]
+
+
+def questions(folder: Path) -> list[Row]:
+    """Return so many of the questions of the published data, drawn by a fixed seed."""
+    lines = (folder / "llama_data.json").read_text(encoding="utf-8").splitlines()
+    texts = {json.loads(line)["instruction"] for line in lines}
+    texts |= {
+        row["question"] for row in json.loads((folder / "cmcoqa_question.json").read_text(encoding="utf-8"))
+    }
+    drawn = random.Random(0).sample(sorted(texts), QUESTIONS)
+    return [Row(text, False, False, "questions", QUESTION_WEIGHT, pieces_of(text)) for text in drawn]
+
+
+def pieces_of(text: str) -> frozenset[str]:
     """Return the pieces of a text."""
-    return pieces(plain_words(load_lexicon().folder.fold(text).text), {name for _, _, name in marks_of(text)})
+    words = plain_words(load_lexicon().folder.fold(text).text)
+    return frozenset(pieces(words, {name for _, _, name in marks_of(text)}))
 
 
-def matrix(found: list[set[str]], index: dict[str, int]) -> torch.Tensor:
-    """Return one row a text, each piece by the square root of how many there are."""
+def matrix(rows: list[Row], index: dict[str, int]) -> torch.Tensor:
+    """Return one row a text, each of its pieces by the square root of how many it has."""
     at = [
-        (row, index[piece], len(text) ** -0.5)
-        for row, text in enumerate(found)
-        for piece in text
+        (number, index[piece], len(row.pieces) ** -0.5)
+        for number, row in enumerate(rows)
+        for piece in row.pieces
         if piece in index
     ]
-    places = torch.tensor([[row for row, _, _ in at], [column for _, column, _ in at]])
-    values = torch.tensor([value for _, _, value in at])
-    return torch.sparse_coo_tensor(places, values, (len(found), len(index))).coalesce()
+    places = torch.tensor([[number for number, _, _ in at], [column for _, column, _ in at]])
+    values = torch.tensor([value for _, _, value in at], dtype=torch.float64)
+    return torch.sparse_coo_tensor(places, values, (len(rows), len(index)), check_invariants=True).coalesce()
 
 
-def learn(rows: list[tuple[str, bool, float]], penalty: float) -> tuple[dict[str, float], float]:
-    """Return the weights and the bias of a logistic regression."""
-    torch.manual_seed(0)
-    found = [of_text(text) for text, _, _ in rows]
-    seen = Counter(piece for text in found for piece in text)
+def learn(rows: list[Row]) -> Weights:
+    """Return the weights of a logistic regression."""
+    seen = Counter(piece for row in rows for piece in row.pieces)
     index = {
         piece: at
         for at, piece in enumerate(sorted(piece for piece, times in seen.items() if times >= LEAST_SEEN))
     }
-    inputs = matrix(found, index)
-    labels = torch.tensor([float(must) for _, must, _ in rows])
-    counts = torch.tensor([weight for _, _, weight in rows])
-    weights, bias = torch.zeros(len(index), 1, requires_grad=True), torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.Adam([weights, bias], lr=RATE)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
+    inputs = matrix(rows, index)
+    labels = torch.tensor([float(row.must) for row in rows], dtype=torch.float64)
+    counts = torch.tensor([row.counts for row in rows], dtype=torch.float64)
+    weights = torch.zeros(len(index), 1, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    search = torch.optim.LBFGS(
+        [weights, bias], max_iter=STEPS, line_search_fn="strong_wolfe", tolerance_change=1e-12
+    )
+
+    def loss() -> torch.Tensor:
+        search.zero_grad()
         logits = torch.sparse.mm(inputs, weights)[:, 0] + bias
         losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        (torch.mean(losses * counts) + penalty * torch.sum(weights**2) / 10).backward()
-        optimizer.step()
+        total: torch.Tensor = (losses * counts).sum() / counts.sum() + PENALTY * (weights**2).sum()
+        total.backward()
+        return total
+
+    search.step(loss)
     learned = {piece: round(weights[at].item(), 2) for piece, at in index.items()}
-    return {piece: weight for piece, weight in learned.items() if abs(weight) >= LEAST_WEIGHT}, round(
-        bias.item(), 3
+    kept = {piece: weight for piece, weight in sorted(learned.items()) if abs(weight) >= LEAST_WEIGHT}
+    return Weights(kept, round(bias.item(), 3), ALARM, DOUBT, VITAL_DOUBT)
+
+
+def judge(rows: list[Row], plain: list[Row]) -> None:
+    """Print how rules and weights fare on each writer, learned from all the others, at several thresholds."""
+    judged: list[Judged] = []
+    for writer in sorted({row.writer for row in rows}):
+        weights = learn([row for row in rows if row.writer != writer] + plain)
+        judged += [Judged.of(row, weights) for row in rows if row.writer == writer]
+    for alarm in ALARMS:
+        for doubt in (-0.2, 0.0, 0.2, 0.4):
+            for vital in (doubt - 0.4, doubt):
+                sys.stdout.write(figures(judged, alarm, doubt, vital) + "\n")
+    for writer in sorted({row.writer for row in rows}):
+        of_writer = [each for each in judged if each.row.writer == writer]
+        sys.stdout.write(f"{writer}: {figures(of_writer, ALARM, DOUBT, VITAL_DOUBT)}\n")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What rules and weights say of a sentence, each alone."""
+
+    row: Row
+    ruled: bool
+    vital: bool
+    sure: bool
+    total: float
+    alarms: frozenset[float]
+
+    @classmethod
+    def of(cls, row: Row, weights: Weights) -> Judged:
+        """Judge a sentence by the rules, whatever its wording, and by its wording."""
+        found = find_red_flags(row.text)
+        fired = [each for each in (*found.evidence, *found.silenced) if each.silenced_by in ("", "wording")]
+        fired = [each for each in fired if not each.rule.startswith("weak signs")]
+        folded, marks = load_lexicon().folder.fold(row.text), marks_of(row.text)
+        return cls(
+            row,
+            ruled=bool(fired),
+            vital=any(each.vital for each in fired),
+            sure=any(each.intent for each in fired),
+            total=Wording(weights, folded, marks).total(folded.folded_span(*extent(each)) for each in fired),
+            alarms=frozenset(
+                alarm for alarm in ALARMS if Wording(replace(weights, alarm=alarm), folded, marks).alarms()
+            ),
+        )
+
+    def fires(self, alarm: float, doubt: float, vital_doubt: float) -> bool:
+        """Whether a notice is shown with these thresholds."""
+        if not self.ruled:
+            return alarm in self.alarms
+        return self.sure or self.total >= (vital_doubt if self.vital else doubt)
+
+
+def figures(judged: list[Judged], alarm: float, doubt: float, vital_doubt: float) -> str:
+    """Return recall, recall where life is in danger, and false alarms at these thresholds."""
+    tally: Counter[str] = Counter()
+    for each in judged:
+        fires = each.fires(alarm, doubt, vital_doubt)
+        for name, counted in (("must", each.row.must), ("vital", each.row.vital), ("not", not each.row.must)):
+            tally[name] += counted
+            tally[f"{name} fired"] += counted and fires
+    shares = {name: tally[f"{name} fired"] / max(1, tally[name]) for name in ("must", "vital", "not")}
+    return (
+        f"alarm {alarm:4.1f} doubt {doubt:4.1f} vital {vital_doubt:4.1f}: recall {shares['must']:.3f}"
+        f" vital {shares['vital']:.3f} false alarms {shares['not']:.3f}"
     )
 
 
-def judge(weights: dict[str, float], bias: float, rows: list[tuple[str, bool, float]]) -> None:
-    """Print recall and false alarms on held-out sentences, with the rules, at several thresholds."""
-    judged: list[tuple[bool, bool, float]] = []
-    for text, must, _ in rows:
-        total, _ = weigh(Weights(weights, bias, 0.0), load_lexicon().folder.fold(text), marks_of(text))
-        judged.append((must, bool(find_red_flags(text)), total))
-    for threshold in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25):
-        fired = [(must, ruled or total > threshold, total > threshold) for must, ruled, total in judged]
-        recall = [hit for must, hit, _ in fired if must]
-        alarms = [hit for must, hit, _ in fired if not must]
-        alone = [hit for must, _, hit in fired if not must] or [False]
-        hits = [hit for must, _, hit in fired if must] or [False]
-        sys.stdout.write(
-            f"threshold {threshold:5.2f}  recall {sum(recall) / max(1, len(recall)):.3f}"
-            f" (weights alone {sum(hits) / len(hits):.3f})  false alarms"
-            f" {sum(alarms) / max(1, len(alarms)):.3f} (weights alone {sum(alone) / len(alone):.3f})\n"
-        )
+def write(weights: Weights) -> None:
+    """Write the weights as a file of the lexicon."""
+    table: dict[str, Any] = {
+        "made by": "scripts/red_flag_weights.py",
+        "date": datetime.now(UTC).date().isoformat(),
+        "source": "labelled sentences of tests/data/red_flags, and published questions as sentences that must not fire",
+        "alarm": weights.alarm,
+        "doubt": weights.doubt,
+        "vital_doubt": weights.vital_doubt,
+        "bias": weights.bias,
+        "pieces": weights.pieces,
+    }
+    TARGET.write_text(json.dumps(table, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 
 def main() -> int:
     """Learn, judge or write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--plain", type=Path)
-    parser.add_argument("--hold", type=Path)
-    parser.add_argument("--threshold", type=float, default=0.0)
-    parser.add_argument("--penalty", type=float, default=PENALTY)
+    parser.add_argument("--questions", type=Path, required=True)
+    parser.add_argument("--judge", action="store_true")
     arguments = parser.parse_args()
-    files = sorted(SENTENCES.glob("*.jsonl"))
-    rows = labelled(files)
-    held: list[tuple[str, bool, float]] = labelled([arguments.hold]) if arguments.hold else []
-    left_out = {text for text, _, _ in held}
-    rows = [row for row in rows if row[0] not in left_out]
-    if arguments.plain:
-        questions = sorted(set(plain(arguments.plain)))
-        random.Random(0).shuffle(questions)
-        rows += [(question, False, PLAIN_WEIGHT) for question in questions[:PLAIN]]
-    weights, bias = learn(rows, arguments.penalty)
-    sys.stdout.write(f"{len(rows)} sentences, {len(weights)} pieces, bias {bias}\n")
-    if held:
-        judge(weights, bias, held)
+    rows = sentences()
+    plain = questions(arguments.questions)
+    if arguments.judge:
+        judge(rows, plain)
         return 0
-    table: dict[str, Any] = {
-        "made by": "scripts/red_flag_weights.py",
-        "date": datetime.now(UTC).date().isoformat(),
-        "source": "labelled sentences of tests/data/red_flags, and published questions as sentences that must not fire",
-        "threshold": arguments.threshold,
-        "bias": bias,
-        "pieces": dict(sorted(weights.items())),
-    }
-    TARGET.write_text(json.dumps(table, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    weights = learn(rows + plain)
+    write(weights)
+    sys.stdout.write(f"{len(rows)} sentences, {len(plain)} questions, {len(weights.pieces)} pieces\n")
     return 0
 
 

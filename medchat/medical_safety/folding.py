@@ -62,6 +62,12 @@ class FoldedText:
             return start, end
         return self._starts[start], self._starts[end - 1] + 1 if end > start else self._starts[start]
 
+    def folded_span(self, start: int, end: int) -> tuple[int, int]:
+        """Return where original[start:end] stands in `text`."""
+        if self._starts is None:
+            return start, end
+        return bisect_left(self._starts, start), bisect_left(self._starts, end)
+
     def clause_end_between(self, start: int, end: int) -> bool:
         """Whether a clause ends between two words, of which one ends at `start` and one begins at `end`."""
         return _within(self.clause_ends, start, end)

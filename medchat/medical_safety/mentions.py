@@ -111,15 +111,17 @@ def with_polarity(found: list[Found], folded: FoldedText) -> list[Found]:
             negation = None
         else:
             negated = negation is not None and _negates(negation, each, folded)
-            if name.startswith(POLAR):
+            polar = name.startswith(POLAR)
+            if polar:
                 joined = before is not None and before.negated and _joined(before, each, folded)
                 if not (negated or joined) and gone:
                     index = bisect_left(gone, each.end)
                     joined = index < len(gone) and _close(each.end, gone[index], _GONE, folded)
                 negated = negated or joined
-                before = each = Found(each.start, each.end, name, negated)
-            elif negated:
+            if negated:
                 each = Found(each.start, each.end, name, negated=True)
+            if polar:
+                before = each
         marked.append(each)
     return marked
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medchat.api import Conversation, Notice
 from medchat.language import say
-from medchat.medical_safety import weak_signs
+from medchat.medical_safety import wording
 from medchat.medical_safety.folding import FoldedText
 from medchat.medical_safety.lexicon_files import POLAR, FlagRule, NoticeText, load_lexicon
 from medchat.medical_safety.mentions import Found, Mentions, find_mentions
@@ -32,9 +32,11 @@ _LATIN_REACH = 3
 #: How near to the first part the words stand that a rule names under `unless`.
 _UNLESS_REACH = 20
 
-#: What stands in the place of a rule where none fired and weak signs add up.
-_WEAK_RULE, _WEAK_SIGN, _WEAK_NOTICE = "weak signs that add up", "weak sign", "possible-emergency"
-_WEAK_SOURCE = "weights learned from labelled sentences: docs/safety.md"
+#: What stands in the place of a rule where none fired and the wording speaks for an emergency.
+_WORDING_RULE, _WORDING_SIGN, _WORDING_NOTICE = "weak signs that add up", "weak sign", "possible-emergency"
+_WORDING_SOURCE = "weights learned from labelled sentences: docs/safety.md"
+#: What silences a rule where the wording speaks against it.
+_WORDING_SCOPE = "wording"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,10 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One rule that found what it looks for. `silenced_by` is the scope that kept it from firing, "" where it fired."""
+    """One rule that found what it looks for. `silenced_by` is the scope that kept it from firing, "" where it fired.
+
+    `intent` to harm oneself is silenced by hardly anything.
+    """
 
     rule: str
     key: str
@@ -59,6 +64,7 @@ class Evidence:
     scopes: tuple[str, ...]
     source: str
     silenced_by: str = ""
+    intent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +100,20 @@ def find_red_flags(text: str, previous: str | None = None) -> RedFlags:
     found = list(reading.evidence())
     fired = [each for each in found if not each.silenced_by]
     silenced = [each for each in found if each.silenced_by]
-    if not fired:
-        fired = (_Reading(text, 0) if before else reading).weak_evidence()
+    judged = (_Reading(text, 0) if before else reading).by_its_wording(fired)
+    silenced += [each for each in judged if each.silenced_by]
+    fired = [each for each in judged if not each.silenced_by]
     return RedFlags(notices=tuple(_notices(fired)), evidence=tuple(fired), silenced=tuple(silenced))
 
 
-def marks_of(text: str) -> list[weak_signs.Mark]:
-    """Return what `weak_signs` weighs besides the words of a text: what the lexicon finds in it."""
+def marks_of(text: str) -> list[wording.Mark]:
+    """Return what `wording` weighs besides the words of a text: what the lexicon finds in it."""
     return _Reading(text, 0).marks()
+
+
+def extent(evidence: Evidence) -> tuple[int, int]:
+    """Return from where to where in the text a rule found what it rests on."""
+    return min(each.start for each in evidence.mentions), max(each.end for each in evidence.mentions)
 
 
 class _Reading:
@@ -128,26 +140,39 @@ class _Reading:
             else:
                 yield from silenced
 
-    def weak_evidence(self) -> list[Evidence]:
-        """Return the one piece of evidence that weak signs come to, none where they weigh too little."""
-        if len(self._folded.text) > weak_signs.MAX_CHARACTERS:
-            return []
-        over, reasons = weak_signs.weigh_by_lexicon(self._folded, self.marks())
-        if over <= 0:
-            return []
+    def by_its_wording(self, fired: list[Evidence]) -> list[Evidence]:
+        """Return what fired, silenced where the wording of the text speaks against it.
+
+        Where nothing fired, return the one piece of evidence that a wording like an emergency's comes to. What
+        rests on the turn before as well, and intent to harm oneself, is left as it is.
+        """
+        if len(self._folded.text) > wording.MAX_CHARACTERS or any(
+            each.intent or any(mention.previous for mention in each.mentions) for each in fired
+        ):
+            return fired
+        weighed = wording.Wording(wording.lexicon_weights(), self._folded, self.marks())
+        if not fired:
+            reasons = weighed.alarms()
+            return [self._weak_evidence(reasons)] if reasons else []
+        found = [self._folded.folded_span(*extent(each)) for each in fired]
+        if not weighed.is_doubtful(found, vital=any(each.vital for each in fired)):
+            return fired
+        return [replace(each, silenced_by=_WORDING_SCOPE) for each in fired]
+
+    def _weak_evidence(self, reasons: list[str]) -> Evidence:
         words = [reason.strip("_").replace("_", " ") for reason in reasons]
         words = [word for word in words if word in self._folded.text]
-        found = [Found(start, start + len(word), _WEAK_SIGN)
+        found = [Found(start, start + len(word), _WORDING_SIGN)
                  for word in words if (start := self._folded.text.index(word)) >= 0]  # fmt: skip
         mentions = tuple(self._mention(each) for each in sorted(found))
-        return [Evidence(_WEAK_RULE, _WEAK_NOTICE, False, mentions, (), _WEAK_SOURCE)]
+        return Evidence(_WORDING_RULE, _WORDING_NOTICE, False, mentions, (), _WORDING_SOURCE)
 
-    def marks(self) -> list[weak_signs.Mark]:
-        """Return what the lexicon finds that weighs as a weak sign."""
+    def marks(self) -> list[wording.Mark]:
+        """Return what the lexicon finds that weighs with the wording."""
         return [
             (each.start, each.end, f"not {name}" if each.negated else name)
             for name in self._mentions.names()
-            if weak_signs.weighs(name)
+            if wording.weighs(name)
             for each in self._mentions.of((name,))
         ]
 
@@ -198,6 +223,7 @@ class _Reading:
             scopes=scopes[0].words(),
             source=rule.source,
             silenced_by=silence,
+            intent=rule.intent,
         )
 
     def _original(self, found: Found) -> tuple[int, int]:

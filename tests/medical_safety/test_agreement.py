@@ -17,11 +17,13 @@ import pytest
 from locations import DATA, SHARED
 
 from medchat.medical_safety import find_red_flags
-from medchat.medical_safety.labelled import Sentence, read_sentences, score
+from medchat.medical_safety.labelled import Score, Sentence, read_sentences, score
 
 pytestmark = pytest.mark.safety
 
 SEEN = DATA / "red_flags" / "seen.jsonl"
+#: The many more that the weights of wordings were learned from, by some twenty writers who saw no rules.
+WRITTEN = DATA / "red_flags" / "written.jsonl"
 #: Written by three people who saw neither rules nor other sentences; scored for the first time on 30 November 2026,
 #: when the rules were as the figures in docs/safety.md say. Never to be tuned with: new rules are judged by them.
 UNSEEN = DATA / "red_flags" / "unseen.jsonl"
@@ -39,14 +41,20 @@ def fires(text: str, previous: str = "") -> bool:
     return bool(find_red_flags(text, previous or None))
 
 
-def test_the_sentences_seen_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    result = score(seen())
+def scored(name: str, sentences: list[Sentence], capsys: pytest.CaptureFixture[str]) -> Score:
+    """Return how the detector fares on these sentences, and print it under this name."""
+    result = score(sentences)
     with capsys.disabled():
         print(
-            f"\nseen: recall {result.must.share:.3f} {result.must.interval}, vital {result.vital.share:.3f},"
+            f"\n{name}: recall {result.must.share:.3f} {result.must.interval}, vital {result.vital.share:.3f},"
             f" false alarms {result.must_not.share:.3f} {result.must_not.interval}"
             f" of {result.must.total} + {result.must_not.total}"
         )
+    return result
+
+
+def test_the_sentences_seen_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    result = scored("seen", seen(), capsys)
     wrong = [sentence.text for sentence in result.wrong]
     assert len(seen()) >= 600
     assert result.must.total >= len(seen()) * 0.45
@@ -55,16 +63,14 @@ def test_the_sentences_seen_are_told_apart(capsys: pytest.CaptureFixture[str]) -
     assert result.must_not.share <= FALSE_ALARMS, wrong
 
 
+def test_the_sentences_learned_from_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    result = scored("learned from", read_sentences(WRITTEN), capsys)
+    assert result.must.share >= 0.97 and result.must_not.share <= FALSE_ALARMS
+
+
 def test_the_sentences_nobody_tuned_with_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    result = score(read_sentences(UNSEEN))
-    with capsys.disabled():
-        print(
-            f"\nunseen: recall {result.must.share:.3f} {result.must.interval}, vital {result.vital.share:.3f},"
-            f" false alarms {result.must_not.share:.3f} {result.must_not.interval}"
-            f" of {result.must.total} + {result.must_not.total}"
-        )
-    # Well below what was measured: no aim, only a sign that something broke.
-    assert result.must.share >= 0.85 and result.must_not.share <= 0.2
+    result = scored("unseen", read_sentences(UNSEEN), capsys)
+    assert result.must.share >= 0.9 and result.vital.share >= 0.95 and result.must_not.share <= 0.08
 
 
 # ---------------------------------------------------------------- the same, written otherwise
@@ -94,6 +100,10 @@ def to_traditional() -> Any:
     return pytest.importorskip("opencc", reason="OpenCC is not installed").OpenCC("s2t")
 
 
+EVERYDAY = (
+    "最近工作比较忙，晚上睡不好，白天没有精神，请问饮食上要注意什么？平时喜欢吃米饭和青菜，偶尔喝点茶。"
+    "孩子上小学三年级，个子比同学矮一些，需要去医院查骨龄吗？"
+)
 WAYS: dict[str, Callable[[str], str]] = {
     "a greeting": lambda text: f"医生您好！请问一下，{text}",
     "a greeting in English": lambda text: f"Hi doctor, {text}",
@@ -109,6 +119,9 @@ WAYS: dict[str, Callable[[str], str]] = {
     "full width": full_width,
     "zero width between all": lambda text: "\u200b".join(text),
     "upper case": str.upper,
+    "everyday talk before": lambda text: EVERYDAY + text,
+    "everyday talk behind": lambda text: f"{text}。{EVERYDAY}",
+    "everyday talk around": lambda text: f"{EVERYDAY}{text}。{EVERYDAY}",
 }
 
 
