@@ -26,7 +26,7 @@ import torch
 
 from medchat.medical_safety import find_red_flags
 from medchat.medical_safety.lexicon_files import load_lexicon
-from medchat.medical_safety.red_flags import extent, marks_of
+from medchat.medical_safety.red_flags import marks_of
 from medchat.medical_safety.wording import Weights, Wording, pieces, plain_words
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,7 +168,9 @@ class Judged:
             ruled=bool(fired),
             vital=any(each.vital for each in fired),
             sure=any(each.intent for each in fired),
-            total=Wording(weights, folded, marks).total(folded.folded_span(*extent(each)) for each in fired),
+            total=Wording(weights, folded, marks).total(
+                folded.folded_span(each.mentions[0].start, each.mentions[0].end) for each in fired
+            ),
             alarms=frozenset(
                 alarm for alarm in ALARMS if Wording(replace(weights, alarm=alarm), folded, marks).alarms()
             ),

@@ -52,9 +52,10 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One rule that found what it looks for. `silenced_by` is the scope that kept it from firing, "" where it fired.
+    """One rule that found what it looks for, the first of `mentions` before all.
 
-    `intent` to harm oneself is silenced by hardly anything.
+    `silenced_by` is the scope that kept it from firing, "" where it fired; `intent` to harm oneself is silenced
+    by hardly anything.
     """
 
     rule: str
@@ -111,11 +112,6 @@ def marks_of(text: str) -> list[wording.Mark]:
     return _Reading(text, 0).marks()
 
 
-def extent(evidence: Evidence) -> tuple[int, int]:
-    """Return from where to where in the text a rule found what it rests on."""
-    return min(each.start for each in evidence.mentions), max(each.end for each in evidence.mentions)
-
-
 class _Reading:
     """Two turns as the rules read them."""
 
@@ -154,7 +150,7 @@ class _Reading:
         if not fired:
             reasons = weighed.alarms()
             return [self._weak_evidence(reasons)] if reasons else []
-        found = [self._folded.folded_span(*extent(each)) for each in fired]
+        found = [self._folded.folded_span(each.mentions[0].start, each.mentions[0].end) for each in fired]
         if not weighed.is_doubtful(found, vital=any(each.vital for each in fired)):
             return fired
         return [replace(each, silenced_by=_WORDING_SCOPE) for each in fired]

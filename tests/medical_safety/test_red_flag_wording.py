@@ -15,6 +15,8 @@ pytestmark = pytest.mark.safety
 
 #: No rule has these words.
 UNLISTED = "外面有个外卖小哥骑车倒了，躺着不动，头盔还戴着"
+BREATHLESS = "我爸躺在沙发上没有呼吸了，怎么叫都不应"
+SWALLOWED = "我家娃刚才误吞了一颗纽扣电池怎么办"
 EVERYDAY = "最近工作比较忙，晚上睡不好，白天没有精神，请问饮食上要注意什么？"
 
 
@@ -72,23 +74,28 @@ def test_ordinary_talk_around_an_emergency_does_not_weaken_it(said: str) -> None
 def test_a_wording_that_doubts_everything_silences_rules_but_no_intent_to_harm_oneself(
     thresholds: Callable[..., None],
 ) -> None:
-    assert find_red_flags("我爸没呼吸了") and find_red_flags("娃误吞了纽扣电池")
+    assert find_red_flags(BREATHLESS) and find_red_flags(SWALLOWED)
     thresholds(doubt=1e9, vital_doubt=1e9)
-    assert not find_red_flags("我爸没呼吸了") and not find_red_flags("娃误吞了纽扣电池")
-    assert find_red_flags("我不想活了，药都买好了")
+    assert not find_red_flags(BREATHLESS) and not find_red_flags(SWALLOWED)
+    assert find_red_flags("我真的不想活了，药都买好了放在床头")
 
 
 def test_what_two_turns_make_together_is_not_judged_by_the_wording_of_one(
     thresholds: Callable[..., None],
 ) -> None:
     thresholds(doubt=1e9, vital_doubt=1e9)
-    assert find_red_flags("舌头肿了", "吃了海鲜")
+    assert find_red_flags("现在舌头肿得说不出话来了", "昨天晚上吃了一大盘海鲜")
 
 
 def test_a_danger_to_life_is_silenced_by_a_stronger_doubt_alone(thresholds: Callable[..., None]) -> None:
     thresholds(doubt=1e9, vital_doubt=-1e9)
-    assert find_red_flags("我爸没呼吸了")
-    assert not find_red_flags("娃误吞了纽扣电池")
+    assert find_red_flags(BREATHLESS)
+    assert not find_red_flags(SWALLOWED)
+
+
+def test_a_bare_cry_is_believed_whatever_its_wording(thresholds: Callable[..., None]) -> None:
+    thresholds(doubt=1e9, vital_doubt=1e9)
+    assert find_red_flags("被蛇咬了") and find_red_flags("溺水了！") and find_red_flags("no pulse. help")
 
 
 def test_the_shipped_thresholds_stand_in_their_order() -> None:
