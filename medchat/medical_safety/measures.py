@@ -142,7 +142,7 @@ def _read(text: str, match: re.Match[str]) -> Iterator[tuple[int, str]]:
     behind = text[end : end + _BEHIND]
     value = number_of(match[0])
     if match[0][0].isdigit() or len(match[0]) > 1:
-        yield from _readings(value, before, behind, end)
+        yield from _readings(value, before, behind, end, is_precise="." in match[0])
         if 1950 <= value <= 2030 and len(match[0]) == 4:
             yield end, "time.past"
     unit = _BABY.match(behind) or _OLD.match(behind) or _YEARS.match(behind)
@@ -160,13 +160,15 @@ def _read(text: str, match: re.Match[str]) -> Iterator[tuple[int, str]]:
         yield end + unit.end(), "age.weeks"
 
 
-def _readings(value: float, before: str, behind: str, end: int) -> Iterator[tuple[int, str]]:
+def _readings(
+    value: float, before: str, behind: str, end: int, *, is_precise: bool
+) -> Iterator[tuple[int, str]]:
     lower = _LOWER.match(behind)
     if _PRESSURE.search(before):
         yield end + (lower.end() if lower else 0), _pressure(value, lower)
     elif (lower := _MMHG.match(behind)) and 50 <= value <= 260 and 30 <= float(lower["lower"]) < value:
         yield end + lower.end(), _pressure(value, lower)
-    if _HEAT.search(before) or _DEGREES.match(behind) or (37.9 <= value <= 42 and "." in before + str(value)):
+    if _HEAT.search(before) or _DEGREES.match(behind) or (37.9 <= value <= 42 and is_precise):
         yield end, _temperature(value)
     simple: tuple[tuple[re.Pattern[str], Callable[[float], str]], ...] = (
         (_OXYGEN, _oxygen), (_SUGAR, _sugar), (_PULSE, _pulse),

@@ -35,6 +35,9 @@ _UNLESS_REACH = 20
 #: What stands in the place of a rule where none fired and the wording speaks for an emergency.
 _WORDING_RULE, _WORDING_SIGN, _WORDING_NOTICE = "weak signs that add up", "weak sign", "possible-emergency"
 _WORDING_SOURCE = "weights learned from labelled sentences: docs/safety.md"
+#: Notices on a mind in danger, and what the first becomes where a body is in danger too.
+_SELF_HARM, _SELF_HARM_NOW = "self-harm", "self-harm-now"
+_OF_MIND = {_SELF_HARM, _SELF_HARM_NOW, "violence", "harm-others"}
 #: What silences a rule where the wording speaks against it.
 _WORDING_SCOPE = "wording"
 
@@ -238,6 +241,8 @@ def _notices(fired: Iterable[Evidence]) -> Iterator[Notice]:
     vital: dict[str, bool] = {}
     for each in fired:
         vital[each.key] = vital.get(each.key, False) or each.vital
+    if _SELF_HARM in vital and not vital.keys() <= _OF_MIND:  # already hurt: the notice with first aid
+        vital[_SELF_HARM_NOW] = vital.pop(_SELF_HARM) or vital.get(_SELF_HARM_NOW, True)
     called: set[str] = set()
     texts = sorted((load_lexicon().notices[key] for key in vital), key=lambda text: text.rank)
     for text in texts:

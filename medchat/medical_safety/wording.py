@@ -26,7 +26,7 @@ FILE = "weights.json"
 #: Longer texts are left to the rules: a sum over pages means nothing.
 MAX_CHARACTERS = 400
 #: Shorter ones too: a word alone has no context. A bare cry is believed; a Latin letter says a quarter of a character.
-MIN_CHARACTERS, _BARE, _LATIN_SHARE = 6, 8, 0.25
+MIN_CHARACTERS, _BARE, _LATIN_SHARE = 6, 12, 0.25
 #: Sequences of so many Chinese characters are pieces.
 _CHINESE = (1, 2, 3)
 #: Latin words of so many letters are pieces; so are any two that follow each other.
