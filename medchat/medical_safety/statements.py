@@ -63,11 +63,6 @@ class Hotline:
 HOTLINES = (
     Hotline("120", "医疗急救", "medical emergency"),
     Hotline("110", "报警", "police"),
-    Hotline(
-        "12110",
-        "短信报警，不能出声时用（号码后加区号后三位）",
-        "police by text message, where you cannot speak (add the last three digits of the area code)",
-    ),
     Hotline("119", "火警与救援", "fire and rescue"),
     Hotline(
         "12356",
@@ -75,7 +70,7 @@ HOTLINES = (
         "national psychological aid line (since 2025; hours differ, it may not always be answered)",
     ),
 )
-HOTLINES_CHECKED = "2026-11-21"
+HOTLINES_CHECKED = "2026-11-30"
 
 
 def hotlines() -> str:

@@ -50,7 +50,7 @@ def test_weak_signs_of_a_long_text_are_left_to_the_rules() -> None:
     [
         ("乡下老屋要生炉子过冬，一氧化碳报警器挂墙上还是挂顶棚", "gas leaking or alarm"),
         ("I'm drowning in anatomy flashcards, any mnemonic for the cranial nerves?", "drowning"),
-        ("玉米苗打完除草剂全蔫巴了，叶子发白，是不是药下重了", "poison and what it does"),
+        ("又被对面秒了，吐血三升，这英雄到底怎么玩", "heavy bleeding"),
         ("笔记本进水直接休克，抢救了一晚上硬盘没救回来", "unconscious or cannot be woken"),
     ],
 )
