@@ -12,6 +12,7 @@ from medchat.repl.commands import COMMANDS
 
 #: The Chinese names of slash commands by the English ones: a page names them in its own language.
 _ENGLISH_NAMES = {f"/{command.zh_name}": f"/{command.name}" for command in COMMANDS}
+_PLACEHOLDER = re.compile(r"^(?:[A-Z]{2,}|file|[^\x00-\x7f]+)$")
 _FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -107,7 +108,11 @@ def _figures(prose: str) -> Iterator[str]:
 
 
 def _in_english(span: str) -> str:
-    return _ENGLISH_NAMES.get(span, span)
+    """Return a slash command by its English name, with `_` for what stands for a name, a file or an id."""
+    command, *words = span.split(" ")
+    if not command.startswith("/"):
+        return span
+    return " ".join([_ENGLISH_NAMES.get(command, command), *(_PLACEHOLDER.sub("_", word) for word in words)])
 
 
 def _links(text: str) -> Iterator[str]:
