@@ -54,6 +54,7 @@ from medchat.api.models import (
     ChatModel,
     ContinuingModel,
     ModelCard,
+    PromptIds,
 )
 from medchat.api.prompts import (
     Control,
@@ -106,6 +107,7 @@ __all__ = [
     "ModelCard",
     "Notice",
     "PreviewPiece",
+    "PromptIds",
     "PromptTemplate",
     "Range",
     "SFTData",

@@ -103,3 +103,12 @@ class ContinuingModel(ChatModel, Protocol):
         Tokens of `answer` count as prompt. Raises UsageError where the configuration allows no such thing.
         """
         ...
+
+
+@runtime_checkable
+class PromptIds(Protocol):
+    """A model that tells the ids of a prompt. Optional: `/raw` shows them."""
+
+    def prompt_ids(self, segments: Sequence[Segment]) -> Sequence[int]:
+        """Return the ids that the model is given for the prompt, special ones included."""
+        ...

@@ -20,6 +20,7 @@ from medchat.api import (
     GenerationConfig,
     Notice,
     PromptTemplate,
+    Segment,
     Turn,
 )
 from medchat.chat.collaborators import (
@@ -81,6 +82,7 @@ class ChatSession:
     max_question_bytes: int = MAX_QUESTION_BYTES
     last_stats: TurnStats | None = None
     last_reasoning: str = ""
+    last_prompt: Sequence[Segment] = ()
     dropped: int = 0
     notices_shown: set[str] = field(default_factory=set)
     said_early: set[str] = field(default_factory=set)
@@ -152,6 +154,7 @@ class ChatSession:
         turns = tuple(rewritten(turn, change) for turn in self.conversation.turns)
         self.conversation = replace(self.conversation, turns=turns, system=change(self.conversation.system))
         self.last_reasoning = change(self.last_reasoning)
+        self.last_prompt = ()
         self.recorder.rewrite(change)
 
     def fitted(self, question: str, *, before: Conversation | None = None) -> Fitted:
@@ -199,6 +202,7 @@ class ChatSession:
             flagged |= event.notice.urgent and bool(event.notice.key)
             yield event
         fitted = self.fitted(question, before=before)
+        self.last_prompt = fitted.segments
         yield from self._remarks(before, fitted, request.config)
         room = self.model.context_length - fitted.tokens
         config = replace(

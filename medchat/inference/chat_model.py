@@ -187,7 +187,11 @@ class TokenChatModel(ABC):
 
     def count(self, segments: Sequence[Segment]) -> int:
         """Return the length of the prompt in tokens, special ones included."""
-        return len(self._tokenizer.build_prompt(segments))
+        return len(self.prompt_ids(segments))
+
+    def prompt_ids(self, segments: Sequence[Segment]) -> Sequence[int]:
+        """Return the ids of the prompt, special ones included."""
+        return self._tokenizer.build_prompt(segments)
 
     def describe(self) -> Mapping[str, Any]:
         """Return what is loaded, in plain values."""

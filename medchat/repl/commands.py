@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from medchat.repl.context_commands import CONTEXT_COMMANDS
 from medchat.repl.medical_commands import MEDICAL_COMMANDS
 from medchat.repl.model_commands import MODEL_COMMANDS
+from medchat.repl.prompt_commands import PROMPT_COMMANDS
 from medchat.repl.saved_commands import SAVED_COMMANDS
 from medchat.repl.session_commands import SESSION_COMMANDS
 from medchat.repl.slash import ReplCommand
@@ -22,6 +23,7 @@ COMMANDS: tuple[ReplCommand[Chat], ...] = (
     *SAVED_COMMANDS,
     *MODEL_COMMANDS,
     *CONTEXT_COMMANDS,
+    *PROMPT_COMMANDS,
     *MEDICAL_COMMANDS,
     *SYSTEM_COMMANDS,
 )

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medchat.language import say
+from medchat.errors import UsageError
+from medchat.language import LANGUAGES, say, set_language
 from medchat.repl.rows import two_columns
+from medchat.repl.screen import untrusted
 from medchat.repl.slash import SLASHES, ReplCommand, find
+from medchat.settings.keys import THEMES
 
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
+
+#: What keeps a choice for all chats to come.
+_SAVE = ("save", "保存")
 
 
 def _help(chat: Chat, words: str) -> None:
@@ -50,11 +57,87 @@ def _help_in_full(chat: Chat, words: str) -> None:
     chat.screen.show("\n".join(part for part in parts if part))
 
 
+def _language(chat: Chat, words: str) -> None:
+    chosen, saved = _choice(words, LANGUAGES, "lang")
+    if not chosen:
+        chat.screen.show(say("现在是中文。英文：/lang en", "This is English. Chinese: /lang zh"))
+        return
+    set_language(chosen)
+    _note(chat, "lang", chosen)
+    chat.screen.show(say("界面改为中文。", "English from now on.") + _where(chat, "lang", chosen, saved))
+
+
+def _theme(chat: Chat, words: str) -> None:
+    chosen, saved = _choice(words, THEMES, "theme")
+    if not chosen:
+        listed = say("、", ", ").join(THEMES)
+        chat.screen.show(
+            say(f"可选：{listed}。例如：/theme bright", f"There are: {listed}. For example: /theme bright")
+        )
+        return
+    chat.screen.use_theme(chosen)
+    _note(chat, "theme", chosen)
+    chat.screen.tell(
+        say(f"配色改为 {chosen}。", f"The theme is {chosen}.") + _where(chat, "theme", chosen, saved)
+    )
+
+
+def _choice(words: str, choices: Sequence[str], name: str) -> tuple[str, bool]:
+    """Return what was chosen, "" for nothing, and whether it is to be saved. Raises UsageError."""
+    chosen, *rest = words.lower().split() or [""]
+    if (chosen and chosen not in choices) or (rest and rest not in ([word] for word in _SAVE)):
+        raise UsageError(
+            say(f"/{name} 不接受 {untrusted(words[:40])}", f"/{name} does not take {untrusted(words[:40])}"),
+            say("可选：", "choose from: ")
+            + ", ".join(choices)
+            + say("；末尾加 save 则保存", "; add save to keep it"),
+        )
+    return chosen, bool(rest)
+
+
+def _note(chat: Chat, name: str, value: str) -> None:
+    if chat.control is not None:
+        chat.control.change({name: value}, f"/{name}")
+
+
+def _where(chat: Chat, name: str, value: str, saved: bool) -> str:
+    """Save the choice where that was asked for, and say where; else say how."""
+    if chat.control is None:
+        return ""
+    if not saved:
+        return say(
+            f"只在本次对话中；保存：/{name} {value} save",
+            f" In this chat alone; to keep it: /{name} {value} save",
+        )
+    place = untrusted(str(chat.control.save_setting(name, value)))
+    return say(f"已保存到 {place}", f" Saved in {place}")
+
+
 def _exit(chat: Chat, words: str) -> None:
     chat.leaving = True
 
 
 SYSTEM_COMMANDS: tuple[ReplCommand[Chat], ...] = (
+    ReplCommand(
+        "lang",
+        "语言",
+        "[zh|en] [save]",
+        "界面语言",
+        "the interface language",
+        _language,
+        more=("末尾加 save 则以后都用它。", "With save at its end it holds for all chats to come."),
+        examples=("/lang en", "/lang zh"),
+    ),
+    ReplCommand(
+        "theme",
+        "配色",
+        "[name] [save]",
+        "提示行的配色",
+        "the colours of MedChat's own lines",
+        _theme,
+        more=("末尾加 save 则以后都用它。", "With save at its end it holds for all chats to come."),
+        examples=("/theme bright save", "/theme bright save"),
+    ),
     ReplCommand(
         "help",
         "帮助",

@@ -1,0 +1,161 @@
+"""The slash commands about what the model is sent: how full the window is, and the exact prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from medchat.api import Control, PromptIds, Segment
+from medchat.chat.session import ChatSession
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.repl.screen import untrusted
+from medchat.repl.slash import ReplCommand
+
+if TYPE_CHECKING:
+    from medchat.repl.chat import Chat
+
+#: The widest bar, in cells.
+_BAR = 60
+_USED, _KEPT_FREE, _FREE = "█", "▒", "░"
+#: What control tokens stand in. Never in text.
+_OPEN, _CLOSE = "⟦", "⟧"
+_TEXT = str.maketrans({_OPEN: "[", _CLOSE: "]"})
+
+
+def _context(chat: Chat, words: str) -> None:
+    if chat.exchange.ready():
+        width = chat.screen.width
+        chat.screen.show(chat.exchange.call(lambda session: drawn_context(session, width)))
+
+
+def drawn_context(session: ChatSession, width: int) -> str:
+    """Return how full the window would be with the next question, drawn in `width` cells, and which turns are out.
+
+    Raises UsageError where not even a question alone has room.
+    """
+    fitted = session.fitted("")
+    total = session.model.context_length
+    room = max(0, total - fitted.tokens)
+    answer = min(session.config.max_new_tokens, room)
+    cells = max(4, min(_BAR, width - 4))
+    used = -(-cells * fitted.tokens // total)
+    kept = min(cells - used, -(-cells * answer // total))
+    bar = _USED * used + _KEPT_FREE * kept + _FREE * (cells - used - kept)
+    share = f"{fitted.tokens / total:.0%}"
+    return "\n".join(
+        [
+            say(
+                f"上下文：{fitted.tokens}/{total} 词元（{share}）",
+                f"Context: {fitted.tokens}/{total} tokens ({share})",
+            ),
+            f"  {bar}",
+            say(
+                f"  {_USED} 已用 {fitted.tokens}  {_KEPT_FREE} 留给回答 {answer}  {_FREE} 空余 {room - answer}",
+                f"  {_USED} used {fitted.tokens}  {_KEPT_FREE} for the answer {answer}  {_FREE} free {room - answer}",
+            ),
+            *_turns(session, fitted.dropped, fitted.left_out),
+        ]
+    )
+
+
+def _turns(session: ChatSession, dropped: int, left_out: int) -> list[str]:
+    count = len(session.conversation.turns)
+    if not count:
+        return [say("还没有对话。", "Nothing has been said yet.")]
+    if not session.remember_history:
+        return [
+            say(
+                f"{count} 轮都不发送：history 是 none（/设置 history all）",
+                f"none of {count} turns is sent: history is none (/set history all)",
+            )
+        ]
+    if not dropped:
+        return [say(f"{count} 轮全部发送。", f"All {count} turns are sent.")]
+    said = [
+        say(f"发送 {count - dropped} 轮，共 {count} 轮。", f"{count - dropped} of {count} turns are sent.")
+    ]
+    if left_out:
+        said.append(
+            say(
+                f"第 1 到 {left_out} 轮：此模板不发送这么早的对话（/模板）",
+                f"turns 1 to {left_out}: this template does not send what is so old (/template)",
+            )
+        )
+    if dropped > left_out:
+        said.append(
+            say(
+                f"第 {left_out + 1} 到 {dropped} 轮：上下文放不下（/新建 重新开始，或 /设置 max-new-tokens 调低）",
+                f"turns {left_out + 1} to {dropped}: no room (/new starts over; or lower /set max-new-tokens)",
+            )
+        )
+    return said
+
+
+def _raw(chat: Chat, words: str) -> None:
+    if chat.exchange.ready():
+        chat.screen.show(chat.exchange.call(lambda session: exact_prompt(session, words)))
+
+
+def exact_prompt(session: ChatSession, question: str) -> str:
+    """Return the prompt for `question`, else the last one that was sent, fit to be shown, and its ids.
+
+    Raises UsageError where there is none.
+    """
+    segments = session.fitted(question).segments if question else session.last_prompt
+    if not segments:
+        raise UsageError(
+            say("还没有发送过提示", "no prompt has been sent yet"),
+            say("看某个问题的提示：/原文 问题", "the prompt for a question: /raw QUESTION"),
+        )
+    model = session.model
+    ids = list(model.prompt_ids(segments)) if isinstance(model, PromptIds) else []
+    counted = (
+        say(f"{len(ids)} 个词元：", f"{len(ids)} tokens: ") + " ".join(map(str, ids))
+        if ids
+        else say("这个模型不给出词元编号。", "This model does not tell the ids of tokens.")
+    )
+    which = (
+        say("会发送的提示：", "What would be sent:")
+        if question
+        else say("上次发送的提示：", "What was sent last:")
+    )
+    return f"{which}\n\n{_written(segments)}\n\n{counted}"
+
+
+def _written(segments: Sequence[Segment]) -> str:
+    return "".join(
+        f"{_OPEN}{untrusted(part.token)}{_CLOSE}"
+        if isinstance(part, Control)
+        else untrusted(part.text).translate(_TEXT)
+        for part in segments
+    )
+
+
+PROMPT_COMMANDS: tuple[ReplCommand[Chat], ...] = (
+    ReplCommand(
+        "context",
+        "上下文",
+        "",
+        "上下文用了多少，哪些轮没有发送",
+        "how full the context is, which turns are out",
+        _context,
+        more=(
+            "按下一个问题计算，不含问题本身。",
+            "Counted for the next question, without its own words.",
+        ),
+    ),
+    ReplCommand(
+        "raw",
+        "原文",
+        "[question]",
+        "发给模型的提示原文与词元编号",
+        "the exact prompt, with its control tokens and ids",
+        _raw,
+        more=(
+            "⟦ ⟧ 中是控制符。不给问题时显示上次发送的提示。",
+            "Control tokens stand in ⟦ ⟧. Without a question the last prompt that was sent is shown.",
+        ),
+        examples=("/原文 头痛怎么办？", "/raw What helps against a headache?"),
+    ),
+)
