@@ -83,11 +83,12 @@ def _change_answer(chat: Chat, part: _Part, text: str) -> bool:
         return True
     after = chat.exchange.call(lambda session: len(session.conversation.turns)) - part.number
     chat.exchange.call(lambda session: edit_answer(session, part.number, text))
+    followed = say(f"和之后的 {after} 轮", f" and the {after} after it") if after else ""
     chat.screen.show(
         say(
-            f"第 {part.number} 轮的回答已改，对话从这里继续；原来的回答和之后的 {after} 轮在另一分支（/分支）。",
-            f"The answer of turn {part.number} is changed, and the conversation goes on from here; the former answer"
-            f" and the {after} turns after it are on another branch (/branch).",
+            f"第 {part.number} 轮的回答已改，对话从这里继续；原来的回答{followed}在另一分支（/分支）。",
+            f"The answer of turn {part.number} is changed, and the conversation goes on from here; the former"
+            f" one{followed} is on another branch (/branch).",
         )
     )
     return True

@@ -264,7 +264,7 @@ SAVED_COMMANDS: tuple[ReplCommand[Chat], ...] = (
     ReplCommand(
         "export",
         "导出",
-        "file [--redact] [--overwrite]",
+        "file",
         "把对话写成 .md .html .json .jsonl",
         "write the conversation as .md .html .json .jsonl",
         _export,

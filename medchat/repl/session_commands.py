@@ -36,7 +36,8 @@ def _history(chat: Chat, words: str) -> None:
     points = chat.exchange.call(lambda session: session.recorder.branches())
     marks = {point.position: branch_mark(point) for point in points}
     if not turns:
-        chat.screen.show(say("还没有对话。", "Nothing has been said yet."))
+        nothing = say("还没有对话。", "Nothing has been said yet.")
+        chat.screen.show("\n".join([nothing, *marks.values()]))
     elif not words:
         rows = [
             (f"{number}", f"{excerpt(turn.question)}{marks.get(number, '')}\n     {excerpt(turn.answer)}")

@@ -73,7 +73,8 @@ class _Terminal:
     def __init__(self, chat: Chat, terminal: TextIO, interrupts: Interrupts, stack: ExitStack) -> None:
         keys, output = create_input(sys.stdin), create_output(terminal)
         self._chat = chat
-        chat.pick = lambda title, lines: Picker(title, lines, keys, output).run()
+        if chat.startup.style != "plain" and not os.environ.get("NO_COLOR"):
+            chat.pick = lambda title, lines: Picker(title, lines, keys, output).run()
         self._exchange = chat.exchange
         self._interrupts = interrupts
         self._keyboard = stack.enter_context(Keyboard(keys))

@@ -177,15 +177,15 @@ TURN_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "edit",
         "编辑",
         "[n] [q|a] [text]",
-        "改第 n 轮的问或答，从那里继续（默认最后一问）",
-        "change question or answer n and go on from there (the last question)",
+        "改第 n 轮的问或答，从那里继续",
+        "change a question or an answer, go on from there",
         begin_edit,
         more=(
-            "原文放进输入行，按回车发送，Ctrl-G 用 $EDITOR 编辑，Ctrl-C 放弃。q 或“问”是问题，a 或“答”是回答。"
-            "后面写上新的文字则立即修改。原来的和之后的各轮留在另一分支。",
-            "The text goes into the prompt: Enter sends it, Ctrl-G opens $EDITOR, Ctrl-C leaves it. q is the question,"
-            " a the answer. With the new text behind them it is changed at once. What was there and all after it stay"
-            " on another branch.",
+            "默认是最后一轮的问题。原文放进输入行，回车发送，Ctrl-G 用 $EDITOR 编辑，Ctrl-C 放弃。"
+            "q 或“问”是问题，a 或“答”是回答；后面写上新的文字则立即修改。原来的和之后的各轮留在另一分支。",
+            "By default the last question. The text goes into the prompt: Enter sends it, Ctrl-G opens $EDITOR, Ctrl-C"
+            " leaves it. q is the question, a the answer. With the new text behind them it is changed at once. What was"
+            " there and all after it stay on another branch.",
         ),
         examples=("/编辑 2 答", "/edit 2 a"),
     ),
@@ -207,8 +207,8 @@ TURN_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "redo",
         "重做",
         "[n]",
-        "恢复撤销的 n 轮（默认 1）；没有时换到下一个分支",
-        "bring back n turns (1), or go to the next branch",
+        "恢复撤销的 n 轮，否则换到下一个分支",
+        "bring back n turns, else go to the next branch",
         _redo,
         more=(
             "反复输入会依次经过最后一处有分支的地方的每个分支，包括每次重答的回答。",

@@ -205,6 +205,17 @@ def test_a_hostile_title_changes_nothing_on_the_terminal(scripted: Scripted) -> 
         assert b"\x1b]52" not in said and "\u202e".encode() not in said and "▌ 假".encode() not in said
 
 
+@pytest.mark.parametrize(("flags", "colour"), [(("--style", "plain"), ""), ((), "1")])
+def test_a_terminal_on_which_nothing_may_move_lists_the_sessions(
+    scripted: Scripted, flags: tuple[str, ...], colour: str
+) -> None:
+    record = store_session("头痛", "头痛")
+    with scripted.on_terminal(*flags, environment={"NO_COLOR": colour}) as screen:
+        screen.enter("/会话")
+        screen.wait_for(record.id, "/载入 编号")
+        screen.wait_for_prompt()
+
+
 def test_without_a_picker_the_sessions_are_listed(scripted: Scripted) -> None:
     record = store_session("头痛", "头痛")
     outcome = scripted.run("chat", stdin="/sessions\n")

@@ -108,7 +108,7 @@ def test_history_shows_a_turn_in_full_with_the_mark(tmp_path: Path) -> None:
 
 
 def test_help_names_every_command_in_both_languages(tmp_path: Path) -> None:
-    with terminal(tmp_path, rows=40) as screen:
+    with terminal(tmp_path, rows=80) as screen:
         screen.enter("/帮")
         screen.wait_for(*(f"/{command.name} /{command.zh_name}" for command in COMMANDS), "Ctrl-G")
         screen.wait_for("/pulse /脉搏")
@@ -116,7 +116,7 @@ def test_help_names_every_command_in_both_languages(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_help_fits_the_window_and_explains_one_command_in_full(tmp_path: Path, columns: int) -> None:
-    with terminal(tmp_path, columns=columns, rows=60) as screen:
+    with terminal(tmp_path, columns=columns, rows=100) as screen:
         screen.enter("/帮助 /undo")
         screen.wait_for("/undo [n]    /撤销 [n]", "模型不再看到撤销的问答。", "例如：/撤销 2")
         screen.enter("/clear")

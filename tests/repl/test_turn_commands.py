@@ -168,6 +168,8 @@ def test_undone_turns_come_back(scripted: Scripted) -> None:
         converse(screen, "甲", "乙", "丙")
         screen.enter("/撤销 2")
         screen.wait_for("已撤销 2 轮（/重做 恢复）")
+        screen.enter("/历史")
+        screen.wait_for("（之后另有 1 个分支）")
         screen.enter("/重做")
         screen.wait_for("对话现在有 2 轮，从第 2 轮起：")
         screen.enter("/redo 1")
