@@ -22,7 +22,7 @@ def model_flags(command: F) -> F:
                 "--profile",
                 metavar="NAME",
                 help=say(
-                    "配置方案：配置文件里 [profile.NAME] 一节",
+                    "配置方案：配置文件中 [profile.名称] 一节",
                     "a profile: the table [profile.NAME] of the configuration",
                 ),
             ),
@@ -93,7 +93,10 @@ def generation_flags(command: F) -> F:
         "--greedy",
         is_flag=True,
         default=None,
-        help=say("贪心解码：每步取概率最高的词元，结果可重复", "always the likeliest token: repeatable"),
+        help=say(
+            "贪心解码：每步取概率最高的词元，结果可重复",
+            "greedy decoding: the likeliest token at each step; repeatable",
+        ),
     )(command)
     for name, (kind, zh, en) in reversed(help_texts.items()):
         allowed = "" if name == "seed" else f" {GENERATION_RANGES[name]}"

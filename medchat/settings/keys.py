@@ -126,7 +126,9 @@ _TABLE = (
     _generation("num_beams", Kind.WHOLE, "束搜索宽度（beam），大于 1 时不采样", "beam width; above 1: no sampling"),
     _generation("repetition_penalty", Kind.NUMBER, "重复惩罚，1 为关", "repetition penalty, 1 is off"),
     _generation("seed", Kind.WHOLE, "随机种子", "random seed"),
-    _generation("greedy", Kind.FLAG, "贪心解码：每步取概率最高的词元", "always the likeliest token"),
+    _generation(
+        "greedy", Kind.FLAG, "贪心解码：每步取概率最高的词元", "greedy decoding: the likeliest token at each step"
+    ),
 )  # fmt: skip
 
 #: Every setting by its full name, in the order they are shown.

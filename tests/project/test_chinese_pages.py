@@ -12,6 +12,9 @@ from wording import VALUE, faults_of_chinese
 #: Pages for users; the others under docs are for developers.
 USER_PAGES = ("infer.md", "models.md", "remote.md", "sft.md")
 
+#: The Chinese pages beside docs.
+CHINESE_DOORS = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
+
 
 def text_of(page: str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
@@ -46,7 +49,7 @@ def test_a_chinese_page_leads_to_chinese_pages(page: str) -> None:
     assert not [target for target in into_english if page == "README.md" or target.startswith("../")]
 
 
-@pytest.mark.parametrize("page", [f"docs/zh/{page}" for page in USER_PAGES])
+@pytest.mark.parametrize("page", [*CHINESE_DOORS, *(f"docs/zh/{page}" for page in USER_PAGES)])
 def test_a_chinese_page_is_set_as_chinese_is(page: str) -> None:
     prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
     prose = re.sub(r"``.+?``|`[^`\n]+`|\]\([^)\n]*\)", VALUE, prose).replace("**", "").replace("[", "")

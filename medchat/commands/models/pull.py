@@ -51,7 +51,12 @@ SOURCES = ("huggingface", "modelscope")
     help=say("下载来源", "where to download from"),
 )
 @click.option(
-    "--repo", metavar="OWNER/NAME", help=say("改用这个仓库，仍按公布的校验和核对", "another repository")
+    "--repo",
+    metavar="OWNER/NAME",
+    help=say(
+        "改用这个仓库，仍按公布的校验和核对",
+        "another repository with these weights; the published checksums still count",
+    ),
 )
 @click.option("--offline", is_flag=True, default=None, help=say("不使用网络", "never use the network"))
 def command(
