@@ -187,11 +187,11 @@ def _mapped_spans(file: Path) -> list[tuple[int, int]]:
         return []
     status = file.stat()
     identity = [f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}", str(status.st_ino)]
-    spans = []
+    resolved, spans = [str(file.resolve())], []
     for line in read_regular("/proc/self/maps", SYSTEM_BYTES).decode("utf-8", "replace").split("\n")[:-1]:
         span, _, _, *found = line.split(maxsplit=5)
         # Layered file systems report another device and inode here than `stat` does.
-        if found[:2] == identity or found[2:] == [str(file.resolve())]:
+        if found[:2] == identity or found[2:] == resolved:
             low, high = span.split("-")
             spans.append((int(low, 16), int(high, 16)))
     return spans
