@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -37,9 +38,23 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.upper() in _INHERITED or name.startswith(_INHERITED_PREFIXES):
             del os.environ[name]
+    # Without it every program that a test starts compiles its modules anew, which takes longer than what it then does.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # On a busy machine 200 ms say nothing about the code.
     hypothesis.settings.register_profile("medchat", deadline=None)
     hypothesis.settings.load_profile("medchat")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _garbage_is_this_modules() -> None:
+    """Let a collection of garbage look at what was made from here on.
+
+    Each training run and each model that is closed collects. To look through all that torch and its like have made
+    takes longer than all else in the run of a miniature.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
