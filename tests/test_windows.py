@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_program import child_environment
+from child_process import child_environment
 
 #: As on Windows: the platform's name, and no modules of Unix.
 PROGRAM = """

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_program import child_environment
+from child_process import child_environment
 from locations import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"

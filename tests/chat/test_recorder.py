@@ -8,7 +8,8 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE, run
 
 import pytest
-from cli_program import Scripted, child_environment, command, copy_of, saved_turns
+from child_process import child_environment, command
+from cli_program import Scripted, copy_of, saved_turns
 from scripted_backbone import ENDLESS, STOPPED
 
 from medchat.api import GenerationConfig, Turn

@@ -7,18 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cli_program import (
-    MARK_ZH,
-    PAIRS,
-    START_ZH,
-    Call,
-    DumbTerminal,
-    Scripted,
-    child_environment,
-    command,
-    run,
-    saved_turns,
-)
+from child_process import TORCH, child_environment, command
+from cli_program import MARK_ZH, PAIRS, START_ZH, Call, DumbTerminal, Scripted, run, saved_turns
 from scripted_backbone import HOSTILE, HOSTILE_TEXT
 
 pytest_plugins = ("cli_program",)
@@ -33,7 +23,7 @@ QUESTION, ANSWER = next(iter(PAIRS.items()))
 @pytest.mark.safety
 def test_a_piped_question_gets_its_answer_alone_and_the_same_bytes_in_every_locale(talker: Path) -> None:
     flags = ("ask", "-", "--backbone", "chatglm", "--model", str(talker), "--greedy", "--seed", "1")
-    first = run(*flags, stdin=f"{QUESTION}\n", LANG="C.UTF-8")
+    first = run(*flags, stdin=f"{QUESTION}\n", LANG="C.UTF-8", imported=TORCH)
     second = run(*flags, stdin=f"{QUESTION}\n", LC_ALL="C")
     assert (first.code, first.out) == (0, f"{ANSWER}\n")
     assert (second.code, second.out) == (0, first.out)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_program import Call, Outcome, Scripted, child_environment, command, copy_of, run
+from child_process import child_environment, command
+from cli_program import Call, Outcome, Scripted, copy_of, run
 
 pytest_plugins = ("cli_program",)
 

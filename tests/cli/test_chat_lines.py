@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from child_process import TORCH
 from cli_program import MARK_ZH, PAIRS, Call, Scripted, run, start
 from locations import SHARED
 from scripted_backbone import ENDLESS
@@ -80,7 +81,7 @@ def test_the_real_vocabulary_chats_for_ten_turns_and_a_kill_between_turns_loses_
     killed_after = (4, 7)
     done = 0
     for end in (*killed_after, len(asked)):
-        process = start("chat", *flags, *(("-c",) if done else ()))
+        process = start("chat", *flags, *(("-c",) if done else ()), imported=TORCH)
         with process:
             assert process.stdin is not None and process.stderr is not None
             for question in asked[done:end]:

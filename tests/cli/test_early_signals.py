@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_program import PAIRS, child_environment
+from child_process import child_environment
+from cli_program import PAIRS
 
 pytest_plugins = ("cli_program",)
 

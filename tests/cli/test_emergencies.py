@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from cli_program import MARK_ZH, DumbTerminal, Scripted, child_environment, run
+from child_process import child_environment
+from cli_program import MARK_ZH, DumbTerminal, Scripted, run
 from openai_server import Asked, OpenAIServer, Reply, serving
 from scripted_backbone import BROKEN
 

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from child_process import TORCH
 from cli_program import MARK_ZH, START_ZH, Scripted, read_until, saved_turns, start
 from scripted_backbone import ENDLESS, FAILING, STOPPED, STOPPED_LOADING
 
@@ -99,7 +100,7 @@ def test_debug_adds_the_traceback_without_anybodys_words(scripted: Scripted) -> 
 
 @pytest.mark.torch
 def test_ctrl_c_in_the_middle_of_an_answer_keeps_it_and_ends_with_130(endless: Path) -> None:
-    process = start("ask", "口渴怎么办", "--model", str(endless), "--max-new-tokens", "1900")
+    process = start("ask", "口渴怎么办", "--model", str(endless), "--max-new-tokens", "1900", imported=TORCH)
     with process:
         seen = read_until(process, 3)
         process.send_signal(signal.SIGINT)

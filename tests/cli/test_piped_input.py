@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_program import Outcome, Scripted, child_environment, command, run
+from child_process import child_environment, command
+from cli_program import Outcome, Scripted, run
 
 pytest_plugins = ("cli_program",)
 

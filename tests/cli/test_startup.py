@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from cli_program import child_environment
+from child_process import child_environment
 from locations import ROOT
 
 BENCHMARK = ROOT / "benchmarks" / "startup.py"

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_program import SOURCES, child_environment, run
+from child_process import SOURCES, child_environment
+from cli_program import run
 from hub_server import Fault, Hub
 from plugin_packages import write_distribution
 from published_weights import REPOSITORY, SHARDS, Program, known_as, published_files

@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cli_program import SOURCES, Call, child_environment, command
+from child_process import TORCH, child_environment, command, start_python
+from cli_program import Call
 from medchat_chatglm.backbone import ChatGLMBackbone
 from medchat_chatglm.tiny import write_tiny_chatglm
 from pseudo_terminal import Terminal
@@ -78,11 +79,12 @@ def test_a_run_killed_at_its_first_word_goes_on_by_its_output_alone(tmp_path: Pa
     rows = [{"instruction": each.question, "output": each.answer} for each in EXAMPLES]
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     words = ("sft", "--model", str(model), "--data", str(data), "--output", str(output), "--num-epochs", "1")
-    child = subprocess.Popen(
-        command(*words, "--device", "cpu"),
+    child = start_python(
+        *command(*words, "--device", "cpu")[1:],
+        environment=child_environment(),
+        imported=TORCH,
         stderr=subprocess.PIPE,
         text=True,
-        env=child_environment(PYTHONPATH=":".join(SOURCES)),
     )
     assert child.stderr is not None
     with child, child.stderr:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_program import command
+from child_process import command
 from pseudo_terminal import Terminal
 from scripted_recipe import Pupil
 

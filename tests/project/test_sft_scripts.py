@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from cli_program import Call, child_environment
+from child_process import TORCH, child_environment, run_python
+from cli_program import Call
 from locations import ROOT
 from script_runs import flag, program, run, words
 
@@ -161,17 +160,16 @@ def test_a_script_trains_a_miniature_to_the_end_and_chat_loads_the_result(
     base = tmp_path / "base"
     made = {"chatglm": ChatGLMBackbone, "llama": LlamaBackbone}[backbone]()
     made.tiny(base, corpus=[text for pair in demo_examples() for text in (pair.question, pair.answer)])
-    folder = program(tmp_path / "bin", f'exec "{sys.executable}" -m medchat "$@"')
     output = tmp_path / "output"
-    ended = subprocess.run(
-        ["sh", str(ROOT / "scripts" / script), str(base), str(data), str(output), "--num-epochs", "1", "--device",
-         "cpu", "--learning-rate", "1e-2", "--batch-size", "16", "--samples", "1", "--workers", "0"],
-        env=child_environment(PATH=f"{folder}{os.pathsep}{os.environ['PATH']}", **ALONE),
-        capture_output=True, text=True, timeout=180, check=False,
+    # The words that the script runs the program with, and the program run with them.
+    chosen = told(
+        script, str(base), str(data), str(output), "--num-epochs", "1", "--device", "cpu", "--learning-rate", "1e-2",
+        "--batch-size", "16", "--samples", "1", "--workers", "0", folder=tmp_path,
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
+    assert flag(chosen, "--backbone") == backbone
+    ended = run_python("-m", "medchat", *chosen, environment=child_environment(), imported=TORCH)
+    assert ended.returncode == 0, ended.stderr.decode()
     assert (output / "manifest.json").is_file() and (output / "report.html").is_file()
-    assert ended.stderr.startswith(f"+ medchat sft --backbone {backbone} ")
     model = (
         (loaded_by, str(output)) if loaded_by == "--model" else ("--model", str(base), loaded_by, str(output))
     )

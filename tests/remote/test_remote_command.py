@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_program import MARK_ZH, Call, DumbTerminal, child_environment, run, start, tree
+from child_process import child_environment
+from cli_program import MARK_ZH, Call, DumbTerminal, run, start, tree
 from openai_server import CHAT, TEXT, Asked, OpenAIServer, Reply, refusal, serving
 
 from medchat.api import Finish

@@ -17,7 +17,8 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from cli_program import Call, child_environment
+from child_process import child_environment
+from cli_program import Call
 from medchat_remote.backbone import RemoteBackbone
 from medchat_remote.loading import load_remote_model
 from medchat_remote.messages import MessagesTemplate

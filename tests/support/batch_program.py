@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from locations import ROOT
+from child_process import SOURCES, child_environment, start_python
 from plugin_packages import write_distribution
 
 _PLUGIN = """
@@ -89,8 +89,7 @@ class Parrot:
         write_distribution(
             folder / "site", "parrot", {"medchat": {"parrot": "parrot_plugin"}}, {"parrot_plugin": _PLUGIN}
         )
-        path = os.pathsep.join([str(folder / "site"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-        self.environment = {**os.environ, "PYTHONPATH": path, "LANG": "C.UTF-8"}
+        self.environment = child_environment(PYTHONPATH=os.pathsep.join([*SOURCES, str(folder / "site")]))
 
     def script(self, **script: Any) -> None:
         """Change what the model does: seconds, memory, told, fails, context, gate."""
@@ -112,20 +111,27 @@ class Parrot:
         """Start `medchat infer`. No file may grow beyond `file_limit` bytes."""
 
         def limit_files() -> None:
-            if file_limit is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit or 0,) * 2)
 
-        return subprocess.Popen(
-            [sys.executable, "-m", "medchat", *self.arguments(data, output, *more)],
-            env={**self.environment, **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=limit_files,
-        )
+        words = ("-m", "medchat", *self.arguments(data, output, *more))
+        options = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
+        given = {**self.environment, **(environment or {})}
+        if file_limit is None:
+            return start_python(*words, environment=given, **options)
+        return subprocess.Popen([sys.executable, *words], env=given, preexec_fn=limit_files, **options)
 
-    def infer(self, data: Path, output: Path, *more: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    def infer(
+        self,
+        data: Path,
+        output: Path,
+        *more: str,
+        **options: Any,
+    ) -> subprocess.CompletedProcess[str]:
         """Run `medchat infer` to its end; `options` are those of `start`."""
         process = self.start(data, output, *more, **options)
         out, err = process.communicate(timeout=60)

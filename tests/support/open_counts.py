@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
-from cli_program import child_environment
+from child_process import TORCH, child_environment, run_python
 
 #: Counts every `open` of Python, of whatever module. What a library of C or Rust opens does not show.
 _COUNTING = """
@@ -32,14 +30,16 @@ sys.exit(main())
 def count_opens(home: Path, *arguments: str) -> Counter[str]:
     """Run the program with `arguments`; return how often it opened each file to read it, by its real path."""
     target = home / "counts.json"
-    done = subprocess.run(
-        [sys.executable, "-c", _COUNTING, str(target), "--lang", "en", *arguments],
-        env=child_environment(),
-        input="头痛怎么办？\n",
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    done = run_python(
+        "-c",
+        _COUNTING,
+        str(target),
+        "--lang",
+        "en",
+        *arguments,
+        environment=child_environment(),
+        imported=TORCH,
+        stdin="头痛怎么办？\n".encode(),
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
     return Counter(json.loads(target.read_text()))

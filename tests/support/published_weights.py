@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_program import SOURCES, Outcome, run, start
+from child_process import SOURCES
+from cli_program import Outcome, run, start
 from hub_server import Hub, Repository, running_hub
 from plugin_packages import write_distribution
 from published_backbone import VARIABLE

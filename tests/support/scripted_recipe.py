@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cli_program import SOURCES, Outcome, command
+from child_process import SOURCES, child_environment, command
+from cli_program import Outcome, run
 from plugin_packages import write_distribution
 
 _PLUGIN = """
@@ -145,8 +146,6 @@ class Pupil:
 
     def start(self, *more: str, **environment: str) -> subprocess.Popen[str]:
         """Start the run in a process of its own, its streams piped."""
-        from cli_program import child_environment
-
         return subprocess.Popen(
             command(*self.flags, *more),
             stdin=subprocess.DEVNULL,
@@ -158,6 +157,4 @@ class Pupil:
 
     def run(self, *more: str, **environment: str) -> Outcome:
         """Run it in a process of its own."""
-        process = self.start(*more, **environment)
-        out, err = process.communicate(timeout=60)
-        return Outcome(process.returncode, out, err)
+        return run(*self.flags, *more, **self.environment, **environment)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import distributed_worker as worker
 import pytest
 import torch
-from cli_program import child_environment
-from launched import launch
+from child_process import TORCH, child_environment, run_python
+from launched import launch, launched
 from locations import ROOT
 from medchat_chatglm.backbone import ChatGLMBackbone
+from openai_server import free_port
 from safetensors.torch import load_file
 from script_runs import program
 from torch import Tensor
@@ -35,14 +37,23 @@ METHODS = ("full", "lora")
 TOLERANCE = 1e-6
 
 
-def torchrun(*words: str | Path, processes: int = 2, home: Path) -> subprocess.CompletedProcess[str]:
+def torchrun(*words: str | Path, processes: int = 2, home: Path) -> subprocess.CompletedProcess[bytes]:
     """Run a script in several processes on this machine."""
-    environment = child_environment(MEDCHAT_HOME=str(home)) | {"OMP_NUM_THREADS": "1"}
-    paths = [str(Path(worker.__file__).parent), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    environment = child_environment(MEDCHAT_HOME=str(home))
+    return run_python(*launch, *map(str, words), environment=environment, imported=TORCH)
+
+
+def in_two_processes(folder: Path) -> list[subprocess.CompletedProcess[bytes]]:
+    """Run the worker in two processes, each told by variables, as torchrun does it, which place it has."""
+    port = free_port()
+
+    def start(rank: int) -> subprocess.CompletedProcess[bytes]:
+        place = child_environment(**launched(rank, 2, port=port), MEDCHAT_HOME=str(folder / "home"))
+        return run_python("-m", worker.__name__, str(folder), environment=place, imported=TORCH)
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(start, (0, 1)))
 
 
 @dataclass(frozen=True)
@@ -65,9 +76,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         weights[method] = model.state_dict()
         with pytest.raises(MedchatError):
             worker.run(folder / f"one-then-two-{method}", method, worker.stop_after_three)
-    done = torchrun(worker.__file__, folder, home=folder / "home")
+    ended = in_two_processes(folder)
     torch.set_num_threads(threads)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert [done.returncode for done in ended] == [0, 0], [done.stderr.decode()[-3000:] for done in ended]
     told = [json.loads((folder / f"rank-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
     return Runs(folder, weights, told)
 
@@ -154,9 +165,10 @@ def test_only_the_main_process_is_heard(runs: Runs) -> None:
 
 def test_a_process_that_fails_ends_all_with_one_message(tmp_path: Path) -> None:
     done = torchrun(worker.__file__, tmp_path, "fail", home=tmp_path / "home")
+    said = done.stderr.decode()
     assert done.returncode != 0
-    assert done.stderr.count("a record of the second process is broken") == 1
-    assert "Internal error" not in done.stderr and "程序内部错误" not in done.stderr
+    assert said.count("a record of the second process is broken") == 1
+    assert "Internal error" not in said and "程序内部错误" not in said
     # The steps that were logged stay, and nothing that could be loaded.
     assert not list((tmp_path / "failed").rglob("*.safetensors"))
 

@@ -8,13 +8,12 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from locations import ROOT
+from child_process import TORCH, child_environment, start_python
 from short_runs import KINDS, logged_losses
 
 from medchat.training import checkpoint as checkpoints
@@ -50,14 +49,10 @@ class Nursery:
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
-    paths = [ROOT, ROOT / "tests" / "support", *sorted((ROOT / "plugins").iterdir())]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "support" / "short_runs.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        text=True,
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = child_environment()
+    with start_python(
+        "-m", "short_runs", environment=environment, imported=TORCH, bufsize=1, **pipes
     ) as program:
         yield Nursery(program)
         assert program.stdin

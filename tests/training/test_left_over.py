@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import distributed_worker as worker
 import pytest
-from cli_program import child_environment
+from child_process import TORCH, child_environment, run_python
 from launched import launched
 from openai_server import free_port
 
@@ -42,12 +41,9 @@ print(trained.processes)
 
 
 def program(code: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    support = str(Path(worker.__file__).parent)
     inherited = child_environment(**environment)
-    inherited["PYTHONPATH"] = f"{support}:{inherited['PYTHONPATH']}"
-    return subprocess.run(
-        [sys.executable, "-c", code, *words], env=inherited, capture_output=True, text=True, timeout=120
-    )
+    done = run_python("-c", code, *words, environment=inherited, imported=TORCH)
+    return subprocess.CompletedProcess(words, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_program import child_environment
+from child_process import TORCH, child_environment, run_python
 
 from medchat.training import malloc_tuning as heap
 
@@ -76,8 +76,7 @@ def test_batches_of_all_lengths_do_not_fill_the_memory_with_kernels() -> None:
     # Runs of other tests in this process have set the limit here.
     plain = {name: value for name, value in child_environment().items() if not name.endswith("_CAPACITY")}
     many, few = (
-        int(subprocess.run([sys.executable, "-c", _SHAPES, word], capture_output=True, text=True,
-                           check=True, env=plain).stdout)
+        int(run_python("-c", _SHAPES, word, environment=plain, imported=TORCH).stdout)
         for word in ("many", "few")
-    )  # fmt: skip
+    )
     assert many > few + 200, "else there is no trouble to cure, and the limit should go"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from child_process import TORCH, child_environment, run_python
 from launched import launch
 from optimizer_models import CPU, FUSED, OPTIONS
 
@@ -69,13 +69,15 @@ def test_a_bitsandbytes_without_the_kernel_is_found_out_before_loading(
 
 
 def test_bitsandbytes_is_imported_only_when_asked_for() -> None:
-    import subprocess
-
     code = (
-        "import sys, medchat.training.optimizers, medchat.training.update_rules\n"
+        "import sys\n"
+        "for name in list(sys.modules):  # what this process was given\n"
+        "    if name.startswith(('peft', 'bitsandbytes')): del sys.modules[name]\n"
+        "import medchat.training.optimizers, medchat.training.update_rules\n"
         "sys.exit('bitsandbytes' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    done = run_python("-c", code, environment=child_environment(), imported=TORCH)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 @pytest.mark.parametrize("change", [{"optimizer": "sgd"}, {"precision": "float16"}])

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 import torch
-from cli_program import Call, child_environment
+from child_process import child_environment
+from cli_program import Call
 from locations import ROOT, SHARED
 from method_runs import BACKBONES, hashes, load, loading, options, recipe
 from script_runs import program

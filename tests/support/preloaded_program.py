@@ -1,0 +1,20 @@
+"""What a fork server imports for runs of the program that need no torch: all that a question passes.
+
+But for the commands and the REPL: their help has the language of the moment in which they are imported.
+"""
+
+# ruff: noqa: F401
+from __future__ import annotations
+
+import click.shell_completion
+import rich.console
+
+import medchat.chat.recorder
+import medchat.chat.setup
+import medchat.cli.program
+import medchat.registry
+from medchat.medical_safety import answers, red_flags, weak_signs
+from medchat.medical_safety.lexicon_files import load_lexicon
+
+# The same words for every question, read in about a quarter of a second.
+load_lexicon()
