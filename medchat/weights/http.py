@@ -7,10 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medchat.retry import Backoff, DownloadCancelled
-from medchat.weights.source import DownloadRequest
+from medchat.weights.source import TIMEOUT, DownloadRequest
 
-#: Seconds without a byte after which a connection counts as lost.
-TIMEOUT = 20.0
 _PARTIAL_CONTENT = 206
 
 
@@ -59,11 +57,16 @@ def _receive(
         hf_raise_for_status,
     )
 
+    from medchat.weights.client import READ_TO_ITS_SIZE, use_bounded_client
+
     # Compressed on the way, a file has another length and cannot be gone on with.
     headers = {**request.headers, "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    with get_session().stream("GET", request.url, headers=headers, timeout=TIMEOUT) as response:
+    use_bounded_client()
+    with get_session().stream(
+        "GET", request.url, headers=headers, timeout=TIMEOUT, extensions={READ_TO_ITS_SIZE: True}
+    ) as response:
         if response.is_error:
             response.read()
         hf_raise_for_status(response)

@@ -8,20 +8,25 @@ away, and one of ours can have 14 GB.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from medchat import __version__
-from medchat.errors import CheckpointError
+from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
-from medchat.weights.source import DownloadRequest, Listing, RemoteFile
+from medchat.weights.source import TIMEOUT, DownloadRequest, Listing, RemoteFile
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 OFFICIAL = "https://huggingface.co"
 #: Either of these set to a true value means that the hub's own library stays off the network.
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+#: Entries of one repository's folder: the largest models have some hundred.
+MAX_ENTRIES = 10_000
 _TRUE = ("1", "ON", "YES", "TRUE")
 
 
@@ -41,6 +46,9 @@ class Hub:
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         from huggingface_hub import HfApi
 
+        from medchat.weights.client import use_bounded_client
+
+        use_bounded_client()
         self.address = os.environ.get("HF_ENDPOINT", "").rstrip("/") or OFFICIAL
         if urlsplit(self.address).scheme not in ("http", "https"):
             raise CheckpointError(
@@ -56,11 +64,17 @@ class Hub:
 
     def listing(self, repository: str, revision: str) -> Listing:
         """Return the files of the repository. Raises CheckpointError where it or the revision is missing."""
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HFValidationError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
         from huggingface_hub.hf_api import RepoFile
 
         try:
-            commit = self._api.model_info(repository, revision=revision).sha or revision
+            about = self._api.model_info(repository, revision=revision, timeout=TIMEOUT)
+            commit = about.sha or revision
             files = [
                 RemoteFile(
                     file.path,
@@ -68,9 +82,21 @@ class Hub:
                     file.lfs.sha256 if file.lfs else "",
                     "" if file.lfs else file.blob_id,
                 )
-                for file in self._api.list_repo_tree(repository, recursive=False, revision=commit)
+                for file in self._entries(repository, commit)
                 if isinstance(file, RepoFile)
             ]
+        except HFValidationError as error:
+            raise UsageError(
+                say(f"“{repository}”不是仓库名", f"{repository!r} is no name of a repository"),
+                say("写成 --repo OWNER/NAME", "write --repo OWNER/NAME"),
+            ) from error
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            # What the library meets in an answer that is no hub's, or no JSON.
+            raise MedchatError(
+                say("来源的回答不是文件列表", "the source answers something else than a list of files"),
+                say("检查 HF_ENDPOINT，或换一个来源", "check HF_ENDPOINT, or choose another source"),
+                where=f"{self.address}/{repository}",
+            ) from error
         except GatedRepoError as error:
             raise CheckpointError(
                 say("作者要求先同意条款才能下载", "its owners ask for consent before the download"),
@@ -90,6 +116,17 @@ class Hub:
                 where=f"{self.address}/{repository}",
             ) from error
         return Listing(repository, commit, tuple(files))
+
+    def _entries(self, repository: str, commit: str) -> Iterator[RepoFile | RepoFolder]:
+        """Yield what stands in the repository's folder. Raises MedchatError where that does not end."""
+        entries = self._api.list_repo_tree(repository, recursive=False, revision=commit)
+        yield from islice(entries, MAX_ENTRIES)
+        if next(iter(entries), None) is not None:
+            raise MedchatError(
+                say(f"仓库的文件列表超过 {MAX_ENTRIES} 项", f"the repository lists over {MAX_ENTRIES} files"),
+                say("换一个来源：--repo OWNER/NAME", "choose another source: --repo OWNER/NAME"),
+                where=f"{self.address}/{repository}",
+            )
 
     def request(self, listing: Listing, file: RemoteFile) -> DownloadRequest:
         """Return how to ask for `file`. Redirects to another host are followed without the login."""

@@ -9,6 +9,9 @@ from typing import Protocol
 
 from medchat.hashing import git_blob_of, sha256_of
 
+#: Seconds without a byte after which a connection counts as lost.
+TIMEOUT = 20.0
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:

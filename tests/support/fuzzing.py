@@ -21,7 +21,7 @@ from hypothesis.strategies import SearchStrategy
 Case = TypeVar("Case")
 
 #: How many cases a reader is given: few in each run of the tests, many in the slow ones.
-EXAMPLES = (60, pytest.param(10_000, marks=pytest.mark.slow))
+EXAMPLES = (60, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]))
 #: Of the processor: on a busy machine a clock on the wall says nothing about the reader.
 SECONDS = 2
 MEGABYTES = 200

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -30,7 +30,8 @@ class Fault:
 
     `status` answers with that code; `cut_after` closes the connection after so many bytes of the body;
     `whole` sends the whole file where a part was asked for; `spoil` changes a byte; `silent_after` so many
-    bytes nothing more comes, and the connection stays open.
+    bytes nothing more comes, and the connection stays open; `flood` is what follows without end, in a body
+    that begins as JSON does; `body` is what is sent in place of a list.
     """
 
     status: int = 0
@@ -39,6 +40,8 @@ class Fault:
     whole: bool = False
     spoil: bool = False
     silent_after: int | None = None
+    flood: bytes = b""
+    body: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Hub:
         self.asked: list[Asked] = []
         self.url = self.store = ""
         self.closing = threading.Event()
+        self.flooded = 0  # bytes that were sent of bodies without end
 
     def downloads(self, name: str) -> list[Asked]:
         """Return the requests that reached the bytes of the file `name`."""
@@ -132,6 +136,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _api(self, name: str, what: str, revision: str) -> None:
         repository = self.hub.repositories.get(name)
         fault = self.hub.fault("api")
+        if fault.flood:
+            return self._flood(fault)
+        if fault.body is not None:
+            return self._refuse(fault.status, fault.headers, fault.body)
         if fault.status:
             return self._refuse(fault.status, fault.headers)
         if repository is None:
@@ -171,6 +179,8 @@ class _Handler(BaseHTTPRequestHandler):
             content = bytes([content[0] ^ 1]) + content[1:]
         asked_from = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         start = int(asked_from[1]) if asked_from and not fault.whole else 0
+        if fault.flood:
+            return self._flood(fault)
         if fault.status or start >= len(content) > 0:
             self._note(path)
             return self._refuse(fault.status or 416, fault.headers)
@@ -200,12 +210,25 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _refuse(self, status: int, headers: dict[str, str] | None = None) -> None:
+    def _refuse(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
+
+    def _flood(self, fault: Fault) -> None:
+        self.send_response(fault.status or 200)
+        for name, value in ({"Content-Type": "application/json"} | fault.headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.close_connection = True
+        with suppress(OSError):
+            self.wfile.write(b"[")
+            while not self.hub.closing.is_set():
+                self.wfile.write(fault.flood)
+                self.hub.flooded += len(fault.flood)
 
     def _note(self, path: str, sent: int = 0) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
