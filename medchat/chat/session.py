@@ -159,12 +159,15 @@ class ChatSession:
 
     def fitted(self, question: str, *, before: Conversation | None = None) -> Fitted:
         """Return the prompt as it would be sent: whole oldest turns dropped until it fits."""
-        conversation = self.conversation if before is None else before
-        if not self.remember_history:
-            conversation = replace(conversation, turns=())
+        conversation = self._remembered(self.conversation if before is None else before)
         reserve = min(self.config.max_new_tokens, self.model.context_length // 4)
         budget = self.model.context_length - max(1, reserve)
         return fit(self.template, conversation, question, self.model.count, budget)
+
+    def _remembered(self, conversation: Conversation) -> Conversation:
+        """Return what may be sent of it: no turn without an answer, as many servers refuse empty messages."""
+        turns = conversation.turns if self.remember_history else ()
+        return replace(conversation, turns=tuple(turn for turn in turns if turn.answer.strip()))
 
     def _advise(self, before: Conversation, question: str, *, insist: bool) -> Iterator[Advice]:
         """Say what there is to say about the words; raise UsageError where the model is not to be asked."""
@@ -269,14 +272,15 @@ class ChatSession:
 
     def _remarks(self, before: Conversation, fitted: Fitted, config: GenerationConfig) -> Iterator[Event]:
         by_template = fitted.dropped == fitted.left_out
+        remembered = len(self._remembered(before).turns)
         if fitted.dropped > self.dropped and not (by_template and self._told_left_out):
             self._told_left_out = self._told_left_out or by_template
-            yield HistoryDropped(fitted.dropped, len(before.turns) - fitted.dropped, by_template)
+            yield HistoryDropped(fitted.dropped, remembered - fitted.dropped, by_template)
         self.dropped = fitted.dropped
         room = self.model.context_length - fitted.tokens
         if room < config.max_new_tokens:
             yield AnswerShortened(room)
-        several = self.remember_history and len(before.turns) > fitted.dropped
+        several = remembered > fitted.dropped
         if several and not self.template.multi_turn and not self._told_single_turn:
             self._told_single_turn = True
             yield SingleTurnTemplate(self.template.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from cli_program import Call, start
 from hypothesis import given
 from hypothesis import strategies as st
 from medchat_remote.increments import Increments
+from medchat_remote.messages import MessagesTemplate
 from medchat_remote.reasoning import ReasoningSplitter, begins_inside
 from openai_server import OpenAIServer, Reply
 from remote_models import PROMPT, Load, ask, text_of
 
 from medchat.api import Finish, GenerationConfig
+from medchat.chat.session import ChatSession
 from medchat.store import SessionStore
 
 pytest_plugins = ("cli_program", "remote_models")
@@ -281,6 +284,17 @@ def test_a_batch_marks_it_and_counts_it(server: OpenAIServer, call: Call, tmp_pa
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert sorted(row.get("reasoning_only", False) for row in rows) == [False, True]
     assert "1 个问题只有思考，没有给出回答" in outcome.err
+
+
+@pytest.mark.parametrize("way", ONLY)
+def test_it_is_saved_and_never_sent_again(server: OpenAIServer, load: Load, way: str) -> None:
+    session = ChatSession(load(), MessagesTemplate(), GenerationConfig())
+    for number, reply in enumerate((WAYS["reasoning"], ONLY[way], WAYS["reasoning"], WAYS["reasoning"])):
+        server.usual = reply
+        list(session.ask(f"问题{number}？", threading.Event()))
+    said = [message["content"] for message in server.questions[-1].body["messages"]]
+    assert said == ["问题0？", "多休息。", "问题2？", "多休息。", "问题3？"]
+    assert [bool(turn.answer.strip()) for turn in session.conversation.turns] == [True, False, True, True]
 
 
 def test_an_answer_of_nothing_at_all_is_said_too(server: OpenAIServer, call: Call) -> None:
