@@ -158,15 +158,16 @@ def test_both_readmes_have_the_same_commands_and_sections() -> None:
 
 
 def known_flags() -> set[str]:
-    """Return every flag of every command, of every benchmark, and of the launchers of several processes."""
+    """Return every flag of every command, benchmark and script, and of the launchers of several processes."""
     flags = {"--help", "--version", "--lang", "--debug"}
     for command in tree_of_commands().values():
         for parameter in command.params:
             flags |= {option for option in parameter.opts if option.startswith("--")}
     for launcher in (get_args_parser(), launch_command_parser()):
         flags |= {option for action in launcher._actions for option in action.option_strings}
-    benchmarks = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
-    return flags | set(re.findall(r'"(--[a-z0-9-]+)"', benchmarks))
+    programs = [path for folder in ("benchmarks", "scripts") for path in (ROOT / folder).glob("*.py")]
+    sources = "".join(path.read_text(encoding="utf-8") for path in programs)
+    return flags | set(re.findall(r'"(--[a-z0-9-]+)"', sources))
 
 
 @pytest.mark.parametrize("page", PAGES)
