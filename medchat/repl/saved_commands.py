@@ -174,17 +174,16 @@ def _export(chat: Chat, words: str) -> None:
         )
     if not chat.exchange.ready():
         return
-    from medchat.transcripts import write_export  # its patterns take time that the first prompt has not
+    from medchat.transcripts import (  # its patterns take time that the first prompt has not
+        left_out,
+        write_export,
+    )
 
     transcript = _call(chat, lambda sessions: sessions.transcript())
     path = user_path(place.strip("\"'“”")).absolute()
     write_export(path, [transcript], **options)
     shown = say(f"已导出：{untrusted(str(path))}", f"Exported: {untrusted(str(path))}")
-    if transcript.others and path.suffix.lower() != ".json":
-        shown += say(
-            "（只有当前对话；.json 含全部分支）", " (the conversation as it stands; .json holds every branch)"
-        )
-    chat.screen.show(shown)
+    chat.screen.show(shown + left_out([transcript], path.suffix.lower()))
 
 
 SAVED_COMMANDS: tuple[ReplCommand[Chat], ...] = (

@@ -5,7 +5,7 @@
 
 from medchat.transcripts.export import FORMATS, export, export_suffix, redacted
 from medchat.transcripts.importing import read_transcripts
-from medchat.transcripts.writing import check_place, export_text, write_export
+from medchat.transcripts.writing import check_place, export_text, left_out, write_export
 
 __all__ = [
     "FORMATS",
@@ -13,6 +13,7 @@ __all__ = [
     "export",
     "export_suffix",
     "export_text",
+    "left_out",
     "read_transcripts",
     "redacted",
     "write_export",

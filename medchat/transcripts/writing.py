@@ -42,3 +42,12 @@ def write_export(
             say("请检查路径和磁盘空间", "check the path and the space on the disk"),
             where=str(path),
         ) from error
+
+
+def left_out(transcripts: Sequence[Transcript], suffix: str) -> str:
+    """Say that a form holds the conversation as it stands alone, "" where nothing was left out."""
+    if suffix == ".json" or not any(transcript.others for transcript in transcripts):
+        return ""
+    return say(
+        "（只有当前对话；.json 含全部分支）", " (the conversation as it stands; .json holds every branch)"
+    )

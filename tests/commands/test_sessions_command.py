@@ -215,6 +215,9 @@ def test_every_branch_goes_out_and_comes_in_again(
     assert "丙" not in exported(call, tmp_path / "a.md", session) + exported(
         call, tmp_path / "a.jsonl", session
     )
+    for suffix, said in ((".md", True), (".html", True), (".jsonl", True), (".json", False)):
+        told = call("sessions", "export", session, "--output", str(tmp_path / f"c{suffix}")).err
+        assert ("只有当前对话；.json 含全部分支" in told) is said
     monkeypatch.setenv("MEDCHAT_HOME", str(tmp_path / "other"))
     assert call("sessions", "import", str(tmp_path / "a.json")).code == 0
     assert exported(call, tmp_path / "b.json", session) == first

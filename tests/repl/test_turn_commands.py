@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from cli_program import Scripted, saved_turns
+from cli_program import PAIRS, Call, Scripted, saved_turns
 from pseudo_terminal import Terminal, terminal
 
 from medchat.store import SessionStore
@@ -149,6 +151,41 @@ def test_an_answer_at_its_limit_goes_on(scripted: Scripted, lang: str, name: str
         )
         screen.enter(f"/{name}")
         screen.wait_for("上一个回答没有中断" if lang == "zh" else "was not cut off")
+
+
+@pytest.mark.torch
+def test_a_real_model_goes_on_as_if_it_had_not_been_cut_off(call: Call, talker: Path) -> None:
+    for question, answer in PAIRS.items():
+        lines = f"{question}\n/set max-new-tokens 64\n/continue\n"
+        done = call(
+            "chat",
+            "--model",
+            str(talker),
+            "--greedy",
+            "--max-new-tokens",
+            "4",
+            "--session",
+            question,
+            stdin=lines,
+        )
+        assert done.code == 0, done.err
+        with SessionStore.open() as store:
+            (turn,) = store.turns(store.get(question).id)
+        assert (turn.turn.answer, turn.turn.finish) == (answer, "stop")
+
+
+def test_a_text_of_several_lines_is_edited_as_it_is(scripted: Scripted) -> None:
+    with scripted.on_terminal() as screen:
+        screen.wait_for_prompt()
+        screen.paste("甲\n  乙")
+        screen.type("\r")
+        screen.wait_for("  乙")
+        screen.wait_for_prompt()
+        screen.type("/编辑 1 问\r")
+        screen.wait(lambda: screen.cursor_row() == "    乙", "the last line of the draft")
+        screen.type("丙\r")
+        screen.wait_for_prompt()
+        assert asked() == ["甲\n  乙丙"]
 
 
 def test_a_model_that_cannot_go_on_is_said(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -41,7 +41,7 @@ def export_command(
 ) -> int:
     """Export sessions. Raises UsageError for no session, an unknown suffix, or a file that is there already."""
     # Not needed by the other subcommands, which start faster without.
-    from medchat.transcripts import check_place, export_text, write_export
+    from medchat.transcripts import check_place, export_suffix, export_text, left_out, write_export
 
     if bool(session) == everything:
         raise UsageError(
@@ -62,6 +62,7 @@ def export_command(
     say_aside(
         say(f"已导出 {len(transcripts)} 个会话：", f"exported {len(transcripts)} session(s): ")
         + sanitize_line(str(output))
+        + left_out(transcripts, export_suffix(output))
     )
     return 0
 
