@@ -39,6 +39,7 @@ _SCOPES = {
     "predicate": ("说的是发生了的事", "said to happen"),
     "no predicate": ("没有说发生了", "not said to happen"),
     "nobody named": ("没有说是谁", "nobody named"),
+    "wording": ("措辞不像紧急情况", "the wording"),
 }
 
 
