@@ -165,9 +165,11 @@ class Chat:
             for notice in self.startup.early_notices(question):
                 self.screen.tell(notice.text, Tone.URGENT)
 
-    def show_answer(self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]]) -> AnswerView:
-        """Show an answer and return what came of it."""
-        view = self.exchange.answer(ask)
+    def show_answer(
+        self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]], screen: Screen | None = None
+    ) -> AnswerView:
+        """Show an answer, on `screen` where not on the chat's own, and return what came of it."""
+        view = self.exchange.answer(ask, screen)
         if view.error is not None:
             self._count(view.error)
         return view

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from medchat.repl.comparing import COMPARE_COMMANDS
 from medchat.repl.context_commands import CONTEXT_COMMANDS
 from medchat.repl.medical_commands import MEDICAL_COMMANDS
 from medchat.repl.model_commands import MODEL_COMMANDS
@@ -21,6 +22,7 @@ COMMANDS: tuple[ReplCommand[Chat], ...] = (
     *TURN_COMMANDS,
     *SESSION_COMMANDS,
     *SAVED_COMMANDS,
+    *COMPARE_COMMANDS,
     *MODEL_COMMANDS,
     *CONTEXT_COMMANDS,
     *PROMPT_COMMANDS,

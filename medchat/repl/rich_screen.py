@@ -85,6 +85,11 @@ class RichScreen:
         """How many cells a line takes."""
         return min(self._console.width, WIDEST)
 
+    @property
+    def moves(self) -> bool:
+        """The unfinished part is redrawn."""
+        return True
+
     def show(self, text: str) -> None:
         """Print the outcome of a command."""
         self._print(self._laid_out(text))
@@ -97,9 +102,14 @@ class RichScreen:
 
     def wait_for(self, what: str, seconds: float = 0.0, progress: str = "") -> None:
         """Show what is being waited for, how far it has come and for how long it has been."""
-        waiting = " ".join(part for part in (f"{what}…", progress, f"{seconds:.0f}s") if part) if what else ""
-        if waiting != self._waiting:
-            self._waiting = waiting
+        self.preview(
+            " ".join(part for part in (f"{what}…", progress, f"{seconds:.0f}s") if part) if what else ""
+        )
+
+    def preview(self, text: str) -> None:
+        """Redraw these lines until others come."""
+        if text != self._waiting:
+            self._waiting = text
             self._stale = True
 
     def show_typed(self, text: str) -> None:
@@ -189,7 +199,9 @@ class RichScreen:
     def _unfinished_lines(self, most: int) -> list[list[Segment]]:
         text = self._unfinished.last_lines(most, self.width)
         if not text.strip():
-            return self._laid_out(self._waiting, style=self._styles[Tone.REMARK]) if self._waiting else []
+            if not self._waiting:
+                return []
+            return self._laid_out(self._waiting, style=self._styles[Tone.REMARK])[-most:]
         lines = rendered(text, self._console, self.width)
         separated = [[], *lines] if self._blocks else lines
         return separated[-most:]

@@ -175,19 +175,25 @@ class SessionThread:
         self._waited(job, loading, time.monotonic(), switching=True)
         return job.result() if job.finished else ()
 
-    def answer(self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]]) -> AnswerView:
-        """Show the events of `ask` until they end. Ctrl-C ends them early; the view tells what came."""
+    def answer(
+        self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]], screen: Screen | None = None
+    ) -> AnswerView:
+        """Show the events of `ask` until they end, on `screen` where not on ours.
+
+        Ctrl-C ends them early; the view tells what came.
+        """
+        screen = screen or self.screen
 
         def work(job: Job[None]) -> None:
             for event in ask(self._the_session(), job.cancel):
                 job.emit(event)
 
-        view = AnswerView(self.screen, self.context_length, footer=self.footer)
+        view = AnswerView(screen, self.context_length, footer=self.footer)
         began = time.monotonic()
         job = self._engine.start(work)
         try:
             with self._interrupts.stopping(job.cancel):
-                self._watch(job, view)
+                self._watch(job, view, screen)
         except BaseException:  # the screen is gone: what had come must be saved all the same
             job.cancel.set()
             self._engine.idle_within(_LAST_WORDS)
@@ -198,7 +204,7 @@ class SessionThread:
         self.session_label = self.call(self._startup.session_label) if job.finished else ""
         return view
 
-    def _watch(self, job: Job[None], view: AnswerView) -> None:
+    def _watch(self, job: Job[None], view: AnswerView, screen: Screen) -> None:
         began = time.monotonic()
         asked_to_end: float | None = None
         while not job.finished:
@@ -208,7 +214,7 @@ class SessionThread:
             else:
                 view.idle()
             if not view.text_came:
-                self.screen.wait_for(_progress(view), time.monotonic() - began)
+                screen.wait_for(_progress(view), time.monotonic() - began)
             self.screen.tick()
             self.meanwhile()
             if self._interrupts.exit_code is not None:

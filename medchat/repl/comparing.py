@@ -1,0 +1,148 @@
+"""`/compare`: the same question through another model or adapter, beside the answer of the one in use.
+
+Side by side where the terminal is wide enough and can redraw, else one after another. Nothing of it is kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from medchat.chat.collaborators import NoRecorder
+from medchat.chat.events import Event
+from medchat.chat.gathered import AnswerRequest
+from medchat.chat.loading import Loading
+from medchat.chat.session import ChatSession
+from medchat.chat.text_checks import check_question
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.repl.columns import NARROWEST, Columns
+from medchat.repl.model_commands import control_of
+from medchat.repl.slash import ReplCommand
+
+if TYPE_CHECKING:
+    from medchat.repl.chat import Chat
+
+_BASE = ("base", "底座")
+_ADAPTER, _MODEL = ("adapter", "适配器"), ("model", "模型")
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Who else is asked: the changes of settings that make it answer, and what it is called."""
+
+    changes: Mapping[str, Any]
+    label: str
+
+
+def _compare(chat: Chat, words: str) -> None:
+    control_of(chat)
+    if not chat.exchange.ready():
+        return
+    other, typed = _understood(chat, words)
+    conversation = chat.exchange.call(lambda session: session.conversation)
+    if typed:
+        check_question(typed, chat.startup.max_question_bytes)
+    elif not conversation.turns:
+        raise UsageError(
+            say("还没有可以对比的问题", "there is no question to compare yet"),
+            say("写在命令后面：/对比 头痛怎么办？", "write it behind the command: /compare QUESTION"),
+        )
+    question = typed or conversation.turns[-1].question
+    before = conversation if typed else conversation.without_last()
+    labels = (chat.model_label, other.label)
+    if chat.screen.moves and chat.screen.width >= NARROWEST:
+        shown: Columns | None = Columns(chat.screen, labels)
+    else:
+        shown = None
+    if not typed:
+        _show_given(chat, shown, labels[0], conversation.turns[-1].answer)
+    elif not _answered(chat, shown, labels[0], lambda s, cancel: _own(s, question, cancel)):
+        return
+    if shown is not None:
+        shown.next()
+    _answered(chat, shown, labels[1], lambda s, cancel: _others(chat, s, other, question, before, cancel))
+    if shown is not None:
+        shown.finish()
+    chat.screen.tell(say("对比的回答不进入对话。", "What was compared does not enter the conversation."))
+
+
+def _show_given(chat: Chat, shown: Columns | None, label: str, answer: str) -> None:
+    """Show the answer that the conversation has already."""
+    screen = shown or chat.screen
+    if shown is None:
+        chat.screen.tell(label)
+    screen.piece(answer)
+    screen.end_answer()
+
+
+def _answered(chat: Chat, shown: Columns | None, label: str, ask: Any) -> bool:
+    """Show an answer; say whether it came to its end."""
+    if shown is None:
+        chat.screen.tell(label)
+    view = chat.show_answer(ask, shown)
+    if view.error is not None or view.stopped_early:
+        if shown is not None:
+            shown.finish()
+        return False
+    return True
+
+
+def _own(session: ChatSession, question: str, cancel: threading.Event) -> Iterator[Event]:
+    own = replace(session, recorder=NoRecorder(), listeners=(), notices_shown=set(session.notices_shown))
+    yield from own.answer(AnswerRequest(question, own.config, own.conversation), cancel)
+
+
+def _others(
+    chat: Chat, session: ChatSession, other: Other, question: str, before: Any, cancel: threading.Event
+) -> Iterator[Event]:
+    # Whoever stops the answer stops the loading before it.
+    loading = Loading(stop=cancel)
+    command = say("/对比", "/compare")
+    with control_of(chat).beside(session, other.changes, command, loading) as beside:
+        yield from beside.answer(AnswerRequest(question, beside.config, before), cancel)
+
+
+def _understood(chat: Chat, words: str) -> tuple[Other, str]:
+    """Return who else is asked, and the question, "" for the last one. Raises UsageError where that is open."""
+    first, _, rest = words.partition(" ")
+    path, _, question = rest.strip().partition(" ")
+    control = control_of(chat)
+    if first in _BASE:
+        return Other({"adapter": ()}, say("底座", "the base")), rest.strip()
+    if first in _ADAPTER and path:
+        return Other({"adapter": (path,)}, f"+ {PurePath(path).name}"), question.strip()
+    if first in _MODEL and path:
+        return Other(control.as_model(path), PurePath(path).name), question.strip()
+    if control.adapters:
+        return Other({"adapter": ()}, say("底座", "the base")), words
+    raise UsageError(
+        say("没有使用适配器，请指定与谁对比", "no adapter is in use: say whom to compare with"),
+        say(
+            "/对比 适配器 目录 [问题]，或 /对比 模型 目录 [问题]",
+            "/compare adapter FOLDER [question], or /compare model FOLDER [question]",
+        ),
+    )
+
+
+COMPARE_COMMANDS: tuple[ReplCommand[Chat], ...] = (
+    ReplCommand(
+        "compare",
+        "对比",
+        "[base|adapter path|model path] [question]",
+        "同一个问题问另一个模型或适配器",
+        "ask another model or adapter the same",
+        _compare,
+        more=(
+            "底座：不用适配器的模型。不写问题则用上一个。屏幕够宽时左右并排。两个回答都不进入对话。",
+            "base: the model without adapters. Without a question the last one is taken. Neither answer is kept.",
+        ),
+        examples=(
+            "/对比 适配器 ~/weights/bentsao 头痛怎么办？",
+            "/compare base What helps against a headache?",
+        ),
+    ),
+)
