@@ -16,6 +16,7 @@ from medchat.api.prompts import Segment
 class ModelCard:
     """What a checkpoint folder is, learned without loading its weights. `models show` prints it.
 
+    `template` is the name of the one that such weights are asked in, "" where none can be used.
     `generation` is the release within the family, "" where there is one only. `adapters` are the names of
     published adapters that were trained on such weights.
     """
@@ -46,11 +47,13 @@ class AdapterCard:
     """What an adapter folder holds. `models show` prints it.
 
     `known_as` is the published adapter that it is, "" for any other; `fault` says in a clause why it
-    cannot be used on any model, "" where nothing is wrong with the folder itself.
+    cannot be used on any model, "" where nothing is wrong with the folder itself. `notes` are what else a
+    user should know: which files were passed over for others.
     """
 
     known_as: str = ""
     fault: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -7,14 +7,16 @@ Any other is somebody's file: its text goes along too. No torch here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medchat.api import LoadOptions, PromptTemplate, SpecialTokens
+from medchat.api import LoadOptions, ModelCard, PromptTemplate, SpecialTokens
 from medchat.checkpoints.adapter_folder import Adapter, known_template, open_adapter
 from medchat.checkpoints.json_object import read_json_object
+from medchat.errors import CheckpointError, UsageError
+from medchat.language import say
 from medchat.templates import list_templates, load_template
 
 KEY = "medchat_template"
@@ -65,6 +67,16 @@ def stated_template(
         return load_template(folder / FILE_NAME, specials=specials, called=name)
     known = {template.name: template for template in (*list_templates(), *extra)}
     return known.get(name)
+
+
+def with_template(card: ModelCard, find: Callable[[], PromptTemplate]) -> ModelCard:
+    """Return the card with the name of the template that `find` returns, or a note of what is wrong with it."""
+    try:
+        return replace(card, template=find().name)
+    except (UsageError, CheckpointError) as error:
+        place = say(f"（{error.where}）", f" ({error.where})") if error.where else ""
+        note = say(f"模板不能使用：{error.what}{place}", f"its template cannot be used: {error.what}{place}")
+        return replace(card, template="", notes=(*card.notes, note))
 
 
 @dataclass(frozen=True)

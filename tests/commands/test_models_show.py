@@ -124,19 +124,33 @@ def test_a_7b_folder_names_the_adapters_that_fit(
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_a_folder_whose_chat_template_never_ends_is_refused_by_its_file_and_line(
+def test_a_folder_with_a_bad_template_is_shown_with_its_fault_and_asked_nothing(
     call: Call, tmp_path: Path, folders: dict[str, Path], name: str
 ) -> None:
     folder = copy(folders[name], tmp_path / name, medchat_template="theirs")
+    whole = call("models", "show", str(folders[name]), "--json").one()
     loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     template = {"chat_template": "{{ messages[-1].content }}\n" + loops}
     (folder / "medchat_template.json").write_text(json.dumps(template), encoding="utf-8")
-    for command in (
-        ("models", "show", str(folder)),
-        ("ask", "头痛", "--backbone", name, "--model", str(folder)),
-    ):
-        outcome = call(*command)
-        assert outcome.code == 2 and "medchat_template.json chat_template:2" in outcome.err
+    shown = call("models", "show", str(folder), "--json").one()
+    assert shown["template"] is None and "medchat_template.json chat_template:2" in shown["notes"][-1]
+    assert {key: shown[key] for key in whole if key not in ("template", "notes", "path")} == {
+        key: whole[key] for key in whole if key not in ("template", "notes", "path")
+    }
+    assert "模板：不能使用" in call("models", "show", str(folder)).out
+    outcome = call("ask", "头痛", "--backbone", name, "--model", str(folder))
+    assert outcome.code == 2 and "medchat_template.json chat_template:2" in outcome.err
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"prompt_no_input": 3}', "[]", "\x00", "[" * 5000])
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_whatever_its_template_file_holds_a_folder_is_shown(
+    call: Call, tmp_path: Path, folders: dict[str, Path], name: str, content: str
+) -> None:
+    folder = copy(folders[name], tmp_path / name, medchat_template="theirs")
+    (folder / "medchat_template.json").write_text(content, encoding="utf-8")
+    outcome = call("models", "show", str(folder))
+    assert outcome.code == 0 and "medchat_template.json" in outcome.out and "！模板不能使用" in outcome.out
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))
@@ -282,3 +296,41 @@ def test_the_memory_at_each_precision_stands_apart(call: Call, folders: dict[str
         ]
         parts = re.split("[：:] ?", line, maxsplit=1)[1].split(mark)
         assert len(parts) >= 4 and all(re.fullmatch(r"\w+ [\d.]+ [GM]iB", part) for part in parts), line
+
+
+# ---------------------------------------------------------------- files that are passed over
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 14000000000\n"
+INDEX = b'{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "why"),
+    [
+        ("model.safetensors", POINTER, "git-lfs"),
+        ("model.safetensors", b"", "空文件"),
+        ("model.safetensors", b"<!DOCTYPE html><html>404", "网页"),
+        ("model.safetensors", b"\x10\0\0\0\0\0\0\0{", ""),
+        ("model.safetensors.index.json", INDEX, "缺少分片"),
+        ("model.safetensors.index.json", b"{", ""),
+    ],
+)
+def test_what_is_passed_over_for_another_set_is_named_with_the_reason(
+    call: Call, tmp_path: Path, folders: dict[str, Path], file: str, content: bytes, why: str
+) -> None:
+    folder = copy(folders["chatglm"], tmp_path / "m")
+    assert not list(folder.glob("*.safetensors*"))
+    (folder / file).write_bytes(content)
+    notes = call("models", "show", str(folder), "--json").one()["notes"]
+    (note,) = [note for note in notes if file in note or "分片" in note]
+    assert why in note and "改用 pytorch_model" in note
+    assert f"！{note}" in call("models", "show", str(folder)).out
+
+
+def test_so_it_is_of_an_adapter(call: Call, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "a")
+    (folder / "adapter_model.safetensors").write_bytes(POINTER)
+    outcome = call("models", "show", str(folder), "--json").one()
+    assert outcome["fault"] is None
+    assert [note for note in outcome["notes"] if "git-lfs" in note and "adapter_model.bin" in note]
+    assert "git-lfs" in call("models", "show", str(folder)).out

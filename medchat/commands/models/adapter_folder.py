@@ -9,7 +9,7 @@ from typing import Any
 from medchat.api import AdapterCard
 from medchat.checkpoints.elsewhere import ADAPTER_CONFIG
 from medchat.checkpoints.json_object import read_json_object
-from medchat.commands.models.format import table
+from medchat.commands.models.format import note_line, table
 from medchat.language import say
 from medchat.sanitize import sanitize_line
 from medchat.units import amount
@@ -49,12 +49,13 @@ class AdapterFolder:
             "backbone": self.entry.backbone if self.entry else None,
             "template": known.template if known else self._stated_template() or None,
             "fits": list(known.fits) if known else [],
+            "notes": list(self.card.notes) if self.card else [],
             "fault": (self.card.fault if self.card else "") or None,
         }
 
     def as_text(self) -> str:
-        """Return a line for each fact, and one for what is wrong with the folder."""
-        lines = [table(self._rows())]
+        """Return a line for each fact and note, and one for what is wrong with the folder."""
+        lines = [table(self._rows()), *(note_line(note) for note in (self.card.notes if self.card else ()))]
         if self.card and self.card.fault:
             fault = sanitize_line(self.card.fault, 300)
             lines.append(say(f"！不能使用：{fault}", f"! it cannot be used: {fault}"))

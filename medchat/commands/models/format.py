@@ -97,6 +97,11 @@ def rows(entry: Entry) -> list[tuple[str, str]]:
     return facts
 
 
+def note_line(note: str) -> str:
+    """Return a note on a folder as the line that is shown, sanitised."""
+    return say("！", "! ") + sanitize_line(note, 300)
+
+
 def table(facts: list[tuple[str, str]]) -> str:
     """Return labelled lines, every value sanitised."""
     return "\n".join(f"{label}{say('：', ': ')}{sanitize_line(value, 300)}" for label, value in facts)

@@ -20,11 +20,10 @@ from medchat.checkpoints.elsewhere import file_given, other_than_asked
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.models.adapter_folder import read_adapter
-from medchat.commands.models.format import as_json, rows, table
+from medchat.commands.models.format import as_json, note_line, rows, table
 from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat.registry import Registry
-from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.units import amount
 from medchat.user_paths import user_path
@@ -50,7 +49,7 @@ def _card_as_json(card: ModelCard) -> dict[str, Any]:
         "weight_bytes": card.weight_bytes,
         "quantization": card.quantization,
         "context_length": card.context_length,
-        "template": card.template,
+        "template": card.template or None,
         "adapters": list(card.adapters),
         "memory_bytes": {name: card.memory(width) for name, width in WIDTHS},
         "notes": list(card.notes),
@@ -72,7 +71,7 @@ def _card_as_text(card: ModelCard) -> str:
         (say("权重精度", "stored as"), say("、", ", ").join(card.dtypes)),
         (say("量化", "quantised"), say("无", "no") if card.quantization == "none" else card.quantization),
         (say("权重大小", "weights"), amount(card.weight_bytes)),
-        (say("模板", "template"), card.template),
+        (say("模板", "template"), card.template or say("不能使用", "cannot be used")),
         (
             say("配套的适配器", "adapters that fit"),
             say("、", ", ").join(card.adapters) or say("没有已知的", "none known"),
@@ -82,7 +81,7 @@ def _card_as_text(card: ModelCard) -> str:
             say("；", "; ").join(f"{name} {_gib(card.memory(width))}" for name, width in WIDTHS),
         ),
     ]
-    return "\n".join([table(facts), *(say("！", "! ") + sanitize_line(note, 300) for note in card.notes)])
+    return "\n".join([table(facts), *(note_line(note) for note in card.notes)])
 
 
 def _amount(count: int) -> str:

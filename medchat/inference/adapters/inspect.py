@@ -30,12 +30,11 @@ def inspect_adapter(folder: Path) -> AdapterCard | None:
             return None
         adapter = open_adapter(folder)
         if not isinstance(adapter, LoraAdapter):
-            return AdapterCard()
+            return AdapterCard(notes=adapter.checkpoint.notes)
         found = match_published(adapter)
         name = found.known.name if found else ""
-        if found and found.by_hash:
-            return AdapterCard(name)
-        return AdapterCard(name, _lacking(adapter) or _idle(adapter))
+        fault = "" if found and found.by_hash else _lacking(adapter) or _idle(adapter)
+        return AdapterCard(name, fault, adapter.checkpoint.notes)
     except CheckpointError as error:
         return AdapterCard(fault=error.what)
 

@@ -55,7 +55,7 @@ class BloomBackbone(CausalBackbone):
             backbone=self.name,
             family="Bloom",
             generation="BLOOM / BLOOMZ",
-            template=self.template(LoadOptions(path)).name,
+            template=lambda: self.template(LoadOptions(path)),
             notes=(which_base(),),
         )
 

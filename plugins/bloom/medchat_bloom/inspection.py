@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from medchat.api import ModelCard
+from medchat.api import ModelCard, PromptTemplate
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint
 from medchat.checkpoints.published_adapters import adapters_for
+from medchat.checkpoints.stated_template import with_template
 from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat_bloom.folder import BloomShape, read_bloom_shape
@@ -40,7 +42,7 @@ def card(
     backbone: str,
     family: str,
     generation: str,
-    template: str,
+    template: Callable[[], PromptTemplate],
     notes: tuple[str, ...] = (),
 ) -> ModelCard:
     """Describe a checkpoint folder of this architecture. Raises CheckpointError: missing or damaged files.
@@ -52,7 +54,7 @@ def card(
     checkpoint = open_checkpoint(path)
     headers = read_headers(checkpoint)
     counted = [header for name, header in headers.items() if not (shape.tied and name.startswith("lm_head."))]
-    return ModelCard(
+    described = ModelCard(
         backbone=backbone,
         family=family,
         path=path,
@@ -63,11 +65,12 @@ def card(
         dtypes=tuple(sorted({header.dtype for header in headers.values()})),
         weight_bytes=sum(header.byte_count for header in headers.values()),
         context_length=shape.context_length,
-        template=template,
+        template="",
         notes=(*checkpoint.notes, *_vocabulary_notes(path, shape), *notes),
         generation=generation,
         adapters=adapters_for(backbone) if is_seven_billion(shape) else (),
     )
+    return with_template(described, template)
 
 
 def is_seven_billion(shape: BloomShape) -> bool:

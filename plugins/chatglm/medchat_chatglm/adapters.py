@@ -163,10 +163,11 @@ def find_prefix(folder: Path, candidates: Candidates = PREFIX_FILES) -> PrefixAd
 def inspect_prefix(folder: Path) -> AdapterCard:
     """Say what is wrong with a folder that calls itself a P-tuning prefix, if anything is."""
     try:
-        find_prefix(folder).shape()
+        prefix = find_prefix(folder)
+        prefix.shape()
     except CheckpointError as error:
         return AdapterCard(fault=error.what)
-    return AdapterCard()
+    return AdapterCard(notes=prefix.checkpoint.notes)
 
 
 def check_chatglm_fit(model: nn.Module, adapters: list[Adapter]) -> None:

@@ -13,6 +13,7 @@ from medchat.api import ModelCard
 from medchat.checkpoints.config_json import ConfigValues
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
+from medchat.checkpoints.stated_template import with_template
 from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat_chatglm.config_file import generation_of
@@ -78,7 +79,7 @@ def inspect_chatglm(path: Path) -> ModelCard | None:
     shape = {key: values.size(key, default=default) for key, default in DEFAULTS.items()}
     bits = config.get("quantization_bit") or 0
     generation = generation_of(config)
-    return ModelCard(
+    card = ModelCard(
         backbone="chatglm",
         family="ChatGLM-6B",
         path=path,
@@ -89,11 +90,12 @@ def inspect_chatglm(path: Path) -> ModelCard | None:
         dtypes=tuple(sorted({header.dtype for header in headers.values()})),
         weight_bytes=sum(header.byte_count for header in headers.values()),
         context_length=shape["max_sequence_length"],
-        template=chatglm_template(path).name,
+        template="",
         quantization=f"int{bits}" if bits in (4, 8) else "none",
         notes=(*checkpoint.notes, *_notes(path, config, headers)),
         generation="v0 (icetk)" if generation == "v0" else "v1.1",
     )
+    return with_template(card, lambda: chatglm_template(path))
 
 
 def read_chatglm_vocabulary(folder: Path, config: Mapping[str, Any]) -> ChatGLMTokenizer:

@@ -10,6 +10,7 @@ from medchat.api import LoadOptions, ModelCard
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.published_adapters import BASES, adapters_for
+from medchat.checkpoints.stated_template import with_template
 from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat_llama.folder import (
@@ -45,7 +46,7 @@ def inspect_llama(path: Path) -> ModelCard | None:
         for name, header in headers.items()
         if not any(fnmatchcase(name, pattern) for pattern in IGNORED) and not (shape.tied and name == HEAD)
     ]
-    return ModelCard(
+    card = ModelCard(
         backbone="llama",
         family=_family(shape, rows),
         path=path,
@@ -56,11 +57,12 @@ def inspect_llama(path: Path) -> ModelCard | None:
         dtypes=tuple(sorted({header.dtype for header in counted})),
         weight_bytes=sum(header.byte_count for header in counted),
         context_length=shape.context_length,
-        template=LLAMA_TEMPLATES.chosen(LoadOptions(path)).name,
+        template="",
         notes=(*checkpoint.notes, *rows_note(shape, rows, path), *_notes(path, rows)),
         generation=GENERATIONS.get(shape.context_length, ""),
         adapters=adapters_for(base_of(rows)) if _is_seven_billion(shape) else (),
     )
+    return with_template(card, lambda: LLAMA_TEMPLATES.chosen(LoadOptions(path)))
 
 
 def _is_seven_billion(shape: LlamaShape) -> bool:

@@ -58,7 +58,7 @@ class HuoziBackbone(CausalBackbone):
             backbone=self.name,
             family="Huozi",
             generation=_generation(path),
-            template=self.template(LoadOptions(path)).name,
+            template=lambda: self.template(LoadOptions(path)),
         )
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
