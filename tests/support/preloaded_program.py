@@ -13,7 +13,7 @@ import medchat.chat.recorder
 import medchat.chat.setup
 import medchat.cli.program
 import medchat.registry
-from medchat.medical_safety import answers, red_flags, weak_signs
+from medchat.medical_safety import answers, red_flags, wording
 from medchat.medical_safety.lexicon_files import load_lexicon
 
 # The same words for every question, read in about a quarter of a second.
