@@ -103,14 +103,16 @@ def with_polarity(found: list[Found], folded: FoldedText) -> list[Found]:
     marked: list[Found] = []
     negation: Found | None = None
     before: Found | None = None
+    reach = -1  # to where the negation reaches: nearly everything begins behind it
     for each in found:
         name = each.name
         if name in _REACH:
             negation = each
+            reach = each.end + _REACH[name]
         elif name == "but":
-            negation = None
+            reach = -1
         else:
-            negated = negation is not None and _negates(negation, each, folded)
+            negated = each.start <= reach and negation is not None and _negates(negation, each, folded)
             polar = name.startswith(POLAR)
             if polar:
                 joined = before is not None and before.negated and _joined(before, each, folded)

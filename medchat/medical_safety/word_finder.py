@@ -120,18 +120,21 @@ class WordFinder:
             node = root[character]
             if node is None:
                 continue
-            ends: list[tuple[int, tuple[str, ...]]] = []
+            ends: list[tuple[int, tuple[str, ...]]] | None = None
             end = start + 1
             while True:
                 if node.names and not (text[end - 1] < "\x80" and _inside_a_word(text, start, end)):
-                    ends.append((end, node.names))
+                    if ends is None:
+                        ends = [(end, node.names)]
+                    else:
+                        ends.append((end, node.names))
                 if end == size:
                     break
                 node = node[text[end]]
                 if node is None:
                     break
                 end += 1
-            if ends:
+            if ends is not None:
                 yield start, ends
 
 
