@@ -187,4 +187,4 @@ def test_an_installed_wheel_works_without_the_source_tree(wheel: Path, tmp_path:
     # In one process: to name its methods a plugin imports torch.
     shown = python("-c", show, *(plugin.name for plugin in BUILTIN_BACKBONES))
     for plugin in BUILTIN_BACKBONES:
-        assert f"\n{plugin.name}: " in f"\n{shown}"
+        assert f"\n{plugin.name}：" in f"\n{shown}"
