@@ -16,6 +16,7 @@ from medchat_llama.tokenizer import LlamaTokenizer
 
 from medchat.api import SFTOptions
 from medchat.batch.results import read_results
+from medchat.chat.attachments import read_attachment
 from medchat.checkpoints.elsewhere import other_than_asked
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
@@ -69,6 +70,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "medchat/templates/json_template.py": ("one.json", read_template),
     "medchat/datafiles/data_file.py": ("data.json", open_data),
+    "medchat/chat/attachments.py": ("case.txt", lambda path: read_attachment(str(path))),
     "medchat/transcripts/importing.py": ("sessions.json", read_transcripts),
     "medchat/batch/results.py": ("results.jsonl", read_results),
     "medchat/checkpoints/json_object.py": ("config.json", lambda path: read_config(path.parent)),

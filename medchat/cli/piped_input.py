@@ -7,12 +7,15 @@ import select
 import stat
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from medchat.chat.attachments import Attachment
 from medchat.chat.text_checks import check_question
 from medchat.cli.output import say_aside
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.sanitize import sanitize_line
 
 #: So long, from the start, the first word of a context is waited for; the model loads meanwhile.
 FIRST_WORD_SECONDS = 1.0
@@ -30,11 +33,12 @@ class QuestionInput:
     """The question of a command line: the argument itself, all of stdin for `-`.
 
     Beside an argument, stdin is the question's context where it is a pipe or a file with something in it.
-    `max_bytes` is what both may take together.
+    `files` stand under the question, before what is piped in. `max_bytes` is what all may take together.
     """
 
     argument: str
     max_bytes: int
+    files: Sequence[Attachment] = ()
     _started: float = field(default_factory=time.monotonic)
     _question: str = ""
     _descriptor: int | None = None
@@ -42,13 +46,20 @@ class QuestionInput:
     def begin(self) -> None:
         """Read what is there already. Raises UsageError for a question or context that cannot be asked."""
         if self.argument == "-":
-            self._question = _piped_question(self.max_bytes)
+            self._question = self._with_files(_piped_question(self.max_bytes))
             return
         check_question(self.argument, self.max_bytes)
-        self._question = self.argument
+        self._question = self._with_files(self.argument)
         self._descriptor = _pipe_or_file()
         if self._comes_within(_AT_ONCE_SECONDS):
             self._take_context()
+
+    def _with_files(self, question: str) -> str:
+        for file in self.files:
+            question = file.under(question, self.max_bytes)
+            name, count = sanitize_line(file.name, 60), len(file.text)
+            say_aside(say(f"（附件：{name}，{count} 字）", f"(attached: {name}, {count} characters)"))
+        return question
 
     @property
     def so_far(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from medchat.chat.attachments import read_attachment
 from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.recorder import SessionChoice
@@ -36,14 +37,26 @@ class _AskCommand(LocalizedCommand):
             word = next((word for word in typed if word.startswith(error.option_name)), error.option_name)
             if error.possibilities:
                 raise
-            raise UsageError(
-                say(f"没有选项 {error.option_name}", f"there is no option {error.option_name}"),
-                say(
-                    "如果它是问题，写在 -- 之后，选项写在 -- 之前：",
-                    "if it is the question, put it behind --, and options before: ",
-                )
-                + joined(["medchat", "ask", "--", word]),
+            raise _perhaps_a_question(
+                say(f"没有选项 {error.option_name}", f"there is no option {error.option_name}"), word
             ) from None
+        except click.MissingParameter:
+            # `-fever?` reads as `-f ever?`, and then there is no question.
+            word = next((word for word in typed if word[:2] == "-f" and word[2:]), "")
+            if not word:
+                raise
+            raise _perhaps_a_question(say("没有问题", "there is no question"), word) from None
+
+
+def _perhaps_a_question(what: str, word: str) -> UsageError:
+    return UsageError(
+        what,
+        say(
+            "如果它是问题，写在 -- 之后，选项写在 -- 之前：",
+            "if it is the question, put it behind --, and options before: ",
+        )
+        + joined(["medchat", "ask", "--", word]),
+    )
 
 
 @click.command(
@@ -57,6 +70,14 @@ class _AskCommand(LocalizedCommand):
 @model_flags
 @generation_flags
 @session_flags
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help=say("附上一个文本文件，可重复", "attach a text file, repeatable"),
+)
 @click.option("--json", "as_json", is_flag=True, help=say("输出一个 JSON 对象", "print one JSON object"))
 @click.option("--events", is_flag=True, help=say("边生成边输出 JSONL", "print JSON lines while streaming"))
 @click.option(
@@ -70,7 +91,15 @@ class _AskCommand(LocalizedCommand):
 @click.option(
     "--stats", is_flag=True, help=say("结束时在标准错误显示统计", "print statistics on stderr at the end")
 )
-def command(question: str, as_json: bool, events: bool, stats: bool, force_answer: bool, **flags: Any) -> int:
+def command(
+    question: str,
+    files: tuple[str, ...],
+    as_json: bool,
+    events: bool,
+    stats: bool,
+    force_answer: bool,
+    **flags: Any,
+) -> int:
     """Answer one question."""
     if as_json and events:
         raise UsageError(
@@ -85,7 +114,8 @@ def command(question: str, as_json: bool, events: bool, stats: bool, force_answe
     )
     prepared = prepare_conversation(flags, choice, say_aside)
     try:
-        asked = QuestionInput(question, int(prepared.settings.value("max_question_bytes")))
+        most = int(prepared.settings.value("max_question_bytes"))
+        asked = QuestionInput(question, most, [read_attachment(file) for file in files])
         asked.begin()
         for line in [
             *disclaimer_lines(prepared.store),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from medchat.api import SlashCommand
+from medchat.chat.attachments import Attachment
 from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.events import Event
 from medchat.chat.model_control import ModelControl
@@ -61,6 +62,7 @@ class Chat:
         self.failed = 0
         self.edit: Edit | None = None
         self.draft = ""
+        self.attachment: Attachment | None = None
         self.pick: Callable[[str, Sequence[str]], int | None] | None = None
         self._confirming = self._to_confirm = ""
         self._asked_back = ""
@@ -124,8 +126,8 @@ class Chat:
                 return draft
             if self.edit is not None:
                 return self._finish(self.edit, typed, line)
-            check_question(typed, self.startup.max_question_bytes)
-            self._say_early(typed)
+            question = self._with_attachment(typed)
+            self._say_early(question)
             if not self.exchange.ready():
                 return line
         except Exception as error:
@@ -133,13 +135,22 @@ class Chat:
                 raise
             self.report(error)
             return "" if isinstance(typed, Typed) else line
-        view = self.show_answer(lambda session, cancel: session.ask(typed, cancel))
+        view = self.show_answer(lambda session, cancel: session.ask(question, cancel))
         if view.stopped_early:
             self.screen.tell(messages.nothing_said())
         # What the demo has not learned is not edited but replaced by one of the questions that it offers.
         edited = isinstance(view.error, UsageError) and not isinstance(view.error, UnknownToDemo)
         refused = edited and not view.text_came
-        return line if view.stopped_early or refused else ""
+        if view.stopped_early or refused:
+            return line
+        self.attachment = None
+        return ""
+
+    def _with_attachment(self, typed: str) -> str:
+        """Return the question that is sent. Raises UsageError for one that cannot be."""
+        most = self.startup.max_question_bytes
+        check_question(typed, most)
+        return typed if self.attachment is None else self.attachment.under(typed, most)
 
     def confirmed(self, what: str) -> bool:
         """Whether the line before asked for the same; else the next one may confirm it."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from medchat.repl.comparing import COMPARE_COMMANDS
 from medchat.repl.context_commands import CONTEXT_COMMANDS
+from medchat.repl.file_commands import FILE_COMMANDS
 from medchat.repl.medical_commands import MEDICAL_COMMANDS
 from medchat.repl.model_commands import MODEL_COMMANDS
 from medchat.repl.prompt_commands import PROMPT_COMMANDS
@@ -23,6 +24,7 @@ COMMANDS: tuple[ReplCommand[Chat], ...] = (
     *SESSION_COMMANDS,
     *SAVED_COMMANDS,
     *COMPARE_COMMANDS,
+    *FILE_COMMANDS,
     *MODEL_COMMANDS,
     *CONTEXT_COMMANDS,
     *PROMPT_COMMANDS,

@@ -175,7 +175,10 @@ class _Terminal:
         if self._exchange.held_back:
             return say("模型没有加载 · 提问时加载", "no model is loaded · the next question loads it")
         between, way_to_help = " · ", say("/帮助", "/help")
-        named = between.join(part for part in (self._chat.model_label, self._exchange.session_label) if part)
+        attachment = self._chat.attachment
+        with_file = say(f"附件 {attachment.name}", f"with {attachment.name}") if attachment else ""
+        parts = (with_file, self._chat.model_label, self._exchange.session_label)
+        named = between.join(part for part in parts if part)
         room = self._chat.screen.width - cell_len(between + way_to_help)
         return between.join(part for part in (excerpt(named, room), way_to_help) if part)
 

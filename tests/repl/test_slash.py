@@ -74,6 +74,7 @@ def test_every_command_of_this_release_is_there_in_both_languages() -> None:
         "fork": "分叉",
         "export": "导出",
         "compare": "对比",
+        "file": "文件",
         "model": "模型",
         "adapter": "适配器",
         "system": "系统",
