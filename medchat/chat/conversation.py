@@ -10,14 +10,9 @@ from medchat import __version__, medical_safety
 from medchat.api import GENERATION_RANGES, ChatModel, Conversation, Notice, SlashCommand, Turn
 from medchat.chat.demo_mode import DemoGate, KnownQuestions, as_demo
 from medchat.chat.events import AnswerContext
-from medchat.chat.recorder import (
-    SessionChoice,
-    StoreRecorder,
-    conversation_of,
-    open_store,
-    session_to_go_on_with,
-)
+from medchat.chat.recorder import StoreRecorder
 from medchat.chat.session import ChatSession
+from medchat.chat.session_choice import SessionChoice, conversation_of, open_store, session_to_go_on_with
 from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
 from medchat.errors import MedchatError
 from medchat.language import current_language

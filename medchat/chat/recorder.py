@@ -1,44 +1,32 @@
-"""Which saved session a command goes on with, and writing its turns there."""
+"""Writing the turns of a conversation into its saved session."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 
-from medchat import paths
-from medchat.api import Conversation, Turn
+from medchat.api import Turn
 from medchat.chat.collaborators import rewritten
 from medchat.chat.events import AnswerContext, TurnStats
-from medchat.errors import CheckpointError, MedchatError, UsageError
+from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.store import (
     AnswerOrigin,
     BranchPoint,
     PlacedTurn,
-    SessionKind,
+    SavedTurn,
     SessionRecord,
     SessionStore,
     Transcript,
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SessionChoice:
-    """Which saved session to go on with: by name (opened or created), the latest, or one picked by id."""
-
-    name: str | None = None
-    latest: bool = False
-    resume: str | None = None
-    save: bool = True
-    kind: SessionKind = SessionKind.CHAT
-
-
 class StoreRecorder:
     """Writes each turn into the session store; the session's row is made with its first turn.
 
     If the disk fails, or the session was deleted meanwhile, the user is warned once (`warn`) and the
-    conversation goes on unsaved: an answer on the screen is worth more than a crash. If another MedChat
+    conversation goes on in memory: an answer on the screen is worth more than a crash. If another MedChat
     writes to the same session, that is said once too; no turn of either is lost: an answer given again
     then follows the other's turns, and an undo that would take them is refused.
     """
@@ -82,6 +70,7 @@ class StoreRecorder:
 
     def save(self, turn: Turn, stats: TurnStats, context: AnswerContext, *, instead_of: int = 0) -> None:
         """Append one turn, in the place of that many last ones, in one transaction."""
+        store, kept = self._store, False
         with self._told():
             if self._record is None:
                 self._record = self._create(self._store)
@@ -92,30 +81,43 @@ class StoreRecorder:
             )
             del self._ours[start:]
             self._keep(position, turn, expected=replaced[0][0] if replaced else None)
+            kept = True
             self._note()
+        if not kept and store.path is not None:
+            self.save(turn, stats, context, instead_of=instead_of)  # into memory, with what was said before
 
     def extend(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
         """Put the longer answer of `turn` into the last one, in one transaction."""
+        if self._record is None or not self._ours:
+            return
+        store, kept = self._store, False
         with self._told():
-            if self._record is not None and self._ours:
-                last = self._ours.pop()
-                position = self._store.extend_turn(
-                    self._record.id, turn, stats, self._origin(context), expected=last
-                )
-                self._keep(position, turn, expected=last[0])
-                self._note()
+            last = self._ours[-1]
+            position = self._store.extend_turn(
+                self._record.id, turn, stats, self._origin(context), expected=last
+            )
+            del self._ours[-1]
+            self._keep(position, turn, expected=last[0])
+            kept = True
+            self._note()
+        if not kept and store.path is not None:
+            self.extend(turn, stats, context)
 
     def undo(self, count: int) -> None:
         """Take back the last `count` turns. Raises UsageError where another MedChat's are among them."""
         last = self._ours[-count:]
         if self._record is None or not last:
             return
-        refused = False
+        store, refused, done = self._store, False, False
         with self._told():
             refused = not self._store.undo(self._record.id, len(last), expected=last)
+            done = True
         if refused:
             raise _of_another()
-        del self._ours[-count:]
+        if done:
+            del self._ours[-count:]
+        elif store.path is not None:
+            self.undo(count)  # in memory, with what was said before
 
     def redo(self, count: int) -> Sequence[Turn] | None:
         """Bring back undone turns, else the next branch; return all turns as they then are, None for neither."""
@@ -199,9 +201,23 @@ class StoreRecorder:
         try:
             yield
         except MedchatError as error:
-            self._store, self._record, self._ours = SessionStore.unsaved(), None, []
-            self._noted = True
-            self._warn(_not_saved(error))
+            self._go_on_in_memory()
+            self._warn(not_saved(error))
+
+    def _go_on_in_memory(self) -> None:
+        """Keep what was said where it can be undone, exported and saved once more; from the file if it can be read."""
+        ours, record = self._ours, self._record
+        said = None
+        if record is not None and ours:
+            with suppress(MedchatError):
+                said = self._store.transcript(record.id)
+            if said is None or [(saved.position, saved.turn) for saved in said.turns] != ours:
+                now = datetime.now(UTC)
+                said = Transcript(record, tuple(SavedTurn(at, turn, now) for at, turn in ours))
+        self._store, self._record, self._ours, self._noted = SessionStore.unsaved(), None, [], True
+        if said is not None:
+            (self._record,) = self._store.add([said])
+            self._as_saved(self._record)
 
 
 def _of_another() -> UsageError:
@@ -215,83 +231,9 @@ def _of_another() -> UsageError:
     )
 
 
-def _not_saved(error: MedchatError) -> str:
+def not_saved(error: MedchatError) -> str:
+    """Say that nothing is saved from now on, and why."""
     return say(
         f"！！未保存：{error.what}。可以继续对话，但从这一轮起不再写入磁盘。{error.remedy}",
         f"!! not saved: {error.what}. You can go on, but from this turn on nothing is written to disk. {error.remedy}",
     )
-
-
-def open_store(*, save: bool, warn: Callable[[str], None]) -> SessionStore:
-    """Open the sessions file, or a store in memory: for `--no-save`, and (said loudly) where the file fails."""
-    if not save:
-        return SessionStore.unsaved(paths.sessions_file())
-    try:
-        return SessionStore.open()
-    except MedchatError as error:
-        warn(_not_saved(error))
-        return SessionStore.unsaved()
-
-
-def session_to_go_on_with(
-    store: SessionStore, choice: SessionChoice, warn: Callable[[str], None]
-) -> tuple[SessionStore, SessionRecord | None]:
-    """Return the saved session that the flags ask for, and the store to go on with.
-
-    That is one in memory where the file cannot be read and the flags ask for no words of it: an answer
-    is worth more than its record. Raises what `choose_session` raises.
-    """
-    try:
-        record = choose_session(store, choice)
-    except CheckpointError as error:
-        if choice.latest or choice.resume is not None:
-            raise
-        store.close()
-        warn(_not_saved(error))
-        return SessionStore.unsaved(), None
-    if record is not None and record.damaged:
-        warn(
-            say(
-                f"会话 {record.name or record.id} 的记录有一部分无法读取，以空白代替",
-                f"a part of the record of session {record.name or record.id} cannot be read and is left empty",
-            )
-        )
-    return store, record
-
-
-def choose_session(store: SessionStore, choice: SessionChoice) -> SessionRecord | None:
-    """Return the saved session that the flags ask for, None for a new one. Raises UsageError where it is not there."""
-    if sum([choice.name is not None, choice.latest, choice.resume is not None]) > 1:
-        raise UsageError(
-            say(
-                "--session、--continue、--resume 只能用一个",
-                "use only one of --session, --continue, --resume",
-            ),
-            "medchat sessions list",
-        )
-    if not choice.save and (choice.latest or choice.resume is not None):
-        raise UsageError(
-            say("使用 --no-save 时不能继续旧会话", "--no-save cannot go on with a saved session"),
-            say("去掉 --no-save", "leave out --no-save"),
-        )
-    if choice.name is not None:
-        return store.named(choice.name)
-    if choice.latest:
-        latest = store.latest()
-        if latest is None:
-            raise UsageError(say("还没有保存的会话", "there is no saved session yet"), "medchat chat")
-        return latest
-    if choice.resume == "":
-        raise UsageError(
-            say("请指定要继续的会话编号", "name the session to continue"),
-            say("查看已有会话：medchat sessions list", "list them: medchat sessions list"),
-        )
-    return None if choice.resume is None else store.get(choice.resume)
-
-
-def conversation_of(store: SessionStore, record: SessionRecord | None, system: str) -> Conversation:
-    """Return what was said in the saved session, or an empty conversation."""
-    if record is None:
-        return Conversation(system=system)
-    saved = store.conversation(record.id)
-    return Conversation(saved.turns, system or saved.system)

@@ -9,8 +9,8 @@ from pathlib import Path
 from medchat import medical_safety
 from medchat.api import Conversation
 from medchat.chat.conversation import PreparedChat
-from medchat.chat.recorder import SessionChoice, conversation_of
 from medchat.chat.session import ChatSession
+from medchat.chat.session_choice import SessionChoice, conversation_of
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.store import FoundTurn, SavedTurn, SessionFilter, SessionRecord, SessionStore, Transcript

@@ -10,7 +10,7 @@ import click
 from medchat.chat.attachments import read_attachment
 from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.demo_mode import UnknownToDemo
-from medchat.chat.recorder import SessionChoice
+from medchat.chat.session_choice import SessionChoice
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags, session_flags
 from medchat.cli.output import answer_stream, say_aside, silence_stdout

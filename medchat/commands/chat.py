@@ -15,9 +15,9 @@ from medchat.api import ChatModel
 from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.loading import Loading
 from medchat.chat.model_control import ModelControl
-from medchat.chat.recorder import SessionChoice
 from medchat.chat.saved_sessions import SavedSessions
 from medchat.chat.session import ChatSession
+from medchat.chat.session_choice import SessionChoice
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags, session_flags
 from medchat.cli.output import answer_stream, say_aside

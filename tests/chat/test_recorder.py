@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, run
+from typing import Any
 
 import pytest
 from child_process import child_environment, command
@@ -15,8 +16,8 @@ from scripted_backbone import ENDLESS, STOPPED
 from medchat.api import GenerationConfig, Turn
 from medchat.chat.events import AnswerContext, TurnStats
 from medchat.chat.recorder import StoreRecorder
-from medchat.errors import UsageError
-from medchat.store import SessionRecord, SessionStore
+from medchat.errors import MedchatError, UsageError
+from medchat.store import SavedTurn, SessionRecord, SessionStore
 
 pytest_plugins = ("cli_program",)
 
@@ -138,3 +139,81 @@ def test_a_session_whose_new_model_said_nothing_keeps_the_old_one(scripted: Scri
     with SessionStore.open() as store:
         (record,) = store.list()
     assert (record.model, record.turns) == (str(scripted.model), 1)
+
+
+# ---------------------------------------------------------------- a disk that fails
+
+
+class Fragile(SessionStore):
+    """A store whose disk fails from some call on."""
+
+    broken = False
+
+    def append_turn(self, *arguments: Any, **options: Any) -> int:
+        if self.broken:
+            raise MedchatError("disk full", "make room")
+        return super().append_turn(*arguments, **options)
+
+    def extend_turn(self, *arguments: Any, **options: Any) -> int:
+        if self.broken:
+            raise MedchatError("disk full", "make room")
+        return super().extend_turn(*arguments, **options)
+
+    def undo(self, *arguments: Any, **options: Any) -> tuple[SavedTurn, ...]:
+        if self.broken:
+            raise MedchatError("disk full", "make room")
+        return super().undo(*arguments, **options)
+
+
+@pytest.fixture
+def fragile(tmp_path: Path) -> Iterator[tuple[Fragile, StoreRecorder, list[str]]]:
+    """Two turns on the disk, with a former answer on a branch; the next writing fails."""
+    warnings: list[str] = []
+    with Fragile.open(tmp_path / "sessions.db") as store:
+        assert isinstance(store, Fragile)
+        recorder = StoreRecorder(store, lambda store: store.create("b", "m"), None, warnings.append)
+        for number in (1, 2):
+            recorder.save(said(number), TurnStats(), CONTEXT)
+        recorder.save(said(2, "新"), TurnStats(), CONTEXT, instead_of=1)
+        store.broken = True
+        yield store, recorder, warnings
+
+
+def held(recorder: StoreRecorder) -> tuple[list[Turn], list[Turn]]:
+    whole = recorder.transcript()
+    assert whole is not None
+    return [saved.turn for saved in whole.turns], [other.saved.turn for other in whole.others]
+
+
+@pytest.mark.parametrize(
+    ("write", "then"),
+    [
+        (lambda r: r.save(said(3), TurnStats(), CONTEXT), [said(1), said(2, "新"), said(3)]),
+        (lambda r: r.save(said(3), TurnStats(), CONTEXT, instead_of=1), [said(1), said(3)]),
+        (lambda r: r.extend(said(2, "新的"), TurnStats(), CONTEXT), [said(1), said(2, "新的")]),
+        (lambda r: r.undo(1), [said(1)]),
+    ],
+    ids=["save", "replace", "extend", "undo"],
+)
+def test_a_disk_that_fails_loses_nothing_that_was_said_and_no_branch(
+    fragile: tuple[Fragile, StoreRecorder, list[str]],
+    write: Callable[[StoreRecorder], None],
+    then: list[Turn],
+) -> None:
+    _, recorder, warnings = fragile
+    write(recorder)
+    assert len(warnings) == 1 and "未保存" in warnings[0] and not recorder.on_disk
+    turns, others = held(recorder)
+    assert turns == then and said(2) in others
+    assert recorder.redo(1) is not None or recorder.branches()
+
+
+def test_a_session_deleted_meanwhile_goes_on_in_memory(
+    fragile: tuple[Fragile, StoreRecorder, list[str]],
+) -> None:
+    store, recorder, warnings = fragile
+    store.broken = False
+    store.delete(store.list()[0].id)
+    recorder.save(said(3), TurnStats(), CONTEXT)
+    assert held(recorder) == ([said(1), said(2, "新"), said(3)], []) and len(warnings) == 1
+    assert store.list() == ()

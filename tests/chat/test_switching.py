@@ -14,8 +14,8 @@ from switching_backbone import FATES, FIXED, OPEN, make
 from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.events import AnswerFinished
 from medchat.chat.loading import Loading, LoadingCancelled
-from medchat.chat.recorder import SessionChoice
 from medchat.chat.session import ChatSession
+from medchat.chat.session_choice import SessionChoice
 from medchat.chat.switching import another_model, session_beside, switch_model
 from medchat.errors import MedchatError, MemoryShortageError
 from medchat.store import SavedTurn

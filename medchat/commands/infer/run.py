@@ -18,7 +18,7 @@ from medchat.batch.rows import Provenance, decoding
 from medchat.batch.work import WorkPlan
 from medchat.chat.demo_mode import KnownQuestions
 from medchat.chat.events import SettingsRejected
-from medchat.chat.recorder import open_store
+from medchat.chat.session_choice import open_store
 from medchat.chat.setup import ChatSetup
 from medchat.cli.output import say_aside
 from medchat.commands.chat import disclaimer_lines, model_notes

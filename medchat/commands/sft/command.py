@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from medchat import launcher, medical_safety
-from medchat.chat.recorder import open_store
+from medchat.chat.session_choice import open_store
 from medchat.cli.confirm import confirmed
 from medchat.cli.output import answer_stream, say_aside, write_out
 from medchat.commands.chat import disclaimer_lines

@@ -1,0 +1,99 @@
+"""Which saved session a command goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from medchat import paths
+from medchat.api import Conversation
+from medchat.chat.recorder import not_saved
+from medchat.errors import CheckpointError, MedchatError, UsageError
+from medchat.language import say
+from medchat.store import SessionKind, SessionRecord, SessionStore
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChoice:
+    """Which saved session to go on with: by name (opened or created), the latest, or one picked by id."""
+
+    name: str | None = None
+    latest: bool = False
+    resume: str | None = None
+    save: bool = True
+    kind: SessionKind = SessionKind.CHAT
+
+
+def open_store(*, save: bool, warn: Callable[[str], None]) -> SessionStore:
+    """Open the sessions file, or a store in memory: for `--no-save`, and (said loudly) where the file fails."""
+    if not save:
+        return SessionStore.unsaved(paths.sessions_file())
+    try:
+        return SessionStore.open()
+    except MedchatError as error:
+        warn(not_saved(error))
+        return SessionStore.unsaved()
+
+
+def session_to_go_on_with(
+    store: SessionStore, choice: SessionChoice, warn: Callable[[str], None]
+) -> tuple[SessionStore, SessionRecord | None]:
+    """Return the saved session that the flags ask for, and the store to go on with.
+
+    That is one in memory where the file cannot be read and the flags ask for no words of it: an answer
+    is worth more than its record. Raises what `choose_session` raises.
+    """
+    try:
+        record = choose_session(store, choice)
+    except CheckpointError as error:
+        if choice.latest or choice.resume is not None:
+            raise
+        store.close()
+        warn(not_saved(error))
+        return SessionStore.unsaved(), None
+    if record is not None and record.damaged:
+        warn(
+            say(
+                f"会话 {record.name or record.id} 的记录有一部分无法读取，以空白代替",
+                f"a part of the record of session {record.name or record.id} cannot be read and is left empty",
+            )
+        )
+    return store, record
+
+
+def choose_session(store: SessionStore, choice: SessionChoice) -> SessionRecord | None:
+    """Return the saved session that the flags ask for, None for a new one. Raises UsageError where it is not there."""
+    if sum([choice.name is not None, choice.latest, choice.resume is not None]) > 1:
+        raise UsageError(
+            say(
+                "--session、--continue、--resume 只能用一个",
+                "use only one of --session, --continue, --resume",
+            ),
+            "medchat sessions list",
+        )
+    if not choice.save and (choice.latest or choice.resume is not None):
+        raise UsageError(
+            say("使用 --no-save 时不能继续旧会话", "--no-save cannot go on with a saved session"),
+            say("去掉 --no-save", "leave out --no-save"),
+        )
+    if choice.name is not None:
+        return store.named(choice.name)
+    if choice.latest:
+        latest = store.latest()
+        if latest is None:
+            raise UsageError(say("还没有保存的会话", "there is no saved session yet"), "medchat chat")
+        return latest
+    if choice.resume == "":
+        raise UsageError(
+            say("请指定要继续的会话编号", "name the session to continue"),
+            say("查看已有会话：medchat sessions list", "list them: medchat sessions list"),
+        )
+    return None if choice.resume is None else store.get(choice.resume)
+
+
+def conversation_of(store: SessionStore, record: SessionRecord | None, system: str) -> Conversation:
+    """Return what was said in the saved session, or an empty conversation."""
+    if record is None:
+        return Conversation(system=system)
+    saved = store.conversation(record.id)
+    return Conversation(saved.turns, system or saved.system)
