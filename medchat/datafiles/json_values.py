@@ -28,11 +28,16 @@ _CUT = 16
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One JSON value. `problem` says why the line is none, and then `value` is None."""
+    """One JSON value. `problem` says why it cannot be used; `value` is None where it is not JSON at all."""
 
     line: int
     value: Any = None
     problem: str = ""
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the text is a JSON value, if not one that can be used."""
+        return self.value is not None or not self.problem
 
 
 class BrokenData(ValueError):
@@ -62,7 +67,34 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(say(f"{name} 不是 JSON 的数值", f"{name} is not a JSON number"))
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _decode(text: str, start: int) -> tuple[Any, int, str]:
+    """Return the value that begins at `start`, where it ends, and the problem that a name in it stands for two values.
+
+    Two equal ones are one. Raises ValueError and RecursionError.
+    """
+    twice: list[str] = []
+
+    def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice.extend(name for name, value in pairs if not _same(value, found[name]))
+        return found
+
+    decoder = json.JSONDecoder(object_pairs_hook=one_of_each, parse_constant=_refuse_constant)
+    value, end = decoder.raw_decode(text, start)
+    return value, end, _said_twice(twice[0]) if twice else ""
+
+
+def _same(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and bool(value == other)
+
+
+def _said_twice(name: str) -> str:
+    shown = repr(name[:80])[1:-1]
+    return say(
+        f"字段 {shown} 写了两次，内容不同", f"the field {shown} stands there twice, with different values"
+    )
+
 
 #: What Python's decoder says, in Chinese.
 _CHINESE = {
@@ -97,7 +129,7 @@ def line_item(line: int, text: str) -> Item:
     """Return the value that one line of JSON lines holds. A comma after it, as in an array, is passed over."""
     start = _skip(text, 0)
     try:
-        value, end = _DECODER.raw_decode(text, start)
+        value, end, problem = _decode(text, start)
     except (ValueError, RecursionError) as error:
         return Item(line, problem=_problem(error))
     end = _skip(text, end)
@@ -105,7 +137,7 @@ def line_item(line: int, text: str) -> Item:
         end = _skip(text, end + 1)
     if end < len(text):
         return Item(line, problem=_problem(json.JSONDecodeError("Extra data", text, end)))
-    return Item(line, value)
+    return Item(line, value, problem)
 
 
 def _skip(text: str, position: int) -> int:
@@ -149,10 +181,15 @@ class TextWindow:
 
     def value(self) -> Any:
         """Return the JSON value that begins here and go past it. Raises BrokenData."""
+        return self.item().value
+
+    def item(self) -> Item:
+        """Return the JSON value that begins here, with its line and problem, and go past it. Raises BrokenData."""
         self.next()
+        line = self.line
         while True:
             try:
-                value, end = _DECODER.raw_decode(self._text, self._position)
+                value, end, problem = _decode(self._text, self._position)
             except RecursionError as error:
                 raise BrokenData(self.line, _problem(error)) from None
             except ValueError as error:
@@ -162,7 +199,7 @@ class TextWindow:
                 # A number at the end of what has been read may go on.
                 if self._ended or len(self._text) - end > 2:
                     self._position = end
-                    return value
+                    return Item(line, value, problem)
             self._read_on()
 
     def _is_cut(self, error: ValueError) -> bool:
@@ -209,8 +246,7 @@ def array_items(window: TextWindow) -> Iterator[Item]:
     while not window.take("]"):
         if not window.next():
             raise BrokenData(window.line, say("JSON 数组没有结束", "the JSON array does not end"))
-        line = window.line
-        yield Item(line, window.value())
+        yield window.item()
         if not window.take(",") and window.next() not in ("]", ""):
             raise BrokenData(
                 window.line,
@@ -231,8 +267,7 @@ def whole_array(window: TextWindow) -> Iterator[Item]:
 def row_of_values(window: TextWindow) -> Iterator[Item]:
     """Yield JSON values that stand one after the other, each on as many lines as it likes. Raises BrokenData."""
     while window.next():
-        line = window.line
-        yield Item(line, window.value())
+        yield window.item()
         window.take(",")
 
 

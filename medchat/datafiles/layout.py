@@ -81,7 +81,7 @@ def layout_of(
         found = _layout_of_objects(open_again, start)
         if found != "objects" or not may_be_text or _is_value(open_again()):
             return found
-    elif start[0] == '"' and line_item(1, start.split("\n", 1)[0]).problem == "":
+    elif start[0] == '"' and line_item(1, start.split("\n", 1)[0]).is_json:
         return "lines"
     if table := _table(start, suffix, is_known):
         return table
@@ -123,10 +123,10 @@ def _is_value(file: IO[bytes]) -> bool:
 
 def _layout_of_objects(open_again: Callable[[], IO[bytes]], start: str) -> Layout:
     first = _first_line(open_again())
-    several = not first.problem and len(_json_lines(start)) > 1
+    several = first.is_json and len(_json_lines(start)) > 1
     if not several and _holds_lists(TextWindow(open_again())):
         return "lists"
-    if not first.problem:
+    if first.is_json:
         return "lines"
     # The first record may be on several lines, or several on one line; or only the first line is broken.
     if _is_value(open_again()):
@@ -161,7 +161,7 @@ def _first_line(file: IO[bytes]) -> Item:
 
 def _json_lines(start: str) -> list[str]:
     """Return the lines of the beginning that are, from their very first character on, an object."""
-    return [line for line in start.split("\n") if line.startswith("{") and not line_item(1, line).problem]
+    return [line for line in start.split("\n") if line.startswith("{") and line_item(1, line).is_json]
 
 
 def _table(start: str, suffix: str, is_known: Callable[[str], bool]) -> Layout | None:

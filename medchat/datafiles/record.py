@@ -206,16 +206,11 @@ def _no_question(fields: Fields) -> RecordError:
 
 def _wordings(name: str, value: Any) -> list[str]:
     """Return the ways in which the field asks one question."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
-        value = value[0]
     if name.strip().casefold() != "questions" or not isinstance(value, list):
         return [_text(value, name)]
-    if any(isinstance(one, list) for one in value):
-        raise RecordError(
-            say(f"{name} 里有几个问题", f"{name} holds several questions"),
-            say("每条记录只放一个问题和它的答案", "keep one question and its answer in a record"),
-        )
-    return [_text(one, name) for one in value] or [""]
+    # Huatuo's encyclopedia has lists of wordings in the list. Several answers are refused where those are read.
+    wordings = [one for part in value for one in (part if isinstance(part, list) else [part])]
+    return [_text(one, name) for one in wordings] or [""]
 
 
 def _answer(fields: Fields) -> Any:

@@ -393,3 +393,22 @@ def test_the_page_names_every_field_that_means_something() -> None:
         for name in names:
             assert name == "id" or f"`{name}`" in page, name
     assert is_field("Question") and is_field(" 答案 ") and not is_field("title") and not is_field("options")
+
+
+@pytest.mark.parametrize(
+    ("questions", "asked"),
+    [
+        ([["一？", "二？"]], ["一？", "二？"]),
+        ([["一？"], ["二？", "三？"]], ["一？", "二？", "三？"]),
+        (["一？", ["二？"]], ["一？", "二？"]),
+    ],
+)
+def test_wordings_in_several_lists_all_ask_for_the_one_answer(questions: list[Any], asked: list[str]) -> None:
+    read = parse_record({"questions": questions, "answers": [A]})
+    assert ([read.last, *read.wordings], read.reference, read.form) == (asked, A, "wordings")
+
+
+@pytest.mark.parametrize("questions", [[["一？"], ["二？"]], ["一？", "二？"], [["一？", "二？"]]])
+def test_several_answers_are_refused_with_their_number(questions: list[Any]) -> None:
+    with pytest.raises(RecordError, match="answers 里有 2 个答案"):
+        parse_record({"questions": questions, "answers": ["休息。", "吃药。"]})
