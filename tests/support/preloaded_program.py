@@ -13,8 +13,7 @@ import medchat.chat.recorder
 import medchat.chat.setup
 import medchat.cli.program
 import medchat.registry
-from medchat.medical_safety import answers, red_flags, wording
-from medchat.medical_safety.lexicon_files import load_lexicon
+from medchat.medical_safety import find_red_flags
 
-# The same words for every question, read in about a quarter of a second.
-load_lexicon()
+# Reads the lexicon, which is the same for every question and takes about a quarter of a second.
+find_red_flags("")
