@@ -40,15 +40,14 @@ class ReaderMemory:
     def __init__(self) -> None:
         self.largest = 0.0  # the most that one call held at a time, of what Python allocates
         self.kept = 0.0  # what was still held after each call, of all calls together
-        self.process = (
-            0.0  # how much higher the peak of the process was after calls than before: libraries too
-        )
+        self.process = 0.0  # the most by which one call raised the peak of the process: libraries too
+        self.grown = 0.0  # by how much the process was larger after each call, of all calls together
 
     @contextmanager
     def measured(self) -> Iterator[None]:
         """Count what is taken in this block."""
         _forget_peak()
-        before = _peak_megabytes()
+        before, resident = _peak_megabytes(), _resident_megabytes()
         gc.freeze()  # no collection looks through what hypothesis keeps: with 400 MB of it each took a second
         tracemalloc.start()
         try:
@@ -63,12 +62,13 @@ class ReaderMemory:
             gc.unfreeze()
             self.largest = max(self.largest, largest / (1 << 20))
             self.kept += kept / (1 << 20)
-            self.process += _peak_megabytes() - before
+            self.process = max(self.process, _peak_megabytes() - before)
+            self.grown += _resident_megabytes() - resident
 
     @property
     def within_bounds(self) -> bool:
-        """Whether none of the three is too much."""
-        return max(self.largest, self.kept, self.process) < MEGABYTES
+        """Whether none of the four is too much."""
+        return max(self.largest, self.kept, self.process, self.grown) < MEGABYTES
 
 
 def fuzz(
@@ -108,6 +108,14 @@ def _forget_peak() -> None:
 def _peak_megabytes() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def _resident_megabytes() -> float:
+    """Return what the process holds now, where Linux says it; else 0."""
+    with suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / (1 << 20)
+    return 0.0
 
 
 # Files in which anything may stand: well-formed with odd values, torn, or no text at all.
