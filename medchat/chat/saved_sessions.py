@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,10 @@ from medchat.whole_file import write_whole_file
 
 #: Characters of the first question that stand for a session without a name.
 _TITLE = 16
+
+
+class _Stopped(Exception):
+    """The user would not wait any longer."""
 
 
 class SavedSessions:
@@ -125,11 +130,24 @@ class SavedSessions:
         found = recorder.transcript() if recorder is not None else None
         return found.turns[-count:] if found else ()
 
-    def search(self, terms: Sequence[str], limit: int) -> list[tuple[FoundTurn, SessionRecord]]:
-        """Return the turns of all saved sessions that hold every term. Raises UsageError under `--no-save`."""
+    def search(
+        self, terms: Sequence[str], limit: int, stop: threading.Event
+    ) -> list[tuple[FoundTurn, SessionRecord]] | None:
+        """Return the turns of all saved sessions that hold every term, None where `stop` was set meanwhile.
+
+        What was indexed by then stays indexed. Raises UsageError under `--no-save`.
+        """
         self._need_disk()
         store = self._prepared.store
-        return [(found, store.get(found.session_id)) for found in store.search(terms, limit)]
+
+        def go_on(left: int) -> None:
+            if stop.is_set():
+                raise _Stopped
+
+        try:
+            return [(found, store.get(found.session_id)) for found in store.search(terms, limit, go_on)]
+        except _Stopped:
+            return None
 
     def keep_copy(self, text: str) -> Path:
         """Write an answer that was to be copied to a private file, and return where. It goes with any deletion.

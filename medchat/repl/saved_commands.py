@@ -127,12 +127,17 @@ def _search(chat: Chat, words: str) -> None:
         )
     if not chat.exchange.ready():
         return
-    hits = _call(chat, lambda sessions: sessions.search(terms, _HITS))
-    if not hits:
+    sessions = _sessions_of(chat)
+    hits = chat.exchange.call_visibly(
+        say("搜索中", "searching"), lambda session, stop: sessions.search(terms, _HITS, stop)
+    )
+    if hits is None:
+        chat.screen.tell(say("（已停止搜索）", "(the search was stopped)"))
+    elif not hits:
         chat.screen.show(say("没有找到。", "Nothing found."))
-        return
-    chat.screen.show("\n".join(unforgeable(hit_lines(found, record)) for found, record in hits))
-    chat.screen.show(say("打开其中一个：/载入 编号", "To open one of them: /load ID"))
+    else:
+        chat.screen.show("\n".join(unforgeable(hit_lines(found, record)) for found, record in hits))
+        chat.screen.show(say("打开其中一个：/载入 编号", "To open one of them: /load ID"))
 
 
 def _rename(chat: Chat, words: str) -> None:

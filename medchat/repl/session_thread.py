@@ -146,6 +146,20 @@ class SessionThread:
             job.take(_POLL)
         return job.result()
 
+    def call_visibly(self, what: str, work: Callable[[ChatSession, threading.Event], Result]) -> Result:
+        """`call` for what may take long: says what is waited for. Ctrl-C sets the event, and `work` is to end early."""
+        began = time.monotonic()
+        job = self._engine.start(lambda job: work(self._the_session(), job.cancel))
+        with self._interrupts.stopping(job.cancel):
+            while not job.finished:
+                self.screen.wait_for(what, time.monotonic() - began)
+                job.take(_POLL)
+                self.screen.tick()
+                self.meanwhile()
+        self.screen.wait_for("")
+        self.screen.end_answer()
+        return job.result()
+
     def change(self, work: Callable[[ChatSession], ChatSession]) -> None:
         """Put another session in the place of the present one."""
 

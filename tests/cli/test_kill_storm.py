@@ -77,3 +77,54 @@ def test_a_chat_killed_inside_its_answers_loses_no_turn_whose_end_was_seen(scrip
 @pytest.mark.timeout(3600)
 def test_two_hundred_kills_inside_long_answers_lose_nothing(scripted: Scripted) -> None:
     storm(scripted, kills=200)
+
+
+# ---------------------------------------------------------------- edits and forks
+
+
+def branching_lines(name: str, chance: random.Random) -> list[str]:
+    """Questions that no other chat asks, edits of earlier ones, forks and other branches, as they are typed."""
+    lines = [f"{LONG}{name}"]
+    for number in range(1, ASKED):
+        question = f"{LONG}{name}-{number}"
+        edit = f"/edit 1 q {question}"
+        lines += chance.choice([[question], [edit], [edit, "/redo"], ["/fork", question]])
+    return lines
+
+
+def branching_storm(scripted: Scripted, kills: int) -> None:
+    """Kill so many chats that edit and fork; each answer whose end was seen must be somewhere, whole."""
+    chance = random.Random(kills)
+    acknowledged = 0
+    for index in range(kills):
+        with scripted.start("chat", "--session", f"storm {index}") as process:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write("".join(f"{line}\n" for line in branching_lines(str(index), chance)).encode())
+            process.stdin.flush()
+            first = process.stdout.read(1)
+            time.sleep(chance.uniform(0, LONGEST_LIFE))
+            process.kill()
+            *ended, _ = (first + process.stdout.read()).decode("utf-8", "ignore").split("\n")
+        acknowledged += len(ended)
+        with SessionStore.open() as store:
+            whole = [store.transcript(record.id) for record in store.list()]
+        saved = [
+            one for session in whole for one in (*session.turns, *(other.saved for other in session.others))
+        ]
+        assert set(ended) <= {one.turn.answer for one in saved}
+        for one in saved:
+            assert one.turn.answer == "".join(long_answer(one.turn.question)) and one.turn.finish == "stop"
+    assert acknowledged >= 0.5 * kills
+    connection = sqlite3.connect(sessions_file())
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+
+
+def test_a_chat_killed_among_edits_and_forks_loses_no_answer_whose_end_was_seen(scripted: Scripted) -> None:
+    branching_storm(scripted, kills=4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_hundred_kills_among_edits_and_forks_lose_nothing(scripted: Scripted) -> None:
+    branching_storm(scripted, kills=200)
