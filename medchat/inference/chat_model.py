@@ -6,10 +6,11 @@ read at once. Knows no attention pattern, no vocabulary and no template.
 
 from __future__ import annotations
 
-import gc
 import threading
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from medchat.api import Completion, Delta, GenerationConfig, Segment
-from medchat.errors import UsageError
+from medchat.errors import MemoryShortageError, UsageError
 from medchat.inference.decode import (
     ChatTokenizer,
     DecodeStep,
@@ -31,7 +32,7 @@ from medchat.inference.decode import (
     stream_deltas,
     stream_tokens,
 )
-from medchat.inference.device import raise_on_oom
+from medchat.inference.device import give_back_memory, raise_on_oom
 from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
 from medchat.inference.kv_cache import CausalStepper
 from medchat.inference.postprocess import StrippedAnswer
@@ -110,7 +111,8 @@ class TokenChatModel(ABC):
         """Answer one prompt, piece by piece; beam search gives its answer whole, at the end."""
         ids = self._tokenizer.build_prompt(segments)
         if config.num_beams > 1:
-            steps = _replay(generate_rows(self._model, [ids], config, self._limits, cancel)[0])
+            with self._freed_on_shortage():
+                steps = _replay(generate_rows(self._model, [ids], config, self._limits, cancel)[0])
             yield from self._deltas(steps, EncodedPrompt(len(ids)), config)
             return
         steps = stream_tokens(
@@ -122,7 +124,7 @@ class TokenChatModel(ABC):
             cancel=cancel,
             token_count=self._limits.token_count,
         )
-        with raise_on_oom():
+        with self._freed_on_shortage():
             yield from self._deltas(steps, EncodedPrompt(len(ids), self._stepper), config)
 
     def go_on(
@@ -151,7 +153,7 @@ class TokenChatModel(ABC):
             token_count=self._limits.token_count,
         )
         whole = EncodedPrompt(len(prompt) + len(begun), self._stepper)
-        with raise_on_oom():
+        with self._freed_on_shortage():
             for delta in stream_deltas(steps, whole, decoder, stops=config.stop, cleanup=cleanup):
                 yield replace(delta, text=delta.text[held:])
                 held -= min(held, len(delta.text))
@@ -210,9 +212,21 @@ class TokenChatModel(ABC):
         """Give the memory back. The model must not be used afterwards."""
         self._stepper.forget()
         del self._model, self._stepper
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_memory()
+
+    @contextmanager
+    def _freed_on_shortage(self) -> Iterator[None]:
+        """Within this block a failed allocation raises MemoryShortageError, and what the answer took is given back."""
+        try:
+            with raise_on_oom():
+                yield
+        except MemoryShortageError as error:
+            self._stepper.forget()
+            # The frames that failed hold their tensors for as long as anybody holds the error.
+            cause = error.__cause__
+            traceback.clear_frames(cause.__traceback__ if cause else None)
+            give_back_memory()
+            raise
 
     @abstractmethod
     def logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -201,6 +202,13 @@ def raise_on_oom(remedy: str = "", *, what: str = "") -> Iterator[None]:
         if _CPU_ALLOCATOR not in str(error):
             raise
         raise _shortage(what, remedy) from error
+
+
+def give_back_memory() -> None:
+    """Let go of what nobody holds any more, on the graphics card too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _shortage(what: str, remedy: str) -> MemoryShortageError:

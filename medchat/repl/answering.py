@@ -21,6 +21,7 @@ from medchat.chat.events import (
     SettingsRejected,
     SingleTurnTemplate,
 )
+from medchat.errors import MemoryShortageError
 from medchat.medical_safety import ai_mark
 from medchat.repl import messages
 from medchat.repl.screen import PROMPT, Screen, Tone, untrusted
@@ -110,6 +111,8 @@ class AnswerView:
             elif self.text_came:
                 self._screen.tell(messages.ending(Finish.ERROR, 0), Tone.WARNING)
             self._screen.tell(messages.failure(error), Tone.WARNING)
+            if isinstance(error, MemoryShortageError):
+                self._screen.tell(messages.out_of_memory())
         elif self._old_kept is not None:
             if self._looped:
                 self._screen.tell(messages.loop_stopped(), Tone.WARNING)

@@ -189,6 +189,16 @@ def loading_bar(loading: Loading) -> str:
     return f"{bar} {amount(loading.read)} / {amount(loading.total)}"
 
 
+def out_of_memory() -> str:
+    """Say what an answer that ran out of memory leaves, and what takes less."""
+    return say(
+        "对话已保留，可以继续提问。减少内存：/设置 max-new-tokens 调低，/设置 num-beams 1，"
+        "/设置 history none 或 /新建 缩短上下文",
+        "the conversation is kept and goes on. What takes less memory: lower /set max-new-tokens,"
+        " /set num-beams 1, /set history none, or a shorter context with /new",
+    )
+
+
 def loading_stopped() -> str:
     """Say that no model is there, because the user would not wait."""
     return say(

@@ -344,3 +344,32 @@ def test_rows_without_a_token_are_never_chosen(beams: int, greedy: bool) -> None
         answers = [text_of(stream(padded, QUESTIONS[0], config))]
         answers += [answer.text for answer in padded.generate_batch([[Text(q)] for q in QUESTIONS], config)]
         assert all(bool(set(LETTERS[-6:]).intersection(answer)) is expected for answer in answers)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_answer_that_runs_out_of_memory_gives_it_back_and_the_next_one_comes(
+    monkeypatch: pytest.MonkeyPatch, beams: int
+) -> None:
+    network = build("llama")
+    chat = CausalChatModel(network, Letters(), FACTS)
+    config = GenerationConfig(greedy=True, max_new_tokens=20, num_beams=beams)
+    expected = list(chat.stream([Text(QUESTIONS[0])], config, NEVER))
+    held: list[weakref.ref[torch.Tensor]] = []
+    whole = type(network).forward
+
+    def short_of_memory(*args: object, **given: object) -> object:
+        output = whole(*args, **given)  # type: ignore[arg-type]
+        held.append(weakref.ref(output.logits))  # type: ignore[union-attr]
+        if len(held) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return output
+
+    monkeypatch.setattr(type(network), "forward", short_of_memory)
+    with pytest.raises(MemoryShortageError) as info:
+        list(chat.stream([Text(QUESTIONS[0])], config, NEVER))
+    assert info.value.remedy and len(held) == 4
+    assert not any(logits() is not None for logits in held), "the error holds what failed"
+    monkeypatch.undo()
+    again = list(chat.stream([Text(QUESTIONS[0])], config, NEVER))
+    assert [delta.text for delta in again] == [delta.text for delta in expected]
+    assert again[-1].reused_tokens == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from pseudo_terminal import Terminal
-from switching_backbone import make
+from switching_backbone import OVERFLOWING, make
 from switching_chat import lay_out, switching_chat
 
 from medchat.store import AnswerOrigin, SessionStore
@@ -203,3 +203,16 @@ def test_the_footer_can_be_turned_off(tmp_path: Path, way: str) -> None:
             screen.enter("/设置 footer off")
         ask(screen, "咳嗽", "one：咳嗽")
         assert not any("首词元" in row for row in screen.shown())
+
+
+@pytest.mark.parametrize("language", WORDS)
+def test_an_answer_that_runs_out_of_memory_says_what_to_lower_and_the_chat_goes_on(
+    tmp_path: Path, language: str
+) -> None:
+    with switching_chat(tmp_path, language=language) as screen:
+        ask(screen, "头痛", "one：头痛")
+        screen.enter(OVERFLOWING)
+        said(screen, "/set num-beams 1" if language == "en" else "/设置 max-new-tokens")
+        ask(screen, "咳嗽", "one：咳嗽")
+    found = origins(tmp_path)
+    assert len(found) == 3
