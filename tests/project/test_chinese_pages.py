@@ -77,7 +77,7 @@ medchat infer --limit 5   # only five
 | `--data` | the data |
 | `--output` | the results |
 
-Type `/regen`.
+Type `/regen`, or `/help undo`.
 """
 CHINESE = """# 运行
 
@@ -99,7 +99,7 @@ medchat infer --limit 5   # 只取五条
 | `--data` | 数据 |
 | `--output` | 结果 |
 
-输入 `/重答`。
+输入 `/重答`，或 `/帮助 撤销`。
 """
 
 
@@ -122,7 +122,8 @@ def test_a_translation_differs_in_nothing_that_counts() -> None:
         ("用 `--limit` 取", "取", "code"),
         ("- 二\n", "", "items of lists"),
         ("见[模型](models.md#大小)。", "", "links"),
-        ("/重答", "/撤销", "code"),
+        ("/重答", "/历史", "code"),
+        ("/帮助 撤销", "/帮助 历史", "code"),
     ],
 )
 def test_an_edit_of_one_language_alone_is_told_with_its_section(old: str, new: str, told: str) -> None:

@@ -112,7 +112,8 @@ def _in_english(span: str) -> str:
     command, *words = span.split(" ")
     if not command.startswith("/"):
         return span
-    return " ".join([_ENGLISH_NAMES.get(command, command), *(_PLACEHOLDER.sub("_", word) for word in words)])
+    named = (_ENGLISH_NAMES.get(f"/{word}", word).removeprefix("/") for word in words)
+    return " ".join([_ENGLISH_NAMES.get(command, command), *(_PLACEHOLDER.sub("_", word) for word in named)])
 
 
 def _links(text: str) -> Iterator[str]:
