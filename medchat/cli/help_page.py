@@ -14,9 +14,10 @@ import click
 
 from medchat.language import current_language, say
 
-#: The placeholders of flags and arguments, which commands name in English.
-_PLACEHOLDERS = {
+#: The placeholders of flags, arguments and slash commands, which are named in English.
+PLACEHOLDERS = {
     "ARGS": "参数",
+    "COMMAND": "命令",
     "DIR": "目录",
     "FILE": "文件",
     "FLOAT": "数",
@@ -45,7 +46,7 @@ def in_words(placeholder: str) -> str:
     """Return a placeholder such as `PATH|NAME` in the interface language; names of flags stay as they are."""
     if current_language() == "en":
         return placeholder
-    return re.sub("[A-Z]{2,}", lambda word: _PLACEHOLDERS.get(word[0], word[0]), placeholder)
+    return re.sub("[A-Z]{2,}", lambda word: PLACEHOLDERS.get(word[0], word[0]), placeholder)
 
 
 class HelpFormatter(click.HelpFormatter):

@@ -11,11 +11,18 @@ from medchat.sanitize import sanitize_line
 
 
 def two_columns(rows: Sequence[tuple[str, str]], width: int) -> str:
-    """Return two columns side by side, or one above the other where the left one takes half of `width` cells."""
-    widest = max((cell_len(left) for left, _ in rows), default=0)
-    if 2 * widest > width:
-        return "\n".join(f"  {left}" + f"\n      {right}" * bool(right) for left, right in rows)
-    return "\n".join(f"  {set_cell_size(left, widest)}  {right}".rstrip() for left, right in rows)
+    """Return two columns side by side in `width` cells; where the left one of a row takes half of it, one above the
+    other, in all rows if more than a fifth are so.
+    """
+    sizes = [cell_len(left) for left, _ in rows]
+    beside = [size for size in sizes if 2 * size <= width]
+    widest = max(beside, default=0) if 5 * len(beside) >= 4 * len(rows) else -1
+    return "\n".join(
+        f"  {set_cell_size(left, widest)}  {right}".rstrip()
+        if size <= widest
+        else f"  {left}" + f"\n      {right}" * bool(right)
+        for (left, right), size in zip(rows, sizes, strict=True)
+    )
 
 
 def excerpt(text: str, cells: int = 60) -> str:

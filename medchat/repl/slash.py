@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from medchat.cli.help_page import PLACEHOLDERS
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.repl.screen import untrusted
@@ -37,6 +39,12 @@ class ReplCommand(Generic[Target]):
     def summary(self) -> str:
         """The line of help in the interface language."""
         return say(self.zh, self.en)
+
+    @property
+    def placeholders(self) -> str:
+        """What may follow the name, in the interface language; words that are typed as they are stay."""
+        chinese = re.sub("[a-z]+", lambda word: PLACEHOLDERS.get(word[0].upper(), word[0]), self.words)
+        return say(chinese, self.words)
 
     @property
     def details(self) -> str:

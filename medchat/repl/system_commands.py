@@ -25,7 +25,7 @@ def _help(chat: Chat, words: str) -> None:
         _help_in_full(chat, words)
         return
     rows = [
-        (f"/{command.name} /{command.zh_name} {command.words}".rstrip(), command.summary)
+        (f"/{command.name} /{command.zh_name} {command.placeholders}".rstrip(), command.summary)
         for command in chat.commands
     ]
     keys = [
@@ -52,7 +52,9 @@ def _help(chat: Chat, words: str) -> None:
 
 def _help_in_full(chat: Chat, words: str) -> None:
     command = find(words.split()[0].lstrip("".join(SLASHES)), chat.commands)
-    names = "    ".join(f"/{name} {command.words}".rstrip() for name in (command.name, command.zh_name))
+    names = "    ".join(
+        f"/{name} {command.placeholders}".rstrip() for name in (command.name, command.zh_name)
+    )
     parts = [names, command.summary, command.details, say("例如：", "For example: ") + command.example]
     chat.screen.show("\n".join(part for part in parts if part))
 

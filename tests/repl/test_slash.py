@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from scripted_chat import ScriptedModel, WholeHistory
 from medchat.api import GENERATION_RANGES, GenerationConfig
 from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
+from medchat.language import set_language
 from medchat.repl.chat import Chat
 from medchat.repl.commands import COMMANDS
 from medchat.repl.set_command import (
@@ -210,6 +212,21 @@ def test_whatever_is_set_is_a_setting_or_a_usage_error(words: str) -> None:
         assert session.config == GenerationConfig()
     else:
         assert name in setting_names()
+
+
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if command.words], ids=lambda each: each.name
+)
+def test_what_may_follow_a_command_is_named_in_the_language_of_the_interface(
+    command: ReplCommand[Chat],
+) -> None:
+    as_typed = {"q", "a", "n", "k", "none", "profile", "base", "adapter", "model", "zh", "en", "save"}
+    assert set(re.findall("[a-z]+", command.placeholders)) <= as_typed
+    set_language("en")
+    try:
+        assert command.placeholders == command.words
+    finally:
+        set_language("zh")
 
 
 # ---------------------------------------------------------------- the page

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from medchat.cli.help_page import PLACEHOLDERS
 from medchat.repl.commands import COMMANDS
 
 #: The Chinese names of slash commands by the English ones: a page names them in its own language.
 _ENGLISH_NAMES = {f"/{command.zh_name}": f"/{command.name}" for command in COMMANDS}
+_ENGLISH_PLACEHOLDERS = {chinese: english.lower() for english, chinese in PLACEHOLDERS.items()}
 _PLACEHOLDER = re.compile(r"^(?:[A-Z]{2,}|file|[^\x00-\x7f]+)$")
 _FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
 
@@ -111,7 +113,7 @@ def _in_english(span: str) -> str:
     """Return a slash command by its English name, with `_` for what stands for a name, a file or an id."""
     command, *words = span.split(" ")
     if not command.startswith("/"):
-        return span
+        return re.sub("[^\x00-\x7f]+", lambda word: _ENGLISH_PLACEHOLDERS.get(word[0], word[0]), span)
     named = (_ENGLISH_NAMES.get(f"/{word}", word).removeprefix("/") for word in words)
     return " ".join([_ENGLISH_NAMES.get(command, command), *(_PLACEHOLDER.sub("_", word) for word in named)])
 
