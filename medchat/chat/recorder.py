@@ -152,16 +152,21 @@ class StoreRecorder:
         return None if self._record is None else self._store.transcript(self._record.id)
 
     def rename(self, name: str) -> str:
-        """Give the session another name and return it as it is kept. Only after its first turn; see the store."""
-        if self._record is not None:
-            self._record = self._store.rename(self._record.id, name)
-        return name
+        """Give the session another name and return it as it is kept. Raises what the store raises.
+
+        Raises RuntimeError before the first turn.
+        """
+        self._record = self._store.rename(self._recorded().id, name)
+        return self._record.name or name
 
     def fork(self, name: str | None) -> SessionRecord:
         """Copy the conversation as it stands into a session of its own. Raises RuntimeError before its first turn."""
+        return self._store.fork(self._recorded().id, name)
+
+    def _recorded(self) -> SessionRecord:
         if self._record is None:
             raise RuntimeError("nothing was recorded yet")
-        return self._store.fork(self._record.id, name)
+        return self._record
 
     def rewrite(self, change: Callable[[str], str]) -> None:
         """Change every text of the saved session, so that the former words are not on the disk any more.

@@ -16,7 +16,6 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.store import FoundTurn, SavedTurn, SessionFilter, SessionRecord, SessionStore, Transcript
 from medchat.store.database import copied_answer
-from medchat.store.references import checked_name
 from medchat.whole_file import write_whole_file
 
 #: Characters of the first question that stand for a session without a name.
@@ -77,14 +76,10 @@ class SavedSessions:
 
         Raises UsageError if it is taken or cannot be a name.
         """
-        recorder, name = self._prepared.recorder_in_use, checked_name(name)
+        recorder = self._prepared.recorder_in_use
         if recorder is not None and recorder.record is not None:
             return recorder.rename(name)
-        if self._prepared.store.named(name) is not None:
-            raise UsageError(
-                say(f"已有名为“{name}”的会话", f"there is a session named {name!r}"),
-                say("换一个名字，或用 /载入 打开它", "choose another name, or /load it"),
-            )
+        name = self._prepared.store.free_name(name)
         self._prepared.choice = SessionChoice(name=name, save=self._prepared.choice.save)
         return name
 
@@ -96,12 +91,8 @@ class SavedSessions:
         recorder = self._prepared.recorder_in_use
         held = recorder.transcript() if recorder is not None else None
         store = self._prepared.store if self.on_disk else SessionStore.open()
-        name = checked_name(name) if name else held.record.name if held else None
-        if name and store.named(name) is not None:
-            raise UsageError(
-                say(f"已有名为“{name}”的会话", f"there is a session named {name!r}"),
-                say("换一个名字：/保存 名字", "choose another name: /save NAME"),
-            )
+        name = name or (held.record.name if held else None)
+        name = store.free_name(name) if name else None
         self._prepared.store = store
         self._prepared.choice = SessionChoice(name=name)
         if held is None:

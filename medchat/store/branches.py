@@ -112,6 +112,7 @@ class Tree:
             (session_id, ON_A_BRANCH),
         ).fetchall()
         self._line: list[int] = [row["id"] for row in rows]
+        self._on_line = frozenset(self._line)
         self._positions = [_whole(row["position"]) for row in rows]
         self._said: int = sum(row["undone"] == SAID for row in rows)
         self._made: dict[int, float] = {row["id"]: _moment(row["created"]) for row in rows}
@@ -213,8 +214,8 @@ class Tree:
 
     def _way_on(self, turn_id: int) -> Iterator[int]:
         """Give the turns that followed when the conversation was last there."""
-        if turn_id in self._line:  # the first one undone
-            yield from self._line[self._line.index(turn_id) + 1 :]
+        if turn_id in self._on_line:  # the first one undone
+            yield from self._line[self._said + 1 :]
             return
         while children := self._children[turn_id]:
             turn_id = children[-1]  # the one set aside last

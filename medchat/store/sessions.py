@@ -103,6 +103,13 @@ class SessionStore(TurnStore):
         found = self._records("WHERE name = ?", [checked_name(name)])
         return found[0] if found else None
 
+    def free_name(self, name: str) -> str:
+        """Return a name as it would be kept. Raises UsageError if it is taken or cannot be a name."""
+        name = checked_name(name)
+        with self._database.reading() as connection:
+            refuse_taken(connection, name)
+        return name
+
     def latest(self) -> SessionRecord | None:
         """Return the session that was changed last and is not empty and nameless, or None."""
         found = self._records(f"WHERE {WORTH_SHOWING} {NEWEST_FIRST} LIMIT 1")
