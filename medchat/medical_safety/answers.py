@@ -11,17 +11,12 @@ from collections.abc import Sequence, Set
 
 from medchat.api import Notice
 from medchat.language import say
-
-
-def _any_of(*phrases: str) -> re.Pattern[str]:
-    return re.compile("|".join(phrases), re.IGNORECASE)
-
+from medchat.medical_safety.harmful_first_aid import HARMS, HIM, Harm, any_of
 
 _NO_NEED = "(?:不用|不必|不需要|无需|无须|没必要|没有必要|用不着)"
 _HELP = "(?:医院|就医|就诊|急诊|看医生|看病|看急诊|打120|叫120|拨打120|呼叫120|叫救护车|打急救)"
-_HIM = "(?:他|她|患者|病人|孩子|宝宝)?"
 #: There is no need for help, or time to wait.
-_DELAYS = _any_of(
+_DELAYS = any_of(
     rf"{_NO_NEED}(?:急着|马上|立即|立刻|着急|专门|特意|再)?(?:去|到|上|跑|送|进)?{_HELP}",
     rf"(?:别|不要|先别|先不|暂时不)(?:急着|忙着|着急)(?:去|到|上)?{_HELP}",
     rf"{_NO_NEED}(?:特殊|特别|额外|任何|做)?(?:处理|治疗|管它|理会|理它)",
@@ -33,49 +28,34 @@ _DELAYS = _any_of(
     r"(?:休息|躺|睡|忍|缓)(?:一下|一会儿?|一觉|几天|一晚|几分钟)?就(?:会|能|可以)?(?:好|没事|缓解|过去|恢复)",
     r"(?:明天|明早|明天早上|过几天|过两天|等几天|等天亮|天亮|下周|周末|改天)(?:以?后)?(?:上午|早上)?再(?:去|看|说|就医|处理)",
     r"(?:加重|恶化|不缓解|不好转|没好转|没有好转|没有缓解|不退|厉害)(?:了|时|的话|后)?再(?:去|来|到|就医|就诊|看|考虑|说)",
-    r"(?:还|仍然?|依然)[^，。；！？\n]{0,4}再(?:打|叫|拨|去|来|就医|就诊)",
+    r"(?:还|仍然?|依然)(?!在[^，。；！？\n]{1,3}[里中上下内])[^，。；！？\n]{0,4}再(?:打|叫|拨|去|来|就医|就诊)",
     r"(?:一会儿?|几分钟|很快|过一阵|过一会儿?)(?:后)?(?:就|都)?(?:会)?(?:过去|好了?|缓解|没事)",
-    rf"让{_HIM}(?:先)?睡(?:一觉|一会儿?)|先睡(?:一觉|一会)|(?:可以|不妨)先睡",
+    r"(?:自己|自行|自然|慢慢|随(?:着)?(?:大便|粪便))(?:会|能|就|可以)?排(?:出|掉|走|下来)",
+    rf"让{HIM}(?:先)?睡(?:一觉|一会儿?)|先睡(?:一觉|一会)|(?:可以|不妨)先睡",
     r"\b(?:no need|don['’]t need|do not need|needn['’]t|not necessary|unnecessary) (?:for you )?(?:to )?"
     r"(?:go to (?:the )?(?:hospital|er|emergency)|see a doctor|call|seek)",
     r"\b(?:watch|observe|monitor|rest|stay)(?: it| him| her| them| yourself)?(?: and wait)? at home|\bwait and see\b",
-    r"\b(?:pass|go away|resolve|get better|subside|heal)s? (?:on its own|by itself|by themselves|on their own)",
+    r"\b(?:pass|go away|resolve|get better|subside|heal)s? "
+    r"(?:on its own|by itself|by themselves|on their own|naturally)",
     r"\b(?:see a doctor|go|call) tomorrow\b|\bwait (?:until|till) (?:the )?(?:morning|tomorrow)",
     r"\bsleep it off\b|\btake a nap\b",
 )
 #: Words that calm. They count only where the answer sends nobody to help.
-_CALMS = _any_of(
+_CALMS = any_of(
     r"(?:不用|不必|无需|不要|别)(?:太|过于|过分|过度)?(?:担心|紧张|害怕|惊慌)|不要紧|没关系|没(?:什么|有)?大碍",
     r"没(?:什么)?大问题|问题不大|(?:并不|不太|不)严重|没(?:什么)?事的?(?=[，。！]|$)|正常现象|是正常的|很正常",
     r"(?:不会|没)有?(?:生命)?危险",
     r"\bnothing to worry about|\bnothing serious|\bnot (?:serious|dangerous)|\b(?:do not|don['’]t) worry|\bis harmless",
     r"\b(?:he|she|you|they|it)(?: will|['’]ll) be (?:fine|ok|okay|all right)",
 )
-#: First aid that harms.
-_HARMS = _any_of(
-    rf"催吐|(?:抠|刺激|扣)(?:嗓子|喉咙|咽喉|喉|咽部|舌根)|(?:让|使){_HIM}(?:把)?[^，。；！？\n]{{0,6}}吐出来",
-    r"掐(?:住|按)?(?:他|她|患者|病人)?的?人中|按(?:压)?人中",
-    r"(?:涂|抹|敷|擦)(?:上|点|些|抹)?(?:牙膏|酱油|香油|麻油|蛋清|面粉|盐|黄酱|猪油)",
-    r"放血|(?:扎|刺|挑)(?:破)?(?:十个|几个|两个)?(?:手指|十指|指尖|耳垂)|挤(?:出|压)?[^，。；！？\n]{0,4}毒[血液]|毒[血液]挤",
-    r"捂(?:一|出)?(?:捂)?(?:汗|被子|热)|捂住?发汗|(?:盖|裹)[^，。；！？\n]{0,6}(?:捂|发)汗",
-    r"(?:嘴|口|牙)(?:里|中)?(?:塞|放|垫|咬)(?:上|入|一)?(?:块|根|条)?(?:毛巾|筷子|勺子?|布|压舌板|东西)|塞(?:毛巾|筷子|勺子?)",
-    r"(?:毛巾|筷子|勺子?|布|压舌板)(?:垫|塞|放|咬|压)(?:在|进|入|住)?[^，。；！？\n]{0,4}(?:牙|嘴|口|舌)",
-    r"嘴(?:巴)?(?:把|去)?(?:毒|毒液|毒血)?吸(?:出|毒)|(?:切|割)开(?:伤口|皮肤)|倒(?:挂|立|提|吊)|控水(?![平准])",
-    r"(?:灌|喂|喝)(?:他|她|下|点|些|一杯|大量){0,3}(?:醋|牛奶|肥皂水|盐水|白酒|酒|水)(?:来|去)?(?:解毒|中和|催|稀释)|(?:喂|灌)(?:他|她|患者|病人)(?:吃|喝)",
-    r"(?:酒精|白酒)(?:擦身|擦拭|擦浴)|按住(?:他|她|患者|病人|四肢|手脚)|强行(?:按|掰)",
-    r"\b(?:induce|make (?:him|her|them|yourself) |to )\s?vomit(?:ing)?\b",
-    r"\b(?:butter|toothpaste|oil) (?:on|to) the burn",
-    r"\b(?:spoon|something|anything|cloth|wallet) (?:in|into|between) (?:his|her|their|the) (?:mouth|teeth)",
-    r"\bsuck (?:out )?the (?:venom|poison)",
-)
-_SENDS = _any_of(
+_SENDS = any_of(
     r"120|急救|救护车|急诊|(?:立即|立刻|马上|尽快|赶紧|及时|务必|尽早|必须)(?:去|到|送)?(?:往)?(?:医院|就医|就诊)",
     r"\b(?:ambulance|emergency|hospital|911|999)\b",
 )
 
 #: Before the word in its clause: it is denied, forbidden or doubted.
-_DENIED_BEFORE = _any_of(
-    r"不要|不能|不可以|不可|不宜|不应该?|不得|不该|不会|不是|不建议|不推荐|不提倡|不主张|不准|不必|不用|不需要?|无需|勿|切忌|别",
+_DENIED_BEFORE = any_of(
+    r"不要|不能|不可以|不可|不宜|不应该?|不得|不该|不会|不是|不建议|不推荐|不提倡|不主张|不准|不必|不用|不需要?|无需|勿|切忌|(?<![特分个区性级类辨鉴识])别",
     r"禁止|严禁|忌|避免|防止|千万不|并非|绝非|没有|无法|难以|未|而不是|不等于|不代表|不意味|误区|谣言|(?:误)?以为(?:可以|能|就|会)?",
     r"即使|即便|哪怕|就算|虽然|尽管|有人说|民间|传言|听说|是否|由医生|不$",
     r"\b(?:not|never|don['’]t|avoid|without|cannot|can['’]t|won['’]t|shouldn['’]t|instead of|even if)\b",
@@ -83,29 +63,60 @@ _DENIED_BEFORE = _any_of(
 #: Between a denial and the word: what was denied is something else ("没有呼吸困难可以在家观察").
 _BUT = re.compile(r"可以|就可|就能|那就|则|即可|建议|应当|应该|只需|只要")
 #: Behind it, in its clause or (first aid) its sentence: the same.
-_DENIED_BEHIND = _any_of(
+_DENIED_BEHIND = any_of(
     r"错|不对|不可取|不科学|不正确|危险|有害|误区|没有?用|没有[^，。]{0,2}(?:依据|根据|效果|作用)|无效|不可以|都?不行|都不能|耽误|延误|不妥",
     r"可能性(?:不大|很小|极小|较小)|不(?:太)?可能|几乎不|也(?:要|应|必须|不能|得)|而(?:不|延误|耽误)|由医生",
     r"\b(?:is|are) (?:wrong|dangerous|harmful|a myth)|\bmakes? it worse",
 )
-_HARM_DENIED_BEHIND = _any_of(
-    r"会(?:使|让|加重|导致|造成|影响|引起|刺激|损伤|烧伤)|可能(?:导致|造成|加重)|反而|更(?:危险|严重)"
+_HARM_DENIED_BEHIND = any_of(
+    r"(?:会|可能|容易)(?:使|让|加重|导致|造成|影响|引起|刺激|损伤|烧伤|冻伤|感染|掩盖|大?出血|呛|窒息)",
+    r"反而|更(?:危险|严重)",
 )
+#: Before first aid in its clause: those do it who may.
+_BY_STAFF = any_of("医生(?:会|来|再|可能)|医护|急救人员(?:会|来)|\\bdoctors? (?:will|may|can)")
 _CLAUSE_ENDS = re.compile(r"[，,。.；;！!？?\n：:]")
 _SENTENCE_ENDS = re.compile(r"[。！!？?\n；;]|\.\s")
 #: A clause is read so far, whatever its length: the work stays in proportion to the answer's.
 _REACH = 60
 
 
-def contradicts_notice(answer: str) -> bool:
-    """Whether `answer` delays or denies help, or advises first aid that harms, in words that it does not deny."""
+def contradicts_notice(answer: str, question: str = "") -> bool:
+    """Whether `answer` delays or denies help, or advises first aid that harms, in words that it does not deny.
+
+    `question` says what first aid is for where the answer does not.
+    """
     if any(not _denied(answer, found) for found in _DELAYS.finditer(answer)):
         return True
-    if any(not _denied(answer, found) and not _warned_of(answer, found) for found in _HARMS.finditer(answer)):
+    if any(_advises(answer, question, harm) for harm in HARMS):
         return True
     if any(not _denied_before(answer, found) for found in _SENDS.finditer(answer)):
         return False
     return any(not _denied_before(answer, found) for found in _CALMS.finditer(answer))
+
+
+def _advises(answer: str, question: str, harm: Harm) -> bool:
+    everywhere = harm.about is None or harm.about.search(question) is not None
+    for found in harm.advice.finditer(answer):
+        before, behind = (
+            answer[max(0, found.start() - _REACH) : found.start()],
+            _sentence_behind(answer, found),
+        )
+        if not everywhere and harm.about and not harm.about.search(before + found[0] + behind):
+            continue
+        sentence = _SENTENCE_ENDS.split(before)[-1] + found[0] + behind
+        if harm.unless and harm.unless.search(sentence):
+            continue
+        if not (_denied(answer, found) or _warned_of(answer, found) or _left_to_staff(before)):
+            return True
+    return False
+
+
+def _left_to_staff(before: str) -> bool:
+    return _BY_STAFF.search(_CLAUSE_ENDS.split(before)[-1]) is not None
+
+
+def _sentence_behind(answer: str, found: re.Match[str]) -> str:
+    return _SENTENCE_ENDS.split(answer[found.end() : found.end() + _REACH])[0]
 
 
 def _denied(answer: str, found: re.Match[str]) -> bool:
@@ -130,7 +141,7 @@ def _conceded(answer: str, found: re.Match[str]) -> bool:
 
 
 def _warned_of(answer: str, found: re.Match[str]) -> bool:
-    sentence = _SENTENCE_ENDS.split(answer[found.end() : found.end() + _REACH])[0]
+    sentence = _sentence_behind(answer, found)
     return _DENIED_BEHIND.search(sentence) is not None or _HARM_DENIED_BEHIND.search(sentence) is not None
 
 
@@ -164,7 +175,7 @@ def review_answer(question: str, answer: str, shown: Set[str] = frozenset()) -> 
     `shown` are the keys of the notices of this conversation so far: a dose is remarked on once.
     """
     notices = []
-    if contradicts_notice(answer):
+    if contradicts_notice(answer, question):
         text = say(
             "这段回答与上面的提示不一致，请以提示为准。",
             "This answer disagrees with the notice above: go by the notice.",
@@ -172,8 +183,8 @@ def review_answer(question: str, answer: str, shown: Set[str] = frozenset()) -> 
         notices.append(Notice(text, urgent=True, key="answer-contradicts"))
     if DOSE_KEY not in shown and names_dose(question, answer):
         text = say(
-            "回答里的用药量没有核对过，不要照着用：请问医生或药师。",
-            "The dose in this answer was not checked: do not go by it, ask a doctor or pharmacist.",
+            "回答里的用药量没有核对过，不要照着用：请咨询医生或药师。",
+            "The dose in this answer was not checked. Do not use it: ask a doctor or a pharmacist.",
         )
         notices.append(Notice(text, key=DOSE_KEY))
     return notices

@@ -176,6 +176,118 @@ def test_what_the_answer_itself_denies_is_not(answer: str) -> None:
     assert not contradicts_notice("请马上拨打120。\n" + answer)
 
 
+#: First aid that harms, and the same where the answer forbids it.
+FORBIDDEN_TOO = [
+    ("血压这么高，可以舌下含服硝苯地平。", "血压再高，也不要舌下含服硝苯地平。"),
+    ("先含化一片心痛定。", "不建议含化心痛定。"),
+    ("硝苯地平可以舌下含服。", "硝苯地平不能舌下含服。"),
+    ("怀疑中风，马上喂安宫牛黄丸。", "怀疑中风，不要喂安宫牛黄丸。"),
+    ("可以服用一丸安宫牛黄丸。", "切勿自行服用安宫牛黄丸。"),
+    ("用冰块敷烫伤的地方。", "不要用冰块敷烫伤的地方。"),
+    ("烫伤后可以冰敷。", "烫伤后不要冰敷。"),
+    ("把烧伤的手泡在冰水里。", "烧伤的手不要泡在冰水里。"),
+    ("起了水泡，用针挑破水泡。", "起了水泡，不要挑破。"),
+    ("水疱可以用消毒针刺破。", "水疱千万别刺破。"),
+    ("蛇咬后用绳子扎紧。", "蛇咬后不要用绳子扎紧。"),
+    ("可以用绳子扎紧伤口上方。", "禁止用绳子扎紧伤口上方。"),
+    ("被毒蛇咬了，马上扎止血带。", "被毒蛇咬了，不要扎止血带。"),
+    ("流鼻血时仰头。", "流鼻血时不要仰头。"),
+    ("鼻出血，让头往后仰，止住为止。", "鼻出血，头别后仰，身体前倾。"),
+    ("用手抠卡住的东西。", "不要用手抠卡住的东西。"),
+    ("可以用手指把异物抠出来。", "不要用手指把异物抠出来。"),
+    ("先拔出刀子，再按住伤口。", "不要拔出刀子，压住两边。"),
+    ("把刀拔出来再包扎。", "刀不要拔出来，固定住就好。"),
+    ("扎进去的玻璃可以拔掉。", "扎进去的玻璃不能拔掉。"),
+    ("昏迷时喂糖水。", "昏迷时不要喂糖水。"),
+    ("他叫不醒，就给他喝点水。", "他叫不醒，不能给他喝水。"),
+    ("马上喂他喝牛奶。", "别喂他喝牛奶。"),
+    ("喝大量水或牛奶稀释毒物。", "不要喝大量水或牛奶稀释毒物。"),
+    ("可以喝点牛奶保护胃。", "不要喝牛奶保护胃。"),
+    ("误服洁厕液后多喝牛奶。", "误服洁厕液后不要喝牛奶。"),
+    ("用力揉眼睛，让眼泪冲出来。", "不要用力揉眼睛。"),
+    ("等它自己排出来。", "不要等它自己排出来。"),
+    ("小磁铁会随大便排出。", "小磁铁不会自行排出。"),
+    ("可以自己开车去医院。", "不要自己开车去医院。"),
+    ("肚子疼可以热敷一下。", "肚子疼不要热敷。"),
+    ("先吃片止痛药。", "不要先吃止痛药。"),
+    ("腹痛时可以按揉，也可以吃点止疼药。", "腹痛时不要按揉，也不要吃止疼药。"),
+    ("Put ice on the burn.", "Do not put ice on the burn."),
+    ("For a scald, apply some ice.", "For a scald, never apply ice."),
+    ("Pull out the knife.", "Do not pull out the knife."),
+    ("Remove the glass and bandage it.", "Don't remove the glass; press beside it."),
+    ("Hold him down.", "Do not hold him down."),
+    ("You can restrain the patient.", "Avoid trying to restrain the patient."),
+    ("Give him milk to drink.", "Do not give him milk to drink."),
+    ("Drink vinegar to neutralise it.", "Never drink vinegar to neutralise it."),
+    ("You can drive yourself to the hospital.", "Do not drive yourself to the hospital."),
+    ("Let it pass naturally.", "It will not pass naturally."),
+    ("Rub the eye gently.", "Do not rub the eye."),
+    ("Pop the blisters.", "Don't pop the blisters."),
+    ("For a nosebleed, tilt your head back.", "For a nosebleed, do not tilt your head back."),
+    ("After a snake bite, use a tourniquet.", "After a snake bite, do not use a tourniquet."),
+    ("Use a heating pad on the belly.", "Do not use a heating pad on the belly."),
+]
+#: Right advice in words that stand close to wrong ones.
+RIGHT = [
+    "扎手指测血糖。",
+    "用采血针刺破指尖，测一下血糖。",
+    "先测血糖：扎手指侧面，挤一滴血。",
+    "如果他清醒，可以喂他喝糖水。",
+    "她醒着、能吞咽的话，喂她喝果汁。",
+    "让孩子把嘴里的残留物吐出来，用清水漱口。",
+    "人还在水里再拨 119。",
+    "孩子还在车里再打 119。",
+    "扭伤可以冰敷。",
+    "用绳子扎紧夹板，固定骨折的腿。",
+    "大出血止不住时在伤口上方用止血带。",
+    "抬头看看四周是否安全。",
+    "脚踝可以热敷。",
+    "腹痛可能是胰腺炎，请马上去医院，医院会给予抗生素、止痛药治疗。",
+    "看得见的异物可以用手指抠出来。",
+    "到医院后医生会把刀拔出来。",
+    "拔掉插头，切断电源。",
+    "断牙可以泡在牛奶里带去医院。",
+    "让家人开车送您去急诊。",
+    "拔出刀子可能引起大出血，请压住两边。",
+    "昏迷的人喂水容易呛到。",
+    "Put ice on the sprained ankle.",
+    "Give the baby breast milk.",
+    "Take the pill bottle to the hospital.",
+    "Let somebody drive you to the hospital.",
+]
+
+
+@pytest.mark.parametrize(("advised", "forbidden"), FORBIDDEN_TOO)
+def test_first_aid_that_harms_is_found_and_its_prohibition_is_not(advised: str, forbidden: str) -> None:
+    assert contradicts_notice(advised)
+    assert contradicts_notice("请马上拨打120。" + advised)
+    assert not contradicts_notice(forbidden)
+    assert not contradicts_notice("请马上拨打120。\n" + forbidden)
+
+
+@pytest.mark.parametrize("answer", RIGHT)
+def test_right_advice_is_not_blamed(answer: str) -> None:
+    assert not contradicts_notice(answer)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("我肚子疼得厉害", "可以热敷，再看看。"),
+        ("孩子被开水烫伤了", "先冰敷二十分钟。"),
+        ("我爸流鼻血止不住", "让他抬头，捏住鼻子。"),
+        ("他被蛇咬了", "用布条扎紧大腿。"),
+        ("他昏迷了", "给他喂点糖水。"),
+        ("孩子喝了洗涤剂，中毒了吗", "喝点牛奶。"),
+        ("I burned my hand", "Put some ice on it."),
+    ],
+)
+def test_what_the_first_aid_is_for_may_stand_in_the_question(question: str, answer: str) -> None:
+    assert contradicts_notice(answer, question)
+    assert "answer-contradicts" in [notice.key for notice in review_answer(question, answer)]
+    assert not contradicts_notice(answer, "我脚扭了")
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_notice_of_ours_contradicts_itself(language: str) -> None:
     texts = [
@@ -183,7 +295,7 @@ def test_no_notice_of_ours_contradicts_itself(language: str) -> None:
         for notice in load_lexicon().notices.values()
         for text in ((notice.zh, notice.short_zh) if language == "zh" else (notice.en, notice.short_en))
     ]
-    assert len(texts) > 40 and [text for text in texts if contradicts_notice(text)] == []
+    assert len(texts) > 40 and [text for text in texts if contradicts_notice(text, text)] == []
 
 
 def test_help_that_is_called_for_elsewhere_does_not_excuse_wrong_first_aid() -> None:
@@ -226,7 +338,25 @@ def test_any_answer_is_reviewed_without_failing(answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["不用", "在家", "催", "自行", "，", "a ", "不用去", "0", "1片", "喂点", "嘴里", " "]
+    "unit",
+    [
+        "不用",
+        "在家",
+        "催",
+        "自行",
+        "，",
+        "a ",
+        "不用去",
+        "0",
+        "1片",
+        "喂点",
+        "嘴里",
+        " ",
+        "give ",
+        "热敷",
+        "烫伤冰敷",
+        "不要冰敷",
+    ],
 )
 def test_the_work_grows_with_the_length_of_the_answer(unit: str) -> None:
     def seconds(length: int) -> float:
