@@ -71,6 +71,16 @@ HOTLINES = (
     ),
 )
 HOTLINES_CHECKED = "2026-11-30"
+#: Where the numbers are answered: ISO 3166-1 (Hong Kong, Macao and Taiwan have codes and numbers of their own).
+HOTLINES_REGION = "CN"
+
+
+def hotlines_region() -> str:
+    """Return where the numbers are answered and what to call elsewhere, in the interface language."""
+    return say(
+        "这是中国大陆的号码；在其他国家和地区，请拨打当地的急救电话。",
+        "A number of mainland China; elsewhere call the local emergency number.",
+    )
 
 
 def hotlines() -> str:

@@ -152,6 +152,10 @@ def test_the_numbers_are_printed_by_command_and_in_a_chat(scripted: Scripted) ->
     numbers = run("safety", "hotlines", "--json").one()
     assert {line["number"] for line in numbers} == {"120", "110", "119", "12356"}
     assert all(line["checked"] and line["what"] for line in numbers)
+    assert all(line["region"] == "CN" and "中国大陆" in line["region_note"] for line in numbers)
+    assert all("当地的急救电话" in line["region_note"] for line in numbers)
+    (english,) = {line["region_note"] for line in run("--lang", "en", "safety", "hotlines", "--json").one()}
+    assert "mainland China" in english and "local emergency number" in english
     for typed in ("/热线", "/hotlines", "/ho"):
         assert printed.out in scripted.run("chat", "--no-save", stdin=f"{typed}\n").err
 

@@ -25,7 +25,13 @@ def command(as_json: bool) -> int:
     if not as_json:
         return write_out(medical_safety.hotlines() + "\n")
     numbers = [
-        {"number": line.number, "what": say(line.zh, line.en), "checked": medical_safety.HOTLINES_CHECKED}
+        {
+            "number": line.number,
+            "what": say(line.zh, line.en),
+            "checked": medical_safety.HOTLINES_CHECKED,
+            "region": medical_safety.HOTLINES_REGION,
+            "region_note": medical_safety.hotlines_region(),
+        }
         for line in medical_safety.HOTLINES
     ]
     return write_out(json.dumps(numbers, ensure_ascii=False, indent=2) + "\n")
