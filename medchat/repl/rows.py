@@ -11,8 +11,10 @@ from medchat.sanitize import sanitize_line
 
 
 def two_columns(rows: Sequence[tuple[str, str]], width: int) -> str:
-    """Return two columns side by side in `width` cells; where the left one of a row takes half of it, one above the
-    other, in all rows if more than a fifth are so.
+    """Return two columns of text for `width` cells, side by side.
+
+    A row whose left text takes over half of the width has its right one underneath; all rows do where more
+    than a fifth of them are so.
     """
     sizes = [cell_len(left) for left, _ in rows]
     beside = [size for size in sizes if 2 * size <= width]
