@@ -27,4 +27,4 @@ def test_where_many_rows_are_long_all_stand_one_above_the_other() -> None:
 
 
 def test_a_row_without_a_right_text_is_one_line() -> None:
-    assert two_columns([LONG[:1] + ("",)], 40).splitlines() == [f"  {LONG[0]}"]
+    assert two_columns([(*LONG[:1], "")], 40).splitlines() == [f"  {LONG[0]}"]
