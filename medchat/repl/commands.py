@@ -9,6 +9,7 @@ from medchat.repl.context_commands import CONTEXT_COMMANDS
 from medchat.repl.file_commands import FILE_COMMANDS
 from medchat.repl.medical_commands import MEDICAL_COMMANDS
 from medchat.repl.model_commands import MODEL_COMMANDS
+from medchat.repl.preset_commands import PRESET_COMMANDS
 from medchat.repl.prompt_commands import PROMPT_COMMANDS
 from medchat.repl.saved_commands import SAVED_COMMANDS
 from medchat.repl.session_commands import SESSION_COMMANDS
@@ -25,6 +26,7 @@ COMMANDS: tuple[ReplCommand[Chat], ...] = (
     *SAVED_COMMANDS,
     *COMPARE_COMMANDS,
     *FILE_COMMANDS,
+    *PRESET_COMMANDS,
     *MODEL_COMMANDS,
     *CONTEXT_COMMANDS,
     *PROMPT_COMMANDS,

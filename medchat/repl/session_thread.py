@@ -27,8 +27,6 @@ Result = TypeVar("Result")
 _POLL = 0.04
 #: How long the loading of a model may take to stop: one that does not goes on behind the prompt.
 _STOPPING = 0.5
-#: An answer that took longer ends with the bell, where that is on.
-_LONG_ANSWER = 10.0
 #: How long an answer may take to stop, and to be saved, once the program was asked to end.
 _LAST_WORDS = 10.0
 
@@ -213,7 +211,7 @@ class SessionThread:
             self._engine.idle_within(_LAST_WORDS)
             raise
         view.close(job.error)
-        if self.bell and time.monotonic() - began > _LONG_ANSWER:
+        if self.bell and time.monotonic() - began > self._startup.bell_after:
             self.screen.ring()
         self.session_label = self.call(self._startup.session_label) if job.finished else ""
         return view

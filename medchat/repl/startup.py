@@ -87,9 +87,10 @@ class Startup:
     loading: Loading = field(default_factory=Loading)
     #: What the commands change of model and settings; None where neither can be changed.
     control: ModelControl | None = None
-    #: Figures under each answer; a bell when a long one ends; colours, one of THEMES.
+    #: Figures under each answer; a bell when one ends that took so many seconds; colours, one of THEMES.
     footer: bool = True
     bell: bool = False
+    bell_after: float = 10.0
     theme: str = "default"
     #: Show the traceback of an unexpected failure.
     debug: bool = False

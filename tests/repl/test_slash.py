@@ -77,6 +77,7 @@ def test_every_command_of_this_release_is_there_in_both_languages() -> None:
         "export": "导出",
         "compare": "对比",
         "file": "文件",
+        "preset": "预设",
         "model": "模型",
         "adapter": "适配器",
         "system": "系统",

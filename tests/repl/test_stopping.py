@@ -152,3 +152,26 @@ def test_what_is_typed_while_the_model_answers_is_seen_below_the_answer(tmp_path
         screen.wait(lambda: any("AI" in row or "人工智能" in row for row in screen.shown()), "the mark")
         assert not any(row == "› 还要" for row in screen.everything())
         assert [turn["save"][1] for turn in screen.journal()] == ["多喝水"]
+
+
+@pytest.mark.parametrize("style", ["rich", "plain"])
+@pytest.mark.parametrize("bell", ["on", "off", "set on", "set off", "for long answers alone"])
+def test_the_bell_rings_once_when_a_long_answer_ends(tmp_path: Path, bell: str, style: str) -> None:
+    script = {
+        "answers": {"头痛": ["多喝水", {"gate": "go"}, "。"]},
+        "style": style,
+        "bell": bell not in ("off", "set on"),
+        "bell_after": 60 if bell == "for long answers alone" else 0,
+    }
+    with terminal(tmp_path, script) as screen:
+        if bell.startswith("set"):
+            screen.enter(f"/set bell {bell[4:]}")
+        screen.wait_for_prompt()
+        assert b"\a" not in screen.raw
+        screen.enter("头痛")
+        screen.wait_for("多喝水")
+        assert b"\a" not in screen.raw
+        screen.open_gate("go")
+        screen.wait(screen.journal, "a turn")
+        screen.wait_for_prompt()
+        assert screen.raw.count(b"\a") == (bell in ("on", "set on"))

@@ -183,6 +183,8 @@ def _startup(folder: Path, script: Mapping[str, Any]) -> Any:
         model_label=script.get("model_label", "scripted"),
         opening=tuple(script.get("opening", ())),
         style=script.get("style", "rich"),
+        bell=bool(script.get("bell")),
+        bell_after=float(script.get("bell_after", 10)),
         past_inputs=tuple(script.get("past_inputs", ())),
         remember_input=remember,
         early_notices=early_notices,
