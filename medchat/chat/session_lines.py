@@ -34,6 +34,11 @@ def ending_mark(finish: Finish) -> str:
     }.get(finish, "")
 
 
+def edited_mark(saved: SavedTurn) -> str:
+    """Say that the user rewrote the answer, "" where it stands as it was generated."""
+    return say("（已由用户修改）", " (edited by the user)") if saved.origin.edited else ""
+
+
 def branch_mark(point: BranchPoint) -> str:
     """Say that the conversation has gone on in several ways at this place, and which one is shown."""
     count = len(point.alternatives)

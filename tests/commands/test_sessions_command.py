@@ -96,6 +96,21 @@ def branched() -> str:
         return session
 
 
+@pytest.mark.parametrize("suffix", [".md", ".html", ".json"])
+def test_an_answer_that_the_user_rewrote_is_marked_wherever_it_is_read(
+    call: Call, tmp_path: Path, suffix: str
+) -> None:
+    with SessionStore.open() as store:
+        session = store.create("llama", "/m").id
+        store.append_turn(session, Turn("甲", "原来的"), None, AnswerOrigin("llama", "/m"))
+        store.append_turn(session, Turn("乙", "改过的"), None, AnswerOrigin("llama", "/m", edited=True))
+    shown = call("sessions", "show", session).out
+    assert "改过的（已由用户修改）" in shown and shown.count("已由用户修改") == 1
+    text = exported(call, tmp_path / f"a{suffix}", session)
+    mark = '"edited": true' if suffix == ".json" else "已由用户修改"
+    assert text.count(mark) == 1
+
+
 def test_turns_of_other_branches_are_marked_and_found(call: Call) -> None:
     session = branched()
     shown = call("sessions", "show", session).out

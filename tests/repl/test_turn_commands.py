@@ -77,6 +77,21 @@ def test_ctrl_c_leaves_the_edit_and_what_is_typed_then_is_a_question(scripted: S
         assert asked() == ["甲", "乙", "丙"]
 
 
+def test_ctrl_g_opens_the_editor_on_what_is_edited(scripted: Scripted, tmp_path: Path) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nprintf "多休息" > "$1"\n', encoding="utf-8")
+    editor.chmod(0o755)
+    with scripted.on_terminal(environment={"EDITOR": str(editor)}) as screen:
+        converse(screen, "甲")
+        screen.enter("/编辑 答")
+        screen.wait_for_prompt("你问的是甲")
+        screen.type("\x07")
+        screen.wait_for_prompt("多休息")
+        screen.type("\r")
+        screen.wait_for("第 1 轮的回答已改")
+        assert saved_turns()[0].turn.answer == "多休息"
+
+
 def test_another_command_leaves_the_edit_too(scripted: Scripted) -> None:
     with scripted.on_terminal() as screen:
         converse(screen, "甲")

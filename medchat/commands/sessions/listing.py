@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from medchat.chat.session_lines import branch_mark, damage_mark, ending_mark, hit_lines, session_line
+from medchat.chat.session_lines import (
+    branch_mark,
+    damage_mark,
+    edited_mark,
+    ending_mark,
+    hit_lines,
+    session_line,
+)
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.sessions.filters import chosen_filter, filter_flags
@@ -135,6 +142,7 @@ def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
         say("答：", "A: ")
         + sanitize(saved.turn.answer)
         + ending_mark(saved.turn.finish)
+        + edited_mark(saved)
         + damage_mark(saved),
     ]
 
