@@ -120,13 +120,15 @@ class StoreRecorder:
             self.undo(count)  # in memory, with what was said before
 
     def redo(self, count: int) -> Sequence[Turn] | None:
-        """Bring back undone turns, else the next branch; return all turns as they then are, None for neither."""
+        """Bring back undone turns, else the next branch; return all turns as they then are, None for neither.
+
+        Raises UsageError where another MedChat's turns are among the last.
+        """
         if self._record is not None:
             with self._told():
-                found = self._store.restore(self._record.id, count)
-                if found or self._store.switch(self._record.id, expected=self._ours):
+                if self._store.restore(self._record.id, count):
                     return self._as_saved(self._record)
-        return None
+        return self._go_to(None)
 
     def branches(self) -> Sequence[BranchPoint]:
         """Return the places where the conversation has gone on in several ways."""
@@ -136,11 +138,22 @@ class StoreRecorder:
         return ()
 
     def switch(self, position: int, way: int) -> Sequence[Turn] | None:
-        """Go on from that alternative at that place (from 1); return all turns as they then are, None for no such."""
+        """Go on from that alternative at that place (from 1); return all turns as they then are, None for no such.
+
+        Raises UsageError where another MedChat's turns are among the last.
+        """
+        return self._go_to((position, way))
+
+    def _go_to(self, where: tuple[int, int] | None) -> Sequence[Turn] | None:
+        mixed = False
         if self._record is not None:
             with self._told():
-                if self._store.switch(self._record.id, (position, way), expected=self._ours):
+                if self._store.switch(self._record.id, where, expected=self._ours):
                     return self._as_saved(self._record)
+                saved = self._store.turns(self._record.id)
+                mixed = [(one.position, one.turn) for one in saved] != self._ours
+        if mixed:
+            raise _of_another()
         return None
 
     def _as_saved(self, record: SessionRecord) -> tuple[Turn, ...]:
@@ -228,9 +241,9 @@ class StoreRecorder:
 def _of_another() -> UsageError:
     return UsageError(
         say(
-            "另一个 MedChat 也在写入这个会话，最后几轮不全是这里的对话，没有撤销",
+            "另一个 MedChat 也在写入这个会话，最后几轮不全是这里的对话，没有任何改动",
             "another MedChat writes to this session too, and the last turns are not all from here:"
-            " nothing was taken back",
+            " nothing was changed",
         ),
         say("要分开，请输入 /新建", "to separate them: /new"),
     )

@@ -141,6 +141,31 @@ def test_a_session_whose_new_model_said_nothing_keeps_the_old_one(scripted: Scri
     assert (record.model, record.turns) == (str(scripted.model), 1)
 
 
+def test_an_edit_leaves_the_turns_another_chat_added(shared: Shared) -> None:
+    shared.other.save(said(3), TurnStats(), CONTEXT)
+    shared.one.save(said(1, "改"), TurnStats(), CONTEXT, instead_of=2)
+    assert shared.turns() == [said(1), said(2), said(3), said(1, "改")]
+    assert len(shared.warnings) == 1 and "另一个 MedChat" in shared.warnings[0]
+
+
+def test_a_longer_answer_leaves_the_turn_another_chat_added(shared: Shared) -> None:
+    shared.other.save(said(3), TurnStats(), CONTEXT)
+    shared.one.extend(said(2, "更长"), TurnStats(), CONTEXT)
+    assert shared.turns() == [said(1), said(2), said(3), said(2, "更长")]
+
+
+def test_going_to_another_branch_is_refused_where_another_chat_added_a_turn(shared: Shared) -> None:
+    shared.one.save(said(2, "新"), TurnStats(), CONTEXT, instead_of=1)
+    other = StoreRecorder(shared.store, never_called, shared.store.get(shared.id), shared.warnings.append)
+    other.save(said(3), TurnStats(), CONTEXT)
+    before = shared.turns()
+    for go in (lambda: shared.one.redo(1), lambda: shared.one.switch(2, 0)):
+        with pytest.raises(UsageError, match="另一个 MedChat"):
+            go()
+    assert shared.turns() == before
+    assert other.switch(2, 0) == (said(1), said(2))
+
+
 # ---------------------------------------------------------------- a disk that fails
 
 
