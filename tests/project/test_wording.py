@@ -9,6 +9,7 @@ from wording import faults_in, texts_of_say
 #: Modules whose Chinese outside `say` is nobody's message: only their calls of `say` are read.
 OTHERS_WORDS = {
     "medchat/medical_safety/folding.py": "characters that are written alike",
+    "medchat/medical_safety/harmful_first_aid.py": "patterns of what answers advise",
     "medchat/medical_safety/measures.py": "how numbers and units are written",
     "medchat/redaction.py": "surnames",
     "medchat/weights/common_questions.py": "the title of a paper",

@@ -233,19 +233,13 @@ def test_what_may_follow_a_command_is_named_in_the_language_of_the_interface(
 # ---------------------------------------------------------------- the page
 
 
-def words_of(command: ReplCommand[Chat]) -> str:
-    """What may follow, as a cell of a table has it."""
-    return command.words.replace("|", "\\|")
-
-
-def test_the_page_lists_exactly_the_commands_of_the_code() -> None:
-    page = (ROOT / "docs" / "terminal.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("chinese", [False, True])
+def test_the_page_lists_exactly_the_commands_of_the_code(chinese: bool) -> None:
+    page = (ROOT / "docs" / ("zh/terminal.md" if chinese else "terminal.md")).read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `/")]
-    names = [
-        (
-            f"`/{command.name}` `/{command.zh_name}`" + f" `{words_of(command)}`" * bool(command.words),
-            command.en,
-        )
-        for command in COMMANDS
-    ]
-    assert rows == [f"| {called} | {summary} |" for called, summary in names]
+    expected = []
+    for command in COMMANDS:
+        words = (command.placeholders if chinese else command.words).replace("|", "\\|")
+        called = f"`/{command.name}` `/{command.zh_name}`" + f" `{words}`" * bool(words)
+        expected.append(f"| {called} | {command.zh if chinese else command.en} |")
+    assert rows == expected
