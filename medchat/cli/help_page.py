@@ -39,6 +39,7 @@ PLACEHOLDERS = {
     "TIME": "时间",
     "URL": "网址",
     "VALUE": "值",
+    "WORDS": "内容",
 }
 
 
