@@ -141,7 +141,7 @@ def _answer(prepared: PreparedChat, asked: QuestionInput, style: str, *, figures
         for note in model_notes(model):
             say_aside(note)
         screen = StreamSanitizer() if answer_stream().isatty() else None
-        answer = AskedAnswer(prepared.begin(model), prepared, style, figures, screen=screen)
+        answer = AskedAnswer(prepared.begin(model), prepared, style, figures=figures, screen=screen)
         return _written(answer, asked.complete(), insist=insist)
     finally:
         model.close()

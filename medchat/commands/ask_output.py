@@ -4,49 +4,38 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field
 from typing import Any
 
 from medchat import medical_safety
 from medchat.api import Finish, Notice
 from medchat.chat.conversation import PreparedChat
 from medchat.chat.demo_mode import UnknownToDemo
-from medchat.chat.events import (
-    Advice,
-    AnswerFinished,
-    AnswerPiece,
-    AnswerRestarted,
-    AnswerReviewed,
-    AnswerShortened,
-    Event,
-    HistoryDropped,
-    ReasoningPiece,
-    SettingsRejected,
-    SingleTurnTemplate,
-)
+from medchat.chat.events import Advice
 from medchat.chat.session import ChatSession
 from medchat.cli.cjk_wrap import taller_than_screen
 from medchat.cli.output import CLOSED_PIPE, answer_stream, say_aside
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.repl import messages
+from medchat.repl.answer_events import AnswerEvents
 from medchat.sanitize import StreamSanitizer, sanitize_line
 
 
-@dataclass
-class AskedAnswer:
+class AskedAnswer(AnswerEvents):
     """What has come so far, and how it is written: text, one JSON object, or JSON lines."""
 
-    session: ChatSession
-    prepared: PreparedChat
-    style: str
-    figures: bool = False
-    text: str = ""
-    notices: list[Notice] = field(default_factory=list)
-    reviews: list[Notice] = field(default_factory=list)
-    dropped: int = 0
-    answered: AnswerFinished | None = None
-    screen: StreamSanitizer | None = None
+    def __init__(
+        self,
+        session: ChatSession,
+        prepared: PreparedChat,
+        style: str,
+        *,
+        figures: bool = False,
+        screen: StreamSanitizer | None = None,
+    ) -> None:
+        super().__init__()
+        self.session, self.prepared = session, prepared
+        self.style, self.figures, self.screen = style, figures, screen
 
     def start(self, question: str) -> None:
         """Write what stands before the first event."""
@@ -54,50 +43,47 @@ class AskedAnswer:
             start = {"event": "start", "question": question, "disclaimer": medical_safety.ai_mark()}
             _line(start)
 
-    def take(self, event: Event) -> None:
-        """Write what the event means in this style."""
-        if isinstance(event, AnswerPiece):
-            self.text += event.text
-            self._piece(event.text)
-        elif isinstance(event, ReasoningPiece):
-            if self.style == "events":
-                _line({"event": "reasoning", "text": event.text})
-        elif isinstance(event, AnswerRestarted):
-            self._restart()
-        elif isinstance(event, SettingsRejected):
-            say_aside(messages.rejected(event))
-        elif isinstance(event, Advice):
-            self.notices.append(event.notice)
-            if self.style == "events":
-                _line({"event": "notice", **medical_safety.as_fields(event.notice)})
-            if not event.said:
-                say_notice(event.notice, self.style)
-        elif isinstance(event, AnswerReviewed):
-            self.reviews.append(event.notice)
-        elif isinstance(event, HistoryDropped):
-            self.dropped = event.turns
-            say_aside(messages.dropped(event))
-        elif isinstance(event, AnswerShortened):
-            say_aside(messages.shortened(event))
-        elif isinstance(event, SingleTurnTemplate):
-            say_aside(messages.single_turn(event))
-        elif isinstance(event, AnswerFinished):
-            self.answered = event
-
-    def _piece(self, text: str) -> None:
+    def show_piece(self, text: str) -> None:
+        """Write the next piece of the answer."""
         if self.style == "events":
             _line({"event": "delta", "text": text})
         elif self.style == "text":
             _write(self.screen.feed(text) if self.screen else text)
 
-    def _restart(self) -> None:
+    def show_reasoning(self, text: str) -> None:
+        """Write it where everything is written."""
+        if self.style == "events":
+            _line({"event": "reasoning", "text": text})
+
+    def show_restart(self, remark: str) -> None:
         """What was written so far was reasoning; what is on its way through a pipe cannot be taken back."""
         if self.style == "events":
             _line({"event": "restart"})
         elif self.style == "text":
             self._end_line()
-            say_aside(messages.reasoned_unmarked(len(self.text)))
-        self.text = ""
+            say_aside(remark)
+
+    def show_advice(self, advice: Advice) -> None:
+        """Write a notice before the answer."""
+        if self.style == "events":
+            _line({"event": "notice", **medical_safety.as_fields(advice.notice)})
+        if not advice.said:
+            say_notice(advice.notice, self.style)
+
+    def show_question(self, question: str) -> None:
+        """Nothing: it stands in the command."""
+
+    def show_remark(self, text: str) -> None:
+        """Write it beside the answer."""
+        say_aside(text)
+
+    def show_notice(self, text: str, *, urgent: bool) -> None:
+        """Write a notice after the answer."""
+        say_aside(sanitize_line(text, 600) if urgent else text)
+
+    def fills_screen(self) -> bool:
+        """Whether the notices are out of sight."""
+        return self.style == "text" and sys.stderr.isatty() and taller_than_screen(self.text)
 
     def finish(self) -> None:
         """Write the end of the answer, the mark and what is worth a remark."""
@@ -123,7 +109,7 @@ class AskedAnswer:
                 )
             )
         say_aside(medical_safety.ai_mark())
-        self._after_the_answer()
+        self.show_notices_again()
         if self.figures and self.answered:
             say_aside(messages.footer(self.answered.stats, self.session.model.context_length))
 
@@ -141,16 +127,7 @@ class AskedAnswer:
             if self.style == "text":
                 self._end_line()
             say_aside(medical_safety.ai_mark())
-            self._after_the_answer()
-
-    def _after_the_answer(self) -> None:
-        """Say what the answer's review found, and once more what is urgent where the answer drove it off the screen."""
-        for notice in self.reviews:
-            say_aside(notice.text)
-        if self.style == "text" and sys.stderr.isatty() and taller_than_screen(self.text):
-            for notice in self.notices:
-                if notice.urgent:
-                    say_aside(sanitize_line(notice.short or notice.text, 600))
+            self.show_notices_again()
 
     def _end_line(self) -> None:
         _write((self.screen.flush() if self.screen else "") + "\n")
@@ -182,7 +159,7 @@ class AskedAnswer:
             "device": str(about.get("device", "")),
             "greedy": config.greedy,
             "seed": config.seed,
-            "dropped_turns": self.dropped,
+            "dropped_turns": self.dropped_turns,
             "session": record.id if record else None,
             "safety": [medical_safety.as_fields(notice) for notice in self.notices],
             "answer_notices": [medical_safety.as_fields(notice) for notice in self.reviews],

@@ -73,13 +73,18 @@ class _ForkedPopen(subprocess.Popen[Any]):
         streams = [number if end == -1 else end for number, end in enumerate(theirs)]
         request = {"arguments": args, "environment": environment, "cwd": str(cwd or Path.cwd())}
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(self._address)
-        socket.send_fds(self._connection, [b"\n"], streams)
-        self._connection.sendall(json.dumps(request).encode() + b"\n")
-        self._answers = self._connection.makefile("r")
-        self.pid = int(self._answers.readline())
+        try:
+            self._connection.connect(self._address)
+            socket.send_fds(self._connection, [b"\n"], streams)
+            self._connection.sendall(json.dumps(request).encode() + b"\n")
+            self._answers = self._connection.makefile("r")
+            self.pid = int(self._answers.readline())
+        except (OSError, ValueError) as error:
+            self._connection.close()
+            raise RuntimeError("the fork server has ended; the error of its imports is on stderr") from error
+        finally:
+            self._close_pipe_fds(*pipes)
         self._child_created = True
-        self._close_pipe_fds(*pipes)
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
         """Return what `os.waitpid` would."""

@@ -1,0 +1,117 @@
+"""What the events of an answer mean, read once for everybody who shows answers: `medchat ask` and the chat."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import assert_never
+
+from medchat.api import Notice
+from medchat.chat.events import (
+    Advice,
+    AnswerFinished,
+    AnswerPiece,
+    AnswerRestarted,
+    AnswerReviewed,
+    AnswerShortened,
+    Event,
+    HistoryDropped,
+    LoopStopped,
+    OldAnswerKept,
+    QuestionChosen,
+    ReasoningPiece,
+    SettingsRejected,
+    SingleTurnTemplate,
+)
+from medchat.repl import messages
+
+
+class AnswerEvents(ABC):
+    """Takes the events of one answer and keeps what has come so far; a subclass says how each thing is shown."""
+
+    def __init__(self) -> None:
+        #: The answer up to here, raw.
+        self.text = ""
+        #: Notices about the question, and those about the answer.
+        self.notices: list[Notice] = []
+        self.reviews: list[Notice] = []
+        self.dropped_turns = 0
+        self.looped = False
+        self.answered: AnswerFinished | None = None
+        self.old_kept: OldAnswerKept | None = None
+
+    def take(self, event: Event) -> None:
+        """Show what one event says, and keep what is needed at the end."""
+        match event:
+            case AnswerPiece(text=text):
+                self.text += text
+                self.show_piece(text)
+            case ReasoningPiece(text=text):
+                self.show_reasoning(text)
+            case AnswerRestarted():
+                self.show_restart(messages.reasoned_unmarked(len(self.text)))
+                self.text = ""
+            case Advice():
+                self.notices.append(event.notice)
+                self.show_advice(event)
+            case AnswerReviewed(notice=notice):
+                self.reviews.append(notice)
+            case QuestionChosen(question=question):
+                self.show_question(question)
+            case LoopStopped():
+                self.looped = True
+            case AnswerFinished():
+                self.answered = event
+            case OldAnswerKept():
+                self.old_kept = event
+            case HistoryDropped(turns=turns):
+                self.dropped_turns = turns
+                self.show_remark(messages.dropped(event))
+            case AnswerShortened():
+                self.show_remark(messages.shortened(event))
+            case SingleTurnTemplate():
+                self.show_remark(messages.single_turn(event))
+            case SettingsRejected():
+                self.show_remark(messages.rejected(event))
+            case _:
+                assert_never(event)
+
+    def show_notices_again(self) -> None:
+        """Show what the review of the answer found, and what is urgent where the answer drove it off the screen."""
+        for notice in self.reviews:
+            self.show_notice(notice.text, urgent=False)
+        urgent = [notice for notice in self.notices if notice.urgent]
+        if urgent and self.fills_screen():
+            for notice in urgent:
+                self.show_notice(notice.short or notice.text, urgent=True)
+
+    @abstractmethod
+    def show_piece(self, text: str) -> None:
+        """Show the next piece of the answer, which is raw."""
+
+    @abstractmethod
+    def show_reasoning(self, text: str) -> None:
+        """Show that the model reasons, or what."""
+
+    @abstractmethod
+    def show_restart(self, remark: str) -> None:
+        """Part what was shown so far, which was reasoning, from the answer."""
+
+    @abstractmethod
+    def show_advice(self, advice: Advice) -> None:
+        """Show a notice about the question."""
+
+    @abstractmethod
+    def show_question(self, question: str) -> None:
+        """Show the question that a number stood for."""
+
+    @abstractmethod
+    def show_remark(self, text: str) -> None:
+        """Show a line of ours about the answer."""
+
+    @abstractmethod
+    def show_notice(self, text: str, *, urgent: bool) -> None:
+        """Show a notice after the answer."""
+
+    @abstractmethod
+    def fills_screen(self) -> bool:
+        """Whether the answer is so long that nothing above it is seen any more."""
