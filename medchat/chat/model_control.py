@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from medchat.api import LoadOptions
 from medchat.chat.conversation import PreparedChat
 from medchat.chat.loading import Loading
 from medchat.chat.session import ChatSession
-from medchat.chat.switching import another_model, session_beside, switch_model
+from medchat.chat.switching import another_model, choose_model, session_beside, switch_model
 from medchat.sanitize import sanitize_line
 from medchat.settings import Effective
 from medchat.settings.profiles import PROFILE_KEYS
@@ -38,6 +38,10 @@ class ModelControl:
         switch_model(self._prepared, session, changes, command, loading)
         notes = session.model.describe().get("notes", ())
         return [*self._prepared.opening.notices(), *(sanitize_line(str(note), 300) for note in notes)]
+
+    def choose(self, changes: Mapping[str, Any], command: str) -> Callable[[], None]:
+        """Have another model loaded, where none is yet: see `choose_model`."""
+        return choose_model(self._prepared, changes, command)
 
     def beside(
         self, session: ChatSession, changes: Mapping[str, Any], command: str, loading: Loading

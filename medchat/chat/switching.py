@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,13 @@ def switch_model(
     prepared.go_on_with(opening, known)
     session.use(model, opening.template, opening.generation, DemoGate(known) if known else None)
     session.remember_history = prepared.settings.value("history") != "none"
+
+
+def choose_model(prepared: PreparedChat, changes: Mapping[str, Any], command: str) -> Callable[[], None]:
+    """Let another model be loaded, before any is; return what takes that back. Raises what resolving raises."""
+    before = prepared.opening, prepared.demo
+    prepared.go_on_with(*_reopened(prepared, changes, command))
+    return lambda: prepared.go_on_with(*before)
 
 
 @contextmanager

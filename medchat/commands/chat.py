@@ -108,6 +108,7 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
     control, loading = ModelControl(prepared), Loading()
 
     def open_session() -> ChatSession:
+        opening = prepared.opening  # another may have been chosen meanwhile
         watched = replace(opening, options=replace(opening.options, watch=loading.watch))
         return prepared.begin(watched.load(), guard_loops=True)
 

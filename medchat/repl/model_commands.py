@@ -72,7 +72,7 @@ def _model(chat: Chat, words: str) -> None:
                 "another: /model FOLDER|NAME; there are: medchat models list",
             )
         )
-    elif chat.exchange.ready():
+    elif chat.exchange.held_back or chat.exchange.ready():
         (path, *others) = paths_in(words)
         if others:
             raise UsageError(
@@ -127,8 +127,7 @@ def _switch(chat: Chat, changes: Mapping[str, Any], command: str) -> None:
         return
     except Exception as error:
         chat.report(error)
-        if not chat.exchange.call(lambda session: isinstance(session.model, GoneModel)):
-            chat.screen.tell(_still(chat))
+        chat.screen.tell(_still(chat))
         return
     for line in lines:
         chat.screen.tell(line)
@@ -141,6 +140,9 @@ def _switch(chat: Chat, changes: Mapping[str, Any], command: str) -> None:
 
 
 def _still(chat: Chat) -> str:
+    """Say who answers as before; where no model is left, how to load one."""
+    if chat.exchange.held_back or chat.exchange.call(lambda session: isinstance(session.model, GoneModel)):
+        return say("现在没有加载的模型：/模型 加载一个。", "No model is loaded now: /model loads one.")
     return say(f"仍由 {chat.model_label} 回答。", f"{chat.model_label} still answers.")
 
 

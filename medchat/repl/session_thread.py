@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from medchat.api import SlashCommand
 from medchat.chat.events import Event
 from medchat.chat.loading import Loading, LoadingCancelled
+from medchat.chat.model_control import ModelControl
 from medchat.chat.session import ChatSession
 from medchat.language import say
 from medchat.repl import messages
@@ -85,7 +86,7 @@ class SessionThread:
     @property
     def load_error(self) -> BaseException | None:
         """Why there will be no model. That the user stopped the loading is no such reason."""
-        error = self._loading.error if self._loading is not None else None
+        error = self._loading.error if self._loading is not None and not self.held_back else None
         return None if isinstance(error, LoadingCancelled) else error
 
     def ready(self) -> bool:
@@ -175,6 +176,8 @@ class SessionThread:
         control, loading = self._startup.control, Loading()
         if control is None:
             raise RuntimeError("this chat has one model only")
+        if self._session is None:
+            return self._load_instead(control, changes, command)
 
         def work(job: Job[Sequence[str]]) -> Sequence[str]:
             session = self._the_session()
@@ -186,6 +189,19 @@ class SessionThread:
         job = self._engine.start(work)
         self._waited(job, loading, time.monotonic(), switching=True)
         return job.result() if job.finished else ()
+
+    def _load_instead(self, control: ModelControl, changes: Mapping[str, Any], command: str) -> Sequence[str]:
+        """Load another model than the one whose loading the user stopped; where that fails, none is loaded still."""
+        take_back = control.choose(changes, command)
+        try:
+            if self.ready():
+                return ()
+        except Exception:
+            self.held_back = True
+            take_back()
+            raise
+        take_back()
+        raise LoadingCancelled
 
     def answer(
         self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]], screen: Screen | None = None

@@ -216,3 +216,26 @@ def test_an_answer_that_runs_out_of_memory_says_what_to_lower_and_the_chat_goes_
         ask(screen, "咳嗽", "one：咳嗽")
     found = origins(tmp_path)
     assert len(found) == 3
+
+
+@pytest.mark.parametrize("language", WORDS)
+def test_after_stopping_the_first_loading_another_model_is_loaded_instead(
+    tmp_path: Path, language: str
+) -> None:
+    lay_out(tmp_path)
+    make(tmp_path / "slow", fate="slow")
+    make(tmp_path / "bad", fate="half")
+    with switching_chat(tmp_path, "--model", "slow", language=language) as screen:
+        screen.type("头痛\r")
+        screen.wait_for("1 kB / 2 kB")
+        screen.type("\x03")
+        screen.wait_for_prompt("头痛")
+        screen.type("\x03")
+        screen.enter("/model bad")
+        said(screen, "权重损坏")
+        said(screen, "/模型 加载一个" if language == "zh" else "/model loads one")
+        screen.enter("/model two")
+        said(screen, "switching · two")
+        ask(screen, "咳嗽", "two：咳嗽")
+    (origin,) = origins(tmp_path)
+    assert Path(origin.model).name == "two"
