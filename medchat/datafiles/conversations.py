@@ -173,6 +173,16 @@ class _Reading:
         )
 
 
+def is_message(value: Any) -> bool:
+    """Whether the value is one message of a conversation: somebody with a known role says something."""
+    if not isinstance(value, dict):
+        return False
+    keys = {str(key).strip().casefold(): key for key in value}
+    said = (value[keys[key]] for key in _ROLE_KEYS if key in keys)
+    known = any(isinstance(role, str) and role.strip("<|> \t\n").casefold() in _ROLES for role in said)
+    return known and any(key in keys for key in _TEXT_KEYS)
+
+
 def _by_turns(texts: list[str]) -> list[_Message]:
     """Texts that each say who speaks, or the user's and the assistant's by turns."""
     marks = [_PREFIX.match(text) for text in texts]

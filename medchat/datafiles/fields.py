@@ -31,7 +31,7 @@ NAMES: Mapping[Use, tuple[str, ...]] = {
     "conversation": ("messages", "conversations", "conversation", "dialogue", "utterances", "对话"),
     "history": ("history", "历史"),
     "system": ("system", "system_prompt"),
-    "options": ("options", "choices", "选项"),
+    "options": ("options", "choices", "option", "选项"),
     "id": ("id",),
 }
 #: What counts for that use only where nothing of `NAMES` does: a context alone is the question.

@@ -16,16 +16,16 @@ from medchat.datafiles.json_values import (
     whole_array,
 )
 from medchat.datafiles.recognize import BEGINNING_BYTES
-from medchat.datafiles.table import columns
+from medchat.datafiles.table import columns, states_delimiter
 from medchat.language import say
 
 #: `lists`: one object whose members hold the records; `objects`: JSON values one after the other, each on
-#: as many lines as it likes; `csv` and `tsv`: tables; `text`: a question a line.
-Layout = Literal["array", "lines", "lists", "objects", "csv", "tsv", "text"]
+#: as many lines as it likes; `csv`, `tsv` and `semicolons`: tables; `text`: a question a line.
+Layout = Literal["array", "lines", "lists", "objects", "csv", "tsv", "semicolons", "text"]
 
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _TABLE_SUFFIXES: dict[str, Layout] = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv"}
-DELIMITERS: dict[str, str] = {"csv": ",", "tsv": "\t"}
+DELIMITERS: dict[Layout, str] = {"csv": ",", "tsv": "\t", "semicolons": ";"}
 #: What people call the list of records in a file that is one object.
 _LISTS = frozenset(
     [
@@ -58,6 +58,7 @@ def layout_name(layout: Layout) -> str:
         "objects": say("JSON 对象", "JSON objects"),
         "csv": say("CSV 表格", "a CSV table"),
         "tsv": say("TSV 表格", "a TSV table"),
+        "semicolons": say("分号分隔的表格", "a table with semicolons"),
         "text": say("纯文本，每行一问", "plain text, a question a line"),
     }[layout]
 
@@ -76,7 +77,7 @@ def layout_of(
         return "lines"
     may_be_text = plain_text and suffix not in JSON_SUFFIXES
     if start[0] == "[" and (not may_be_text or _is_array(open_again())):
-        return "array"
+        return "lines" if _lists_in_lines(start) else "array"
     if start[0] == "{":
         found = _layout_of_objects(open_again, start)
         if found != "objects" or not may_be_text or _is_value(open_again()):
@@ -100,6 +101,12 @@ def layout_of(
             "a JSON object a line, a JSON array, or CSV with the columns question and answer",
         ),
     )
+
+
+def _lists_in_lines(start: str) -> bool:
+    """Whether each line is a list of its own, such as the messages of one conversation."""
+    first, second = [*(line.strip() for line in start.split("\n", 2)), ""][:2]
+    return second.startswith("[") and line_item(1, first).is_json
 
 
 def _is_array(file: IO[bytes]) -> bool:
@@ -166,10 +173,13 @@ def _json_lines(start: str) -> list[str]:
 
 def _table(start: str, suffix: str, is_known: Callable[[str], bool]) -> Layout | None:
     """Return which table it is: by its suffix, or because its first line names columns that records have."""
-    first = start.split("\n", 1)[0].rstrip("\r")
+    lines = start.split("\n", 2)
+    first = lines[1 if states_delimiter(lines[0]) and len(lines) > 1 else 0].rstrip("\r")
     named: Layout | None = _TABLE_SUFFIXES.get(suffix)
-    known = {layout: sum(map(is_known, columns(first, mark))) for layout, mark in DELIMITERS.items()}
-    best: Layout = "tsv" if known["tsv"] > known["csv"] else "csv"
+    known: dict[Layout, int] = {
+        layout: sum(map(is_known, columns(first, mark))) for layout, mark in DELIMITERS.items()
+    }
+    best: Layout = max(known, key=lambda layout: known[layout])
     if named:
         return best if known[best] > known[named] else named
     cells = columns(first, DELIMITERS[best])

@@ -94,6 +94,8 @@ _KINDS = (
     _Kind((b"PAR1",), "parquet 文件", "a parquet file", _by_python(_PANDAS, "pandas pyarrow")),
     _Kind((b"ARROW1", b"\xff\xff\xff\xff"), "Arrow 文件", "an Arrow file", _by_python(_DATASETS, "datasets")),
     _Kind((b"SQLite format 3\0",), "SQLite 数据库", "an SQLite database", lambda path: _as_table()),
+    _Kind((b"{\\rtf",), "RTF 文档", "an RTF document", lambda path: _as_table()),
+    _Kind((b"Obj\x01",), "Avro 文件", "an Avro file", lambda path: _as_table()),
     _Kind((b"%PDF",), "PDF", "a PDF", lambda path: _as_table()),
     _Kind(
         (b"version https://git-lfs.github.com/spec/",),
@@ -124,6 +126,8 @@ def encoding_of(beginning: bytes, path: Path) -> str:
     found = json.detect_encoding(beginning).removesuffix("-sig")
     if found != "utf-8" and _is(beginning, found) and "\0" not in _decoded(beginning, found):
         return found
+    if beginning[257:262] == b"ustar":
+        raise _no_text(say("tar 归档文件", "a tar archive"), _by_command("tar xf")(path), path)
     if b"\0" in beginning:
         raise _no_text(say("二进制文件", "a binary file"), _as_table(), path)
     if _is_gb18030(beginning):
@@ -148,6 +152,11 @@ def _refuse_known(beginning: bytes, path: Path) -> None:
     if beginning.startswith(_ZIP):
         if b"xl/" in beginning or path.suffix.lower() in (".xlsx", ".xlsm"):
             raise _no_text(say("Excel 工作簿（xlsx）", "an Excel workbook (xlsx)"), _spreadsheet(path), path)
+        if b"word/" in beginning:
+            raise _no_text(say("Word 文档", "a Word document"), _as_table(), path)
+        if b"opendocument.spreadsheet" in beginning:
+            what = say("OpenDocument 表格（ods）", "an OpenDocument spreadsheet (ods)")
+            raise _no_text(what, _spreadsheet(path), path)
         raise _no_text(say("zip 压缩文件", "a zip archive"), _by_command("unzip")(path), path)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medchat.api import Turn
-from medchat.datafiles.conversations import Spoken, parse_conversation
+from medchat.datafiles.conversations import Spoken, is_message, parse_conversation
 from medchat.datafiles.fields import (
     NAMES,
     NO_CHOICE,
@@ -72,9 +72,19 @@ def parse_record(value: Any, choice: FieldChoice = NO_CHOICE) -> QuestionRecord:
     """Return what the JSON value asks; the fields of `choice` count over all others. Raises RecordError."""
     if isinstance(value, str):
         return text_value(value)
+    if isinstance(value, list) and value and all(map(is_message, value)):
+        value = {"conversation": value}
     if not isinstance(value, dict):
         raise RecordError(say("应当是一个 JSON 对象或文本", "must be a JSON object or a text"))
     fields = Fields(value, choice)
+    if is_message(value) and len(fields.strong("question")) < 2 and not fields.strong("answer"):
+        raise RecordError(
+            say("这是对话里的一条消息，不是一条记录", "this is one message of a conversation, not a record"),
+            say(
+                '把一段对话的消息放进一个列表：{"messages": […]}，每行一段对话',
+                'put the messages of a conversation into one list: {"messages": […]}, a conversation a line',
+            ),
+        )
     name = _conversation_field(fields)
     asked = _from_fields(fields) if name is None else _from_conversation(fields, name)
     identifier = fields.take("id", fields.find("id"))

@@ -49,20 +49,29 @@ def columns(text: str, delimiter: str) -> list[str]:
             return []
 
 
+def states_delimiter(line: str) -> bool:
+    """Whether a first line only tells Excel what stands between the columns: `sep=;`."""
+    return len(line.strip()) <= len("sep=;") and line.strip().casefold().startswith("sep=")
+
+
 def table_items(file: IO[bytes], delimiter: str, is_known: Callable[[str], bool]) -> Iterator[Item]:
     """Yield each row as a mapping from column to text, empty cells left out.
 
     Raises BrokenData where `is_known` knows none of the columns, a row is too long or quotes are not closed.
 
-    Rows of empty cells are passed over. One that has more cells than there are columns, or fewer, is a bad record.
+    Rows of empty cells are passed over. One that has more cells than there are columns, or fewer, is a bad record;
+    empty cells at its end do not count.
     """
     lines = _Lines(file)
     rows = csv.reader(iter(lines), delimiter=delimiter, strict=True)
     with _long_fields():
-        names = _names(next(_rows(rows, lines), (1, []))[1], is_known)
+        head = (row for _, row in _rows(rows, lines) if any(row) and not states_delimiter(row[0]))
+        names = _names(next(head, []), is_known)
         for line, row in _rows(rows, lines):
             if not any(cell.strip() for cell in row):
                 continue
+            if len(row) > len(names) and not any(row[len(names) :]):
+                row = row[: len(names)]  # commas at the end, as some programs write them
             if len(row) != len(names):
                 yield Item(line, problem=_ragged(len(row), len(names)))
             else:
@@ -80,6 +89,15 @@ def _rows(rows: Iterator[list[str]], lines: _Lines) -> Iterator[tuple[int, list[
         except csv.Error as error:
             if "field limit" in str(error):
                 raise too_long(line) from None
+            if "new-line character" in str(error):
+                raise BrokenData(
+                    line,
+                    say(
+                        "这里的行只以 CR 结尾（旧式 Mac 格式）",
+                        "lines end with CR alone here, as on old Macs",
+                    ),
+                    "tr '\\r' '\\n' < old.csv > new.csv",
+                ) from None
             raise BrokenData(
                 line,
                 say("从这里开始的引号不成对", "the quotes that begin here are not in pairs"),

@@ -176,6 +176,8 @@ def _examples(asked: QuestionRecord, where: str) -> Iterator[Example]:
             yield Example(turn.question, answer, asked.turns[:number], asked.system, where=where)
     if taught and asked.reference is None:
         return  # nobody answers the last question
+    if asked.reference is None and (others := [name for name in asked.unused if "[]" not in name]):
+        raise _no_known_answer(others)
     answer = _answer(asked.reference)
     if len(asked.turns) in asked.unlearned:
         if not taught:
@@ -193,6 +195,16 @@ def _examples(asked: QuestionRecord, where: str) -> Iterator[Example]:
             dialogue=asked.text if asked.is_dialogue else "",
             where=where,
         )
+
+
+def _no_known_answer(others: Sequence[str]) -> RecordError:
+    listed = ", ".join(others[:_NAMED]) + (" …" if len(others) > _NAMED else "")
+    return RecordError(
+        say(
+            f"没有答案字段；没有用到的字段：{listed}", f"no answer field; fields that were not used: {listed}"
+        ),
+        say("若答案在其中，用 --answer-field 指定", "if one of them holds the answer: --answer-field"),
+    )
 
 
 def _answer(reference: Any) -> str:

@@ -412,3 +412,39 @@ def test_wordings_in_several_lists_all_ask_for_the_one_answer(questions: list[An
 def test_several_answers_are_refused_with_their_number(questions: list[Any]) -> None:
     with pytest.raises(RecordError, match="answers 里有 2 个答案"):
         parse_record({"questions": questions, "answers": ["休息。", "吃药。"]})
+
+
+MESSAGES = [human("发烧？"), model("退烧。"), human(Q), model(A)]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        MESSAGES,
+        [{"from": "human", "value": "发烧？"}, {"from": "gpt", "value": "退烧。"}, *MESSAGES[2:]],
+        [human("你是医生", "system"), *MESSAGES],
+    ],
+)
+def test_a_list_of_messages_is_a_conversation(messages: list[Any]) -> None:
+    read = parse_record(messages)
+    assert (read.last, read.reference, read.turns) == (Q, A, (Turn("发烧？", "退烧。"),))
+    assert read.is_conversation
+
+
+@pytest.mark.parametrize("message", [*MESSAGES, {"from": "gpt", "value": A}, {"speaker": "患者", "text": Q}])
+def test_a_single_message_is_no_question(message: dict[str, Any]) -> None:
+    with pytest.raises(RecordError, match="一条消息") as caught:
+        parse_record(message)
+    assert '{"messages": […]}' in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "record", [{"author": "doctor", "question": Q, "answer": A}, {"from": 5, "question": Q}]
+)
+def test_a_record_that_says_whose_it_is_is_no_message(record: dict[str, Any]) -> None:
+    assert parse_record(record).last == Q
+
+
+def test_the_options_of_the_chinese_medical_benchmark_are_under_the_question() -> None:
+    read = parse_record({"question": Q, "option": {"A": "休息", "B": "熬夜"}, "answer": "A"})
+    assert read.last == f"{Q}\nA. 休息\nB. 熬夜"
