@@ -47,22 +47,20 @@ def _save(chat: Chat, words: str) -> None:
         _save_profile(chat, words.removeprefix("profile").strip())
         return
     sessions, name = _sessions_of(chat), words or None
-    if _call(chat, lambda s: s.on_disk and s.saved() is not None):
+    on_disk, saved = _call(chat, lambda s: (s.on_disk, s.saved() is not None))
+    said = chat.exchange.call(lambda session: bool(session.conversation.turns))
+    if on_disk and (saved or not said):
         if name:
             _rename(chat, words)
-        else:
+        elif saved:
             chat.screen.show(say("每一轮都已保存。", "Every turn is saved already."))
-    elif _call(chat, lambda s: s.on_disk) and not chat.exchange.call(lambda s: s.conversation.turns):
-        if name:
-            _rename(chat, words)
         else:
             chat.screen.show(say("第一轮问答之后自动保存。", "It is saved with its first turn."))
-    elif not _call(chat, lambda s: s.on_disk) and not chat.confirmed("save"):
+    elif not on_disk and not chat.confirmed("save"):
         chat.screen.tell(
             say(
-                "本次对话用了 --no-save，还没有写入磁盘。确定要保存全部内容（含各分支），请再输入一次 /保存",
-                "this chat was started with --no-save, and nothing is on the disk. To save all of it, branches"
-                " included, type /save once more",
+                "本次对话没有写入磁盘。确定要保存全部内容（含各分支），请再输入一次 /保存",
+                "nothing of this chat is on the disk. To save all of it, branches included, type /save once more",
             )
         )
     else:
