@@ -17,6 +17,7 @@ from medchat.medical_safety.mentions import find_mentions
 
 pytestmark = pytest.mark.safety
 
+YEAR = re.compile(r"(?<!\d)(?:19|20)\d{2}(?!\d)")
 #: A number that gives each class of measures.
 MEASURED = {
     "sign.low-pressure": "血压70/40", "sign.high-pressure": "血压230/140", "sign.raised-pressure": "血压170/100",
@@ -131,10 +132,37 @@ def test_every_file_and_rule_is_dated_and_has_a_source(lexicon: Lexicon) -> None
         for name, table in tables.items()
         if name != "traditional" and not isinstance(table["date"], date)
     ] == []
-    assert [
-        rule.name for rule in lexicon.rules if len(rule.source) < 8 or not isinstance(rule.reviewed, date)
-    ] == []
+    assert [rule.name for rule in lexicon.rules if not isinstance(rule.reviewed, date)] == []
     assert len({rule.name for rule in lexicon.rules}) == len(lexicon.rules)
+
+
+def cited(lexicon: Lexicon) -> Iterator[tuple[FlagRule, str]]:
+    """Yield each document of each rule's source."""
+    for rule in lexicon.rules:
+        for document in rule.source.split("; "):
+            yield rule, document
+
+
+def test_every_source_names_a_document_and_its_year_or_says_that_it_has_none(lexicon: Lexicon) -> None:
+    unnamed, undated, of_the_future = [], [], []
+    for rule, document in cited(lexicon):
+        years = [int(year) for year in YEAR.findall(document)]
+        if len(re.sub(r"[\W\d_]", "", document)) < 5:
+            unnamed.append((rule.name, document))
+        if not years and not re.search(r"\(undated (?:page|fact sheet)\)", document):
+            undated.append((rule.name, document))
+        if any(year > rule.reviewed.year for year in years):
+            of_the_future.append((rule.name, document))
+    assert (unnamed, undated, of_the_future) == ([], [], [])
+
+
+def test_no_document_is_cited_in_two_editions_without_saying_why(lexicon: Lexicon) -> None:
+    editions: dict[str, set[str]] = {}
+    for _, document in cited(lexicon):
+        if (year := YEAR.search(document)) and "(not in " not in document:
+            editions.setdefault(document[: year.start()], set()).add(year[0])
+    assert len(editions) > 30
+    assert {title: years for title, years in editions.items() if len(years) > 1} == {}
 
 
 def test_notices_and_rules_belong_together(lexicon: Lexicon) -> None:
