@@ -7,6 +7,8 @@ from itertools import zip_longest
 from rich.cells import cell_len, set_cell_size
 
 from medchat.cli.cjk_wrap import wrapped
+from medchat.language import say
+from medchat.medical_safety import ai_mark
 from medchat.repl.screen import Screen, Tone, untrusted
 
 #: A narrower screen shows answers one after another.
@@ -19,8 +21,8 @@ _ROWS = 12
 class Columns:
     """Shows the first answer on the left and, after `next`, the other on the right of `screen`.
 
-    Both are redrawn while they come and printed once, by `finish`. Remarks wait until then, each once;
-    warnings and what is urgent are shown at once.
+    Both are redrawn while they come and printed once, by `finish`. What is said of an answer waits until then and names
+    it, but for what is said of both; what is urgent, and what comes before an answer, is shown at once.
     """
 
     def __init__(self, screen: Screen, labels: tuple[str, str]) -> None:
@@ -28,7 +30,8 @@ class Columns:
         self._labels = labels
         self._texts = ["", ""]
         self._side = 0
-        self._remarks: list[str] = []
+        #: What was said, how it is meant, and of which sides.
+        self._remarks: dict[str, tuple[Tone, set[int]]] = {}
 
     @property
     def width(self) -> int:
@@ -48,8 +51,10 @@ class Columns:
         """Print both columns, then what was remarked."""
         self._screen.end_answer()
         self._screen.show("\n".join(self._rows(*self._texts)))
-        for text in self._remarks:
-            self._screen.tell(text)
+        for text, (tone, sides) in self._remarks.items():
+            of_one = len(sides) == 1 and text != ai_mark()
+            named = say(f"{self._labels[min(sides)]}：", f"{self._labels[min(sides)]}: ") * of_one
+            self._screen.tell(named + text, tone)
 
     def piece(self, text: str) -> None:
         """Take the next piece of an answer. `text` is raw."""
@@ -62,11 +67,11 @@ class Columns:
             self._preview(" ".join(part for part in (f"{what}…", progress, f"{seconds:.0f}s") if part))
 
     def tell(self, text: str, tone: Tone = Tone.REMARK) -> None:
-        """Print lines of ours, remarks later."""
-        if tone is not Tone.REMARK:
+        """Print lines of ours, those about an answer later."""
+        if tone is Tone.URGENT or (tone is Tone.WARNING and not self._texts[self._side]):
             self._screen.tell(text, tone)
-        elif text not in self._remarks:
-            self._remarks.append(text)
+        else:
+            self._remarks.setdefault(text, (tone, set()))[1].add(self._side)
 
     def show(self, text: str) -> None:
         """Print the outcome of a command."""

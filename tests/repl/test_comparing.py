@@ -65,7 +65,12 @@ def test_a_question_of_its_own_goes_to_both_and_into_no_history(
     with switching_chat(tmp_path) as screen:
         ask(screen, "头痛", "one：头痛")
         rows = compare(screen, f"{words} 咳嗽")
-        assert any("one：咳嗽" in row and f"{voice}：咳嗽" in row for row in rows)
+        (row,) = (row for row in rows if "one：咳嗽" in row and f"{voice}：咳嗽" in row)
+        below = rows[rows.index(row) :]
+        assert sum("人工智能生成" in row for row in below) == 1
+        name = voice.removeprefix("one")
+        assert any(row.startswith("▌ switching · one：输入") for row in below)
+        assert any(row.startswith((f"▌ {name}：输入", f"▌ + {name[1:]}：输入")) for row in below)
         ask(screen, "发热", "one：发热")
     assert saved_questions(tmp_path) == ["头痛", "发热"]
 
