@@ -8,7 +8,7 @@ from dataclasses import dataclass
 #: Whom it is done to, if named.
 HIM = "(?:他|她|患者|病人|孩子|宝宝)?"
 #: Within a clause and with no denial in between.
-_SOON = r"[^，。；！？\n不勿别]"
+_SOON = r"[^，。；！？\n不勿别没无未禁忌莫]"
 
 
 def any_of(*phrases: str) -> re.Pattern[str]:
@@ -59,7 +59,7 @@ _IN_CHINESE = any_of(
     rf"(?:喝|饮|灌|喂|服){_SOON}{{0,8}}(?:水|奶|豆浆|蛋清|醋|酒|小苏打|米汤){_SOON}{{0,3}}"
     r"(?:解毒|中和|催|稀释|冲淡|排毒|洗胃|保护(?:胃|食[管道]|黏膜))",
     r"(?:酒精|白酒)(?:擦身|擦拭|擦浴)|按住(?:他|她|患者|病人|四肢|手脚)|强行(?:按|掰)",
-    r"(?:舌下|含[服化])[^，。；！？\n]{0,6}(?:硝苯地平|心痛定)",
+    r"(?:舌下|含[服化着点一半两])[^，。；！？\n]{0,6}(?:硝苯地平|心痛定)",
     rf"(?:硝苯地平|心痛定){_SOON}{{0,6}}(?:舌下|含[服化])",
     rf"(?:喂|灌|服|吃|含){_SOON}{{0,6}}安宫牛黄丸|安宫牛黄丸{_SOON}{{0,4}}(?:喂|灌|服|化)",
     rf"拔[出掉下除]?[^，。；！？\n]{{0,3}}{_STUCK_THINGS}|{_STUCK_THINGS}子?{_SOON}{{0,3}}拔[出掉下走了]",
@@ -76,11 +76,12 @@ _IN_ENGLISH = any_of(
     r"\b(?:pull|take|draw|yank)(?:ing)? (?:out )?(?:the|any|a|that) (?:knife|blade|glass|object|nail|stick)\b",
     r"\bremov(?:e|ing) (?:the|any|a|that) (?:knife|blade|glass|nail|stick)\b",
     r"\b(?:hold|pin)(?:ing)? (?:him|her|them|the (?:person|patient|child)) (?:down|still)",
-    r"\brestrain (?:him|her|the)",
+    r"\bhold(?:ing)? (?:his|her|their|the) (?:arms|legs|limbs|shoulders|body)(?: and \w{1,12})? (?:down|still)",
+    r"\brestrain (?:him|her|the)|\b(?:dislodge|dig|hook|sweep|fish)(?: \w{1,12}){0,5} fingers?\b|\bfinger sweep",
     r"\b(?:drink|give|take|use|try)(?: \w{1,12}){0,3} (?:vinegar|lemon juice|baking soda|bicarbonate)\b",
     r"\bdriv(?:e|ing) (?:yourself|himself|herself|themselves)\b|\byou can (?:just )?drive\b",
     r"\brub (?:the|your|his|her|their) eyes?\b|\b(?:pop|burst|prick|break) (?:the|any) blisters?\b",
-    r"\btake (?:a|some|an?other) (?:pain ?killers?|pain ?relievers?) first\b",
+    r"\btake (?:\w{1,12} ){0,2}(?:ibuprofen|paracetamol|acetaminophen|pain ?killers?|pain ?relievers?) first\b",
 )
 
 #: What to look for in an answer.
@@ -99,15 +100,15 @@ HARMS = (
         about=_NOT_AWAKE,
         unless=_AWAKE,
     ),
-    Harm(any_of(rf"(?:喝|饮|灌|喂){_SOON}{{0,6}}(?:牛奶|豆浆|蛋清)"), about=_POISON),
+    Harm(any_of(rf"(?:喝|饮|灌|喂){_SOON}{{0,6}}(?:牛奶|豆浆|蛋清|肥皂水|盐水|醋)"), about=_POISON),
     Harm(
         any_of(
             r"冰[块袋水]?(?:直接|冷)?敷|敷[^，。；！？\n]{0,3}冰|冰水?(?:泡|浸|冲)|[泡浸][^，。；！？\n]{0,3}冰水",
-            r"\b(?:put|apply|use|place|hold|press)(?: \w{1,12}){0,2} ice\b",
+            r"\b(?:put|apply|use|place|hold|press)(?: \w{1,12}){0,2} ice\b|\bice (?:it|the|your|his|her)\b",
         ),
         about=_BURNS,
     ),
-    Harm(any_of(r"[挑刺扎戳剪弄]破"), about=any_of(r"水[泡疱]|起泡")),
+    Harm(any_of(r"[挑刺扎戳剪弄][破开穿]"), about=any_of(r"水[泡疱]|起泡")),
     Harm(
         any_of(
             rf"(?:绳|鞋带|铁丝|皮筋){_SOON}{{0,6}}(?:[扎绑捆勒]紧|结扎|[捆绑扎勒]住)",
@@ -117,7 +118,7 @@ HARMS = (
     ),
     Harm(any_of(r"[扎绑捆勒]紧|结扎|止血带|\btourniquet|\btie [^.,\n]{0,30}\btight"), about=_BITES),
     Harm(
-        any_of(r"仰(?:起|着)?头|后仰|抬(?:起|高)?头|\bhead back"),
+        any_of(r"仰(?:起|着)?头|头(?:往|向|朝|稍)?后?仰|后仰|抬(?:起|高)?头|\bhead back"),
         about=_NOSEBLEEDS,
         unless=any_of("侧卧|气道"),
     ),
