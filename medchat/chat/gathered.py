@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 
 from medchat.api import Conversation, Delta, Finish, GenerationConfig, Turn
 from medchat.chat.events import TurnStats
+from medchat.chat.text_checks import repeats_without_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,12 @@ class Gathered:
         self.reasoning += delta.reasoning
         self.text += delta.text
         self.last = delta
+
+    def stop_loop(self, cancel: threading.Event) -> None:
+        """Set `cancel` where the answer repeats itself without end."""
+        self.looped = repeats_without_end(self.text)
+        if self.looped:
+            cancel.set()
 
     @property
     def has_come(self) -> bool:

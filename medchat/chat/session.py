@@ -51,7 +51,7 @@ from medchat.chat.events import (
     TurnStats,
 )
 from medchat.chat.gathered import AnswerRequest, Gathered
-from medchat.chat.text_checks import MAX_QUESTION_BYTES, check_question, repeats_without_end
+from medchat.chat.text_checks import MAX_QUESTION_BYTES, check_question
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.templates import Fitted, fit
@@ -199,29 +199,21 @@ class ChatSession:
         question, before = request.question, request.before
         gathered = Gathered(time.perf_counter(), request.begun, len(request.begun))
         notices: list[Notice] = []
-        flagged = False
         for event in self._advise(before, question, insist=request.insist):
             notices.append(event.notice)
-            flagged |= event.notice.urgent and bool(event.notice.key)
             yield event
+        flagged = any(notice.urgent and notice.key for notice in notices)
         fitted = self.fitted(question, before=before)
         self.last_prompt = fitted.segments
         yield from self._remarks(before, fitted, request.config)
-        room = self.model.context_length - fitted.tokens
-        config = replace(
-            request.config,
-            max_new_tokens=min(request.config.max_new_tokens, max(1, room)),
-            stop=(*request.config.stop, *self.template.stop),
-        )
+        config = self._within(fitted, request.config)
         context = AnswerContext(config, tuple(notices))
         try:
             for delta in self._deltas(request, fitted, config, cancel):
                 gathered.add(delta)
                 yield from self._shown(delta)
                 if delta.text and self.guard_loops and not gathered.looped:
-                    gathered.looped = repeats_without_end(gathered.text)
-                    if gathered.looped:
-                        cancel.set()
+                    gathered.stop_loop(cancel)
         except Exception:
             if request.keeps_old:
                 yield OldAnswerKept(Finish.ERROR)
@@ -242,6 +234,12 @@ class ChatSession:
             return
         self._keep(turn, stats, context, request)
         yield AnswerFinished(turn, stats, gathered.reasoning, gathered.last.rejected)
+
+    def _within(self, fitted: Fitted, config: GenerationConfig) -> GenerationConfig:
+        """Return the configuration with the room that the prompt leaves and the template's stop texts."""
+        room = max(1, self.model.context_length - fitted.tokens)
+        stop = (*config.stop, *self.template.stop)
+        return replace(config, max_new_tokens=min(config.max_new_tokens, room), stop=stop)
 
     def _deltas(
         self, request: AnswerRequest, fitted: Fitted, config: GenerationConfig, cancel: threading.Event

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from chat_on_disk import converse
 from cli_program import PAIRS, Call, Scripted, saved_turns
-from pseudo_terminal import Terminal, terminal
+from pseudo_terminal import terminal
 
 from medchat.store import SessionStore
 
@@ -23,12 +24,6 @@ def others() -> int:
     """How many turns are on other branches."""
     with SessionStore.open() as store:
         return len(store.others(store.list()[0].id))
-
-
-def converse(screen: Terminal, *questions: str) -> None:
-    for question in questions:
-        screen.enter(question)
-        screen.wait_for(f"你问的是{question}")
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])

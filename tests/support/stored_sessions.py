@@ -20,6 +20,19 @@ def last_turns(store: SessionStore, session: str, count: int = 1) -> list[Placed
     return [(saved.position, saved.turn) for saved in store.turns(session)][-count:]
 
 
+def said(store: SessionStore, session: str) -> list[str]:
+    """The questions of the conversation as it stands."""
+    return [saved.turn.question for saved in store.turns(session)]
+
+
+def ways(store: SessionStore, session: str) -> dict[int, tuple[list[str], int | None]]:
+    """The questions at each place that has several, and which of them is in force."""
+    return {
+        point.position: ([way.saved.turn.question for way in point.alternatives], point.current)
+        for point in store.branches(session)
+    }
+
+
 def bytes_in(folder: Path) -> bytes:
     """Return what is in all files of the folder, joined."""
     return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
