@@ -94,3 +94,8 @@ def aligned(
             cells.append(blanks + text if at in right else text + blanks)
         lines.append((" " * indent + (" " * gap).join(cells)).rstrip())
     return lines
+
+
+def stderr_redraws() -> bool:
+    """Whether a line of stderr can be drawn anew: on a terminal that is neither dumb nor without colour."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ

@@ -18,6 +18,7 @@ from medchat.cli.piped_input import QuestionInput
 from medchat.cli.signals import cancel_on_signals
 from medchat.commands.ask_output import AskedAnswer, OutputClosed, say_notice
 from medchat.commands.chat import disclaimer_lines, model_notes
+from medchat.commands.loading_line import load_with_line
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.sanitize import StreamSanitizer
@@ -136,7 +137,7 @@ def _answer(prepared: PreparedChat, asked: QuestionInput, style: str, *, figures
     except OutputClosed as closed:
         silence_stdout()
         return closed.exit_code()
-    model = prepared.opening.load()
+    model = load_with_line(prepared.opening)
     try:
         for note in model_notes(model):
             say_aside(note)

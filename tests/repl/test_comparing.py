@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pseudo_terminal import Terminal
 from switching_backbone import make
-from switching_chat import lay_out, switching_chat
+from switching_chat import ask, lay_out, switching_chat
 
 from medchat.repl.columns import Columns
 from medchat.repl.rich_screen import RichScreen
@@ -21,12 +21,6 @@ def saved_questions(folder: Path) -> list[str]:
     with SessionStore.open(folder / "home" / "data" / "sessions.db") as store:
         (record,) = store.list()
         return [saved.turn.question for saved in store.turns(record.id)]
-
-
-def ask(screen: Terminal, question: str, answer: str) -> None:
-    screen.enter(question)
-    screen.wait(lambda: answer in screen.everything(), answer)
-    screen.wait_for_prompt()
 
 
 def compare(screen: Terminal, words: str, end: str = "对比的回答不进入对话") -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from pseudo_terminal import Terminal
 from switching_backbone import OVERFLOWING, make
-from switching_chat import lay_out, switching_chat
+from switching_chat import ask, environment_of, lay_out, switching_chat
 
 from medchat.store import AnswerOrigin, SessionStore
 
@@ -29,12 +30,6 @@ WORDS = {
         "reads": "loading the model",
     },
 }
-
-
-def ask(screen: Terminal, question: str, answer: str) -> None:
-    screen.enter(question)
-    screen.wait(lambda: any(row == answer for row in screen.everything()), answer)
-    screen.wait_for_prompt()
 
 
 def said(screen: Terminal, text: str) -> None:
@@ -239,3 +234,26 @@ def test_after_stopping_the_first_loading_another_model_is_loaded_instead(
         ask(screen, "咳嗽", "two：咳嗽")
     (origin,) = origins(tmp_path)
     assert Path(origin.model).name == "two"
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_ask_shows_the_bytes_on_a_line_that_goes_where_a_line_can(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    lay_out(tmp_path)
+    make(tmp_path / "slow", fate="slow")
+    command = [sys.executable, "-m", "medchat", "ask", "头痛", "--model", str(tmp_path / "slow")]
+    environment = environment_of(tmp_path) | variables
+    screen = Terminal(tmp_path, {}, environment=environment, command=command)
+    try:
+        if variables:
+            screen.wait_for("仅供研究")
+        else:
+            screen.wait_for("模型加载中", "1 kB / 2 kB")
+        (tmp_path / "slow" / "go").touch()
+        assert screen.exit_code() == 0
+        screen.wait_for("slow：头痛")
+        assert (b"kB / 2 kB" in screen.raw) is not bool(variables)
+        assert not any("加载中" in row for row in screen.everything())
+    finally:
+        screen.close()

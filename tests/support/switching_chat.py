@@ -24,16 +24,28 @@ def lay_out(folder: Path) -> None:
     write_distribution(folder / "site", "medchat-switching", {"medchat": {"switching": "switching_backbone"}})
 
 
+def environment_of(folder: Path, language: str = "zh") -> dict[str, str]:
+    """Return the variables under which the program finds the backbone and keeps to `folder`."""
+    return {
+        "PYTHONPATH": os.pathsep.join([*SOURCES, str(folder / "site")]),
+        "MEDCHAT_HOME": str(folder / "home"),
+        "MEDCHAT_LANG": language,
+    }
+
+
+def ask(screen: Terminal, question: str, answer: str) -> None:
+    """Ask, and wait for a row that is the answer and for the next prompt."""
+    screen.enter(question)
+    screen.wait(lambda: answer in screen.everything(), answer)
+    screen.wait_for_prompt()
+
+
 @contextmanager
 def switching_chat(folder: Path, *flags: str, language: str = "zh", **options: Any) -> Iterator[Terminal]:
     """Chat with the model `one` of `folder`, in it; relative paths are seen from there."""
     if not (folder / "site").exists():
         lay_out(folder)
-    environment = {
-        "PYTHONPATH": os.pathsep.join([*SOURCES, str(folder / "site")]),
-        "MEDCHAT_HOME": str(folder / "home"),
-        "MEDCHAT_LANG": language,
-    }
+    environment = environment_of(folder, language)
     command = ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), sys.executable, "-m", "medchat", "chat"]
     given = flags if "--model" in flags or "--profile" in flags else ("--model", "one", *flags)
     opened = Terminal(folder, {}, environment=environment, command=[*command, *given], **options)

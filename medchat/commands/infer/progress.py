@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from medchat.cli.output import say_aside
+from medchat.cli.output import say_aside, stderr_redraws
 from medchat.language import say
 from medchat.units import clock
 
@@ -66,7 +64,7 @@ def show_progress(progress: InferProgress, *, quiet: bool) -> Iterator[tuple[Sho
     """Give a function that shows `progress` as it is now on stderr, and one that says a line meanwhile."""
     if quiet:
         yield (lambda: None), say_aside
-    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ:
+    elif stderr_redraws():
         with _bar(progress) as shown:
             yield shown
     else:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from medchat.cli.output import say_aside
+from medchat.cli.output import say_aside, stderr_redraws
 from medchat.language import say
 from medchat.units import amount
 
@@ -53,7 +51,7 @@ def show_pull(label: str = "") -> Iterator[PullProgress]:
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ:
+        if stderr_redraws():
             with _bar(label or say("下载", "fetching")) as progress:
                 yield progress
         else:
