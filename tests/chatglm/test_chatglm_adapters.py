@@ -9,19 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from chatglm_variants import (
-    EMBEDDING,
-    Weights,
-    config_of,
-    load,
-    logits,
-    refused,
-    tensors_of,
-    variant,
-)
+from chatglm_variants import EMBEDDING, Weights, config_of, load, logits, tensors_of, variant
 from checkpoint_files import write_weights
 from medchat_chatglm.backbone import ChatGLMBackbone
 from medchat_chatglm.inspection import inspect_chatglm
+from refusals import refused
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

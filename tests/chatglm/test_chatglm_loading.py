@@ -6,20 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from chatglm_variants import (
-    HEAD,
-    config_of,
-    load,
-    logits,
-    refused,
-    tensors_of,
-    variant,
-)
+from chatglm_variants import HEAD, config_of, load, logits, tensors_of, variant
 from checkpoint_files import LAYOUTS
 from goldens import golden_folders, model_of
 from medchat_chatglm.configuration import PositionRule
 from medchat_chatglm.inspection import inspect_chatglm
 from medchat_chatglm.loading import load_weights, read_configuration
+from refusals import refused
 
 from medchat.api import LoadOptions
 from medchat.errors import CheckpointError, UsageError
@@ -158,5 +151,5 @@ def test_the_rule_option_goes_before_the_configuration(
 
 
 def test_an_unknown_rule_is_wrong_usage(tiny: Path) -> None:
-    error = refused(lambda: load(tiny, extra={"rule": "v2"}), 2, UsageError)
+    error = refused(lambda: load(tiny, extra={"rule": "v2"}), UsageError, 2)
     assert "med_demo" in error.remedy

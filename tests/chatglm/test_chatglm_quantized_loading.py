@@ -6,17 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from chatglm_variants import (
-    EMBEDDING,
-    HEAD,
-    load,
-    logits,
-    refused,
-    tensors_of,
-    variant,
-)
+from chatglm_variants import EMBEDDING, HEAD, load, logits, tensors_of, variant
 from checkpoint_files import LAYOUTS
 from medchat_chatglm.quantised import QUANTISED_NAMES
+from refusals import refused
 
 from medchat.errors import UsageError
 from medchat.inference.quantization import quantize_rows
@@ -50,7 +43,7 @@ def test_a_quantised_checkpoint_loads_as_it_was_written(
         loaded = load(folder, quantize=quantize)
         assert torch.equal(logits(loaded.model, loaded.config), logits(made.model, made.config))
     other = {8: "int4", 4: "int8"}[bits]
-    assert other in refused(lambda: load(folder, quantize=other), 2, UsageError).what
+    assert other in refused(lambda: load(folder, quantize=other), UsageError, 2).what
 
 
 @pytest.mark.parametrize("with_head", [True, False])

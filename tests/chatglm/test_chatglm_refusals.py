@@ -6,15 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from chatglm_variants import (
-    config_of,
-    load,
-    refused,
-    tensors_of,
-    variant,
-)
+from chatglm_variants import config_of, load, tensors_of, variant
 from checkpoint_files import poison
 from medchat_chatglm.inspection import inspect_chatglm
+from refusals import refused
 
 from medchat.errors import MemoryShortageError
 
@@ -114,4 +109,4 @@ def test_a_malicious_shard_executes_nothing_on_load_or_inspection(tiny: Path, tm
 def test_too_little_memory_is_said_before_reading(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medchat.inference.device.available_memory", lambda _: 1000)
     monkeypatch.setattr("medchat_chatglm.loading.assign", lambda *_: pytest.fail("read a weight"))
-    refused(lambda: load(tiny), 4, MemoryShortageError)
+    refused(lambda: load(tiny), MemoryShortageError, 4)

@@ -6,14 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from chatglm_variants import (
-    config_of,
-    load,
-    refused,
-    variant,
-)
+from chatglm_variants import config_of, load, variant
 from goldens import golden_folders
 from locations import SHARED
+from refusals import refused
 
 pytest_plugins = ("chatglm_variants",)
 pytestmark = pytest.mark.torch

@@ -12,7 +12,7 @@ import torch
 from checkpoint_files import LAYOUTS, write_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_checkpoints import load_small, refused, small_weights
+from small_checkpoints import load_refused, load_small, small_weights
 
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
@@ -22,24 +22,24 @@ pytestmark = pytest.mark.torch
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    error = refused(tmp_path / "absent")
+    error = load_refused(tmp_path / "absent")
     assert error.where.endswith("absent") and "no such" in error.what
 
 
 def test_a_file_given_as_folder_is_answered_with_its_folder(tmp_path: Path) -> None:
     (file,) = write_weights(tmp_path, small_weights(), "safetensors")
-    assert f"--model {tmp_path}" in refused(file).remedy
+    assert f"--model {tmp_path}" in load_refused(file).remedy
 
 
 def test_a_folder_without_weights_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello", encoding="utf-8")
-    assert "no weights" in refused(tmp_path).what
+    assert "no weights" in load_refused(tmp_path).what
 
 
 def test_shards_without_their_index_are_pointed_out(tmp_path: Path) -> None:
     write_weights(tmp_path, small_weights(), "sharded-bin")
     (tmp_path / "pytorch_model.bin.index.json").unlink()
-    assert "no index" in refused(tmp_path).what
+    assert "no index" in load_refused(tmp_path).what
 
 
 TEXTS = {
@@ -59,7 +59,7 @@ SAID = {"lfs": "git-lfs", "html": "web page", "text": "text", "ascii": "text", "
 def test_text_in_the_place_of_weights_is_called_what_it_is(tmp_path: Path, layout: str, kind: str) -> None:
     file = write_weights(tmp_path, small_weights(), layout)[-1]
     file.write_bytes(TEXTS[kind])
-    error = refused(tmp_path)
+    error = load_refused(tmp_path)
     assert error.where == str(file) and SAID[kind] in error.what
     if kind == "lfs":
         assert f"git -C {tmp_path} lfs pull" in error.remedy
@@ -72,7 +72,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, layout: str, share: float) ->
     file = write_weights(tmp_path, weights, layout)[-1]
     whole = file.read_bytes()
     file.write_bytes(whole[: max(9, int(len(whole) * share))])
-    assert refused(tmp_path).where == str(file)
+    assert load_refused(tmp_path).where == str(file)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -108,7 +108,7 @@ def test_garbled_bytes_never_escape_as_another_error(
 def test_a_missing_shard_is_named(tmp_path: Path, layout: str) -> None:
     file = write_weights(tmp_path, small_weights(), layout)[1]
     file.unlink()
-    assert file.name in refused(tmp_path).what
+    assert file.name in load_refused(tmp_path).what
 
 
 BAD_NAMES = ["../outside.bin", "/etc/passwd", "sub/shard.bin", "..", ".", "", "a\\b.bin", "C:x.bin", "a\0b"]
@@ -122,7 +122,7 @@ def test_a_shard_name_with_a_path_in_it_is_refused(tmp_path: Path, name: str) ->
     table = json.loads(index.read_text())
     table["weight_map"]["scale"] = name
     index.write_text(json.dumps(table))
-    assert refused(folder).where == str(index)
+    assert load_refused(folder).where == str(index)
 
 
 @settings(max_examples=60)
@@ -146,7 +146,7 @@ def test_a_shard_that_links_out_of_the_folder_is_refused(tmp_path: Path) -> None
     link = folder / real.name
     link.unlink()
     link.symlink_to(real)
-    assert "outside" in refused(folder).what
+    assert "outside" in load_refused(folder).what
 
 
 def test_the_links_of_the_hugging_face_cache_are_followed(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_an_index_naming_what_its_shard_lacks_is_refused(tmp_path: Path, layout:
     table = json.loads(index.read_text())
     table["weight_map"]["ghost.weight"] = table["weight_map"]["scale"]
     index.write_text(json.dumps(table))
-    error = refused(tmp_path)
+    error = load_refused(tmp_path)
     assert "ghost.weight" in error.what and error.where == str(index)
 
 
@@ -177,7 +177,7 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path: Path, layout: str) -> None:
     first, second = write_weights(tmp_path, weights, layout)
     spare = write_weights(tmp_path / "spare", weights, layout.removeprefix("sharded-"))[0]
     spare.replace(second)
-    error = refused(tmp_path)
+    error = load_refused(tmp_path)
     assert first.name in error.what and second.name in error.what
 
 
@@ -185,7 +185,7 @@ def test_a_tensor_named_twice_in_a_safetensors_header_is_refused(tmp_path: Path)
     entry = '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
     header = f'{{"a":{entry},"a":{entry}}}'.encode()
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    assert "twice" in refused(tmp_path).what
+    assert "twice" in load_refused(tmp_path).what
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_tensor_named_twice_in_a_safetensors_header_is_refused(tmp_path: Path)
 def test_a_broken_index_is_named(tmp_path: Path, text: str) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_bytes(text.encode("latin-1"))
-    assert refused(tmp_path).where.startswith(str(index))
+    assert load_refused(tmp_path).where.startswith(str(index))
 
 
 def test_a_broken_config_is_named_with_its_line(tmp_path: Path) -> None:

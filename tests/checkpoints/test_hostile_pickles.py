@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_files import RunsCommand, poison, replace_pickle, write_weights
-from small_checkpoints import load_small, refused, small_weights
+from small_checkpoints import load_refused, load_small, small_weights
 
 from medchat.errors import CheckpointError
 from medchat.inference import shards
@@ -21,7 +21,7 @@ def test_a_malicious_pickle_executes_nothing(tmp_path: Path, layout: str) -> Non
     marker = tmp_path / "executed"
     file = write_weights(tmp_path, small_weights(), layout)[-1]
     poison(file, marker)
-    error = refused(tmp_path)
+    error = load_refused(tmp_path)
     assert not marker.exists()
     assert "system" in error.what and "safetensors" in error.remedy and error.where == str(file)
 
@@ -29,7 +29,7 @@ def test_a_malicious_pickle_executes_nothing(tmp_path: Path, layout: str) -> Non
 def test_a_bare_pickle_as_weights_executes_nothing(tmp_path: Path) -> None:
     marker = tmp_path / "executed"
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"a": RunsCommand(marker)}, protocol=2))
-    refused(tmp_path)
+    load_refused(tmp_path)
     assert not marker.exists()
 
 
@@ -51,7 +51,7 @@ NAMES = [("builtins", "eval"), ("os", "system"), ("collections", "Counter"), ("t
 def test_only_the_names_of_a_plain_state_dict_are_resolved(tmp_path: Path, module: str, name: str) -> None:
     (file,) = write_weights(tmp_path, small_weights(), "bin")
     replace_pickle(file, b"\x80\x02}q\x00X\x01\x00\x00\x00ac" + f"{module}\n{name}\n".encode() + b"s.")
-    assert f"{module}.{name}" in refused(tmp_path).what
+    assert f"{module}.{name}" in load_refused(tmp_path).what
 
 
 def test_an_older_torch_is_refused_for_pickles_and_fine_for_safetensors(
@@ -60,11 +60,11 @@ def test_an_older_torch_is_refused_for_pickles_and_fine_for_safetensors(
     monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
     write_weights(tmp_path / "bin", small_weights(), "bin")
     write_weights(tmp_path / "safe", small_weights(), "safetensors")
-    error = refused(tmp_path / "bin")
+    error = load_refused(tmp_path / "bin")
     assert "2.9.1" in error.what and "2.10" in error.remedy
     load_small(tmp_path / "safe")
 
 
 def test_a_pickle_with_more_than_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "state_dict": small_weights()}, tmp_path / "pytorch_model.bin")
-    assert "epoch" in refused(tmp_path).what
+    assert "epoch" in load_refused(tmp_path).what

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_files import LAYOUTS, write_weights
-from small_checkpoints import CPU, TIED, Small, load_small, refused, small_weights
+from small_checkpoints import CPU, TIED, Small, load_refused, load_small, small_weights
 from torch import nn
 
 from medchat.checkpoints.headers import read_headers
@@ -28,26 +28,26 @@ def test_missing_tensors_are_named_before_any_is_read(
     monkeypatch.setattr(
         "medchat.inference.load_weights.read_tensors", lambda *_: pytest.fail("read a weight")
     )
-    error = refused(tmp_path)
+    error = load_refused(tmp_path)
     assert "missing norm.bias" in error.what and error.where == str(file)
 
 
 def test_unexpected_tensors_are_named_with_their_number(tmp_path: Path) -> None:
     write_weights(tmp_path, small_weights() | {f"extra.{n}": torch.zeros(1) for n in range(5)}, "sharded-bin")
-    error = refused(tmp_path)
+    error = load_refused(tmp_path)
     assert "extra.0" in error.what and "(5)" in error.what and "missing" not in error.what
     assert error.where.endswith(".index.json")
 
 
 def test_a_wrong_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
     write_weights(tmp_path, small_weights() | {"embed.weight": torch.zeros(8, 4)}, "bin")
-    error = refused(tmp_path)
+    error = load_refused(tmp_path)
     assert "embed.weight 8x4" in error.what and "7x4" in error.what
 
 
 def test_integers_in_the_place_of_weights_are_refused(tmp_path: Path) -> None:
     write_weights(tmp_path, small_weights() | {"embed.weight": torch.zeros(7, 4, dtype=torch.int8)}, "bin")
-    assert "int8" in refused(tmp_path).what
+    assert "int8" in load_refused(tmp_path).what
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -58,7 +58,7 @@ def test_values_that_are_not_finite_are_refused_naming_tensor_and_file(
     weights = small_weights()
     weights["norm.bias"][2] = value
     files = write_weights(tmp_path, weights, layout)
-    error = refused(tmp_path)
+    error = load_refused(tmp_path)
     assert "norm.bias" in error.what and error.where in map(str, files)
 
 
@@ -112,7 +112,7 @@ def test_a_tied_head_of_the_file_is_not_read(tmp_path: Path) -> None:
 
 def test_a_tied_head_of_another_shape_is_refused(tmp_path: Path) -> None:
     write_weights(tmp_path, small_weights() | {"head.weight": torch.zeros(8, 4)}, "bin")
-    assert "head.weight 8x4" in refused(tmp_path).what
+    assert "head.weight 8x4" in load_refused(tmp_path).what
 
 
 def test_what_has_its_value_already_is_left_alone(tmp_path: Path) -> None:

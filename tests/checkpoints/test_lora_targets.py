@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from adapter_miniatures import CPU, RANK, TARGETS, by_hand, logits, matrices, refused, write
+from adapter_miniatures import CPU, RANK, TARGETS, by_hand, logits, matrices, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
+from refusals import refused
 from transformers import LlamaForCausalLM
 
 from medchat.checkpoints.linear_pattern import MOST_CHARACTERS, LinearPattern, PatternError

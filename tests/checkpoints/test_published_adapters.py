@@ -11,16 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from adapter_miniatures import (
-    CPU,
-    TARGETS,
-    matrices,
-    refused,
-    write,
-)
+from adapter_miniatures import CPU, TARGETS, matrices, write
 from medchat_bloom.backbone import BloomBackbone
 from medchat_bloom.huozi.backbone import HuoziBackbone
 from medchat_llama.backbone import LlamaBackbone
+from refusals import refused
 from transformers import LlamaForCausalLM
 
 from medchat.api import Backbone

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_miniatures import CPU, RANK, by_hand, logits, matrices, refused, write
+from adapter_miniatures import CPU, RANK, by_hand, logits, matrices, write
 from checkpoint_files import write_weights
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refused
 from small_checkpoints import load_small, small_weights
 from transformers import LlamaForCausalLM
 

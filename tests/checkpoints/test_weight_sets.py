@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_files import poison, write_weights
-from small_checkpoints import load_small, refused, small_weights
+from small_checkpoints import load_refused, load_small, small_weights
 
 from medchat.checkpoints.layout import open_checkpoint
 from medchat.errors import CheckpointError
@@ -79,13 +79,13 @@ def test_an_incomplete_set_gives_way_to_the_complete_one(tmp_path: Path, kind: s
 @pytest.mark.parametrize("kind", INCOMPLETE)
 def test_without_another_set_the_fault_of_the_only_one_is_told(tmp_path: Path, kind: str) -> None:
     INCOMPLETE[kind](tmp_path)
-    refused(tmp_path)
+    load_refused(tmp_path)
 
 
 def test_of_two_incomplete_sets_the_preferred_one_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(POINTER)
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    assert refused(tmp_path).where.endswith("model.safetensors")
+    assert load_refused(tmp_path).where.endswith("model.safetensors")
 
 
 def test_the_preferred_of_two_complete_sets_is_used_without_a_word(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_an_index_that_leads_out_of_the_folder_is_never_passed_over(tmp_path: Pa
     write_weights(tmp_path, small_weights(), "bin")
     table = {"weight_map": {"scale": "../outside.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(table))
-    assert "outside" in refused(tmp_path).what
+    assert "outside" in load_refused(tmp_path).what
 
 
 def test_a_hostile_pickle_that_is_passed_over_runs_nothing(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_links_into_a_hub_cache_are_followed(
 
 @pytest.mark.parametrize("store", ["other disk", "blobs", "models--a--b/other", "models--a--b/blobs/deeper"])
 def test_any_other_link_out_is_called_a_link_with_the_way_on(tmp_path: Path, store: str) -> None:
-    error = refused(linked(tmp_path / "model", tmp_path / store))
+    error = load_refused(linked(tmp_path / "model", tmp_path / store))
     assert "is a link" in error.what and str(tmp_path / store) in error.what
     assert "cp --remove-destination" in error.remedy and "tamper" not in error.remedy
 
@@ -170,14 +170,14 @@ def test_a_chain_of_links_counts_by_its_end(tmp_path: Path) -> None:
     blob = next((tmp_path / HUB / "blobs").iterdir())
     blob.replace(secret)
     blob.symlink_to(secret)
-    assert str(secret) in refused(folder).what
+    assert str(secret) in load_refused(folder).what
 
 
 def test_a_link_into_a_cache_that_was_cleared_is_a_missing_shard(tmp_path: Path) -> None:
     folder = linked(tmp_path / "model", tmp_path / HUB / "blobs")
     for blob in (tmp_path / HUB / "blobs").iterdir():
         blob.unlink()
-    assert "missing shard" in refused(folder).what
+    assert "missing shard" in load_refused(folder).what
 
 
 def test_links_within_the_folder_are_followed(tmp_path: Path) -> None:

@@ -7,18 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_miniatures import (
-    CPU,
-    FLOAT,
-    LAYERS,
-    WIDTH,
-    changed,
-    logits,
-    matrices,
-    refused,
-    write,
-)
+from adapter_miniatures import CPU, FLOAT, LAYERS, WIDTH, changed, logits, matrices, write
 from checkpoint_files import RunsCommand, poison
+from refusals import refused
 from torch import Tensor
 from transformers import LlamaForCausalLM
 

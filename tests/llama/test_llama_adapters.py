@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from cli_program import Call
-from llama_checkpoints import QUESTION, grow, load, logits, lora, published, refused
+from llama_checkpoints import QUESTION, grow, load, logits, lora, published
 from medchat_llama import folder as llama_folder
 from medchat_llama.backbone import LlamaBackbone
 from medchat_llama.loading import LLAMA
 from medchat_llama.tiny import write_tiny_llama
+from refusals import refused
 
 from medchat.api import Finish, GenerationConfig, LoadOptions, Turn
 from medchat.checkpoints.published_adapters import KNOWN_ADAPTERS

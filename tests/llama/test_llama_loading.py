@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 import torch
-from llama_checkpoints import copy, load, logits, refused, with_pieces
+from llama_checkpoints import copy, load, logits, with_pieces
 from locations import SHARED
 from medchat_llama.backbone import LlamaBackbone
 from medchat_llama.loading import LLAMA
 from medchat_llama.tiny import STYLES, write_tiny_llama
+from refusals import refused
 from transformers import LlamaForCausalLM
 
 from medchat.api import LoadOptions

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
-
-from medchat.errors import CheckpointError
-from medchat.language import LANGUAGES, set_language
 
 CPU, FLOAT, WIDTH, LAYERS, RANK = torch.device("cpu"), torch.float32, 16, 2, 4
 TARGETS = ("q_proj", "v_proj")
@@ -96,22 +93,6 @@ def by_hand(model: LlamaForCausalLM, *adapters: tuple[Mapping[str, Tensor], floa
     found = logits(model)
     model.load_state_dict(kept)
     return found
-
-
-def refused(action: Callable[[], object]) -> CheckpointError:
-    """Run what must be refused in both languages; return the English error."""
-    errors = []
-    for language in LANGUAGES:
-        set_language(language)
-        try:
-            with pytest.raises(CheckpointError) as info:
-                action()
-        finally:
-            set_language("zh")
-        errors.append(info.value)
-    assert all(error.exit_code == 3 and error.what and error.remedy for error in errors)
-    assert errors[0].what != errors[1].what
-    return errors[1]
 
 
 def changed(weights: dict[str, Tensor], case: str) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from medchat.api import LoadOptions
-from medchat.errors import CheckpointError, MedchatError
-from medchat.language import LANGUAGES, set_language
 
 EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
 Weights = dict[str, Tensor]
@@ -85,23 +82,3 @@ def logits(model: torch.nn.Module, config: ChatGLMConfig) -> Tensor:
     with torch.inference_mode():
         result: Tensor = model(ids, use_cache=False).logits
     return result
-
-
-def refused(
-    load_it: Callable[[], object], code: int = 3, kind: type[MedchatError] = CheckpointError
-) -> MedchatError:
-    """Run what must be refused, in both languages, with a message of two lines; return the English error."""
-    errors = []
-    for language in LANGUAGES:
-        set_language(language)
-        try:
-            with pytest.raises(kind) as info:
-                load_it()
-        finally:
-            set_language("zh")
-        error = info.value
-        assert error.exit_code == code and error.what and error.remedy
-        assert "\n" not in error.what + error.remedy + error.where
-        errors.append(error)
-    assert errors[0].what != errors[1].what
-    return errors[1]

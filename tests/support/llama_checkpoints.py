@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from medchat_llama.loading import LLAMA
 from peft import LoraConfig, PeftModel, get_peft_model
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
 from medchat.api import LoadOptions
-from medchat.errors import CheckpointError, MedchatError
 from medchat.inference.causal_loading import CausalModel
-from medchat.language import LANGUAGES, set_language
 
 QUESTION = "感冒了怎么办？"
 
@@ -40,23 +36,6 @@ def copy(tiny: Path, target: Path, **config: Any) -> Path:
     kept = {key: value for key, value in stated.items() if value is not None}
     file.write_text(json.dumps(kept), encoding="utf-8")
     return target
-
-
-def refused(
-    action: Callable[[], object], kind: type[MedchatError] = CheckpointError, code: int = 3
-) -> MedchatError:
-    """Run what must be refused in both languages; return the English error."""
-    errors = []
-    for language in LANGUAGES:
-        set_language(language)
-        try:
-            with pytest.raises(kind) as info:
-                action()
-        finally:
-            set_language("zh")
-        errors.append(info.value)
-    assert all(error.exit_code == code and error.what and error.remedy for error in errors)
-    return errors[1]
 
 
 def with_pieces(path: Path, added: int) -> Path:
