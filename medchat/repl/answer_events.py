@@ -6,22 +6,7 @@ from abc import ABC, abstractmethod
 from typing import assert_never
 
 from medchat.api import Notice
-from medchat.chat.events import (
-    Advice,
-    AnswerFinished,
-    AnswerPiece,
-    AnswerRestarted,
-    AnswerReviewed,
-    AnswerShortened,
-    Event,
-    HistoryDropped,
-    LoopStopped,
-    OldAnswerKept,
-    QuestionChosen,
-    ReasoningPiece,
-    SettingsRejected,
-    SingleTurnTemplate,
-)
+from medchat.chat import events
 from medchat.repl import messages
 
 
@@ -36,41 +21,41 @@ class AnswerEvents(ABC):
         self.reviews: list[Notice] = []
         self.dropped_turns = 0
         self.looped = False
-        self.answered: AnswerFinished | None = None
-        self.old_kept: OldAnswerKept | None = None
+        self.answered: events.AnswerFinished | None = None
+        self.old_kept: events.OldAnswerKept | None = None
 
-    def take(self, event: Event) -> None:
+    def take(self, event: events.Event) -> None:
         """Show what one event says, and keep what is needed at the end."""
         match event:
-            case AnswerPiece(text=text):
+            case events.AnswerPiece(text=text):
                 self.text += text
                 self.show_piece(text)
-            case ReasoningPiece(text=text):
+            case events.ReasoningPiece(text=text):
                 self.show_reasoning(text)
-            case AnswerRestarted():
+            case events.AnswerRestarted():
                 self.show_restart(messages.reasoned_unmarked(len(self.text)))
                 self.text = ""
-            case Advice():
+            case events.Advice():
                 self.notices.append(event.notice)
                 self.show_advice(event)
-            case AnswerReviewed(notice=notice):
+            case events.AnswerReviewed(notice=notice):
                 self.reviews.append(notice)
-            case QuestionChosen(question=question):
+            case events.QuestionChosen(question=question):
                 self.show_question(question)
-            case LoopStopped():
+            case events.LoopStopped():
                 self.looped = True
-            case AnswerFinished():
+            case events.AnswerFinished():
                 self.answered = event
-            case OldAnswerKept():
+            case events.OldAnswerKept():
                 self.old_kept = event
-            case HistoryDropped(turns=turns):
+            case events.HistoryDropped(turns=turns):
                 self.dropped_turns = turns
                 self.show_remark(messages.dropped(event))
-            case AnswerShortened():
+            case events.AnswerShortened():
                 self.show_remark(messages.shortened(event))
-            case SingleTurnTemplate():
+            case events.SingleTurnTemplate():
                 self.show_remark(messages.single_turn(event))
-            case SettingsRejected():
+            case events.SettingsRejected():
                 self.show_remark(messages.rejected(event))
             case _:
                 assert_never(event)
@@ -97,7 +82,7 @@ class AnswerEvents(ABC):
         """Part what was shown so far, which was reasoning, from the answer."""
 
     @abstractmethod
-    def show_advice(self, advice: Advice) -> None:
+    def show_advice(self, advice: events.Advice) -> None:
         """Show a notice about the question."""
 
     @abstractmethod
