@@ -153,7 +153,7 @@ PROMPT_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "the exact prompt, with its control tokens and ids",
         _raw,
         more=(
-            "⟦ ⟧ 中是控制符。不给问题时显示上次发送的提示。",
+            "⟦ ⟧ 中是控制符。不写问题时显示上次发送的提示。",
             "Control tokens stand in ⟦ ⟧. Without a question the last prompt that was sent is shown.",
         ),
         examples=("/原文 头痛怎么办？", "/raw What helps against a headache?"),

@@ -62,7 +62,7 @@ def _help_in_full(chat: Chat, words: str) -> None:
 def _language(chat: Chat, words: str) -> None:
     chosen, saved = _choice(words, LANGUAGES, "lang")
     if not chosen:
-        chat.screen.show(say("现在是中文。英文：/lang en", "This is English. Chinese: /lang zh"))
+        chat.screen.show(say("现在是中文。英文：/语言 en", "This is English. Chinese: /lang zh"))
         return
     set_language(chosen)
     _note(chat, "lang", chosen)
@@ -74,7 +74,7 @@ def _theme(chat: Chat, words: str) -> None:
     if not chosen:
         listed = say("、", ", ").join(THEMES)
         chat.screen.show(
-            say(f"可选：{listed}。例如：/theme bright", f"There are: {listed}. For example: /theme bright")
+            say(f"可选：{listed}。例如：/配色 bright", f"There are: {listed}. For example: /theme bright")
         )
         return
     chat.screen.use_theme(chosen)
