@@ -27,6 +27,8 @@ SECONDS = 2
 MEGABYTES = 200
 #: Bytes a call may leave behind before the garbage collector is asked whether anybody holds them.
 _LOOK_CLOSER = 4096
+#: What a process grows by in one call without a leak: room that Python takes in a call is hypothesis's next.
+_LEFT_MEGABYTES = 4
 #: Deeper than any parser that calls itself can follow, and short.
 DEEP = 100_000
 
@@ -41,7 +43,7 @@ class ReaderMemory:
         self.largest = 0.0  # the most that one call held at a time, of what Python allocates
         self.kept = 0.0  # what was still held after each call, of all calls together
         self.process = 0.0  # the most by which one call raised the peak of the process: libraries too
-        self.grown = 0.0  # by how much the process was larger after each call, of all calls together
+        self.grown = 0.0  # by how much the process was larger after calls that left much, all together
 
     @contextmanager
     def measured(self) -> Iterator[None]:
@@ -63,7 +65,8 @@ class ReaderMemory:
             self.largest = max(self.largest, largest / (1 << 20))
             self.kept += kept / (1 << 20)
             self.process = max(self.process, _peak_megabytes() - before)
-            self.grown += _resident_megabytes() - resident
+            left = _resident_megabytes() - resident
+            self.grown += left if left > _LEFT_MEGABYTES else 0
 
     @property
     def within_bounds(self) -> bool:
