@@ -15,6 +15,8 @@ _FILTERED = ("content_filter", "sensitive")
 _TOOLS = ("tool_calls", "function_call")
 #: Content parts that hold reasoning; every other part's text is the answer's.
 _REASONING_PARTS = ("thinking", "reasoning")
+#: Where a message holds reasoning apart from its content.
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 #: A failure in plain words is not longer.
 _LONGEST_SENTENCE = 1000
 
@@ -77,7 +79,8 @@ def read_chunk(payload: str) -> StreamChunk | None:
         raise failure
     text, reasoning = _texts(message.get("content"))
     text = text or _text(choice.get("text")) or _text(message.get("refusal"))
-    reasoning = reasoning or _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+    reasoning = reasoning or next(filter(None, (_text(message.get(key)) for key in _REASONING_KEYS)), "")
+    reasoning = reasoning or _texts(message.get("reasoning_details"))[0]
     reason = choice.get("finish_reason")
     return StreamChunk(text, _finish(reason), usage, reasoning, wants_tool=reason in _TOOLS)
 

@@ -29,16 +29,26 @@ class ServerError(Exception):
         self.kind = kind
 
 
+#: Under which names servers state a failure's code and what happened, and codes that are none.
+_CODES, _MESSAGES = ("code", "error_code", "status"), ("message", "msg", "error_msg")
+_SUCCESS = (None, "", 0, 200, "0", "200", "success")
+
+
 def failure_in(value: Mapping[str, Any]) -> ServerError | None:
     """Return the failure that an object states, None where it states none."""
-    error = value.get("error")
+    error = value.get("error") or value.get("errors")
     if not error and not value.get("choices"):
-        stated = value.get("object") == "error" or ("code" in value and "message" in value)
+        stated = value.get("object") == "error" or _states_failure(value)
         error = value if stated else value.get("detail")
     if not error:
         return None
     code = _status(error.get("code")) or _status(error.get("status")) if isinstance(error, dict) else 0
     return ServerError(_sentence(error), code)
+
+
+def _states_failure(value: Mapping[str, Any]) -> bool:
+    coded = any(value.get(key) not in _SUCCESS for key in _CODES)
+    return coded and any(isinstance(value.get(key), str) and value[key] for key in _MESSAGES)
 
 
 def message_in(body: str) -> str:
@@ -61,7 +71,7 @@ def _sentence(value: object) -> str:
         return "; ".join(filter(None, map(_sentence, value)))
     if not isinstance(value, dict):
         return ""
-    message = value.get("message") or value.get("msg") or value.get("type")
+    message = next((value[key] for key in (*_MESSAGES, "type") if value.get(key)), None)
     if not isinstance(message, str):
         return json.dumps(value, ensure_ascii=False)
     # FastAPI says in `loc`, OpenAI in `param`, which field it is about; what the field held is in `input`.
