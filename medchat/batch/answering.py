@@ -18,8 +18,7 @@ from medchat.batch.questions import Question
 from medchat.batch.rows import Provenance, answer_row, failure_row
 from medchat.batch.work import Window, WorkPlan
 from medchat.datafiles.record import QuestionRecord
-from medchat.errors import MemoryShortageError, PluginError
-from medchat.language import say
+from medchat.errors import MemoryShortageError
 
 #: So many questions failing in a row, each alone in its batch, are taken for a failure of the model.
 FAILURES_IN_A_ROW = 3
@@ -112,17 +111,8 @@ class Answering:
     def _generate(self, chunk: Sequence[QuestionPrompt]) -> tuple[list[Completion], Exception | None]:
         try:
             completions = self.model.generate_batch([prompt.segments for prompt in chunk], self.config)
-        except MemoryError as error:
-            return [], _told(error)
         except Exception as error:
             return [], error
-        if len(completions) != len(chunk):
-            return [], PluginError(
-                say(
-                    f"插件对 {len(chunk)} 个问题给出了 {len(completions)} 个回答",
-                    f"the plugin gave {len(completions)} answers to {len(chunk)} questions",
-                )
-            )
         return completions, None
 
     def _answered(
@@ -142,18 +132,6 @@ class Answering:
             for question, error in pairs
         ]
         return AnsweredBatch(tuple(rows), failed=pairs)
-
-
-def _told(error: MemoryError) -> MemoryShortageError:
-    """Return `error` as one of ours: Python's own says nothing to a user."""
-    shortage = MemoryShortageError(
-        say("运行中内存不足", "memory ran out while running"),
-        say(
-            "减小 --max-new-tokens，或加上 --quantize int8", "lower --max-new-tokens, or use --quantize int8"
-        ),
-    )
-    shortage.__cause__ = error
-    return shortage
 
 
 def _forget_frames(failure: BaseException | None) -> None:

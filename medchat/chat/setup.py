@@ -127,9 +127,7 @@ class ChatSetup:
 
     def _same_template(self) -> bool:
         """Whether the chosen template is the weights' own under another name, as a copy in a file is."""
-        with self.backbone.guard():
-            own = _written(self.backbone.template(self.options))
-        return _written(self.template) == own
+        return _written(self.template) == _written(self.backbone.template(self.options))
 
 
 def _written(template: PromptTemplate) -> str:

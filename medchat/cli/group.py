@@ -12,7 +12,7 @@ import click
 from medchat.cli.front import COMMANDS, plugin_command_names, top_help
 from medchat.cli.help_page import HelpContext, help_rows, in_words
 from medchat.cli.output import ReservedStdout
-from medchat.errors import MedchatError, PluginError, UsageError
+from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -111,16 +111,12 @@ class TopGroup(Group):
     def _plugin_command(self, name: str) -> click.Command | None:
         if name not in dict(plugin_command_names(allowed_plugins())):
             return None
+        from medchat.cli.plugin_command import PluginCommand
         from medchat.registry import Registry
         from medchat.settings import Settings
 
-        for made in Registry(allowed=Settings.load().value("plugins")).commands(name):
-            if isinstance(made, click.Command) and made.name == name:
-                return made
-        raise PluginError(
-            say(f"插件没有提供命令 {name}", f"the plugin does not provide the command {name}"),
-            "medchat plugins list",
-        )
+        registry = Registry(allowed=Settings.load().value("plugins"))
+        return PluginCommand(*registry.command(name, click.Command))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command; an unknown one is answered with the nearest names. Raises UsageError."""

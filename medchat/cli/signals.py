@@ -28,9 +28,13 @@ class Stopped(Interruption):
         self.exit_code = exit_code
 
 
+class CtrlC(KeyboardInterrupt, Interruption):
+    """Ctrl-C was pressed. A plugin that raises KeyboardInterrupt itself raises another."""
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """While inside, SIGTERM and SIGHUP raise `Stopped` in the main thread, Ctrl-C KeyboardInterrupt."""
+    """While inside, SIGTERM and SIGHUP raise `Stopped` in the main thread, Ctrl-C `CtrlC`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -38,7 +42,10 @@ def stop_on_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(_CODES[signal.Signals(number)])
 
-    handlers: dict[signal.Signals, _Handler] = {signal.SIGINT: signal.default_int_handler}
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise CtrlC
+
+    handlers: dict[signal.Signals, _Handler] = {signal.SIGINT: interrupt}
     with _handling(handlers | dict.fromkeys(_CODES, stop)):
         yield
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers read it as true; importing typing costs more than the scan itself
 if TYPE_CHECKING:
+    from medchat.registry.contract import ContractError
     from medchat.registry.extensions import Extensions
     from medchat.registry.guard import GuardedBackbone
     from medchat.registry.loading import Registry
-    from medchat.registry.plugin import ContractError, PluginFailure
+    from medchat.registry.plugin import PluginFailure
 
 __all__ = ["ContractError", "Extensions", "GuardedBackbone", "PluginFailure", "Registry"]
 _HOMES = {
     "Extensions": "extensions",
     "GuardedBackbone": "guard",
     "PluginFailure": "plugin",
-    "ContractError": "plugin",
+    "ContractError": "contract",
     "Registry": "loading",
 }
 

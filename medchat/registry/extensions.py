@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from medchat.api import Conversation, Notice, PromptTemplate, SFTRecipe, SlashCommand, Turn
 from medchat.hookspecs import Finding
-from medchat.registry.plugin import BrokenPluginError, ContractError, LoadedPlugin, PluginFailure, guarded
+from medchat.registry.contract import require
+from medchat.registry.guarded_recipe import GuardedRecipe
+from medchat.registry.guarded_template import guarded_template
+from medchat.registry.metadata import PluginEntry
+from medchat.registry.plugin import BrokenPluginError, LoadedPlugin, PluginFailure, asked, guarded
 
 
 class Extensions:
@@ -38,11 +44,18 @@ class Extensions:
 
     def templates(self) -> tuple[PromptTemplate, ...]:
         """Return the plugins' prompt templates."""
-        return tuple(self._gather("medchat_templates"))
+        found: list[PromptTemplate] = []
+        for plugin in self._taking_part():
+            found += self._guarded(templates_of, plugin)
+        return tuple(found)
 
     def slash_commands(self) -> tuple[SlashCommand, ...]:
-        """Return the plugins' commands for the prompt."""
-        return tuple(self._gather("medchat_slash_commands", SlashCommand))
+        """Return the plugins' commands for the prompt; what one raises as it runs is a BrokenPluginError."""
+        found: list[SlashCommand] = []
+        for plugin in self._taking_part():
+            made = self._guarded(plugin.items, "medchat_slash_commands", SlashCommand)
+            found += [guarded_command(command, plugin.entry) for command in made]
+        return tuple(found)
 
     def sft_recipes(self, backbone: str) -> tuple[SFTRecipe, ...]:
         """Return the plugins' fine-tuning recipes for that backbone."""
@@ -53,7 +66,7 @@ class Extensions:
 
     def doctor(self, settings: Mapping[str, object]) -> tuple[Finding, ...]:
         """Return the plugins' findings for `medchat doctor`."""
-        return tuple(self._gather("medchat_doctor", Finding, settings=settings))
+        return tuple(self._gather("medchat_doctor", Finding, settings=MappingProxyType(dict(settings))))
 
     def _taking_part(self) -> list[LoadedPlugin]:
         return list(dict.fromkeys([*self._plugins, *self._chosen]))
@@ -72,12 +85,25 @@ class Extensions:
             return []
 
 
+def templates_of(plugin: LoadedPlugin) -> list[PromptTemplate]:
+    """Return the templates that the plugin's hook offers. Raises BrokenPluginError."""
+    hook = "medchat_templates"
+    return [guarded_template(template, plugin.entry, hook) for template in plugin.items(hook)]
+
+
 def _recipes_of(plugin: LoadedPlugin, backbone: str) -> list[SFTRecipe]:
     hook = "medchat_sft_recipes"
-    recipes: list[SFTRecipe] = []
+    found: list[SFTRecipe] = []
     for result in plugin.call(hook, {}):
         with guarded(plugin.entry, hook):
-            if not isinstance(result, Mapping):
-                raise ContractError(f"{type(result).__name__} != Mapping")
-            recipes += result.get(backbone, ())
-    return recipes
+            found += require(result, Mapping[str, Sequence[SFTRecipe]]).get(backbone, ())
+    return [GuardedRecipe(recipe, plugin.entry) for recipe in found]
+
+
+def guarded_command(command: SlashCommand, entry: PluginEntry) -> SlashCommand:
+    """Return the command of the plugin behind `entry`; what it raises as it runs is a BrokenPluginError."""
+
+    def run(conversation: Conversation, words: str) -> str:
+        return asked(entry, f"/{command.name}", lambda: command.run(conversation, words), str)
+
+    return replace(command, run=run)

@@ -5,10 +5,10 @@ Whoever asks a backbone through this need not know that it is somebody else's co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from medchat.api import (
     AdapterCard,
@@ -22,13 +22,20 @@ from medchat.api import (
     SFTRecipe,
     SpecialTokens,
 )
-from medchat.errors import MedchatError
+from medchat.registry.contract import hints_of, result_of
+from medchat.registry.guarded_model import given_model, guarded_model
+from medchat.registry.guarded_recipe import GuardedRecipe
+from medchat.registry.guarded_template import guarded_template
 from medchat.registry.metadata import PluginEntry
-from medchat.registry.plugin import ContractError, guarded
+from medchat.registry.plugin import ON_PURPOSE, asked, guarded
+
+Answer = TypeVar("Answer")
+#: Loading asks the system for most of what it can refuse.
+_OF_LOADING = (*ON_PURPOSE, OSError)
 
 
 class GuardedBackbone(Backbone):
-    """The backbone `inner` of the plugin behind `entry`.
+    """The backbone `inner` of the plugin behind `entry`; its models, templates and recipes are guarded as well.
 
     A MedchatError that the plugin raises on purpose (CheckpointError, say) passes unchanged; anything else,
     SystemExit and a result of the wrong kind too, is raised as BrokenPluginError naming its distribution.
@@ -41,8 +48,8 @@ class GuardedBackbone(Backbone):
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Guard calls of other objects that this backbone gave: its recipes, templates and models."""
-        with guarded(self._entry, passing=(MedchatError,)):
+        """Guard what is made of the values that this backbone gave."""
+        with guarded(self._entry, passing=ON_PURPOSE):
             yield
 
     # ------------------------------------------------------------ what it is
@@ -50,86 +57,74 @@ class GuardedBackbone(Backbone):
     @property
     def summary(self) -> Mapping[str, str]:  # type: ignore[override]
         """See `Backbone`, as all that follows."""
-        with self.guard():
-            return self._inner.summary
+        return self._attribute("summary", lambda: self._inner.summary)
 
     @property
     def known_weights(self) -> tuple[KnownWeights, ...]:  # type: ignore[override]
-        """Each of them is a KnownWeights."""
-        with self.guard():
-            found = tuple(self._inner.known_weights)
-            for known in found:
-                _require(known, KnownWeights, "known_weights")
-            return found
+        return tuple(self._attribute("known_weights", lambda: self._inner.known_weights))
 
     @property
     def generation(self) -> GenerationConfig:  # type: ignore[override]
-        with self.guard():
-            return self._inner.generation
+        return self._attribute("generation", lambda: self._inner.generation)
 
     @property
     def load_keys(self) -> Mapping[str, tuple[str, ...]]:  # type: ignore[override]
-        with self.guard():
-            return self._inner.load_keys
+        return self._attribute("load_keys", lambda: self._inner.load_keys)
 
     @property
     def recipes(self) -> Mapping[str, SFTRecipe]:
-        with self.guard():
-            return dict(self._inner.recipes)
+        found = asked(self._entry, "recipes", lambda: self._inner.recipes, Mapping[str, SFTRecipe])
+        return {name: GuardedRecipe(recipe, self._entry) for name, recipe in found.items()}
 
     # ------------------------------------------------------------ what it does
 
     def load(self, options: LoadOptions) -> ChatModel:
         """Loading is the call that asks the system for most: what that refuses (OSError) passes too."""
-        with guarded(self._entry, "load", passing=(MedchatError, OSError)):
-            return self._inner.load(options)
+        with guarded(self._entry, "load", _OF_LOADING):
+            model = self._inner.load(options)
+        return guarded_model(model, self._entry, "load")
 
     def exchange_adapters(self, model: ChatModel, options: LoadOptions) -> ChatModel | None:
-        with guarded(self._entry, "exchange_adapters", passing=(MedchatError, OSError)):
-            return self._inner.exchange_adapters(model, options)
+        where, given = "exchange_adapters", given_model(model)
+        with guarded(self._entry, where, _OF_LOADING):
+            found = self._inner.exchange_adapters(given, options)
+        if found is None:
+            return None
+        return model if found is given else guarded_model(found, self._entry, where)
 
     def check(self, options: LoadOptions) -> None:
-        with self.guard():
+        with guarded(self._entry, "check", ON_PURPOSE):
             self._inner.check(options)
 
     def template(self, options: LoadOptions) -> PromptTemplate:
-        with self.guard():
-            return self._inner.template(options)
+        with guarded(self._entry, "template", ON_PURPOSE):
+            template = self._inner.template(options)
+        return guarded_template(template, self._entry, "template")
 
     def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
-        with self.guard():
-            return self._inner.trained_templates(options)
+        return tuple(self._asked(Backbone.trained_templates, lambda: self._inner.trained_templates(options)))
 
     def special_tokens(self, options: LoadOptions) -> SpecialTokens:
-        with self.guard():
-            return self._inner.special_tokens(options)
+        return self._asked(Backbone.special_tokens, lambda: self._inner.special_tokens(options))
 
     def inspect(self, path: Path) -> ModelCard | None:
-        """The card is a ModelCard."""
-        with self.guard():
-            card = self._inner.inspect(path)
-            return card if card is None else _require(card, ModelCard, "inspect")
+        return self._asked(Backbone.inspect, lambda: self._inner.inspect(path))
 
     def inspect_adapter(self, path: Path) -> AdapterCard | None:
-        """The card is an AdapterCard."""
-        with self.guard():
-            card = self._inner.inspect_adapter(path)
-            return card if card is None else _require(card, AdapterCard, "inspect_adapter")
+        return self._asked(Backbone.inspect_adapter, lambda: self._inner.inspect_adapter(path))
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
-        with self.guard():
+        with guarded(self._entry, "tiny", ON_PURPOSE):
             self._inner.tiny(path, corpus=corpus, seed=seed, **shape)
 
     def address(self, value: str) -> str | None:
-        with self.guard():
-            return self._inner.address(value)
+        return self._asked(Backbone.address, lambda: self._inner.address(value))
 
     def notices(self, options: LoadOptions) -> tuple[str, ...]:
-        with self.guard():
-            return tuple(self._inner.notices(options))
+        return tuple(self._asked(Backbone.notices, lambda: self._inner.notices(options)))
 
+    def _attribute(self, name: str, question: Callable[[], Answer]) -> Answer:
+        return asked(self._entry, name, question, hints_of(Backbone)[name])
 
-def _require(value: Any, kind: type[Any], where: str) -> Any:
-    if not isinstance(value, kind):
-        raise ContractError(f"{where}: {type(value).__name__} != {kind.__name__}")
-    return value
+    def _asked(self, method: Callable[..., Answer], question: Callable[[], Answer]) -> Answer:
+        return asked(self._entry, method.__name__, question, result_of(method))

@@ -14,7 +14,8 @@ from typing import TypeVar
 from medchat.api import Backbone, PromptTemplate
 from medchat.errors import PluginError, UsageError
 from medchat.language import say
-from medchat.registry.extensions import Extensions
+from medchat.registry.contract import ContractError
+from medchat.registry.extensions import Extensions, templates_of
 from medchat.registry.guard import GuardedBackbone
 from medchat.registry.metadata import (
     BACKBONES,
@@ -27,7 +28,6 @@ from medchat.registry.metadata import (
 )
 from medchat.registry.plugin import (
     BrokenPluginError,
-    ContractError,
     LoadedPlugin,
     PluginFailure,
     guarded,
@@ -36,6 +36,7 @@ from medchat.registry.plugin import (
 from medchat.sanitize import sanitize_line
 
 Answer = TypeVar("Answer")
+Command = TypeVar("Command")
 
 
 class Registry:
@@ -129,20 +130,25 @@ class Registry:
         Unlike `backbone` it does not let the plugin take part in `extensions`.
         """
         try:
-            plugin = self._load(self._entry(BACKBONES, name))
-            offered: list[PromptTemplate] = plugin.items("medchat_templates")
-            with guarded(plugin.entry, "medchat_templates"):
-                return tuple(template for template in offered if template.name)
+            offered = templates_of(self._load(self._entry(BACKBONES, name)))
+            return tuple(template for template in offered if template.name)
         except BrokenPluginError as error:
             self._note(error.failure)
             return ()
 
-    def commands(self, name: str) -> tuple[object, ...]:
-        """Import the plugin that offers `medchat NAME` and return its click commands.
+    def command(self, name: str, kind: type[Command]) -> tuple[Command, PluginEntry]:
+        """Import the plugin that offers `medchat NAME`; return that command, of class `kind`, and whose it is.
 
-        Raises UsageError for a name nobody offers, PluginError where two offer it or the plugin fails.
+        Call it under `guarded`. Raises UsageError for a name nobody offers, PluginError where two offer it or
+        the plugin fails.
         """
-        return tuple(self._load(self._entry(COMMANDS, name)).items("medchat_commands"))
+        plugin = self._load(self._entry(COMMANDS, name))
+        offered = plugin.items("medchat_commands", kind)
+        with guarded(plugin.entry, "medchat_commands"):
+            for command in offered:
+                if command.name == name:
+                    return command, plugin.entry
+            raise ContractError(say(f"没有提供命令 {name}", f"does not provide the command {name}"))
 
     def _entry(self, group: str, name: str) -> PluginEntry:
         claimants = [entry for entry in self.entries if (entry.group, entry.name) == (group, name)]

@@ -1,7 +1,7 @@
 """One plugin: importing it, checking it, calling its hooks, all under one guard.
 
-Whatever a plugin raises (`SystemExit` and `RecursionError` too, only signals pass) becomes a
-`BrokenPluginError` naming the distribution. `MEDCHAT_STRICT=1` lets the original through, for
+Whatever a plugin raises (`SystemExit`, `RecursionError` and a `KeyboardInterrupt` of its own too, only signals
+pass) becomes a `BrokenPluginError` naming the distribution. `MEDCHAT_STRICT=1` lets the original through, for
 those who write plugins.
 """
 
@@ -9,19 +9,27 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
 from medchat import hookspecs
 from medchat.api import API_VERSION
-from medchat.errors import Interruption, PluginError
+from medchat.errors import Interruption, MedchatError, MemoryShortageError, PluginError
 from medchat.language import say
+from medchat.registry.contract import ContractError, mismatch, require
 from medchat.registry.metadata import PluginEntry
 from medchat.sanitize import sanitize_line
+
+Answer = TypeVar("Answer")
+
+#: What a plugin may raise on purpose: it names what is wrong with a model, a file or a setting, and its exit code.
+ON_PURPOSE: tuple[type[Exception], ...] = (MedchatError,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +52,6 @@ class BrokenPluginError(PluginError):
     def __init__(self, failure: PluginFailure, remedy: str, *, where: str = "") -> None:
         super().__init__(str(failure), remedy, where=where)
         self.failure = failure
-
-
-class ContractError(Exception):
-    """The plugin itself did not raise, but something about it is not as it must be."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,11 +81,8 @@ class LoadedPlugin:
         for result in self.call(hook, arguments):
             with guarded(self.entry, hook):
                 if not isinstance(result, (list, tuple)):
-                    raise ContractError(_returned(result, "list"))
-                for item in result:
-                    if kind is not None and not isinstance(item, kind):
-                        raise ContractError(_returned(item, kind.__name__))
-                items += result
+                    raise mismatch("list", result)
+                items += [require(item, kind or Any) for item in result]
         return items
 
 
@@ -98,29 +99,89 @@ def load_plugin(entry: PluginEntry) -> LoadedPlugin:
 
 
 @contextmanager
-def guarded(entry: PluginEntry, hook: str = "", passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turn whatever is raised inside, signals and `passing` excepted, into a BrokenPluginError for `entry`."""
+def guarded(entry: PluginEntry, where: str = "", passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turn whatever is raised inside, signals and `passing` excepted, into a BrokenPluginError for `entry`.
+
+    `where` is the hook or the method that is called. What is raised for want of memory is a MemoryShortageError.
+    """
     try:
         yield
-    except (KeyboardInterrupt, Interruption):
-        raise
-    except passing:
-        raise
     except BaseException as error:
-        if os.environ.get("MEDCHAT_STRICT") == "1":
+        wish = _wish_to_end(error)
+        if wish is not None and wish is not error:
+            raise wish from error
+        if wish is error or isinstance(error, BrokenPluginError) or os.environ.get("MEDCHAT_STRICT") == "1":
             raise
-        reason = described(error)
-        if hook:
-            reason = f"{hook}: {reason}"
+        if isinstance(error, MemoryError):
+            raise _out_of_memory() from error
+        if isinstance(error, passing) and _can_be_shown(error):
+            raise
+        reason = f"{where}: {described(error)}" if where else described(error)
         failure = PluginFailure(entry.distribution, entry.name, reason)
-        raise BrokenPluginError(failure, _remedy(entry), where=sanitize_line(entry.value)) from error
+        raise BrokenPluginError(failure, _remedy(entry, error), where=sanitize_line(entry.value)) from error
+
+
+def asked(
+    entry: PluginEntry,
+    where: str,
+    question: Callable[[], Answer],
+    hint: Any,
+    passing: tuple[type[Exception], ...] = ON_PURPOSE,
+) -> Answer:
+    """Return what `question` gets from the plugin, of the type that `hint` writes. Raises BrokenPluginError."""
+    with guarded(entry, where, passing):
+        answer: Answer = require(question(), hint)
+        return answer
+
+
+def _wish_to_end(error: BaseException | None) -> BaseException | None:
+    """Return the signal's own exception that `error` is, or came of; None for a failure of the plugin.
+
+    A plugin may turn it into another exception on its way. A KeyboardInterrupt is the plugin's own where Ctrl-C
+    raises another, or none (in a thread).
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, Interruption):
+            return error
+        if isinstance(error, KeyboardInterrupt) and _raised_by_python():
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _raised_by_python() -> bool:
+    in_main = threading.current_thread() is threading.main_thread()
+    return in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def _can_be_shown(error: BaseException) -> bool:
+    """Whether an error of our family has the texts and the exit code of one."""
+    if not isinstance(error, MedchatError):
+        return True
+    texts = [getattr(error, name, None) for name in ("what", "remedy", "where")]
+    code = error.exit_code
+    return all(isinstance(text, str) for text in texts) and type(code) is int and 0 < code < 256
+
+
+def _out_of_memory() -> MemoryShortageError:
+    """Return Python's MemoryError as one of ours: its own says nothing to a user."""
+    return MemoryShortageError(
+        say("运行中内存不足", "memory ran out while running"),
+        say(
+            "减小 --max-new-tokens，或加上 --quantize int8", "lower --max-new-tokens, or use --quantize int8"
+        ),
+    )
 
 
 def described(error: BaseException) -> str:
     """Return one sanitised line for `error`, whatever its `__str__` does."""
     try:
         text = sanitize_line(str(error))
-    except Exception:
+    except BaseException as second:
+        if _wish_to_end(second) is second:
+            raise
         text = ""
     if isinstance(error, ContractError):
         return text
@@ -157,16 +218,17 @@ def _check_version(plugin: object) -> None:
     )
 
 
-def _returned(value: object, expected: str) -> str:
-    kind = type(value).__name__
-    return say(f"应当返回 {expected}，却得到 {kind}", f"returned {kind} where {expected} was expected")
-
-
-def _remedy(entry: PluginEntry) -> str:
+def _remedy(entry: PluginEntry, error: BaseException) -> str:
     if entry.distribution == "medchat":
-        return say("MedChat 的安装不完整，请重新安装", "MedChat itself is damaged: install it again")
+        if isinstance(error, ImportError):
+            return say("MedChat 的安装不完整，请重新安装", "MedChat itself is damaged: install it again")
+        return say(
+            "这是 MedChat 自身的问题：设置 MEDCHAT_STRICT=1 并加上 --debug 再运行一次，然后报告输出",
+            "a defect of MedChat itself: run again with MEDCHAT_STRICT=1 and --debug, and report the output",
+        )
     name = sanitize_line(entry.distribution, 60)
     return say(
-        f"升级或卸载它：pip install -U {name} / pip uninstall {name}；MEDCHAT_STRICT=1 可看完整错误",
-        f"upgrade or remove it: pip install -U {name} / pip uninstall {name}; MEDCHAT_STRICT=1 shows it all",
+        f"升级或卸载它：pip install -U {name} / pip uninstall {name}；它的作者可用 MEDCHAT_STRICT=1 看完整错误",
+        f"upgrade or remove it: pip install -U {name} / pip uninstall {name}; its author sees it all with "
+        "MEDCHAT_STRICT=1",
     )

@@ -15,7 +15,6 @@ from medchat.chat.model_control import ModelControl
 from medchat.chat.session import ChatSession
 from medchat.chat.text_checks import check_question
 from medchat.errors import MedchatError, UsageError
-from medchat.language import say
 from medchat.repl import messages
 from medchat.repl.answering import AnswerView
 from medchat.repl.screen import Screen, Tone, untrusted
@@ -211,19 +210,7 @@ def _of_plugin(command: SlashCommand) -> ReplCommand[Chat]:
         if not chat.exchange.ready():
             return
         conversation = chat.exchange.call(lambda session: session.conversation)
-        try:
-            shown = str(command.run(conversation, words))
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            reason = untrusted(f"{type(error).__name__}: {error}")[:300]
-            chat.screen.tell(
-                say(
-                    f"插件命令 /{command.name} 出错：{reason}",
-                    f"the plugin command /{command.name} failed: {reason}",
-                ),
-                Tone.WARNING,
-            )
-            return
-        if shown:
+        if shown := command.run(conversation, words):
             chat.screen.show(untrusted(shown))
 
     summary = command.summary

@@ -23,6 +23,7 @@ from medchat.api import Backbone, ChatModel, Control, LoadOptions, Text, Turn
 from medchat.chat.setup import ChatSetup, resolve_setup
 from medchat.errors import UsageError
 from medchat.registry import Registry
+from medchat.registry.guarded_template import given_template
 from medchat.settings import Settings
 from medchat.templates import list_templates, load_template
 
@@ -116,7 +117,7 @@ def test_every_template_says_in_both_languages_what_was_trained_on_it() -> None:
     every = [*list_templates(), *registry.extensions().templates()]
     assert {template.name for template in every} >= NAMES
     for template in every:
-        note = getattr(template, "note", {})
+        note = getattr(given_template(template), "note", {})
         if template.name != "messages":  # what a remote model gets: its own template is the endpoint's
             assert note["zh"] and note["en"] and note["zh"] != note["en"], template.name
 

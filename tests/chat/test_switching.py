@@ -18,6 +18,7 @@ from medchat.chat.session import ChatSession
 from medchat.chat.session_choice import SessionChoice
 from medchat.chat.switching import another_model, session_beside, switch_model
 from medchat.errors import MedchatError, MemoryShortageError
+from medchat.registry.guarded_model import given_model
 from medchat.store import SavedTurn
 
 pytest_plugins = ("plugin_sites",)
@@ -198,7 +199,7 @@ def test_a_model_beside_says_the_conversation_on_and_leaves_no_trace(
 
 
 def said_by(session: ChatSession) -> str:
-    found: Any = session.model
+    found: Any = given_model(session.model)
     return str(found.voice)
 
 

@@ -83,10 +83,10 @@ def test_stopping_before_the_answer_begins_leaves_nothing(scripted: Scripted) ->
     assert "还没有回答" in outcome.err and MARK_ZH not in outcome.err
 
 
-def test_a_model_that_fails_half_way_ends_with_1_and_leaves_what_it_said(scripted: Scripted) -> None:
+def test_a_model_that_fails_half_way_ends_with_5_and_leaves_what_it_said(scripted: Scripted) -> None:
     outcome = scripted.run("ask", FAILING)
-    assert (outcome.code, outcome.out) == (1, "多喝\n")
-    assert "the device is gone" in outcome.err and "--debug" in outcome.err
+    assert (outcome.code, outcome.out) == (5, "多喝\n")
+    assert "medchat-scripted" in outcome.err and "stream: RuntimeError: the device is gone" in outcome.err
     assert MARK_ZH in outcome.err and "Traceback" not in outcome.err
     (saved,) = saved_turns()
     assert (saved.turn.answer, saved.turn.finish) == ("多喝", "error")

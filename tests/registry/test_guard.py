@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_backbone import ScriptedModel
 
 from medchat.api import Backbone, KnownWeights, LoadOptions, ModelCard
 from medchat.errors import CheckpointError, Interruption, MedchatError, MemoryShortageError, PluginError
@@ -26,6 +27,7 @@ QUESTIONS: dict[str, Callable[[Backbone], object]] = {
     "template": lambda backbone: backbone.template(OPTIONS),
     "trained_templates": lambda backbone: backbone.trained_templates(OPTIONS),
     "special_tokens": lambda backbone: backbone.special_tokens(OPTIONS),
+    "exchange_adapters": lambda backbone: backbone.exchange_adapters(ScriptedModel(Path()), OPTIONS),
     "inspect": lambda backbone: backbone.inspect(Path()),
     "inspect_adapter": lambda backbone: backbone.inspect_adapter(Path()),
     "tiny": lambda backbone: backbone.tiny(Path()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from plugin_packages import BACKBONE_MODULE, write_distribution
 from plugin_sites import ADVISER, HEAD, TALK, add_backbone, add_extension, notices
@@ -63,14 +64,17 @@ def test_every_hook_reaches_the_plugin_and_comes_back_typed(site: Path) -> None:
         site,
         "all",
         """
-from medchat.api import Notice, SlashCommand
+from medchat.api import Notice, SFTRecipe, SlashCommand
 from medchat.hookspecs import Finding
 from medchat.templates import load_template
 saved = []
+class Own(SFTRecipe):
+    method = "own"
+    def run(self, data, options, watch): raise NotImplementedError
 @hookimpl
 def medchat_templates(): return (load_template("bare"),)
 @hookimpl
-def medchat_sft_recipes(): return {"chatglm": ["recipe"], "llama": ["other"]}
+def medchat_sft_recipes(): return {"chatglm": [Own()], "llama": []}
 @hookimpl
 def medchat_slash_commands(): return [SlashCommand("hi", "你好", {}, lambda talk, words: words)]
 @hookimpl
@@ -82,7 +86,7 @@ def medchat_doctor(settings): return [Finding(True, settings["lang"])]
     registry = Registry()
     extensions = registry.extensions()
     assert [template.name for template in extensions.templates()] == ["bare"]
-    assert extensions.sft_recipes("chatglm") == ("recipe",)
+    assert [recipe.method for recipe in extensions.sft_recipes("chatglm")] == ["own"]
     assert extensions.sft_recipes("bloom") == ()
     assert [command.zh_name for command in extensions.slash_commands()] == ["你好"]
     extensions.turn_saved(TALK, TALK.turns[0])
@@ -123,6 +127,7 @@ def test_a_command_plugin_is_imported_when_its_command_is_asked_for(site: Path) 
     write_distribution(site, "greeter", {"medchat.commands": {"greet": "greeter"}}, {"greeter": source})
     registry = Registry()
     assert "greeter" not in sys.modules
-    assert [command.name for command in registry.commands("greet")] == ["greet"]  # type: ignore[attr-defined]
+    command, entry = registry.command("greet", click.Command)
+    assert command.name == "greet" and entry.name == "greet"
     with pytest.raises(UsageError):
-        registry.commands("greed")
+        registry.command("greed", click.Command)

@@ -159,7 +159,7 @@ def test_a_plugin_command_works_and_a_failing_or_greedy_one_is_contained(tmp_pat
         screen.enter("/pulse 72")
         screen.wait_for("脉搏 72")
         screen.enter("/崩溃")
-        screen.wait_for("▌ 插件命令 /crash 出错：IndexError")
+        screen.wait_for("插件 medchat-pulse（pulse）出错：/crash: IndexError")
         screen.enter("/exit")
         assert screen.exit_code() == 0
         assert "被取代" not in screen.everything()

@@ -57,7 +57,9 @@ class Parrot:
     def stream(self, segments, config, cancel): raise AssertionError("infer asks in batches")
     def score(self, segments, answer): raise AssertionError("infer scores nothing")
     def count(self, segments): return sum(len(part.text) for part in segments)
-    def describe(self): return {"model": str(self.folder), "dtype": "float32", "notes": ("a note",)}
+    def describe(self):
+        about = {"backbone": "parrot", "model": str(self.folder), "dtype": "float32", "device": "cpu"}
+        return about | {"notes": ("a note",)}
     def close(self): pass
 
 class ParrotBackbone(Backbone):

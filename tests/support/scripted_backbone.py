@@ -1,6 +1,6 @@
 """A backbone without torch for tests of the command line: starts at once and says what the test needs.
 
-It says every question back, one character a token; 没完 is answered without end, 出错 fails half-way, 控制
+It says every question back, one character a token; 没完 is answered without end, 坏掉 fails half-way, 控制
 is answered with what no terminal should ever receive, and 停下 has the program asked to end before a word.
 What begins with 长 is answered at length: see `long_answer`.
 """
@@ -28,7 +28,7 @@ MARKER = "scripted.txt"
 STOPPED_LOADING = "stop"
 #: One with this file in it cannot be loaded.
 BROKEN = "broken"
-ENDLESS, FAILING, HOSTILE, STOPPED = "没完", "出错", "控制", "停下"
+ENDLESS, FAILING, HOSTILE, STOPPED = "没完", "坏掉", "控制", "停下"
 LONG, LONG_PIECES = "长", 100
 HOSTILE_TEXT = "\x1b]52;c;aGk=\x07\x1b[2J多喝水\u202e"
 

@@ -29,6 +29,8 @@ from medchat.api import (
 )
 from medchat.chat.collaborators import NoRecorder
 from medchat.errors import CheckpointError
+from medchat.registry.extensions import guarded_command
+from medchat.registry.metadata import EXTENSIONS, PluginEntry
 
 
 class WholeHistory:
@@ -191,7 +193,10 @@ def _startup(folder: Path, script: Mapping[str, Any]) -> Any:
         ready_lines=lambda session: tuple(script.get("ready_lines", ())),
         slash_commands=lambda: (
             SlashCommand("pulse", "脉搏", {"zh": "测试插件"}, lambda conversation, words: f"脉搏 {words}"),
-            SlashCommand("crash", "崩溃", {"zh": "测试插件"}, lambda conversation, words: words[99]),
+            guarded_command(
+                SlashCommand("crash", "崩溃", {"zh": "测试插件"}, lambda conversation, words: words[99]),
+                PluginEntry(EXTENSIONS, "pulse", "pulse", "medchat-pulse", "1.0"),
+            ),
             SlashCommand("exit", "离开", {"zh": "想取代内置命令"}, lambda conversation, words: "被取代"),
         ),
     )

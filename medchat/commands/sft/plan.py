@@ -61,8 +61,7 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> RunPlan:
     output = Path() if nowhere else user_path(_needed(settings, "output", "--output DIR"))
     adapters = tuple(find_adapter(value, registry) for value in settings.value("adapters") or ())
     asked = settings.options(model=model, output=output, adapters=adapters, resume=bool(flags["resume"]))
-    with backbone.guard():
-        options = recipe.resolve_options(asked)
+    options = recipe.resolve_options(asked)
     if process.leads and not (options.resume or nowhere):
         _refuse_occupied(options.output)
     data = tuple(user_path(value) for value in _needed(settings, "data", "--data FILE"))
@@ -180,8 +179,7 @@ def _own_template(
     extensions: Extensions,
 ) -> str | None:
     """Return the name of the form that a run takes by itself, if `--template` takes it and means the same."""
-    with backbone.guard():
-        own = recipe.template(options)
+    own = recipe.template(options)
     if own is None:
         return None
     try:

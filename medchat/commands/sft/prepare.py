@@ -177,17 +177,15 @@ def prepare_run(plan: RunPlan) -> PreparedRun:
     )
     examples = [example for file in files for example in file.examples]
     train, held_out = split(examples, plan.options.val_size, plan.options.seed)
-    with plan.backbone.guard():
-        template = plan.template or recipe.template(options)
+    template = plan.template or recipe.template(options)
     leaves_out_input = template is not None and ignores_input(template)
     data = SFTData(
         train, held_out, plan.template, unused_fields=unused_fields(files, leaves_out_input=leaves_out_input)
     )
-    with plan.backbone.guard():
-        survey = recipe.survey(data, options)
-        memory = recipe.estimate(options, survey)
-        # With nothing held out no step is the best one.
-        disk = recipe.disk(options if held_out else replace(options, val_size=0), survey)
+    survey = recipe.survey(data, options)
+    memory = recipe.estimate(options, survey)
+    # With nothing held out no step is the best one.
+    disk = recipe.disk(options if held_out else replace(options, val_size=0), survey)
     name = template.name if template is not None else ""
     return PreparedRun(plan, files, data, survey, memory, disk, name, leaves_out_input)
 

@@ -92,8 +92,7 @@ def run_training(prepared: PreparedRun) -> tuple[int, SFTReport | None]:
 
         with cancel_on_signals(watch.cancel, insist=True, on_first=stopping) as codes:
             try:
-                with plan.backbone.guard():
-                    report = plan.recipe.run(prepared.data, plan.options, watch)
+                report = plan.recipe.run(prepared.data, plan.options, watch)
             except MedchatError as error:
                 if not codes:
                     raise

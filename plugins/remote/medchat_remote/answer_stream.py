@@ -109,12 +109,15 @@ class AnswerStream:
             restarts=split.restarts,
             rejected=self._rejected,
         )
-        if finish is not None and self._usage is not None and not self._stops.found:
+        usage = self._usage
+        if usage is not None and not usage.completion_tokens and any(self._written):
+            usage = None  # some proxies state 0 whatever was said
+        if finish is not None and usage is not None and not self._stops.found:
             return replace(
                 delta,
-                completion_tokens=self._usage.completion_tokens,
-                prompt_tokens=self._usage.prompt_tokens,
-                reused_tokens=self._usage.reused_tokens,
+                completion_tokens=usage.completion_tokens,
+                prompt_tokens=usage.prompt_tokens,
+                reused_tokens=usage.reused_tokens,
             )
         # One chunk a token is how servers stream; one that sends everything at once is guessed by length.
         tokens = self._chunks if self._chunks != 1 else guess(self._written)

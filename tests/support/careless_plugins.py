@@ -1,0 +1,82 @@
+"""Plugins that break the interface in one place each, as somebody in a hurry would write them.
+
+Each is a few lines of Python over `sound_plugin`, what to type to come upon it, and what the program then says.
+(PYTEST_DONT_REWRITE: imported by name.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import indent
+
+from plugin_packages import write_distribution
+
+DISTRIBUTION = "third-careless"
+#: What stands before the lines of each.
+_HEAD = """
+import sys, threading
+from dataclasses import replace
+from pathlib import Path
+import click
+from medchat import api
+from medchat.api import *
+from medchat.errors import *
+from medchat.hookspecs import Finding, hookimpl
+from sound_plugin import *
+
+medchat_api_version = 1
+
+def said(*deltas):
+    yield from deltas
+"""
+_TAIL = """
+@hookimpl
+def medchat_backbones():
+    return [Careless()]
+"""
+
+
+@dataclass(frozen=True)
+class Careless:
+    """One careless plugin: the lines in place of the sound ones, and what comes of them.
+
+    `verb` are the words to type and `typed` the lines of a chat; `where` names the method or hook in the error;
+    `kept` is the answer that must have been saved.
+    """
+
+    where: str
+    model: str = ""
+    backbone: str = ""
+    template: str = ""
+    recipe: str = ""
+    module: str = ""
+    verb: str = "ask"
+    kept: str = ""
+    code: int = 5
+    typed: str = ""
+    says: str = ""
+
+    @property
+    def ends_the_program(self) -> bool:
+        """Whether nothing is said after the error: `infer` and `chat` go on with other questions first."""
+        return self.verb.partition(" ")[0] not in ("infer", "chat")
+
+    def install(self, site: Path) -> None:
+        """Write it as a distribution into the folder `site`."""
+        source = _HEAD
+        for name, base, body in (
+            ("Model", "SoundModel", self.model),
+            ("Template", "SoundTemplate", self.template),
+            ("Recipe", "SoundRecipe", self.recipe),
+        ):
+            source += f"\nclass {name}({base}):\n    pass\n" + indent(body, "    ") + "\n"
+        own = "def load(self, options): return Model()\ndef template(self, options): return Template()\n"
+        own += "recipes = {'full': Recipe()}\n" + self.backbone
+        source += "\nclass Careless(SoundBackbone):\n" + indent(own, "    ") + "\n"
+        source += self.module + ("" if "def medchat_backbones" in self.module else _TAIL)
+        groups = {
+            "medchat": {"careless": "careless_module"},
+            "medchat.commands": {"careless-command": "careless_module"},
+        }
+        write_distribution(site, DISTRIBUTION, groups, {"careless_module": source})
