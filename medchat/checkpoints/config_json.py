@@ -21,6 +21,8 @@ LARGEST: Mapping[str, int] = {
     "vocab_size": _ROWS,
     "hidden_size": _WIDTH,
     "n_embed": _WIDTH,
+    "n_embd": _WIDTH,
+    "d_model": _WIDTH,
     "head_dim": _WIDTH,
     "intermediate_size": _INNER,
     "inner_hidden_size": _INNER,
@@ -33,6 +35,9 @@ LARGEST: Mapping[str, int] = {
     "max_sequence_length": _CONTEXT,
     "max_position_embeddings": _CONTEXT,
     "seq_length": _CONTEXT,
+    "n_positions": _CONTEXT,
+    "n_ctx": _CONTEXT,
+    "n_inner": _INNER,
 }
 
 

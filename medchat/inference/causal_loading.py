@@ -24,11 +24,12 @@ from medchat.checkpoints.layout import open_checkpoint
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
 from medchat.inference.chat_model import CausalChatModel, ModelFacts
+from medchat.inference.computed import fill_computed
 from medchat.inference.decode import ChatTokenizer, TextFilter
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
 from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
 from medchat.inference.postprocess import StrippedAnswer
-from medchat.inference.quantization import bits_of, conversions, insert_quantized_linears
+from medchat.inference.quantization import bits_of, conversions, pack_linears
 from medchat.language import say
 
 if TYPE_CHECKING:
@@ -96,13 +97,8 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
     """How the folders of one family are loaded. Stateless: one instance serves all folders."""
 
     #: The backbone's name.
-    name: ClassVar[str]
+    name: str
     model_class: ClassVar[type[PreTrainedModel]]
-    #: The embedding and the output head by the model's names.
-    embedding: ClassVar[str]
-    head: ClassVar[str]
-    #: What `--quantize` packs: the linears of every layer. Norms, embedding and head stay as they are.
-    linears: ClassVar[tuple[str, ...]]
     #: Patterns of stored names that are computed anew.
     ignored: ClassVar[tuple[str, ...]] = ()
 
@@ -130,8 +126,17 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         """Return the model's name of a stored tensor."""
         return stored
 
-    def fill_computed(self, model: PreTrainedModel, device: torch.device) -> None:
-        """Give values to what is computed and not stored: on the meta device it has none."""
+    def build(self, config: PretrainedConfig) -> PreTrainedModel:
+        """Return the model that the configuration describes. Called on the meta device: it has no values yet."""
+        return self.model_class(config)
+
+    def never_read(self, model: PreTrainedModel, headers: Mapping[str, TensorHeader]) -> tuple[str, ...]:
+        """Return patterns of stored names that `model` computes anew."""
+        return self.ignored
+
+    def naming(self, model: PreTrainedModel, headers: Mapping[str, TensorHeader]) -> Callable[[str], str]:
+        """Return what makes the model's name of a stored tensor's: `rename`, unless the tensors decide it."""
+        return self.rename
 
     def stop_ids(self, loaded: CausalModel[Shape, Tokenizer]) -> Collection[int]:
         """Return the ids that end an answer beside the tokenizer's."""
@@ -168,7 +173,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         if before is None or before.bare is None:
             return None
         vocabulary = self.open_vocabulary(options, before.shape, before.headers)
-        if vocabulary.saved or vocabulary.rows != before.model.get_parameter(self.embedding).shape[0]:
+        if vocabulary.saved or vocabulary.rows != before.model.get_input_embeddings().weight.shape[0]:
             return None
         from medchat.inference.adapters.attach import attach_adapters, check_fit
         from medchat.inference.adapters.structure import kept_on_failure
@@ -202,7 +207,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         prepared = self.prepare(options)
         model, placement = prepared.model, prepared.placement
         assign(model, prepared.checkpoint, prepared.headers, placement)
-        self.fill_computed(model, placement.device)
+        fill_computed(model, placement.device)
         from medchat.inference.adapters.structure import Structure
 
         bare = None if placement.optional else Structure(model)
@@ -225,17 +230,17 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         shape, checkpoint, headers = self._open(options.model)
         vocabulary = self.open_vocabulary(options, shape, headers)
         with torch.device("meta"):
-            model = self.model_class(self.library_config(shape, vocabulary)).eval()
+            model = self.build(self.library_config(shape, vocabulary)).eval()
         if bits:
-            insert_quantized_linears(model, bits, self.linears)
+            pack_linears(model, bits)
         placement = Placement(
             dtype,
             device,
-            ignore=(*self.ignored, *vocabulary.saved),
+            ignore=(*self.never_read(model, headers), *vocabulary.saved),
             optional=vocabulary.saved,
             keep=("*.weight_scale",),
-            tied={self.head: self.embedding} if shape.tied else {},
-            rename=self.rename,
+            tied=dict(model.all_tied_weights_keys),
+            rename=self.naming(model, headers),
             conversions=conversions(model),
             watch=options.watch,
         )

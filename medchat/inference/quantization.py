@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from medchat.api import QUANTIZE
 from medchat.errors import UsageError
 from medchat.inference import cpm
+from medchat.inference.interrupt import decoder_layers
 from medchat.inference.load_weights import Conversion
 from medchat.language import say
 
@@ -219,6 +221,25 @@ def insert_quantized_linears(model: nn.Module, bits: int, names: tuple[str, ...]
     For a model on the meta device, before `conversions` and `load.assign` fill it.
     """
     return sum(1 for _ in _replace(model, nn.Linear, lambda dense: _empty(dense, bits), names))
+
+
+def pack_linears(model: PreTrainedModel, bits: int) -> None:
+    """Put quantised linears, still without values, in the place of those of the layers of `model`.
+
+    Norms, embedding and head stay as they are. Raises UsageError where no layer has a plain linear.
+    """
+    names = {name for layer in decoder_layers(model) for name in _plain_linears(layer)}
+    if not insert_quantized_linears(model, bits, tuple(sorted(names))):
+        raise UsageError(
+            say("这种结构的模型不支持 --quantize", "a model of this architecture cannot be quantised"),
+            say("去掉 --quantize", "leave --quantize out"),
+        )
+
+
+def _plain_linears(layer: nn.Module) -> Iterator[str]:
+    for path, module in layer.named_modules():
+        if type(module) is nn.Linear:
+            yield path.rpartition(".")[2]
 
 
 def conversions(model: nn.Module) -> dict[str, Conversion]:

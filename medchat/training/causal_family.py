@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.checkpoints.config_json import DecoderShape
@@ -18,8 +18,8 @@ from medchat.training.family import Family
 class CausalFamily(Family):
     """A family adds its targets, its measures (`shape`) and the small files of a whole checkpoint."""
 
-    loading: ClassVar[CausalLoading[Any, Any]]
-    templates: ClassVar[TemplateChoice]
+    loading: CausalLoading[Any, Any]
+    templates: TemplateChoice
 
     @property
     def own_templates(self) -> tuple[PromptTemplate, ...]:  # type: ignore[override]

@@ -30,12 +30,12 @@ class Family(ABC):
     """One model family. The calls that take `LoadOptions` are those of its `Backbone`."""
 
     #: Its backbone's name.
-    name: ClassVar[str]
+    name: str
     #: Linears that LoRA is attached to, unless `--lora-targets` names others.
-    lora_targets: ClassVar[tuple[str, ...]]
+    lora_targets: tuple[str, ...]
     #: The linears whose output enters the residual: of attention, then of the feed-forward part.
     #: Houlsby's bottlenecks stand behind them.
-    bottleneck_targets: ClassVar[tuple[str, str]]
+    bottleneck_targets: tuple[str, str]
     #: What `--collator` takes; the first is the default.
     collators: ClassVar[tuple[str, ...]] = ("default",)
     #: The templates of its own that a trained folder may name; not those that are shipped.

@@ -17,7 +17,6 @@ from medchat_bloom.tokenizer import (
     BOS,
     END_OF_UTTERANCE,
     EOS,
-    FILE_NAME,
     PAD,
     UNK,
     BloomTokenizer,
@@ -26,6 +25,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from medchat.api import Control, Text
 from medchat.errors import CheckpointError, UsageError
+from medchat.hf.vocabulary import FILE_NAME
 
 CHAT = (BEGIN_OF_UTTERANCE, END_OF_UTTERANCE)
 CORPUS = (

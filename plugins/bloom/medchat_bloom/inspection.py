@@ -11,14 +11,11 @@ from medchat.checkpoints.layout import open_checkpoint
 from medchat.checkpoints.published_adapters import adapters_for
 from medchat.checkpoints.stated_template import with_template
 from medchat.errors import CheckpointError
+from medchat.hf.token_names import declared_tokens
+from medchat.hf.vocabulary import FILE_NAME, require_rows
 from medchat.language import say
 from medchat_bloom.folder import BloomShape, read_bloom_shape
-from medchat_bloom.tokenizer import (
-    BEGIN_OF_UTTERANCE,
-    FILE_NAME,
-    BloomTokenizer,
-    declared_tokens,
-)
+from medchat_bloom.tokenizer import BEGIN_OF_UTTERANCE, BloomTokenizer
 
 #: The 7B models: bloom-7b1, bloomz-7b1 and Huozi (docs/specs/models.md, "Bloom").
 SEVEN_BILLION = (4096, 30, 32)
@@ -114,17 +111,5 @@ def read_bloom_vocabulary(folder: Path, shape: BloomShape, required: tuple[str, 
             ),
             where=str(folder / FILE_NAME),
         )
-    if tokenizer.size > shape.vocab_size:
-        raise CheckpointError(
-            say(
-                f"词表与权重不配套：{FILE_NAME} 有 {tokenizer.size} 个编号，权重只有 {shape.vocab_size} 行",
-                f"the vocabulary does not match: {FILE_NAME} has {tokenizer.size} ids, the weights "
-                f"{shape.vocab_size} rows",
-            ),
-            say(
-                f"请换上与权重一起发布的 {FILE_NAME}",
-                f"put the {FILE_NAME} published with these weights there",
-            ),
-            where=str(folder / FILE_NAME),
-        )
+    require_rows(tokenizer.size, shape.vocab_size, folder)
     return tokenizer

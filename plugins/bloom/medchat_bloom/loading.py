@@ -13,8 +13,6 @@ from medchat.checkpoints.adapter_folder import base_notes, open_adapter
 from medchat.checkpoints.headers import TensorHeader
 from medchat.inference.causal_loading import CausalLoading, CausalModel, Vocabulary
 from medchat_bloom.folder import (
-    EMBEDDING,
-    HEAD,
     IGNORED,
     BloomShape,
     bloom_misfit,
@@ -31,8 +29,6 @@ class BloomLoading(CausalLoading[BloomShape, BloomTokenizer]):
 
     name = "bloom"
     model_class = BloomForCausalLM
-    embedding, head = EMBEDDING, HEAD
-    linears = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
     ignored = IGNORED
     #: Control tokens without which the family cannot chat.
     required: ClassVar[tuple[str, ...]] = ()

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, pre_tokenizers
 
+from medchat.hf.tiny import TINY_CORPUS, train_byte_level
+from medchat.hf.vocabulary import FILE_NAME
 from medchat.inference.write_checkpoint import (
     LAYOUTS,
     RandomTensors,
@@ -25,7 +27,7 @@ from medchat.inference.write_checkpoint import (
     write_json,
     write_weights,
 )
-from medchat_bloom.tokenizer import BOS, EOS, FILE_NAME, PAD, UNK, WORDS
+from medchat_bloom.tokenizer import BOS, EOS, PAD, UNK, WORDS
 
 # Trains a small vocabulary in the form of Bloom's `tokenizer.json`. No torch here.
 
@@ -35,29 +37,13 @@ def train_tokenizer(corpus: Iterable[str], size: int, chat_tokens: Sequence[str]
 
     Every string can be encoded: all 256 bytes are in it.
     """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    cut = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(WORDS), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[_special(token) for token in (UNK, BOS, EOS, PAD)],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    # Lone surrogates cannot be encoded, and no file holds them.
-    tokenizer.train_from_iterator((text.encode("utf-8", "ignore").decode() for text in corpus), trainer)
-    tokenizer.add_special_tokens([_special(token) for token in chat_tokens])
-    return tokenizer
-
-
-def _special(token: str) -> AddedToken:
-    return AddedToken(token, normalized=False, special=True)
+    return train_byte_level(corpus, size, cut, (UNK, BOS, EOS, PAD), chat_tokens)
 
 
 #: Standard deviation of the random embedding, the usual one for models of this family, and of the layers'
@@ -66,23 +52,6 @@ INITIALIZER_RANGE, LAYER_RANGE = 0.02, 0.3
 # The published embedding has 200 rows more than there are tokens.
 _ROWS_MULTIPLE, _SPARE_ROWS = 32, 8
 _SMALLEST_VOCABULARY = 4 + 256
-
-#: The corpus when none is given.
-_CORPUS = (
-    "下面是一个问题，运用医学知识来正确回答提问.",
-    "最近总是咳嗽，喉咙有点痛，需要去医院看看吗？",
-    "先观察体温，多喝温水，注意休息；如果超过三天没有好转，请去看医生。",
-    "胃不舒服的时候，饮食要清淡，少吃辛辣和油腻的食物。",
-    "高血压患者要按时测量血压，不要自己随便停药。",
-    "突然胸痛、呼吸困难，或者一侧手脚无力，请马上拨打120。",
-    "孩子发烧时要看精神状态，能喝水、能玩，可以先在家观察。",
-    "每天走路半小时，晒晒太阳，对身体和心情都有好处！",
-    "检查结果要结合症状来看，请把报告带给医生。",
-    "这个问题我不能确定，建议到医院做进一步检查。",
-    "系统 用户 助手：你好，请问有什么可以帮你？",
-    "How are you today? I have a question about my health.",
-    "### 问题 ### 回答：0 1 2 3 4 5 6 7 8 9",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +97,7 @@ def write_tiny_bloom(
     check_choice("layout", layout, LAYOUTS)
     check_choice("prefix", prefix, ("", "transformer."))
     begin_folder(path)
-    tokenizer = train_tokenizer(tuple(corpus) or _CORPUS, sizes.vocabulary_size, chat_tokens)
+    tokenizer = train_tokenizer(tuple(corpus) or TINY_CORPUS, sizes.vocabulary_size, chat_tokens)
     (path / FILE_NAME).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     named = {"bos_token": BOS, "eos_token": EOS, "unk_token": UNK, "pad_token": PAD}
     declared = {**named, **({"additional_special_tokens": list(chat_tokens)} if chat_tokens else {})}

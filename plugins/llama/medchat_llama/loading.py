@@ -6,9 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from medchat.api import LoadOptions
 from medchat.checkpoints.adapter_folder import (
@@ -42,8 +40,6 @@ class LlamaLoading(CausalLoading[LlamaShape, LlamaTokenizer]):
 
     name = "llama"
     model_class = LlamaForCausalLM
-    embedding, head = EMBEDDING, HEAD
-    linears = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     ignored = IGNORED
 
     def read_shape(self, folder: Path) -> LlamaShape:
@@ -88,10 +84,6 @@ class LlamaLoading(CausalLoading[LlamaShape, LlamaTokenizer]):
             pad_token_id=tokenizer.pad_token_id,
             architectures=["LlamaForCausalLM"],
         )
-
-    def fill_computed(self, model: PreTrainedModel, device: torch.device) -> None:
-        """Compute the rotary frequencies."""
-        model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)
 
     def stop_ids(self, loaded: CausalModel[LlamaShape, LlamaTokenizer]) -> Collection[int]:
         """Return `<unk>` for an adapter.

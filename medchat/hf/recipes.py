@@ -1,0 +1,60 @@
+"""How a chat model of transformers is fine-tuned: what the shared recipes must know of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from medchat.api import Control, LoadOptions, PromptTemplate, Text, Turn
+from medchat.checkpoints.layout import read_config
+from medchat.hf.folder import CHAT_TEMPLATE_FILES, FolderTemplates
+from medchat.hf.loading import TransformersLoading
+from medchat.hf.token_names import DECLARING_FILES, GENERATION_CONFIG
+from medchat.hf.vocabulary import FILE_NAME
+from medchat.inference.decode import ChatTokenizer
+from medchat.training.causal_family import CausalFamily
+from medchat.training.family import copy_files
+
+_SMALL_FILES = tuple(
+    dict.fromkeys((FILE_NAME, *DECLARING_FILES, *CHAT_TEMPLATE_FILES, GENERATION_CONFIG, "added_tokens.json"))
+)
+
+
+class TransformersFamily(CausalFamily):
+    """What a `TransformersBackbone` says, as the recipes ask for it."""
+
+    def __init__(
+        self,
+        loading: TransformersLoading,
+        templates: FolderTemplates,
+        *,
+        lora_targets: tuple[str, ...],
+        bottleneck_targets: tuple[str, str],
+    ) -> None:
+        """The targets are those of `Family`."""
+        self.name, self.loading, self.templates = loading.name, loading, templates
+        self.lora_targets, self.bottleneck_targets = lora_targets, bottleneck_targets
+
+    def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
+        """Return the template that chat uses: the one that the weights were made for."""
+        return self.templates.chosen(options)
+
+    def end_id(self, tokenizer: ChatTokenizer, template: PromptTemplate) -> int:
+        """Return the end that the template writes behind an answer, else that of a text: chat stops on both."""
+        answer = Text(token_hex(8))
+        try:
+            segments = template.render((Turn("?", answer.text),), "?")
+            behind = segments[segments.index(answer) + 1]
+        except (ValueError, IndexError):  # an answer joined to other text, or the last segment
+            return tokenizer.eos_token_id
+        end = tokenizer.special_ids.get(behind.token) if isinstance(behind, Control) else None
+        return end if end in tokenizer.stop_ids and end is not None else tokenizer.eos_token_id
+
+    def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
+        """Copy the vocabulary, its small files and the chat template; what is trained changes none of them."""
+        copy_files(options.model, folder, _SMALL_FILES)
+        stated = {key: value for key, value in read_config(options.model).items() if key != "torch_dtype"}
+        return {**stated, "dtype": str(model.dtype).removeprefix("torch.")}
