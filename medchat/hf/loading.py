@@ -61,7 +61,10 @@ class TransformersLoading(CausalLoading[FolderShape, HFTokenizer]):
         return Vocabulary(tokenizer, shape.vocab_size, self.name, adapters, notes)
 
     def library_config(self, shape: FolderShape, vocabulary: Vocabulary[HFTokenizer]) -> PretrainedConfig:
-        """Return the configuration: what config.json states of the model, and nothing that chooses code."""
+        """Return the configuration: what config.json states of the model, and nothing that chooses code.
+
+        Raises CheckpointError: unknown to this version of transformers, or a value that it does not take.
+        """
         if shape.model_type not in CONFIG_MAPPING:
             raise _unknown(shape.model_type)
         stated = {
@@ -75,7 +78,10 @@ class TransformersLoading(CausalLoading[FolderShape, HFTokenizer]):
             raise _impossible(error) from None
 
     def build(self, config: PretrainedConfig) -> PreTrainedModel:
-        """Return the library's model of this architecture, never code that a folder brings."""
+        """Return the library's model of this architecture, never code that a folder brings.
+
+        Raises CheckpointError for a configuration that no such model has.
+        """
         try:
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         except Exception as error:
