@@ -52,7 +52,7 @@ from medchat.chat.events import (
 )
 from medchat.chat.gathered import AnswerRequest, Gathered
 from medchat.chat.text_checks import MAX_QUESTION_BYTES, check_question
-from medchat.errors import UsageError
+from medchat.errors import Interruption, UsageError
 from medchat.language import say
 from medchat.templates import Fitted, fit
 
@@ -95,7 +95,8 @@ class ChatSession:
         """Answer `question`, yielding events; the last one is `Answered` unless nothing was said before `cancel`.
 
         The turn is recorded before `Answered` is yielded. If the model fails part-way, what had come
-        is recorded with Finish.ERROR and the error goes on to the caller.
+        is recorded with Finish.ERROR and the error goes on to the caller; so it is with Finish.CANCELLED where the
+        program is asked to end in the middle of it.
         """
         check_question(question, self.max_question_bytes)
         self._attempt = 0
@@ -214,11 +215,12 @@ class ChatSession:
                 yield from self._shown(delta)
                 if delta.text and self.guard_loops and not gathered.looped:
                     gathered.stop_loop(cancel)
-        except Exception:
+        except (Exception, Interruption) as error:
+            finish = Finish.ERROR if isinstance(error, Exception) else Finish.CANCELLED
             if request.keeps_old:
-                yield OldAnswerKept(Finish.ERROR)
+                yield OldAnswerKept(finish)
             elif gathered.has_come:
-                self._keep(gathered.turn(question, Finish.ERROR), gathered.stats(), context, request)
+                self._keep(gathered.turn(question, finish), gathered.stats(), context, request)
             yield from self._review(question, gathered.text, flagged)
             raise
         finally:

@@ -19,7 +19,7 @@ from medchat.cli.signals import cancel_on_signals
 from medchat.commands.ask_output import AskedAnswer, OutputClosed, say_notice
 from medchat.commands.chat import disclaimer_lines, model_notes
 from medchat.commands.loading_line import load_with_line
-from medchat.errors import UsageError
+from medchat.errors import Interruption, UsageError
 from medchat.language import say
 from medchat.sanitize import StreamSanitizer
 from medchat.sft_job.shell_words import joined
@@ -149,10 +149,13 @@ def _answer(prepared: PreparedChat, asked: QuestionInput, style: str, *, figures
 
 
 def _written(answer: AskedAnswer, question: str, *, insist: bool) -> int:
-    """Ask the question and write what comes; return the exit code."""
+    """Ask the question and write what comes; return the exit code.
+
+    A signal asks the model to stop; the same again ends the program where the model does not, and saves what came.
+    """
     cancel = threading.Event()
     events = answer.session.ask(question, cancel, insist=insist)
-    with cancel_on_signals(cancel) as codes:
+    with cancel_on_signals(cancel, insist=True) as codes:
         try:
             answer.start(question)
             for event in events:
@@ -167,7 +170,7 @@ def _written(answer: AskedAnswer, question: str, *, insist: bool) -> int:
         except UnknownToDemo as unknown:
             answer.refuse(unknown)
             raise
-        except Exception:
+        except (Exception, Interruption):
             answer.break_off()
             raise
     return codes[0] if codes else 0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +13,11 @@ import pytest
 from careless_models import CARELESS_ANSWERS, CARELESS_MODELS
 from careless_offers import CARELESS_BACKBONES, CARELESS_HOOKS, CARELESS_MODULES, CARELESS_RECIPES
 from careless_plugins import DISTRIBUTION, Careless
-from cli_program import Call, Outcome, saved_turns
+from child_process import SOURCES
+from cli_program import Call, Outcome, read_until, saved_turns, start
 from sound_plugin import ANSWER
+
+from medchat.cli.signals import SECOND_WISH
 
 pytest_plugins = ("cli_program", "plugin_sites")
 
@@ -75,6 +81,25 @@ def test_a_careless_hook_is_named_once_and_the_answer_stays(case: str, site: Pat
     named = [line for line in outcome.err.splitlines() if DISTRIBUTION in line and plugin.where in line]
     assert (outcome.code, outcome.out, len(named)) == (0, f"{ANSWER}\n", 1), outcome
     assert saved_turns()[0].turn.answer == ANSWER
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_model_that_never_comes_back_is_left_at_the_second_signal(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    blocked = "def stream(self, s, c, e):\n    yield Delta('多', 1, 4)\n    __import__('time').sleep(60)"
+    Careless("stream", blocked).install(tmp_path / "site")
+    flags = ("--backbone", "careless", "--model", str(tmp_path))
+    path = os.pathsep.join([*SOURCES, str(tmp_path / "site")])
+    with start("ask", "头痛", *flags, PYTHONPATH=path) as process:
+        read_until(process, 3)
+        process.send_signal(number)
+        time.sleep(SECOND_WISH + 0.2)
+        assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait(10) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    (saved,) = saved_turns()
+    assert (saved.turn.answer, saved.turn.finish) == ("多", "cancelled")
 
 
 @pytest.mark.parametrize("verb", ["ask", "infer", "infer --check", "sft", "models show"])
