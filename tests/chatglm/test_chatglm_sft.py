@@ -57,6 +57,7 @@ def options(folder: Path, **changes: Any) -> SFTOptions:
         batch_size=2,
         micro_batch_size=2,
         logging_steps=1,
+        samples=0,
         device="cpu",
     )
     return replace(plain, **changes)

@@ -100,7 +100,18 @@ def test_a_fine_tuning_run_opens_each_small_file_once(tmp_path: Path, family: st
         "--data",
         data(tmp_path, PAIRS),
     ]
-    words += ["--method", "lora", "--lora-r", "4", "--num-epochs", "1", "--output", str(tmp_path / "out")]
+    words += [
+        "--method",
+        "lora",
+        "--lora-r",
+        "4",
+        "--num-epochs",
+        "1",
+        "--samples",
+        "1",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     counts = count_opens(tmp_path, *words, *(["--dry-run"] if dry else ["--yes"]))
     assert_each_once(counts, model, lora)
 

@@ -78,7 +78,19 @@ def test_a_run_killed_at_its_first_word_goes_on_by_its_output_alone(tmp_path: Pa
     model, output, data = base(tmp_path), tmp_path / "out", tmp_path / "data.json"
     rows = [{"instruction": each.question, "output": each.answer} for each in EXAMPLES]
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    words = ("sft", "--model", str(model), "--data", str(data), "--output", str(output), "--num-epochs", "1")
+    words = (
+        "sft",
+        "--model",
+        str(model),
+        "--data",
+        str(data),
+        "--output",
+        str(output),
+        "--num-epochs",
+        "1",
+        "--samples",
+        "0",
+    )
     child = start_python(
         *command(*words, "--device", "cpu")[1:],
         environment=child_environment(),

@@ -219,6 +219,7 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
         batch_size=len(PAIRS),
         micro_batch_size=len(PAIRS),
         max_length=128,
+        samples=0,
         device="cpu",
     )
     examples = [Example(question, answer) for question, answer in PAIRS.items()]
