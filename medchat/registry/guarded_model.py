@@ -28,7 +28,7 @@ _METHODS = ("stream", "generate_batch", "score", "count", "describe", "close")
 #: What `describe` tells at least.
 _DESCRIBED = ("backbone", "model", "dtype", "device")
 #: An answer that goes on for so many seconds after it was cancelled is ended here.
-_PATIENCE = 1.0
+PATIENCE = 1.0
 #: A probability may come out above 1 by so much (its logarithm above 0): rounding in float16.
 _ROUNDING = 0.01
 
@@ -140,7 +140,7 @@ class GuardedModel:
                 yield delta
                 if cancel.is_set() and delta.finish is None:
                     left_at = left_at or time.monotonic()
-                    if time.monotonic() - left_at > _PATIENCE:
+                    if time.monotonic() - left_at > PATIENCE:
                         yield _cancelled(delta)
                         return
             with guarded(self._entry, where):

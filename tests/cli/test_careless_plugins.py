@@ -87,7 +87,7 @@ def test_a_careless_hook_is_named_once_and_the_answer_stays(case: str, site: Pat
 def test_a_model_that_never_comes_back_is_left_at_the_second_signal(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    blocked = "def stream(self, s, c, e):\n    yield Delta('多', 1, 4)\n    __import__('time').sleep(60)"
+    blocked = "def stream(self, s, c, e):\n    yield Delta('多', 1, 4)\n    __import__('time').sleep(20)"
     Careless("stream", blocked).install(tmp_path / "site")
     flags = ("--backbone", "careless", "--model", str(tmp_path))
     path = os.pathsep.join([*SOURCES, str(tmp_path / "site")])
