@@ -82,7 +82,7 @@ def test_what_the_server_decides_is_shown_as_such(
 ) -> None:
     session = ChatSession(load(), MessagesTemplate(), DEFAULT)
     assert dict(values_in_force(session))["temperature"] == "由服务端决定"
-    apply_setting(session, "temperature 0.4")
+    apply_setting(session, "temperature", "0.4")
     assert dict(values_in_force(session))["temperature"] == "0.4"
     assert body(session.config) == {**ALWAYS, "temperature": 0.4}
     monkeypatch.setenv("MEDCHAT_BACKBONE", "remote")
