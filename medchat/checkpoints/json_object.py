@@ -35,6 +35,8 @@ def read_json_object(path: Path, most: int = CONFIG_BYTES) -> dict[str, Any]:
         raise broken_json(path, error.msg, f"{path}:{error.lineno}") from None
     except OSError as error:
         raise broken_json(path, error.strerror or type(error).__name__, str(path)) from None
+    except UnicodeDecodeError:
+        raise broken_json(path, say("不是 UTF-8 文本", "not UTF-8 text"), str(path)) from None
     except (ValueError, RecursionError) as error:
         raise broken_json(path, str(error) or type(error).__name__, str(path)) from None
     return value

@@ -181,14 +181,16 @@ def _no_weights(folder: Path, wanted: list[str], flag: str) -> CheckpointError:
         return found
     present = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".safetensors", ".bin"))
     if present:
+        suffixes = {Path(name).suffix for name in present}
+        usual = next((name for name in wanted if Path(name).suffix in suffixes), wanted[0])
         return CheckpointError(
             say(
                 f"目录里有 {names(present)}，但没有列出它们的索引（*.index.json）",
                 f"the folder holds {names(present)} but no index of them (*.index.json)",
             ),
             say(
-                f"请补上索引；单个文件应命名为 {wanted[0]}",
-                f"add the index; a single file must be named {wanted[0]}",
+                f"请补上索引；单个文件应命名为 {usual}",
+                f"add the index; a single file must be named {usual}",
             ),
             where=str(folder),
         )

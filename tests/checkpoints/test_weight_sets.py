@@ -13,7 +13,7 @@ import torch
 from checkpoint_files import poison, write_weights
 from small_checkpoints import load_refused, load_small, small_weights
 
-from medchat.checkpoints.layout import open_checkpoint
+from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.errors import CheckpointError
 from medchat.language import set_language
 
@@ -192,3 +192,27 @@ def test_a_shard_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(CheckpointError):
         open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "usual"),
+    [
+        ("model.bin", "pytorch_model.bin"),
+        ("pytorch_model (1).bin", "pytorch_model.bin"),
+        ("weights.safetensors", "model.safetensors"),
+    ],
+)
+def test_a_file_under_another_name_is_to_be_given_the_name_of_its_format(
+    tmp_path: Path, name: str, usual: str
+) -> None:
+    (tmp_path / name).write_bytes(b"\x80")
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(tmp_path)
+    assert name in caught.value.what and caught.value.remedy.endswith(usual)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "gb18030"])
+def test_a_small_file_in_another_encoding_is_called_so(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["模型"]}', encoding=encoding)
+    with pytest.raises(CheckpointError, match="不是 UTF-8 文本"):
+        read_config(tmp_path)
