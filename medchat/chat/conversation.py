@@ -18,7 +18,7 @@ from medchat.errors import MedchatError
 from medchat.language import current_language
 from medchat.sanitize import sanitize_line
 from medchat.settings import Layer, Settings
-from medchat.store import AnswerOrigin, SessionRecord, SessionStore
+from medchat.store import AnswerOrigin, SessionKind, SessionRecord, SessionStore
 from medchat.user_paths import user_path
 
 
@@ -105,7 +105,13 @@ class PreparedChat:
     def recorder(self, record: SessionRecord | None = None) -> StoreRecorder:
         """Return a recorder that goes on with `record`, or begins a session with its first turn."""
         self._recorder = StoreRecorder(
-            self.store, self._create, record, self.warn, self._note_changes, self._origin
+            self.store,
+            self._create,
+            record,
+            self.warn,
+            self._note_changes,
+            self._origin,
+            in_chat=self.choice.kind is not SessionKind.ASK,
         )
         return self._recorder
 

@@ -39,12 +39,14 @@ class StoreRecorder:
         warn: Callable[[str], None],
         note_changes: Callable[[SessionStore, SessionRecord], SessionRecord] | None = None,
         origin: Callable[[AnswerContext], AnswerOrigin] | None = None,
+        *,
+        in_chat: bool = True,
     ) -> None:
         """`note_changes` is called once `existing` has got a turn: it may now go on with another model.
 
         So it is after `model_changed`.
 
-        `origin` says what produces the answers, kept beside each.
+        `origin` says what produces the answers, kept beside each. `in_chat` False: an `ask` writes.
         """
         self._store = store
         self._create = create
@@ -53,6 +55,7 @@ class StoreRecorder:
         self._note_changes = note_changes
         self._noted = existing is None
         self._origin = origin or (lambda context: AnswerOrigin())
+        self._in_chat = in_chat
         self._ours: list[PlacedTurn] = []
         if existing:
             self._as_saved(existing)
@@ -77,7 +80,12 @@ class StoreRecorder:
             start = max(0, len(self._ours) - instead_of)
             replaced = self._ours[start:]
             position = self._store.append_turn(
-                self._record.id, turn, stats, self._origin(context), instead_of=replaced
+                self._record.id,
+                turn,
+                stats,
+                self._origin(context),
+                instead_of=replaced,
+                in_chat=self._in_chat,
             )
             del self._ours[start:]
             self._keep(position, turn, expected=replaced[0][0] if replaced else None)
@@ -94,7 +102,7 @@ class StoreRecorder:
         with self._told():
             last = self._ours[-1]
             position = self._store.extend_turn(
-                self._record.id, turn, stats, self._origin(context), expected=last
+                self._record.id, turn, stats, self._origin(context), expected=last, in_chat=self._in_chat
             )
             del self._ours[-1]
             self._keep(position, turn, expected=last[0])

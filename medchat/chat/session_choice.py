@@ -15,7 +15,10 @@ from medchat.store import SessionKind, SessionRecord, SessionStore
 
 @dataclass(frozen=True, slots=True)
 class SessionChoice:
-    """Which saved session to go on with: by name (opened or created), the latest, or one picked by id."""
+    """Which saved session to go on with: by name (opened or created), the latest, or one picked by id.
+
+    The latest of a chat is a chat: what `ask` was asked is gone on with by name or id.
+    """
 
     name: str | None = None
     latest: bool = False
@@ -79,16 +82,28 @@ def choose_session(store: SessionStore, choice: SessionChoice) -> SessionRecord 
     if choice.name is not None:
         return store.named(choice.name)
     if choice.latest:
-        latest = store.latest()
-        if latest is None:
-            raise UsageError(say("还没有保存的会话", "there is no saved session yet"), "medchat chat")
-        return latest
+        return _latest(store, with_asks=choice.kind is SessionKind.ASK)
     if choice.resume == "":
         raise UsageError(
             say("请指定要继续的会话编号", "name the session to continue"),
             say("查看已有会话：medchat sessions list", "list them: medchat sessions list"),
         )
     return None if choice.resume is None else store.get(choice.resume)
+
+
+def _latest(store: SessionStore, *, with_asks: bool) -> SessionRecord:
+    latest = store.latest(with_asks=with_asks)
+    if latest is not None:
+        return latest
+    if store.latest() is not None:
+        raise UsageError(
+            say("还没有保存的对话，只有 ask 的问答", "there is no saved chat yet, only what `ask` was asked"),
+            say(
+                "要接着问答继续：medchat chat --resume 编号；编号见 medchat sessions list --all",
+                "to go on with one: medchat chat --resume ID; medchat sessions list --all lists them",
+            ),
+        )
+    raise UsageError(say("还没有保存的会话", "there is no saved session yet"), "medchat chat")
 
 
 def conversation_of(store: SessionStore, record: SessionRecord | None, system: str) -> Conversation:

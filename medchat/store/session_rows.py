@@ -75,6 +75,13 @@ def insert_session(connection: sqlite3.Connection, record: SessionRecord) -> Non
         )
 
 
+def become_chat(connection: sqlite3.Connection, session_id: str) -> None:
+    """Let a session that began as an `ask` be a chat from now on; others stay what they are."""
+    connection.execute(
+        "DELETE FROM session_kind WHERE session_id = ? AND kind = ?", (session_id, SessionKind.ASK.value)
+    )
+
+
 def free_id(connection: sqlite3.Connection, wanted: str = "") -> str:
     """Return `wanted` if it is an id that no session has, else a fresh one. Raises MedchatError for none."""
     wanted_first = chain([wanted] if looks_like_an_id(wanted) else [], (new_id() for _ in range(100)))

@@ -16,7 +16,7 @@ from medchat.store.database import Database, keys_seen_in
 from medchat.store.records import SessionKind, SessionRecord, Transcript, record_from, restored, stored
 from medchat.store.references import checked_name, gone, matching, not_one, refuse_taken
 from medchat.store.search import forget_all
-from medchat.store.session_rows import NEWEST_FIRST, SELECT, WORTH_SHOWING, SessionFilter
+from medchat.store.session_rows import NEWEST_FIRST, SELECT, SessionFilter
 from medchat.store.turns import TurnStore
 
 #: Lines the editor remembers; older ones are dropped.
@@ -110,9 +110,9 @@ class SessionStore(TurnStore):
             refuse_taken(connection, name)
         return name
 
-    def latest(self) -> SessionRecord | None:
+    def latest(self, *, with_asks: bool = True) -> SessionRecord | None:
         """Return the session that was changed last and is not empty and nameless, or None."""
-        found = self._records(f"WHERE {WORTH_SHOWING} {NEWEST_FIRST} LIMIT 1")
+        found = self.list(SessionFilter(with_asks=with_asks), limit=1)
         return found[0] if found else None
 
     def list(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from medchat.api import Turn
 from medchat.errors import MedchatError
-from medchat.store import turn_rows
+from medchat.store import session_rows, turn_rows
 from medchat.store.branches import BranchPoint, Tree, branch_off
 from medchat.store.database import Database
 from medchat.store.records import (
@@ -37,15 +37,18 @@ class TurnStore:
         origin: AnswerOrigin | None = None,
         *,
         instead_of: Sequence[PlacedTurn] = (),
+        in_chat: bool = False,
     ) -> int:
         """Save a turn in the place of the last ones, which stay as another branch; return its position, from 1.
 
         Turns that were undone stay as a branch too. Where the last turns are not `instead_of` (oldest first),
         another MedChat wrote meanwhile: all stay, and the turn follows them. A position other than expected
-        means the same.
+        means the same. `in_chat`: a session that began as an `ask` is a chat from then on.
         """
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)
+            if in_chat:
+                session_rows.become_chat(connection, session_id)
             ours = instead_of and turn_rows.ends_with(connection, session_id, instead_of)
             branch_off(connection, session_id, instead_of[0][0] if ours else None)
             position, _ = turn_rows.insert(connection, session_id, turn, cost, origin)
@@ -59,13 +62,17 @@ class TurnStore:
         origin: AnswerOrigin | None = None,
         *,
         expected: PlacedTurn,
+        in_chat: bool = False,
     ) -> int:
         """Put the longer answer of `turn` into the last one and return its position.
 
         Where the last turn is not `expected`, it is another MedChat's: it stays, and the turn follows it.
+        `in_chat`: as for `append_turn`.
         """
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)
+            if in_chat:
+                session_rows.become_chat(connection, session_id)
             if turn_rows.ends_with(connection, session_id, [expected]):
                 return turn_rows.extend_last(connection, session_id, turn, cost, origin)
             branch_off(connection, session_id)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from medchat.api import Conversation, Finish, Turn
 from medchat.errors import UsageError
-from medchat.store import SavedTurn, SessionRecord, SessionStore
+from medchat.store import SavedTurn, SessionKind, SessionRecord, SessionStore
 from medchat.store.records import looks_like_an_id, new_id
 from medchat.store.sessions import INPUT_LIMIT
 
@@ -154,6 +154,26 @@ def test_the_latest_session_is_the_one_changed_last(store: SessionStore) -> None
     latest = store.latest()
     assert latest is not None and latest.id == first.id
     assert [record.id for record in store.list()] == [first.id, second.id]
+
+
+def test_a_turn_of_a_chat_makes_a_chat_of_an_ask_and_of_nothing_else(store: SessionStore) -> None:
+    kinds = (SessionKind.CHAT, SessionKind.ASK, SessionKind.IMPORTED)
+    records = [store.create("b", "m", kind=kind) for kind in kinds]
+    for record in records:
+        store.append_turn(record.id, turn(1))
+    assert [store.get(record.id).kind for record in records] == [*kinds]
+    for record in records:
+        store.append_turn(record.id, turn(2), in_chat=True)
+    assert [store.get(record.id).kind for record in records] == ["chat", "chat", "imported"]
+
+
+def test_a_chat_that_makes_the_answer_of_an_ask_longer_makes_a_chat_of_it(store: SessionStore) -> None:
+    record = store.create("b", "m", kind=SessionKind.ASK)
+    store.append_turn(record.id, turn(1))
+    store.extend_turn(record.id, turn(2), expected=(1, turn(1)))
+    assert store.get(record.id).kind is SessionKind.ASK
+    store.extend_turn(record.id, turn(3), expected=(1, turn(2)), in_chat=True)
+    assert store.get(record.id).kind is SessionKind.CHAT
 
 
 def test_sessions_left_without_a_word_are_not_listed_unless_named(store: SessionStore) -> None:
