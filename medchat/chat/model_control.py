@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from medchat import paths
-from medchat.api import LoadOptions
+from medchat.api import GENERATION_RANGES, LoadOptions
 from medchat.chat.conversation import PreparedChat
 from medchat.chat.loading import Loading
 from medchat.chat.session import ChatSession
 from medchat.chat.switching import another_model, choose_model, session_beside, switch_model
 from medchat.sanitize import sanitize_line
 from medchat.settings import Effective
+from medchat.settings.keys import GENERATION
 from medchat.settings.profiles import PROFILE_KEYS
 from medchat.settings.writing import save_profile, save_setting
 
@@ -91,8 +92,13 @@ class ModelControl:
 
     def effective(self) -> tuple[Effective, ...]:
         """Return every setting as it counts, and where it came from."""
-        backbone = self._prepared.opening.backbone
-        return self._prepared.settings.effective(backbone.name, backbone.generation)
+        opening = self._prepared.opening
+        own = opening.backbone.generation
+        of_weights: dict[str, Any] = {"backbone": opening.backbone.name, "template": opening.template.name}
+        for name in (*GENERATION_RANGES, "greedy"):  # what the miniature of the demo is asked with
+            if (value := getattr(opening.generation, name)) != getattr(own, name):
+                of_weights[GENERATION + name] = value
+        return self._prepared.settings.effective(opening.backbone.name, own, of_weights)
 
     def change(self, values: Mapping[str, Any], command: str) -> None:
         """Note settings that were changed in this chat; their values are checked."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from medchat.api import GenerationConfig
@@ -37,12 +38,13 @@ class Layer(IntEnum):
 
     BUILTIN = 0
     PLUGIN = 1
-    USER_FILE = 2
-    PROJECT_FILE = 3
-    VARIABLE = 4
-    PROFILE = 5
-    FLAG = 6
-    COMMAND = 7
+    WEIGHTS = 2
+    USER_FILE = 3
+    PROJECT_FILE = 4
+    VARIABLE = 5
+    PROFILE = 6
+    FLAG = 7
+    COMMAND = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Origin:
             return say("内置", "built-in")
         if self.layer is Layer.PLUGIN:
             return say(f"插件 {self.place}", f"plugin {self.place}")
+        if self.layer is Layer.WEIGHTS:
+            return say("权重自带", "the weights")
         if self.profile:
             return say(f"配置方案 {self.profile}（{self.place}）", f"profile {self.profile} ({self.place})")
         return self.place
@@ -166,9 +170,15 @@ class Settings:
         return (over or GenerationConfig()).with_settings(**chosen)
 
     def effective(
-        self, backbone: str = "", defaults: GenerationConfig | None = None
+        self,
+        backbone: str = "",
+        defaults: GenerationConfig | None = None,
+        of_weights: Mapping[str, Any] = MappingProxyType({}),
     ) -> tuple[Effective, ...]:
-        """Return every setting as it counts. `defaults` are those of `backbone`, the layer of plugins."""
+        """Return every setting as it counts. `defaults` are those of `backbone`, the layer of plugins.
+
+        `of_weights`, by full name, is what the weights in use bring with them: it counts where nobody chose.
+        """
         shown = []
         for name, key in KEYS.items():
             value, origin = self._found(key)
@@ -176,8 +186,15 @@ class Settings:
                 known = defaults or GenerationConfig()
                 value = None if key.short in known.unset else getattr(known, key.short)
                 origin = Origin(Layer.PLUGIN, backbone) if defaults else origin
+            if name in of_weights and not self._is_chosen(key):
+                value, origin = of_weights[name], Origin(Layer.WEIGHTS)
             shown.append(Effective(key, value, origin))
         return tuple(shown)
+
+    def _is_chosen(self, key: Key) -> bool:
+        """Whether a value counts that somebody chose; a command may have unset it again."""
+        value, origin = self._found(key)
+        return origin.layer is not Layer.BUILTIN and value != key.default
 
     def _is_of_folder(self, origin: Origin) -> bool:
         return origin.layer is Layer.PROJECT_FILE or (

@@ -12,13 +12,17 @@ from plugin_packages import write_distribution
 from switching_backbone import FATES, FIXED, OPEN, make
 
 from medchat.chat.conversation import PreparedChat, prepare_conversation
+from medchat.chat.demo_mode import mark_as_demo
 from medchat.chat.events import AnswerFinished
 from medchat.chat.loading import Loading, LoadingCancelled
+from medchat.chat.model_control import ModelControl
 from medchat.chat.session import ChatSession
 from medchat.chat.session_choice import SessionChoice
 from medchat.chat.switching import another_model, session_beside, switch_model
+from medchat.demo_data import demo_examples
 from medchat.errors import MedchatError, MemoryShortageError
 from medchat.registry.guarded_model import given_model
+from medchat.repl.set_command import apply_setting
 from medchat.store import SavedTurn
 
 pytest_plugins = ("plugin_sites",)
@@ -80,6 +84,25 @@ def test_the_conversation_goes_on_and_each_turn_keeps_who_said_it(
     record = chat.saved_session()
     assert record is not None and Path(record.model).name == "two" and len(session.conversation.turns) == 3
     assert len(OPEN) == 1
+
+
+@pytest.mark.parametrize("chosen", [{}, {"greedy": False}])
+def test_the_settings_shown_are_those_that_the_answer_is_saved_with(
+    chat: PreparedChat, tmp_path: Path, chosen: dict[str, Any]
+) -> None:
+    mark_as_demo(tmp_path / "two")
+    model(chat, chat.begin(chat.opening.load()), str(tmp_path / "two"))  # the miniature of the demo is greedy
+    control, session = ModelControl(chat), chat.begin(chat.opening.load())
+    for name, value in chosen.items():
+        apply_setting(session, name, "on" if value else "off")
+    control.change(chosen, "/设置")
+    assert said(session, demo_examples()[0].question)
+    shown = {line.key.name: line.value for line in control.effective()}
+    origin = saved(chat)[-1].origin
+    assert origin.settings["greedy"] is chosen.get("greedy", True)
+    for name in origin.settings:
+        assert shown[f"generation.{name}"] == getattr(session.config, name)
+    assert (shown["template"], shown["backbone"]) == (origin.template, "switching")
 
 
 def test_an_adapter_is_exchanged_without_loading_the_base_again(

@@ -79,7 +79,7 @@ def test_the_highest_layer_counts_and_is_named(tmp_path: Path, highest: int) -> 
 
 def test_the_order_of_layers_is_the_specified_one() -> None:
     assert [layer.name for layer in sorted(Layer)] == [
-        "BUILTIN", "PLUGIN", "USER_FILE", "PROJECT_FILE", "VARIABLE", "PROFILE", "FLAG", "COMMAND",
+        "BUILTIN", "PLUGIN", "WEIGHTS", "USER_FILE", "PROJECT_FILE", "VARIABLE", "PROFILE", "FLAG", "COMMAND",
     ]  # fmt: skip
 
 
@@ -93,6 +93,25 @@ def test_unset_generation_keys_leave_the_backbones_own_defaults(tmp_path: Path) 
     assert (shown["num_beams"].value, shown["num_beams"].origin.layer) == (4, Layer.PLUGIN)
     assert "echo" in str(shown["num_beams"].origin)
     assert shown["top_p"].origin.layer is Layer.USER_FILE
+
+
+def test_what_the_weights_bring_counts_where_nobody_chose_and_says_so(tmp_path: Path) -> None:
+    brought = {"template": "own", "generation.greedy": True, "generation.top_k": 3}
+    settings = load(tmp_path, user="[generation]\ntop_k = 9")
+
+    def shown(settings: Settings) -> dict[str, tuple[object, Layer]]:
+        lines = settings.effective("echo", GenerationConfig(), brought)
+        return {line.key.name: (line.value, line.origin.layer) for line in lines}
+
+    at_first = shown(settings)
+    assert at_first["template"] == ("own", Layer.WEIGHTS)
+    assert at_first["generation.greedy"] == (True, Layer.WEIGHTS)
+    assert at_first["generation.top_k"] == (9, Layer.USER_FILE)
+    changed = shown(settings.changed({"template": "bare", "greedy": False}, "/set"))
+    assert changed["template"] == ("bare", Layer.COMMAND)
+    assert changed["generation.greedy"] == (False, Layer.COMMAND)
+    unset = shown(settings.changed({"template": None}, "/template"))
+    assert unset["template"] == ("own", Layer.WEIGHTS)
 
 
 def test_generation_without_a_backbone_is_the_built_in_one(tmp_path: Path) -> None:
