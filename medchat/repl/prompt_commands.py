@@ -75,21 +75,36 @@ def _turns(session: ChatSession, dropped: int, left_out: int) -> list[str]:
     said = [
         say(f"发送 {count - dropped} 轮，共 {count} 轮。", f"{count - dropped} of {count} turns are sent.")
     ]
-    if left_out:
+    if left_out == count:
         said.append(
             say(
-                f"第 1 到 {left_out} 轮：此模板不发送这么早的对话（/模板）",
-                f"turns 1 to {left_out}: this template does not send what is so old (/template)",
+                "此模板每次只发送当前问题（/模板）",
+                "this template sends the present question alone (/template)",
+            )
+        )
+    elif left_out:
+        said.append(
+            _numbered(1, left_out)
+            + say(
+                "：此模板不发送这么早的对话（/模板）",
+                ": this template does not send what is so old (/template)",
             )
         )
     if dropped > left_out:
         said.append(
-            say(
-                f"第 {left_out + 1} 到 {dropped} 轮：上下文放不下（/新建 重新开始，或 /设置 max-new-tokens 调低）",
-                f"turns {left_out + 1} to {dropped}: no room (/new starts over; or lower /set max-new-tokens)",
+            _numbered(left_out + 1, dropped)
+            + say(
+                "：上下文已满，未发送（/新建 重新开始，或 /设置 max-new-tokens 调低）",
+                ": the context is full, not sent (/new starts over; or lower /set max-new-tokens)",
             )
         )
     return said
+
+
+def _numbered(first: int, last: int) -> str:
+    if first == last:
+        return say(f"第 {first} 轮", f"turn {first}")
+    return say(f"第 {first} 到 {last} 轮", f"turns {first} to {last}")
 
 
 def _raw(chat: Chat, words: str) -> None:

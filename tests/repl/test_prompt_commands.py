@@ -45,7 +45,25 @@ def test_the_bar_is_as_full_as_the_window_and_fits_the_screen(turns: int, width:
 def test_turns_without_room_are_named_with_the_reason() -> None:
     assert "7 轮全部发送" in drawn_context(filled(7), 80)
     shown = drawn_context(filled(12), 80)
-    assert "发送 7 轮，共 12 轮" in shown and "第 1 到 5 轮：上下文放不下" in shown
+    assert "发送 7 轮，共 12 轮" in shown and "第 1 到 5 轮：上下文已满，未发送" in shown
+
+
+def test_one_turn_without_room_is_no_range() -> None:
+    shown = drawn_context(filled(8), 80)
+    assert "第 1 轮：上下文已满" in shown and "到" not in shown.splitlines()[-1]
+    set_language("en")
+    try:
+        assert "turn 1: the context is full" in drawn_context(filled(8), 80)
+    finally:
+        set_language("zh")
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_a_template_for_single_questions_is_called_so(turns: int) -> None:
+    session = session_of(Counting(), template=Alone())
+    for _ in range(turns):
+        list(session.ask("咳嗽", threading.Event()))
+    assert drawn_context(session, 80).splitlines()[-1].startswith("此模板每次只发送当前问题")
 
 
 def test_history_none_is_the_reason_where_nothing_is_sent() -> None:
@@ -61,6 +79,13 @@ class LastTwo:
 
     def render(self, turns: tuple[Turn, ...], question: str, system: str = "") -> tuple[Segment, ...]:
         return (Control("<s>"), *(Text(turn.question + turn.answer) for turn in turns[-2:]), Text(question))
+
+
+class Alone(LastTwo):
+    """A template that sends no earlier turn."""
+
+    def render(self, turns: tuple[Turn, ...], question: str, system: str = "") -> tuple[Segment, ...]:
+        return super().render((), question, system)
 
 
 class Counting(ScriptedModel):
@@ -84,7 +109,7 @@ def test_a_template_that_leaves_turns_out_is_the_reason() -> None:
     for _ in range(5):
         list(session.ask("咳嗽", threading.Event()))
     shown = drawn_context(session, 80)
-    assert "第 1 到 3 轮：此模板不发送这么早的对话" in shown and "放不下" not in shown
+    assert "第 1 到 3 轮：此模板不发送这么早的对话" in shown and "已满" not in shown
 
 
 def test_the_prompt_is_shown_to_the_letter_with_control_tokens_and_ids() -> None:
