@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from medchat.api import Finish
 from medchat.language import say
 from medchat.sanitize import sanitize, sanitize_line
@@ -49,14 +51,15 @@ def branch_mark(point: BranchPoint) -> str:
 
 
 def hit_lines(hit: FoundTurn, record: SessionRecord, marks: tuple[str, str] = ("【", "】")) -> str:
-    """Return where a text was found, on two lines, the match between `marks`."""
-    before, match, after = (
-        sanitize(" ".join(part.split("\n")))
-        for part in (hit.excerpt.before, hit.excerpt.match, hit.excerpt.after)
+    """Return where a text was found, on two lines, each match between `marks`."""
+    text, borders = hit.excerpt.text, [0, *(place for match in hit.excerpt.matches for place in match)]
+    parts = [sanitize(" ".join(text[a:b].split("\n"))) for a, b in pairwise([*borders, len(text)])]
+    marked = "".join(
+        f"{marks[0]}{part}{marks[1]}" if number % 2 else part for number, part in enumerate(parts)
     )
     who = say("答", "A") if hit.in_answer else say("问", "Q")
     branch = say("（在另一分支）", " (on another branch)") if hit.elsewhere else ""
     return (
         f"{record.id}  #{hit.saved.position:<3} {sanitize_line(record.title, 20)}{branch}\n"
-        f"    {who}{say('：', ': ')}{before}{marks[0]}{match}{marks[1]}{after}"
+        f"    {who}{say('：', ': ')}{marked}"
     )

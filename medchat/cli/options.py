@@ -84,7 +84,7 @@ def generation_flags(command: F) -> F:
         "max_new_tokens": (int, "回答的最大词元数", "longest answer in tokens"),
         "temperature": (float, "采样温度", "sampling temperature"),
         "top_p": (float, "核采样", "nucleus sampling"),
-        "top_k": (int, "只在最可能的 K 个词元中采样，0 为关", "sample from the K likeliest, 0 is off"),
+        "top_k": (int, "只在概率最高的 K 个词元中采样，0 为关", "sample from the K likeliest, 0 is off"),
         "num_beams": (int, "束搜索宽度（beam），大于 1 时不采样", "beam width; above 1 nothing is sampled"),
         "repetition_penalty": (float, "重复惩罚，1 为关", "repetition penalty, 1 is off"),
         "seed": (int, "随机种子", "random seed"),

@@ -122,7 +122,7 @@ _TABLE = (
     _generation("max_new_tokens", Kind.WHOLE, "回答的最大词元数", "longest answer in tokens"),
     _generation("temperature", Kind.NUMBER, "采样温度", "sampling temperature"),
     _generation("top_p", Kind.NUMBER, "核采样", "nucleus sampling"),
-    _generation("top_k", Kind.WHOLE, "只在最可能的 K 个词元中采样，0 为关", "from the K likeliest; 0: off"),
+    _generation("top_k", Kind.WHOLE, "只在概率最高的 K 个词元中采样，0 为关", "from the K likeliest; 0: off"),
     _generation("num_beams", Kind.WHOLE, "束搜索宽度（beam），大于 1 时不采样", "beam width; above 1: no sampling"),
     _generation("repetition_penalty", Kind.NUMBER, "重复惩罚，1 为关", "repetition penalty, 1 is off"),
     _generation("seed", Kind.WHOLE, "随机种子", "random seed"),

@@ -45,11 +45,13 @@ _NOT_SAVED = "WHERE NOT EXISTS " + _SAME_TURN.format(
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """A match with the text around it; "…" stands where text was cut."""
+    """The first place of each term with the text around it; "…" stands where text was cut.
 
-    before: str
-    match: str
-    after: str
+    `matches` are (begin, end) in `text`, in its order.
+    """
+
+    text: str
+    matches: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +232,22 @@ def _found(
 ) -> FoundTurn:
     in_answer = wanted[0] not in sides[0]
     text = saved.turn.answer if in_answer else saved.turn.question
-    return FoundTurn(session, saved, in_answer, _excerpt(text, wanted[0]), elsewhere)
+    return FoundTurn(session, saved, in_answer, _excerpt(text, wanted), elsewhere)
 
 
-def _excerpt(text: str, term: str) -> Excerpt:
-    """Return the first match of a folded term in a text, as written, with what stands around it."""
+def _excerpt(text: str, terms: Sequence[str]) -> Excerpt:
+    """Return the first place of each folded term that a text holds, as written, with what stands around it."""
+    shown, matches, done = "", [], 0
+    for begin, end in _places(text, terms):
+        left, right = max(done, begin - _CONTEXT), min(len(text), end + _CONTEXT)
+        shown += "…" * (left > done) + text[left:right]
+        matches.append((len(shown) - (right - begin), len(shown) - (right - end)))
+        done = right
+    return Excerpt(shown + "…" * (done < len(text)), tuple(matches))
+
+
+def _places(text: str, terms: Sequence[str]) -> list[tuple[int, int]]:
+    """Return where the terms first stand, first to last; those that overlap are one place."""
     folded: list[str] = []
     origins: list[int] = []
     for at, character in enumerate(text):
@@ -242,8 +255,10 @@ def _excerpt(text: str, term: str) -> Excerpt:
             if part != " " or folded[-1:] != [" "]:
                 folded.append(part)
                 origins.append(at)
-    at = "".join(folded).index(term)
-    begin, end = origins[at], origins[at + len(term) - 1] + 1
-    left, right = max(0, begin - _CONTEXT), min(len(text), end + _CONTEXT)
-    before = ("…" if left else "") + text[left:begin]
-    return Excerpt(before, text[begin:end], text[end:right] + ("…" if right < len(text) else ""))
+    whole, places = "".join(folded), list[tuple[int, int]]()
+    found = ((at, at + len(term) - 1) for term in terms if (at := whole.find(term)) >= 0)
+    for begin, end in sorted((origins[first], origins[last] + 1) for first, last in found):
+        if places and begin < places[-1][1]:
+            begin, end = places[-1][0], max(end, places.pop()[1])
+        places.append((begin, end))
+    return places

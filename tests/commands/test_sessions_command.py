@@ -51,6 +51,8 @@ def test_list_keeps_asks_apart_and_filters_by_model_and_time(call: Call, ids: di
     assert listed(call, "--since", "1h") == listed(call) and listed(call, "--until", "2020-01-01") == []
     assert listed(call, "--limit", "1") == [ids["hostile"]]
     assert listed(call, "--limit", "1", "--page", "2") == [ids["chat"]]
+    refused = call("sessions", "list", "--page", "2")
+    assert (refused.code, refused.out) == (2, "") and "--limit" in refused.err
     assert "[ask]" in call("sessions", "list", "--all").out
     code, _, err = _parts(call("sessions", "list", "--since", "昨天"))
     assert code == 2 and "2026-11-01" in err
@@ -78,6 +80,7 @@ def test_search_shows_where_with_the_match_marked(call: Call, ids: dict[str, str
         "question",
         "chest",
     )
+    assert "【头痛】【怎么办】" in call("sessions", "search", "怎么办", "头痛").out
     nothing = call("sessions", "search", "没有的词")
     assert (nothing.code, nothing.out) == (0, "") and "没有找到" in nothing.err
     assert call("sessions", "search", " ").code == 2

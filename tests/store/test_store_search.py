@@ -56,7 +56,8 @@ def test_planted_words_are_found_and_nothing_else(store: SessionStore, word: str
 def test_case_width_and_white_space_do_not_matter(store: SessionStore, written: str, sought: str) -> None:
     store.append_turn(begin(store), Turn("问", f"前{written}后"))
     (found,) = store.search([sought])
-    assert found.in_answer and found.excerpt.match == written and found.excerpt.before == "前"
+    assert found.in_answer and found.excerpt.text == f"前{written}后"
+    assert found.excerpt.matches == ((1, 1 + len(written)),)
 
 
 def test_every_term_must_be_there_and_a_question_counts_more(store: SessionStore) -> None:
@@ -79,7 +80,28 @@ def test_every_term_must_be_there_and_a_question_counts_more(store: SessionStore
 def test_excerpts_show_what_stands_around_the_match(store: SessionStore) -> None:
     store.append_turn(begin(store), Turn("问", "甲" * 60 + "心梗" + "乙" * 60))
     (found,) = store.search(["心梗"])
-    assert found.excerpt.before == "…" + "甲" * 24 and found.excerpt.after == "乙" * 24 + "…"
+    assert found.excerpt.text == "…" + "甲" * 24 + "心梗" + "乙" * 24 + "…"
+    assert found.excerpt.matches == ((25, 27),)
+
+
+@pytest.mark.parametrize(
+    ("text", "terms", "marked"),
+    [
+        ("发热三天，咳嗽", ("咳嗽", "发热"), ["发热", "咳嗽"]),
+        ("甲" * 30 + "发热" + "乙" * 90 + "ＣＴ" + "丙" * 30, ("发热", "ct"), ["发热", "ＣＴ"]),
+        ("甲" * 30 + "发热" + "乙" * 30 + "咳嗽", ("发热", "咳嗽"), ["发热", "咳嗽"]),
+        ("胸口疼痛", ("胸口疼", "疼痛"), ["胸口疼痛"]),
+        ("发热发热", ("发热", "发热", "热"), ["发热"]),
+    ],
+)
+def test_each_term_is_shown_and_marked_where_it_first_stands(
+    store: SessionStore, text: str, terms: tuple[str, ...], marked: list[str]
+) -> None:
+    store.append_turn(begin(store), Turn(text, "答"))
+    (found,) = store.search(terms)
+    excerpt = found.excerpt
+    assert [excerpt.text[begin:end] for begin, end in excerpt.matches] == marked
+    assert all(part in text for part in excerpt.text.split("…")) and len(excerpt.text) <= 48 * 2 + 8
 
 
 def test_nothing_is_found_for_nothing(store: SessionStore) -> None:

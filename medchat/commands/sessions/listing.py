@@ -67,7 +67,6 @@ def print_sessions(records: tuple[SessionRecord, ...]) -> int:
 @click.option(
     "--page",
     type=click.IntRange(1),
-    default=1,
     metavar="N",
     help=say("第 N 页（与 --limit 同用）", "page N, with --limit"),
 )
@@ -78,13 +77,18 @@ def list_command(
     until: str | None,
     everything: bool,
     limit: int | None,
-    page: int,
+    page: int | None,
     as_json: bool,
 ) -> int:
     """List the sessions."""
+    if page is not None and limit is None:
+        raise UsageError(
+            say("--page 要与 --limit 同用：一页有多少个", "--page needs --limit: how many a page has"),
+            f"medchat sessions list --limit 20 --page {page}",
+        )
     chosen = chosen_filter(model, since, until, with_asks=everything)
     with SessionStore.open() as store:
-        records = store.list(chosen, limit=limit or -1, skip=(page - 1) * (limit or 0))
+        records = store.list(chosen, limit=limit or -1, skip=((page or 1) - 1) * (limit or 0))
         others = not everything and not records and bool(store.list(limit=1))
     if as_json:
         return write_out(
@@ -188,14 +192,14 @@ def _indexing(left: int) -> None:
 
 
 def _hit_as_json(hit: FoundTurn, record: SessionRecord) -> dict[str, Any]:
-    excerpt = hit.excerpt
     return {
         "id": record.id,
         "title": record.title,
         "turn": hit.saved.position,
         "where": "answer" if hit.in_answer else "question",
         "current": not hit.elsewhere,
-        "excerpt": excerpt.before + excerpt.match + excerpt.after,
-        "match": [len(excerpt.before), len(excerpt.before) + len(excerpt.match)],
+        "excerpt": hit.excerpt.text,
+        "match": hit.excerpt.matches[0],
+        "matches": hit.excerpt.matches,
         "created": hit.saved.created.isoformat(),
     }
