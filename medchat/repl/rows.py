@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
+from medchat.cli.cjk_wrap import wrapped
 from medchat.repl.screen import unforgeable
 from medchat.sanitize import sanitize_line
 
@@ -14,17 +15,23 @@ def two_columns(rows: Sequence[tuple[str, str]], width: int) -> str:
     """Return two columns of text for `width` cells, side by side.
 
     A row whose left text takes over half of the width has its right one underneath; all rows do where more
-    than a fifth of them are so.
+    than a fifth of them are so. Lines that go on do so below the text that they belong to.
     """
     sizes = [cell_len(left) for left, _ in rows]
     beside = [size for size in sizes if 2 * size <= width]
     widest = max(beside, default=0) if 5 * len(beside) >= 4 * len(rows) else -1
     return "\n".join(
-        f"  {set_cell_size(left, widest)}  {right}".rstrip()
+        _indented(right, f"  {set_cell_size(left, widest)}  ", width)
         if size <= widest
-        else f"  {left}" + f"\n      {right}" * bool(right)
+        else _indented(left, "  ", width) + f"\n{_indented(right, ' ' * 6, width)}" * bool(right)
         for (left, right), size in zip(rows, sizes, strict=True)
     )
+
+
+def _indented(text: str, before: str, width: int) -> str:
+    """Return `before` and the text in lines of `width` cells, the further ones as far in as the first."""
+    indent = cell_len(before)
+    return f"{before}{wrapped(text, max(1, width - indent))}".replace("\n", "\n" + " " * indent).rstrip()
 
 
 def excerpt(text: str, cells: int = 60) -> str:
