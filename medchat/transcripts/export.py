@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
+from typing import Any, TypeVar
 
 from medchat import medical_safety
 from medchat.api import Finish
@@ -20,28 +20,44 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.redaction import redact
 from medchat.sanitize import escape_cell, sanitize, sanitize_line
-from medchat.store import SavedTurn, SessionRecord, Transcript
+from medchat.store import AnswerOrigin, SavedTurn, SessionRecord, Transcript
 
 #: The value of `schema` in the JSON form: which fields there are.
 SCHEMA = "medchat-session/1"
 #: Answers that did not end by themselves: not to be learned from.
 _UNFINISHED = (Finish.CANCELLED, Finish.ERROR)
 
+_Answering = TypeVar("_Answering", SessionRecord, AnswerOrigin)
+
 
 def redacted(transcript: Transcript) -> Transcript:
-    """Return the session with ID numbers, telephone numbers and names of people masked (`medchat.redaction`)."""
+    """Return the session with ID numbers, telephone numbers and names of people masked (`medchat.redaction`).
+
+    Of a path only the last part stays: the folders before it are often named after people.
+    """
     record = transcript.record
     turns = tuple(map(_redacted, transcript.turns))
     others = tuple(replace(other, saved=_redacted(other.saved)) for other in transcript.others)
     name = redact(record.name) if record.name else None
     first = turns[0].turn.question if turns else ""
-    masked = replace(record, name=name, system=redact(record.system), first_question=first)
+    masked = replace(_without_folders(record), name=name, system=redact(record.system), first_question=first)
     return Transcript(masked, turns, others)
 
 
 def _redacted(saved: SavedTurn) -> SavedTurn:
     turn = replace(saved.turn, question=redact(saved.turn.question), answer=redact(saved.turn.answer))
-    return replace(saved, turn=turn, origin=replace(saved.origin, system=redact(saved.origin.system)))
+    origin = replace(_without_folders(saved.origin), system=redact(saved.origin.system))
+    return replace(saved, turn=turn, origin=origin)
+
+
+def _without_folders(of: _Answering) -> _Answering:
+    """Return who answered with each path cut to its last part; an address stays."""
+    model, template = _last_part(of.model), _last_part(of.template)
+    return replace(of, model=model, adapters=tuple(map(_last_part, of.adapters)), template=template)
+
+
+def _last_part(path: str) -> str:
+    return path if "://" in path else PureWindowsPath(path).name  # either kind of slash
 
 
 def export_suffix(path: Path) -> str:

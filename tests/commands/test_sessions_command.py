@@ -204,6 +204,32 @@ def test_redacted_exports_hold_no_name_and_no_number(call: Call, tmp_path: Path,
         assert word in plain and word not in hidden
 
 
+@pytest.mark.parametrize("suffix", [".md", ".html", ".json", ".jsonl"])
+def test_redacted_exports_name_no_folder_of_model_adapter_and_template(
+    call: Call, tmp_path: Path, suffix: str
+) -> None:
+    model, adapter, template = (
+        "/home/wang.xm/weights/alpaca",
+        "C:\\Users\\wang.xm\\lora",
+        "/home/wang.xm/own.json",
+    )
+    address = "https://models.example.org/v1"
+    with SessionStore.open() as store:
+        of_folder = store.create("echo", model, (adapter,), template=template).id
+        origin = AnswerOrigin(model=model, adapters=(adapter, "bentsao"), template=template)
+        store.append_turn(of_folder, Turn("问", "答"), None, origin)
+        remote = store.create("remote", address).id
+        store.append_turn(remote, Turn("问", "答"), None, AnswerOrigin(model=address, template="bare"))
+    assert ("wang.xm" in exported(call, tmp_path / f"a{suffix}", of_folder)) is (suffix == ".json")
+    hidden = exported(call, tmp_path / f"b{suffix}", of_folder, remote, "--redact")
+    assert "wang.xm" not in hidden
+    if suffix == ".json":
+        origins = [session["log"][0]["origin"] for session in json.loads(hidden)]
+        assert [origin["model"] for origin in origins] == ["alpaca", address]
+        assert origins[0]["adapters"] == ["lora", "bentsao"]
+        assert [origin["template"] for origin in origins] == ["own.json", "bare"]
+
+
 # ---------------------------------------------------------------- import
 
 
