@@ -21,6 +21,11 @@ from medchat.demo_data import DemoPair, demo_examples
 from medchat.errors import UsageError
 from medchat.language import say
 
+#: Said before the miniature's words to a question that it has not learned.
+_MEANS_NOTHING = (
+    "这不是演示模型学过的问题，下面的回答没有意义，请不要当真。",
+    "This is not one of the demo's own questions: the answer below means nothing.",
+)
 #: The file that marks a miniature. A copy of the folder takes it along.
 MARK = "medchat_demo.json"
 
@@ -48,6 +53,11 @@ def as_demo(opening: ChatSetup) -> tuple[ChatSetup, KnownQuestions | None]:
     if not opening.settings.is_set("generation.greedy"):
         generation = replace(generation, greedy=True)
     return replace(opening, template=LearnedAlone(opening.template, known), generation=generation), known
+
+
+def says_it_means_nothing(notice: str) -> bool:
+    """Whether `notice`, in either language, is what is said before words of the miniature that mean nothing."""
+    return notice in _MEANS_NOTHING
 
 
 class UnknownToDemo(UsageError):
@@ -118,11 +128,7 @@ class KnownQuestions:
         """Return what to say before the miniature's words to a question that it has not learned."""
         if self.learned(question) is not None:
             return ()
-        text = say(
-            "这不是演示模型学过的问题，下面的回答没有意义，请不要当真。",
-            "This is not one of the demo's own questions: the answer below means nothing.",
-        )
-        return (Notice(text),)
+        return (Notice(say(*_MEANS_NOTHING)),)
 
     def slash_command(self) -> SlashCommand:
         """Return `/questions`, which lists what can be asked, or what of it holds the words given."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from medchat import medical_safety
 from medchat.api import Finish
+from medchat.chat.demo_mode import says_it_means_nothing
 from medchat.chat.session_lines import ending_mark
 from medchat.document import Document, Paragraph, Quotation, Section, as_html
 from medchat.errors import UsageError
@@ -24,8 +25,6 @@ from medchat.store import AnswerOrigin, SavedTurn, SessionRecord, Transcript
 
 #: The value of `schema` in the JSON form: which fields there are.
 SCHEMA = "medchat-session/1"
-#: Answers that did not end by themselves: not to be learned from.
-_UNFINISHED = (Finish.CANCELLED, Finish.ERROR)
 
 _Answering = TypeVar("_Answering", SessionRecord, AnswerOrigin)
 
@@ -138,15 +137,20 @@ def _json_lines(transcripts: Sequence[Transcript]) -> str:
 
 
 def _record(transcript: Transcript) -> dict[str, Any]:
-    """Return a session as OpenAI's `messages`; answers that were stopped have weight 0: context, not learned."""
+    """Return a session as OpenAI's `messages`; answers not to be learned from have weight 0: context alone."""
     system = transcript.record.system
     messages: list[Mapping[str, Any]] = [{"role": "system", "content": system}] if system else []
     for saved in transcript.turns:
         answer: dict[str, Any] = {"role": "assistant", "content": saved.turn.answer}
-        if saved.turn.finish in _UNFINISHED:
+        if not _worth_learning(saved):
             answer["weight"] = 0
         messages += [{"role": "user", "content": saved.turn.question}, answer]
     return {"messages": messages, "disclaimer": medical_safety.AI_MARK_ZH, "AIGC": _label(transcript)}
+
+
+def _worth_learning(saved: SavedTurn) -> bool:
+    """Whether the answer came to its own end, and was not said to mean nothing."""
+    return saved.turn.finish is Finish.STOP and not any(map(says_it_means_nothing, saved.origin.notices))
 
 
 # ---------------------------------------------------------------- Markdown and HTML: for people
