@@ -8,13 +8,13 @@ from wording import faults_in, texts_of_say
 
 #: Modules whose Chinese outside `say` is nobody's message: only their calls of `say` are read.
 OTHERS_WORDS = {
+    "medchat/hf/tiny.py": "what a miniature's vocabulary is made from",
     "medchat/medical_safety/folding.py": "characters that are written alike",
     "medchat/medical_safety/harmful_first_aid.py": "patterns of what answers advise",
     "medchat/medical_safety/measures.py": "how numbers and units are written",
     "medchat/redaction.py": "surnames",
     "medchat/weights/common_questions.py": "the title of a paper",
     "plugins/bloom/medchat_bloom/huozi/prompts.py": "the prompt that the weights were trained with",
-    "plugins/bloom/medchat_bloom/tiny.py": "what a miniature's vocabulary is made from",
     "plugins/chatglm/medchat_chatglm/cleanup.py": "what the weights write in place of a date",
     "plugins/chatglm/medchat_chatglm/prompts.py": "the prompts that the weights were trained with",
     "plugins/chatglm/medchat_chatglm/tiny.py": "what a miniature's vocabulary is made from",
