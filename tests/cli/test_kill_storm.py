@@ -6,10 +6,11 @@ import random
 import signal
 import sqlite3
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pytest
-from cli_program import Scripted
+from cli_program import Scripted, read_until
 from scripted_backbone import LONG, long_answer
 
 from medchat.paths import sessions_file
@@ -19,8 +20,10 @@ pytest_plugins = ("cli_program",)
 
 #: More questions than any chat of the storm lives to answer.
 ASKED = 40
-#: Seconds between the first word and the kill: up to some four answers.
-LONGEST_LIFE = 1.2
+#: Bytes that a chat has said when it is killed: up to some four answers. A time would be fewer on a busy machine.
+LONGEST_LIFE = 4 * len("".join(long_answer(LONG)).encode())
+#: Seconds from there to the kill: up to some ten pieces of an answer.
+DELAY = 0.02
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,14 @@ class Killed:
     begun: str
 
 
-def killed_chat(scripted: Scripted, name: str, life: float) -> Killed:
-    """Ask many questions at once, kill the chat `life` seconds after its first word, return what it said."""
+def killed_chat(scripted: Scripted, name: str, lines: Iterable[str], chance: random.Random) -> Killed:
+    """Type all `lines` at once, kill the chat somewhere in its answers, return what it said."""
     with scripted.start("chat", "--session", name) as process:
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write("".join(f"{LONG}{number}\n" for number in range(ASKED)).encode())
+        process.stdin.write("".join(f"{line}\n" for line in lines).encode())
         process.stdin.flush()
-        first = process.stdout.read(1)
-        time.sleep(life)
+        first = read_until(process, chance.randrange(1, LONGEST_LIFE))
+        time.sleep(chance.uniform(0, DELAY))
         process.kill()
         said = (first + process.stdout.read()).decode("utf-8", "ignore")
     assert process.returncode == -signal.SIGKILL
@@ -51,7 +54,8 @@ def storm(scripted: Scripted, kills: int) -> None:
     chance = random.Random(kills)
     inside = acknowledged = 0
     for index in range(kills):
-        seen = killed_chat(scripted, f"storm {index}", chance.uniform(0, LONGEST_LIFE))
+        questions = (f"{LONG}{number}" for number in range(ASKED))
+        seen = killed_chat(scripted, f"storm {index}", questions, chance)
         inside += bool(seen.begun)
         acknowledged += len(seen.ended)
         with SessionStore.open() as store:
@@ -97,14 +101,7 @@ def branching_storm(scripted: Scripted, kills: int) -> None:
     chance = random.Random(kills)
     acknowledged = 0
     for index in range(kills):
-        with scripted.start("chat", "--session", f"storm {index}") as process:
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.write("".join(f"{line}\n" for line in branching_lines(str(index), chance)).encode())
-            process.stdin.flush()
-            first = process.stdout.read(1)
-            time.sleep(chance.uniform(0, LONGEST_LIFE))
-            process.kill()
-            *ended, _ = (first + process.stdout.read()).decode("utf-8", "ignore").split("\n")
+        ended = killed_chat(scripted, f"storm {index}", branching_lines(str(index), chance), chance).ended
         acknowledged += len(ended)
         with SessionStore.open() as store:
             whole = [store.transcript(record.id) for record in store.list()]

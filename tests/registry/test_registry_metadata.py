@@ -168,4 +168,4 @@ def test_scanning_imports_no_plugin_and_nothing_that_is_slow(tmp_path: Path) -> 
         "medchat.registry",
         "medchat.registry.metadata",
         "__future__",
-    } | {"collections", "_collections", "keyword", "operator", "_operator", "reprlib", "itertools"}
+    } | {"collections", "_collections", "keyword", "operator", "_operator", "reprlib", "itertools", "errno"}
