@@ -41,6 +41,11 @@ def edited_mark(saved: SavedTurn) -> str:
     return say("（已由用户修改）", " (edited by the user)") if saved.origin.edited else ""
 
 
+def notice_heading() -> str:
+    """Say whose words a notice before an answer is: neither the user's nor the model's."""
+    return say("MedChat 提示", "MedChat's notice")
+
+
 def branch_mark(point: BranchPoint) -> str:
     """Say that the conversation has gone on in several ways at this place, and which one is shown."""
     count = len(point.alternatives)

@@ -11,7 +11,8 @@ model. It returns a `RedFlags`, true where anything fired:
 
 `review_answer(question, answer)` says what to add behind an answer where something fired.
 `advise` is the same as the chat engine's adviser, `red_flag_notices` adds what plugins advise, and
-`merge_notices` joins notices that are there already. The detector is imported when one of its names is first
+`merge_notices` joins notices that are there already; `notice_texts()` are all the texts of ours.
+The detector is imported when one of its names is first
 used, and reads its lexicon at the first call: a start pays for neither. No plugin, flag or template removes
 any of this.
 """
@@ -37,6 +38,7 @@ from medchat.medical_safety.statements import (
 
 if TYPE_CHECKING:
     from medchat.medical_safety.answers import review_answer
+    from medchat.medical_safety.lexicon_files import notice_texts
     from medchat.medical_safety.red_flags import (
         Evidence,
         Mention,
@@ -70,6 +72,7 @@ __all__ = [
     "hotlines_region",
     "keys_shown",
     "merge_notices",
+    "notice_texts",
     "red_flag_notices",
     "review_answer",
     "start_line",
@@ -80,5 +83,5 @@ def __getattr__(name: str) -> Any:
     """Return a name of the detector, importing its module."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "answers" if name == "review_answer" else "red_flags"
+    module = {"review_answer": "answers", "notice_texts": "lexicon_files"}.get(name, "red_flags")
     return getattr(import_module(f"{__name__}.{module}"), name)

@@ -131,6 +131,15 @@ def load_lexicon() -> Lexicon:
     )
 
 
+@cache
+def notice_texts() -> frozenset[str]:
+    """Return every text that a notice of ours can have: in full and short, in both languages."""
+    notices = _notices({"notices": tomllib.loads(lexicon_text("notices.toml"))})
+    return frozenset(
+        text for notice in notices for text in (notice.zh, notice.en, notice.short_zh, notice.short_en)
+    )
+
+
 def _words(tables: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
     for table in tables.values():
         for name, listed in table.get("words", {}).items():

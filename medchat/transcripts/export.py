@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from medchat import medical_safety
 from medchat.api import Finish
 from medchat.chat.demo_mode import says_it_means_nothing
-from medchat.chat.session_lines import ending_mark
+from medchat.chat.session_lines import ending_mark, notice_heading
 from medchat.document import Document, Paragraph, Quotation, Section, as_html
 from medchat.errors import UsageError
 from medchat.language import say
@@ -45,7 +45,9 @@ def redacted(transcript: Transcript) -> Transcript:
 
 def _redacted(saved: SavedTurn) -> SavedTurn:
     turn = replace(saved.turn, question=redact(saved.turn.question), answer=redact(saved.turn.answer))
-    origin = replace(_without_folders(saved.origin), system=redact(saved.origin.system))
+    ours = medical_safety.notice_texts()
+    notices = tuple(text if text in ours else redact(text) for text in saved.origin.notices)
+    origin = replace(_without_folders(saved.origin), system=redact(saved.origin.system), notices=notices)
     return replace(saved, turn=turn, origin=origin)
 
 
@@ -175,6 +177,8 @@ def _markdown(transcripts: Sequence[Transcript]) -> str:
         ]
         for saved in transcript.turns:
             lines += ["", f"## {_heading(saved)}", "", *_quoted(saved.turn.question)]
+            for notice in saved.origin.notices:
+                lines += ["", f"**{notice_heading()}**", "", *_quoted(notice)]
             lines += ["", f"**{_answerer(saved)}**", "", *_quoted(saved.turn.answer)]
     return "\n".join(lines) + "\n"
 
@@ -192,6 +196,7 @@ def _html(transcripts: Sequence[Transcript]) -> str:
         for saved in transcript.turns:
             said = [
                 Quotation(say("问", "Question"), saved.turn.question),
+                *(Quotation(notice_heading(), notice) for notice in saved.origin.notices),
                 Quotation(_answerer(saved), saved.turn.answer),
             ]
             sections.append(Section(_heading(saved), said))

@@ -1,6 +1,6 @@
 """Reading sessions from a file: what `export` wrote as JSON, and conversations of other programs.
 
-The file is untrusted: sizes are bounded, times and ids checked, and no notice of ours is taken from it.
+The file is untrusted: sizes are bounded, times and ids checked, and of notices only texts of our own are kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from medchat import medical_safety
 from medchat.api import Finish, Turn
+from medchat.chat.demo_mode import says_it_means_nothing
 from medchat.datafiles.fields import RecordError
 from medchat.datafiles.record import parse_record
 from medchat.errors import DataError, UsageError
@@ -151,7 +153,6 @@ def _turn(position: int, value: Any) -> SavedTurn:
         finish = Finish(value.get("finish", "stop"))
     except ValueError:
         raise ValueError(say(f"第 {position} 轮的 finish 无效", f"turn {position}: unknown finish")) from None
-    origin = value.get("origin")
     return SavedTurn(
         position=position,
         turn=Turn(_text(value, "question"), _text(value, "answer"), finish),
@@ -161,11 +162,16 @@ def _turn(position: int, value: Any) -> SavedTurn:
         completion_tokens=_count(value.get("completion_tokens")),
         first_token_seconds=_seconds(value.get("first_token_seconds", 0)),
         seconds=_seconds(value.get("seconds", 0)),
-        # A notice is ours to give: one that a file brings could be forged.
-        origin=replace(
-            AnswerOrigin.from_json(json.dumps(origin if isinstance(origin, dict) else {})), notices=()
-        ),
+        origin=_origin(value.get("origin")),
     )
+
+
+def _origin(value: Any) -> AnswerOrigin:
+    """Return what made an answer. A notice that is not word for word one of ours could be forged, and is dropped."""
+    origin = AnswerOrigin.from_json(json.dumps(value if isinstance(value, dict) else {}))
+    ours = medical_safety.notice_texts()
+    notices = tuple(text for text in origin.notices if text in ours or says_it_means_nothing(text))
+    return replace(origin, notices=notices)
 
 
 def _text(value: Mapping[str, Any], key: str) -> str:

@@ -14,6 +14,7 @@ from medchat.chat.session_lines import (
     edited_mark,
     ending_mark,
     hit_lines,
+    notice_heading,
     session_line,
 )
 from medchat.cli.group import LocalizedCommand
@@ -137,12 +138,13 @@ def show_command(session: str, as_json: bool) -> int:
 
 
 def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
-    """Return a turn as lines, with the model's name where it is another one's answer than the last."""
+    """Return a turn as lines, the notices before its answer, the model's name where it is not that of the last."""
     model = saved.origin.model
     changed = [f"[{sanitize_line(model, 200)}]"] if before and model and model != before.origin.model else []
     return [
         *changed,
         say("问：", "Q: ") + sanitize(saved.turn.question),
+        *(notice_heading() + say("：", ": ") + sanitize(notice) for notice in saved.origin.notices),
         say("答：", "A: ")
         + sanitize(saved.turn.answer)
         + ending_mark(saved.turn.finish)
