@@ -55,6 +55,7 @@ from medchat.api.models import (
     ContinuingModel,
     ModelCard,
     PromptIds,
+    PromptParts,
 )
 from medchat.api.prompts import (
     Control,
@@ -108,6 +109,7 @@ __all__ = [
     "Notice",
     "PreviewPiece",
     "PromptIds",
+    "PromptParts",
     "PromptTemplate",
     "Range",
     "SFTData",

@@ -115,3 +115,12 @@ class PromptIds(Protocol):
     def prompt_ids(self, segments: Sequence[Segment]) -> Sequence[int]:
         """Return the ids that the model is given for the prompt, special ones included."""
         ...
+
+
+@runtime_checkable
+class PromptParts(PromptIds, Protocol):
+    """A model that also tells which control tokens its family adds to a prompt. Optional: `/raw` shows them."""
+
+    def prompt_parts(self, segments: Sequence[Segment]) -> Sequence[Segment]:
+        """Return the prompt as the model is given it: its text and, in their places, all its control tokens."""
+        ...

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from medchat.api import Completion, Delta, GenerationConfig, Segment
 from medchat.errors import MemoryShortageError, UsageError
+from medchat.inference.added_controls import with_added_controls
 from medchat.inference.decode import (
     ChatTokenizer,
     DecodeStep,
@@ -194,6 +195,10 @@ class TokenChatModel(ABC):
     def prompt_ids(self, segments: Sequence[Segment]) -> Sequence[int]:
         """Return the ids of the prompt, special ones included."""
         return self._tokenizer.build_prompt(segments)
+
+    def prompt_parts(self, segments: Sequence[Segment]) -> Sequence[Segment]:
+        """Return the segments with the control tokens that the vocabulary puts among them."""
+        return with_added_controls(segments, self.prompt_ids(segments), self._tokenizer.special_ids)
 
     def describe(self) -> Mapping[str, Any]:
         """Return what is loaded, in plain values."""

@@ -14,6 +14,7 @@ from medchat.api import (
     Delta,
     Finish,
     GenerationConfig,
+    PromptParts,
     Segment,
 )
 from medchat.language import say
@@ -168,6 +169,13 @@ class _WithIds(GuardedModel):
     def prompt_ids(self, segments: Sequence[Segment]) -> Sequence[int]:
         inner: Any = self.inner
         return self._asked("prompt_ids", lambda: inner.prompt_ids(segments), Sequence[int])
+
+    def prompt_parts(self, segments: Sequence[Segment]) -> Sequence[Segment]:
+        """Return the segments themselves for a model that tells no more of them."""
+        inner = self.inner
+        if not isinstance(inner, PromptParts):
+            return segments
+        return self._asked("prompt_parts", lambda: inner.prompt_parts(segments), Sequence[Segment])
 
 
 class _ContinuingWithIds(_Continuing, _WithIds):

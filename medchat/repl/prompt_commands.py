@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medchat.api import Control, PromptIds, Segment
+from medchat.api import Control, PromptIds, PromptParts, Segment
 from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
 from medchat.language import say
@@ -135,7 +135,8 @@ def exact_prompt(session: ChatSession, question: str) -> str:
         if question
         else say("上次发送的提示：", "What was sent last:")
     )
-    return f"{which}\n\n{_written(segments)}\n\n{counted}"
+    whole = model.prompt_parts(segments) if isinstance(model, PromptParts) else segments
+    return f"{which}\n\n{_written(whole)}\n\n{counted}"
 
 
 def _written(segments: Sequence[Segment]) -> str:

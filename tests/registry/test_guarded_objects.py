@@ -15,11 +15,13 @@ from medchat.api import (
     Backbone,
     ChatModel,
     ContinuingModel,
+    Control,
     Delta,
     Finish,
     GenerationConfig,
     LoadOptions,
     PromptIds,
+    PromptParts,
     Text,
 )
 from medchat.errors import Interruption, PluginError
@@ -120,6 +122,14 @@ def test_a_model_is_asked_for_what_it_can_do_and_no_more() -> None:
     assert not isinstance(plain, ContinuingModel) and not isinstance(plain, PromptIds)
     assert "".join(delta.text for delta in whole.go_on(PROMPT, "多", CONFIG, threading.Event())) == ANSWER[1:]
     assert list(whole.prompt_ids(PROMPT)) == [0, 1]
+    assert isinstance(whole, PromptParts) and whole.prompt_parts(PROMPT) == PROMPT  # its family tells no more
+    assert not isinstance(plain, PromptParts)
+    more = (*PROMPT, Control("<sop>"))
+    telling = with_model(prompt_parts=lambda self, segments: more)
+    assert isinstance(telling, PromptParts) and telling.prompt_parts(PROMPT) == more
+    careless = with_model(prompt_parts=lambda self, segments: ["<sop>"])
+    with pytest.raises(PluginError):
+        careless.prompt_parts(PROMPT)  # type: ignore[attr-defined]
 
 
 def test_a_plugin_gets_its_own_model_back_and_it_is_closed_once() -> None:

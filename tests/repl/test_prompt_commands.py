@@ -7,15 +7,21 @@ from pathlib import Path
 
 import pytest
 from cli_program import Call
+from medchat_bloom.backbone import BloomBackbone
+from medchat_chatglm.backbone import ChatGLMBackbone
+from medchat_llama.backbone import LlamaBackbone
 from scripted_session import ScriptedModel, ask, session_of
 from switching_chat import switching_chat
 
-from medchat.api import Control, GenerationConfig, LoadOptions, Segment, Text, Turn
+from medchat.api import Backbone, Control, GenerationConfig, LoadOptions, Segment, Text, Turn
 from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
 from medchat.language import set_language
+from medchat.registry.guarded_model import guarded_model
+from medchat.registry.metadata import PluginEntry
 from medchat.repl.prompt_commands import drawn_context, exact_prompt
 from medchat.settings import Settings
+from medchat.templates import load_template
 
 pytest_plugins = ("cli_program",)
 
@@ -140,8 +146,6 @@ def test_a_model_without_ids_says_so() -> None:
 
 @pytest.mark.torch
 def test_the_ids_of_a_real_model_are_those_it_is_given(talker: Path) -> None:
-    from medchat_chatglm.backbone import ChatGLMBackbone
-
     options = LoadOptions(talker, device="cpu")
     model = ChatGLMBackbone().load(options)
     session = ChatSession(model, ChatGLMBackbone().template(options), GenerationConfig())
@@ -149,6 +153,28 @@ def test_the_ids_of_a_real_model_are_those_it_is_given(talker: Path) -> None:
     ids = model.prompt_ids(segments)  # type: ignore[attr-defined]
     assert len(ids) == model.count(segments) > 5
     assert " ".join(map(str, ids)) in exact_prompt(session, "头痛怎么办？")
+
+
+#: What each family adds to a prompt of text alone, before and behind it.
+ADDED = {
+    ChatGLMBackbone: ("", "⟦[gMASK]⟧⟦<sop>⟧"),
+    LlamaBackbone: ("⟦<s>⟧", ""),
+    BloomBackbone: ("", ""),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("family", ADDED)
+def test_control_tokens_that_the_family_adds_are_shown(family: type[Backbone], tmp_path: Path) -> None:
+    backbone = family()
+    backbone.tiny(tmp_path / "model", corpus=["头痛怎么办？", "多休息。"] * 9)
+    options = LoadOptions(tmp_path / "model", device="cpu", dtype="float32")
+    entry = PluginEntry("medchat", backbone.name, "here:Here", backbone.name, "1")
+    model = guarded_model(backbone.load(options), entry, "load")
+    session = ChatSession(model, load_template("bare"), GenerationConfig())
+    before, behind = ADDED[family]
+    assert f"\n\n{before}头痛 怎么办？{behind}\n\n" in exact_prompt(session, "头痛 怎么办？")
+    model.close()
 
 
 # ---------------------------------------------------------------- on the terminal
