@@ -38,7 +38,10 @@ class ModelControl:
         """Change who answers; return what is to be said of it. Raises what `switch_model` raises."""
         switch_model(self._prepared, session, changes, command, loading)
         notes = session.model.describe().get("notes", ())
-        return [*self._prepared.opening.notices(), *(sanitize_line(str(note), 300) for note in notes)]
+        return [
+            *self._prepared.opening.notices(in_chat=True),
+            *(sanitize_line(str(note), 300) for note in notes),
+        ]
 
     def choose(self, changes: Mapping[str, Any], command: str) -> Callable[[], None]:
         """Have another model loaded, where none is yet: see `choose_model`."""

@@ -103,25 +103,33 @@ class ChatSetup:
         """Load the model. Raises MedchatError, OSError; PluginError for anything else that the backbone raises."""
         return self.backbone.load(self.options)
 
-    def notices(self) -> list[str]:
-        """Return what must be read before the first question: where the words go, a template of other weights."""
+    def notices(self, *, in_chat: bool = False) -> list[str]:
+        """Return what must be read before the first question: where the words go, a template of other weights.
+
+        `in_chat`: slash commands can be typed.
+        """
         stated = self.backbone.notices(self.options)
-        said = [*stated, *self._other_template()]
+        said = [*stated, *self._other_template(in_chat)]
         return [sanitize_line(notice, 600) for notice in said]
 
-    def _other_template(self) -> list[str]:
+    def _other_template(self, in_chat: bool) -> list[str]:
         if not self.settings.value("template"):
             return []
         trained = self.backbone.trained_templates(self.options)
         if not trained or self.template.name in trained or self._same_template():
             return []
         names = say("、", ", ").join(trained)
+        zh, en = (
+            ("/模板 none ", "/template none takes")
+            if in_chat
+            else ("去掉 --template ", "without --template you get")
+        )
         return [
             say(
                 f"！这些权重是用模板 {names} 训练的，现在用的是 {self.template.name}，回答可能变差"
-                "（去掉 --template 即改用原来的模板）",
+                f"（{zh}即改用原来的模板）",
                 f"! these weights were trained on template {names}, not on {self.template.name}: answers may be "
-                "worse (leave --template out for theirs)",
+                f"worse ({en} theirs)",
             )
         ]
 

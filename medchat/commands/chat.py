@@ -124,7 +124,12 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
     return Startup(
         open_session=open_session,
         model_label=control.label,
-        opening=[*banner, *disclaimer_lines(prepared.store), *prepared.plugin_lines(), *opening.notices()],
+        opening=[
+            *banner,
+            *disclaimer_lines(prepared.store),
+            *prepared.plugin_lines(),
+            *opening.notices(in_chat=on_terminal()),
+        ],
         style=str(prepared.settings.value("style")),
         past_inputs=past_inputs,
         remember_input=remember_input,

@@ -22,6 +22,7 @@ from medchat_llama.tokenizer import FILE_NAME, LlamaTokenizer
 from medchat.api import Backbone, ChatModel, Control, LoadOptions, Text, Turn
 from medchat.chat.setup import ChatSetup, resolve_setup
 from medchat.errors import UsageError
+from medchat.language import set_language
 from medchat.registry import Registry
 from medchat.registry.guarded_template import given_template
 from medchat.settings import Settings
@@ -232,6 +233,21 @@ def warned(folders: dict[str, Path], call: Call, template: str, *command: str) -
     lines = [line for line in asked.err.splitlines() if "是用模板 huozi 训练的" in line]
     assert len(lines) <= 1 and all(Path(template).stem in line for line in lines)
     return bool(lines)
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_the_way_back_to_the_weights_own_template_is_one_that_can_be_typed_here(
+    folders: dict[str, Path], language: str
+) -> None:
+    setup = opened(folders, "huozi", "med_template")
+    command = {"zh": "/模板 none", "en": "/template none"}[language]
+    set_language(language)
+    try:
+        (outside,), (in_chat,) = setup.notices(), setup.notices(in_chat=True)
+    finally:
+        set_language("zh")
+    assert "--template" in outside and command not in outside
+    assert command in in_chat and "--template" not in in_chat
 
 
 def test_another_template_than_the_weights_own_is_used_with_one_line_about_it(
