@@ -45,7 +45,7 @@ class GenerationConfig:
     """How an answer is decoded. Validated on construction; raises UsageError naming the valid range.
 
     `num_beams` above 1 is beam search without sampling (length penalty 1, no early stopping);
-    `greedy` never samples. `top_k` 0 is off. `seed` None draws a fresh one each answer. `stop` are texts
+    `greedy` never samples. `top_k` 0 is off. `seed` None: a fresh one for each answer. `stop` are texts
     that end an answer besides the model's own end tokens; they are not part of it. `unset` names the
     settings that nobody chose and that a server decides: what stands here for them is not used.
     """
@@ -74,8 +74,12 @@ class GenerationConfig:
                 )
 
     def with_settings(self, **chosen: Any) -> GenerationConfig:
-        """Return this with settings that the user chose. Raises UsageError naming the valid range."""
-        return replace(self, **chosen, unset=self.unset - chosen.keys())
+        """Return this with settings that the user chose. Raises UsageError naming the valid range.
+
+        A seed of None is no choice: a server that decides goes on to do so.
+        """
+        named = {name for name, value in chosen.items() if value is not None}
+        return replace(self, **chosen, unset=self.unset - named)
 
     @property
     def samples(self) -> bool:

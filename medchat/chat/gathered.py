@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medchat.api import Conversation, Delta, Finish, GenerationConfig, Turn
 from medchat.chat.events import TurnStats
@@ -27,6 +28,20 @@ class AnswerRequest:
     begun: str = ""
     keeps_old: bool = False
     insist: bool = False
+
+
+#: Seeds that are drawn are short enough to be typed again, and small enough for any generator.
+_SEEDS = 1 << 31
+
+
+def with_seed(config: GenerationConfig) -> GenerationConfig:
+    """Return `config` with a seed drawn where chance decides and none was given, so that it can be recorded.
+
+    What a server decides (`config.unset`) stays its own.
+    """
+    if config.seed is not None or not config.samples or "seed" in config.unset:
+        return config
+    return replace(config, seed=secrets.randbelow(_SEEDS))
 
 
 @dataclass

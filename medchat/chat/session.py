@@ -50,7 +50,7 @@ from medchat.chat.events import (
     SingleTurnTemplate,
     TurnStats,
 )
-from medchat.chat.gathered import AnswerRequest, Gathered
+from medchat.chat.gathered import AnswerRequest, Gathered, with_seed
 from medchat.chat.text_checks import MAX_QUESTION_BYTES, check_question
 from medchat.errors import Interruption, UsageError
 from medchat.language import say
@@ -235,13 +235,13 @@ class ChatSession:
         if turn.finish is Finish.CANCELLED and not gathered.has_come:
             return
         self._keep(turn, stats, context, request)
-        yield AnswerFinished(turn, stats, gathered.reasoning, gathered.last.rejected)
+        yield AnswerFinished(turn, stats, gathered.reasoning, gathered.last.rejected, config.seed)
 
     def _within(self, fitted: Fitted, config: GenerationConfig) -> GenerationConfig:
-        """Return the configuration with the room that the prompt leaves and the template's stop texts."""
+        """Return the configuration with a seed, the room that the prompt leaves and the template's stop texts."""
         room = max(1, self.model.context_length - fitted.tokens)
         stop = (*config.stop, *self.template.stop)
-        return replace(config, max_new_tokens=min(config.max_new_tokens, room), stop=stop)
+        return replace(with_seed(config), max_new_tokens=min(config.max_new_tokens, room), stop=stop)
 
     def _deltas(
         self, request: AnswerRequest, fitted: Fitted, config: GenerationConfig, cancel: threading.Event

@@ -158,7 +158,7 @@ class AskedAnswer(AnswerEvents):
             "dtype": str(about.get("dtype", "")),
             "device": str(about.get("device", "")),
             "greedy": config.greedy,
-            "seed": config.seed,
+            "seed": self.answered.seed if self.answered else config.seed,
             "dropped_turns": self.dropped_turns,
             "session": record.id if record else None,
             "safety": [medical_safety.as_fields(notice) for notice in self.notices],

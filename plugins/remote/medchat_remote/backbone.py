@@ -29,7 +29,7 @@ class RemoteBackbone(Backbone):
         "zh": "任何 OpenAI 兼容的接口（vLLM、SGLang、Ollama、transformers serve）；问题会发送到该接口",
         "en": "any OpenAI-compatible endpoint (vLLM, SGLang, Ollama, transformers serve); questions are sent to it",
     }
-    generation = GenerationConfig(max_new_tokens=1024, unset=frozenset(SAMPLING))
+    generation = GenerationConfig(max_new_tokens=1024, unset=frozenset((*SAMPLING, "seed")))
 
     def address(self, value: str) -> str:
         """Return the endpoint and model in their one proper form. Raises UsageError."""
