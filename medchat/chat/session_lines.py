@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 from medchat.api import Finish
 from medchat.language import say
@@ -34,6 +35,29 @@ def ending_mark(finish: Finish) -> str:
         Finish.CANCELLED: say("（已停止）", " [cancelled]"),
         Finish.ERROR: say("（出错）", " [error]"),
     }.get(finish, "")
+
+
+def said_with(saved: SavedTurn) -> list[str]:
+    """Return what a saved answer was said with, a line each: who answered, the template, the decoding settings.
+
+    What was not recorded is left out.
+    """
+    origin = saved.origin
+    folders = (Path(place).name for place in (origin.model, *origin.adapters))
+    who = f"{origin.backbone} {' + '.join(filter(None, folders))}".strip()
+    settings = [
+        f"{name.replace('_', '-')} {value:g}"
+        if isinstance(value, float)
+        else f"{name.replace('_', '-')} {value}"
+        for name, value in origin.settings.items()
+        if value is not None
+    ]
+    parts = (
+        (say("回答者", "answered by"), who),
+        (say("模板", "template"), origin.template),
+        (say("参数", "settings"), say("，", ", ").join(settings)),
+    )
+    return [sanitize_line(f"{name}{say('：', ': ')}{value}", 300) for name, value in parts if value]
 
 
 def edited_mark(saved: SavedTurn) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from medchat.chat.events import TurnStats
 from medchat.chat.session import ChatSession
+from medchat.chat.session_lines import ending_mark, said_with
 from medchat.language import say
 from medchat.repl import messages
 from medchat.repl.rows import two_columns
 from medchat.repl.screen import untrusted
 from medchat.repl.slash import ReplCommand
+from medchat.store import SavedTurn
 
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
@@ -35,10 +39,15 @@ FACT_NAMES = {
 
 def _stats(chat: Chat, words: str) -> None:
     if chat.exchange.ready():
-        chat.screen.show(chat.exchange.call(lambda session: _statistics(session, chat.screen.width)))
+        sessions, width = chat.startup.sessions, chat.screen.width
+        chat.screen.show(
+            chat.exchange.call(
+                lambda session: _statistics(session, sessions.last_turns(1) if sessions else (), width)
+            )
+        )
 
 
-def _statistics(session: ChatSession, width: int) -> str:
+def _statistics(session: ChatSession, last: Sequence[SavedTurn], width: int) -> str:
     facts = [
         (key, value) for key, value in session.model.describe().items() if value not in ((), [], "", None)
     ]
@@ -47,13 +56,32 @@ def _statistics(session: ChatSession, width: int) -> str:
     ]
     rows.append((say("轮数", "turns"), str(len(session.conversation.turns))))
     shown = two_columns(rows, width)
-    if session.last_stats is not None:
-        stats = session.last_stats
+    stats = session.last_stats
+    for saved in last:
+        if stats is None or stats.seconds != saved.seconds:  # those of an answer taken back, say
+            stats = _figures(saved)
+    if stats is not None:
         reused = say(f"复用 {stats.reused_tokens} 个词元", f"{stats.reused_tokens} tokens reused")
         seconds = say(f"用时 {stats.seconds:.1f} 秒", f"{stats.seconds:.1f} s")
-        last = say("上一个回答：", "Last answer: ")
-        shown += f"\n{last}{messages.footer(stats, session.model.context_length)} · {reused} · {seconds}"
+        heading = say("上一个回答：", "Last answer: ")
+        shown += f"\n{heading}{messages.footer(stats, session.model.context_length)} · {reused} · {seconds}"
+    for saved in last:
+        ending = ending_mark(saved.turn.finish).strip() or say("正常结束", "ended by itself")
+        shown += "\n" + "\n".join(untrusted(line) for line in (*said_with(saved), ending))
     return shown
+
+
+def _figures(saved: SavedTurn) -> TurnStats | None:
+    """Return what a saved answer cost, None where that was not recorded."""
+    if not saved.completion_tokens:
+        return None
+    return TurnStats(
+        saved.prompt_tokens,
+        saved.reused_tokens,
+        saved.completion_tokens,
+        saved.first_token_seconds,
+        saved.seconds,
+    )
 
 
 def _told(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,19 @@ def test_delete_by_filter_takes_those_alone(call: Call, ids: dict[str, str]) -> 
     assert "头痛".encode() not in b"".join(
         path.read_bytes() for path in paths.sessions_file().parent.iterdir()
     )
+
+
+def test_show_says_what_an_answer_was_said_with_where_that_changes(call: Call) -> None:
+    warm = {"temperature": 0.25, "seed": 7, "greedy": False}
+    first = AnswerOrigin("llama", "/m/alpaca", ("/a/lora",), "bare", settings=warm)
+    with SessionStore.open() as store:
+        session = store.create("llama", "/m/alpaca").id
+        for origin in (first, first, replace(first, settings={"greedy": True}), AnswerOrigin()):
+            store.append_turn(session, Turn("问", "答"), None, origin)
+    shown = call("sessions", "show", session).out.splitlines()
+    assert shown.count("    回答者：llama alpaca + lora") == 2 and shown.count("    模板：bare") == 2
+    settings = [line.strip() for line in shown if "参数：" in line]
+    assert settings == ["参数：temperature 0.25，seed 7，greedy False", "参数：greedy True"]
 
 
 @pytest.mark.parametrize("finish", [Finish.LENGTH, Finish.CANCELLED, Finish.ERROR])

@@ -10,6 +10,7 @@ from medchat_bloom.huozi.backbone import HuoziBackbone
 from medchat_chatglm.backbone import ChatGLMBackbone
 from medchat_llama.backbone import LlamaBackbone
 from pseudo_terminal import terminal
+from switching_chat import ask, switching_chat
 
 from medchat.api import Backbone, LoadOptions
 from medchat.repl.context_commands import FACT_NAMES
@@ -23,6 +24,21 @@ def test_no_figure_of_a_shipped_family_is_shown_by_its_key(family: type[Backbone
     model = backbone.load(LoadOptions(tmp_path / "model", device="cpu", dtype="float32"))
     assert model.describe().keys() <= FACT_NAMES.keys()
     model.close()
+
+
+@pytest.mark.terminal
+def test_the_last_answer_of_a_session_that_goes_on_is_there_with_what_it_was_said_with(
+    tmp_path: Path,
+) -> None:
+    with switching_chat(tmp_path, "--template", "bare", "--temperature", "0.3", "--seed", "7") as screen:
+        ask(screen, "头痛", "one：头痛")
+        screen.type("\x04")
+        assert screen.exit_code() == 0
+    with switching_chat(tmp_path, "-c", "--model", "two", columns=120, rows=50) as screen:
+        screen.enter("/统计")
+        screen.wait_for(
+            "上一个回答：", "回答者：switching one", "模板：bare", "temperature 0.3", "seed 7", "正常结束"
+        )
 
 
 @pytest.mark.terminal

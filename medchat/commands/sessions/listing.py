@@ -15,6 +15,7 @@ from medchat.chat.session_lines import (
     ending_mark,
     hit_lines,
     notice_heading,
+    said_with,
     session_line,
 )
 from medchat.cli.group import LocalizedCommand
@@ -138,8 +139,10 @@ def show_command(session: str, as_json: bool) -> int:
 
 
 def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
-    """Return a turn as lines, the notices before its answer, the model's name where it is not that of the last."""
-    model = saved.origin.model
+    """Return a turn as lines, the notices before its answer, and with what it was said where that changes."""
+    model, with_what = saved.origin.model, said_with(saved)
+    if before and with_what == said_with(before):
+        with_what = []
     changed = [f"[{sanitize_line(model, 200)}]"] if before and model and model != before.origin.model else []
     return [
         *changed,
@@ -150,6 +153,7 @@ def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
         + ending_mark(saved.turn.finish)
         + edited_mark(saved)
         + damage_mark(saved),
+        *(f"    {line}" for line in with_what),
     ]
 
 
