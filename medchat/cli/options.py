@@ -128,9 +128,7 @@ def session_flags(command: F) -> F:
                 metavar="[ID]",
                 is_flag=False,
                 flag_value="",
-                help=say(
-                    "继续某个会话；不写编号则列出可选的会话", "go on with a session; without ID, list them"
-                ),
+                help=say("继续某个会话；不写编号则从中选一个", "go on with a session; without ID, pick one"),
             ),
             click.option(
                 "--no-save", is_flag=True, help=say("不在磁盘上留下任何内容", "leave nothing on disk")

@@ -26,7 +26,7 @@ from medchat.language import say
 from medchat.repl import Startup, run_lines, run_repl
 from medchat.repl.resumed import resumed_lines
 from medchat.sanitize import sanitize_line
-from medchat.store import SessionStore
+from medchat.store import SessionFilter, SessionStore
 
 #: How many earlier questions the line editor offers.
 PAST_INPUTS = 1000
@@ -48,7 +48,10 @@ PAST_INPUTS = 1000
 def command(context: click.Context, /, **flags: Any) -> int:
     """Hold a conversation."""
     if flags["resume"] == "":
-        return _list_resumable()
+        picked = _picked(str(flags["style"] or "rich"))
+        if picked is None:
+            return 0
+        flags["resume"] = picked
     on_terminal()  # before the disclaimer counts as shown, or anything is loaded
     choice = SessionChoice(flags["session"], flags["continue_"], flags["resume"], not flags["no_save"])
     prepared = prepare_conversation(flags, choice, say_aside)
@@ -61,10 +64,20 @@ def command(context: click.Context, /, **flags: Any) -> int:
         prepared.store.close()
 
 
-def _list_resumable() -> int:
+def _picked(style: str) -> str | None:
+    """Return the id of the chat that the user picks, None for none; where nothing can be picked, list them.
+
+    Raises UsageError then.
+    """
     from medchat.commands.sessions.listing import print_sessions
+    from medchat.repl.saved_commands import OFFERED
+    from medchat.repl.terminal import may_redraw, pick_session
 
     with SessionStore.open() as store:
+        chats = store.list(SessionFilter(with_asks=False), limit=OFFERED)
+        if chats and on_terminal() and may_redraw(style):
+            picked = pick_session(chats)
+            return picked.id if picked else None
         print_sessions(store.list())
     raise UsageError(
         say("请指定要继续的会话编号", "name the session to continue"),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 #: Sessions offered, and places shown where a text was found.
-_OFFERED, _HITS = 200, 20
+OFFERED, _HITS = 200, 20
 #: Sessions listed where nothing can be picked.
 _LISTED = 20
 _OPTIONS = {"--redact": "redact", "--脱敏": "redact", "--overwrite": "overwrite", "--覆盖": "overwrite"}
@@ -94,12 +94,12 @@ def _load(chat: Chat, words: str) -> None:
 def _pick(chat: Chat, words: str) -> None:
     if not chat.exchange.ready():
         return
-    records = _call(chat, lambda sessions: sessions.recent(_OFFERED))
+    records = _call(chat, lambda sessions: sessions.recent(OFFERED))
     if not records:
         chat.screen.show(say("还没有保存的会话。", "No session is saved yet."))
         return
     if chat.pick is not None:
-        lines = [_offer(record, chat.screen.width) for record in records]
+        lines = [session_offer(record, chat.screen.width) for record in records]
         chosen = chat.pick(say("会话", "session"), lines)
         if chosen is not None:
             _load(chat, records[chosen].id)
@@ -108,7 +108,7 @@ def _pick(chat: Chat, words: str) -> None:
     chat.screen.show(say("打开其中一个：/载入 编号", "To open one of them: /load ID"))
 
 
-def _offer(record: SessionRecord, width: int) -> str:
+def session_offer(record: SessionRecord, width: int) -> str:
     """Return a session on one line whose beginning says the most: at 40 cells title, time and turns."""
     title = excerpt(record.title, max(16, width - 50))
     when = record.updated.astimezone().strftime("%m-%d %H:%M")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import TextIO
 
@@ -25,10 +26,12 @@ from medchat.repl.picker import Picker
 from medchat.repl.plain_screen import PlainScreen
 from medchat.repl.prompt import Ended, LinePrompt
 from medchat.repl.rows import excerpt
+from medchat.repl.saved_commands import session_offer
 from medchat.repl.screen import PROMPT, Screen, untrusted
 from medchat.repl.session_thread import SessionThread
 from medchat.repl.startup import Startup
 from medchat.repl.stderr_capture import StderrCapture
+from medchat.store import SessionRecord
 
 
 def chat_on_terminal(startup: Startup) -> int:
@@ -37,7 +40,7 @@ def chat_on_terminal(startup: Startup) -> int:
     Raises what loading the model raised, with the draft printed and the terminal put back.
     """
     terminal = sys.stdout
-    bare = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
+    bare = _is_bare()
     width = min(shutil.get_terminal_size().columns, WIDEST)
     for text in startup.opening:
         terminal.write(wrapped(untrusted(text), width) + "\n")
@@ -46,7 +49,7 @@ def chat_on_terminal(startup: Startup) -> int:
         interrupts = stack.enter_context(Interrupts())
         chat = Chat(
             startup,
-            SessionThread(startup, lambda: _screen(startup, terminal, bare), interrupts),
+            SessionThread(startup, lambda: _screen(startup, terminal), interrupts),
             COMMANDS,
             (INSIST,),
         )
@@ -59,8 +62,25 @@ def chat_on_terminal(startup: Startup) -> int:
     return code
 
 
-def _screen(startup: Startup, terminal: TextIO, bare: bool) -> Screen:
-    if bare or startup.style == "plain" or os.environ.get("NO_COLOR"):
+def pick_session(records: Sequence[SessionRecord]) -> SessionRecord | None:
+    """Let the user of the terminal of stdin and stdout pick one of `records`; return None where none was wanted."""
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    lines = [session_offer(record, width) for record in records]
+    chosen = Picker(say("会话", "session"), lines, create_input(sys.stdin), create_output(sys.stdout)).run()
+    return None if chosen is None else records[chosen]
+
+
+def may_redraw(style: str = "rich") -> bool:
+    """Whether lines may move on this terminal: it can move them, and nobody asked for plain ones."""
+    return not (_is_bare() or style == "plain" or os.environ.get("NO_COLOR"))
+
+
+def _is_bare() -> bool:
+    return os.environ.get("TERM", "dumb") in ("dumb", "unknown")
+
+
+def _screen(startup: Startup, terminal: TextIO) -> Screen:
+    if not may_redraw(startup.style):
         return PlainScreen(terminal, terminal)
     from medchat.repl.rich_screen import RichScreen
 
@@ -73,7 +93,7 @@ class _Terminal:
     def __init__(self, chat: Chat, terminal: TextIO, interrupts: Interrupts, stack: ExitStack) -> None:
         keys, output = create_input(sys.stdin), create_output(terminal)
         self._chat = chat
-        if chat.startup.style != "plain" and not os.environ.get("NO_COLOR"):
+        if may_redraw(chat.startup.style):
             chat.pick = lambda title, lines: Picker(title, lines, keys, output).run()
         self._exchange = chat.exchange
         self._interrupts = interrupts

@@ -8,7 +8,7 @@ from cli_program import Scripted
 
 from medchat.api import Turn
 from medchat.repl.picker import fitting
-from medchat.store import SessionStore
+from medchat.store import SessionKind, SessionStore
 
 pytest_plugins = ("cli_program",)
 pytestmark = pytest.mark.terminal
@@ -31,6 +31,34 @@ def test_a_session_is_picked_from_the_list(scripted: Scripted, columns: int, lan
         screen.wait_for("接着会话 头痛" if lang == "zh" else "session 头痛")
         screen.wait_for_prompt()
         assert not any("Esc" in row for row in screen.shown())  # the list is gone
+
+
+def test_resume_without_an_id_offers_the_chats_and_goes_on_with_the_one_picked(scripted: Scripted) -> None:
+    for title in ("头痛", "发热"):
+        store_session(title, title)
+    with SessionStore.open() as store:
+        asked = store.create("scripted", "none", kind=SessionKind.ASK)
+        store.append_turn(asked.id, Turn("头晕", "答"))
+    with scripted.on_terminal("--resume") as screen:
+        screen.wait_for("2 个 · 回车打开", "发热")
+        assert not any("头晕" in row for row in screen.shown())
+        screen.type("头痛\r")
+        screen.wait_for("接着会话 头痛")
+        converse(screen, "乙")
+        screen.enter("/exit")
+        assert screen.exit_code() == 0 and screen.attributes() == screen.attributes_before
+    assert sessions()["头痛"] == ["头痛", "乙"]
+
+
+def test_resume_without_an_id_can_be_left_and_needs_a_terminal(scripted: Scripted) -> None:
+    record = store_session("头痛", "头痛")
+    with scripted.on_terminal("--resume") as screen:
+        screen.wait_for("回车打开")
+        screen.type("\x1b")
+        assert screen.exit_code() == 0
+    outcome = scripted.run("chat", "--resume", stdin="")
+    assert outcome.code == 2 and "请指定要继续的会话编号" in outcome.err and record.id in outcome.out
+    assert sessions() == {"头痛": ["头痛"]}
 
 
 @pytest.mark.parametrize("key", ["\x1b", "\x03", "\x04"])
