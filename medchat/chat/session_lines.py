@@ -37,10 +37,10 @@ def ending_mark(finish: Finish) -> str:
     }.get(finish, "")
 
 
-def said_with(saved: SavedTurn) -> list[str]:
+def said_with(saved: SavedTurn, *, seeded: bool = True) -> list[str]:
     """Return what a saved answer was said with, a line each: who answered, the template, the decoding settings.
 
-    What was not recorded is left out.
+    What was not recorded is left out, and the seed, which each answer has of its own, where not `seeded`.
     """
     origin = saved.origin
     folders = (Path(place).name for place in (origin.model, *origin.adapters))
@@ -50,7 +50,7 @@ def said_with(saved: SavedTurn) -> list[str]:
         if isinstance(value, float)
         else f"{name.replace('_', '-')} {value}"
         for name, value in origin.settings.items()
-        if value is not None
+        if value is not None and (seeded or name != "seed")
     ]
     parts = (
         (say("回答者", "answered by"), who),

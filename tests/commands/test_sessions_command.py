@@ -365,7 +365,8 @@ def test_show_says_what_an_answer_was_said_with_where_that_changes(call: Call) -
     first = AnswerOrigin("llama", "/m/alpaca", ("/a/lora",), "bare", settings=warm)
     with SessionStore.open() as store:
         session = store.create("llama", "/m/alpaca").id
-        for origin in (first, first, replace(first, settings={"greedy": True}), AnswerOrigin()):
+        other_seed = replace(first, settings={**warm, "seed": 8})  # each sampled answer has its own
+        for origin in (first, other_seed, replace(first, settings={"greedy": True}), AnswerOrigin()):
             store.append_turn(session, Turn("问", "答"), None, origin)
     shown = call("sessions", "show", session).out.splitlines()
     assert shown.count("    回答者：llama alpaca + lora") == 2 and shown.count("    模板：bare") == 2

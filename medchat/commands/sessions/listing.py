@@ -141,7 +141,7 @@ def show_command(session: str, as_json: bool) -> int:
 def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
     """Return a turn as lines, the notices before its answer, and with what it was said where that changes."""
     model, with_what = saved.origin.model, said_with(saved)
-    if before and with_what == said_with(before):
+    if before and said_with(saved, seeded=False) == said_with(before, seeded=False):
         with_what = []
     changed = [f"[{sanitize_line(model, 200)}]"] if before and model and model != before.origin.model else []
     return [
