@@ -184,8 +184,8 @@ class Wording:
 
     def _around(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         if len(self._folded.text) > _AROUND:
+            yield from _windows(self._folded, start, end)  # short, and heavier than the whole where it is so
             yield 0, len(self._folded.text)
-            yield from _windows(self._folded, start, end)
         else:
             yield from (span for span in _spans(self._folded) if span[0] <= start and end <= span[1])
 
