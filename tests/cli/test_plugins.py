@@ -189,8 +189,9 @@ def test_an_urgent_notice_stands_before_the_answer_on_both_streams_and_apart_in_
 
 def test_a_plugin_hears_of_every_turn(advised: Scripted) -> None:
     assert "saved 1 你问的是头痛" in advised.run("ask", "头痛").err
-    told = advised.run("chat", "-c", stdin="一\n二\n").err
-    assert "saved 2 你问的是一" in told and "saved 3 你问的是二" in told
+    told = advised.run("chat", stdin="一\n二\n").err
+    assert "saved 1 你问的是一" in told and "saved 2 你问的是二" in told
+    assert "saved 3 你问的是三" in advised.run("chat", "-c", stdin="三\n").err
 
 
 def test_the_allow_list_silences_a_broken_plugin(broken: Scripted) -> None:

@@ -26,7 +26,7 @@ def test_check_shows_the_notice_the_words_the_scopes_and_the_source(call: Call) 
     assert told.code == 0
     assert told.out.startswith("[stroke] 请马上拨打 120")
     assert "“中风” 4-6 ill.stroke" in told.out and "未触发（过去的事）" in told.out
-    assert "右手又抬不起来" in told.out and "中风120" in told.out
+    assert "右手又抬不起来" in told.out and "来源：Zhao and Liu, Stroke 1-2-0" in told.out
 
 
 def test_every_scope_of_the_labelled_sentences_is_told_in_words() -> None:

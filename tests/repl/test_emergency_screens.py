@@ -72,7 +72,7 @@ def test_a_second_message_of_the_same_kind_gets_one_short_line(tmp_path: Path, c
 
 def test_self_harm_comes_first_whatever_else_is_said(tmp_path: Path) -> None:
     first, *others = find_red_flags(SELF_HARM).notices
-    assert first.key == "self-harm"
+    assert first.key == "self-harm-now"  # with first aid: a body is in danger too
     with terminal(tmp_path, {"red_flags": True, "answers": ANSWERS}, rows=30) as screen:
         screen.enter(SELF_HARM)
         screen.wait_for("我在听。")
