@@ -82,7 +82,7 @@ def test_ask_refuses_a_file_that_cannot_be_read_before_anything_is_loaded(
 @pytest.mark.terminal
 def test_a_file_goes_with_the_next_question_alone(tmp_path: Path) -> None:
     written(tmp_path / "病历.txt", "发热三天")
-    with terminal(tmp_path, columns=120) as screen:
+    with terminal(tmp_path, columns=200) as screen:
         screen.enter("/文件")
         screen.wait_for("没有附件")
         screen.enter(f"/文件 {tmp_path / '病历.txt'}")
@@ -115,7 +115,8 @@ def test_file_with_a_question_asks_at_once_and_none_takes_the_file_away(tmp_path
 @pytest.mark.terminal
 def test_a_question_stopped_before_its_first_word_keeps_the_file(tmp_path: Path) -> None:
     written(tmp_path / "c", "发热")
-    with terminal(tmp_path, {"answers": {"总结\n\n发热": [{"gate": "go"}, "好"]}}) as screen:
+    answers = {"总结\n\n发热": [{"gate": "go"}, "好"]}
+    with terminal(tmp_path, {"answers": answers}, columns=200) as screen:  # the path stands in one row
         screen.enter(f"/file {tmp_path / 'c'}")
         screen.enter("总结")
         screen.wait_for("正在思考")

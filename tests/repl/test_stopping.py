@@ -87,7 +87,8 @@ def test_ctrl_z_during_an_answer_gives_the_shell_back_and_fg_goes_on(tmp_path: P
 
 def test_a_question_that_does_not_fit_goes_back_into_the_prompt(tmp_path: Path) -> None:
     with terminal(tmp_path, {"context_length": 20}) as screen:
-        screen.enter("一二三四五六七八九十" * 2)
+        screen.wait_for_prompt()
+        screen.type("一二三四五六七八九十" * 2 + "\r")  # it is back before one could see it gone
         screen.wait_for("▌ 错误：问题太长")
         screen.wait_for_prompt("一二三四五六七八九十" * 2)
 
