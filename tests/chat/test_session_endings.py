@@ -136,12 +136,14 @@ def test_answering_again_moves_the_seed_each_time_until_the_next_question() -> N
     assert seeds[4:] == [seeds[0], seeds[1]]
 
 
-def test_without_a_seed_answering_again_stays_without_one() -> None:
+def test_without_a_seed_answering_again_draws_another_and_the_session_stays_without_one() -> None:
     model = ScriptedModel()
     session = session_of(model)
     ask(session)
     list(session.regenerate(threading.Event()))
-    assert [config.seed for _, config in model.sent] == [None, None]
+    first, second = (config.seed for _, config in model.sent)
+    assert None not in (first, second) and first != second
+    assert session.config.seed is None
 
 
 def test_answering_again_with_no_question_is_refused() -> None:
