@@ -75,10 +75,15 @@ class Keyboard:
             self.collect()
 
     def collect(self) -> bool:
-        """Take what was typed so far (the kernel keeps 4 KiB, a paste may be longer); say whether Esc was pressed.
+        """Take what was typed so far (the kernel keeps 4 KiB, a paste may be longer); say whether to stop.
 
-        Many keys begin with that byte: it counts as Esc once nothing has followed it for a moment.
+        So say Esc, and a Ctrl-C so soon behind Enter that the prompt read both: no signal came of it. Many keys
+        begin with the byte of Esc: it counts as Esc once nothing has followed it for a moment.
         """
+        ahead = get_typeahead(self._keys)
+        store_typeahead(self._keys, [key for key in ahead if key.key is not Keys.ControlC])
+        if any(key.key is Keys.ControlC for key in ahead):
+            return True
         while typed := self._keys.read_keys():
             self._read_at = time.monotonic()
             keys = [key for key in typed if key.key is not Keys.CPRResponse]
