@@ -94,7 +94,7 @@ class Pupil(Backbone):
     load_keys = {"rule": ("one", "two")}
     recipes = {"lora": Pretended("lora", learning_rate=3e-4, batch_size=128, micro_batch_size=8),
                "full": Pretended("full")}
-    def load(self, options): raise NotImplementedError
+    def load(self, options): raise AssertionError("its recipe only pretends to train: no model is loaded")
     def template(self, options): return load_template("med_template")
     def inspect(self, path): return None
     def tiny(self, path, *, corpus=(), seed=0, **shape): pass

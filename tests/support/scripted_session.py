@@ -66,10 +66,10 @@ class ScriptedModel:
     def generate_batch(
         self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
     ) -> list[Completion]:
-        raise NotImplementedError
+        raise AssertionError("a conversation streams its answers one by one")
 
     def score(self, segments: Sequence[Segment], answer: str) -> tuple[float, ...]:
-        raise NotImplementedError
+        raise AssertionError("a conversation scores no answers")
 
     def count(self, segments: Sequence[Segment]) -> int:
         return sum(len(text_of(segment)) for segment in segments)
