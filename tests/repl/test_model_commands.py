@@ -238,6 +238,17 @@ def test_after_stopping_the_first_loading_another_model_is_loaded_instead(
     assert Path(origin.model).name == "two"
 
 
+def test_ctrl_c_right_behind_enter_stops_what_enter_began(tmp_path: Path) -> None:
+    """The prompt reads both keys at once, so that no signal comes of the second."""
+    lay_out(tmp_path)
+    make(tmp_path / "slow", fate="slow")
+    with switching_chat(tmp_path, "--model", "slow", language="zh") as screen:
+        screen.wait_for_prompt()
+        screen.type("头痛\r\x03")
+        screen.wait_for("已取消加载")
+        screen.wait_for_prompt("头痛")
+
+
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_ask_shows_the_bytes_on_a_line_that_goes_where_a_line_can(
     tmp_path: Path, variables: dict[str, str]
