@@ -104,15 +104,21 @@ def find_red_flags(text: str, previous: str | None = None) -> RedFlags:
     found = list(reading.evidence())
     fired = [each for each in found if not each.silenced_by]
     silenced = [each for each in found if each.silenced_by]
-    judged = (_Reading(text, 0) if before else reading).by_its_wording(fired)
-    silenced += [each for each in judged if each.silenced_by]
-    fired = [each for each in judged if not each.silenced_by]
+    if len(text) <= wording.MAX_CHARACTERS and not any(map(_beyond_wording, fired)):
+        judged = (_Reading(text, 0) if before else reading).by_its_wording(fired)
+        silenced += [each for each in judged if each.silenced_by]
+        fired = [each for each in judged if not each.silenced_by]
     return RedFlags(notices=tuple(_notices(fired)), evidence=tuple(fired), silenced=tuple(silenced))
 
 
 def marks_of(text: str) -> list[wording.Mark]:
     """Return what `wording` weighs besides the words of a text: what the lexicon finds in it."""
     return _Reading(text, 0).marks()
+
+
+def _beyond_wording(evidence: Evidence) -> bool:
+    """Whether no wording takes it back: intent to harm oneself, and what rests on the turn before as well."""
+    return evidence.intent or any(mention.previous for mention in evidence.mentions)
 
 
 class _Reading:
@@ -142,13 +148,8 @@ class _Reading:
     def by_its_wording(self, fired: list[Evidence]) -> list[Evidence]:
         """Return what fired, silenced where the wording of the text speaks against it.
 
-        Where nothing fired, return the one piece of evidence that a wording like an emergency's comes to. What
-        rests on the turn before as well, and intent to harm oneself, is left as it is.
+        Where nothing fired, return the one piece of evidence that a wording like an emergency's comes to.
         """
-        if len(self._folded.text) > wording.MAX_CHARACTERS or any(
-            each.intent or any(mention.previous for mention in each.mentions) for each in fired
-        ):
-            return fired
         weighed = wording.Wording(wording.lexicon_weights(), self._folded, self.marks())
         if not fired:
             reasons = weighed.alarms()
