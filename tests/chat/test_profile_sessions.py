@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plugin_packages import write_distribution
 from scripted_session import ask
-from switching_backbone import make
+from switching_chat import lay_out
 
 from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.loading import Loading
@@ -25,11 +24,7 @@ def folder(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two models and two adapters, in which the chat is started; the configuration is empty."""
     monkeypatch.setenv("MEDCHAT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    write_distribution(site, "medchat-switching", {"medchat": {"switching": "switching_backbone"}})
-    for name in ("one", "two"):
-        make(tmp_path / name)
-    for name in ("lora", "other"):
-        make(tmp_path / name, "adapter")
+    lay_out(tmp_path, site)
     (tmp_path / "home").mkdir()
     return tmp_path
 

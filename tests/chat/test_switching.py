@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plugin_packages import write_distribution
 from switching_backbone import FATES, FIXED, OPEN, make
+from switching_chat import lay_out
 
 from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.demo_mode import mark_as_demo
@@ -33,11 +33,7 @@ def chat(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """A saved conversation with the model `one`; models and adapters lie beside it."""
     monkeypatch.setenv("MEDCHAT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    write_distribution(site, "medchat-switching", {"medchat": {"switching": "switching_backbone"}})
-    for name in ("one", "two"):
-        make(tmp_path / name)
-    for name in ("lora", "other"):
-        make(tmp_path / name, "adapter")
+    lay_out(tmp_path, site)
     OPEN.clear()
     prepared = prepare_conversation({"model": str(tmp_path / "one")}, SessionChoice(), pytest.fail)
     yield prepared

@@ -15,13 +15,15 @@ from pseudo_terminal import Terminal
 from switching_backbone import make
 
 
-def lay_out(folder: Path) -> None:
-    """Write models `one` and `two`, adapters `lora` and `other`, and the distribution of the backbone."""
+def lay_out(folder: Path, site: Path | None = None) -> None:
+    """Write models `one` and `two`, adapters `lora` and `other`, and the backbone's distribution in `site`."""
     for name in ("one", "two"):
         make(folder / name)
     for name in ("lora", "other"):
         make(folder / name, "adapter")
-    write_distribution(folder / "site", "medchat-switching", {"medchat": {"switching": "switching_backbone"}})
+    write_distribution(
+        site or folder / "site", "medchat-switching", {"medchat": {"switching": "switching_backbone"}}
+    )
 
 
 def environment_of(folder: Path, language: str = "zh") -> dict[str, str]:
