@@ -172,7 +172,9 @@ class Judged:
                 folded.folded_span(each.mentions[0].start, each.mentions[0].end) for each in fired
             ),
             alarms=frozenset(
-                alarm for alarm in ALARMS if Wording(replace(weights, alarm=alarm), folded, marks).alarms()
+                alarm
+                for alarm in ALARMS
+                if Wording(replace(weights, alarm=alarm), folded, marks).alarms() is not None
             ),
         )
 

@@ -153,7 +153,7 @@ class _Reading:
         weighed = wording.Wording(wording.lexicon_weights(), self._folded, self.marks())
         if not fired:
             reasons = weighed.alarms()
-            return [self._weak_evidence(reasons)] if reasons else []
+            return [] if reasons is None else [self._weak_evidence(reasons)]
         found = [self._folded.folded_span(each.mentions[0].start, each.mentions[0].end) for each in fired]
         if not weighed.is_doubtful(found, vital=any(each.vital for each in fired)):
             return fired

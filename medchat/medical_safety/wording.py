@@ -154,13 +154,13 @@ class Wording:
         """Whether the sum means anything: not of pages, and not of a text without a word on a body."""
         return self._bodily and len(self._folded.text) <= MAX_CHARACTERS
 
-    def alarms(self) -> list[str]:
-        """Return the pieces that weighed most in a text whose wording calls for a notice, [] of any other."""
+    def alarms(self) -> list[str] | None:
+        """Return the pieces that weighed most in a text whose wording calls for a notice, None of any other."""
         goal = self._weights.alarm
         spans = _spans(self._folded) if self.is_weighed else ()
         total, heaviest = self._heaviest(spans, goal, least_characters=MIN_CHARACTERS)
         if total <= goal:
-            return []
+            return None
         weighed = sorted(((self._weights.pieces.get(piece, 0), piece) for piece in heaviest), reverse=True)
         named = [piece for weight, piece in weighed if weight > 0 and not piece.startswith("class:")]
         return named[:_NAMED]
@@ -180,7 +180,12 @@ class Wording:
         """
         if not self.is_weighed or _is_bare(plain_words(self._folded.text)):
             return math.inf
-        return max((self._heaviest(self._around(*each), goal)[0] for each in found), default=-math.inf)
+        best = -math.inf
+        for each in found:
+            best = max(best, self._heaviest(self._around(*each), goal)[0])
+            if best >= goal:
+                break
+        return best
 
     def _around(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         if len(self._folded.text) > _AROUND:
