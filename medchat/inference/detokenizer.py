@@ -24,9 +24,9 @@ def unfinished_characters(text: str) -> int:
 class StreamText:
     """Decodes a growing list of ids, giving each piece of text once it can no longer change.
 
-    The pieces joined are `decode` of all ids. What `decode` must promise: one more id changes nothing of
-    the text before it but the last `unfinished(text)` characters. It may treat the very beginning
-    specially (SentencePiece drops leading spaces).
+    The pieces joined are `decode` of all ids, but for a last character that never became whole. What `decode`
+    must promise: one more id changes nothing of the text before it but the last `unfinished(text)` characters.
+    It may treat the very beginning specially (SentencePiece drops leading spaces).
 
     Only the newest ids are decoded again, behind an anchor: the last ids before them that had settled and
     have text of their own, so that what follows is never mistaken for the beginning. The cost of a long
@@ -57,10 +57,10 @@ class StreamText:
         return piece
 
     def finish(self) -> str:
-        """Return what was held back, as it is; afterwards the object is as new."""
+        """Return what was held back, bytes of an unfinished character left out; afterwards the object is as new."""
         rest = self._decode(self._anchor + self._newest)[self._given :]
         self._anchor, self._newest, self._anchor_length, self._given = [], [], 0, 0
-        return rest
+        return rest.rstrip(REPLACEMENT)
 
     def _settle(self) -> None:
         """All text so far has been given: forget the ids that later text does not depend on."""

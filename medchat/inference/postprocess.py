@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from medchat.inference.detokenizer import REPLACEMENT
+
 _FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 _CHINESE = "[\u4e00-\u9fff]"
 # The original makes ten passes, one a mark and side. A mark is never itself a Chinese character, so
@@ -21,17 +23,20 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def clean_answer(text: str, *, replaced: Mapping[str, str] = _NOTHING, full_width: bool = True) -> str:
-    """Return the answer with `replaced` put in place, stripped and, if `full_width`, its punctuation widened."""
+    """Return the answer with `replaced` put in place, stripped and, if `full_width`, its punctuation widened.
+
+    What is stripped is white space, and at the end the bytes of a character that was cut off (U+FFFD).
+    """
     # The originals strip first, which leaves the white space beside a marker that is then removed.
-    text = _replace(text, replaced).strip()
+    text = _without_tail(_replace(text, replaced)).lstrip()
     return _widen(text) if full_width else text
 
 
 class StreamingCleanup:
     """`clean_answer` for text that comes in pieces: what it has returned never changes.
 
-    It keeps back trailing white space (it may be stripped), a beginning of a marker, and a final mark
-    whose width the next character decides. No marker may hold white space or another one's beginning.
+    It keeps back trailing white space and U+FFFD (both may be stripped), a beginning of a marker, and a final
+    mark whose width the next character decides. No marker may hold white space or another one's beginning.
     """
 
     def __init__(self, *, replaced: Mapping[str, str] = _NOTHING, full_width: bool = True) -> None:
@@ -53,8 +58,8 @@ class StreamingCleanup:
         return self._release(len(self._pending) - self._held())
 
     def finish(self) -> str:
-        """Return the rest of the answer, without the white space at its end."""
-        rest = self._release(len(self._pending.rstrip()))
+        """Return the rest of the answer, without white space or half a character at its end."""
+        rest = self._release(len(_without_tail(self._pending)))
         self._begin()
         return rest
 
@@ -67,7 +72,7 @@ class StreamingCleanup:
     def _held(self) -> int:
         """Return how many pending characters a later one can still change."""
         pending = self._pending
-        blank = len(pending) - len(pending.rstrip())
+        blank = len(pending) - len(_without_tail(pending))
         if blank:
             # Whatever stands before white space has its right neighbour.
             return blank
@@ -94,6 +99,13 @@ class StrippedAnswer(StreamingCleanup):
 
     def __init__(self) -> None:
         super().__init__(full_width=False)
+
+
+def _without_tail(text: str) -> str:
+    """Return `text` without white space and U+FFFD, the bytes of a character that was cut off, at its end."""
+    while (shorter := text.rstrip().rstrip(REPLACEMENT)) != text:
+        text = shorter
+    return text
 
 
 def _replace(text: str, replaced: Mapping[str, str]) -> str:

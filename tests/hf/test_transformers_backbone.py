@@ -102,6 +102,25 @@ def test_the_logits_are_those_of_transformers(folder: Path, model: TokenChatMode
         assert torch.equal(model.model(ids).logits, library(ids).logits)
 
 
+@pytest.mark.parametrize("question", ["头痛怎么办？", "🙂"])
+def test_an_answer_never_ends_in_half_a_character(model: TokenChatModel, question: str) -> None:
+    cut = 0
+    for length in range(1, 9):
+        config = replace(GREEDY, max_new_tokens=length)
+        *_, last = deltas = list(model.stream([Text(question)], config, threading.Event()))
+        answer = "".join(delta.text for delta in deltas)
+        assert not answer.endswith("\ufffd")
+        cut += last.completion_tokens == length
+        assert model.generate_batch([[Text(question)]], config)[0].text == answer
+        cancel, pieces = threading.Event(), []
+        for delta in model.stream([Text(question)], replace(GREEDY, max_new_tokens=9), cancel):
+            pieces.append(delta.text)
+            if delta.completion_tokens >= length:
+                cancel.set()
+        assert not "".join(pieces).endswith("\ufffd")
+    assert cut
+
+
 def test_an_answer_over_the_kept_cache_is_the_one_from_afresh(folder: Path, model: TokenChatModel) -> None:
     template = Tiny().template(options(folder))
     first = template.render((), "头痛怎么办？")

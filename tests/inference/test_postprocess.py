@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from medchat.inference.postprocess import StreamingCleanup, clean_answer
 
 MARKERS = {"<|begin|>": "", "<|end|>": "", "[[date]]": "2023年"}
-PIECES = st.sampled_from(["好", "药", "a", " ", "\n", ",", "!", "?", "<", "<|", "|>", "[[", "]]", *MARKERS])
+PIECES = st.sampled_from(["好", "药", "a", " ", "\n", ",", "!", "?", "<", "<|", "|>", "[[", "]]", "\ufffd", *MARKERS])
 
 
 def in_passes(text: str) -> str:
@@ -21,7 +21,7 @@ def in_passes(text: str) -> str:
     for mark, wide in ((",", "，"), ("!", "！"), (":", "："), (";", "；"), (r"\?", "？")):
         text = re.sub(f"([\u4e00-\u9fff]){mark}", rf"\1{wide}", text)
         text = re.sub(f"{mark}([\u4e00-\u9fff])", rf"{wide}\1", text)
-    return text.strip()
+    return re.sub(r"[\s\ufffd]+\Z", "", text).lstrip()
 
 
 @settings(max_examples=400)
@@ -47,3 +47,15 @@ def test_a_filter_is_as_new_after_its_answer() -> None:
 @pytest.mark.parametrize("text", ["好,", "a,", "a, b", "好!药?"])
 def test_nothing_is_replaced_without_markers(text: str) -> None:
     assert clean_answer(text, full_width=False) == text
+
+
+@pytest.mark.parametrize("pieces", [["头", "\ufffd"], ["头\ufffd\ufffd"], ["头", " \ufffd\n", "\ufffd "]])
+def test_half_a_character_at_the_end_is_neither_shown_nor_kept(pieces: list[str]) -> None:
+    cleanup = StreamingCleanup()
+    assert [*map(cleanup.feed, pieces), cleanup.finish()] == ["头", *[""] * len(pieces)]
+    assert clean_answer("".join(pieces)) == "头"
+
+
+def test_bytes_that_are_no_character_stay_where_an_answer_goes_on() -> None:
+    cleanup = StreamingCleanup()
+    assert [cleanup.feed(piece) for piece in ("头\ufffd", "\ufffd", "痛")] == ["头", "", "\ufffd\ufffd痛"]

@@ -117,11 +117,19 @@ def test_bytes_that_no_utf8_or_utf16_allows_come_out_as_replacements(
 ) -> None:
     halves = [b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n\n',
               b'data: {"choices":[{"delta":{"content":"\\ude00\\ud83d"}}]}\n\n',
-              b'data: {"choices":[{"delta":{"content":"\xff"}, "finish_reason":"stop"}]}\n\n']  # fmt: skip
+              b'data: {"choices":[{"delta":{"content":"\xff!"}, "finish_reason":"stop"}]}\n\n']  # fmt: skip
     server.usual = Reply(raw=halves)
     text = text_of(ask(load()))
-    assert text == "😀\ufffd\ufffd"
+    assert text == "😀\ufffd\ufffd!"
     text.encode("utf-8")
+
+
+def test_half_a_character_that_a_server_cut_off_is_left_out(server: OpenAIServer, load: Load) -> None:
+    server.usual = Reply(raw=[chunk("头痛\ufffd", "length").encode(), b"\n\n"])
+    model = load()
+    assert text_of(ask(model)) == "头痛"
+    (completion,) = model.generate_batch([PROMPT], GenerationConfig())
+    assert completion.text == "头痛"
 
 
 def test_reasoning_is_no_part_of_the_answer(server: OpenAIServer, load: Load) -> None:
