@@ -74,7 +74,11 @@ class ChatModel(Protocol):
     def generate_batch(
         self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
     ) -> list[Completion]:
-        """Answer several prompts at once, in their order. Each equals what it would be alone."""
+        """Answer several prompts at once, in their order.
+
+        In float32 each equals what it would be alone. In half precision the neighbours of a prompt change how its
+        logits are rounded: where the two best tokens are that close, the choice may be another.
+        """
         ...
 
     def score(self, segments: Sequence[Segment], answer: str) -> tuple[float, ...]:

@@ -169,7 +169,7 @@ class TokenChatModel(ABC):
     def generate_batch(
         self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
     ) -> list[Completion]:
-        """Answer several prompts at once, in their order. Each equals what it would be alone."""
+        """Answer several prompts at once, in their order; how far each equals what it would be alone: `ChatModel`."""
         rows = [self._tokenizer.build_prompt(segments) for segments in prompts]
         answers = generate_rows(self._model, rows, config, self._limits)
         return [self._completion(answer, len(row), config) for answer, row in zip(answers, rows, strict=True)]

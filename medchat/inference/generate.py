@@ -58,8 +58,9 @@ def generate_rows(
     limits: GenerationLimits,
     cancel: threading.Event | None = None,
 ) -> list[BatchAnswer]:
-    """Answer the prompts `rows` (token ids), in their order; each answer is what it would be alone.
+    """Answer the prompts `rows` (token ids), in their order.
 
+    In float32 each answer is what it would be alone; in half precision, but for how its logits are rounded.
     Beam search takes one prompt after the other. Raises UsageError for a prompt that fills the
     context, MedchatError on non-finite logits, MemoryShortageError.
     """

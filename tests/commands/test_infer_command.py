@@ -50,6 +50,17 @@ def test_a_batch_holds_prompts_of_about_one_length(parrot: Parrot, questions: Pa
     assert flat == sorted(flat, reverse=True) and flat[0] > flat[-1]
 
 
+def test_exact_asks_one_question_at_a_time_and_is_not_mixed(parrot: Parrot, questions: Path) -> None:
+    output = questions.with_name("answers.jsonl")
+    refused(parrot, questions, output, "--exact", "--batch-size", "2", code=2, names="--exact")
+    assert parrot.infer(questions, output, "--exact").returncode == 0
+    assert [len(call["texts"]) for call in parrot.calls()] == [1] * 20
+    assert all(line["decoding"]["exact"] is True for line in rows(output))
+    mixed = parrot.infer(questions, output, "--resume")
+    assert mixed.returncode == 2 and "decoding" in mixed.stderr
+    assert parrot.infer(questions, output, "--resume", "--exact").returncode == 0
+
+
 def test_the_seconds_of_all_answers_are_the_time_spent(parrot: Parrot, tmp_path: Path) -> None:
     parrot.script(seconds=0.2)
     data = write_questions(tmp_path / "questions.jsonl", 8)

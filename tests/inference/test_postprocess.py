@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from medchat.inference.postprocess import StreamingCleanup, clean_answer
 
 MARKERS = {"<|begin|>": "", "<|end|>": "", "[[date]]": "2023年"}
-PIECES = st.sampled_from(["好", "药", "a", " ", "\n", ",", "!", "?", "<", "<|", "|>", "[[", "]]", "\ufffd", *MARKERS])
+PIECES = st.sampled_from(
+    ["好", "药", "a", " ", "\n", ",", "!", "?", "<", "<|", "|>", "[[", "]]", "\ufffd", *MARKERS]
+)
 
 
 def in_passes(text: str) -> str:

@@ -70,9 +70,16 @@ def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 4096),
-    default=BATCH_SIZE,
     metavar="N",
     help=say(f"每批的问题数（默认 {BATCH_SIZE}）", f"questions in a batch (default {BATCH_SIZE})"),
+)
+@click.option(
+    "--exact",
+    is_flag=True,
+    help=say(
+        "逐个回答，使回答与其他问题无关（半精度下同批的问题会影响舍入）；更慢",
+        "one question at a time: no answer depends on another question (in half precision a batch does); slower",
+    ),
 )
 @click.option(
     "--limit", type=click.IntRange(1), metavar="N", help=say("只回答前 N 条", "answer only the first N")
@@ -112,6 +119,14 @@ def command(data: str, output: str, **flags: Any) -> int:
                 "continue with --resume, or start over with --overwrite",
             ),
         )
+    if flags["exact"] and (flags["batch_size"] or 1) > 1:
+        raise UsageError(
+            say(
+                "--exact 逐个回答，不能再指定 --batch-size",
+                "--exact answers one at a time: --batch-size has no use",
+            ),
+            say("两者只用一个", "use only one of them"),
+        )
     process = Process.from_environment(os.environ, slurm=True)
     opening, demo = as_demo(resolve_setup(read_settings(flags), rule=flags["rule"]))
     opening = replace(opening, generation=_generation(opening.generation, flags))
@@ -119,10 +134,11 @@ def command(data: str, output: str, **flags: Any) -> int:
     source = _read(user_path(data), choice, skip_bad=flags["skip_bad"], speak=process.leads)
     target = Path(os.path.realpath(user_path(output)))  # noqa: PTH  (pathlib raises for a loop of links)
     _refuse_inputs(target, opening, source.path)
-    plan = WorkPlan(source.questions[: flags["limit"]], flags["batch_size"], process.world_size)
+    batch_size = 1 if flags["exact"] else flags["batch_size"] or BATCH_SIZE
+    plan = WorkPlan(source.questions[: flags["limit"]], batch_size, process.world_size)
     if flags["check"]:
         earlier = look_at_outputs(target, resume=flags["resume"], overwrite=flags["overwrite"])
-        check_belongs(earlier, source.questions, provenance(opening), target)
+        check_belongs(earlier, source.questions, provenance(opening, exact=flags["exact"]), target)
         return _check(opening, len(plan.questions))
     outputs = open_outputs(target, process, resume=flags["resume"], overwrite=flags["overwrite"])
     try:
@@ -136,8 +152,9 @@ def command(data: str, output: str, **flags: Any) -> int:
             overwrites=flags["overwrite"],
             demo=demo,
             force_answer=flags["force_answer"],
+            exact=flags["exact"],
         )
-        check_belongs(outputs.earlier, source.questions, provenance(opening), target)
+        check_belongs(outputs.earlier, source.questions, run.provenance, target)
         return run.complete()
     finally:
         outputs.close()

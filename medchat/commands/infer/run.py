@@ -32,14 +32,14 @@ from medchat.sanitize import sanitize_line
 from medchat.templates import ignores_input
 
 
-def provenance(opening: ChatSetup) -> Provenance:
-    """Return what answers, as far as it is known before the model is loaded."""
+def provenance(opening: ChatSetup, *, exact: bool) -> Provenance:
+    """Return what answers, as far as it is known before the model is loaded; `exact`: one question at a time."""
     return Provenance(
         model=opening.options.location,
         backbone=opening.backbone.name,
         adapters=tuple(str(adapter) for adapter in opening.options.adapters),
         template=opening.template.name,
-        decoding=decoding(opening.generation),
+        decoding=decoding(opening.generation) | ({"exact": True} if exact else {}),
     )
 
 
@@ -56,7 +56,13 @@ class BatchRun:
     overwrites: bool = False
     demo: KnownQuestions | None = None
     force_answer: bool = False
+    exact: bool = False
     _known_rejected: set[str] = field(default_factory=set)
+
+    @property
+    def provenance(self) -> Provenance:
+        """What answers, as far as it is known before the model is loaded."""
+        return provenance(self.opening, exact=self.exact)
 
     def complete(self) -> int:
         """Answer what is missing, put the result file in order and return the exit code."""
@@ -125,7 +131,7 @@ class BatchRun:
             maker,
             config,
             self.plan,
-            replace(provenance(opening), dtype=str(model.describe().get("dtype", ""))),
+            replace(self.provenance, dtype=str(model.describe().get("dtype", ""))),
             rank=self.outputs.process.rank,
             done=done,
             advise=self._advise,
