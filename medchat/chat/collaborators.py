@@ -8,7 +8,7 @@ from typing import Protocol
 
 from medchat.api import Conversation, Notice, Turn
 from medchat.chat.events import AnswerContext, TurnStats
-from medchat.store import BranchPoint
+from medchat.store import BranchPoint, SavedTurn
 
 #: Looks at a question on which a red flag fired, its answer, and the keys of what was shown before.
 Reviewer = Callable[[str, str, frozenset[str]], Iterable[Notice]]
@@ -54,6 +54,10 @@ class Recorder(Protocol):
         """Return the places where the conversation has gone on in several ways."""
         ...
 
+    def turns_at(self, point: BranchPoint) -> Sequence[SavedTurn]:
+        """Return what stood at a place of `branches`, in the order of its alternatives."""
+        ...
+
     def switch(self, position: int, way: int) -> Sequence[Turn] | None:
         """Go on from that alternative at that place (from 1); return all turns as they then are, None for no such."""
         ...
@@ -79,6 +83,10 @@ class NoRecorder:
         """Nothing was kept, so nothing comes back."""
 
     def branches(self) -> Sequence[BranchPoint]:
+        """Nothing was kept."""
+        return ()
+
+    def turns_at(self, point: BranchPoint) -> Sequence[SavedTurn]:
         """Nothing was kept."""
         return ()
 

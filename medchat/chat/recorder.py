@@ -145,6 +145,12 @@ class StoreRecorder:
                 return self._store.branches(self._record.id)
         return ()
 
+    def turns_at(self, point: BranchPoint) -> Sequence[SavedTurn]:
+        """Return what stood at a place of `branches`, in the order of its alternatives."""
+        with self._told():
+            return self._store.turns_at(point)
+        return ()
+
     def switch(self, position: int, way: int) -> Sequence[Turn] | None:
         """Go on from that alternative at that place (from 1); return all turns as they then are, None for no such.
 

@@ -15,10 +15,13 @@ from medchat.repl.rows import excerpt, two_columns
 from medchat.repl.screen import untrusted
 from medchat.repl.slash import ReplCommand
 from medchat.sanitize import sanitize
-from medchat.store import BranchPoint
+from medchat.store import BranchPoint, SavedTurn
 
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
+
+#: Places of a conversation whose branches are listed at once, the last ones.
+_PLACES_LISTED = 10
 
 
 def _regenerate(chat: Chat, words: str) -> None:
@@ -105,32 +108,61 @@ def _copy(chat: Chat, words: str) -> None:
 def _branch(chat: Chat, words: str) -> None:
     if not chat.exchange.ready():
         return
-    points = chat.exchange.call(lambda session: session.recorder.branches())
     numbers = [int(word) for word in words.split() if word.isascii() and word.isdecimal()]
-    if len(numbers) != len(words.split()) or len(numbers) not in (0, 2):
+    if len(numbers) != len(words.split()) or len(numbers) > 2:
         raise UsageError(
-            say("请写轮号和分支号，或都不写", "give the numbers of a turn and of a branch, or neither"),
+            say(
+                "请写轮号和分支号，或只写轮号",
+                "give the numbers of a turn and of a branch, or of a turn alone",
+            ),
             say("例如：/分支 2 1", "for example: /branch 2 1"),
         )
-    if numbers:
+    if len(numbers) == 2:
         position, way = numbers
         _show_where(chat, chat.exchange.call(lambda session: switch(session, position, way - 1)))
-    elif not points:
-        chat.screen.show(say("这个会话没有别的分支。", "This conversation has no other branch."))
     else:
-        chat.screen.show("\n".join(line for point in points for line in _ways(point, chat.screen.width)))
-        example = f"{points[-1].position} 1"
-        chat.screen.show(say(f"换到某个分支：/分支 {example}", f"To go to one of them: /branch {example}"))
+        _show_branches(chat, *numbers)
 
 
-def _ways(point: BranchPoint, width: int) -> Iterator[str]:
+def _show_branches(chat: Chat, position: int | None = None) -> None:
+    """List what stood at one place of the conversation, else at the last ones that have branches."""
+    points = [
+        point
+        for point in chat.exchange.call(lambda session: session.recorder.branches())
+        if position in (None, point.position)
+    ]
+    if not points:
+        chat.screen.show(
+            say("这个会话没有别的分支。", "This conversation has no other branch.")
+            if position is None
+            else say(f"第 {position} 轮没有别的分支。", f"Turn {position} has no other branch.")
+        )
+        return
+    last = points[-_PLACES_LISTED:]
+    said = chat.exchange.call(lambda session: [session.recorder.turns_at(point) for point in last])
+    width = chat.screen.width
+    listed = (line for point, turns in zip(last, said, strict=True) for line in _ways(point, turns, width))
+    chat.screen.show("\n".join(listed))
+    if earlier := len(points) - len(last):
+        first = points[0].position
+        chat.screen.show(
+            say(
+                f"前面还有 {earlier} 处有分支。列出某一处：/分支 {first}",
+                f"{earlier} earlier turns have branches too. To list those of one: /branch {first}",
+            )
+        )
+    example = f"{last[-1].position} 1"
+    chat.screen.show(say(f"换到某个分支：/分支 {example}", f"To go to one of them: /branch {example}"))
+
+
+def _ways(point: BranchPoint, turns: Sequence[SavedTurn], width: int) -> Iterator[str]:
     """Give the lines that list what stood at one place of the conversation."""
     yield say(f"第 {point.position} 轮：", f"Turn {point.position}:")
-    for number, way in enumerate(point.alternatives, 1):
+    for number, (way, saved) in enumerate(zip(point.alternatives, turns, strict=False), 1):
         mark = "*" if number - 1 == point.current else " "
         after = say(f"（之后 {way.following} 轮）", f" (+{way.following})") if way.following else ""
-        yield f" {mark}{number}  {excerpt(way.saved.turn.question, max(20, width - 20))}{after}"
-        yield f"      {excerpt(way.saved.turn.answer, max(20, width - 8))}"
+        yield f" {mark}{number}  {excerpt(saved.turn.question, max(20, width - 20))}{after}"
+        yield f"      {excerpt(saved.turn.answer, max(20, width - 8))}"
 
 
 def _show_where(chat: Chat, turns: Sequence[Turn]) -> None:
@@ -233,14 +265,16 @@ TURN_COMMANDS: tuple[ReplCommand[Chat], ...] = (
     ReplCommand(
         "branch",
         "分支",
-        "[n k]",
+        "[n] [k]",
         "列出各处的分支；换到第 n 轮的第 k 个",
         "list the branches; go to branch k at turn n",
         _branch,
         more=(
-            "编辑、重答和撤销后另问，都会留下分支。换回去时，那个分支之后的各轮也一起回来。",
-            "Edits, answers given again and other questions after /undo leave branches. Going back to one brings the"
-            " turns after it along.",
+            "编辑、重答和撤销后另问，都会留下分支。只写轮号时列出那一轮的；不写时列出最近十处。"
+            "换回去时，那个分支之后的各轮也一起回来。",
+            "Edits, answers given again and other questions after /undo leave branches. The number of a turn lists"
+            " those of that turn, no number those of the last ten that have any. Going back to one brings the turns"
+            " after it along.",
         ),
         examples=("/分支 2 1", "/branch 2 1"),
     ),

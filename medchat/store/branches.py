@@ -83,9 +83,9 @@ def _moment(value: object) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A turn that the conversation could go on with, and how many followed it when it was left."""
+    """The id of a turn that the conversation could go on with, and how many followed it when it was left."""
 
-    saved: SavedTurn
+    turn_id: int
     following: int
 
 
@@ -99,6 +99,12 @@ class BranchPoint:
     position: int
     alternatives: tuple[Alternative, ...]
     current: int | None
+
+
+def turns_at(connection: sqlite3.Connection, point: BranchPoint) -> tuple[SavedTurn, ...]:
+    """Return what stood at a place; a turn that was deleted meanwhile is left out."""
+    rows = (connection.execute(_TURN, (way.turn_id,)).fetchone() for way in point.alternatives)
+    return tuple(turn_from(row, point.position) for row in rows if row is not None)
 
 
 class Tree:
@@ -126,7 +132,7 @@ class Tree:
             current = self._line[place - 1] if place <= self._said else None
             ids = self._ways(place)
             if [one for one in ids if one != current]:
-                ways = tuple(Alternative(self._saved(one, place), self._following(one, place)) for one in ids)
+                ways = tuple(Alternative(one, self._following(one, place)) for one in ids)
                 found.append(BranchPoint(place, ways, None if current is None else ids.index(current)))
         return tuple(found)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from medchat.api import Turn
 from medchat.errors import MedchatError
 from medchat.store import session_rows, turn_rows
-from medchat.store.branches import BranchPoint, Tree, branch_off
+from medchat.store.branches import BranchPoint, Tree, branch_off, turns_at
 from medchat.store.database import Database
 from medchat.store.records import (
     AnswerCost,
@@ -103,6 +103,11 @@ class TurnStore:
         """Return the places where the conversation has gone on in several ways, its end included."""
         with self._database.reading() as connection:
             return Tree(connection, session_id).points()
+
+    def turns_at(self, point: BranchPoint) -> tuple[SavedTurn, ...]:
+        """Return what stood at a place of `branches`, in the order of its alternatives."""
+        with self._database.reading() as connection:
+            return turns_at(connection, point)
 
     def others(self, session_id: str) -> tuple[BranchTurn, ...]:
         """Return the turns that are not in the conversation as it stands, undone ones included."""

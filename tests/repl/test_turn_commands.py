@@ -243,9 +243,22 @@ def test_branches_are_listed_and_gone_to(scripted: Scripted, columns: int) -> No
         assert asked() == ["甲", "乙"]
         screen.enter("/分支 7 1")
         screen.wait_for("没有可以恢复")
-        screen.enter("/分支 1")
+        screen.enter("/分支 2")
+        screen.wait_for("第 2 轮没有别的分支。")
+        screen.enter("/分支 一")
         screen.wait_for("请写轮号和分支号")
     assert asked() == ["甲", "乙"] and others() == 2
+
+
+def test_the_branches_of_the_last_places_are_listed_and_of_any_one_that_is_named(scripted: Scripted) -> None:
+    turns = [line for number in range(12) for line in (f"问{number}", "/regen")]
+    scripted.run("chat", stdin="\n".join(turns) + "\n")
+    listed = scripted.run("chat", "-c", stdin="/branch\n", MEDCHAT_LANG="zh").err
+    assert "第 2 轮：" not in listed and all(f"第 {place} 轮：" in listed for place in range(3, 13))
+    assert "前面还有 2 处有分支。列出某一处：/分支 1" in listed
+    one = scripted.run("chat", "-c", stdin="/branch 2\n", MEDCHAT_LANG="zh").err
+    assert [f"第 {place} 轮：" in one for place in (1, 2, 3)] == [False, True, False]
+    assert " *2  问1" in one and "前面还有" not in one
 
 
 def test_branches_are_there_after_a_restart(scripted: Scripted) -> None:

@@ -88,11 +88,12 @@ class BranchMachine(RuleBasedStateMachine):
     def switch(self, data: st.DataObject) -> None:
         point = data.draw(st.sampled_from(self.store.branches(self.session)))
         way = data.draw(st.integers(0, len(point.alternatives) - 1))
+        chosen = self.store.turns_at(point)[way].turn.question
         assert self.store.switch(self.session, (point.position, way))
         if way == point.current:
             return
         parent = ([self.root, *self.line()])[point.position - 1]
-        node = next(one for one in parent.after if one.name == point.alternatives[way].saved.turn.question)
+        node = next(one for one in parent.after if one.name == chosen)
         parent.chosen, self.undone = node, 0
         while node.chosen is not None:
             node = node.chosen

@@ -28,7 +28,7 @@ def said(store: SessionStore, session: str) -> list[str]:
 def ways(store: SessionStore, session: str) -> dict[int, tuple[list[str], int | None]]:
     """The questions at each place that has several, and which of them is in force."""
     return {
-        point.position: ([way.saved.turn.question for way in point.alternatives], point.current)
+        point.position: ([saved.turn.question for saved in store.turns_at(point)], point.current)
         for point in store.branches(session)
     }
 
