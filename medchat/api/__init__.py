@@ -51,6 +51,7 @@ from medchat.api.generation import (
 )
 from medchat.api.models import (
     AdapterCard,
+    AnswerIds,
     ChatModel,
     ContinuingModel,
     ModelCard,
@@ -90,6 +91,7 @@ __all__ = [
     "SCHEDULERS",
     "TRACKERS",
     "AdapterCard",
+    "AnswerIds",
     "Backbone",
     "ChatModel",
     "Completion",

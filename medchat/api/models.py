@@ -122,6 +122,15 @@ class PromptIds(Protocol):
 
 
 @runtime_checkable
+class AnswerIds(PromptIds, Protocol):
+    """A model that also tells the ids of an answer that was begun. Optional: `/raw` shows them after `/continue`."""
+
+    def answer_ids(self, answer: str) -> Sequence[int]:
+        """Return the ids that stand behind the prompt's where the model goes on with `answer`."""
+        ...
+
+
+@runtime_checkable
 class PromptParts(PromptIds, Protocol):
     """A model that also tells which control tokens its family adds to a prompt. Optional: `/raw` shows them."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from medchat.api import Conversation, Delta, Finish, GenerationConfig, Turn
+from medchat.api import Conversation, Delta, Finish, GenerationConfig, Segment, Turn
 from medchat.chat.events import TurnStats
 from medchat.chat.text_checks import repeats_without_end
 
@@ -42,6 +43,14 @@ def with_seed(config: GenerationConfig) -> GenerationConfig:
     if config.seed is not None or not config.samples or "seed" in config.unset:
         return config
     return replace(config, seed=secrets.randbelow(_SEEDS))
+
+
+@dataclass(frozen=True, slots=True)
+class SentPrompt:
+    """What a model was sent: a prompt, and the answer so far where it was to go on with one."""
+
+    segments: Sequence[Segment] = ()
+    begun: str = ""
 
 
 @dataclass

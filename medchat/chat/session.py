@@ -20,7 +20,6 @@ from medchat.api import (
     GenerationConfig,
     Notice,
     PromptTemplate,
-    Segment,
     Turn,
 )
 from medchat.chat.collaborators import (
@@ -50,7 +49,7 @@ from medchat.chat.events import (
     SingleTurnTemplate,
     TurnStats,
 )
-from medchat.chat.gathered import AnswerRequest, Gathered, with_seed
+from medchat.chat.gathered import AnswerRequest, Gathered, SentPrompt, with_seed
 from medchat.chat.text_checks import MAX_QUESTION_BYTES, check_question
 from medchat.errors import Interruption, UsageError
 from medchat.language import say
@@ -82,7 +81,7 @@ class ChatSession:
     max_question_bytes: int = MAX_QUESTION_BYTES
     last_stats: TurnStats | None = None
     last_reasoning: str = ""
-    last_prompt: Sequence[Segment] = ()
+    last_prompt: SentPrompt = field(default_factory=SentPrompt)
     dropped: int = 0
     notices_shown: set[str] = field(default_factory=set)
     said_early: set[str] = field(default_factory=set)
@@ -155,7 +154,7 @@ class ChatSession:
         turns = tuple(rewritten(turn, change) for turn in self.conversation.turns)
         self.conversation = replace(self.conversation, turns=turns, system=change(self.conversation.system))
         self.last_reasoning = change(self.last_reasoning)
-        self.last_prompt = ()
+        self.last_prompt = SentPrompt()
         self.recorder.rewrite(change)
 
     def fitted(self, question: str, *, before: Conversation | None = None) -> Fitted:
@@ -205,7 +204,7 @@ class ChatSession:
             yield event
         flagged = any(notice.urgent and notice.key for notice in notices)
         fitted = self.fitted(question, before=before)
-        self.last_prompt = fitted.segments
+        self.last_prompt = SentPrompt(fitted.segments, request.begun)
         yield from self._remarks(before, fitted, request.config)
         config = self._within(fitted, request.config)
         context = AnswerContext(config, tuple(notices))

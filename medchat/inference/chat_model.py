@@ -140,7 +140,7 @@ class TokenChatModel(ABC):
                 say("束搜索不能续写未完成的回答", "beam search cannot go on with an answer that was begun"),
                 say("请先 /设置 num-beams 1", "first /set num-beams 1"),
             )
-        prompt, begun = self._tokenizer.build_prompt(segments), self._tokenizer.encode(answer)
+        prompt, begun = self._tokenizer.build_prompt(segments), self.answer_ids(answer)
         decoder, cleanup = self._tokenizer.stream(), self._cleanup()
         given = "".join(cleanup.feed(decoder.feed(token)) for token in begun)
         held = max(0, len(answer) - len(given))  # what the two keep back is in the answer already
@@ -153,17 +153,14 @@ class TokenChatModel(ABC):
             cancel=cancel,
             token_count=self._limits.token_count,
         )
-        whole = EncodedPrompt(len(prompt) + len(begun), self._stepper)
         with self._freed_on_shortage():
+            whole = EncodedPrompt(len(prompt) + len(begun), self._stepper)
             for delta in stream_deltas(steps, whole, decoder, stops=config.stop, cleanup=cleanup):
                 yield replace(delta, text=delta.text[held:])
                 held -= min(held, len(delta.text))
 
     def stepper_behind(self, prompt_tokens: int) -> Stepper:
-        """Return the model one token at a time for ids of which the first `prompt_tokens` are prompt, the rest answer.
-
-        A family whose model reads the two differently overrides it.
-        """
+        """Return the stepper for `prompt_tokens` ids of prompt and an answer behind; overridden where they differ."""
         return self._stepper
 
     def generate_batch(
@@ -180,7 +177,7 @@ class TokenChatModel(ABC):
         Raises UsageError if prompt and answer together do not fit the context.
         """
         prompt = self._tokenizer.build_prompt(segments)
-        target = [*self._tokenizer.encode(answer), self._tokenizer.eos_token_id]
+        target = [*self.answer_ids(answer), self._tokenizer.eos_token_id]
         answer_room(len(prompt) + len(target) - 1, GenerationConfig(), self.context_length)
         with torch.inference_mode(), raise_on_oom():
             logits = self.logits_of_answer(prompt, target)
@@ -195,6 +192,10 @@ class TokenChatModel(ABC):
     def prompt_ids(self, segments: Sequence[Segment]) -> Sequence[int]:
         """Return the ids of the prompt, special ones included."""
         return self._tokenizer.build_prompt(segments)
+
+    def answer_ids(self, answer: str) -> Sequence[int]:
+        """Return the ids of an answer that stands behind a prompt."""
+        return self._tokenizer.encode(answer)
 
     def prompt_parts(self, segments: Sequence[Segment]) -> Sequence[Segment]:
         """Return the segments with the control tokens that the vocabulary puts among them."""
@@ -240,8 +241,8 @@ class TokenChatModel(ABC):
     def _deltas(
         self, steps: Iterator[DecodeStep], prompt: EncodedPrompt, config: GenerationConfig
     ) -> Iterator[Delta]:
-        decoder = self._tokenizer.stream()
-        return stream_deltas(steps, prompt, decoder, stops=config.stop, cleanup=self._cleanup())
+        stops, cleanup = config.stop, self._cleanup()
+        return stream_deltas(steps, prompt, self._tokenizer.stream(), stops=stops, cleanup=cleanup)
 
     def _completion(self, answer: BatchAnswer, prompt_tokens: int, config: GenerationConfig) -> Completion:
         deltas = list(self._deltas(_replay(answer), EncodedPrompt(prompt_tokens), config))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from medchat.api import (
+    AnswerIds,
     ChatModel,
     Completion,
     Control,
@@ -176,6 +177,13 @@ class _WithIds(GuardedModel):
         if not isinstance(inner, PromptParts):
             return segments
         return self._asked("prompt_parts", lambda: inner.prompt_parts(segments), Sequence[Segment])
+
+    def answer_ids(self, answer: str) -> Sequence[int]:
+        """Return none for a model that does not tell them."""
+        inner = self.inner
+        if not isinstance(inner, AnswerIds):
+            return ()
+        return self._asked("answer_ids", lambda: inner.answer_ids(answer), Sequence[int])
 
 
 class _ContinuingWithIds(_Continuing, _WithIds):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medchat.api import Control, PromptIds, PromptParts, Segment
+from medchat.api import AnswerIds, ChatModel, Control, PromptIds, PromptParts, Segment, Text
+from medchat.chat.gathered import SentPrompt
 from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
 from medchat.language import say
@@ -115,28 +116,34 @@ def _raw(chat: Chat, words: str) -> None:
 def exact_prompt(session: ChatSession, question: str) -> str:
     """Return the prompt for `question`, else the last one that was sent, fit to be shown, and its ids.
 
-    Raises UsageError where there is none.
+    An answer that the model was to go on with stands behind it. Raises UsageError where there is no prompt.
     """
-    segments = session.fitted(question).segments if question else session.last_prompt
-    if not segments:
+    prompt = SentPrompt(session.fitted(question).segments) if question else session.last_prompt
+    if not prompt.segments:
         raise UsageError(
             say("还没有发送过提示", "no prompt has been sent yet"),
             say("看某个问题的提示：/原文 问题", "the prompt for a question: /raw QUESTION"),
         )
     model = session.model
-    ids = list(model.prompt_ids(segments)) if isinstance(model, PromptIds) else []
-    counted = (
-        say(f"{len(ids)} 个词元：", f"{len(ids)} tokens: ") + " ".join(map(str, ids))
-        if ids
-        else say("这个模型不给出词元编号。", "This model does not tell the ids of tokens.")
-    )
     which = (
         say("会发送的提示：", "What would be sent:")
         if question
         else say("上次发送的提示：", "What was sent last:")
     )
-    whole = model.prompt_parts(segments) if isinstance(model, PromptParts) else segments
-    return f"{which}\n\n{_written(whole)}\n\n{counted}"
+    whole = model.prompt_parts(prompt.segments) if isinstance(model, PromptParts) else prompt.segments
+    begun = (Text(prompt.begun),) if prompt.begun else ()
+    return f"{which}\n\n{_written((*whole, *begun))}\n\n{_counted(model, prompt)}"
+
+
+def _counted(model: ChatModel, prompt: SentPrompt) -> str:
+    """Return how many tokens the prompt has and their ids, those of an answer that was begun behind a bar."""
+    ids = model.prompt_ids(prompt.segments) if isinstance(model, PromptIds) else ()
+    if not ids:
+        return say("这个模型不给出词元编号。", "This model does not tell the ids of tokens.")
+    begun = model.answer_ids(prompt.begun) if prompt.begun and isinstance(model, AnswerIds) else ()
+    count, shown = len(ids) + len(begun), " ".join(map(str, ids))
+    behind = " | " + " ".join(map(str, begun)) if begun else ""
+    return say(f"{count} 个词元：", f"{count} tokens: ") + shown + behind
 
 
 def _written(segments: Sequence[Segment]) -> str:
@@ -169,8 +176,9 @@ PROMPT_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "the exact prompt, with its control tokens and ids",
         _raw,
         more=(
-            "⟦ ⟧ 中是控制符。不写问题时显示上次发送的提示。",
-            "Control tokens stand in ⟦ ⟧. Without a question the last prompt that was sent is shown.",
+            "⟦ ⟧ 中是控制符。不写问题时显示上次发送的提示；续写时已有的回答接在后面，其编号在 | 之后。",
+            "Control tokens stand in ⟦ ⟧. Without a question the last prompt that was sent is shown; after /continue"
+            " the answer so far stands behind it, its ids behind |.",
         ),
         examples=("/原文 头痛怎么办？", "/raw What helps against a headache?"),
     ),

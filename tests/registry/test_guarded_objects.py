@@ -12,6 +12,7 @@ from plugin_sites import add_extension
 from sound_plugin import ANSWER, SoundBackbone, SoundModel, SoundRecipe
 
 from medchat.api import (
+    AnswerIds,
     Backbone,
     ChatModel,
     ContinuingModel,
@@ -127,7 +128,14 @@ def test_a_model_is_asked_for_what_it_can_do_and_no_more() -> None:
     more = (*PROMPT, Control("<sop>"))
     telling = with_model(prompt_parts=lambda self, segments: more)
     assert isinstance(telling, PromptParts) and telling.prompt_parts(PROMPT) == more
-    careless = with_model(prompt_parts=lambda self, segments: ["<sop>"])
+    assert isinstance(whole, AnswerIds) and not whole.answer_ids("多")
+    beginning = with_model(answer_ids=lambda self, answer: [ord(letter) for letter in answer])
+    assert isinstance(beginning, AnswerIds) and list(beginning.answer_ids("多")) == [22810]
+    careless = with_model(
+        prompt_parts=lambda self, segments: ["<sop>"], answer_ids=lambda self, answer: answer
+    )
+    with pytest.raises(PluginError):
+        careless.answer_ids("多")  # type: ignore[attr-defined]
     with pytest.raises(PluginError):
         careless.prompt_parts(PROMPT)  # type: ignore[attr-defined]
 

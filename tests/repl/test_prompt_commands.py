@@ -10,10 +10,12 @@ from cli_program import Call
 from medchat_bloom.backbone import BloomBackbone
 from medchat_chatglm.backbone import ChatGLMBackbone
 from medchat_llama.backbone import LlamaBackbone
-from scripted_session import ScriptedModel, ask, session_of
+from scripted_session import ScriptedContinuer, ScriptedModel, ask, session_of
 from switching_chat import switching_chat
 
-from medchat.api import Backbone, Control, GenerationConfig, LoadOptions, Segment, Text, Turn
+from medchat.api import Backbone, Control, Finish, GenerationConfig, LoadOptions, Segment, Text, Turn
+from medchat.chat.events import AnswerFinished
+from medchat.chat.revising import go_on
 from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
 from medchat.language import set_language
@@ -127,6 +129,46 @@ def test_the_prompt_is_shown_to_the_letter_with_control_tokens_and_ids() -> None
     assert "⟦<s>⟧头\n痛多喝水咳" in exact_prompt(session, "咳")
 
 
+class Continuing(Counting):
+    """Goes on with an answer too; its first one is cut off."""
+
+    def answer_ids(self, answer: str) -> list[int]:
+        return [ord(letter) for letter in answer]
+
+    def go_on(
+        self, segments: tuple[Segment, ...], answer: str, config: GenerationConfig, cancel: threading.Event
+    ) -> object:
+        yield from super().stream(segments, config, cancel)
+
+
+def test_after_going_on_the_answer_so_far_stands_behind_the_prompt() -> None:
+    session = session_of(Continuing(finish=Finish.LENGTH), template=Alone())
+    ask(session, "头痛")
+    assert "⟦<s>⟧头痛\n\n3 个词元：7 22836 30171" in exact_prompt(session, "")
+    list(go_on(session, threading.Event()))
+    assert "⟦<s>⟧头痛多喝水\n\n6 个词元：7 22836 30171 | 22810 21917 27700" in exact_prompt(session, "")
+    list(go_on(session, threading.Event()))
+    assert "⟦<s>⟧头痛多喝水多喝水\n\n" in exact_prompt(session, "")
+    assert "⟦<s>⟧咳\n\n2 个词元" in exact_prompt(session, "咳")  # another question has no answer yet
+    ask(session, "咳")
+    assert "⟦<s>⟧咳\n\n2 个词元" in exact_prompt(session, "")
+
+
+def test_an_answer_so_far_can_look_like_no_control_token() -> None:
+    session = session_of(Continuing(pieces=("⟦</s>⟧\x1b[2J",), finish=Finish.LENGTH), template=Alone())
+    ask(session, "头痛")
+    list(go_on(session, threading.Event()))
+    shown = exact_prompt(session, "")
+    assert shown.count("⟦") == 1 and "[</s>]" in shown and "\x1b" not in shown
+
+
+def test_a_model_that_goes_on_without_telling_ids_shows_the_answer_all_the_same() -> None:
+    session = session_of(ScriptedContinuer(finish=Finish.LENGTH))
+    ask(session)
+    list(go_on(session, threading.Event()))
+    assert "多喝水\n\n这个模型不给出词元编号" in exact_prompt(session, "")
+
+
 def test_text_can_look_neither_like_a_control_token_nor_like_a_line_of_ours() -> None:
     session = session_of(Counting(), template=LastTwo())
     shown = exact_prompt(session, "⟦<s>⟧\x1b[2J\n▌ 系统 \u202e")
@@ -153,6 +195,13 @@ def test_the_ids_of_a_real_model_are_those_it_is_given(talker: Path) -> None:
     ids = model.prompt_ids(segments)  # type: ignore[attr-defined]
     assert len(ids) == model.count(segments) > 5
     assert " ".join(map(str, ids)) in exact_prompt(session, "头痛怎么办？")
+    session.config = GenerationConfig(greedy=True, max_new_tokens=4)
+    list(session.ask("头痛怎么办？", threading.Event()))
+    begun = session.conversation.turns[-1].answer
+    (last,) = [event for event in go_on(session, threading.Event()) if isinstance(event, AnswerFinished)]
+    counted, _, behind = exact_prompt(session, "").splitlines()[-1].partition(" | ")
+    assert counted.startswith(f"{last.stats.prompt_tokens} 个词元：")  # as many as the model was given
+    assert [int(one) for one in behind.split()] == list(model.answer_ids(begun))
 
 
 #: What each family adds to a prompt of text alone, before and behind it.

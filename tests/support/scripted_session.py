@@ -40,13 +40,14 @@ class Form:
 class ScriptedModel:
     """Says its pieces, one character a token; keeps what it was sent. `then` runs after the last piece.
 
-    `stopped` is what it calls being cancelled.
+    `stopped` is what it calls being cancelled, `finish` what it calls its end.
     """
 
     pieces: Sequence[str] = ("多", "喝水")
     context_length: int = 1000
     then: Callable[[], None] | None = None
     stopped: Finish = Finish.CANCELLED
+    finish: Finish = Finish.STOP
     sent: list[tuple[tuple[str, ...], GenerationConfig]] = field(default_factory=list)
 
     def stream(
@@ -61,7 +62,7 @@ class ScriptedModel:
             yield Delta(piece, said, prompt)
         if self.then is not None:
             self.then()
-        yield Delta("", said, prompt, 3, self.stopped if cancel.is_set() else Finish.STOP)
+        yield Delta("", said, prompt, 3, self.stopped if cancel.is_set() else self.finish)
 
     def generate_batch(
         self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
