@@ -16,6 +16,8 @@ from medchat.medical_safety.measures import measures
 from medchat.medical_safety.mentions import find_mentions
 
 pytestmark = pytest.mark.safety
+#: For each word of the lexicon: other tests run the same lines, and to trace them takes four times as long.
+NOT_TRACED = pytest.mark.no_cover
 
 YEAR = re.compile(r"(?<!\d)(?:19|20)\d{2}(?!\d)")
 #: A number that gives each class of measures.
@@ -46,6 +48,7 @@ def denied(text: str, lexicon: Lexicon) -> set[str]:
     return {name for name in mentions.names() if any(one.negated for one in mentions.of((name,)))}
 
 
+@NOT_TRACED
 def test_no_word_is_shadowed(lexicon: Lexicon) -> None:
     """Each stands in a sentence of its own and is found there as what it is."""
     shadowed = [
@@ -57,6 +60,7 @@ def test_no_word_is_shadowed(lexicon: Lexicon) -> None:
     assert not shadowed, shadowed
 
 
+@NOT_TRACED
 def test_every_sign_can_be_denied(lexicon: Lexicon) -> None:
     spared = [
         (name, word)
@@ -111,6 +115,7 @@ def texts(name: str, words: dict[str, list[str]], lexicon: Lexicon) -> list[str]
     return ["".join(options[choice % len(options)] for options in parts) for choice in range(12)]
 
 
+@NOT_TRACED
 def test_every_rule_fires_on_words_of_its_own(lexicon: Lexicon) -> None:
     dead = [
         rule.name
