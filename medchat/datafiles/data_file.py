@@ -197,7 +197,7 @@ def open_data_file(
             return io.BufferedReader(_Recoded(file, encoding)) if encoding != "utf-8" else file
 
         try:
-            layout = layout_of(again, path.suffix.lower(), plain_text=plain_text, is_known=is_known)
+            layout = layout_of(again, path, plain_text=plain_text, is_known=is_known)
         except BrokenData as error:
             raise _broken(path, error) from None
         file.seek(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Literal
 
 from medchat.datafiles.json_values import (
@@ -17,6 +18,7 @@ from medchat.datafiles.json_values import (
 )
 from medchat.datafiles.recognize import BEGINNING_BYTES
 from medchat.datafiles.table import columns, states_delimiter
+from medchat.datafiles.unread_text import is_document, refuse_columns, refuse_document
 from medchat.language import say
 
 #: `lists`: one object whose members hold the records; `objects`: JSON values one after the other, each on
@@ -64,18 +66,21 @@ def layout_name(layout: Layout) -> str:
 
 
 def layout_of(
-    open_again: Callable[[], IO[bytes]], suffix: str, *, plain_text: bool, is_known: Callable[[str], bool]
+    open_again: Callable[[], IO[bytes]], path: Path, *, plain_text: bool, is_known: Callable[[str], bool]
 ) -> Layout:
-    """Return the layout of a UTF-8 stream, which `open_again` opens at its beginning.
+    """Return the layout of a UTF-8 stream, which `open_again` opens at its beginning. `path` is its name.
 
     `plain_text`: any text may be a question a line, unless its name says JSON. `is_known` says of a column's
-    name whether records have a field of that name. Raises BrokenData for a text of no layout.
+    name whether records have a field of that name. Raises BrokenData for a text of no layout, DataError for one of a
+    kind that is named and not read.
     """
+    suffix = path.suffix.lower()
     beginning = open_again().read(BEGINNING_BYTES)
     start = beginning.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
     if not start:
         return "lines"
-    may_be_text = plain_text and suffix not in JSON_SUFFIXES
+    refuse_columns(start, path)
+    may_be_text = (plain_text or is_document(path)) and suffix not in JSON_SUFFIXES
     if start[0] == "[" and (not may_be_text or _is_array(open_again())):
         return "lines" if _lists_in_lines(start) else "array"
     if start[0] == "{":
@@ -86,6 +91,7 @@ def layout_of(
         return "lines"
     if table := _table(start, suffix, is_known):
         return table
+    refuse_document(path)
     if may_be_text:
         return "text"
     if plain_text or _json_lines(start):
@@ -149,8 +155,6 @@ def _holds_lists(window: TextWindow) -> bool:
                 if name.casefold() not in _LISTS or window.next() != "{":
                     return False
                 return not _ROLE_NAMES & {key.casefold() for key in window.value()}
-            if window.next() == "{":
-                return False
             window.value()
     except BrokenData:
         return False

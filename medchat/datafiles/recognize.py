@@ -18,18 +18,24 @@ from medchat.language import say
 #: So much of the beginning is looked at.
 BEGINNING_BYTES = 1 << 16
 
-_PANDAS = (
-    "import sys, pandas; pandas.read_parquet(sys.argv[1])"
-    ".to_json(sys.argv[2], orient='records', lines=True, force_ascii=False)"
-)
+_PANDAS = "import sys, pandas; {}.to_json(sys.argv[2], orient='records', lines=True, force_ascii=False)"
 _DATASETS = (
     "import sys, datasets; datasets.Dataset.from_file(sys.argv[1]).to_json(sys.argv[2], force_ascii=False)"
 )
 
 
 def beside(path: Path, ending: str) -> str:
-    """Return, as it is typed in a shell, a path beside `path` with the last ending replaced."""
-    return shlex.quote(str(path.with_name(path.stem + ending)))
+    """Return, as it is typed in a shell, another path beside `path` with the last ending replaced."""
+    made = path.with_name(path.stem + ending)
+    return shlex.quote(str(made if made != path else path.with_name(f"{path.stem}.new{ending}")))
+
+
+def as_table() -> str:
+    """Return the remedy for a file of which no command here makes records."""
+    return say(
+        "转换成 JSONL 或 CSV（有 question 和 answer 两列）",
+        "make it JSON lines or CSV with the columns question and answer",
+    )
 
 
 def _spreadsheet(path: Path) -> str:
@@ -55,6 +61,11 @@ def _by_python(program: str, needs: str) -> Callable[[Path], str]:
         return say(f"{command}（先 pip install {needs}）", f"{command} (pip install {needs} first)")
 
     return remedy
+
+
+def by_pandas(read: str, *needs: str) -> Callable[[Path], str]:
+    """Return what makes, for a path, the command by which pandas reads the file and writes JSON lines beside it."""
+    return _by_python(_PANDAS.format(f"pandas.{read}"), " ".join(("pandas", *needs)))
 
 
 def _by_command(before: str) -> Callable[[Path], str]:
@@ -91,12 +102,12 @@ _KINDS = (
     _Kind((b"\x28\xb5\x2f\xfd",), "zstd 压缩文件", "a zstd file", _unpacked("zstd")),
     _Kind((b"7z\xbc\xaf\x27\x1c",), "7z 压缩文件", "a 7z archive", _by_command("7z x")),
     _Kind((b"Rar!",), "RAR 压缩文件", "a RAR archive", _by_command("unrar x")),
-    _Kind((b"PAR1",), "parquet 文件", "a parquet file", _by_python(_PANDAS, "pandas pyarrow")),
+    _Kind((b"PAR1",), "parquet 文件", "a parquet file", by_pandas("read_parquet(sys.argv[1])", "pyarrow")),
     _Kind((b"ARROW1", b"\xff\xff\xff\xff"), "Arrow 文件", "an Arrow file", _by_python(_DATASETS, "datasets")),
-    _Kind((b"SQLite format 3\0",), "SQLite 数据库", "an SQLite database", lambda path: _as_table()),
-    _Kind((b"{\\rtf",), "RTF 文档", "an RTF document", lambda path: _as_table()),
-    _Kind((b"Obj\x01",), "Avro 文件", "an Avro file", lambda path: _as_table()),
-    _Kind((b"%PDF",), "PDF", "a PDF", lambda path: _as_table()),
+    _Kind((b"SQLite format 3\0",), "SQLite 数据库", "an SQLite database", lambda path: as_table()),
+    _Kind((b"{\\rtf",), "RTF 文档", "an RTF document", lambda path: as_table()),
+    _Kind((b"Obj\x01",), "Avro 文件", "an Avro file", lambda path: as_table()),
+    _Kind((b"%PDF",), "PDF", "a PDF", lambda path: as_table()),
     _Kind(
         (b"version https://git-lfs.github.com/spec/",),
         "git-lfs 的指针，数据本身还没有下载",
@@ -104,16 +115,9 @@ _KINDS = (
         lambda path: say("在那个仓库里运行 git lfs pull", "run git lfs pull in that repository"),
     ),
     _Kind((b"<!doctype", b"<html"), "网页", "a web page", _fetch_again),
-    _Kind((b"<?xml",), "XML 文件", "an XML file", lambda path: _as_table()),
+    _Kind((b"<?xml",), "XML 文件", "an XML file", lambda path: as_table()),
 )
 _ZIP = b"PK\x03\x04"
-
-
-def _as_table() -> str:
-    return say(
-        "转换成 JSONL 或 CSV（有 question 和 answer 两列）",
-        "make it JSON lines or CSV with the columns question and answer",
-    )
 
 
 def encoding_of(beginning: bytes, path: Path) -> str:
@@ -129,7 +133,7 @@ def encoding_of(beginning: bytes, path: Path) -> str:
     if beginning[257:262] == b"ustar":
         raise _no_text(say("tar 归档文件", "a tar archive"), _by_command("tar xf")(path), path)
     if b"\0" in beginning:
-        raise _no_text(say("二进制文件", "a binary file"), _as_table(), path)
+        raise _no_text(say("二进制文件", "a binary file"), as_table(), path)
     if _is_gb18030(beginning):
         line = _first_not_utf8(beginning)
         converted = beside(path, f".utf8{path.suffix}")
@@ -153,7 +157,7 @@ def _refuse_known(beginning: bytes, path: Path) -> None:
         if b"xl/" in beginning or path.suffix.lower() in (".xlsx", ".xlsm"):
             raise _no_text(say("Excel 工作簿（xlsx）", "an Excel workbook (xlsx)"), _spreadsheet(path), path)
         if b"word/" in beginning:
-            raise _no_text(say("Word 文档", "a Word document"), _as_table(), path)
+            raise _no_text(say("Word 文档", "a Word document"), as_table(), path)
         if b"opendocument.spreadsheet" in beginning:
             what = say("OpenDocument 表格（ods）", "an OpenDocument spreadsheet (ods)")
             raise _no_text(what, _spreadsheet(path), path)

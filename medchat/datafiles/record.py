@@ -262,7 +262,13 @@ def _optional(fields: Fields, use: Use) -> str:
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise RecordError(say(f"{name} 应当是文本", f"{name} must be text"))
+        remedy = ""
+        if isinstance(value, (list, dict)):
+            remedy = say(
+                "一条记录一个对象，字段里是一段文本；按列存的表先改成每行一条",
+                "an object a record, a text in each field; turn a table kept by columns into a record a line",
+            )
+        raise RecordError(say(f"{name} 应当是文本", f"{name} must be text"), remedy)
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

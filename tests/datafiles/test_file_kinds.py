@@ -168,6 +168,9 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     ),
     "page.json": (b"\n<!DOCTYPE html>\n<html>", "web page", "raw"),
     "page.txt": (b"\xef\xbb\xbf<html lang='zh'>", "web page", "raw"),
+    "notes.md": ("# 常见问题\n\n- 头痛怎么办？\n".encode(), "Markdown", ".txt"),
+    "a.yaml": ("- question: 头痛怎么办？\n  answer: 多休息。\n".encode(), "YAML", "yaml"),
+    "config.toml": (b"[data]\nquestion = 'a'\n", "configuration", ".txt"),
     "gbk.json": (dumped(ONE).encode("gb18030"), "GB18030", "iconv -f GB18030 -t UTF-8 "),
     "gbk.csv": ("question,answer\n头痛,休息\n发热,喝水\n".encode("gb18030"), "GB18030", "iconv "),
 }
@@ -183,6 +186,42 @@ def test_what_is_no_text_of_ours_is_named_with_a_way_on(name: str, plain_text: b
         read(path, plain_text=plain_text)
     assert named in caught.value.what and remedy in caught.value.remedy
     assert caught.value.where.startswith(str(path))
+
+
+def in_columns(orient: str, times: int) -> Any:
+    """Return what pandas writes of both records, so many times over, with that `orient`."""
+    rows = [ONE, TWO] * times
+    by_row = {str(number): row for number, row in enumerate(rows)}
+    return {
+        "split": {"columns": [*ONE], "index": [*range(len(rows))], "data": [[*row.values()] for row in rows]},
+        "columns": {name: {number: row[name] for number, row in by_row.items()} for name in ONE},
+        "index": by_row,
+        "values": [[*row.values()] for row in rows],
+    }[orient]
+
+
+@pytest.mark.parametrize("times", [1, 2000], ids=["seen whole", "larger than what is looked at"])
+@pytest.mark.parametrize("plain_text", [False, True])
+@pytest.mark.parametrize("orient", ["split", "columns", "index", "values"])
+def test_a_table_that_pandas_did_not_write_as_records_is_named_with_its_orient(
+    orient: str, plain_text: bool, times: int, tmp_path: Path
+) -> None:
+    path = written(tmp_path, dumped(in_columns(orient, times)), "table.jsonl")
+    with pytest.raises(DataError, match=f"pandas.*orient='{orient}'") as caught:
+        read(path, plain_text=plain_text)
+    assert "read_json" in caught.value.remedy and caught.value.where == f"{path}:1"
+    assert "table.new.jsonl" in caught.value.remedy, "the file itself would be written over"
+
+
+def test_a_list_of_records_is_found_behind_what_an_object_says_of_itself(tmp_path: Path) -> None:
+    for about in ("schema", "metadata"):
+        table = {about: {"fields": [], "version": "1.4.0"}, "data": [ONE, TWO]}
+        assert read(written(tmp_path, dumped(table)))[:2] == ("lists", [ONE, TWO])
+
+
+def test_the_ending_of_a_document_does_not_hide_a_table_or_json(tmp_path: Path) -> None:
+    for content in (PAIR, "question,answer\n头痛怎么办？,多休息。\n发热怎么办？,多喝水。\n"):
+        assert read(written(tmp_path, content, "data.md"), plain_text=True)[1] == [ONE, TWO]
 
 
 @pytest.mark.parametrize("name", ["a.json.gz", "gbk.json", "odd name '.jsonl"])

@@ -93,6 +93,13 @@ def test_options_of_another_kind_are_named_as_unused() -> None:
     assert (asked.last, asked.unused) == (Q, ("A", "C"))
 
 
+@pytest.mark.parametrize("value", [["一？", "二？"], {"0": "一？"}])
+def test_a_field_that_holds_many_texts_is_refused_with_what_a_record_is(value: Any) -> None:
+    with pytest.raises(RecordError, match="question") as caught:
+        parse_record({"question": value, "answer": value})
+    assert "一条记录一个对象" in caught.value.remedy
+
+
 def test_every_wording_of_a_question_is_known() -> None:
     for questions in ([Q, "头疼"], [[Q, "头疼"]]):
         asked = parse_record({"questions": questions, "answers": [A]})
