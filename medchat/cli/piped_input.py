@@ -7,7 +7,7 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from medchat.chat.attachments import Attachment
@@ -34,11 +34,13 @@ class QuestionInput:
 
     Beside an argument, stdin is the question's context where it is a pipe or a file with something in it.
     `files` stand under the question, before what is piped in. `max_bytes` is what all may take together.
+    `wording` makes the question of the argument or what `-` read.
     """
 
     argument: str
     max_bytes: int
     files: Sequence[Attachment] = ()
+    wording: Callable[[str], str] = str
     _started: float = field(default_factory=time.monotonic)
     _question: str = ""
     _descriptor: int | None = None
@@ -46,13 +48,17 @@ class QuestionInput:
     def begin(self) -> None:
         """Read what is there already. Raises UsageError for a question or context that cannot be asked."""
         if self.argument == "-":
-            self._question = self._with_files(_piped_question(self.max_bytes))
+            self._question = self._with_files(self._worded(_piped_question(self.max_bytes)))
             return
-        check_question(self.argument, self.max_bytes)
-        self._question = self._with_files(self.argument)
+        self._question = self._with_files(self._worded(self.argument))
         self._descriptor = _pipe_or_file()
         if self._comes_within(_AT_ONCE_SECONDS):
             self._take_context()
+
+    def _worded(self, words: str) -> str:
+        question = self.wording(words)
+        check_question(question, self.max_bytes)
+        return question
 
     def _with_files(self, question: str) -> str:
         for file in self.files:
@@ -138,9 +144,7 @@ def _piped_question(max_bytes: int) -> str:
             'printf "头痛怎么办？" | medchat ask -',
         )
     question = _text_of(sys.stdin.buffer.read(max_bytes + _MARK_AND_END), max_bytes)
-    question = question.removesuffix("\n").removesuffix("\r")
-    check_question(question, max_bytes)
-    return question
+    return question.removesuffix("\n").removesuffix("\r")
 
 
 def _text_of(raw: bytes, max_bytes: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -10,6 +12,7 @@ import click
 from medchat.chat.attachments import read_attachment
 from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.demo_mode import UnknownToDemo
+from medchat.chat.presets import Preset, preset_named
 from medchat.chat.session_choice import SessionChoice
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags, session_flags
@@ -22,6 +25,7 @@ from medchat.commands.loading_line import load_with_line
 from medchat.errors import Interruption, UsageError
 from medchat.language import say
 from medchat.sanitize import StreamSanitizer
+from medchat.settings import Settings
 from medchat.sft_job.shell_words import joined
 from medchat.store import SessionKind
 
@@ -33,7 +37,10 @@ class _AskCommand(LocalizedCommand):
         """Parse the arguments. Raises UsageError, with the command to type, for an option that may be a question."""
         typed = list(args)
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
+            if ctx.params["question"] is None and ctx.params["preset"] is None:
+                raise click.MissingParameter(ctx=ctx, param=self.params[0])
+            return rest
         except click.NoSuchOption as error:
             word = next((word for word in typed if word.startswith(error.option_name)), error.option_name)
             if error.possibilities:
@@ -67,7 +74,7 @@ def _perhaps_a_question(what: str, word: str) -> UsageError:
         "Answer one question; - reads it from standard input. Beside a question, what is piped in is its context.",
     ),
 )
-@click.argument("question", metavar="QUESTION|-")
+@click.argument("question", metavar="QUESTION|-", required=False)
 @model_flags
 @generation_flags
 @session_flags
@@ -78,6 +85,21 @@ def _perhaps_a_question(what: str, word: str) -> UsageError:
     multiple=True,
     metavar="FILE",
     help=say("附上一个文本文件，可重复", "attach a text file, repeatable"),
+)
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help=say(
+        "用预设（config.toml 的 [preset]）提问；问题填入其中的 {名称}，没有写问题时读标准输入",
+        "ask a preset ([preset] of config.toml); the question, else standard input, fills its {name}",
+    ),
+)
+@click.option(
+    "--fill",
+    "fills",
+    multiple=True,
+    metavar="NAME=TEXT",
+    help=say("填入预设中的一处，可重复", "fill one place of the preset, repeatable"),
 )
 @click.option("--json", "as_json", is_flag=True, help=say("输出一个 JSON 对象", "print one JSON object"))
 @click.option("--events", is_flag=True, help=say("边生成边输出 JSONL", "print JSON lines while streaming"))
@@ -93,8 +115,10 @@ def _perhaps_a_question(what: str, word: str) -> UsageError:
     "--stats", is_flag=True, help=say("结束时在标准错误显示统计", "print statistics on stderr at the end")
 )
 def command(
-    question: str,
+    question: str | None,
     files: tuple[str, ...],
+    preset: str | None,
+    fills: tuple[str, ...],
     as_json: bool,
     events: bool,
     stats: bool,
@@ -115,8 +139,9 @@ def command(
     )
     prepared = prepare_conversation(flags, choice, say_aside)
     try:
+        words, wording = _worded(prepared.settings, question, preset, fills)
         most = int(prepared.settings.value("max_question_bytes"))
-        asked = QuestionInput(question, most, [read_attachment(file) for file in files])
+        asked = QuestionInput(words, most, [read_attachment(file) for file in files], wording)
         asked.begin()
         for line in [
             *disclaimer_lines(prepared.store),
@@ -128,6 +153,43 @@ def command(
         return _answer(prepared, asked, style, figures=stats, insist=force_answer)
     finally:
         prepared.store.close()
+
+
+def _worded(
+    settings: Settings, question: str | None, name: str | None, fills: Sequence[str]
+) -> tuple[str, Callable[[str], str]]:
+    """Return the words to take, `-` for standard input, and what makes the question of them.
+
+    Raises UsageError for a preset that there is not, and for `--fill` without one or of no place in it.
+    """
+    if name is None and not fills:
+        return str(question), str
+    if name is None:
+        raise UsageError(
+            say("--fill 要和 --preset 一起用", "--fill goes with --preset"),
+            say("加上 --preset 名称", "add --preset NAME"),
+        )
+    preset = preset_named(name, settings.presets)
+    values = preset.pairs(fills)
+    left = [place for place in preset.placeholders if place not in values]
+    if question is None:
+        on_terminal = sys.stdin is None or sys.stdin.isatty()
+        question = "-" if left and not on_terminal else ""
+    if question == "-" and len(left) == 1:  # what is piped in is taken to the letter, pairs or not
+        return question, lambda text: _filled(preset, "", {**values, left[0]: text} if text else values)
+    return question, lambda text: _filled(preset, text, values)
+
+
+def _filled(preset: Preset, words: str, values: Mapping[str, str]) -> str:
+    """Return the preset's question. Raises UsageError where a place of it stays empty."""
+    question, missing = preset.filled(words, values)
+    if missing:
+        flags = " ".join(f"--fill {place}=…" for place in missing)
+        raise UsageError(
+            say(f"预设“{preset.name}”没有填完", f"preset {preset.name} is not filled"),
+            say(f"加上 {flags}，或从标准输入读", f"add {flags}, or pipe it in"),
+        )
+    return question
 
 
 def _answer(prepared: PreparedChat, asked: QuestionInput, style: str, *, figures: bool, insist: bool) -> int:
