@@ -14,13 +14,13 @@ from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.presets import Preset, preset_named
 from medchat.chat.session_choice import SessionChoice
+from medchat.chat.start_lines import disclaimer_lines, model_notes
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags, session_flags
 from medchat.cli.output import answer_stream, say_aside, silence_stdout
 from medchat.cli.piped_input import QuestionInput
 from medchat.cli.signals import cancel_on_signals
 from medchat.commands.ask_output import AskedAnswer, OutputClosed, say_notice
-from medchat.commands.chat import disclaimer_lines, model_notes
 from medchat.commands.loading_line import load_with_line
 from medchat.errors import Interruption, UsageError
 from medchat.language import say

@@ -10,14 +10,13 @@ from typing import Any
 
 import click
 
-from medchat import medical_safety
-from medchat.api import ChatModel
 from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.loading import Loading
 from medchat.chat.model_control import ModelControl
 from medchat.chat.saved_sessions import SavedSessions
 from medchat.chat.session import ChatSession
 from medchat.chat.session_choice import SessionChoice
+from medchat.chat.start_lines import disclaimer_lines, model_notes
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags, session_flags
 from medchat.cli.output import answer_stream, say_aside
@@ -161,18 +160,6 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
     )
 
 
-def disclaimer_lines(store: SessionStore) -> list[str]:
-    """Return the full disclaimer once per install (at each start where that cannot be kept), and a line."""
-    lines = [medical_safety.start_line()]
-    with suppress(
-        MedchatError
-    ):  # a damaged file stops no answer; whoever saves to it says that it is damaged
-        if store.seen(medical_safety.DISCLAIMER_KEY):
-            return lines
-        store.mark_seen(medical_safety.DISCLAIMER_KEY)
-    return [medical_safety.disclaimer(), *lines]
-
-
 def _ready_lines(prepared: PreparedChat, sessions: SavedSessions, session: ChatSession) -> list[str]:
     lines = []
     if session.conversation.turns and prepared.record is not None:
@@ -188,8 +175,3 @@ def _ready_lines(prepared: PreparedChat, sessions: SavedSessions, session: ChatS
     if prepared.store.path is None:
         lines.append(say("本次对话不会保存", "this conversation is not saved"))
     return lines
-
-
-def model_notes(model: ChatModel) -> list[str]:
-    """Return what loading has to tell the user (a rule that was assumed, two heads that differ)."""
-    return [sanitize_line(str(note), 300) for note in model.describe().get("notes", ())]

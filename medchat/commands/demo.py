@@ -21,9 +21,10 @@ from medchat.chat.demo_mode import demo_folder, is_demo, mark_as_demo
 from medchat.chat.events import AnswerPiece
 from medchat.chat.session_choice import SessionChoice
 from medchat.chat.setup import open_registry
+from medchat.chat.start_lines import disclaimer_lines
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import answer_stream, say_aside, write_out
-from medchat.commands.chat import disclaimer_lines, hold, startup_for
+from medchat.commands.chat import hold, startup_for
 from medchat.commands.sft.progress import SilentWatcher, show_training
 from medchat.demo_data import DemoPair, demo_examples
 from medchat.demo_recipe import DEMO_RECIPES, DemoRecipe

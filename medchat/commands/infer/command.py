@@ -14,13 +14,14 @@ from medchat.api import GenerationConfig
 from medchat.batch.parts import look_at_outputs, open_outputs, part_paths
 from medchat.batch.questions import QuestionFile, read_questions
 from medchat.batch.resuming import check_belongs
+from medchat.batch.setup import BatchSetup
 from medchat.batch.work import WorkPlan
 from medchat.chat.demo_mode import as_demo
 from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.options import generation_flags, model_flags
 from medchat.cli.output import say_aside
-from medchat.commands.infer.run import BatchRun, provenance
+from medchat.commands.infer.run import BatchRun
 from medchat.datafiles.fields import FieldChoice
 from medchat.errors import DataError, UsageError
 from medchat.language import say
@@ -130,6 +131,7 @@ def command(data: str, output: str, **flags: Any) -> int:
     process = Process.from_environment(os.environ, slurm=True)
     opening, demo = as_demo(resolve_setup(read_settings(flags), rule=flags["rule"]))
     opening = replace(opening, generation=_generation(opening.generation, flags))
+    setup = BatchSetup(opening, demo, force_answer=flags["force_answer"], exact=flags["exact"])
     choice = FieldChoice(flags["question_field"], flags["answer_field"], flags["context_field"])
     source = _read(user_path(data), choice, skip_bad=flags["skip_bad"], speak=process.leads)
     target = Path(os.path.realpath(user_path(output)))  # noqa: PTH  (pathlib raises for a loop of links)
@@ -138,23 +140,20 @@ def command(data: str, output: str, **flags: Any) -> int:
     plan = WorkPlan(source.questions[: flags["limit"]], batch_size, process.world_size)
     if flags["check"]:
         earlier = look_at_outputs(target, resume=flags["resume"], overwrite=flags["overwrite"])
-        check_belongs(earlier, source.questions, provenance(opening, exact=flags["exact"]), target)
+        check_belongs(earlier, source.questions, setup.provenance, target)
         return _check(opening, len(plan.questions))
     outputs = open_outputs(target, process, resume=flags["resume"], overwrite=flags["overwrite"])
     try:
         run = BatchRun(
-            opening,
+            setup,
             source,
             plan,
             outputs,
             Path(output),
             skip_bad=flags["skip_bad"],
             overwrites=flags["overwrite"],
-            demo=demo,
-            force_answer=flags["force_answer"],
-            exact=flags["exact"],
         )
-        check_belongs(outputs.earlier, source.questions, run.provenance, target)
+        check_belongs(outputs.earlier, source.questions, setup.provenance, target)
         return run.complete()
     finally:
         outputs.close()

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medchat import medical_safety
-from medchat.api import ChatModel, Conversation, Notice
-from medchat.batch.answering import AnsweredBatch, Answering, BatchHalved
+from medchat.batch.answering import AnsweredBatch, BatchHalved
 from medchat.batch.parts import Outputs
-from medchat.batch.prompts import PromptMaker
 from medchat.batch.questions import Question, QuestionFile
 from medchat.batch.results import Line
-from medchat.batch.rows import Provenance, decoding
+from medchat.batch.setup import BatchSetup
 from medchat.batch.work import WorkPlan
-from medchat.chat.demo_mode import KnownQuestions
 from medchat.chat.events import SettingsRejected
-from medchat.chat.session_choice import open_store
 from medchat.chat.setup import ChatSetup
+from medchat.chat.start_lines import model_notes, opening_lines
 from medchat.cli.output import say_aside
-from medchat.commands.chat import disclaimer_lines, model_notes
 from medchat.commands.infer.progress import InferProgress, Tell, show_progress
 from medchat.commands.infer.summary import summarize
-from medchat.datafiles.record import QuestionRecord
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.repl import messages
@@ -32,37 +26,22 @@ from medchat.sanitize import sanitize_line
 from medchat.templates import ignores_input
 
 
-def provenance(opening: ChatSetup, *, exact: bool) -> Provenance:
-    """Return what answers, as far as it is known before the model is loaded; `exact`: one question at a time."""
-    return Provenance(
-        model=opening.options.location,
-        backbone=opening.backbone.name,
-        adapters=tuple(str(adapter) for adapter in opening.options.adapters),
-        template=opening.template.name,
-        decoding=decoding(opening.generation) | ({"exact": True} if exact else {}),
-    )
-
-
 @dataclass
 class BatchRun:
     """One run of this process, everything checked that can be checked without the model."""
 
-    opening: ChatSetup
+    setup: BatchSetup
     source: QuestionFile
     plan: WorkPlan
     outputs: Outputs
     shown_output: Path
     skip_bad: bool
     overwrites: bool = False
-    demo: KnownQuestions | None = None
-    force_answer: bool = False
-    exact: bool = False
     _known_rejected: set[str] = field(default_factory=set)
 
     @property
-    def provenance(self) -> Provenance:
-        """What answers, as far as it is known before the model is loaded."""
-        return provenance(self.opening, exact=self.exact)
+    def _opening(self) -> ChatSetup:
+        return self.setup.opening
 
     def complete(self) -> int:
         """Answer what is missing, put the result file in order and return the exit code."""
@@ -89,7 +68,7 @@ class BatchRun:
         return done + round((total - done) * self.plan.share(rank) / total)
 
     def _answer(self, progress: InferProgress, done: frozenset[int]) -> None:
-        model = self.opening.load()
+        model = self._opening.load()
         try:
             if self._leads:
                 for note in model_notes(model):
@@ -97,7 +76,9 @@ class BatchRun:
             progress.start()
             with show_progress(progress, quiet=not self._leads) as (show, tell):
                 show()
-                for event in self._answering(model, done).run():
+                for event in self.setup.answering(
+                    model, self.plan, rank=self.outputs.process.rank, done=done
+                ).run():
                     if isinstance(event, BatchHalved):
                         tell(
                             say(
@@ -114,58 +95,17 @@ class BatchRun:
         finally:
             model.close()
 
-    def _answering(self, model: ChatModel, done: frozenset[int]) -> Answering:
-        opening, settings = self.opening, self.opening.settings
-        config = replace(opening.generation, stop=(*opening.generation.stop, *opening.template.stop))
-        maker = PromptMaker(
-            model,
-            opening.template,
-            config,
-            system=str(settings.value("system") or ""),
-            remember_history=settings.value("history") != "none",
-            max_question_bytes=int(settings.value("max_question_bytes")),
-            known=None if self.force_answer else self.demo,
-        )
-        return Answering(
-            model,
-            maker,
-            config,
-            self.plan,
-            replace(self.provenance, dtype=str(model.describe().get("dtype", ""))),
-            rank=self.outputs.process.rank,
-            done=done,
-            advise=self._advise,
-        )
-
-    def _advise(self, asked: QuestionRecord) -> Sequence[Notice]:
-        question = f"{asked.last}\n{asked.input}" if asked.input else asked.last
-        before = Conversation(asked.turns, asked.system)
-        advised = self.opening.extensions.advise(before, question)
-        if self.demo is not None and self.force_answer:
-            advised = (*advised, *self.demo.warnings(asked.last))
-        return medical_safety.merge_notices(medical_safety.advise(before, question), advised)
-
     @property
     def _leads(self) -> bool:
         return self.outputs.process.leads
 
     def _announce(self, done: int) -> None:
-        store = open_store(save=bool(self.opening.settings.value("save")), warn=say_aside)
-        try:
-            lines = disclaimer_lines(store)
-        finally:
-            store.close()
-        lines += self.opening.notices()
-        if notice := self.opening.settings.folder_notice():
-            lines.append(sanitize_line(notice, 600))
-        lines += [str(failure) for failure in self.opening.registry.failures]
-        lines += self._remarks(done)
-        for line in lines:
+        for line in [*opening_lines(self._opening, say_aside), *self._remarks(done)]:
             say_aside(line)
 
     def _remarks(self, done: int) -> list[str]:
-        template, world_size = self.opening.template, self.outputs.process.world_size
-        lines = [self._about_the_demo()] if self.demo is not None else []
+        template, world_size = self._opening.template, self.outputs.process.world_size
+        lines = [self._about_the_demo()] if self.setup.demo is not None else []
         if world_size > 1:
             lines.append(
                 say(
@@ -182,7 +122,7 @@ class BatchRun:
             )
         if done:
             lines.append(say(f"已有 {done} 个回答，继续", f"{done} questions are answered already; going on"))
-        history = self.opening.settings.value("history") != "none"
+        history = self._opening.settings.value("history") != "none"
         if history and not template.multi_turn and any(question.turns for question in self.plan.questions):
             lines.append(
                 say(
@@ -200,7 +140,7 @@ class BatchRun:
         return lines
 
     def _about_the_demo(self) -> str:
-        if self.force_answer:
+        if self.setup.force_answer:
             return say(
                 "这是演示模型：没有学过的问题也照样生成，内容没有意义（--force-answer）",
                 "this is the demo model: what it says of questions it has not learned means nothing (--force-answer)",

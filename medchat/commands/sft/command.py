@@ -13,9 +13,9 @@ import click
 
 from medchat import launcher, medical_safety
 from medchat.chat.session_choice import open_store
+from medchat.chat.start_lines import disclaimer_lines
 from medchat.cli.confirm import confirmed
 from medchat.cli.output import answer_stream, say_aside, write_out
-from medchat.commands.chat import disclaimer_lines
 from medchat.commands.sft.options import RunCommand, run_flags
 from medchat.commands.sft.plan import make_plan
 from medchat.commands.sft.prepare import PreparedRun, prepare_run
