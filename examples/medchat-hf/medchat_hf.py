@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from medchat import api
 from medchat.hf import TransformersBackbone
-from medchat.hookspecs import hookimpl
+from medchat.plugin_kit import Backbone, KnownWeights, hookimpl
 
 medchat_api_version = 1
 
@@ -17,10 +16,10 @@ class HF(TransformersBackbone):
     }
     model_types = ("llama", "qwen2", "qwen3", "gpt2", "smollm3", "gemma3_text", "phi3", "mistral")
     known_weights = (
-        api.KnownWeights(
+        KnownWeights(
             name="smollm2-135m-instruct",
             title="SmolLM2-135M-Instruct",
-            source=f"{api.HUB}HuggingFaceTB/SmolLM2-135M-Instruct",
+            source="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
             licence="Apache-2.0",
             template="",
         ),
@@ -28,5 +27,5 @@ class HF(TransformersBackbone):
 
 
 @hookimpl
-def medchat_backbones() -> list[api.Backbone]:
+def medchat_backbones() -> list[Backbone]:
     return [HF()]

@@ -63,6 +63,7 @@ class Backbone(ABC):
     name: str
     #: One sentence in each language, e.g. {"zh": "…", "en": "…"}.
     summary: Mapping[str, str]
+    #: Published weights that it loads: `models list` names them, `models pull` fetches them.
     known_weights: tuple[KnownWeights, ...] = ()
     #: Decoding defaults of the published demo; flags and configuration go over them.
     generation: GenerationConfig = GenerationConfig()

@@ -42,23 +42,27 @@ GENERATION_RANGES: Mapping[str, Range] = {
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """How an answer is decoded. Validated on construction; raises UsageError naming the valid range.
+    """How an answer is decoded. Validated on construction; raises UsageError naming the valid range."""
 
-    `num_beams` above 1 is beam search without sampling (length penalty 1, no early stopping);
-    `greedy` never samples. `top_k` 0 is off. `seed` None: a fresh one for each answer. `stop` are texts
-    that end an answer besides the model's own end tokens; they are not part of it. `unset` names the
-    settings that nobody chose and that a server decides: what stands here for them is not used.
-    """
-
+    #: The longest answer, in tokens.
     max_new_tokens: int = 512
+    #: The logits are divided by it before one is drawn: below 1 the likely tokens get likelier.
     temperature: float = 0.95
+    #: A token is drawn from the fewest that have this probability together; 1 is off.
     top_p: float = 0.7
+    #: A token is drawn from so many, the likeliest; 0 is off.
     top_k: int = 0
+    #: Above 1: beam search so wide, without sampling, with length penalty 1 and no early stopping.
     num_beams: int = 1
+    #: Logits of tokens that stand in prompt or answer are divided (the negative ones multiplied) by it; 1 is off.
     repetition_penalty: float = 1.0
+    #: What a draw begins with: the same gives the same answer on the same machine. None: a fresh one for each answer.
     seed: int | None = None
+    #: Never sample: the likeliest token at each step.
     greedy: bool = False
+    #: Texts that end an answer besides the model's own end tokens; they are not part of it.
     stop: tuple[str, ...] = ()
+    #: Names of the settings that nobody chose and that a server decides: what stands here for them is not used.
     unset: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -94,21 +98,26 @@ QUANTIZE = ("none", "int8", "int4")
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What to load and how. `extra` holds a backbone's own keys (ChatGLM: `rule`).
+    """What to load and how."""
 
-    `address` is what `Backbone.address` made of `--model`, "" where the model is the folder `model`.
-    `watch`, where there is one, is called with the bytes of the weights read so far and in all, some times a
-    second or more often. It may raise a MedchatError, which stops the loading and goes on to the caller.
-    """
-
+    #: The folder with the weights.
     model: Path
+    #: Folders of adapters, put over the weights in this order.
     adapters: tuple[Path, ...] = ()
+    #: "auto", "cpu", "mps", "cuda" or "cuda:N": where to compute.
     device: str = "auto"
+    #: What to compute in: one of DTYPES. "auto" is the backbone's choice for the device.
     dtype: str = "auto"
+    #: What linear layers are quantised to while they are loaded: one of QUANTIZE.
     quantize: str = "none"
+    #: Nothing may be fetched from the network.
     offline: bool = False
+    #: The backbone's own keys (`Backbone.load_keys`) that were chosen.
     extra: Mapping[str, str] = field(default_factory=dict)
+    #: What `Backbone.address` made of `--model`, "" where the model is the folder `model`.
     address: str = ""
+    #: Where there is one: call it with the bytes of the weights read so far and in all, some times a second or
+    #: more often. It may raise a MedchatError, which stops the loading and goes on to the caller.
     watch: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -119,36 +128,43 @@ class LoadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of a streamed answer. Texts joined in order are the answer; none is taken back but by `restarts`.
+    """A piece of a streamed answer. Texts joined in order are the answer; none is taken back but by `restarts`."""
 
-    `finish` is set on the last delta only, together with the final counts. `prompt_tokens` counts
-    the whole prompt; `reused_tokens` those of it whose keys and values were kept from the turn before.
-    `estimated` says that the counts are guesses: whoever computed the answer did not tell them.
-
-    `reasoning` is what the model wrote before its answer, and no part of it. `restarts` says that the text
-    up to here was reasoning too, which shows only once it ends: the answer begins with this delta.
-    `rejected` names the settings that a server did not take, so that they have no effect.
-    """
-
+    #: New text alone, never the answer so far. Whole characters: half of one is kept back until the rest comes.
     text: str = ""
+    #: Tokens of the answer up to here; never falls.
     completion_tokens: int = 0
+    #: Tokens of the whole prompt.
     prompt_tokens: int = 0
+    #: Those of the prompt whose keys and values were kept from the turn before.
     reused_tokens: int = 0
+    #: Why the answer ended: set on the last piece and no other, together with the final counts.
     finish: Finish | None = None
+    #: The counts are guesses: whoever computed the answer did not tell them.
     estimated: bool = False
+    #: What the model wrote before its answer, and no part of it.
     reasoning: str = ""
+    #: The text up to here was reasoning too, which shows only once it ends: the answer begins with this piece.
     restarts: bool = False
+    #: Names of settings that a server did not take, so that they have no effect.
     rejected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer from batch generation. `estimated`, `reasoning` and `rejected` are as in `Delta`."""
+    """A whole answer from batch generation."""
 
+    #: The answer, without the text or token that ended it.
     text: str
+    #: Why it ended.
     finish: Finish
+    #: Tokens of the prompt.
     prompt_tokens: int
+    #: Tokens of the answer; not 0 for an answer that has text.
     completion_tokens: int
+    #: As in `Delta`: the counts are guesses.
     estimated: bool = False
+    #: As in `Delta`: what the model wrote before its answer.
     reasoning: str = ""
+    #: As in `Delta`: names of settings that a server did not take.
     rejected: tuple[str, ...] = ()

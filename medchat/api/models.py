@@ -14,27 +14,40 @@ from medchat.api.prompts import Segment
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a checkpoint folder is, learned without loading its weights. `models show` prints it.
+    """What a checkpoint folder is, learned without loading its weights. `models show` prints what is known.
 
-    `template` is the name of the one that such weights are asked in, "" where none can be used.
-    `generation` is the release within the family, "" where there is one only. `adapters` are the names of
-    published adapters that were trained on such weights.
+    Make it with keywords. A number that is not known is 0.
     """
 
+    #: The name of the backbone that loads it.
     backbone: str
+    #: What the model is called within the backbone (`qwen2`).
     family: str
+    #: The folder.
     path: Path
-    vocab_size: int
-    layers: int
-    hidden_size: int
-    parameters: int
-    dtypes: tuple[str, ...]
-    weight_bytes: int
-    context_length: int
-    template: str
+    #: Rows of the embedding.
+    vocab_size: int = 0
+    #: Transformer blocks.
+    layers: int = 0
+    #: Width of the residual.
+    hidden_size: int = 0
+    #: How many there are, adapters not counted.
+    parameters: int = 0
+    #: What the tensors are stored as ("float16"), each once.
+    dtypes: tuple[str, ...] = ()
+    #: Bytes of the tensors on the disk.
+    weight_bytes: int = 0
+    #: Tokens that prompt and answer may take together.
+    context_length: int = 0
+    #: The name of the template that such weights are asked in, "" where none can be used.
+    template: str = ""
+    #: "none", or what the stored weights are quantised to ("int4").
     quantization: str = "none"
+    #: What else a user should know of the folder, a line each, in the interface language.
     notes: tuple[str, ...] = ()
+    #: The release within the family, "" where there is one only.
     generation: str = ""
+    #: Names of published adapters that were trained on such weights.
     adapters: tuple[str, ...] = ()
 
     def memory(self, bytes_per_parameter: float) -> int:
@@ -90,7 +103,11 @@ class ChatModel(Protocol):
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """Return what is loaded, for `--json`, `/stats` and logs: at least `backbone`, `model`, `dtype`, `device`."""
+        """Return what is loaded, for `--json`, `/stats` and logs: at least `backbone`, `model`, `dtype`, `device`.
+
+        `notes`, where there are any, are lines that loading has to tell the user. `prices`, where answers cost
+        money, maps `prompt` and `completion` to the price of a million tokens, and `currency` to a code (`USD`).
+        """
         ...
 
     def close(self) -> None:

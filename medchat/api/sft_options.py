@@ -50,10 +50,7 @@ class SFTOptions:
     """A fine-tuning run. Each field is a flag and a configuration key of the same name.
 
     The defaults are those of Med-ChatGLM's full fine-tuning (docs/specs/training.md, "Methods and
-    defaults"); a recipe's `defaults` go over them. `batch_size` is the effective batch, over all processes;
-    `save_steps` and `eval_steps` 0 are once an epoch, -1 never; `max_steps` 0 is by `num_epochs`;
-    `early_stopping` counts evaluations without a better one, 0 is off. `val_size` -1 is min(500, a tenth of
-    the data), 0 below 20 records. `extra` holds a backbone's own keys (ChatGLM: `rule`).
+    defaults"); a recipe's `defaults` go over them.
     """
 
     model: Path = field(
@@ -179,6 +176,7 @@ class SFTOptions:
     )
     threads: int = setting(0, "CPU 线程数；0：自动", "CPU threads; 0: automatic", allowed=Range(0, 4096))
     workers: int = setting(0, "读取数据的进程数", "processes that prepare batches", allowed=Range(0, 256))
+    #: Go on with the run in `output`, from its latest checkpoint.
     resume: bool = False
     report_to: tuple[str, ...] = setting(
         (),
@@ -186,6 +184,7 @@ class SFTOptions:
         "report to these too (to be installed)",
         choices=TRACKERS,
     )
+    #: The backbone's own keys (`Backbone.load_keys`) that were chosen, or that `resolve_options` found.
     extra: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -178,7 +178,7 @@ class _Wait:
 def look_at_outputs(output: Path, *, resume: bool, overwrite: bool) -> tuple[Line, ...]:
     """Return what `open_outputs` would find there, opening and changing nothing. Raises what it raises."""
     if not resume and not overwrite:
-        _refuse_what_is_there(output)
+        refuse_what_is_there(output)
     return tuple(_every_line(output)) if resume else ()
 
 
@@ -191,10 +191,10 @@ def open_outputs(output: Path, process: Process, *, resume: bool, overwrite: boo
         _refuse_other_runs(output, process)
         return Outputs(output, process, own, tuple(_every_line(output)), resumed=True)
     if not overwrite:
-        _refuse_what_is_there(output, own_path)
+        refuse_what_is_there(output, own_path)
     own = ResultFile.open(own_path, overwrite=overwrite)
     if process.leads and not overwrite:
-        _refuse_what_is_there(*(path for path in part_paths(output).values() if not is_held(path)))
+        refuse_what_is_there(*(path for path in part_paths(output).values() if not is_held(path)))
         _clear(output, own_path)
     return Outputs(output, process, own, (), resumed=False, keeps_earlier=overwrite)
 
@@ -211,11 +211,12 @@ def _refuse_other_runs(output: Path, process: Process) -> None:
         raise in_use(output)
 
 
-def _refuse_what_is_there(*paths: Path) -> None:
+def refuse_what_is_there(*paths: Path) -> None:
+    """Raise UsageError where one of the files holds anything: neither --resume nor --overwrite was given."""
     for path in paths:
         if bytes_in(path):
             raise UsageError(
-                say("结果文件里已经有回答", "the result file already holds answers"),
+                say("结果文件里已经有结果", "the result file already holds results"),
                 say(
                     "用 --resume 继续，或用 --overwrite 重新开始",
                     "continue with --resume, or start over with --overwrite",

@@ -9,12 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from medchat.batch.results import Written, file_error, read_results
+from medchat.batch.results import ANSWER_FIELDS, Written, file_error, read_results
 from medchat.batch.rows import as_line
 from medchat.errors import UsageError
 from medchat.language import say
@@ -44,8 +44,10 @@ class ResultFile:
         self._size = written.size
 
     @classmethod
-    def open(cls, path: Path, *, overwrite: bool = False) -> ResultFile:
-        """Open or create the file (mode 0600), repair its end, and hold it.
+    def open(
+        cls, path: Path, *, overwrite: bool = False, fields: Collection[str] = ANSWER_FIELDS
+    ) -> ResultFile:
+        """Open or create the file (mode 0600), repair its end, and hold it. `fields` as for `read_results`.
 
         With `overwrite` what the file holds is not looked at, and stays until `take_place`.
         Raises UsageError if another process holds it, DataError if it is not a result file.
@@ -65,7 +67,7 @@ class ResultFile:
                 return cls(path, beside, Written(), descriptor)
             _discard(beside, path)
         try:
-            opened = cls(path, descriptor, read_results(path))
+            opened = cls(path, descriptor, read_results(path, fields))
             with _explained(path):
                 opened._repair()
         except BaseException:
@@ -171,7 +173,7 @@ def _held(path: Path, output: Path | None = None) -> int:
 def in_use(path: Path) -> UsageError:
     """Return what to say where another process is writing."""
     return UsageError(
-        say("另一个 medchat infer 正在写这个文件", "another medchat infer is writing this file"),
+        say("另一个 medchat 正在写这个文件", "another medchat is writing this file"),
         say("等它结束，或换一个 --output", "wait until it has ended, or use another --output"),
         where=str(path),
     )

@@ -6,7 +6,7 @@ Knows lines and where they lie; what they say is in `rows`, how they are added i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from medchat.language import say
 from medchat.regular_files import read_regular
 from medchat.whole_file import write_whole_file
 
+#: The texts that each line of `medchat infer` has, besides its index.
+ANSWER_FIELDS = ("question", "answer", "finish")
 #: Bytes of a result file, which is read whole: some millions of answers.
 _LARGEST = 2**32
 
@@ -49,11 +51,12 @@ class Written:
     torn: int = 0
 
 
-def read_results(path: Path) -> Written:
+def read_results(path: Path, fields: Collection[str] = ANSWER_FIELDS) -> Written:
     """Read a result file; one that is missing is empty.
 
-    The last line may be torn. Raises DataError, naming the line, for anything else that is not a line
-    of a result file: then it may be somebody else's file, and must be left alone.
+    Each line is an object with an `index` and the texts `fields`. The last one may be torn. Raises DataError,
+    naming the line, for anything else that is not a line of a result file: then it may be somebody else's file,
+    and must be left alone.
     """
     try:
         raw = read_regular(path, _LARGEST)
@@ -66,7 +69,7 @@ def read_results(path: Path) -> Written:
     pieces = raw.split(b"\n")
     last = len(pieces) - 1 if pieces[-1] else len(pieces) - 2
     for position, piece in enumerate(pieces[: last + 1]):
-        row = _row(piece)
+        row = _row(piece, fields)
         if row is not None:
             lines.append(Line(piece + b"\n", row, position + 1))
             size += len(piece) + 1
@@ -74,7 +77,7 @@ def read_results(path: Path) -> Written:
             break
         else:
             raise DataError(
-                say("这一行不是 medchat infer 的结果", "this line is not a result of medchat infer"),
+                say("这一行不是 MedChat 写入的结果", "this line is not a result that MedChat wrote"),
                 say("换一个 --output，或删掉这一行", "use another --output, or delete the line"),
                 where=f"{path}:{position + 1}",
             )
@@ -97,11 +100,11 @@ def _value(piece: bytes) -> Any:
         return None
 
 
-def _row(piece: bytes) -> Mapping[str, Any] | None:
+def _row(piece: bytes, fields: Collection[str]) -> Mapping[str, Any] | None:
     row = _value(piece)
     if not isinstance(row, dict) or type(row.get("index")) is not int:
         return None
-    texts = all(isinstance(row.get(name), str) for name in ("question", "answer", "finish"))
+    texts = all(isinstance(row.get(name), str) for name in fields)
     return row if texts else None
 
 

@@ -55,22 +55,15 @@ class PreparedChat:
     def begin(self, model: ChatModel, *, guard_loops: bool = False) -> ChatSession:
         """Return the session, going on with what was said before."""
         conversation = conversation_of(self.store, self.record, str(self.settings.value("system") or ""))
-        return ChatSession(
-            model=model,
-            template=self.opening.template,
-            config=self.opening.generation,
-            conversation=conversation,
+        return begin_session(
+            self.opening,
+            self.demo,
+            model,
+            conversation,
             recorder=self.recorder(self.record),
-            # Ours first: a slow plugin must not hold back an urgent notice.
-            advisers=(medical_safety.advise, self._advise),
-            reviewers=(medical_safety.review_answer,),
             listeners=(self._after_turn,),
-            remember_history=self.settings.value("history") != "none",
             guard_loops=guard_loops,
-            gate=DemoGate(self.demo) if self.demo else None,
-            notices_shown=medical_safety.keys_shown(conversation),
             said_early=self._said_early,
-            max_question_bytes=int(self.settings.value("max_question_bytes")),
         )
 
     def go_on_with(self, opening: ChatSetup, demo: KnownQuestions | None) -> None:
@@ -197,9 +190,37 @@ class PreparedChat:
         path = user_path(str(chosen)) if chosen else None
         return str(path.absolute()) if path is not None and path.is_file() else self.opening.template.name
 
-    def _advise(self, conversation: Conversation, question: str) -> tuple[Notice, ...]:
-        advised = self.opening.extensions.advise(conversation, question)
-        return medical_safety.merge_notices((), advised)
+
+def begin_session(
+    opening: ChatSetup,
+    demo: KnownQuestions | None,
+    model: ChatModel,
+    conversation: Conversation,
+    **kept: Any,
+) -> ChatSession:
+    """Return a session with the loaded `model` that goes on with `conversation`.
+
+    The checks of the user's words and of the answers are always among it. `kept` are further fields of
+    `ChatSession`: its recorder, say.
+    """
+
+    def advised_by_plugins(before: Conversation, question: str) -> tuple[Notice, ...]:
+        return medical_safety.merge_notices((), opening.extensions.advise(before, question))
+
+    return ChatSession(
+        model=model,
+        template=opening.template,
+        config=opening.generation,
+        conversation=conversation,
+        # Ours first: a slow plugin must not hold back an urgent notice.
+        advisers=(medical_safety.advise, advised_by_plugins),
+        reviewers=(medical_safety.review_answer,),
+        remember_history=opening.settings.value("history") != "none",
+        gate=DemoGate(demo) if demo else None,
+        notices_shown=medical_safety.keys_shown(conversation),
+        max_question_bytes=int(opening.settings.value("max_question_bytes")),
+        **kept,
+    )
 
 
 def prepare_conversation(

@@ -21,9 +21,9 @@ from medchat.cli.output import answer_stream, say_aside, silence_stdout
 from medchat.cli.piped_input import QuestionInput
 from medchat.cli.signals import cancel_on_signals
 from medchat.commands.ask_output import AskedAnswer, OutputClosed, say_notice
-from medchat.commands.loading_line import load_with_line
 from medchat.errors import Interruption, UsageError
 from medchat.language import say
+from medchat.repl.loading_line import load_with_line
 from medchat.sanitize import StreamSanitizer
 from medchat.settings import Settings
 from medchat.sft_job.shell_words import joined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from medchat.api import (
 )
 from medchat.language import say
 from medchat.registry.answer_check import AnswerCheck, refuse_ending
-from medchat.registry.contract import ContractError
+from medchat.registry.contract import ContractError, require
 from medchat.registry.metadata import PluginEntry
 from medchat.registry.plugin import ON_PURPOSE, asked, guarded
 
@@ -111,7 +112,19 @@ class GuardedModel:
                 names = ", ".join(missing)
                 raise ContractError(say(f"缺少 {names}", f"lacks {names}"))
         self._asked("describe: notes", lambda: found.get("notes", ()), Sequence[str])
+        self._check_prices(found.get("prices"))
         return found
+
+    def _check_prices(self, prices: Any) -> None:
+        if prices is None:
+            return
+        with guarded(self._entry, "describe: prices"):
+            require(prices, Mapping[str, float | str])
+            kinds = {"prompt": float, "completion": float, "currency": str}
+            for name, kind in kinds.items():
+                require(prices.get(name), kind, name)
+            if not all(0 <= prices[name] < math.inf for name in ("prompt", "completion")):
+                raise ContractError(say("价格不是非负数", "a price that is no number from 0 up"))
 
     def close(self) -> None:
         if not self._closed:

@@ -212,8 +212,10 @@ def _check_version(plugin: object) -> None:
     written = repr(stated)  # as in the plugin's source: the text "1" is not the number
     raise ContractError(
         say(
-            f"它的 medchat_api_version 是 {written}，当前 MedChat 只支持 {API_VERSION}",
-            f"its medchat_api_version is {written}, this MedChat has {API_VERSION}",
+            f"它的 medchat_api_version 是 {written}，当前 MedChat 只支持 {API_VERSION}"
+            "（改从 medchat.plugin_kit 导入，见 docs/plugins/versions.md）",
+            f"its medchat_api_version is {written}, this MedChat has {API_VERSION}"
+            " (import from medchat.plugin_kit: docs/plugins/versions.md)",
         )
     )
 
@@ -227,6 +229,12 @@ def _remedy(entry: PluginEntry, error: BaseException) -> str:
             "a defect of MedChat itself: run again with MEDCHAT_STRICT=1 and --debug, and report the output",
         )
     name = sanitize_line(entry.distribution, 60)
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "medchat":
+        return say(
+            f"升级它：pip install -U {name}；它导入了 MedChat 的内部模块，作者应改从 medchat.plugin_kit 导入",
+            f"upgrade it: pip install -U {name}; it imports what is private to MedChat, its author imports from"
+            " medchat.plugin_kit instead",
+        )
     return say(
         f"升级或卸载它：pip install -U {name} / pip uninstall {name}；它的作者可用 MEDCHAT_STRICT=1 看完整错误",
         f"upgrade or remove it: pip install -U {name} / pip uninstall {name}; its author sees it all with "

@@ -29,6 +29,7 @@ FACT_NAMES = {
     "model": ("模型", "model"),
     "notes": ("说明", "notes"),
     "parameters": ("参数量", "parameters"),
+    "prices": ("每百万词元价格", "price of a million tokens"),
     "quantization": ("量化", "quantisation"),
     "rule": ("位置规则", "position rule"),
     "served_model": ("服务端的模型名", "model at the server"),

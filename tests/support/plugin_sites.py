@@ -56,8 +56,13 @@ def notices(name: str) -> Notice:
     return Notice(f"{name}: 头痛 1")
 
 
-def echo_site(site: Path) -> None:
-    folder = ROOT / "examples" / "medchat-echo"
+def example_site(site: Path, example: str) -> None:
+    """Put the distribution of that folder under examples/ into `site`."""
+    folder = ROOT / "examples" / example
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     modules = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
     write_distribution(site, project["name"], project["entry-points"], modules, version=project["version"])
+
+
+def echo_site(site: Path) -> None:
+    example_site(site, "medchat-echo")

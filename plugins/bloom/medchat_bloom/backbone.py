@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medchat.api import GenerationConfig, LoadOptions, ModelCard, SFTRecipe
 from medchat.inference.causal_backbone import CausalBackbone
+from medchat.plugin_kit import GenerationConfig, LoadOptions, ModelCard, SFTRecipe
 from medchat_bloom.weights import KNOWN_WEIGHTS, which_base
 
 if TYPE_CHECKING:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from medchat.api import ModelCard, PromptTemplate
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint
 from medchat.checkpoints.published_adapters import adapters_for
 from medchat.checkpoints.stated_template import with_template
-from medchat.errors import CheckpointError
 from medchat.hf.token_names import declared_tokens
 from medchat.hf.vocabulary import FILE_NAME, require_rows
-from medchat.language import say
+from medchat.plugin_kit import CheckpointError, ModelCard, PromptTemplate, say
 from medchat_bloom.folder import BloomShape, read_bloom_shape
 from medchat_bloom.tokenizer import BEGIN_OF_UTTERANCE, BloomTokenizer
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from transformers import BloomConfig, BloomForCausalLM
 
-from medchat.api import LoadOptions
 from medchat.checkpoints.adapter_folder import base_notes, open_adapter
 from medchat.checkpoints.headers import TensorHeader
 from medchat.inference.causal_loading import CausalLoading, CausalModel, Vocabulary
+from medchat.plugin_kit import LoadOptions
 from medchat_bloom.folder import (
     IGNORED,
     BloomShape,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from medchat.api import Backbone, PromptTemplate
-from medchat.hookspecs import hookimpl
+from medchat.plugin_kit import Backbone, PromptTemplate, hookimpl
 from medchat_bloom.backbone import BloomBackbone
 from medchat_bloom.huozi.backbone import HuoziBackbone
 from medchat_bloom.huozi.prompts import HUOZI

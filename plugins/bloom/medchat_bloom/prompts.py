@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medchat.api import LoadOptions, SpecialTokens
 from medchat.checkpoints.stated_template import TemplateChoice
+from medchat.plugin_kit import LoadOptions, SpecialTokens
 from medchat_bloom.weights import ADAPTER_TEMPLATE, BASE_TEMPLATE
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from medchat.api import LoadOptions, SFTOptions
 from medchat.inference.write_checkpoint import write_json
+from medchat.plugin_kit import LoadOptions, SFTOptions
 from medchat.training.activation_memory import ModelDims
 from medchat.training.causal_family import CausalFamily
 from medchat.training.family import copy_files, stored_parameters

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medchat.api import HUB, KnownWeights
-from medchat.language import say
+from medchat.api import HUB
+from medchat.plugin_kit import KnownWeights, say
 
 #: The template of BenTsao's adapter; the bases learnt plain text, and instructions that no frame surrounds.
 ADAPTER_TEMPLATE, BASE_TEMPLATE = "bloom_deploy", "bare"

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from medchat.api import AdapterCard
 from medchat.checkpoints.adapter_folder import (
     CHATGLM_PREFIX,
     BottleneckAdapter,
@@ -25,9 +24,8 @@ from medchat.checkpoints.layout import MODEL_FILES, Candidates, open_checkpoint,
 from medchat.checkpoints.lora_folder import CONFIG_FILE, FLAG, LoraAdapter, is_lora_folder
 from medchat.checkpoints.stated_template import stated_facts
 from medchat.checkpoints.weight_files import Checkpoint
-from medchat.errors import CheckpointError
 from medchat.inference.load_weights import Placement, assign
-from medchat.language import say
+from medchat.plugin_kit import AdapterCard, CheckpointError, say
 from medchat_chatglm.config_file import V0_ROWS, V11_ROWS, generation_of
 from medchat_chatglm.inspection import EMBEDDING, MODEL_TYPE, PREFIX
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medchat.api import (
+from medchat.plugin_kit import (
     AdapterCard,
     Backbone,
     ChatModel,

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medchat.api import ChatModel, Delta, GenerationConfig, LoadOptions, Segment
 from medchat.checkpoints.adapter_folder import files_passed_over
 from medchat.inference.adapters.structure import kept_on_failure
 from medchat.inference.chat_model import ModelFacts, TokenChatModel
 from medchat.inference.decode import Stepper
+from medchat.plugin_kit import ChatModel, Delta, GenerationConfig, LoadOptions, Segment
 from medchat_chatglm import position_rules
 from medchat_chatglm.adapters import (
     PrefixAdapter,

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medchat.errors import DataError
-from medchat.language import say
+from medchat.plugin_kit import DataError, say
 from medchat_chatglm import position_rules
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 

@@ -12,8 +12,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from medchat.errors import CheckpointError
-from medchat.language import say
+from medchat.plugin_kit import CheckpointError, say
 
 #: Rows of the embedding in the March 2023 files ("v0", ids offset by 20000 image tokens).
 V0_VOCAB_SIZE = 150528

@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medchat.api import ModelCard
 from medchat.checkpoints.config_json import ConfigValues
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.stated_template import with_template
-from medchat.errors import CheckpointError
-from medchat.language import say
+from medchat.plugin_kit import CheckpointError, ModelCard, say
 from medchat_chatglm.config_file import generation_of
 from medchat_chatglm.prompts import chatglm_template
 from medchat_chatglm.tokenizer import ChatGLMTokenizer

@@ -14,20 +14,18 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from medchat.api import LoadOptions
 from medchat.checkpoints.adapter_folder import files_passed_over
 from medchat.checkpoints.config_json import LARGEST, MOST, ConfigValues
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.stated_template import stated_facts
 from medchat.checkpoints.weight_files import Checkpoint
-from medchat.errors import CheckpointError, UsageError
 from medchat.inference.adapters.structure import Structure
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
 from medchat.inference.load_weights import Placement, assign, check_finite, loaded_weight_bytes, require_match
 from medchat.inference.quantization import bits_of, conversions
 from medchat.inference.shards import read_tensors
-from medchat.language import say
+from medchat.plugin_kit import CheckpointError, LoadOptions, UsageError, say
 from medchat_chatglm.adapters import (
     PREFIX_FILES,
     Adapter,

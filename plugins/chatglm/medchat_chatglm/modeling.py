@@ -17,9 +17,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.generic import can_return_tuple
 
-from medchat.errors import UsageError
 from medchat.inference.quantization import QuantizedEmbedding, QuantizedLinear
-from medchat.language import say
+from medchat.plugin_kit import UsageError, say
 from medchat_chatglm import position_rules
 from medchat_chatglm.blocks import ChatGLMBlock, NormInOwnPrecision, Turns
 from medchat_chatglm.configuration import ChatGLMConfig, SpecialIds

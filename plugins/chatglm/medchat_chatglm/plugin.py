@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from medchat.api import Backbone, PromptTemplate
-from medchat.hookspecs import hookimpl
+from medchat.plugin_kit import Backbone, PromptTemplate, hookimpl
 from medchat_chatglm.backbone import ChatGLMBackbone
 
 medchat_api_version = 1

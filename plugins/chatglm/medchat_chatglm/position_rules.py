@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medchat.errors import DataError
-from medchat.language import say
+from medchat.plugin_kit import DataError, say
 from medchat_chatglm.configuration import PositionRule, SpecialIds
 
 

@@ -10,11 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medchat.api import LoadOptions, PromptTemplate, Segment, SpecialTokens, Text, Turn
 from medchat.checkpoints.layout import read_config
 from medchat.checkpoints.stated_template import stated_facts, stated_template
-from medchat.errors import CheckpointError
-from medchat.language import say
+from medchat.plugin_kit import (
+    CheckpointError,
+    LoadOptions,
+    PromptTemplate,
+    Segment,
+    SpecialTokens,
+    Text,
+    Turn,
+    say,
+)
 from medchat_chatglm.config_file import generation_of
 
 #: The config.json key that names the template; our own fine-tuning writes it.

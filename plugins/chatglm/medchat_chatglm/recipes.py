@@ -10,15 +10,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.checkpoints.adapter_folder import CHATGLM_PREFIX
 from medchat.checkpoints.layout import read_config
 from medchat.checkpoints.lora_folder import CONFIG_FILE
-from medchat.errors import UsageError
 from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.decode import ChatTokenizer
 from medchat.inference.write_checkpoint import write_json
-from medchat.language import say
+from medchat.plugin_kit import LoadOptions, PromptTemplate, SFTOptions, UsageError, say
 from medchat.training.activation_memory import ModelDims, model_dims
 from medchat.training.family import Family, base_options, copy_files
 from medchat.training.features import Feature

@@ -14,15 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from medchat.api import Control, Segment, SpecialTokens
 from medchat.checkpoints.config_json import LARGEST
 from medchat.checkpoints.json_object import read_json_object
 from medchat.checkpoints.layout import read_config
 from medchat.checkpoints.vocabulary_file import vocabulary_bytes
-from medchat.errors import CheckpointError, UsageError
 from medchat.inference.detokenizer import StreamText, unfinished_characters
 from medchat.inference.prompt_ids import segment_ids, well_formed
-from medchat.language import say
+from medchat.plugin_kit import CheckpointError, Control, Segment, SpecialTokens, UsageError, say
 from medchat_chatglm.config_file import V0_IMAGE_TOKENS, V0_ROWS, generation_of
 from medchat_chatglm.vocabulary import (
     APPENDED_COUNT,

@@ -16,8 +16,7 @@ import sentencepiece
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
-from medchat.errors import CheckpointError, UsageError
-from medchat.language import say
+from medchat.plugin_kit import CheckpointError, UsageError, say
 
 FILE_NAME = "ice_text.model"
 FIRST_PIECES = ("<unk>", "<s>", "</s>", "<pad>", "<n>")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medchat.api import HUB, KnownFile, KnownWeights
+from medchat.api import HUB, KnownFile
+from medchat.plugin_kit import KnownWeights
 
 _LICENCE = "ChatGLM-6B MODEL_LICENSE"
 _MED, _ROUNDS = "med_chatglm", "chatglm_rounds"

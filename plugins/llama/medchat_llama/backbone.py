@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medchat.api import GenerationConfig, ModelCard, SFTRecipe
 from medchat.inference.causal_backbone import CausalBackbone
+from medchat.plugin_kit import GenerationConfig, ModelCard, SFTRecipe
 from medchat_llama.weights import KNOWN_WEIGHTS
 
 if TYPE_CHECKING:

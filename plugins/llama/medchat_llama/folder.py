@@ -14,7 +14,7 @@ from typing import Any
 from medchat.checkpoints.config_json import ConfigValues, DecoderShape, require_model_type
 from medchat.checkpoints.headers import TensorHeader
 from medchat.checkpoints.layout import read_config
-from medchat.language import say
+from medchat.plugin_kit import say
 
 MODEL_TYPE = "llama"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"

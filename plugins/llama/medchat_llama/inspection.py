@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from medchat.api import LoadOptions, ModelCard
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.published_adapters import BASES, adapters_for
 from medchat.checkpoints.stated_template import with_template
-from medchat.errors import CheckpointError
-from medchat.language import say
+from medchat.plugin_kit import CheckpointError, LoadOptions, ModelCard, say
 from medchat_llama.folder import (
     HEAD,
     IGNORED,

@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from medchat.api import LoadOptions
 from medchat.checkpoints.adapter_folder import (
     Adapter,
     base_notes,
@@ -18,9 +17,8 @@ from medchat.checkpoints.adapter_folder import (
 )
 from medchat.checkpoints.headers import TensorHeader
 from medchat.checkpoints.lora_folder import LoraAdapter
-from medchat.errors import CheckpointError
 from medchat.inference.causal_loading import CausalLoading, CausalModel, Vocabulary
-from medchat.language import say
+from medchat.plugin_kit import CheckpointError, LoadOptions, say
 from medchat_llama.folder import (
     EMBEDDING,
     HEAD,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from medchat.api import Backbone, PromptTemplate
-from medchat.hookspecs import hookimpl
+from medchat.plugin_kit import Backbone, PromptTemplate, hookimpl
 from medchat_llama.backbone import LlamaBackbone
 
 medchat_api_version = 1

@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medchat.api import LoadOptions, PromptTemplate, Segment, SpecialTokens, Turn
 from medchat.checkpoints.adapter_folder import Adapter, open_adapter, with_vocabulary, without_vocabulary
 from medchat.checkpoints.lora_folder import is_lora_folder, open_lora
 from medchat.checkpoints.stated_template import TemplateChoice
-from medchat.templates import load_template
+from medchat.plugin_kit import LoadOptions, PromptTemplate, Segment, SpecialTokens, Turn, load_template
 from medchat_llama.folder import EMBEDDING, base_of, read_llama_shape
 
 DEFAULT_ADAPTED, CHINESE_ALPACA, PLAIN = "med_template", "alpaca", "ori_template"

@@ -7,11 +7,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint
 from medchat.inference.load_weights import matches
 from medchat.inference.write_checkpoint import write_json
+from medchat.plugin_kit import LoadOptions, PromptTemplate, SFTOptions
 from medchat.training.activation_memory import ModelDims
 from medchat.training.causal_family import CausalFamily
 from medchat.training.family import base_options, copy_files, stored_parameters

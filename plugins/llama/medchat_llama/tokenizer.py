@@ -17,13 +17,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from sentencepiece import SentencePieceProcessor
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
-from medchat.api import Control, Segment
 from medchat.checkpoints.read_once import read_once
 from medchat.checkpoints.vocabulary_file import vocabulary_bytes
-from medchat.errors import CheckpointError, UsageError
 from medchat.inference.detokenizer import StreamText
 from medchat.inference.prompt_ids import segment_ids, well_formed
-from medchat.language import say
+from medchat.plugin_kit import CheckpointError, Control, Segment, UsageError, say
 
 FILE_NAME = "tokenizer.model"
 UNKNOWN, BEGIN, END, PAD = "<unk>", "<s>", "</s>", "[PAD]"

@@ -10,9 +10,8 @@ from pathlib import Path
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
-from medchat.errors import CheckpointError, UsageError
 from medchat.inference.prompt_ids import well_formed
-from medchat.language import say
+from medchat.plugin_kit import CheckpointError, UsageError, say
 from medchat_llama.folder import BASE_OF_ROWS, LlamaShape
 from medchat_llama.tokenizer import FILE_NAME, LlamaTokenizer
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medchat.api import HUB, KnownFile, KnownWeights
+from medchat.api import HUB, KnownFile
+from medchat.plugin_kit import KnownWeights
 
 _LLAMA_LICENCE = "LLaMA (non-commercial)"
 _BAIDU = "https://pan.baidu.com/s/"

@@ -9,9 +9,7 @@ import ipaddress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from medchat.errors import UsageError
-from medchat.language import say
-from medchat.sanitize import sanitize_line
+from medchat.plugin_kit import UsageError, sanitize_line, say
 
 EXAMPLE = "--model http://127.0.0.1:8000/v1#MODEL"
 #: What users copy from examples along with the address; the API's own paths come behind it.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from medchat.api import Delta, Finish
 from medchat.inference.detokenizer import StopText
 from medchat.inference.postprocess import StrippedAnswer
+from medchat.plugin_kit import Delta, Finish
 from medchat_remote.chunks import StreamChunk, Usage, WholeCharacters
 from medchat_remote.increments import Increments
 from medchat_remote.key_filter import KeyFilter

@@ -10,9 +10,16 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medchat.api import Backbone, ChatModel, GenerationConfig, LoadOptions, ModelCard, PromptTemplate
-from medchat.errors import UsageError
-from medchat.language import say
+from medchat.plugin_kit import (
+    Backbone,
+    ChatModel,
+    GenerationConfig,
+    LoadOptions,
+    ModelCard,
+    PromptTemplate,
+    UsageError,
+    say,
+)
 from medchat_remote.address import Endpoint
 from medchat_remote.key import find_key
 from medchat_remote.messages import MessagesTemplate

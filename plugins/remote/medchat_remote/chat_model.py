@@ -7,12 +7,10 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from medchat.api import Completion, Delta, Finish, GenerationConfig, Segment
-from medchat.errors import UsageError
-from medchat.language import say
+from medchat.plugin_kit import Completion, Delta, Finish, GenerationConfig, Segment, UsageError, say
 from medchat_remote.answer_stream import AnswerStream
 from medchat_remote.chunks import StreamChunk
 from medchat_remote.connection import Connection
@@ -30,11 +28,15 @@ _RELEASE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RemoteFacts:
-    """What is known of a remote model. `context_length` in tokens; `notes` is what the user should know."""
+    """What is known of a remote model. `context_length` in tokens; `notes` is what the user should know.
+
+    `prices` are those of `ChatModel.describe`, empty where the endpoint states none.
+    """
 
     model: str
     context_length: int
     notes: tuple[str, ...] = ()
+    prices: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RemoteModel:
@@ -147,6 +149,7 @@ class RemoteModel:
             "context_length": self.context_length,
             "exact_counts": self._counter.exact,
             "notes": self._facts.notes,
+            **({"prices": self._facts.prices} if self._facts.prices else {}),
         }
 
     def close(self) -> None:

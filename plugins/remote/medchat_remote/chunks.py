@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from medchat.api import Finish
+from medchat.plugin_kit import Finish
 from medchat_remote.server_errors import FailureKind, ServerError, failure_in
 
 #: What ends an answer without its being complete: the provider's filter, an abort of the server's.

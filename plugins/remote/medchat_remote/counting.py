@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from medchat.api import Segment
+from medchat.plugin_kit import Segment
 from medchat_remote.connection import Connection
 from medchat_remote.errors import RequestError
 from medchat_remote.limits import CONTEXTS

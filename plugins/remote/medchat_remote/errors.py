@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from medchat.errors import CheckpointError, MedchatError, UsageError
-from medchat.language import say
+from medchat.plugin_kit import CheckpointError, MedchatError, UsageError, say
 from medchat.retry import seconds_to_wait
 from medchat_remote.address import EXAMPLE, Endpoint
 from medchat_remote.key import OURS, ApiKey

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from medchat.errors import UsageError
-from medchat.language import say
+from medchat.plugin_kit import UsageError, say
 from medchat_remote.address import Endpoint
 
 OURS, OPENAI = "MEDCHAT_REMOTE_KEY", "OPENAI_API_KEY"

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from medchat.api import Range
-from medchat.errors import UsageError
-from medchat.language import say
+from medchat.plugin_kit import UsageError, say
 
 CONTEXT, TIMEOUT, DEADLINE = "MEDCHAT_REMOTE_CONTEXT", "MEDCHAT_REMOTE_TIMEOUT", "MEDCHAT_REMOTE_DEADLINE"
 #: Assumed where neither the endpoint nor the user says: the least of today's servers' defaults.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medchat.api import LoadOptions
-from medchat.errors import UsageError
-from medchat.language import say
+from medchat.plugin_kit import LoadOptions, UsageError, sanitize_line, say
 from medchat.retry import RetrySchedule
-from medchat.sanitize import sanitize_line
 from medchat_remote.address import Endpoint
 from medchat_remote.chat_model import RemoteFacts, RemoteModel
 from medchat_remote.connection import Connection
@@ -32,6 +30,8 @@ _CONTEXT_FIELDS = (
 _LIST_SECONDS = 10.0
 #: Refusals that a gateway without a list answers with.
 _NO_LIST = (400, 422, 501)
+#: A model's prices are told for so many tokens.
+_MILLION = 1_000_000
 #: So many of the models on offer are named.
 _NAMED = 5
 
@@ -77,7 +77,8 @@ def _load(connection: Connection, limits: Limits) -> RemoteModel:
     stated = counter.probe() or _stated_context(offered.get(model, {}))
     context = limits.context_length or stated or ASSUMED_CONTEXT
     notes = _notes(endpoint, model, offered, unlisted, context, assumed=not (limits.context_length or stated))
-    return RemoteModel(connection, RemoteFacts(model, context, notes), counter)
+    prices = _stated_prices(offered.get(model, {}))
+    return RemoteModel(connection, RemoteFacts(model, context, notes, prices), counter)
 
 
 def _notes(
@@ -201,3 +202,17 @@ def _stated_context(model: Mapping[str, Any]) -> int | None:
             if isinstance(value, int) and value in CONTEXTS:
                 return value
     return None
+
+
+def _stated_prices(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a million tokens cost, where the list of models states it as OpenRouter does: USD a token."""
+    pricing = model.get("pricing")
+    if not isinstance(pricing, dict):
+        return {}
+    try:
+        prices = {name: float(pricing[name]) * _MILLION for name in ("prompt", "completion")}
+    except (KeyError, TypeError, ValueError):
+        return {}
+    if not all(0 <= price < math.inf for price in prices.values()):  # -1: varies from question to question
+        return {}
+    return {**prices, "currency": "USD"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from medchat.api import Control, Segment, Text, Turn
+from medchat.plugin_kit import Control, Segment, Text, Turn
 
 SYSTEM, USER, ASSISTANT = (Control(f"message:{role}") for role in ("system", "user", "assistant"))
 _ROLES: Mapping[Control, str] = {SYSTEM: "system", USER: "user", ASSISTANT: "assistant"}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from medchat.language import say
-from medchat.sanitize import sanitize_line
+from medchat.plugin_kit import sanitize_line, say
 from medchat_remote.address import Endpoint
 from medchat_remote.key import ApiKey
 from medchat_remote.proxy import Proxy

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from medchat.api import Backbone, PromptTemplate
-from medchat.hookspecs import hookimpl
+from medchat.plugin_kit import Backbone, PromptTemplate, hookimpl
 from medchat_remote.backbone import RemoteBackbone
 from medchat_remote.messages import MessagesTemplate
 

@@ -8,9 +8,7 @@ from importlib.util import find_spec
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from medchat.errors import UsageError
-from medchat.language import say
-from medchat.sanitize import sanitize_line
+from medchat.plugin_kit import UsageError, sanitize_line, say
 from medchat_remote.address import Endpoint
 
 _SCHEMES = ("http", "https", "socks5", "socks5h")

@@ -13,7 +13,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
-from medchat.sanitize import sanitize_line
+from medchat.plugin_kit import sanitize_line
 
 #: So much of a server's words is looked at; what is shown is shorter still.
 _LOOKED_AT = 4000

@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medchat.api import GenerationConfig, Segment
-from medchat.errors import UsageError
-from medchat.language import say
+from medchat.plugin_kit import GenerationConfig, Segment, UsageError, say
 from medchat_remote.limits import answer_bytes
 from medchat_remote.messages import as_messages, as_text
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medchat.errors import UsageError
-from medchat.language import say
+from medchat.plugin_kit import UsageError, say
 from medchat_remote.connection import Connection
 from medchat_remote.errors import RequestError
 

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 
 import httpx2
 
-from medchat.errors import UsageError
-from medchat.language import say
-from medchat.sanitize import sanitize_line
+from medchat.plugin_kit import UsageError, sanitize_line, say
 from medchat_remote.errors import EndpointErrors, RequestError
 from medchat_remote.limits import TIMEOUT
 from medchat_remote.proxy import Proxy

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medchat.api import GenerationConfig, LoadOptions, ModelCard, SFTRecipe
 from medchat.inference.causal_backbone import CausalBackbone
+from medchat.plugin_kit import GenerationConfig, LoadOptions, ModelCard, SFTRecipe
 from medchat_bloom.huozi.prompts import CHAT_TOKENS
 from medchat_bloom.huozi.weights import KNOWN_WEIGHTS
 

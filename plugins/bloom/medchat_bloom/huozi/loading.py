@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from medchat.api import LoadOptions
 from medchat.inference.decode import TextFilter
 from medchat.inference.postprocess import StreamingCleanup, StrippedAnswer
+from medchat.plugin_kit import LoadOptions
 from medchat_bloom.huozi.prompts import CHAT_TOKENS
 from medchat_bloom.loading import BloomLoading
 

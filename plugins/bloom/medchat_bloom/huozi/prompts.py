@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from medchat.api import Control, Segment, Text, Turn
+from medchat.plugin_kit import Control, Segment, Text, Turn
 
 BEGIN, END = Control("<|beginofutterance|>"), Control("<|endofutterance|>")
 CHAT_TOKENS = (BEGIN.token, END.token)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medchat.api import LoadOptions, PromptTemplate
 from medchat.inference.decode import ChatTokenizer
+from medchat.plugin_kit import LoadOptions, PromptTemplate
 from medchat_bloom.huozi.loading import HUOZI_LOADING
 from medchat_bloom.huozi.prompts import END, HUOZI
 from medchat_bloom.huozi.template_choice import HUOZI_TEMPLATES

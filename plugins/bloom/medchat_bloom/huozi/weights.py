@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from medchat.api import HUB, KnownWeights
+from medchat.api import HUB
+from medchat.plugin_kit import KnownWeights
 from medchat_bloom.huozi.prompts import ADAPTER_TEMPLATE, HUOZI
 
 KNOWN_WEIGHTS = (

@@ -1,0 +1,189 @@
+"""A model opened and asked by a plugin's command: from the common flags to answers, notices and marks as in `ask`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from medchat import medical_safety
+from medchat.api import ChatModel, Conversation, Finish, Notice, Turn
+from medchat.batch.answering import BatchHalved
+from medchat.batch.questions import Question
+from medchat.batch.setup import BatchSetup
+from medchat.batch.work import WorkPlan
+from medchat.chat.conversation import begin_session
+from medchat.chat.demo_mode import as_demo
+from medchat.chat.events import Advice, AnswerFinished, AnswerReviewed
+from medchat.chat.session import ChatSession
+from medchat.chat.setup import read_settings, resolve_setup
+from medchat.chat.start_lines import model_notes, opening_lines
+from medchat.cli.output import say_aside
+from medchat.repl.loading_line import load_with_line
+
+#: Prompts that go through a model together.
+_BATCH = 8
+#: Prices are stated for so many tokens.
+_PRICED = 1_000_000
+
+
+@dataclass
+class TokenCount:
+    """What the answers so far took. `cost` is None where the model states no prices; `currency` is theirs.
+
+    `estimated`: some counts are guesses, because whoever computed the answers did not tell them.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
+    cost: float | None = None
+    currency: str = ""
+    _prices: Mapping[str, Any] = field(default_factory=dict)
+
+    def add(self, prompt_tokens: int, completion_tokens: int, *, estimated: bool = False) -> None:
+        """Count one answer."""
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+        self.estimated = self.estimated or estimated
+        if self._prices:
+            self.currency = str(self._prices["currency"])
+            whole = self.prompt_tokens * self._prices["prompt"]
+            whole += self.completion_tokens * self._prices["completion"]
+            self.cost = whole / _PRICED
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, whole.
+
+    `text` is raw: it goes through `sanitize_line` or JSON before a terminal sees it. `notices` are those
+    before the answer (red flags, plugins' advice), then those of its review. `reasoning` is what the model
+    wrote before the answer, `rejected` the settings that a server did not take, `seconds` the time it took.
+    """
+
+    text: str
+    finish: Finish
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    notices: tuple[Notice, ...] = ()
+    estimated: bool = False
+    reasoning: str = ""
+    rejected: tuple[str, ...] = ()
+
+
+class OpenedModel:
+    """A loaded model with its template, adapters and settings. Made by `open_model`; used in one thread."""
+
+    def __init__(self, setup: BatchSetup, model: ChatModel) -> None:
+        self._setup = setup
+        #: The model itself, for `score`, `count`, `describe` and what else `ChatModel` has.
+        self.model = model
+        #: What all answers so far took.
+        self.spent = TokenCount(_prices=model.describe().get("prices") or {})
+
+    @property
+    def backbone(self) -> str:
+        """The name of its backbone."""
+        return self._setup.opening.backbone.name
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What answers, as each line of `medchat infer` states it: model, backbone, adapter, template, decoding."""
+        return self._setup.provenance.as_fields()
+
+    @property
+    def mark(self) -> str:
+        """The AI mark that belongs to every answer that is shown or written, in the interface language."""
+        return medical_safety.ai_mark()
+
+    def chat(self, conversation: Conversation = Conversation()) -> ChatSession:
+        """Return the chat engine, going on with `conversation`; nothing is saved.
+
+        `chat().ask(question, cancel)` yields events as the answer comes, `AnswerPiece` and `AnswerFinished` among
+        them; those that a command does not know it leaves alone. What was said is in its `conversation`.
+        """
+        system = conversation.system or str(self._setup.opening.settings.value("system") or "")
+        conversation = Conversation(conversation.turns, system)
+        return begin_session(self._setup.opening, self._setup.demo, self.model, conversation)
+
+    def ask(
+        self,
+        question: str,
+        *,
+        history: Sequence[Turn] = (),
+        system: str = "",
+        cancel: threading.Event | None = None,
+    ) -> Answer:
+        """Return the answer to `question` after `history`, with one pass through the chat engine.
+
+        Setting `cancel` from another thread ends it with what had come. Raises UsageError for a question that
+        cannot be sent, and what the model raises.
+        """
+        session, notices = self.chat(Conversation(tuple(history), system)), list[Notice]()
+        ended: AnswerFinished | None = None
+        for event in session.ask(question, cancel or threading.Event()):
+            if isinstance(event, Advice | AnswerReviewed):
+                notices.append(event.notice)
+            elif isinstance(event, AnswerFinished):
+                ended = event
+        if ended is None:  # stopped before the first word
+            return Answer("", Finish.CANCELLED, 0, 0, 0.0, tuple(notices))
+        turn, stats = ended.turn, ended.stats
+        self.spent.add(stats.prompt_tokens, stats.completion_tokens, estimated=stats.estimated)
+        return Answer(
+            turn.answer,
+            turn.finish,
+            stats.prompt_tokens,
+            stats.completion_tokens,
+            stats.seconds,
+            tuple(notices),
+            stats.estimated,
+            ended.reasoning,
+            ended.rejected,
+        )
+
+    def answer_rows(
+        self, questions: Sequence[Question], *, done: Collection[int] = (), batch_size: int = _BATCH
+    ) -> Iterator[dict[str, Any]]:
+        """Answer the questions of a file in batches; yield a row for each, as `medchat infer` writes it.
+
+        A row has index, question, answer, finish, counts, notices, what answered, disclaimer and the AIGC label:
+        `Results.append` takes it. A question that cannot be answered has `finish` "error", `error`
+        and `error_code`. `done` are indexes to leave out. Raises what the model raises if it keeps failing.
+        """
+        plan = WorkPlan(tuple(questions), batch_size)
+        for event in self._setup.answering(self.model, plan, done=frozenset(done)).run():
+            for row in () if isinstance(event, BatchHalved) else event.rows:
+                estimated = bool(row.get("tokens_estimated"))
+                self.spent.add(row["prompt_tokens"], row["tokens"], estimated=estimated)
+                yield dict(row)
+
+
+@contextmanager
+def open_model(flags: Mapping[str, Any] | None = None, **chosen: Any) -> Iterator[OpenedModel]:
+    """Open the model that a command's flags name: `with open_model(flags) as opened:`.
+
+    `flags` are what `model_flags` and `generation_flags` added to the command, `chosen` single ones by name
+    (`backbone="remote", model="http://…#NAME"`), which go over them; configuration and variables count below, as
+    for `medchat ask`. Any backbone is opened so, `remote` too, which keeps to its own rules of retrying,
+    waiting, proxies and keys. First everything is checked that needs no weights, then the disclaimer and the
+    notices go to stderr, then the model is loaded; it is closed at the end.
+
+    Raises UsageError (unknown backbone, template, setting), CheckpointError (no such model, damaged),
+    PluginError, and what loading raises.
+    """
+    given = {**(flags or {}), **chosen}
+    opening, demo = as_demo(resolve_setup(read_settings(given), rule=given.get("rule")))
+    for line in opening_lines(opening, say_aside):
+        say_aside(line)
+    model = load_with_line(opening)
+    try:
+        for note in model_notes(model):
+            say_aside(note)
+        yield OpenedModel(BatchSetup(opening, demo), model)
+    finally:
+        model.close()

@@ -1,0 +1,121 @@
+"""All that a plugin may rely on, whether it is a backbone, an extension or a command.
+
+Nothing else of MedChat is public but `medchat.hf` (chat models of transformers) and `medchat.testing`: it may
+change with any version. What stands here changes as docs/plugins/versions.md says; each name is explained in
+docs/plugins/reference.md. Importing this imports neither torch nor click: what only a command needs is imported
+when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from medchat.api import (
+    AdapterCard,
+    Backbone,
+    ChatModel,
+    Completion,
+    ContinuingModel,
+    Control,
+    Conversation,
+    Delta,
+    Finish,
+    GenerationConfig,
+    KnownWeights,
+    LoadOptions,
+    ModelCard,
+    Notice,
+    PromptTemplate,
+    Segment,
+    SFTData,
+    SFTOptions,
+    SFTProgress,
+    SFTRecipe,
+    SFTReport,
+    SFTWatcher,
+    SlashCommand,
+    SpecialTokens,
+    Text,
+    Turn,
+)
+from medchat.errors import CheckpointError, DataError, MedchatError, UsageError
+from medchat.hookspecs import Finding, hookimpl
+from medchat.language import say
+from medchat.sanitize import sanitize_line
+from medchat.templates import load_template
+
+if TYPE_CHECKING:
+    from medchat.asking import OpenedModel, open_model
+    from medchat.batch.command_results import open_results
+    from medchat.batch.questions import read_questions
+    from medchat.chat.events import AnswerFinished, AnswerPiece
+    from medchat.cli.options import generation_flags, model_flags
+    from medchat.datafiles.data_file import open_data_file
+
+__all__ = [
+    "AdapterCard",
+    "AnswerFinished",
+    "AnswerPiece",
+    "Backbone",
+    "ChatModel",
+    "CheckpointError",
+    "Completion",
+    "ContinuingModel",
+    "Control",
+    "Conversation",
+    "DataError",
+    "Delta",
+    "Finding",
+    "Finish",
+    "GenerationConfig",
+    "KnownWeights",
+    "LoadOptions",
+    "MedchatError",
+    "ModelCard",
+    "Notice",
+    "OpenedModel",
+    "PromptTemplate",
+    "SFTData",
+    "SFTOptions",
+    "SFTProgress",
+    "SFTRecipe",
+    "SFTReport",
+    "SFTWatcher",
+    "Segment",
+    "SlashCommand",
+    "SpecialTokens",
+    "Text",
+    "Turn",
+    "UsageError",
+    "generation_flags",
+    "hookimpl",
+    "load_template",
+    "model_flags",
+    "open_data_file",
+    "open_model",
+    "open_results",
+    "read_questions",
+    "sanitize_line",
+    "say",
+]
+
+#: What only a command needs, and where it is.
+_FOR_COMMANDS = {
+    "OpenedModel": "medchat.asking",
+    "open_model": "medchat.asking",
+    "open_results": "medchat.batch.command_results",
+    "read_questions": "medchat.batch.questions",
+    "AnswerFinished": "medchat.chat.events",
+    "AnswerPiece": "medchat.chat.events",
+    "generation_flags": "medchat.cli.options",
+    "model_flags": "medchat.cli.options",
+    "open_data_file": "medchat.datafiles.data_file",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import and return what a command needs. Raises AttributeError for any other name."""
+    if name not in _FOR_COMMANDS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_FOR_COMMANDS[name]), name)

@@ -1,0 +1,168 @@
+"""Write docs/plugins/reference.md: every public name for plugins, from its docstring and the comments of its fields.
+
+python scripts/plugin_reference.py           writes the page
+python scripts/plugin_reference.py --check   fails where the page is not what would be written
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from medchat import plugin_kit
+from medchat.api import Example, KnownFile, option_facts
+from medchat.asking import Answer, TokenCount
+from medchat.batch.command_results import Results
+from medchat.batch.questions import Question, QuestionFile
+from medchat.chat.events import TurnStats
+from medchat.datafiles.data_file import DataFile
+from medchat.datafiles.json_values import Item
+from medchat.datafiles.record import QuestionRecord
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "plugins" / "reference.md"
+HEAD = """# Reference: `medchat.plugin_kit`
+
+Made by `python scripts/plugin_reference.py` from the docstrings: correct those, not this page. What may change, and
+how: [versions.md](versions.md). How a plugin is written: [plugins.md](../plugins.md).
+
+What a plugin's module states beside: `medchat_api_version = 1`. Whoever calls a plugin looks at what it returns
+against the types below.
+"""
+#: Every name once, in the order of reading.
+SECTIONS: Mapping[str, str] = {
+    "A model family": "Backbone KnownWeights ModelCard AdapterCard LoadOptions",
+    "A loaded model": "ChatModel ContinuingModel GenerationConfig Delta Completion Finish",
+    "Prompts": "PromptTemplate Segment Text Control SpecialTokens load_template",
+    "Conversations, and what hooks give": "hookimpl Conversation Turn Notice SlashCommand Finding",
+    "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTWatcher SFTProgress SFTReport",
+    "Errors and texts": "MedchatError UsageError CheckpointError DataError say sanitize_line",
+    "Commands": "model_flags generation_flags open_model OpenedModel AnswerPiece AnswerFinished open_results "
+    "read_questions open_data_file",
+}
+#: What the above give, which no plugin needs to import.
+GIVEN = (
+    Example,
+    KnownFile,
+    Answer,
+    TokenCount,
+    TurnStats,
+    Results,
+    QuestionFile,
+    Question,
+    QuestionRecord,
+    DataFile,
+    Item,
+)
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [HEAD]
+    for title, names in SECTIONS.items():
+        parts.append(f"## {title}\n")
+        parts += [entry(name, getattr(plugin_kit, name)) for name in names.split()]
+    parts.append("## What these give and hold\n\nNo plugin imports these by name.\n")
+    parts += [entry(kind.__name__, kind) for kind in GIVEN]
+    return "\n".join(parts)
+
+
+def entry(name: str, thing: Any) -> str:
+    """Return what the page says of one name."""
+    lines = [f"### `{name}{signature(thing) if inspect.isfunction(thing) else ''}`\n", described(thing), ""]
+    if inspect.isclass(thing):
+        lines += members(thing)
+    return "\n".join(lines)
+
+
+def described(thing: Any) -> str:
+    """Return the docstring; of what has none (a union, a marker) what it is."""
+    if inspect.isclass(thing) or inspect.isfunction(thing):
+        return as_markdown(inspect.getdoc(thing) or "")
+    if thing is plugin_kit.hookimpl:
+        return "Marks a function of the plugin's module as its implementation of the hook of that name."
+    return f"`{' | '.join(kind.__name__ for kind in thing.__args__)}`"
+
+
+def as_markdown(text: str) -> str:
+    """Return a docstring with its indented examples as blocks of code."""
+    return re.sub(
+        r"(?m)(?:^ {4}.*\n?)+", lambda found: f"```\n{textwrap.dedent(found[0]).rstrip()}\n```\n", text
+    )
+
+
+def members(kind: type) -> list[str]:
+    """Return the rows of the fields of `kind`, then an item for each method."""
+    rows = [f"| `{name}` | {shown} | {meaning} |" for name, shown, meaning in attributes(kind)]
+    lines = ["| field | type and default | |", "|---|---|---|", *rows, ""] if rows else []
+    for name, method in methods(kind):
+        lines.append(f"- `{name}{signature(method)}`: {' '.join((inspect.getdoc(method) or '').split())}")
+    return [*lines, ""] if lines else []
+
+
+def attributes(kind: type) -> Iterator[tuple[str, str, str]]:
+    """Yield name, type and default, and meaning of each public field."""
+    facts = option_facts() if kind is plugin_kit.SFTOptions else {}
+    defaults = {field.name: field.default for field in fields(kind)} if is_dataclass(kind) else {}
+    for name, (hint, comment) in commented(kind).items():
+        default = defaults.get(name, MISSING)
+        shown = f"`{hint}`" if default is MISSING else f"`{hint}` = `{default!r}`"
+        meaning = comment
+        if name in facts:
+            allowed = facts[name].allowed or " ".join(facts[name].choices)
+            meaning = facts[name].en + (f" ({allowed})" if allowed else "")
+        yield name, shown.replace("|", "\\|"), meaning.replace("|", "\\|")
+    for name, member in vars(kind).items():
+        if isinstance(member, property) and not name.startswith("_"):
+            hint = str(member.fget.__annotations__.get("return", ""))
+            yield name, f"`{hint}`".replace("|", "\\|"), " ".join((inspect.getdoc(member) or "").split())
+
+
+def commented(kind: type) -> dict[str, tuple[str, str]]:
+    """Return the type and the `#:` comment of each annotated name in the source of `kind`."""
+    source = textwrap.dedent(inspect.getsource(kind))
+    lines, found = source.splitlines(), {}
+    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            above, comment = node.lineno - 2, []
+            while lines[above].strip().startswith("#:"):
+                comment.insert(0, lines[above].strip().removeprefix("#:").strip())
+                above -= 1
+            if not node.target.id.startswith("_"):
+                found[node.target.id] = ast.unparse(node.annotation), " ".join(comment)
+    return found
+
+
+def methods(kind: type) -> Iterator[tuple[str, Any]]:
+    """Yield the public methods that `kind` itself defines."""
+    for name, member in vars(kind).items():
+        if inspect.isfunction(member) and not name.startswith("_"):
+            yield name, member
+
+
+def signature(function: Any) -> str:
+    """Return the arguments and the result as the source writes them, without `self`."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    assert isinstance(node, ast.FunctionDef)
+    node.args.args = [argument for argument in node.args.args if argument.arg != "self"]
+    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return f"({ast.unparse(node.args)}){result}"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, or hold it against what would be written."""
+    if arguments == ["--check"]:
+        return 0 if PAGE.read_text(encoding="utf-8") == page() else 1
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,94 @@
+"""A whole backbone: it says the question back. One token is one character."""
+
+import json
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medchat import api
+from medchat.errors import CheckpointError
+from medchat.hookspecs import hookimpl
+from medchat.language import say
+from medchat.templates import load_template
+
+medchat_api_version = 1
+Prompt = Sequence[api.Segment]
+
+
+class EchoModel:
+    """Fulfils medchat.api.ChatModel. A real one holds weights, and its module imports torch."""
+
+    def __init__(self, path: Path, context_length: int) -> None:
+        self.path, self.context_length = path, context_length
+
+    def stream(
+        self, segments: Prompt, config: api.GenerationConfig, cancel: threading.Event
+    ) -> Iterator[api.Delta]:
+        prompt, answer = self.count(segments), _answer(segments)
+        limit = min(config.max_new_tokens, self.context_length - prompt)
+        for said, character in enumerate(answer[:limit], start=1):
+            if cancel.is_set():
+                yield api.Delta("", said - 1, prompt, finish=api.Finish.CANCELLED)
+                return
+            yield api.Delta(character, said, prompt)
+        finish = api.Finish.LENGTH if len(answer) > limit else api.Finish.STOP
+        yield api.Delta("", min(len(answer), limit), prompt, finish=finish)
+
+    def generate_batch(self, prompts: Sequence[Prompt], config: api.GenerationConfig) -> list[api.Completion]:
+        completions = []
+        for prompt in prompts:
+            *pieces, end = self.stream(prompt, config, threading.Event())
+            text = "".join(piece.text for piece in pieces)
+            finish = end.finish or api.Finish.STOP
+            completions.append(api.Completion(text, finish, end.prompt_tokens, end.completion_tokens))
+        return completions
+
+    def score(self, segments: Prompt, answer: str) -> tuple[float, ...]:
+        expected = [*_answer(segments), "end"]  # certain of what it says, and of nothing else
+        given = [*answer, "end"]
+        return tuple(0.0 if given[: i + 1] == expected[: i + 1] else -math.inf for i in range(len(given)))
+
+    def count(self, segments: Prompt) -> int:
+        return sum(len(segment.text) if isinstance(segment, api.Text) else 1 for segment in segments)
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"backbone": "echo", "model": str(self.path), "dtype": "none", "device": "cpu"}
+
+    def close(self) -> None:
+        pass
+
+
+def _answer(segments: Prompt) -> str:
+    return segments[-1].text if isinstance(segments[-1], api.Text) else ""
+
+
+class Echo(api.Backbone):
+    name = "echo"
+    summary: Mapping[str, str] = {"zh": "示例：把问题原样说回来", "en": "example: says the question back"}
+
+    def load(self, options: api.LoadOptions) -> api.ChatModel:
+        card = self.inspect(options.model)
+        if card is None:
+            what = say("这个目录里没有 echo.json", "there is no echo.json in this folder")
+            raise CheckpointError(what, where=str(options.model))
+        return EchoModel(options.model, card.context_length)
+
+    def template(self, options: api.LoadOptions) -> api.PromptTemplate:
+        return load_template("bare")
+
+    def inspect(self, path: Path) -> api.ModelCard | None:
+        if not (path / "echo.json").is_file():
+            return None
+        length = int(json.loads((path / "echo.json").read_text())["context_length"])
+        return api.ModelCard("echo", "echo", path, 0x110000, 0, 0, 0, (), 0, length, "bare")
+
+    def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "echo.json").write_text(json.dumps({"context_length": shape.get("context_length", 2048)}))
+
+
+@hookimpl
+def medchat_backbones() -> list[api.Backbone]:
+    return [Echo()]

@@ -1,0 +1,178 @@
+"""The surface for plugins: what stands there, that it is explained, that it is enough, and for how long it holds."""
+
+from __future__ import annotations
+
+import ast
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from cli_program import Call
+from locations import ROOT
+from plugin_sites import add_backbone, echo_site, example_site
+
+from medchat import plugin_kit
+from medchat.registry import Registry
+
+pytest_plugins = ("plugin_sites", "cli_program")
+
+NAMES = [
+    "AdapterCard",
+    "AnswerFinished",
+    "AnswerPiece",
+    "Backbone",
+    "ChatModel",
+    "CheckpointError",
+    "Completion",
+    "ContinuingModel",
+    "Control",
+    "Conversation",
+    "DataError",
+    "Delta",
+    "Finding",
+    "Finish",
+    "GenerationConfig",
+    "KnownWeights",
+    "LoadOptions",
+    "MedchatError",
+    "ModelCard",
+    "Notice",
+    "OpenedModel",
+    "PromptTemplate",
+    "SFTData",
+    "SFTOptions",
+    "SFTProgress",
+    "SFTRecipe",
+    "SFTReport",
+    "SFTWatcher",
+    "Segment",
+    "SlashCommand",
+    "SpecialTokens",
+    "Text",
+    "Turn",
+    "UsageError",
+    "generation_flags",
+    "hookimpl",
+    "load_template",
+    "model_flags",
+    "open_data_file",
+    "open_model",
+    "open_results",
+    "read_questions",
+    "sanitize_line",
+    "say",
+]
+#: The classes whose every field a plugin's author reads or sets.
+EXPLAINED = ("GenerationConfig", "LoadOptions", "Delta", "ModelCard", "Completion", "SFTOptions", "Backbone")
+PUBLIC = ("medchat.plugin_kit", "medchat.hf", "medchat.testing")
+
+
+def reference() -> dict[str, object]:
+    return runpy.run_path(str(ROOT / "scripts" / "plugin_reference.py"))
+
+
+def test_the_public_names_are_these_and_each_can_be_imported() -> None:
+    assert sorted(plugin_kit.__all__) == sorted(NAMES)
+    assert all(getattr(plugin_kit, name) is not None for name in NAMES)
+    with pytest.raises(AttributeError):
+        plugin_kit.ChatSetup  # noqa: B018
+
+
+def test_the_reference_is_what_the_docstrings_say_and_has_every_name() -> None:
+    script = reference()
+    assert script["main"](["--check"]) == 0, "run: python scripts/plugin_reference.py"  # type: ignore[operator]
+    listed = " ".join(script["SECTIONS"].values()).split()  # type: ignore[attr-defined]
+    assert sorted(listed) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_every_field_is_explained(name: str) -> None:
+    rows = list(reference()["attributes"](getattr(plugin_kit, name)))  # type: ignore[operator]
+    assert len(rows) >= 5
+    assert [field for field, _, meaning in rows if len(meaning) < 4] == []
+
+
+def test_a_backbone_pays_neither_for_torch_nor_for_click() -> None:
+    seen = "import sys, medchat.plugin_kit; print([name for name in ('torch', 'click', 'rich') if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert shown.stdout == "[]\n"
+
+
+def imported(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            yield from (f"medchat.{alias.name}" for alias in node.names) if module == "medchat" else (module,)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_the_examples_stand_on_what_is_public_and_on_no_other_plugin() -> None:
+    folders = sorted(path for path in (ROOT / "examples").iterdir() if path.is_dir())
+    assert len(folders) >= 3
+    for folder in folders:
+        for module in folder.rglob("*.py"):
+            own = module.relative_to(folder).parts[0].removesuffix(".py")
+            names = [
+                name for name in imported(module.read_text(encoding="utf-8")) if name.startswith("medchat")
+            ]
+            private = [name for name in names if not name.startswith((*PUBLIC, own))]
+            assert private == [], module
+
+
+# ---------------------------------------------------------------- versions
+
+
+def test_the_example_of_before_this_surface_still_answers(site: Path, call: Call, tmp_path: Path) -> None:
+    echo_site(site)
+    (site / "medchat_echo.py").write_bytes(
+        (ROOT / "tests" / "data" / "api1" / "medchat_echo.py").read_bytes()
+    )
+    Registry().backbone("echo").tiny(tmp_path / "model")
+    asked = call("ask", "头痛", "--backbone", "echo", "--model", str(tmp_path / "model"))
+    assert (asked.code, asked.out.splitlines()[0]) == (0, "头痛")
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("medchat_api_version = 0", "medchat_api_version"),
+        ("medchat_api_version = 7", "7"),
+        ("from medchat.session import ChatModel", "medchat.session"),
+        ("from medchat.api import Backbone, TextModel", "TextModel"),
+        ("import medchat.core.hooks", "medchat.core"),
+    ],
+)
+def test_a_plugin_for_another_version_is_refused_with_what_to_import_instead(
+    site: Path, call: Call, source: str, named: str
+) -> None:
+    add_backbone(site, "other", source + "\n")
+    refused = call("plugins", "show", "other")
+    what, remedy = refused.failure()
+    assert refused.code == 5
+    assert named in what and "medchat-other" in what
+    assert "medchat.plugin_kit" in what + remedy
+
+
+def test_a_plugin_that_lacks_a_library_of_its_own_is_not_told_of_ours(site: Path, call: Call) -> None:
+    add_backbone(site, "other", "import library_that_is_not_there\n")
+    what, remedy = call("plugins", "show", "other").failure()
+    assert "library_that_is_not_there" in what and "plugin_kit" not in remedy
+
+
+# ---------------------------------------------------------------- a command on the surface
+
+
+def module_of(site: Path, name: str) -> ModuleType:
+    example_site(site, f"medchat-{name}")
+    return __import__(f"medchat_{name}")
+
+
+def test_the_example_command_is_short_and_needs_nothing_else(site: Path) -> None:
+    source = Path(str(module_of(site, "answers").__file__)).read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 70
+    assert [name for name in imported(source) if name.startswith("medchat")] == ["medchat.plugin_kit"]
