@@ -3,13 +3,45 @@
 import runpy
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
 VERSION = runpy.run_path(str(HERE / "medchat" / "__init__.py"))["__version__"]
 BUILTIN = runpy.run_path(str(HERE / "medchat" / "builtin.py"))["BUILTIN_BACKBONES"]
 LINES = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
 REQUIREMENTS = [line for line in LINES if line and not line.startswith("#")]
+
+# The CPU engine: plain C++ behind a C interface, no Python inside. Without a compiler pip builds on without it.
+ENGINE = "medchat/inference/cpu_engine"
+NATIVE_SOURCES = sorted(str(file.relative_to(HERE)) for file in (HERE / ENGINE / "native").glob("*.cpp"))
+NATIVE_HEADERS = sorted(str(file.relative_to(HERE)) for file in (HERE / ENGINE / "native").glob("*.h"))
+#: No fused operations but those that are written (every instruction set gives the same bits), nothing about
+#: this machine or its folders. The last: GCC 12 warns of its own headers.
+COMPILE_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-g0",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-Wno-maybe-uninitialized",
+]
+
+
+class BuildLibrary(build_ext):
+    """Builds a library that any Python loads through ctypes: its name says nothing of an interpreter."""
+
+    def get_ext_filename(self, name: str) -> str:
+        return str(Path(*name.split("."))) + ".so"
+
+
+class AnyPythonWheel(bdist_wheel):
+    """A wheel for one platform and every Python 3."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
 
 package_dir = {"medchat": "medchat", "medchat_templates": "templates"}
 packages = ["medchat_templates", *find_packages(include=["medchat", "medchat.*"])]
@@ -20,6 +52,18 @@ for package in plugin_packages:
     packages += [package, *(f"{package}.{sub}" for sub in find_packages(str(HERE / folder)))]
 
 setup(
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel},
+    ext_modules=[
+        Extension(
+            f"{ENGINE.replace('/', '.')}._native",
+            NATIVE_SOURCES,
+            depends=NATIVE_HEADERS,
+            extra_compile_args=COMPILE_FLAGS,
+            extra_link_args=["-pthread"],
+            language="c++",
+            optional=True,
+        )
+    ],
     name="medchat",
     version=VERSION,
     description="Terminal chat and fine-tuning for Chinese medical language models",

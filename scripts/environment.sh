@@ -21,7 +21,7 @@ find_python() {
 
 # install EXTRAS: an editable install under the tested versions, skipped when nothing has changed since the last one.
 install() {
-    wanted="$(cat setup.py constraints.txt medchat/builtin.py | cksum) $root"
+    wanted="$(cat setup.py constraints.txt medchat/builtin.py medchat/inference/cpu_engine/native/* | cksum) $root"
     # An environment with more extras serves those who need fewer.
     for extras in "$1" "[test]"; do
         if [ -x "$venv/bin/medchat" ] && [ "$(cat "$venv/medchat-installed" 2>/dev/null)" = "$extras $wanted" ]; then

@@ -32,7 +32,8 @@ SOURCES = (
 )
 #: The time that every file in the archive bears; scripts/wheel.sh takes that of the last commit.
 BUILT_AT = "1700000000"
-SCRATCH = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
+SCRATCH = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "*.so")
+LIBRARY = "medchat/inference/cpu_engine/_native.so"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel"))
 
 
-def build(tree: Path, out: Path) -> Path:
+def build(tree: Path, out: Path, **environment: str) -> Path:
     """Build a wheel, offline, with the setuptools that is installed."""
     tree.mkdir(exist_ok=True)
     for name in SOURCES:
@@ -49,18 +50,20 @@ def build(tree: Path, out: Path) -> Path:
             shutil.copytree(source, tree / name, ignore=SCRATCH)
         else:
             shutil.copy(source, tree / name)
-    built = pip("wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", str(out), str(tree))
+    built = pip(
+        "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", str(out), str(tree), **environment
+    )
     assert built.returncode == 0, built.stderr.decode()[-3000:]
     (file,) = out.glob("*.whl")
     return file
 
 
-def pip(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+def pip(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     return subprocess.run(
         command,
         capture_output=True,
-        env={**os.environ, "PIP_NO_INDEX": "1", "SOURCE_DATE_EPOCH": BUILT_AT},
+        env={**os.environ, "PIP_NO_INDEX": "1", "SOURCE_DATE_EPOCH": BUILT_AT, **environment},
         check=False,
     )
 
@@ -102,6 +105,22 @@ def test_the_wheel_holds_nothing_else(names: set[str]) -> None:
     assert not [
         name for name in names if "test" in name.lower() or name.endswith(("tokenizer.model", ".pyc"))
     ]
+
+
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler")
+def test_the_wheel_holds_the_compiled_library_and_none_of_its_source(wheel: Path, names: set[str]) -> None:
+    assert LIBRARY in names
+    assert not [name for name in names if name.endswith((".cpp", ".h"))]
+    # One platform, any Python.
+    assert wheel.name.startswith(f"medchat-{__version__}-py3-none-") and "-any" not in wheel.name
+
+
+def test_without_a_compiler_a_wheel_without_the_library_is_built(tmp_path: Path) -> None:
+    none = str(tmp_path / "no-compiler")
+    built = build(tmp_path / "tree", tmp_path / "wheel", CC=none, CXX=none)
+    with zipfile.ZipFile(built) as archive:
+        held = archive.namelist()
+    assert LIBRARY not in held and LIBRARY.replace("_native.so", "library.py") in held
 
 
 def test_a_second_build_gives_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
