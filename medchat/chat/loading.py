@@ -26,12 +26,13 @@ class Loading:
     """One model being loaded: `watch` is what the backbone calls, `stop` is set by whoever waits.
 
     `read` and `total` are bytes of weights, both 0 where the backbone does not tell. `making_room` says that the
-    model before was given back, because both would not fit.
+    model before was given back, because both would not fit; `ended` is set once the new one is there.
     """
 
     read: int = 0
     total: int = 0
     making_room: bool = False
+    ended: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
     def watch(self, read: int, total: int) -> None:

@@ -11,6 +11,7 @@ from medchat.api import SlashCommand
 from medchat.chat.attachments import Attachment
 from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.events import Event
+from medchat.chat.loading import Loading
 from medchat.chat.model_control import ModelControl
 from medchat.chat.session import ChatSession
 from medchat.chat.text_checks import check_question
@@ -176,10 +177,16 @@ class Chat:
                 self.screen.tell(notice.text, Tone.URGENT)
 
     def show_answer(
-        self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]], screen: Screen | None = None
+        self,
+        ask: Callable[[ChatSession, threading.Event], Iterator[Event]],
+        screen: Screen | None = None,
+        loading: Loading | None = None,
     ) -> AnswerView:
-        """Show an answer, on `screen` where not on the chat's own, and return what came of it."""
-        view = self.exchange.answer(ask, screen)
+        """Show an answer, on `screen` where not on the chat's own, and return what came of it.
+
+        `loading` is that of the model that answers, where it is loaded first.
+        """
+        view = self.exchange.answer(ask, screen, loading)
         if view.error is not None:
             self._count(view.error)
         return view

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from medchat.api import Finish, GenerationConfig
 from medchat.chat.collaborators import NoRecorder
 from medchat.chat.events import Event
 from medchat.chat.gathered import AnswerRequest
@@ -19,12 +20,13 @@ from medchat.chat.session import ChatSession
 from medchat.chat.text_checks import check_question
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat.repl.columns import NARROWEST, Columns
 from medchat.repl.model_commands import control_of
+from medchat.repl.screen import Screen
 from medchat.repl.slash import ReplCommand
 
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
+    from medchat.repl.columns import Columns
 
 _BASE = ("base", "底座")
 _ADAPTER, _MODEL = ("adapter", "适配器"), ("model", "模型")
@@ -54,20 +56,39 @@ def _compare(chat: Chat, words: str) -> None:
     question = typed or conversation.turns[-1].question
     before = conversation if typed else conversation.without_last()
     labels = (chat.model_label, other.label)
-    if chat.screen.moves and chat.screen.width >= NARROWEST:
-        shown: Columns | None = Columns(chat.screen, labels)
-    else:
-        shown = None
-    if not typed:
-        _show_given(chat, shown, labels[0], conversation.turns[-1].answer)
-    elif not _answered(chat, shown, labels[0], lambda s, cancel: _own(s, question, cancel)):
-        return
-    if shown is not None:
-        shown.next()
-    _answered(chat, shown, labels[1], lambda s, cancel: _others(chat, s, other, question, before, cancel))
-    if shown is not None:
-        shown.finish()
-    chat.screen.tell(say("对比的回答不进入对话。", "What was compared does not enter the conversation."))
+    shown = _columns(chat.screen, labels)
+    try:
+        if not typed:
+            _show_given(chat, shown, labels[0], conversation.turns[-1].answer)
+        elif not _answered(chat, shown, labels[0], lambda s, cancel: _own(s, question, cancel)):
+            return
+        if shown is not None:
+            shown.next()
+        request, loading = AnswerRequest(question, GenerationConfig(), before), Loading()
+        _answered(
+            chat,
+            shown,
+            labels[1],
+            lambda s, cancel: _others(chat, s, other, request, loading, cancel),
+            loading,
+        )
+    finally:
+        if shown is not None:
+            shown.finish()
+        chat.screen.tell(say("对比的回答不进入对话。", "What was compared does not enter the conversation."))
+
+
+def _columns(screen: Screen, labels: tuple[str, str]) -> Columns | None:
+    """Return two columns of the screen, None where it is too narrow or cannot redraw."""
+    from medchat.repl.columns import (
+        NARROWEST,
+        Columns,
+        DrawingScreen,
+    )  # rich takes time the first prompt has not
+
+    if screen.width >= NARROWEST and isinstance(screen, DrawingScreen):
+        return Columns(screen, labels)
+    return None
 
 
 def _show_given(chat: Chat, shown: Columns | None, label: str, answer: str) -> None:
@@ -79,16 +100,14 @@ def _show_given(chat: Chat, shown: Columns | None, label: str, answer: str) -> N
     screen.end_answer()
 
 
-def _answered(chat: Chat, shown: Columns | None, label: str, ask: Any) -> bool:
-    """Show an answer; say whether it came to its end."""
+def _answered(
+    chat: Chat, shown: Columns | None, label: str, ask: Any, loading: Loading | None = None
+) -> bool:
+    """Show an answer; say whether it came to its end, not stopped by the user."""
     if shown is None:
         chat.screen.tell(label)
-    view = chat.show_answer(ask, shown)
-    if view.error is not None or view.stopped_early:
-        if shown is not None:
-            shown.finish()
-        return False
-    return True
+    view = chat.show_answer(ask, shown, loading)
+    return view.answered is not None and (view.looped or view.answered.turn.finish is not Finish.CANCELLED)
 
 
 def _own(session: ChatSession, question: str, cancel: threading.Event) -> Iterator[Event]:
@@ -97,13 +116,18 @@ def _own(session: ChatSession, question: str, cancel: threading.Event) -> Iterat
 
 
 def _others(
-    chat: Chat, session: ChatSession, other: Other, question: str, before: Any, cancel: threading.Event
+    chat: Chat,
+    session: ChatSession,
+    other: Other,
+    request: AnswerRequest,
+    loading: Loading,
+    cancel: threading.Event,
 ) -> Iterator[Event]:
-    # Whoever stops the answer stops the loading before it.
-    loading = Loading(stop=cancel)
+    loading.stop = cancel  # whoever stops the answer stops the loading before it
     command = say("/对比", "/compare")
     with control_of(chat).beside(session, other.changes, command, loading) as beside:
-        yield from beside.answer(AnswerRequest(question, beside.config, before), cancel)
+        loading.ended = True
+        yield from beside.answer(replace(request, config=beside.config), cancel)
 
 
 def _understood(chat: Chat, words: str) -> tuple[Other, str]:

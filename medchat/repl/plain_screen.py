@@ -28,11 +28,6 @@ class PlainScreen:
         """How many cells a line takes; 80 where there is no terminal."""
         return min(shutil.get_terminal_size().columns, WIDEST)
 
-    @property
-    def moves(self) -> bool:
-        """Nothing is taken back."""
-        return False
-
     def show(self, text: str) -> None:
         """Print the outcome of a command."""
         self._write(self._aside, text + "\n")
@@ -53,9 +48,6 @@ class PlainScreen:
         elif what != self._waiting and seconds >= _WORTH_SAYING:
             self.tell(what)
             self._waiting = what
-
-    def preview(self, text: str) -> None:
-        """Nothing moves here."""
 
     def show_typed(self, text: str) -> None:
         """Nothing moves here."""

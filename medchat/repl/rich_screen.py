@@ -76,6 +76,7 @@ class RichScreen:
         self._unfinished = Unfinished()
         self._blocks = 0
         self._waiting = self._typed = ""
+        self._preview: Callable[[], Sequence[Sequence[Segment]]] | None = None
         self._live: Live | None = None
         self._drawn_at = 0.0
         self._stale = False
@@ -85,32 +86,35 @@ class RichScreen:
         """How many cells a line takes."""
         return min(self._console.width, WIDEST)
 
-    @property
-    def moves(self) -> bool:
-        """The unfinished part is redrawn."""
-        return True
-
     def show(self, text: str) -> None:
         """Print the outcome of a command."""
-        self._print(self._laid_out(text))
+        self.print_rows(self._laid_out(text))
 
     def tell(self, text: str, tone: Tone = Tone.REMARK) -> None:
         """Print lines of ours, wrapped so that each of them begins with the glyph."""
         style = self._styles[tone]
         lines = self._laid_out(untrusted(text), less=len(OURS) + 1, style=style)
-        self._print([[Segment(f"{OURS} ", style), *line] for line in lines])
+        self.print_rows([[Segment(f"{OURS} ", style), *line] for line in lines])
 
     def wait_for(self, what: str, seconds: float = 0.0, progress: str = "") -> None:
         """Show what is being waited for, how far it has come and for how long it has been."""
-        self.preview(
-            " ".join(part for part in (f"{what}…", progress, f"{seconds:.0f}s") if part) if what else ""
-        )
-
-    def preview(self, text: str) -> None:
-        """Redraw these lines until others come."""
+        text = " ".join(part for part in (f"{what}…", progress, f"{seconds:.0f}s") if part) if what else ""
         if text != self._waiting:
             self._waiting = text
             self._stale = True
+
+    def laid_out(self, text: str, width: int) -> list[list[Segment]]:
+        """Return the rows of a model's Markdown, already inert, at `width` cells."""
+        return rendered(text, self._console, width)
+
+    def print_rows(self, rows: Sequence[Sequence[Segment]]) -> None:
+        """Print finished rows: into the scrollback, above whatever is still being redrawn."""
+        self._console.print(_Lines(rows), soft_wrap=True)
+
+    def preview_rows(self, rows: Callable[[], Sequence[Sequence[Segment]]] | None) -> None:
+        """Draw what `rows` gives in the place of an answer's unfinished part, until the answer ends."""
+        self._preview = rows
+        self._stale = True
 
     def show_typed(self, text: str) -> None:
         """Show its end on one line, under the answer's unfinished part."""
@@ -132,6 +136,7 @@ class RichScreen:
     def end_answer(self) -> None:
         """Print what is left and end the redrawing."""
         self._waiting = self._typed = ""
+        self._preview = None
         self._add(self._inert.flush())
         for block in self._unfinished.take():
             self._print_block(block)
@@ -177,15 +182,11 @@ class RichScreen:
         self.tick()
 
     def _print_block(self, block: str) -> None:
-        lines = rendered(block, self._console, self.width)
+        lines = self.laid_out(block, self.width)
         if lines:
             separated = [[], *lines] if self._blocks else lines
             self._blocks += 1  # before printing: what is redrawn under it then keeps its distance
-            self._print(separated)
-
-    def _print(self, lines: Sequence[Sequence[Segment]]) -> None:
-        """Print finished lines: into the scrollback, above whatever is still being redrawn."""
-        self._console.print(_Lines(lines), soft_wrap=True)
+            self.print_rows(separated)
 
     def _laid_out(self, text: str, less: int = 0, style: Style | None = None) -> list[list[Segment]]:
         options = self._console.options.update(width=max(1, self.width - less), height=None)
@@ -197,12 +198,14 @@ class RichScreen:
         return [*self._unfinished_lines(max(1, self._console.height - 2 - len(typed))), *typed]
 
     def _unfinished_lines(self, most: int) -> list[list[Segment]]:
+        if self._preview is not None:
+            return [list(row) for row in self._preview()][-most:]
         text = self._unfinished.last_lines(most, self.width)
         if not text.strip():
             if not self._waiting:
                 return []
             return self._laid_out(self._waiting, style=self._styles[Tone.REMARK])[-most:]
-        lines = rendered(text, self._console, self.width)
+        lines = self.laid_out(text, self.width)
         separated = [[], *lines] if self._blocks else lines
         return separated[-most:]
 

@@ -46,11 +46,6 @@ class Screen(Protocol):
         """How many cells a line takes."""
         ...
 
-    @property
-    def moves(self) -> bool:
-        """Whether lines are redrawn while something is under way."""
-        ...
-
     def show(self, text: str) -> None:
         """Print the outcome of a command, as it stands. Untrusted words in it went through `untrusted`."""
         ...
@@ -64,10 +59,6 @@ class Screen(Protocol):
 
         `progress` is shown where a line can move.
         """
-        ...
-
-    def preview(self, text: str) -> None:
-        """Show finished lines in the place of what is waited for, until others come or the answer ends."""
         ...
 
     def show_typed(self, text: str) -> None:

@@ -113,8 +113,9 @@ class SessionThread:
         stopped_at = math.inf
         with self._interrupts.stopping(loading.stop) as stop:
             while not job.finished:
-                what, progress = say("模型加载中", "loading the model"), messages.loading_bar(loading)
-                self.screen.wait_for(what, time.monotonic() - began, progress)
+                self.screen.wait_for(
+                    _loading_model(), time.monotonic() - began, messages.loading_bar(loading)
+                )
                 job.take(_POLL)
                 self.screen.tick()
                 self.meanwhile()
@@ -204,9 +205,12 @@ class SessionThread:
         raise LoadingCancelled
 
     def answer(
-        self, ask: Callable[[ChatSession, threading.Event], Iterator[Event]], screen: Screen | None = None
+        self,
+        ask: Callable[[ChatSession, threading.Event], Iterator[Event]],
+        screen: Screen | None = None,
+        loading: Loading | None = None,
     ) -> AnswerView:
-        """Show the events of `ask` until they end, on `screen` where not on ours.
+        """Show the events of `ask` until they end, on `screen` where not on ours; before them, how far `loading` is.
 
         Ctrl-C ends them early; the view tells what came.
         """
@@ -221,7 +225,7 @@ class SessionThread:
         job = self._engine.start(work)
         try:
             with self._interrupts.stopping(job.cancel):
-                self._watch(job, view, screen)
+                self._watch(job, view, screen, loading)
         except BaseException:  # the screen is gone: what had come must be saved all the same
             job.cancel.set()
             self._engine.idle_within(_LAST_WORDS)
@@ -232,7 +236,7 @@ class SessionThread:
         self.session_label = self.call(self._startup.session_label) if job.finished else ""
         return view
 
-    def _watch(self, job: Job[None], view: AnswerView, screen: Screen) -> None:
+    def _watch(self, job: Job[None], view: AnswerView, screen: Screen, loading: Loading | None) -> None:
         began = time.monotonic()
         asked_to_end: float | None = None
         while not job.finished:
@@ -241,7 +245,9 @@ class SessionThread:
                 view.take(event)
             else:
                 view.idle()
-            if not view.text_came:
+            if loading is not None and not loading.ended:
+                screen.wait_for(_loading_model(), time.monotonic() - began, messages.loading_bar(loading))
+            elif not view.text_came:
                 screen.wait_for(_progress(view), time.monotonic() - began)
             self.screen.tick()
             self.meanwhile()
@@ -258,6 +264,10 @@ class SessionThread:
         if self._session is None:
             raise RuntimeError("the model is not loaded")
         return self._session
+
+
+def _loading_model() -> str:
+    return say("模型加载中", "loading the model")
 
 
 def _progress(view: AnswerView) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from pseudo_terminal import Terminal
-from switching_backbone import make
+from rich.cells import cell_len
+from switching_backbone import ENDLESS, ENDLESS_FILE, SPEECH, make
 from switching_chat import ask, lay_out, switching_chat
 
 from medchat.repl.columns import Columns
@@ -32,7 +33,7 @@ def compare(screen: Terminal, words: str, end: str = "对比的回答不进入�
     return screen.shown()
 
 
-@pytest.mark.parametrize(("columns", "beside"), [(40, False), (80, True), (120, True)])
+@pytest.mark.parametrize(("columns", "beside"), [(40, False), (80, False), (120, True)])
 def test_the_last_question_is_answered_by_the_base_too(tmp_path: Path, columns: int, beside: bool) -> None:
     with switching_chat(tmp_path, "--adapter", "lora", columns=columns) as screen:
         ask(screen, "头痛", "one+lora：头痛")
@@ -56,7 +57,7 @@ def test_the_last_question_is_answered_by_the_base_too(tmp_path: Path, columns: 
 def test_a_question_of_its_own_goes_to_both_and_into_no_history(
     tmp_path: Path, words: str, voice: str
 ) -> None:
-    with switching_chat(tmp_path) as screen:
+    with switching_chat(tmp_path, columns=120) as screen:
         ask(screen, "头痛", "one：头痛")
         rows = compare(screen, f"{words} 咳嗽")
         (row,) = (row for row in rows if "one：咳嗽" in row and f"{voice}：咳嗽" in row)
@@ -95,17 +96,88 @@ def test_ctrl_c_stops_the_loading_of_the_other(tmp_path: Path) -> None:
     with switching_chat(tmp_path) as screen:
         ask(screen, "头痛", "one：头痛")
         screen.enter("/compare model slow")
-        screen.wait_for("正在思考")
+        screen.wait_for("模型加载中… ██████░░░░░░ 1 kB / 2 kB")
         screen.type("\x03")
         screen.wait_for("已取消加载")
         ask(screen, "咳嗽", "one：咳嗽")
     assert saved_questions(tmp_path) == ["头痛", "咳嗽"]
 
 
-@pytest.mark.parametrize("width", [72, 80, 120])
-def test_columns_keep_their_width_whatever_is_in_them(width: int, tmp_path: Path) -> None:
-    from rich.cells import cell_len
+SPEECHES = """
 
+## 建议
+
+**多喝水**，注意休息：
+
+- 量体温
+- 早睡
+
+| 药 | 用法 |
+|---|---|
+| 布洛芬 | 饭后服 |
+
+尽快就医。
+"""
+#: How the speech is drawn; between these rows stand blank ones and the table's lines.
+DRAWN = ["建议", "多喝水，注意休息：", "• 量体温", "• 早睡", "药      用法", "布洛芬  饭后服", "尽快就医。"]
+
+
+def side(rows: list[str], start: int, end: int) -> list[str]:
+    """Return what stands in the cells from `start` to `end` of the rows, without empty rows and lines of tables."""
+    found = []
+    for row in rows:
+        cells = [cell for letter in row for cell in (letter, "")[: cell_len(letter)]]
+        found.append("".join(cells[start:end]).strip())
+    return [row for row in found if row.strip("━─")]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_both_answers_are_drawn_as_an_ordinary_one_is(tmp_path: Path, columns: int) -> None:
+    lay_out(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name / SPEECH).write_text(SPEECHES, encoding="utf-8")
+    with switching_chat(tmp_path, columns=columns, rows=60) as screen:
+        screen.enter("头痛")
+        screen.wait_for("尽快就医。")
+        rows = compare(screen, "model two")
+    if columns < 120:
+        flat = side(rows, 0, columns)
+        first, second = flat.index("one：头痛"), flat.index("two：头痛")
+        assert flat[first + 1 : first + 8] == DRAWN == flat[second + 1 : second + 8]
+    else:
+        half = (columns - 3) // 2
+        left, right = side(rows, 0, half), side(rows, half + 3, columns)
+        for name, shown in (("one", left), ("two", right)):
+            at = shown.index(f"{name}：头痛")
+            assert shown[at + 1 : at + 8] == DRAWN
+        assert side([row for row in rows if "布洛芬" in row or "早睡" in row], half, half + 3) == ["│", "│"]
+
+
+@pytest.mark.parametrize("key", ["\x03", "\x1b"])
+@pytest.mark.parametrize("columns", [80, 120])
+def test_either_answer_is_stopped_and_the_chat_goes_on(tmp_path: Path, columns: int, key: str) -> None:
+    lay_out(tmp_path)
+    (tmp_path / "two" / ENDLESS_FILE).touch()
+    with switching_chat(tmp_path, columns=columns) as screen:
+        ask(screen, "头痛", "one：头痛")
+        screen.enter("/compare model two")
+        screen.wait_for("two：头痛又又")
+        screen.type(key)
+        screen.wait_for("对比的回答不进入对话")
+        assert sum("one：头痛" in row for row in screen.everything()) == 2  # each answer is printed once
+        screen.enter("/清屏")
+        screen.enter(f"/compare model two {ENDLESS}")
+        screen.wait_for(f"one：{ENDLESS}又又")
+        screen.type(key)
+        screen.wait_for("对比的回答不进入对话")
+        screen.wait_for_prompt()
+        assert not any("two：" in row for row in screen.shown())  # the other was not asked any more
+        ask(screen, "咳嗽", "one：咳嗽")
+    assert saved_questions(tmp_path) == ["头痛", "咳嗽"]
+
+
+@pytest.mark.parametrize("width", [100, 120])
+def test_columns_keep_their_width_whatever_is_in_them(width: int, tmp_path: Path) -> None:
     with (tmp_path / "screen").open("w+", encoding="utf-8") as stream:
         columns = Columns(RichScreen(stream, width), ("一" * 60, "\x1b[2J▌two"))
         columns.piece("多喝水，" * 50 + "\x1b]52;c;aGk=\x07▌ 系统")

@@ -26,6 +26,10 @@ FATES = ("missing", "memory", "half", "crash", "crowded", "slow")
 FIXED = "fixed"
 #: A question that runs out of memory in the middle of its answer.
 OVERFLOWING = "溢出"
+#: A question that is answered until somebody stops it, and a file that makes a model answer every question so.
+ENDLESS, ENDLESS_FILE = "没完", "endless"
+#: A file whose text a model says behind the question.
+SPEECH = "speech.md"
 STEPS = 20
 
 #: The models that were loaded and not closed, in this process.
@@ -58,7 +62,14 @@ class SwitchingModel:
             yield api.Delta(text, said, prompt)
             if OVERFLOWING in question:
                 raise MemoryShortageError("运行中内存不足", "请减小 --max-new-tokens")
-        yield api.Delta("", said, prompt, finish=api.Finish.STOP)
+        while not cancel.is_set() and (ENDLESS in question or (self.options.model / ENDLESS_FILE).exists()):
+            time.sleep(0.01)
+            yield api.Delta("又", said, prompt)
+        if (speech := self.options.model / SPEECH).exists():
+            for letter in speech.read_text(encoding="utf-8"):
+                yield api.Delta(letter, said, prompt)
+        finish = api.Finish.CANCELLED if cancel.is_set() else api.Finish.STOP
+        yield api.Delta("", said, prompt, finish=finish)
 
     def generate_batch(
         self, prompts: Sequence[Sequence[api.Segment]], config: api.GenerationConfig
