@@ -177,7 +177,7 @@ def open_model(flags: Mapping[str, Any] | None = None, **chosen: Any) -> Iterato
     PluginError, and what loading raises.
     """
     given = {**(flags or {}), **chosen}
-    opening, demo = as_demo(resolve_setup(read_settings(given), rule=given.get("rule")))
+    opening, demo = as_demo(resolve_setup(read_settings(given)))
     for line in opening_lines(opening, say_aside):
         say_aside(line)
     model = load_with_line(opening)

@@ -26,6 +26,7 @@ from medchat.api import (
     LoadOptions,
     ModelCard,
     Notice,
+    Option,
     PromptTemplate,
     Segment,
     SFTData,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from medchat.chat.events import AnswerFinished, AnswerPiece
     from medchat.cli.options import generation_flags, model_flags
     from medchat.datafiles.data_file import open_data_file
+    from medchat.settings.plugin_options import plugin_settings
 
 __all__ = [
     "AdapterCard",
@@ -75,6 +77,7 @@ __all__ = [
     "ModelCard",
     "Notice",
     "OpenedModel",
+    "Option",
     "PromptTemplate",
     "SFTData",
     "SFTOptions",
@@ -95,6 +98,7 @@ __all__ = [
     "open_data_file",
     "open_model",
     "open_results",
+    "plugin_settings",
     "read_questions",
     "sanitize_line",
     "say",
@@ -111,6 +115,7 @@ _FOR_COMMANDS = {
     "generation_flags": "medchat.cli.options",
     "model_flags": "medchat.cli.options",
     "open_data_file": "medchat.datafiles.data_file",
+    "plugin_settings": "medchat.settings.plugin_options",
 }
 
 

@@ -37,14 +37,14 @@ against the types below.
 """
 #: Every name once, in the order of reading.
 SECTIONS: Mapping[str, str] = {
-    "A model family": "Backbone KnownWeights ModelCard AdapterCard LoadOptions",
+    "A model family": "Backbone KnownWeights ModelCard AdapterCard LoadOptions Option",
     "A loaded model": "ChatModel ContinuingModel GenerationConfig Delta Completion Finish",
     "Prompts": "PromptTemplate Segment Text Control SpecialTokens load_template",
     "Conversations, and what hooks give": "hookimpl Conversation Turn Notice SlashCommand Finding",
     "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTWatcher SFTProgress SFTReport",
     "Errors and texts": "MedchatError UsageError CheckpointError DataError say sanitize_line",
     "Commands": "model_flags generation_flags open_model OpenedModel AnswerPiece AnswerFinished open_results "
-    "read_questions open_data_file",
+    "read_questions open_data_file plugin_settings",
 }
 #: What the above give, which no plugin needs to import.
 GIVEN = (

@@ -58,6 +58,7 @@ from medchat.api.models import (
     PromptIds,
     PromptParts,
 )
+from medchat.api.option import Option
 from medchat.api.prompts import (
     Control,
     PromptTemplate,
@@ -109,6 +110,7 @@ __all__ = [
     "MemoryEstimate",
     "ModelCard",
     "Notice",
+    "Option",
     "PreviewPiece",
     "PromptIds",
     "PromptParts",

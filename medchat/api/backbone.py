@@ -11,6 +11,7 @@ from typing import Literal
 from medchat.api.finetuning import SFTRecipe
 from medchat.api.generation import GenerationConfig, LoadOptions
 from medchat.api.models import AdapterCard, ChatModel, ModelCard
+from medchat.api.option import Option
 from medchat.api.prompts import PromptTemplate, SpecialTokens
 
 HUB = "https://huggingface.co/"
@@ -67,8 +68,8 @@ class Backbone(ABC):
     known_weights: tuple[KnownWeights, ...] = ()
     #: Decoding defaults of the published demo; flags and configuration go over them.
     generation: GenerationConfig = GenerationConfig()
-    #: Keys of `LoadOptions.extra` this backbone understands, with the values each may take.
-    load_keys: Mapping[str, tuple[str, ...]] = {}
+    #: Its own keys, which come to `load` in `LoadOptions.extra`; a bare tuple is a str of these choices.
+    load_keys: Mapping[str, Option | tuple[str, ...]] = {}
 
     @abstractmethod
     def load(self, options: LoadOptions) -> ChatModel:

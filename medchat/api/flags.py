@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 #: Flags whose name is not their option's: repeatable ones are in the singular.
-FLAGS: Mapping[str, str] = {"adapters": "--adapter"}
+FLAGS: Mapping[str, str] = {"adapters": "--adapter", "extra": "--option"}
 
 
 def option_flag(name: str) -> str:

@@ -112,8 +112,8 @@ class LoadOptions:
     quantize: str = "none"
     #: Nothing may be fetched from the network.
     offline: bool = False
-    #: The backbone's own keys (`Backbone.load_keys`) that were chosen.
-    extra: Mapping[str, str] = field(default_factory=dict)
+    #: The backbone's own keys (`Backbone.load_keys`) that were chosen or have a default, each in its type.
+    extra: Mapping[str, Any] = field(default_factory=dict)
     #: What `Backbone.address` made of `--model`, "" where the model is the folder `model`.
     address: str = ""
     #: Where there is one: call it with the bytes of the weights read so far and in all, some times a second or

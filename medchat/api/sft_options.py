@@ -185,7 +185,7 @@ class SFTOptions:
         choices=TRACKERS,
     )
     #: The backbone's own keys (`Backbone.load_keys`) that were chosen, or that `resolve_options` found.
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @cache

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\u
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What answered: the same for every line of a run. Paths are as the user gave them."""
+    """What answered: the same for every line of a run. Paths are as the user gave them.
+
+    `options` are the backbone's own, by name.
+    """
 
     model: str
     backbone: str
@@ -34,6 +37,7 @@ class Provenance:
     template: str
     decoding: Mapping[str, Any]
     dtype: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def as_fields(self) -> dict[str, Any]:
         """Return the fields of a line."""
@@ -44,6 +48,9 @@ class Provenance:
             "template": self.template,
             "dtype": self.dtype,
             "decoding": dict(self.decoding),
+            "options": {
+                name: str(value) if isinstance(value, Path) else value for name, value in self.options.items()
+            },
         }
 
     def differs_from(self, row: Mapping[str, Any]) -> str | None:

@@ -38,6 +38,7 @@ class BatchSetup:
             backbone=self.opening.backbone.name,
             adapters=tuple(str(adapter) for adapter in options.adapters),
             template=self.opening.template.name,
+            options=options.extra,
             decoding=decoding(self.opening.generation) | ({"exact": True} if self.exact else {}),
         )
 

@@ -240,7 +240,7 @@ def prepare_conversation(
             settings = read_settings({**_of_session(record, given, settings), **given})
         if notice := settings.folder_notice():
             warn(sanitize_line(notice, 600))
-        opening, known = as_demo(resolve_setup(settings, rule=flags.get("rule")))
+        opening, known = as_demo(resolve_setup(settings))
         return PreparedChat(opening, store, record, choice, warn, known)
     except BaseException:
         store.close()

@@ -16,6 +16,7 @@ from medchat.chat.switching import another_model, choose_model, session_beside, 
 from medchat.sanitize import sanitize_line
 from medchat.settings import Effective
 from medchat.settings.keys import GENERATION
+from medchat.settings.plugin_options import declared_options, option_key
 from medchat.settings.profiles import PROFILE_KEYS
 from medchat.settings.writing import save_profile, save_setting
 
@@ -87,6 +88,12 @@ class ModelControl:
         opening = self._prepared.opening
         own = opening.backbone.template(opening.options).name
         return tuple(dict.fromkeys((own, *(found.name for found in opening.extensions.templates()))))
+
+    @property
+    def option_names(self) -> Mapping[str, str]:
+        """What each of the backbone's own options is called in the interface language, as far as it says so."""
+        declared = declared_options(self._prepared.opening.backbone.load_keys)
+        return {key: name for key, option in declared.items() if (name := option_key(key, option).summary)}
 
     @property
     def presets(self) -> Mapping[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from medchat.language import say
 from medchat.registry import Extensions, GuardedBackbone, Registry
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
+from medchat.settings.plugin_options import declared_options, option_values
 from medchat.templates import load_template
 from medchat.weights.catalogue import Catalogue
 from medchat.weights.folders import locate_weights
@@ -148,9 +149,7 @@ def read_settings(flags: Mapping[str, Any]) -> Settings:
     return Settings.load(as_settings(dict(flags)), profile=str(flags.get("profile") or ""))
 
 
-def resolve_setup(
-    settings: Settings, *, rule: str | None = None, registry: Registry | None = None
-) -> ChatSetup:
+def resolve_setup(settings: Settings, *, registry: Registry | None = None) -> ChatSetup:
     """Check everything that can be checked without loading weights.
 
     Raises UsageError (unknown backbone, template, setting), CheckpointError (no such model), PluginError.
@@ -171,7 +170,7 @@ def resolve_setup(
     if backbone is None:
         backbone = recognize_backbone(registry, model)
         generation = settings.generation(over=backbone.generation)
-    options = _load_options(settings, registry, backbone, model, address or "", rule)
+    options = _load_options(settings, registry, backbone, model, address or "")
     extensions = registry.extensions()
     chosen = settings.value("template")
     template = (
@@ -188,7 +187,6 @@ def _load_options(
     backbone: GuardedBackbone,
     model: Path,
     address: str,
-    rule: str | None,
 ) -> LoadOptions:
     return LoadOptions(
         model=model,
@@ -197,7 +195,7 @@ def _load_options(
         dtype=str(settings.value("dtype") or "auto"),
         quantize=str(settings.value("quantize") or "none"),
         offline=bool(settings.value("offline")),
-        extra=_extra(backbone, rule),
+        extra=option_values(settings, backbone.name, declared_options(backbone.load_keys)),
         address=address,
     )
 
@@ -290,18 +288,6 @@ def _forbidden_offline(address: str) -> UsageError:
     )
 
 
-def _extra(backbone: GuardedBackbone, rule: str | None) -> dict[str, str]:
-    if rule is None:
-        return {}
-    allowed: Sequence[str] = backbone.load_keys.get("rule", ())
-    if rule not in allowed:
-        raise UsageError(
-            say(f"{backbone.name} 不支持 --rule {rule}", f"{backbone.name} does not take --rule {rule}"),
-            say(f"可选：{'、'.join(allowed)}", f"choose from: {', '.join(allowed)}") if allowed else "",
-        )
-    return {"rule": rule}
-
-
 def _many(value: Any) -> list[str]:
     if not value:
         return []
@@ -317,8 +303,9 @@ def as_settings(flags: dict[str, Any]) -> dict[str, Any]:
     for name in (*GENERATION_RANGES, "greedy"):
         if flags.get(name) is not None:
             chosen[f"generation.{name}"] = flags[name]
-    if flags.get("adapter"):
-        chosen["adapter"] = list(flags["adapter"])
+    for name in ("adapter", "option"):
+        if flags.get(name):
+            chosen[name] = list(flags[name])
     if flags.get("offline"):
         chosen["offline"] = True
     return chosen

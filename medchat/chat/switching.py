@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from medchat.chat.conversation import PreparedChat
 
 #: What comes with a model and does not outlive it.
-_OF_THE_MODEL = ("backbone", "model", "adapter", "template")
+_OF_THE_MODEL = ("backbone", "model", "adapter", "template", "option")
 
 
 def another_model(prepared: PreparedChat, model: str) -> dict[str, Any]:
@@ -102,10 +102,8 @@ def _reopened(
     prepared: PreparedChat, changes: Mapping[str, Any], command: str
 ) -> tuple[ChatSetup, KnownQuestions | None]:
     old = prepared.opening
-    same_model = "model" not in changes
-    rule = old.options.extra.get("rule") if same_model else None
     settings = old.settings.changed(changes, command)
-    return as_demo(resolve_setup(settings, rule=rule, registry=old.registry))
+    return as_demo(resolve_setup(settings, registry=old.registry))
 
 
 def _watched(opening: ChatSetup, loading: Loading) -> ChatSetup:

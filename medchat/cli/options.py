@@ -14,6 +14,19 @@ from medchat.language import say
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def option_flag_of_backbones(command: F) -> F:
+    """Add the flag for what a backbone declares for itself (`Backbone.load_keys`)."""
+    return click.option(
+        "--option",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help=say(
+            "模型家族自己的选项，可重复；有哪些：medchat plugins show 名称",
+            "an option of the backbone's own, repeatable; which there are: medchat plugins show NAME",
+        ),
+    )(command)
+
+
 def model_flags(command: F) -> F:
     """Add the flags that say what to load and how."""
     for decorate in reversed(
@@ -56,14 +69,7 @@ def model_flags(command: F) -> F:
                 ),
             ),
             click.option("--system", metavar="TEXT", help=say("系统提示", "system prompt")),
-            click.option(
-                "--rule",
-                metavar="RULE",
-                help=say(
-                    "ChatGLM 的位置规则：med|med_demo|upstream_v0|v11",
-                    "ChatGLM's position rule: med|med_demo|upstream_v0|v11",
-                ),
-            ),
+            option_flag_of_backbones,
             click.option("--device", metavar=DEVICES_HELP, help=say("计算设备", "where to compute")),
             click.option("--dtype", type=click.Choice(DTYPES), help=say("计算精度", "compute precision")),
             click.option(

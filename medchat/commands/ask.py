@@ -15,7 +15,7 @@ from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.presets import Preset, preset_named
 from medchat.chat.session_choice import SessionChoice
 from medchat.chat.start_lines import disclaimer_lines, model_notes
-from medchat.cli.group import LocalizedCommand
+from medchat.cli.model_command import ModelCommand
 from medchat.cli.options import generation_flags, model_flags, session_flags
 from medchat.cli.output import answer_stream, say_aside, silence_stdout
 from medchat.cli.piped_input import QuestionInput
@@ -30,7 +30,7 @@ from medchat.sft_job.shell_words import joined
 from medchat.store import SessionKind
 
 
-class _AskCommand(LocalizedCommand):
+class _AskCommand(ModelCommand):
     """`medchat ask`: a question that begins with a dash is taken for an option, and that is said."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

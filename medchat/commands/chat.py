@@ -17,7 +17,7 @@ from medchat.chat.saved_sessions import SavedSessions
 from medchat.chat.session import ChatSession
 from medchat.chat.session_choice import SessionChoice
 from medchat.chat.start_lines import disclaimer_lines, model_notes
-from medchat.cli.group import LocalizedCommand
+from medchat.cli.model_command import ModelCommand
 from medchat.cli.options import generation_flags, model_flags, session_flags
 from medchat.cli.output import answer_stream, say_aside
 from medchat.errors import MedchatError, UsageError
@@ -32,7 +32,7 @@ PAST_INPUTS = 1000
 
 
 @click.command(
-    cls=LocalizedCommand,
+    cls=ModelCommand,
     help=say(
         "多轮对话。没有终端时，每行输入是一个问题，标准输出只有回答。",
         "Chat, with history. Without a terminal each input line is a question; stdout holds the answers alone.",

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from medchat.api import Backbone
+from medchat.api import Backbone, Option
 from medchat.chat.setup import open_registry
 from medchat.cli.group import Group, allowed_plugins
 from medchat.cli.output import write_out
@@ -14,6 +14,7 @@ from medchat.cli.plugin_table import plugin_rows, plugin_table
 from medchat.language import current_language, say
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
+from medchat.settings.plugin_options import declared_options, option_key
 
 
 @click.group(cls=Group, help=say("查看插件。", "Look at plugins."))
@@ -64,7 +65,17 @@ def _as_json(backbone: Backbone, origin: dict[str, str]) -> str:
         "version": origin.get("version", ""),
         "module": origin.get("module", ""),
         "methods": sorted(backbone.recipes),
-        "load_keys": {key: list(values) for key, values in backbone.load_keys.items()},
+        "options": {
+            name: {
+                "type": option.kind.__name__.lower(),
+                "choices": list(option.choices),
+                "low": option.low,
+                "high": option.high,
+                "default": None if option.default is None else str(option.default),
+                "summary": dict(option.summary),
+            }
+            for name, option in declared_options(backbone.load_keys).items()
+        },
         "generation": {
             name: None if name in generation.unset else getattr(generation, name)
             for name in ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
@@ -94,10 +105,21 @@ def _as_text(backbone: Backbone, origin: dict[str, str]) -> str:
         say("训练方法：", "fine-tuning methods: ")
         + (say("、", ", ").join(sorted(backbone.recipes)) or say("无", "none")),
     ]
-    lines += [f"--{key} {'|'.join(values)}" for key, values in backbone.load_keys.items()]
+    lines += [_option_line(key, option) for key, option in declared_options(backbone.load_keys).items()]
     if backbone.known_weights:
         lines.append(say("已知权重：", "known weights:"))
     for known in backbone.known_weights:
         facts = (known.name, known.title, known.source, f"[{known.licence}]")
         lines.append("  " + "  ".join(sanitize_line(fact, 120) for fact in facts))
     return "\n".join(lines)
+
+
+def _option_line(name: str, option: Option) -> str:
+    key = option_key(name, option)
+    taken = "|".join(option.choices) or " ".join(
+        filter(None, (option.kind.__name__.upper(), str(key.allowed or "")))
+    )
+    line = f"--option {name}={taken}"
+    if option.default is not None:
+        line += say(f"（默认 {option.default}）", f" (default {option.default})")
+    return sanitize_line(f"{line}  {key.summary}".rstrip(), 300)

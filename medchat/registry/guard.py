@@ -18,6 +18,7 @@ from medchat.api import (
     KnownWeights,
     LoadOptions,
     ModelCard,
+    Option,
     PromptTemplate,
     SFTRecipe,
     SpecialTokens,
@@ -68,7 +69,7 @@ class GuardedBackbone(Backbone):
         return self._attribute("generation", lambda: self._inner.generation)
 
     @property
-    def load_keys(self) -> Mapping[str, tuple[str, ...]]:  # type: ignore[override]
+    def load_keys(self) -> Mapping[str, Option | tuple[str, ...]]:  # type: ignore[override]
         return self._attribute("load_keys", lambda: self._inner.load_keys)
 
     @property

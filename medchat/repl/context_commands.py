@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from medchat.chat.events import TurnStats
@@ -18,7 +18,7 @@ from medchat.store import SavedTurn
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
 
-#: What models say of themselves, as it is called on the screen; a plugin's own key is shown as it is.
+#: What models say of themselves, as it is called on the screen; a backbone's own options state their names.
 FACT_NAMES = {
     "adapters": ("适配器", "adapters"),
     "backbone": ("模型家族", "model family"),
@@ -31,7 +31,6 @@ FACT_NAMES = {
     "parameters": ("参数量", "parameters"),
     "prices": ("每百万词元价格", "price of a million tokens"),
     "quantization": ("量化", "quantisation"),
-    "rule": ("位置规则", "position rule"),
     "served_model": ("服务端的模型名", "model at the server"),
     "tokens": ("词元数", "tokens"),
     "vocab_size": ("词表大小", "vocabulary size"),
@@ -40,21 +39,21 @@ FACT_NAMES = {
 
 def _stats(chat: Chat, words: str) -> None:
     if chat.exchange.ready():
-        sessions, width = chat.startup.sessions, chat.screen.width
+        sessions, width, control = chat.startup.sessions, chat.screen.width, chat.startup.control
+        own = control.option_names if control else {}
         chat.screen.show(
             chat.exchange.call(
-                lambda session: _statistics(session, sessions.last_turns(1) if sessions else (), width)
+                lambda session: _statistics(session, sessions.last_turns(1) if sessions else (), width, own)
             )
         )
 
 
-def _statistics(session: ChatSession, last: Sequence[SavedTurn], width: int) -> str:
+def _statistics(session: ChatSession, last: Sequence[SavedTurn], width: int, own: Mapping[str, str]) -> str:
     facts = [
         (key, value) for key, value in session.model.describe().items() if value not in ((), [], "", None)
     ]
-    rows = [
-        (untrusted(say(*FACT_NAMES.get(key, (key, key)))), untrusted(_told(value))) for key, value in facts
-    ]
+    names = {**own, **{key: say(*name) for key, name in FACT_NAMES.items()}}
+    rows = [(untrusted(names.get(key, key)), untrusted(_told(value))) for key, value in facts]
     rows.append((say("轮数", "turns"), str(len(session.conversation.turns))))
     shown = two_columns(rows, width)
     stats = session.last_stats

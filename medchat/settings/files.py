@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from medchat.settings.values import checked, resolved
 
 #: Questions with placeholders, `/preset NAME`: the table `[preset]` of the user's own file.
 PRESETS = "preset."
+#: What plugins declare for themselves: the tables `[plugin.NAME]`, checked once the plugin is used.
+PLUGINS = "plugin."
 
 #: How many parts of a dotted name are looked at, and a line that begins with one as long or longer.
 _MOST_PARTS = 32
@@ -29,11 +31,12 @@ FileValues = dict[str, tuple[Any, str]]
 
 @dataclass(frozen=True, slots=True)
 class FileSettings:
-    """What a file sets, and its profiles and presets by name."""
+    """What a file sets, and its profiles, presets and tables of plugins by name."""
 
-    values: FileValues
-    profiles: dict[str, FileValues]
-    presets: dict[str, str]
+    values: FileValues = field(default_factory=dict)
+    profiles: dict[str, FileValues] = field(default_factory=dict)
+    presets: dict[str, str] = field(default_factory=dict)
+    plugins: dict[str, FileValues] = field(default_factory=dict)
 
 
 def read_file(path: Path, *, project: bool) -> FileSettings:
@@ -44,18 +47,23 @@ def read_file(path: Path, *, project: bool) -> FileSettings:
     name a backbone, template or system text, and it has no presets. Raises UsageError.
     """
     text = text_of(path)
-    return FileSettings({}, {}, {}) if text is None else parse_settings(text, path, project=project)
+    return FileSettings() if text is None else parse_settings(text, path, project=project)
 
 
 def parse_settings(text: str, path: Path, *, project: bool) -> FileSettings:
     """Return what `text`, the content of the file at `path`, sets, as `read_file` does. Raises UsageError."""
-    found = FileSettings({}, {}, {})
+    found = FileSettings()
     for name, value, where in _entries(text, path):
         profile, setting = split_profile(name)
         if name.startswith(PRESETS):
             found.presets[check_name(name.removeprefix(PRESETS), where)] = _preset(
                 name, value, where, project
             )
+            continue
+        if name.startswith(PLUGINS):
+            plugin, _, own = name.removeprefix(PLUGINS).partition(".")
+            if own:
+                found.plugins.setdefault(plugin, {})[own] = (value, where)
             continue
         if profile:
             values = found.profiles.setdefault(check_name(profile, where), {})

@@ -94,6 +94,10 @@ _TABLE = (
     ),
     Key("system", Kind.TEXT, None, "系统提示", "system prompt", announced=True),
     Key(
+        "option", Kind.LIST, (), "模型家族自己的选项：KEY=VALUE", "a backbone's own options: KEY=VALUE",
+        announced=True,
+    ),
+    Key(
         "device", Kind.TEXT, "auto", f"计算设备：{DEVICES_HELP}", f"where to compute: {DEVICES_HELP}",
         pattern=r"auto|cpu|mps|cuda(:[0-9]+)?",
     ),

@@ -16,7 +16,7 @@ from medchat.builtin import PLUGIN_VARIABLES
 from medchat.language import say
 from medchat.launcher import PATIENCE_VARIABLE
 from medchat.paths import config_file, project_config_file
-from medchat.settings.files import read_file
+from medchat.settings.files import FileValues, read_file
 from medchat.settings.keys import GENERATION, KEYS, Key, key_named
 from medchat.settings.profiles import find_profile
 from medchat.settings.values import checked, from_text
@@ -89,6 +89,8 @@ class Settings:
     profiles: tuple[str, ...] = ()
     presets: Mapping[str, str] = field(default_factory=dict)
     _profile_of_folder: bool = False
+    #: Those of the user's own file, then those of the folder's.
+    _plugin_tables: tuple[Mapping[str, FileValues], Mapping[str, FileValues]] = ({}, {})
 
     @classmethod
     def load(
@@ -116,7 +118,8 @@ class Settings:
         }
         names = tuple(sorted({*own.profiles, *folder.profiles}))
         of_folder = bool(profile) and profile not in own.profiles
-        return cls(layers, _misspelt_variables(environment), profile, names, own.presets, of_folder)
+        tables = own.plugins, folder.plugins
+        return cls(layers, _misspelt_variables(environment), profile, names, own.presets, of_folder, tables)
 
     def changed(self, values: Mapping[str, Any], command: str) -> Settings:
         """Return the settings with these over all others, as `command` (`/set`) chose them; None unsets one.
@@ -141,6 +144,21 @@ class Settings:
     def is_set(self, name: str) -> bool:
         """Whether anyone has chosen a value, rather than leaving the default."""
         return self.origin(name).layer is not Layer.BUILTIN
+
+    def is_of_folder(self, name: str) -> bool:
+        """Whether the value that counts was chosen by a file that came with the folder."""
+        return self._is_of_folder(self.origin(name))
+
+    def plugin_table(self, plugin: str) -> Mapping[str, tuple[Any, str, bool]]:
+        """Return the table `[plugin.NAME]`: unchecked value, `file:line`, and whether the folder's file says so.
+
+        What the folder's file says goes over the user's own, as everywhere.
+        """
+        own, folder = (tables.get(plugin, {}) for tables in self._plugin_tables)
+        return {
+            **{name: (value, place, False) for name, (value, place) in own.items()},
+            **{name: (value, place, True) for name, (value, place) in folder.items()},
+        }
 
     def folder_notice(self) -> str:
         """Return a line on what the folder's own `medchat.toml` chose of what is asked, by whom it is answered and

@@ -65,12 +65,14 @@ class _Meaning:
     values: dict[str, Any]
     profiles: dict[str, dict[str, Any]]
     presets: dict[str, str]
+    plugins: dict[str, dict[str, Any]]
 
 
 def _meaning(text: str, path: Path) -> _Meaning:
     found = parse_settings(text, path, project=False)
     profiles = {name: _without_places(values) for name, values in found.profiles.items()}
-    return _Meaning(_without_places(found.values), profiles, found.presets)
+    plugins = {name: _without_places(values) for name, values in found.plugins.items()}
+    return _Meaning(_without_places(found.values), profiles, found.presets, plugins)
 
 
 def _without_places(values: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:

@@ -22,12 +22,13 @@ from medchat.document import (
 )
 from medchat.language import current_language, say, set_language
 from medchat.sft_job.facts import RunFacts
+from medchat.sft_job.keys import EXTRA
 from medchat.sft_job.report import cost_rows, lengths_in_words, result_rows
 from medchat.sft_job.shell_words import joined
 
 #: The settings that say most of how it was trained; the rest are in `sft.toml`.
 _TOLD = (
-    "method", "collator", "extra.rule", "learning_rate", "num_epochs", "batch_size", "max_length", "scheduler",
+    "method", "collator", "learning_rate", "num_epochs", "batch_size", "max_length", "scheduler",
     "warmup_ratio", "optimizer", "adam_epsilon", "weight_decay", "precision", "seed",
 )  # fmt: skip
 _TOLD_OF_LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets")
@@ -139,6 +140,7 @@ def _training(facts: RunFacts, report: SFTReport) -> Iterator[Block]:
     rows.insert(1, (say("底座上的适配器", "adapters on the base"), ", ".join(_adapters(facts))))
     told = _TOLD + (_TOLD_OF_LORA if facts.method in ("lora", "qlora") else ())
     rows += [(name, facts.setting(name)) for name in told if facts.setting(name)]
+    rows += [(name, value) for name, value, _ in facts.settings if name.startswith(EXTRA)]
     rows.append((say("程序", "program"), f"MedChat {facts.version}，{facts.created}"))
     yield _pairs([row for row in rows if row[1]])
     yield Paragraph(

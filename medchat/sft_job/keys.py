@@ -17,7 +17,7 @@ from medchat.language import say
 from medchat.settings import Key
 from medchat.settings.keys import Kind
 
-#: The table of a backbone's own keys, `[extra]` in a file; `--rule` is its shortest form.
+#: The table of a backbone's own keys, `[extra]` in a file; its flag is `--option`.
 EXTRA = "extra."
 
 
@@ -149,5 +149,5 @@ KEYS: Mapping[str, Key] = {key.name: key for group in GROUPS for key in group.ke
 def flag_of(name: str) -> str:
     """Return the flag that sets the key of that name."""
     if name.startswith(EXTRA):
-        return f"--extra {name.removeprefix(EXTRA)}=…"
+        return f"--option {name.removeprefix(EXTRA)}=…"
     return option_flag(name)

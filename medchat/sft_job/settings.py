@@ -154,25 +154,26 @@ def unknown_key(name: str, where: str) -> UsageError:
     """Return the error for a name in a file that is no setting: the originals' name of one, or a slip."""
     told = instead_of(name, in_file=True)
     near = difflib.get_close_matches(name, KEYS, n=1, cutoff=0.6)
-    if name == "rule":
-        hint = say("模型家族自己的配置项写在 [extra] 下", "a backbone's own settings stand under [extra]")
-    elif told:
+    if told:
         hint = say("请改为：", "write instead: ") + told
     elif near:
         hint = say(f"是不是想写：{near[0]}", f"did you mean {near[0]}?")
     else:
-        hint = say("所有配置项：medchat sft --help", "all settings: medchat sft --help")
+        hint = say(
+            "所有配置项：medchat sft --help；模型家族自己的选项写在 [extra] 下",
+            "all settings: medchat sft --help; a backbone's own options stand under [extra]",
+        )
     return UsageError(say(f"未知的配置项“{name}”", f"unknown setting {name!r}"), hint, where=where)
 
 
 def checked_value(name: str, value: Any, label: str, where: str = "") -> Any:
     """Return a setting's value in its final type. Raises UsageError naming `label`, `where` and what is valid."""
     if name.startswith(EXTRA):
-        if isinstance(value, str) and value:
-            return value
+        if isinstance(value, str | bool | int | float) and value != "":
+            return value  # in which type, and whether it is taken, the backbone says
         raise UsageError(
             say(f"{label} 的值类型不对", f"{label} is of the wrong type"),
-            say("应为文字", "it must be a text"),
+            say("应为文字、数字或 true、false", "it must be a text, a number, true or false"),
             where=where,
         )
     return checked(KEYS[name], value, label, where)

@@ -127,9 +127,12 @@ class FamilyEncoder:
 
 def base_options(options: SFTOptions, *, device: str = "", dtype: str = "float32") -> LoadOptions:
     """Return how to load what training starts from."""
-    extra = {key: value for key, value in options.extra.items() if key == "rule"}
     return LoadOptions(
-        options.model, options.adapters, device=device or options.device, dtype=dtype, extra=extra
+        options.model,
+        options.adapters,
+        device=device or options.device,
+        dtype=dtype,
+        extra=dict(options.extra),
     )
 
 

@@ -55,7 +55,7 @@ def test_the_saved_file_states_it_and_going_on_by_it_is_the_same_run(tmp_path: P
     again = call("sft", "--output", str(output), "--resume")
     assert again.code == 0 and "已经完成" in again.err
     refused = call(*words, "--resume", "--rule", "v11", "--no-group-by-length")
-    assert refused.code == 2 and "--extra rule=med" in refused.err and "--group-by-length" in refused.err
+    assert refused.code == 2 and "--option rule=med" in refused.err and "--group-by-length" in refused.err
 
 
 def test_a_form_of_ones_own_is_not_taken_for_the_shipped_one_of_its_name(tmp_path: Path, call: Call) -> None:

@@ -18,7 +18,7 @@ from medchat.batch.setup import BatchSetup
 from medchat.batch.work import WorkPlan
 from medchat.chat.demo_mode import as_demo
 from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
-from medchat.cli.group import LocalizedCommand
+from medchat.cli.model_command import ModelCommand
 from medchat.cli.options import generation_flags, model_flags
 from medchat.cli.output import say_aside
 from medchat.commands.infer.run import BatchRun
@@ -51,7 +51,7 @@ def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
 
 
 @click.command(
-    cls=LocalizedCommand,
+    cls=ModelCommand,
     help=say(
         "批量回答一个文件里的问题（JSON 数组、JSONL 或每行一问），结果为 JSONL。未另行指定时使用贪心解码。",
         "Answer a file of questions (JSON array, JSON lines, or one question a line); the results are JSON lines."
@@ -129,7 +129,7 @@ def command(data: str, output: str, **flags: Any) -> int:
             say("两者只用一个", "use only one of them"),
         )
     process = Process.from_environment(os.environ, slurm=True)
-    opening, demo = as_demo(resolve_setup(read_settings(flags), rule=flags["rule"]))
+    opening, demo = as_demo(resolve_setup(read_settings(flags)))
     opening = replace(opening, generation=_generation(opening.generation, flags))
     setup = BatchSetup(opening, demo, force_answer=flags["force_answer"], exact=flags["exact"])
     choice = FieldChoice(flags["question_field"], flags["answer_field"], flags["context_field"])

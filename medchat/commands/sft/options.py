@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 
 import click
 
-from medchat.cli.group import LocalizedCommand
 from medchat.cli.help_page import help_rows
+from medchat.cli.model_command import ModelCommand
+from medchat.cli.options import option_flag_of_backbones
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.settings import Key
 from medchat.settings.keys import Kind
+from medchat.settings.plugin_options import split_option
 from medchat.sft_job.keys import EXTRA, GROUPS, KEYS, flag_of
 from medchat.sft_job.legacy_names import instead_of
 from medchat.sft_job.settings import Given, checked_value
@@ -29,7 +31,7 @@ class _Switch(click.Option):
         return "--[no-]" + self.opts[0].removeprefix("--"), self.help or ""
 
 
-class RunCommand(LocalizedCommand):
+class RunCommand(ModelCommand):
     """`medchat sft`: its help page in groups; an original's flag is answered with ours."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -64,15 +66,8 @@ def run_flags(command: F) -> F:
     """Add a flag for every setting of a run."""
     for key in reversed(list(KEYS.values())):
         command = _option(key)(command)
-    command = click.option(
-        "--rule", metavar="RULE", help=say("ChatGLM 的位置规则", "ChatGLM's position rule")
-    )(command)
-    return click.option(
-        "--extra",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help=say("模型家族自有的配置项", "a backbone's own setting"),
-    )(command)
+    command = click.option("--extra", multiple=True, hidden=True)(command)  # what `--option` was called
+    return option_flag_of_backbones(command)
 
 
 def _option(key: Key) -> Callable[[F], F]:
@@ -98,13 +93,7 @@ def given_flags(flags: Mapping[str, Any]) -> Given:
         if key.kind is Kind.LIST and not key.is_path:
             value = [part.strip() for item in value for part in item.split(",") if part.strip()]
         found[name] = (checked_value(name, value, flag_of(name)), flag_of(name))
-    if flags.get("rule"):
-        found[f"{EXTRA}rule"] = (flags["rule"], "--rule")
-    for item in flags.get("extra") or ():
-        name, equals, value = item.partition("=")
-        if not (name and equals and value):
-            raise UsageError(
-                say(f"--extra 的值“{item}”无效", f"invalid value for --extra: {item!r}"), "--extra rule=med"
-            )
-        found[EXTRA + name] = (value, "--extra")
+    for item in (*(flags.get("extra") or ()), *(flags.get("option") or ())):
+        name, value = split_option(item, "--option")
+        found[EXTRA + name] = (value, "--option")
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medchat.api import Backbone, LoadOptions, PromptTemplate, SFTOptions, SFTRecipe
+from medchat.api import LoadOptions, PromptTemplate, SFTOptions, SFTRecipe
 from medchat.chat.setup import find_adapter, find_model, named_template, open_registry, recognize_backbone
 from medchat.commands.sft.options import given_flags
 from medchat.errors import MedchatError, UsageError
@@ -15,6 +15,7 @@ from medchat.language import say
 from medchat.launcher import Process
 from medchat.registry import Extensions, GuardedBackbone, Registry
 from medchat.settings import Settings
+from medchat.settings.plugin_options import check_option, chosen_options, declared_options
 from medchat.sft_job.keys import EXTRA
 from medchat.sft_job.run_file import FILE_NAME, read_run_file, require_text
 from medchat.sft_job.settings import Given, RunSettings, Setting, choose_recipe, first_of, resolve_settings
@@ -54,8 +55,9 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> RunPlan:
     recipes = dict(backbone.recipes)
     recipes |= {recipe.method: recipe for recipe in extensions.sft_recipes(backbone.name)}
     recipe = choose_recipe(recipes, backbone.name, *first_of(layers, "method"))
+    layers = [*layers, _own_options(program, backbone)]
     settings = resolve_settings(layers, recipe, processes=process.world_size)
-    _check_extra(settings, backbone)
+    settings = _with_checked_options(settings, backbone)
     # Nothing is written by a dry run: it needs no place to write to.
     nowhere = flags["dry_run"] and not flags["resume"] and not settings.value("output")
     output = Path() if nowhere else user_path(_needed(settings, "output", "--output DIR"))
@@ -140,22 +142,24 @@ def _refuse_occupied(output: Path) -> None:
         )
 
 
-def _check_extra(settings: RunSettings, backbone: Backbone) -> None:
+def _own_options(program: Settings, backbone: GuardedBackbone) -> Given:
+    """Return what the configuration of the program chooses of the backbone's own options."""
+    chosen = chosen_options(program, backbone.name, declared_options(backbone.load_keys))
+    return {EXTRA + name: (one.value, one.place) for name, one in chosen.items()}
+
+
+def _with_checked_options(settings: RunSettings, backbone: GuardedBackbone) -> RunSettings:
+    """Return the settings with the backbone's own options in their types. Raises UsageError."""
+    declared, found = declared_options(backbone.load_keys), dict(settings.settings)
     for name, setting in settings.settings.items():
-        if not name.startswith(EXTRA):
-            continue
-        key = name.removeprefix(EXTRA)
-        allowed = backbone.load_keys.get(key)
-        if allowed is None or setting.value not in allowed:
-            valid = ", ".join(allowed or backbone.load_keys)
-            raise UsageError(
-                say(
-                    f"{backbone.name} 不支持 {key} = {setting.value}",
-                    f"{backbone.name} does not take {key} = {setting.value}",
-                ),
-                say(f"可选：{valid}", f"choose from: {valid}") if valid else "",
-                where=setting.origin,
-            )
+        if name.startswith(EXTRA):
+            key = name.removeprefix(EXTRA)
+            value = check_option(backbone.name, key, declared, setting.value, setting.origin)
+            found[name] = replace(setting, value=value)
+    for key, option in declared.items():
+        if option.default is not None and EXTRA + key not in found:
+            found[EXTRA + key] = Setting(EXTRA + key, option.default, say("内置", "built-in"))
+    return RunSettings(found)
 
 
 def _template(
@@ -167,7 +171,7 @@ def _template(
 ) -> PromptTemplate | None:
     if not name:
         return None
-    loading = LoadOptions(model=options.model, adapters=options.adapters)
+    loading = LoadOptions(model=options.model, adapters=options.adapters, extra=dict(options.extra))
     return named_template(name, backbone, loading, registry, extensions)
 
 

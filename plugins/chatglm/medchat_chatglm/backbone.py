@@ -17,6 +17,7 @@ from medchat.plugin_kit import (
     GenerationConfig,
     LoadOptions,
     ModelCard,
+    Option,
     PromptTemplate,
     SFTRecipe,
     SpecialTokens,
@@ -35,7 +36,12 @@ class ChatGLMBackbone(Backbone):
     known_weights = KNOWN_WEIGHTS
     # The published demo's defaults (docs/specs/models.md, "ChatGLM-6B prompts and generation").
     generation = GenerationConfig(top_p=0.7, temperature=0.95)
-    load_keys: Mapping[str, tuple[str, ...]] = {"rule": ("med", "med_demo", "upstream_v0", "v11")}
+    load_keys: Mapping[str, Option | tuple[str, ...]] = {
+        "rule": Option(
+            choices=("med", "med_demo", "upstream_v0", "v11"),
+            summary={"zh": "位置规则", "en": "position rule"},
+        )
+    }
 
     def load(self, options: LoadOptions) -> ChatModel:
         """Load a checkpoint folder in any of the published layouts."""

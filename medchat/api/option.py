@@ -1,0 +1,43 @@
+"""A key of a plugin's own: what it may hold, and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_KINDS: tuple[type, ...] = (str, int, float, bool, Path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A key of a backbone (`Backbone.load_keys`) or of a command (`plugin_settings`), checked before it is used.
+
+    Users set it by `--option KEY=VALUE`, or in the table `[plugin.NAME]` of their configuration. Raises ValueError
+    for what cannot be declared.
+    """
+
+    #: The type of its value: str, int, float, bool, or Path for a file or folder that must be there.
+    kind: type = str
+    #: The only values of a str.
+    choices: tuple[str, ...] = ()
+    #: The least int or float.
+    low: float | None = None
+    #: The greatest int or float.
+    high: float | None = None
+    #: What counts where nobody chose; None: then the key is not there.
+    default: Any = None
+    #: What it means, in each language, e.g. {"zh": "…", "en": "…"}.
+    summary: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        numbers = self.kind in (int, float)
+        if self.kind not in _KINDS:
+            raise ValueError(f"Option.kind must be str, int, float, bool or Path, not {self.kind!r}")
+        if self.choices and self.kind is not str:
+            raise ValueError("Option.choices are of a str")
+        if not numbers and (self.low is not None or self.high is not None):
+            raise ValueError("Option.low and Option.high are of an int or a float")
+        if self.default is not None and type(self.default) is not self.kind:
+            raise ValueError(f"Option.default must be of type {self.kind.__name__}")
