@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from cli_program import Call
 from locations import SHARED
+from seed_stack import decoding, recorded_text
 
-from medchat.api import ChatModel, GenerationConfig, LoadOptions
+from medchat.api import ChatModel, LoadOptions
 from medchat.templates import load_template
 
 pytest_plugins = ("cli_program",)
@@ -57,14 +58,6 @@ def loaded() -> dict[str, CausalModel[Any, Any]]:
 @pytest.fixture(scope="module")
 def models() -> dict[str, ChatModel]:
     return {part: BloomBackbone().load(options(part)) for part in PARTS}
-
-
-def decoding(case: dict[str, Any], kind: str) -> GenerationConfig:
-    return GenerationConfig(
-        greedy=kind == "greedy",
-        num_beams=4 if kind == "beam4" else 1,
-        max_new_tokens=len(case[f"{kind}_ids"]),
-    )
 
 
 @pytest.mark.parametrize("item", CASES)
@@ -120,8 +113,8 @@ def test_the_texts_are_those_recorded_streamed_and_in_a_batch(
     for kind in ("greedy", "beam4"):
         config = decoding(case, kind)
         deltas = list(models[part].stream(segments, config, threading.Event()))
-        assert "".join(delta.text for delta in deltas) == case[f"{kind}_text"]
-    alone = [case[f"{kind}_text"] for kind in ("greedy", "beam4")]
+        assert "".join(delta.text for delta in deltas) == recorded_text(case, kind)
+    alone = [recorded_text(case, kind) for kind in ("greedy", "beam4")]
     batch = [load_template(case["template"]).render((), words) for words in ("短", case["instruction"])]
     together = [
         models[part].generate_batch(batch, decoding(case, kind))[1].text for kind in ("greedy", "beam4")
@@ -154,5 +147,5 @@ def test_ask_prints_the_recorded_answer(call: Call, kind: str) -> None:
         ),
     )
     assert outcome.code == 0, outcome.err
-    assert outcome.out == case[f"{kind}_text"] + "\n"
+    assert outcome.out == recorded_text(case, kind) + "\n"
     assert "bloomz-7b1" in outcome.err

@@ -18,6 +18,7 @@ from batch_program import without_seconds
 from bloom_adapters import write_adapter
 from launched import launch
 from locations import SHARED
+from seed_stack import recorded_text
 from talking_miniatures import BODY, DATA, FAMILIES, FILES, Talkative, infer, records
 
 from medchat.cli.program import run
@@ -131,7 +132,7 @@ def test_huozi_answers_a_file_in_its_own_form_or_in_its_adapters(
 ) -> None:
     model = talkative("huozi")
     more = ["--adapter", str(write_adapter(tmp_path / "lora", scale=0.05))] if with_adapter else []
-    questions = ["头痛怎么办？", "咳嗽、发热、胸闷，要不要去医院？", "失眠<|endofutterance|>"]
+    questions = ["发热、乏力，怎么办？", "咳嗽、发热、胸闷，要不要去医院？", "失眠<|endofutterance|>"]
     data = as_file(tmp_path / "questions.json", questions)
     flags = [*more, "--max-new-tokens", "8"]
     lines = infer(model, data, tmp_path / "a.jsonl", *flags)
@@ -175,7 +176,7 @@ def test_answers_are_those_that_the_original_stack_gave(
         )
         decoding = ["--template", template, "--max-new-tokens", str(length)]
         lines = infer(folder / "base", data, tmp_path / f"{template}.jsonl", *flags, *decoding)
-        assert [line["answer"] for line in lines] == [case[f"{kind}_text"] for case in wanted]
+        assert [line["answer"] for line in lines] == [recorded_text(case, kind) for case in wanted]
         assert [line["tokens"] for line in lines] == [len(case[f"{kind}_ids"]) for case in wanted]
         assert [line["prompt_tokens"] for line in lines] == [len(case["input_ids"]) for case in wanted]
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from cli_program import Call
 from locations import SHARED
+from seed_stack import decoding, recorded_text
 
-from medchat.api import ChatModel, GenerationConfig, LoadOptions, Segment, Text
+from medchat.api import ChatModel, LoadOptions, Segment, Text
 from medchat.templates import load_template
 
 pytest_plugins = ("cli_program",)
@@ -84,14 +85,6 @@ def prompt(case: dict[str, Any]) -> tuple[Segment, ...]:
     return load_template(case["template"]).render((), case["instruction"])
 
 
-def decoding(case: dict[str, Any], kind: str) -> GenerationConfig:
-    return GenerationConfig(
-        greedy=kind == "greedy",
-        num_beams=4 if kind == "beam4" else 1,
-        max_new_tokens=len(case[f"{kind}_ids"]),
-    )
-
-
 @pytest.mark.parametrize("item", CASES)
 def test_the_prompt_and_its_ids_are_those_recorded(item: Item) -> None:
     folder, part, case = item
@@ -136,7 +129,7 @@ def test_the_texts_are_those_recorded_streamed_and_in_a_batch(item: Item) -> Non
     model, segments = chat(folder, part), prompt(case)
     short = load_template(case["template"]).render((), "短")
     for kind in KINDS:
-        config, text = decoding(case, kind), case[f"{kind}_text"]
+        config, text = decoding(case, kind), recorded_text(case, kind)
         deltas = list(model.stream(segments, config, threading.Event()))
         assert "".join(delta.text for delta in deltas) == text
         assert model.generate_batch([short, segments], config)[1].text == text
@@ -161,7 +154,7 @@ def test_ask_and_infer_print_the_recorded_texts(call: Call, tmp_path: Path, fold
     flags += ["--dtype", "float32", "--device", "cpu", "--max-new-tokens", str(len(cases[0][f"{kind}_ids"]))]
     asked = call("ask", cases[0]["instruction"], *flags, *wanted)
     assert asked.code == 0, asked.err
-    assert asked.out == cases[0][f"{kind}_text"] + "\n"
+    assert asked.out == recorded_text(cases[0], kind) + "\n"
     for template in {case["template"] for case in cases}:
         mine = [case for case in cases if case["template"] == template]
         data, output = tmp_path / f"{template}.jsonl", tmp_path / f"{template}.out.jsonl"
@@ -171,4 +164,4 @@ def test_ask_and_infer_print_the_recorded_texts(call: Call, tmp_path: Path, fold
         done = call("infer", *given, *flags, *wanted)
         assert done.code == 0, done.err
         answers = [json.loads(line)["answer"] for line in output.read_text(encoding="utf-8").splitlines()]
-        assert answers == [case[f"{kind}_text"] for case in mine]
+        assert answers == [recorded_text(case, kind) for case in mine]

@@ -35,13 +35,17 @@ ROUNDINGS_A_LAYER, ROUNDINGS_AFTER = 26, 2
 WORST, ROOT_MEAN_SQUARE = 4, 2
 
 
+#: The recordings that the repository holds, fewer than the others.
+REPOSITORY_GOLDENS = DATA / "goldens"
+
+
 def goldens_root() -> Path:
     """Return the folder that holds `chatglm/`."""
     if "MEDCHAT_GOLDENS" in os.environ:
         asked_for = Path(os.environ["MEDCHAT_GOLDENS"])
         assert asked_for.is_dir(), f"$MEDCHAT_GOLDENS is no folder: {asked_for}"
     wanted = Path(os.environ.get("MEDCHAT_GOLDENS", SHARED / "goldens"))
-    return wanted if (wanted / "chatglm").is_dir() else DATA / "goldens"
+    return wanted if (wanted / "chatglm").is_dir() else REPOSITORY_GOLDENS
 
 
 def golden_folders() -> list[Path]:

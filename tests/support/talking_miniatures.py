@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from batch_program import rows
+from locations import DATA as TESTS_DATA
 from locations import SHARED
 from medchat_bloom.backbone import BloomBackbone
 from medchat_bloom.huozi.backbone import HuoziBackbone
@@ -40,6 +41,8 @@ FILES = {"infer.json": "instruction", "liver_cancer.json": "instruction", "cmcoq
 BODY = ["头痛", "发热", "咳嗽", "心悸", "乏力", "失眠", "腹泻", "胸闷"]
 #: Spread of the weights, and so many times as much for the end token: a good part of the answers stop early.
 _SPREAD, _END_TOKEN = 0.3, 1.6
+#: A draw with which every family varies its answers: the tests that use it count on that, and check it.
+_SEED = 8
 #: What stands first in a vocabulary is no text and never the best token.
 _CONTROL_IDS = 6
 WEIGHTS, _FORMAT = "model.safetensors", {"format": "pt"}
@@ -57,12 +60,11 @@ def records(name: str) -> list[dict[str, Any]]:
 
 
 def corpus() -> list[str]:
-    """Return texts for a vocabulary: the data's own where there is any."""
-    texts = [word + "怎么办？要不要去医院？" for word in BODY]
-    for name, key in FILES.items():
-        if (DATA / name).exists():
-            texts += [record[key] for record in records(name)][:300]
-    return texts
+    """Return texts for a vocabulary, the same on every machine, whatever data lies beside the project."""
+    lines = (TESTS_DATA / "red_flags" / "written.jsonl").read_text(encoding="utf-8").splitlines()
+    return [word + "怎么办？要不要去医院？" for word in BODY] + [
+        json.loads(line)["text"] for line in lines[:900]
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +89,7 @@ def talkative(tmp_path_factory: pytest.TempPathFactory) -> Talkative:
 def _make_talkative(folder: Path, backbone: Backbone) -> None:
     stops = load(backbone, folder).limits.stop_ids
     tensors = load_file(folder / WEIGHTS)
-    random = torch.Generator().manual_seed(3)
+    random = torch.Generator().manual_seed(_SEED)
 
     def drawn(shape: torch.Size) -> torch.Tensor:
         return torch.randn(shape, generator=random) * _SPREAD
