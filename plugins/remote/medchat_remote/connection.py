@@ -21,6 +21,8 @@ import httpx2
 
 from medchat.retry import RetrySchedule
 from medchat_remote.address import Endpoint
+from medchat_remote.body_errors import OverBudgetError, body_error, compressed
+from medchat_remote.body_text import decoded
 from medchat_remote.chunks import MalformedPayloadError, StreamChunk
 from medchat_remote.errors import EndpointErrors, RequestError
 from medchat_remote.key import ApiKey
@@ -41,12 +43,8 @@ TOGETHER = 32
 _EXCERPT = 200
 
 
-class _OverBudgetError(Exception):
-    """The body has more bytes than an honest one."""
-
-
 #: What reading an answer can raise before it is made a RequestError.
-_FAILURES = (TimeoutError, httpx2.HTTPError, _OverBudgetError, MalformedPayloadError, ServerError)
+_FAILURES = (TimeoutError, httpx2.HTTPError, OverBudgetError, MalformedPayloadError, ServerError)
 
 
 class Connection:
@@ -181,7 +179,7 @@ class Connection:
         async with (
             self._response("POST", self.endpoint.base + call, body, deadline) as response,
             aclosing(self._bytes(response, budget, deadline)) as received,
-            aclosing(read_payloads(received)) as payloads,
+            aclosing(read_payloads(received, _content_type(response))) as payloads,
         ):
             first, understood, said = "", False, False
             async for payload in payloads:
@@ -222,23 +220,21 @@ class Connection:
                     text = "" if _encoding(response) else await self._text(response, ERROR_BYTES, deadline)
                     raise errors.refused(response, text)
                 if encoding := _encoding(response):
-                    raise errors.encoded(encoding)
+                    raise compressed(encoding, errors)
                 yield response
         except TimeoutError:
             raise errors.deadline_passed(self._limits.deadline) from None
         except httpx2.HTTPError as error:
             raise transport_error(error, errors, self._limits.timeout) from error
-        except _OverBudgetError as error:
-            raise errors.too_large(int(str(error))) from None
-        except MalformedPayloadError as error:
-            raise errors.malformed(str(error)) from error
+        except (OverBudgetError, MalformedPayloadError) as error:
+            raise body_error(error, errors) from error
         except ServerError as error:
             raise errors.server(error) from error
 
     async def _bytes(
         self, response: httpx2.Response, budget: int, deadline: float
     ) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it came, never unpacked. Raises _OverBudgetError and TimeoutError."""
+        """Yield the body as it came, never unpacked. Raises OverBudgetError and TimeoutError."""
         received = 0
         async with aclosing(response.aiter_raw()) as raw:
             while True:
@@ -248,23 +244,30 @@ class Connection:
                     return
                 received += len(chunk)
                 if received > budget:
-                    raise _OverBudgetError(budget)
+                    raise OverBudgetError(budget)
                 yield chunk
 
     async def _text(self, response: httpx2.Response, budget: int, deadline: float) -> str:
-        """Return a body as text; one that failed is cut at the budget, as its first words say enough."""
+        """Return a body as text; one that failed is cut at the budget, as its first words say enough.
+
+        Raises ForeignEncodingError for one that did not fail.
+        """
         body = bytearray()
-        with suppress(_OverBudgetError) if not response.is_success else nullcontext():
+        with suppress(OverBudgetError) if not response.is_success else nullcontext():
             async with aclosing(self._bytes(response, budget, deadline)) as received:
                 async for chunk in received:
                     body += chunk
-        return body.decode("utf-8-sig", "replace")
+        return decoded(bytes(body), _content_type(response), strict=response.is_success)
 
 
 def _encoding(response: httpx2.Response) -> str:
     """Return the encodings that the body is packed in, "" for none."""
     stated = response.headers.get("content-encoding", "").strip().lower()
     return "" if stated == "identity" else stated
+
+
+def _content_type(response: httpx2.Response) -> str:
+    return str(response.headers.get("content-type", ""))
 
 
 def _is_whole(response: httpx2.Response) -> bool:

@@ -87,33 +87,6 @@ class EndpointErrors:
             ),
         )
 
-    def too_large(self, budget: int) -> RequestError:
-        """Return the error for a body of more than `budget` bytes."""
-        size = f"{budget / (1 << 20):.0f} MiB"
-        return self.make(
-            say(
-                f"返回的数据超过 {size}，已断开", f"more than {size} were received; the connection is closed"
-            ),
-            say(
-                "查看服务端日志；回答本来就很长时调高 --max-new-tokens",
-                "look at the server's log; for an answer that is long indeed raise --max-new-tokens",
-            ),
-        )
-
-    def encoded(self, encoding: str) -> RequestError:
-        """Return the error for a body that is compressed although nobody asked for it."""
-        shown = shown_words(encoding, self._secret, longest=40)
-        return self.make(
-            say(
-                f"返回的数据经过压缩（{shown}），MedChat 没有要求压缩，也不解压",
-                f"the answer is compressed ({shown}), which was not asked for and is not unpacked",
-            ),
-            say(
-                "在服务端或中间的网关关闭压缩（nginx：gzip off）",
-                "turn compression off at the server or the gateway before it (nginx: gzip off)",
-            ),
-        )
-
     def malformed(self, found: str) -> RequestError:
         """Return the error for what is not what the API promises. `found` is its beginning."""
         if found.strip().lower().startswith(("text/html", "<!doctype", "<html")):
@@ -131,7 +104,7 @@ class EndpointErrors:
         return self.make(
             say("返回的不是 OpenAI 格式的数据", "the response is not in OpenAI's format")
             + say("：", ": ")
-            + self._shown(found, 80),
+            + self.shown(found, 80),
             say(
                 f"检查地址，通常以 /v1 结尾：{EXAMPLE}",
                 f"check the address, it mostly ends in /v1: {EXAMPLE}",
@@ -253,7 +226,7 @@ class EndpointErrors:
         )
 
     def _redirected(self, location: str) -> RequestError:
-        target = self._shown(urlsplit(location).netloc or location, 100)
+        target = self.shown(urlsplit(location).netloc or location, 100)
         return self.make(
             say(
                 f"要求转到 {target}；MedChat 不跟随跳转",
@@ -267,7 +240,7 @@ class EndpointErrors:
 
     def quoted(self, message: str) -> str:
         """Return ": " and a server's words, fit to be shown; "" for none."""
-        shown = self._shown(message, 200)
+        shown = self.shown(message, 200)
         return f": {shown}" if shown else ""
 
     def make(
@@ -301,5 +274,6 @@ class EndpointErrors:
     def _said(self, message: str) -> str:
         return without_private(message, self._secret, self.private)
 
-    def _shown(self, text: str, longest: int) -> str:
+    def shown(self, text: str, longest: int) -> str:
+        """Return a server's words, at most `longest` characters of them, fit to be shown."""
         return shown_words(text, self._secret, self.private, longest)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medchat_remote.body_text import BodyDecoder
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -27,7 +29,9 @@ class EventDecoder:
     is bounded by whoever reads the bytes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, text: BodyDecoder | None = None) -> None:
+        """`text` decodes each line."""
+        self._text = text or BodyDecoder()
         self._line = bytearray()
         self._after_cr = False
         self._at_start = True
@@ -35,7 +39,7 @@ class EventDecoder:
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """Return the events that are complete now."""
+        """Return the events that are complete now. Raises ForeignEncodingError."""
         if self._after_cr and chunk:
             self._after_cr, chunk = False, chunk.removeprefix(b"\n")
         if not chunk:
@@ -58,7 +62,7 @@ class EventDecoder:
         self._line.clear()
         if self._at_start:
             self._at_start, line = False, line.removeprefix(_BOM)
-        text = line.decode("utf-8", "replace")
+        text = self._text.decode(line)
         if not text:
             return self._dispatch()
         field, _, value = text.partition(":")

@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
+from medchat_remote.body_text import BodyDecoder
 from medchat_remote.chunks import MalformedPayloadError, StreamChunk, read_chunk
 from medchat_remote.events import EventDecoder, ServerSentEvent
 from medchat_remote.server_errors import ServerError, failure_in
@@ -47,8 +48,12 @@ class Payload:
             return None
 
 
-async def read_payloads(body: AsyncIterator[bytes]) -> AsyncGenerator[Payload, None]:
-    """Yield the payloads of `body` as they come. Raises MalformedPayloadError for a web page."""
+async def read_payloads(body: AsyncIterator[bytes], content_type: str = "") -> AsyncGenerator[Payload, None]:
+    """Yield the payloads of `body` as they come. `content_type` may state its charset.
+
+    Raises MalformedPayloadError for a web page, ForeignEncodingError for a body in another encoding.
+    """
+    text = BodyDecoder(content_type)
     head = bytearray()
     async for chunk in body:
         head += chunk
@@ -60,10 +65,10 @@ async def read_payloads(body: AsyncIterator[bytes]) -> AsyncGenerator[Payload, N
     if first in (b"{", b"["):
         async for chunk in body:
             head += chunk
-        for text in _json_values(bytes(head).removeprefix(_BOM).decode("utf-8", "replace")):
-            yield Payload(text)
+        for value in _json_values(text.decode(bytes(head).removeprefix(_BOM))):
+            yield Payload(value)
         return
-    decoder = EventDecoder()
+    decoder = EventDecoder(text)
     for event in decoder.feed(bytes(head)):
         for payload in _payloads_of(event):
             yield payload
