@@ -44,11 +44,20 @@ def cut(text: str, data: st.DataObject) -> list[str]:
 
 # ---------------------------------------------------------------- tags
 
+ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"
+#: Of a block: how it is opened and closed.
 TAGS = [
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
     ("[THINK]", "[/THINK]"),
     ("◁think▷", "◁/think▷"),
+    ("<THINK>", "</THINK>"),
+    ("<Think>", "</think>"),
+    ("[think]", "[/Think]"),
+    (f"{ANALYSIS}", f"<|end|><|start|>assistant{FINAL}"),
+    (f"<|start|>assistant{ANALYSIS}", f"<|end|>{FINAL}"),
+    ("analysis<|message|>", f"<|end|>{FINAL}"),
+    ("<|channel|>commentary to=functions.x <|constrain|>json<|message|>", f"<|call|>assistant{FINAL}"),
 ]
 
 
@@ -61,9 +70,22 @@ def test_a_block_is_taken_out_wherever_the_text_is_cut(
     opening, closing = tags
     for text, answer, reasoning in (
         (f"{opening}\n想一想 <\n{closing}\n\n多休息。", "多休息。", "\n想一想 <\n"),
-        (f"\n {opening}想{closing}多{closing}休息", f"多{closing}休息", "想"),
         (f"{opening}{closing}\n\n多休息。", "多休息。", ""),
         (f"{opening}还没想完", "", "还没想完"),
+    ):
+        found = split(cut(text, data), wait=wait)
+        assert (found[0].lstrip(), found[1]) == (answer, reasoning)
+
+
+@pytest.mark.parametrize("tags", [tags for tags in TAGS if "|" not in tags[0]])
+@pytest.mark.parametrize("wait", [False, True])
+@given(data=st.data())
+def test_a_closing_tag_counts_once_and_needs_no_opening_one(
+    tags: tuple[str, str], wait: bool, data: st.DataObject
+) -> None:
+    opening, closing = tags
+    for text, answer, reasoning in (
+        (f"\n {opening}想{closing}多{closing}休息", f"多{closing}休息", "想"),
         (f"想一想。\n{closing}\n\n多休息。", "多休息。", "想一想。\n"),
         (f"{closing}多休息。", "多休息。", ""),
     ):
@@ -79,6 +101,34 @@ def test_a_block_in_the_middle_is_taken_out_and_a_tag_alone_is_text(data: st.Dat
         ("a < b, <thin", "a < b, <thin", ""),
     ):
         assert split(cut(text, data)) == (answer, reasoning)
+
+
+@given(data=st.data())
+def test_an_answer_in_channels_is_what_is_in_the_final_one(data: st.DataObject) -> None:
+    for text, answer, reasoning in (
+        (f"{FINAL}多休息。<|return|>", "多休息。", ""),
+        (f"{ANALYSIS}想<|end|><|start|>assistant{FINAL}多休息。<|return|>", "多休息。", "想"),
+        (f"{ANALYSIS}甲<|end|>{ANALYSIS}乙<|end|>{FINAL}多休息。", "多休息。", "甲乙"),
+        (f"{ANALYSIS}想<|end|>多休息。", "多休息。", "想"),  # the server left the other marks out
+        ("<|start|>assistant<|message|>多休息。<|end|>", "多休息。", ""),
+        (
+            "<|CHANNEL|>Analysis<|MESSAGE|>想<|END|><|Channel|>FINAL<|message|>多<br>休息。",
+            "多<br>休息。",
+            "想",
+        ),
+        (f"{ANALYSIS}想<|end|><|start|>assi", "", "想<|start|>assi"),
+        ("final answer: 多休息。", "final answer: 多休息。", ""),
+    ):
+        assert split(cut(text, data)) == (answer, reasoning)
+
+
+def test_channels_come_as_they_are_written_and_a_header_without_end_is_text() -> None:
+    splitter = ReasoningSplitter()
+    assert splitter.feed(f"{ANALYSIS}想一").reasoning == "想一"
+    assert splitter.feed("想<|en").reasoning == "想"
+    assert splitter.feed(f"d|><|start|>assistant{FINAL}多休").answer == "多休"
+    endless = ReasoningSplitter()
+    assert endless.feed("<|channel|>" + "多休息。" * 100).answer.endswith("多休息。")
 
 
 @given(st.text(alphabet="多<>/think \n", max_size=40), st.booleans(), st.data())
@@ -180,6 +230,10 @@ WAYS = {
     ),
     "inline": events({"content": "<th"}, {"content": "ink>想一想</thi"}, {"content": "nk>\n\n多休息。"}),
     "unopened": events({"content": "想一想"}, {"content": "</think>\n\n多休息。"}),
+    "capitals": events({"content": "<TH"}, {"content": "INK>想一想</thi"}, {"content": "NK>\n\n多休息。"}),
+    "channels": events(
+        {"content": f"{ANALYSIS}想一"}, {"content": f"想<|end|><|start|>assistant{FINAL}多休息。<|return|>"}
+    ),
     "whole": whole({"content": "<think>想一想</think>\n多休息。"}),
     "whole-field": whole({"content": "多休息。", "reasoning_content": "想一想"}),
 }

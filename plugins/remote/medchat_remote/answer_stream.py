@@ -8,11 +8,12 @@ from dataclasses import replace
 from medchat.inference.detokenizer import StopText
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.plugin_kit import Delta, Finish
+from medchat_remote.channels import SplitText
 from medchat_remote.chunks import StreamChunk, Usage, WholeCharacters
 from medchat_remote.increments import Increments
 from medchat_remote.key_filter import KeyFilter
 from medchat_remote.limits import answer_characters
-from medchat_remote.reasoning import ReasoningSplitter, SplitText
+from medchat_remote.reasoning import ReasoningSplitter
 from medchat_remote.tokens import guess
 
 #: More chunks than this for each token asked for, and the server does not mean to end. (One chunk a token is

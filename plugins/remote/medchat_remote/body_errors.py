@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medchat.language import say
+from medchat.plugin_kit import say
 from medchat_remote.body_text import ForeignEncodingError
 from medchat_remote.chunks import MalformedPayloadError
 from medchat_remote.errors import EndpointErrors, RequestError

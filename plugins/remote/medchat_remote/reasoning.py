@@ -1,9 +1,13 @@
-"""Reasoning separated from the answer where both come in one text: `<think>…</think>`, also without its beginning."""
+"""Reasoning separated from the answer where both come in one text: `<think>…</think>`, also without its beginning.
+
+Tags are told apart without regard to case: models repeat them in capitals.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from medchat_remote.channels import BEGINNINGS, ChannelSplitter, SplitText, begun, in_small_letters
 
 #: How models mark their reasoning: DeepSeek, Qwen and most others; Gemma; Seed; Magistral; Kimi.
 _TAGS = {
@@ -11,11 +15,12 @@ _TAGS = {
     "<thinking>": "</thinking>",
     "<thought>": "</thought>",
     "<seed:think>": "</seed:think>",
-    "[THINK]": "[/THINK]",
+    "[think]": "[/think]",
     "◁think▷": "◁/think▷",
 }
 _OPEN, _CLOSE = tuple(_TAGS), tuple(_TAGS.values())
 _LONGEST_TAG = max(map(len, _CLOSE))
+_LONGEST_BEGINNING = max(map(len, (*_OPEN, *BEGINNINGS)))
 #: Models whose chat template writes the opening tag itself, so that only the closing one comes.
 _BEGINS_INSIDE = re.compile(
     r"(?i)(?<![a-z0-9])(r1|qwq|thinking|think|reasoner|reasoning|z1|marco-o1)(?![a-z])"
@@ -25,15 +30,6 @@ _BEGINS_INSIDE = re.compile(
 def begins_inside(model: str) -> bool:
     """Whether a model of that name may begin inside its reasoning, without an opening tag."""
     return _BEGINS_INSIDE.search(model) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class SplitText:
-    """What one piece of text adds. `restarts`: what was taken for the answer so far was reasoning."""
-
-    answer: str = ""
-    reasoning: str = ""
-    restarts: bool = False
 
 
 class ReasoningSplitter:
@@ -52,6 +48,7 @@ class ReasoningSplitter:
         self._close = ""
         self._opened = False
         self._searched = 0
+        self._channels = ChannelSplitter()
 
     def no_tags(self) -> None:
         """The server sends reasoning apart from the text: nothing needs to be waited for."""
@@ -75,6 +72,8 @@ class ReasoningSplitter:
 
         What still waits for a closing tag is an answer then, and else reasoning that was broken off.
         """
+        if self._state == self._in_channels:
+            return self._channels.finish()
         held, self._held = self._held, ""
         broken_off = self._state == self._waiting and not complete
         if self._state == self._inside_beginning or broken_off:
@@ -85,14 +84,22 @@ class ReasoningSplitter:
 
     def _beginning(self) -> SplitText:
         start = self._held.lstrip()
+        plain = in_small_letters(start[:_LONGEST_BEGINNING])
+        if plain.startswith(BEGINNINGS):
+            self._state = self._in_channels
+            return SplitText()
         for tag, close in _TAGS.items():
-            if start.startswith(tag):
+            if plain.startswith(tag):
                 self._held, self._close, self._opened = start[len(tag) :], close, True
                 self._state = self._inside_beginning
                 return SplitText()
-        if start and not any(tag.startswith(start) for tag in _OPEN):
+        if start and not any(tag.startswith(plain) for tag in (*_OPEN, *BEGINNINGS)):
             self._state = self._waiting if self._wait else self._inside_answer
         return SplitText()
+
+    def _in_channels(self) -> SplitText:
+        held, self._held = self._held, ""
+        return self._channels.feed(held)
 
     def _waiting(self) -> SplitText:
         place, tag = self._next_tag(_CLOSE)
@@ -109,7 +116,7 @@ class ReasoningSplitter:
         if tag:
             self._state = self._after_reasoning
             return SplitText(reasoning=self._take(place, len(tag)))
-        return SplitText(reasoning=self._take(len(self._held) - _begun(self._held, (self._close,))))
+        return SplitText(reasoning=self._take(len(self._held) - begun(self._held, (self._close,))))
 
     def _after_reasoning(self) -> SplitText:
         self._held = self._held.lstrip()
@@ -128,7 +135,7 @@ class ReasoningSplitter:
         if tag:
             self._close, self._state = _TAGS[tag], self._inside_middle
             return SplitText(answer=self._take(place))
-        return SplitText(answer=self._take(len(self._held) - _begun(self._held, tags)))
+        return SplitText(answer=self._take(len(self._held) - begun(self._held, tags)))
 
     def _inside_middle(self) -> SplitText:
         """Take a whole block that stands in the middle of an answer; the held text begins with its tag."""
@@ -152,13 +159,6 @@ class ReasoningSplitter:
 
 def _first(text: str, tags: tuple[str, ...], start: int = 0) -> tuple[int, str]:
     """Return where the first of `tags` stands in `text` from `start` on, and which; (0, "") for none."""
-    found = [(place, tag) for tag in tags if (place := text.find(tag, start)) >= 0]
+    plain = in_small_letters(text[start:])
+    found = [(start + place, tag) for tag in tags if (place := plain.find(tag)) >= 0]
     return min(found, default=(0, ""))
-
-
-def _begun(text: str, tags: tuple[str, ...]) -> int:
-    """Return how many characters at the end of `text` may be the beginning of one of `tags`."""
-    longest = min(max(map(len, tags)) - 1, len(text))
-    return next(
-        (length for length in range(longest, 0, -1) if any(tag.startswith(text[-length:]) for tag in tags)), 0
-    )
