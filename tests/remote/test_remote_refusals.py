@@ -48,6 +48,35 @@ def test_refusals_are_one_line_with_a_remedy_and_asked_once(
     assert words in error.what and len(error.what) < 300 and "<" not in error.what
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        refusal(400, "System role not supported"),
+        refusal(400, "Unsupported value: 'messages[0].role' does not support 'system' with this model."),
+        refusal(400, "Conversation roles must alternate user/assistant/user/assistant/..."),
+        refusal(500, "jinja: raise_exception: System messages are not supported"),
+        Reply(raw=[b'data: {"error": {"message": "system role is not allowed"}}\n\n']),
+    ],
+)
+def test_a_model_that_takes_no_system_prompt_is_said_with_how_to_leave_it_out(
+    server: OpenAIServer, load: Load, reply: Reply
+) -> None:
+    server.usual = reply
+    model = load()
+    with pytest.raises(UsageError) as caught:
+        ask(model, prompt=MessagesTemplate().render((), "头痛怎么办？", "你是医生。"))
+    assert "系统提示" in caught.value.what and "/系统 -" in caught.value.remedy
+    assert len(server.questions) == 1
+    assert "系统提示" not in failure(model)[1].what, "none was sent"
+
+
+def test_a_system_prompt_is_not_blamed_for_what_is_wrong_elsewhere(server: OpenAIServer, load: Load) -> None:
+    server.usual = refusal(400, "After the optional system message, conversation roles must alternate")
+    with pytest.raises(UsageError) as caught:
+        ask(load(), prompt=MessagesTemplate().render((), "头痛怎么办？", "你是医生。"))
+    assert "系统提示" not in caught.value.what
+
+
 @pytest.mark.parametrize("body", ["<html><p>Login", "\n<!DOCTYPE html>", "<HTML>"])
 @pytest.mark.parametrize("kind", ["text/html", "application/json", "text/event-stream"])
 def test_a_web_page_in_an_answers_place_is_called_one(

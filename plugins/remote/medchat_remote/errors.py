@@ -16,11 +16,13 @@ from medchat_remote.key import OURS, ApiKey
 from medchat_remote.limits import CONTEXT, DEADLINE
 from medchat_remote.proxy import Proxy
 from medchat_remote.redaction import shown_words, without_private
-from medchat_remote.server_errors import FailureKind, ServerError, message_in
+from medchat_remote.server_errors import FailureKind, ServerError, message_in, refuses_system
 
 _RETRYABLE = frozenset({408, 429, 500, 502, 503, 504, 529})
 #: Refusals of the request itself: another one may be taken.
 _BAD_REQUEST = (400, 413, 422)
+#: With which a server may say that it takes no system message; 0 stands for words in an answer's place.
+_OF_TEMPLATES = (0, 400, 422, 500)
 
 
 class RequestError(Exception):
@@ -50,12 +52,13 @@ class RequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EndpointErrors:
-    """Makes the errors of one endpoint. `private` are the user's words, which no message repeats."""
+    """Makes one endpoint's errors. `private`: the user's words, never repeated; `has_system`: a system text too."""
 
     endpoint: Endpoint
     key: ApiKey | None
     proxy: Proxy | None = None
     private: tuple[str, ...] = ()
+    has_system: bool = False
 
     def for_request(self, body: Mapping[str, Any] | None) -> EndpointErrors:
         """Return the same for one request: its prompt or messages are the user's words."""
@@ -65,7 +68,8 @@ class EndpointErrors:
         said = [message["content"] for message in messages]
         if isinstance(body.get("prompt"), str):
             said.append(body["prompt"])
-        return replace(self, private=tuple(said))
+        roles = {message["role"] for message in messages}
+        return replace(self, private=tuple(said), has_system="system" in roles)
 
     def cut_off(self, *, empty: bool = False) -> RequestError:
         """Return the error for a connection that ended before the answer did, or before it began."""
@@ -125,7 +129,7 @@ class EndpointErrors:
                     "在服务端关闭工具调用，或换一个模型", "turn tools off at the server, or use another model"
                 ),
             )
-        if error.code:
+        if error.code or self._is_about_system(0, error.message):
             return self._status_error(error.code, error.message, None)
         return self.make(
             say("服务端出错", "the server failed") + self.quoted(error.message),
@@ -148,6 +152,8 @@ class EndpointErrors:
 
     def _status_error(self, status: int, message: str, wait: float | None) -> RequestError:
         said = self.quoted(message)
+        if self._is_about_system(status, message):
+            return self._system_refused(said)
         if status in (401, 403):
             return self._unauthorized(status, said)
         if status in (404, 405):
@@ -185,6 +191,19 @@ class EndpointErrors:
                 f"; or it is the proxy {self.proxy.shown} (go without: export NO_PROXY={self.endpoint.host})",
             )
         return self.make(what + said, remedy, retryable=status in _RETRYABLE, retry_after=wait)
+
+    def _is_about_system(self, status: int, message: str) -> bool:
+        return self.has_system and status in _OF_TEMPLATES and refuses_system(message)
+
+    def _system_refused(self, said: str) -> RequestError:
+        return self.make(
+            say("这个模型不接受系统提示", "this model takes no system prompt") + said,
+            say(
+                "去掉它（对话里 /系统 -；否则是 --system、配置或数据里的 system）",
+                "leave it out (/system - in a chat; else --system, or system in configuration or data)",
+            ),
+            kind=UsageError,
+        )
 
     def _unauthorized(self, status: int, said: str) -> RequestError:
         if self.key is None:

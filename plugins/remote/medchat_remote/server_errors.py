@@ -10,6 +10,13 @@ from typing import Any
 
 _TITLE = re.compile(r"(?i)<title>([^<]{1,200})</title>")
 
+#: Words for a system message that a model's chat template does not take. What MedChat sends alternates otherwise.
+_SYSTEM_REFUSED = re.compile(
+    r"system[\W_]*(?:role|message|prompt|instruction)|\brole\b.{0,80}\bsystem\b|roles must alternate",
+    re.IGNORECASE | re.DOTALL,
+)
+_SYSTEM_TAKEN = "optional system message"
+
 
 class FailureKind(Enum):
     """What a server's own words amount to."""
@@ -62,6 +69,11 @@ def message_in(body: str) -> str:
         failure = failure_in(value)
         return failure.message if failure else _sentence(value)
     return _sentence(value)
+
+
+def refuses_system(message: str) -> bool:
+    """Whether a server's words say that it takes no system message."""
+    return _SYSTEM_REFUSED.search(message) is not None and _SYSTEM_TAKEN not in message.lower()
 
 
 def _sentence(value: object) -> str:
