@@ -1,6 +1,6 @@
 """What to say where a path is not the model or adapter that was asked for: what it is, or where that lies.
 
-One place for `--model`, `--adapter` and `models show`. Looks at names two levels down and never inside
+One place for `--model`, `--adapter` and `models show`. Looks at names three levels down and never inside
 weights. No torch here.
 """
 
@@ -21,7 +21,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 _PREFIXES = ("prefix_encoder.safetensors", "prefix_encoder.bin")
 #: Folders that are looked into, and entries of each: what people keep beside a model is far less.
 _MOST_FOLDERS, _MOST_ENTRIES = 200, 2000
-_DEPTH = 2
+_DEPTH = 3
 _COMMIT_BYTES = 100
 
 
@@ -79,7 +79,7 @@ def _listed(folder: Path) -> set[str]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Yield the folders one and two levels down, the nearer first; a hub cache's `snapshots` is no level."""
+    """Yield the folders one to three levels down, the nearer first; a hub cache's `snapshots` is no level."""
     level, looked = [(folder, 0)], 0
     while level:
         deeper = []

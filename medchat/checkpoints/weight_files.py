@@ -17,6 +17,8 @@ WeightFormat = Literal["safetensors", "bin"]
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _SNIFFED = 512
+#: How torch's files begin: a zip, or a pickle by itself.
+_PICKLES = (b"PK\x03\x04", *(b"\x80" + bytes((protocol,)) for protocol in range(2, 6)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,35 @@ def fault_of(path: Path) -> CheckpointError | None:
         return _not_weights(path, say("空文件", "an empty file"))
     if is_text(start):
         return _not_weights(path, say("文本", "text"))
-    return None
+    return _misnamed(path, start)
+
+
+def _misnamed(path: Path, start: bytes) -> CheckpointError | None:
+    """Return the refusal of a file in the one format that is named as the other."""
+    # A safetensors file begins with the length of its header in eight bytes, and that with a brace.
+    is_safe = start[8:9] == b"{" and start[4:8] == bytes(4)
+    if path.suffix == ".safetensors" and not is_safe and start.startswith(_PICKLES):
+        found, ending = say("torch 的 pickle 格式", "a torch pickle"), ".bin"
+        stem = "pytorch_model" if path.stem == "model" else path.stem
+    elif path.suffix == ".bin" and is_safe:
+        found, ending = say("safetensors 格式", "in the safetensors format"), ".safetensors"
+        stem = path.stem.removeprefix("pytorch_")
+    else:
+        return None
+    renamed = f"mv {shlex.quote(str(path))} {shlex.quote(str(path.with_name(stem + ending)))}"
+    if "-of-" in path.stem:  # an index lists it by its name
+        renamed = say(
+            f"请重新下载 {path.suffix} 格式的整套权重",
+            f"fetch the whole set in the {path.suffix} format again",
+        )
+    return CheckpointError(
+        say(
+            f"{path.name} 的内容是{found}，不是 {path.suffix}",
+            f"{path.name} is {found}, not {path.suffix}",
+        ),
+        renamed,
+        where=str(path),
+    )
 
 
 def link_fault(folder: Path, path: Path) -> CheckpointError | None:

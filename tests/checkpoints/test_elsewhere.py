@@ -35,9 +35,9 @@ OPEN: dict[str, Callable[[Path], object]] = {"--model": read_config, "--adapter"
 MAKE = {"--model": model, "--adapter": adapter}
 
 
-@pytest.mark.parametrize("below", ["llama-7b", "my models/llama 7b", "a/b"])
+@pytest.mark.parametrize("below", ["llama-7b", "my models/llama 7b", "a/b", "a/b/c"])
 @pytest.mark.parametrize("flag", OPEN)
-def test_what_lies_one_or_two_levels_down_is_named_with_the_command(
+def test_what_lies_one_to_three_levels_down_is_named_with_the_command(
     tmp_path: Path, flag: str, below: str
 ) -> None:
     made = MAKE[flag](tmp_path / "given" / below)
@@ -47,8 +47,8 @@ def test_what_lies_one_or_two_levels_down_is_named_with_the_command(
 
 
 @pytest.mark.parametrize("flag", OPEN)
-def test_three_levels_down_is_too_far(tmp_path: Path, flag: str) -> None:
-    MAKE[flag](tmp_path / "given/a/b/c")
+def test_four_levels_down_is_too_far(tmp_path: Path, flag: str) -> None:
+    MAKE[flag](tmp_path / "given/a/b/c/d")
     assert "a/b/c" not in refused(lambda: OPEN[flag](tmp_path / "given")).remedy
 
 

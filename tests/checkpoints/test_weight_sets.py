@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoint_files import poison, write_weights
+from safetensors.torch import save_file
 from small_checkpoints import load_refused, load_small, small_weights
 
+from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.errors import CheckpointError
 from medchat.language import set_language
@@ -209,6 +212,42 @@ def test_a_file_under_another_name_is_to_be_given_the_name_of_its_format(
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(tmp_path)
     assert name in caught.value.what and caught.value.remedy.endswith(usual)
+
+
+@pytest.mark.parametrize("layout", ["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("name", "renamed"),
+    [
+        ("model.safetensors", "pytorch_model.bin"),
+        ("adapter_model.safetensors", "adapter_model.bin"),
+        ("prefix_encoder.safetensors", "prefix_encoder.bin"),
+    ],
+)
+def test_a_pickle_named_as_safetensors_is_called_that_and_renamed_it_is_read(
+    tmp_path: Path, name: str, renamed: str, layout: str
+) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / name, _use_new_zipfile_serialization=layout == "zip")
+    with pytest.raises(CheckpointError, match="pickle") as caught:
+        open_checkpoint(tmp_path, ((name, "safetensors"),))
+    subprocess.run(caught.value.remedy, shell=True, check=True)
+    assert list(read_headers(open_checkpoint(tmp_path, ((renamed, "bin"),)))) == ["weight"]
+
+
+def test_safetensors_named_as_a_pickle_are_called_that_and_renamed_they_are_read(tmp_path: Path) -> None:
+    save_file({"weight": torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="safetensors") as caught:
+        open_checkpoint(tmp_path)
+    subprocess.run(caught.value.remedy, shell=True, check=True)
+    assert list(read_headers(open_checkpoint(tmp_path))) == ["weight"]
+
+
+@pytest.mark.parametrize("length", [0x280, 0x380, 0x480])
+def test_no_length_of_a_header_makes_a_pickle_of_safetensors(tmp_path: Path, length: int) -> None:
+    table = json.dumps({"weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).ljust(length)
+    content = struct.pack("<Q", length) + table.encode() + bytes(8)
+    assert content.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04")), "the beginning of a pickle"
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert list(read_headers(open_checkpoint(tmp_path))) == ["weight"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "gb18030"])
