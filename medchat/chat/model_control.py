@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medchat import paths
 from medchat.api import GENERATION_RANGES, LoadOptions
@@ -19,6 +19,7 @@ from medchat.settings.keys import GENERATION
 from medchat.settings.plugin_options import declared_options, option_key
 from medchat.settings.profiles import PROFILE_KEYS
 from medchat.settings.writing import save_profile, save_setting
+from medchat.weights.folders import weights_here
 
 
 class ModelControl:
@@ -88,6 +89,10 @@ class ModelControl:
         opening = self._prepared.opening
         own = opening.backbone.template(opening.options).name
         return tuple(dict.fromkeys((own, *(found.name for found in opening.extensions.templates()))))
+
+    def weights_here(self, kind: Literal["base", "adapter"]) -> tuple[str, ...]:
+        """Return the names of the models or adapters in the models folder."""
+        return weights_here(kind)
 
     @property
     def option_names(self) -> Mapping[str, str]:

@@ -20,6 +20,7 @@ from medchat.chat.session import ChatSession
 from medchat.chat.text_checks import check_question
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.repl import offers
 from medchat.repl.model_commands import control_of
 from medchat.repl.screen import Screen
 from medchat.repl.slash import ReplCommand
@@ -168,5 +169,6 @@ COMPARE_COMMANDS: tuple[ReplCommand[Chat], ...] = (
             "/对比 适配器 ~/weights/bentsao 头痛怎么办？",
             "/compare base What helps against a headache?",
         ),
+        complete=offers.compared,
     ),
 )

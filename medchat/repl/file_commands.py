@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from medchat.chat.attachments import read_attachment
 from medchat.language import say
+from medchat.repl import offers
 from medchat.repl.model_commands import NOTHING, paths_in
 from medchat.repl.screen import untrusted
 from medchat.repl.slash import ReplCommand
@@ -55,5 +56,6 @@ FILE_COMMANDS: tuple[ReplCommand[Chat], ...] = (
             "UTF-8 text of at most 1 MB; it stands below the question and is saved with it. /file none takes it away.",
         ),
         examples=("/文件 病历.txt 请总结", "/file case.txt Summarise this"),
+        complete=offers.files,
     ),
 )

@@ -12,6 +12,7 @@ from medchat.chat.session import ChatSession
 from medchat.chat.switching import GoneModel
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.repl import offers
 from medchat.repl.rows import two_columns
 from medchat.repl.screen import untrusted
 from medchat.repl.set_command import (
@@ -229,6 +230,7 @@ MODEL_COMMANDS: tuple[ReplCommand[Chat], ...] = (
             "Ctrl-C stops the loading. Whatever fails, the old model is back. It goes first where both do not fit.",
         ),
         examples=("/模型 ~/weights/ChatGLM-6B-Med", "/model ~/weights/ChatGLM-6B-Med"),
+        complete=offers.models,
     ),
     ReplCommand(
         "adapter",
@@ -242,6 +244,7 @@ MODEL_COMMANDS: tuple[ReplCommand[Chat], ...] = (
             "The base stays loaded, but for an adapter with a vocabulary. Several may be given; none takes all off.",
         ),
         examples=("/适配器 ~/weights/bentsao", "/adapter ~/weights/bentsao"),
+        complete=offers.adapters,
     ),
     ReplCommand(
         "system",
@@ -262,6 +265,7 @@ MODEL_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         _template,
         more=("none 用模型自己的模板。", "none takes the model's own."),
         examples=("/模板 bare", "/template bare"),
+        complete=offers.templates,
     ),
     ReplCommand(
         "set",
@@ -275,6 +279,7 @@ MODEL_COMMANDS: tuple[ReplCommand[Chat], ...] = (
             "It holds in this chat alone. footer off hides the figures, bell on rings when a long answer ends.",
         ),
         examples=("/设置 temperature 0.7", "/set temperature 0.7"),
+        complete=offers.settings,
     ),
     ReplCommand(
         "params",

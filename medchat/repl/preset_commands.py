@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from medchat.chat.presets import preset_named
 from medchat.language import say
+from medchat.repl import offers
 from medchat.repl.model_commands import control_of
 from medchat.repl.rows import excerpt, two_columns
 from medchat.repl.screen import PROMPT, untrusted
@@ -50,5 +51,6 @@ PRESET_COMMANDS: tuple[ReplCommand[Chat], ...] = (
             "They stand in [preset] of config.toml. {name} is filled by the words or by name=value, or in the prompt.",
         ),
         examples=("/预设 病历 发热三天", "/preset case fever for three days"),
+        complete=offers.presets,
     ),
 )

@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
-from prompt_toolkit.buffer import Buffer
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
-from prompt_toolkit.document import Document
+from prompt_toolkit.completion import Completer
 from prompt_toolkit.filters import Condition, is_searching
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
@@ -23,10 +20,10 @@ from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
 from medchat.language import say
+from medchat.repl.completion import complete_now
 from medchat.repl.graphemes import bind_keys
 from medchat.repl.screen import PROMPT
-from medchat.repl.set_command import setting_names
-from medchat.repl.slash import SLASHES, ReplCommand
+from medchat.repl.slash import SLASHES
 
 _MARK = f"{PROMPT} "
 #: Rows above the input that a long draft leaves free: what was said of it last stays on the screen.
@@ -47,7 +44,7 @@ class LinePrompt:
         output: Output,
         past: Sequence[str],
         remember: Callable[[str], None],
-        commands: Callable[[], Sequence[ReplCommand[Any]]],
+        completer: Completer,
         status: Callable[[], str],
         on_clear: Callable[[], None],
     ) -> None:
@@ -56,7 +53,6 @@ class LinePrompt:
         self._status = status
         self._on_clear = on_clear
         self._context: contextvars.Context | None = None
-        completer = _SlashCompleter(commands)
         self._session: PromptSession[str] = PromptSession(
             [("class:mark", _MARK)],
             input=keys,
@@ -147,7 +143,7 @@ class LinePrompt:
 
         @keys.add("tab", filter=~is_searching)
         def _complete(event: KeyPressEvent) -> None:
-            _complete_now(event.current_buffer, completer)
+            complete_now(event.current_buffer, completer)
 
         return keys
 
@@ -173,18 +169,6 @@ class LinePrompt:
                 control.input_processors = [BeforeInput(lambda: name if is_searching() else "")]
 
 
-def _complete_now(buffer: Buffer, completer: Completer) -> None:
-    """What Tab does: the next candidate, or the only one at once, or the list of them."""
-    if buffer.complete_state is not None:
-        buffer.complete_next()
-        return
-    found = list(completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
-    if len(found) == 1:
-        buffer.apply_completion(found[0])
-    elif found:
-        buffer.start_completion(insert_common_part=True)
-
-
 class _PastInputs(History):
     """What was typed in this chat and before, newest first."""
 
@@ -207,27 +191,3 @@ class _PastInputs(History):
                 self.append_string(text)
         finally:
             self._remember = remember
-
-
-class _SlashCompleter(Completer):
-    """Completes command names in the language they were begun in, and what `/set` takes."""
-
-    def __init__(self, commands: Callable[[], Sequence[ReplCommand[Any]]]) -> None:
-        self._commands = commands
-
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        typed = document.text_before_cursor
-        if not typed.startswith(SLASHES) or "\n" in typed:
-            return
-        name, blank, rest = typed[1:].partition(" ")
-        if not blank:
-            for command in self._commands():
-                for candidate, other in ((command.name, command.zh_name), (command.zh_name, command.name)):
-                    if candidate.startswith(name.lower()) and (name or candidate.isascii()):
-                        yield Completion(
-                            candidate, -len(name), f"/{candidate} /{other}", display_meta=command.summary
-                        )
-        elif " " not in rest and name in ("set", "设置"):
-            for setting in setting_names():
-                if setting.startswith(rest.lower()):
-                    yield Completion(setting, -len(rest))

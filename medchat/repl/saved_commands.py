@@ -9,6 +9,7 @@ from medchat.chat.saved_sessions import SavedSessions
 from medchat.chat.session_lines import hit_lines, session_line
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.repl import offers
 from medchat.repl.resumed import resumed_lines
 from medchat.repl.rows import excerpt
 from medchat.repl.screen import unforgeable, untrusted
@@ -217,6 +218,7 @@ SAVED_COMMANDS: tuple[ReplCommand[Chat], ...] = (
             "By id, its last four characters, or a name; without one a list is shown to pick from.",
         ),
         examples=("/载入 复诊", "/load check-up"),
+        complete=offers.sessions,
     ),
     ReplCommand(
         "sessions",
@@ -277,5 +279,6 @@ SAVED_COMMANDS: tuple[ReplCommand[Chat], ...] = (
             " --redact masks names, ID and telephone numbers; a file that is there is replaced only with --overwrite.",
         ),
         examples=("/导出 头痛.md --redact", "/export fever.md --redact"),
+        complete=offers.exports,
     ),
 )

@@ -77,6 +77,11 @@ class SessionThread:
         self.session_label = self._startup.session_label(session)
 
     @property
+    def is_ready(self) -> bool:
+        """Whether the model is there, so that `call` can be used."""
+        return self._session is not None
+
+    @property
     def loading_seconds(self) -> float | None:
         """How long the model has been loading, or None once it is there (or has failed)."""
         if self._loading is None or self._loading.finished:

@@ -47,6 +47,15 @@ def setting_names() -> tuple[str, ...]:
     return (*(spelled(key) for key in _KEYS), _HISTORY.name, *ON_SCREEN)
 
 
+def setting_values(name: str) -> tuple[str, ...]:
+    """Return the values of a setting that takes one of a few, () of any other or of none."""
+    if name == _HISTORY.name:
+        return _HISTORY.choices
+    if name not in setting_names():
+        return ()
+    return ("on", "off") if key_named(name.replace("-", "_")).kind is Kind.FLAG else ()
+
+
 def values_in_force(session: ChatSession) -> list[tuple[str, str]]:
     """Return (name, value) of everything `/set` can change."""
     config = session.config

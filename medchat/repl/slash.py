@@ -20,10 +20,24 @@ SLASHES = ("/", "／")
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What Tab puts in the place of the last `length` characters that were typed, and a note beside it."""
+
+    text: str
+    length: int
+    note: str = ""
+
+
+def _nothing(target: object, words: str) -> Iterable[Offer]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReplCommand(Generic[Target]):
     """One command: its two names, what may follow it, one line of help in each language, what it does.
 
     `more` is what else there is to know of it and `examples` a line to type, each in Chinese and in English.
+    `complete` gives what Tab offers behind the name, for the words typed so far.
     """
 
     name: str
@@ -34,6 +48,7 @@ class ReplCommand(Generic[Target]):
     run: Callable[[Target, str], None]
     more: tuple[str, str] = ("", "")
     examples: tuple[str, str] = ("", "")
+    complete: Callable[[Target, str], Iterable[Offer]] = _nothing
 
     @property
     def summary(self) -> str:

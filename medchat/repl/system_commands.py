@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from medchat.errors import UsageError
 from medchat.language import LANGUAGES, say, set_language
+from medchat.repl import offers
 from medchat.repl.rows import two_columns
 from medchat.repl.screen import untrusted
 from medchat.repl.slash import SLASHES, ReplCommand, find
@@ -129,6 +130,7 @@ SYSTEM_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         _language,
         more=("末尾加 save 则以后都用它。", "With save at its end it holds for all chats to come."),
         examples=("/lang en", "/lang zh"),
+        complete=offers.languages,
     ),
     ReplCommand(
         "theme",
@@ -139,6 +141,7 @@ SYSTEM_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         _theme,
         more=("末尾加 save 则以后都用它。", "With save at its end it holds for all chats to come."),
         examples=("/theme bright save", "/theme bright save"),
+        complete=offers.themes,
     ),
     ReplCommand(
         "help",
@@ -148,6 +151,7 @@ SYSTEM_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "all commands and keys; with a command's name, that one in full",
         _help,
         examples=("/帮助 撤销", "/help undo"),
+        complete=offers.commands,
     ),
     ReplCommand(
         "exit",

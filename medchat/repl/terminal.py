@@ -19,6 +19,7 @@ from medchat.language import say
 from medchat.repl import messages
 from medchat.repl.chat import Chat
 from medchat.repl.commands import COMMANDS
+from medchat.repl.completion import SlashCompleter
 from medchat.repl.interrupts import Interrupted, Interrupts
 from medchat.repl.keyboard import Keyboard
 from medchat.repl.medical_commands import INSIST
@@ -106,7 +107,7 @@ class _Terminal:
             output,
             startup.past_inputs,
             self._remember,
-            lambda: chat.commands,
+            SlashCompleter(chat),
             self._status,
             chat.leave_edit,
         )

@@ -46,6 +46,19 @@ def state_of(folder: Path) -> State:
     return State.HERE if folder.is_dir() and any(folder.iterdir()) else State.ABSENT
 
 
+def weights_here(kind: Literal["base", "adapter"]) -> tuple[str, ...]:
+    """Return the names under which whole weights of that kind lie in the models folder."""
+    try:
+        folders = sorted(paths.models_dir().iterdir())
+    except OSError:  # nothing was pulled yet
+        return ()
+    return tuple(
+        folder.name
+        for folder in folders
+        if folder.is_dir() and state_of(folder) is State.HERE and is_adapter(folder) is (kind == "adapter")
+    )
+
+
 def locate_weights(
     value: str, kind: Literal["base", "adapter"], catalogue: Callable[[], Catalogue], *, either: bool = False
 ) -> Path:
