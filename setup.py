@@ -82,7 +82,6 @@ setup(
     },
     install_requires=REQUIREMENTS,
     extras_require={
-        "modelscope": ["modelscope>=1.20"],
         "qlora": ["bitsandbytes>=0.48"],
         "tensorboard": ["tensorboard>=2.18"],
         "wandb": ["wandb>=0.19"],

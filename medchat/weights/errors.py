@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
-from medchat.errors import CheckpointError, MedchatError
+from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.language import say
 from medchat.weights.source import Source
 
 _NOT_FOUND = 404
+#: Entries of one repository's folder: the largest models have some hundred.
+MAX_ENTRIES = 10_000
+Entry = TypeVar("Entry")
 
 
 @contextmanager
@@ -32,6 +37,35 @@ def translate_errors(source: Source, folder: Path | None = None) -> Iterator[Non
         raise _unreachable(error, source) from error
     except OSError as error:
         raise _disk_error(error, folder) from error
+
+
+def within_entries(entries: Iterable[Entry], where: str) -> Iterator[Entry]:
+    """Yield what stands in a repository's folder. Raises MedchatError where that does not end."""
+    left = iter(entries)
+    yield from islice(left, MAX_ENTRIES)
+    if next(left, None) is not None:
+        raise MedchatError(
+            say(f"仓库的文件列表超过 {MAX_ENTRIES} 项", f"the repository lists over {MAX_ENTRIES} files"),
+            say("换一个来源：--repo OWNER/NAME", "choose another source: --repo OWNER/NAME"),
+            where=where,
+        )
+
+
+def no_listing(where: str, variable: str) -> MedchatError:
+    """Return the error for an answer that is no list of files. `variable` is where the source's address stands."""
+    return MedchatError(
+        say("来源的回答不是文件列表", "the source answers something else than a list of files"),
+        say(f"检查 {variable}，或换一个来源", f"check {variable}, or choose another source"),
+        where=where,
+    )
+
+
+def no_repository_name(repository: str) -> UsageError:
+    """Return the error for what no repository can be called."""
+    return UsageError(
+        say(f"“{repository}”不是仓库名", f"{repository!r} is no name of a repository"),
+        say("写成 --repo OWNER/NAME", "write --repo OWNER/NAME"),
+    )
 
 
 def _http_error(status: int, url: str, source: Source) -> MedchatError:

@@ -8,25 +8,21 @@ away, and one of ours can have 14 GB.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from medchat import __version__
-from medchat.errors import CheckpointError, MedchatError, UsageError
+from medchat.errors import CheckpointError
 from medchat.language import say
+from medchat.weights.errors import no_listing, no_repository_name, within_entries
 from medchat.weights.source import TIMEOUT, DownloadRequest, Listing, RemoteFile
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 OFFICIAL = "https://huggingface.co"
 #: Either of these set to a true value means that the hub's own library stays off the network.
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-#: Entries of one repository's folder: the largest models have some hundred.
-MAX_ENTRIES = 10_000
 _TRUE = ("1", "ON", "YES", "TRUE")
 
 
@@ -72,9 +68,11 @@ class Hub:
         )
         from huggingface_hub.hf_api import RepoFile
 
+        where = f"{self.address}/{repository}"
         try:
             about = self._api.model_info(repository, revision=revision, timeout=TIMEOUT)
             commit = about.sha or revision
+            entries = self._api.list_repo_tree(repository, recursive=False, revision=commit)
             files = [
                 RemoteFile(
                     file.path,
@@ -82,21 +80,14 @@ class Hub:
                     file.lfs.sha256 if file.lfs else "",
                     "" if file.lfs else file.blob_id,
                 )
-                for file in self._entries(repository, commit)
+                for file in within_entries(entries, where)
                 if isinstance(file, RepoFile)
             ]
         except HFValidationError as error:
-            raise UsageError(
-                say(f"“{repository}”不是仓库名", f"{repository!r} is no name of a repository"),
-                say("写成 --repo OWNER/NAME", "write --repo OWNER/NAME"),
-            ) from error
+            raise no_repository_name(repository) from error
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             # What the library meets in an answer that is no hub's, or no JSON.
-            raise MedchatError(
-                say("来源的回答不是文件列表", "the source answers something else than a list of files"),
-                say("检查 HF_ENDPOINT，或换一个来源", "check HF_ENDPOINT, or choose another source"),
-                where=f"{self.address}/{repository}",
-            ) from error
+            raise no_listing(where, "HF_ENDPOINT") from error
         except GatedRepoError as error:
             raise CheckpointError(
                 say("作者要求先同意条款才能下载", "its owners ask for consent before the download"),
@@ -107,26 +98,15 @@ class Hub:
             raise CheckpointError(
                 say(f"仓库里没有版本 {revision}", f"the repository has no revision {revision}"),
                 say("去掉 --revision，或给出提交号", "leave --revision out, or give a commit"),
-                where=f"{self.address}/{repository}",
+                where=where,
             ) from error
         except RepositoryNotFoundError as error:
             raise CheckpointError(
                 say("来源处没有这个仓库", "there is no such repository"),
                 say("换一个来源：--repo OWNER/NAME", "choose another source: --repo OWNER/NAME"),
-                where=f"{self.address}/{repository}",
+                where=where,
             ) from error
         return Listing(repository, commit, tuple(files))
-
-    def _entries(self, repository: str, commit: str) -> Iterator[RepoFile | RepoFolder]:
-        """Yield what stands in the repository's folder. Raises MedchatError where that does not end."""
-        entries = self._api.list_repo_tree(repository, recursive=False, revision=commit)
-        yield from islice(entries, MAX_ENTRIES)
-        if next(iter(entries), None) is not None:
-            raise MedchatError(
-                say(f"仓库的文件列表超过 {MAX_ENTRIES} 项", f"the repository lists over {MAX_ENTRIES} files"),
-                say("换一个来源：--repo OWNER/NAME", "choose another source: --repo OWNER/NAME"),
-                where=f"{self.address}/{repository}",
-            )
 
     def request(self, listing: Listing, file: RemoteFile) -> DownloadRequest:
         """Return how to ask for `file`. Redirects to another host are followed without the login."""

@@ -1,65 +1,86 @@
-"""ModelScope as a source of weights: `pip install medchat[modelscope]`.
-
-Its library says what there is and where each file is fetched; the bytes come through `fetching`.
-"""
+"""ModelScope as a source of weights: two calls of its public interface, through our own bounded client."""
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Any
+from urllib.parse import urlencode
 
-from medchat.errors import CheckpointError, MedchatError, UsageError
+from medchat.errors import CheckpointError
 from medchat.language import say
-from medchat.weights.source import DownloadRequest, Listing, RemoteFile
+from medchat.weights.errors import no_listing, no_repository_name, within_entries
+from medchat.weights.source import TIMEOUT, DownloadRequest, Listing, RemoteFile
+
+OFFICIAL = "https://modelscope.cn"
+#: The host in place of the official one, as ModelScope's own library reads it.
+VARIABLE = "MODELSCOPE_DOMAIN"
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+_NOT_FOUND = 404
 
 
 class ModelScope:
-    """modelscope.cn through its own library, which must be installed."""
+    """modelscope.cn, or the host in `MODELSCOPE_DOMAIN`. Only what is public there: no login is sent."""
 
     name = "modelscope"
     default_revision = "master"
-    address = "https://modelscope.cn"
 
     def __init__(self) -> None:
-        try:
-            from modelscope.hub import file_download
-            from modelscope.hub.api import HubApi
-        except ImportError as error:
-            raise UsageError(
-                say("没有安装 modelscope 库", "the modelscope library is not installed"),
-                "pip install 'medchat[modelscope]'",
-            ) from error
-        self._api: Any = HubApi()
-        self._url: Any = file_download.get_file_download_url
+        domain = os.environ.get(VARIABLE, "").strip().rstrip("/")
+        with_scheme = domain.startswith(("http://", "https://"))
+        self.address = (domain if with_scheme else f"https://{domain}") if domain else OFFICIAL
 
     def listing(self, repository: str, revision: str) -> Listing:
-        """Return the files of the repository. Raises CheckpointError where there is no such thing."""
+        """Return the files of the repository. Raises CheckpointError where it or the revision is missing.
+
+        Raises MedchatError for an answer that is no list of files, and UsageError for what is no repository's name.
+        """
+        from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+        from medchat.weights.client import use_bounded_client
+
+        if not _REPOSITORY.fullmatch(repository):
+            raise no_repository_name(repository)
+        use_bounded_client()
+        where = f"{self.address}/models/{repository}"
+        query = urlencode({"Revision": revision, "Recursive": "False"})
+        response = get_session().get(f"{self._repo(repository)}/files?{query}", timeout=TIMEOUT)
+        if response.status_code == _NOT_FOUND:
+            raise _missing(f"{where}@{revision}")
+        hf_raise_for_status(response)
         try:
-            found = self._api.get_model_files(repository, revision=revision, recursive=False)
-        except Exception as error:
-            # The library raises its own errors, requests' and plain ones: all it can say is in the text.
-            if _is_missing(error):
-                raise CheckpointError(
-                    say("来源处没有这个仓库或版本", "there is no such repository or revision"),
-                    say("用 --repo、--revision 指定", "name one with --repo and --revision"),
-                    where=f"{self.address}/models/{repository}@{revision}",
-                ) from error
-            raise MedchatError(
-                say(f"ModelScope 没有应答：{error}", f"ModelScope did not answer: {error}"),
-                say("检查网络后再试", "check the network and try again"),
-                where=f"{self.address}/models/{repository}",
-            ) from error
-        files = [
-            RemoteFile(str(file["Path"]), int(file["Size"]), str(file.get("Sha256") or ""))
-            for file in found
-            if file.get("Type") != "tree"
-        ]
+            answer = response.json()
+            if answer.get("Success") is False:  # it says so with 200 as well
+                raise _missing(f"{where}@{revision}")
+            files = [
+                _file(entry)
+                for entry in within_entries(answer["Data"]["Files"], where)
+                if entry["Type"] != "tree"
+            ]
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise no_listing(where, VARIABLE) from error
         return Listing(repository, revision, tuple(files))
 
     def request(self, listing: Listing, file: RemoteFile) -> DownloadRequest:
         """Return how to ask for `file`."""
-        return DownloadRequest(str(self._url(listing.repository, file.name, listing.revision)))
+        query = urlencode({"Revision": listing.revision, "FilePath": file.name})
+        return DownloadRequest(f"{self._repo(listing.repository)}?{query}")
+
+    def _repo(self, repository: str) -> str:
+        return f"{self.address}/api/v1/models/{repository}/repo"
 
 
-def _is_missing(error: Exception) -> bool:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return status == 404 or type(error).__name__ == "NotExistError"
+def _file(entry: Any) -> RemoteFile:
+    """Return a file as an entry describes it. Raises KeyError, TypeError and ValueError for what is none."""
+    path, size = entry["Path"], entry["Size"]
+    if not isinstance(path, str) or type(size) is not int or size < 0:
+        raise ValueError(path)
+    return RemoteFile(path, size, str(entry.get("Sha256") or ""))
+
+
+def _missing(where: str) -> CheckpointError:
+    return CheckpointError(
+        say("来源处没有这个仓库或版本", "there is no such repository or revision"),
+        say("用 --repo、--revision 指定", "name one with --repo and --revision"),
+        where=where,
+    )

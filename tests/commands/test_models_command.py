@@ -154,32 +154,21 @@ def test_the_name_of_a_repository_is_a_name_too(program: Program, hub: Hub, fold
 # ---------------------------------------------------------------- ModelScope
 
 
-def test_modelscope_must_be_installed(program: Program, hub: Hub) -> None:
-    program.know(replace(TINY, modelscope="Lab/Tiny"))
-    done = program.run("models", "pull", "tiny-6b", "--from", "modelscope")
-    assert done.code == 2 and "medchat[modelscope]" in done.failure()[1]
-
-
-def test_modelscope_brings_the_same_files(program: Program, hub: Hub, folder: Path, tmp_path: Path) -> None:
-    package = program.site / "modelscope" / "hub"
-    package.mkdir(parents=True)
-    for place in (package.parent, package):
-        (place / "__init__.py").touch()
-    listing = [{"Type": "blob", "Path": name, "Size": len(content)} for name, content in FILES.items()]
-    (package / "api.py").write_text(
-        "class HubApi:\n"
-        "    def get_model_files(self, model_id, revision=None, recursive=False):\n"
-        f"        assert (model_id, revision) == ('Lab/Tiny', 'master')\n        return {listing!r}\n"
-    )
-    (package / "file_download.py").write_text(
-        "def get_file_download_url(model_id, file_path, revision):\n"
-        f"    return '{hub.store}/store/{REPOSITORY}/' + file_path\n"
-    )
-    program.know(replace(TINY, modelscope="Lab/Tiny"))
+def test_modelscope_brings_the_same_files(program: Program, hub: Hub, folder: Path) -> None:
+    program.know(replace(TINY, modelscope=REPOSITORY))
+    asked = ("models", "pull", "tiny-6b", "--from", "modelscope")
     hub.faults[BIG] = [Fault(spoil=True)]
-    assert program.run("models", "pull", "tiny-6b", "--from", "modelscope").code == 3
-    assert program.run("models", "pull", "tiny-6b", "--from", "modelscope").code == 0
+    assert program.run(*asked, MODELSCOPE_DOMAIN=hub.url).code == 3
+    assert program.run(*asked, MODELSCOPE_DOMAIN=hub.url).code == 0
     assert (folder / BIG).read_bytes() == FILES[BIG]
+    assert not any("authorization" in map(str.lower, one.headers) for one in hub.asked)
+
+
+def test_a_repository_that_modelscope_lacks_is_said(program: Program, hub: Hub) -> None:
+    program.know(replace(TINY, modelscope=REPOSITORY))
+    asked = ("models", "pull", "tiny-6b", "--from", "modelscope", "--repo", "nobody/nothing")
+    done = program.run(*asked, MODELSCOPE_DOMAIN=hub.url)
+    assert done.code == 3 and "nobody/nothing" in done.err and "--repo" in done.failure()[1]
 
 
 # ---------------------------------------------------------------- verify

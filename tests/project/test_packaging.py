@@ -163,7 +163,7 @@ def test_the_tested_versions_cover_everything_that_is_needed(wheel: Path) -> Non
     }
     stated = Parser().parsestr(metadata(wheel, "METADATA"))
     # Extras for those who have such an account: no test of ours installs them.
-    untested = ("modelscope", "wandb", "swanlab")
+    untested = ("wandb", "swanlab")
     needed = {
         line.split(">")[0].split(";")[0].strip().lower()
         for line in stated.get_all("Requires-Dist", [])

@@ -1,4 +1,4 @@
-"""A hub on loopback that speaks the Hugging Face protocol, and can be told to misbehave.
+"""A hub on loopback that speaks the Hugging Face protocol and ModelScope's, and can be told to misbehave.
 
 Large files are redirected to a second address, as the real one does. Faults are given per file and used
 up one request at a time.
@@ -15,12 +15,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 #: Files with these endings are kept as large ones: they have a SHA-256 and lie elsewhere.
 LARGE = (".bin", ".safetensors", ".model")
 _API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/(?P<what>revision|tree)/(?P<revision>[^/]+)")
 _RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+_MODELSCOPE = re.compile(r"/api/v1/models/(?P<repo>[^/]+/[^/]+)/repo(?P<files>/files)?")
 _STORE = "/store/"
 
 
@@ -122,6 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
+        if found := _MODELSCOPE.fullmatch(path):
+            query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+            return self._modelscope(path, found["repo"], bool(found["files"]), query)
         if found := _API.fullmatch(path):
             self._note(path)
             return self._api(found["repo"], found["what"], found["revision"])
@@ -135,13 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _api(self, name: str, what: str, revision: str) -> None:
         repository = self.hub.repositories.get(name)
-        fault = self.hub.fault("api")
-        if fault.flood:
-            return self._flood(fault)
-        if fault.body is not None:
-            return self._refuse(fault.status, fault.headers, fault.body)
-        if fault.status:
-            return self._refuse(fault.status, fault.headers)
+        if self._misbehaves(self.hub.fault("api")):
+            return None
         if repository is None:
             return self._refuse(404, {"X-Error-Code": "RepoNotFound"})
         if revision not in (*repository.revisions, repository.commit):
@@ -149,6 +148,38 @@ class _Handler(BaseHTTPRequestHandler):
         if what == "revision":
             return self._json({"id": name, "modelId": name, "sha": repository.commit, "tags": []})
         return self._json([self._entry(repository, file) for file in repository.files])
+
+    def _modelscope(self, path: str, name: str, lists: bool, query: dict[str, str]) -> None:
+        repository = self.hub.repositories.get(name)
+        if repository is None or query["Revision"] not in ("master", *repository.revisions):
+            self._note(path)
+            return self._refuse(404)
+        if not lists:
+            return self._file(f"{path}/{query['FilePath']}", repository, query["FilePath"])
+        self._note(path)
+        if self._misbehaves(self.hub.fault("api")):
+            return None
+        files = [
+            {
+                "Type": "blob",
+                "Path": file,
+                "Size": len(content),
+                "Sha256": repository.sha256(file) if file.endswith(LARGE) else "",
+            }
+            for file, content in repository.files.items()
+        ]
+        tree = {"Type": "tree", "Path": "runs", "Size": 0}
+        return self._json({"Code": 200, "Success": True, "Data": {"Files": [tree, *files]}})
+
+    def _misbehaves(self, fault: Fault) -> bool:
+        """Answer a list as the fault says; return whether it says anything."""
+        if fault.flood:
+            self._flood(fault)
+        elif fault.body is not None:
+            self._refuse(fault.status, fault.headers, fault.body)
+        elif fault.status:
+            self._refuse(fault.status, fault.headers)
+        return bool(fault.flood or fault.body is not None or fault.status)
 
     def _entry(self, repository: Repository, file: str) -> dict[str, Any]:
         content = repository.files[file]
