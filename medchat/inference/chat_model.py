@@ -164,11 +164,17 @@ class TokenChatModel(ABC):
         return self._stepper
 
     def generate_batch(
-        self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
+        self,
+        prompts: Sequence[Sequence[Segment]],
+        config: GenerationConfig,
+        cancel: threading.Event | None = None,
     ) -> list[Completion]:
-        """Answer several prompts at once, in their order; how far each equals what it would be alone: `ChatModel`."""
+        """Answer several prompts at once, in their order; how far each equals what it would be alone: `ChatModel`.
+
+        All end soon after `cancel` is set, those that had not ended with Finish.CANCELLED.
+        """
         rows = [self._tokenizer.build_prompt(segments) for segments in prompts]
-        answers = generate_rows(self._model, rows, config, self._limits)
+        answers = generate_rows(self._model, rows, config, self._limits, cancel)
         return [self._completion(answer, len(row), config) for answer, row in zip(answers, rows, strict=True)]
 
     def score(self, segments: Sequence[Segment], answer: str) -> tuple[float, ...]:

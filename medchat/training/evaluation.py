@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from medchat.api import Example, GenerationConfig, PromptTemplate, SFTData
+from medchat.api import Example, Finish, GenerationConfig, PromptTemplate, SFTData
 from medchat.errors import MedchatError
 from medchat.inference.chat_model import TokenChatModel
 from medchat.language import say
@@ -133,11 +134,21 @@ def sample_questions(
     return tuple(islice(fitting, count))
 
 
-def generate_answers(loaded: TokenChatModel, asked: Sequence[Example], template: PromptTemplate) -> list[str]:
-    """Return what the model says to the questions, greedily; in training or not, it stays as it was."""
+def generate_answers(
+    loaded: TokenChatModel, asked: Sequence[Example], template: PromptTemplate, cancel: threading.Event
+) -> list[str]:
+    """Return what the model says to the questions, greedily; in training or not, it stays as it was.
+
+    Once `cancel` is set the answer under way is dropped, and no further question asked.
+    """
     config = GenerationConfig(greedy=True, max_new_tokens=MOST_TOKENS, stop=template.stop)
     was_training = loaded.model.training
     loaded.model.eval()
-    texts = [loaded.generate_batch([prompt_of(one, template)], config)[0].text for one in asked]
+    texts: list[str] = []
+    for one in asked:
+        (completion,) = loaded.generate_batch([prompt_of(one, template)], config, cancel)
+        if completion.finish is Finish.CANCELLED:
+            break
+        texts.append(completion.text)
     loaded.model.train(was_training)
     return texts

@@ -30,6 +30,7 @@ from medchat.api import (
     SFTSurvey,
     SFTWatcher,
 )
+from medchat.errors import MedchatError
 from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.device import pick_device
 from medchat.language import say
@@ -252,7 +253,11 @@ class FamilyRecipe(SFTRecipe):
             watch.on_event(
                 SFTStatus(say(f"训练前先答 {count} 题", f"answering {count} questions before training"))
             )
-        before = generate_answers(loaded, asked, encoded.template)
+        before = generate_answers(loaded, asked, encoded.template, watch.cancel)
+        if watch.cancel.is_set():
+            raise MedchatError(
+                say("训练还没有开始，已停下", "stopped before training began"), folder.way_on()
+            )
         watch.on_event(SFTStatus(say("准备训练", "preparing to train")))
         self._make_trainable(loaded.model, options)
         learned, held_out = encoded.train.features, encoded.held_out
@@ -262,7 +267,7 @@ class FamilyRecipe(SFTRecipe):
         trained = replace(trained, parameters=self.tuning_method.parameters(loaded.model))
         if asked:
             watch.on_event(SFTStatus(say(f"训练后再答 {count} 题", f"answering the {count} questions again")))
-        after = generate_answers(loaded, asked, encoded.template)
+        after = generate_answers(loaded, asked, encoded.template, watch.cancel)
         watch.on_event(
             SFTStatus(say("写出结果，再加载核对", "writing the result, then loading it again to check"))
         )
@@ -270,7 +275,7 @@ class FamilyRecipe(SFTRecipe):
         self._note_lost_template(encoded, options, watch)
         samples = tuple(
             SFTSample(example.question, example.answer, first, last)
-            for example, first, last in zip(asked, before, after, strict=True)
+            for example, first, last in zip(asked, before, after, strict=False)  # the rest: cancelled
         )
         return trained, samples
 

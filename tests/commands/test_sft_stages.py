@@ -6,7 +6,9 @@ import json
 import re
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from child_process import TORCH, child_environment, command, start_python
@@ -18,7 +20,8 @@ from scripted_recipe import Pupil
 from sft_watcher import Watcher
 
 from medchat.api import Example, LoadOptions, SFTData, SFTEvent, SFTOptions, SFTProgress, SFTStatus
-from medchat.errors import UsageError
+from medchat.errors import MedchatError, UsageError
+from medchat.inference import generate
 from medchat.inference.chat_model import TokenChatModel
 from medchat.training.recipe import FamilyRecipe
 
@@ -52,6 +55,34 @@ def test_answering_before_training_is_announced(tmp_path: Path) -> None:
     before = [event.text for event in watcher.events[:first_step] if isinstance(event, SFTStatus)]
     assert any("先答 2 题" in text for text in before)
     assert "答" not in before[-1], "it would seem to answer until the first step is logged"
+
+
+def test_asked_to_stop_while_it_answers_before_training_it_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering = generate.answer_room
+
+    def asked(*arguments: Any) -> int:
+        watcher.cancel.set()
+        return answering(*arguments)
+
+    watcher, chosen, wanted = Watcher(), recipe("full"), options(tmp_path, samples=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "answer_room", asked)  # called when an answer begins
+        with pytest.raises(MedchatError, match="还没有开始") as caught:
+            chosen.run(SFTData(EXAMPLES), wanted, watcher)
+    assert "重新运行" in caught.value.remedy and not watcher.progress
+    assert chosen.run(SFTData(EXAMPLES), replace(wanted, resume=True), Watcher()).samples
+
+
+def test_asked_to_stop_while_it_answers_after_training_it_keeps_what_it_learned(tmp_path: Path) -> None:
+    def on_event(event: SFTEvent) -> None:
+        if isinstance(event, SFTStatus) and "再答" in event.text:
+            watcher.cancel.set()
+
+    watcher = Watcher(on_event)
+    report = recipe("full").run(SFTData(EXAMPLES), options(tmp_path, samples=2), watcher)
+    assert report.samples == () and watcher.finished == [(tmp_path / "out", report)]
 
 
 def test_a_run_speaks_as_soon_as_its_folder_is_open_and_before_it_loads(
