@@ -19,7 +19,7 @@ from medchat.api import (
     SpecialTokens,
     Text,
 )
-from medchat.checkpoints.elsewhere import other_than_asked
+from medchat.checkpoints.layout import unrecognised
 from medchat.errors import CheckpointError, MedchatError, PluginError, UsageError
 from medchat.language import say
 from medchat.registry import Extensions, GuardedBackbone, Registry
@@ -267,7 +267,7 @@ def recognize_backbone(registry: Registry, model: Path, flag: str = "--model") -
             return backbone
     if objections:
         raise objections[0]
-    raise other_than_asked(model, flag) or CheckpointError(
+    raise unrecognised(model, flag) or CheckpointError(
         say("无法识别该目录中的模型", "no plugin recognises the model in this folder"),
         say(
             f"用 --backbone 指定：{'、'.join(registry.names())}",

@@ -93,6 +93,25 @@ def read_config(folder: Path) -> dict[str, Any]:
     return stated
 
 
+def readable_config(folder: Path) -> dict[str, Any] | None:
+    """Return `config.json` of a folder that may be anything's, None where there is none that can be read."""
+    try:
+        return read_config(folder) if (folder / "config.json").is_file() else None
+    except (CheckpointError, OSError):
+        return None
+
+
+def unrecognised(folder: Path, flag: str) -> CheckpointError | None:
+    """Return why no backbone knows a folder: its config.json, or what it is instead; None where nothing tells."""
+    found = other_than_asked(folder, flag)
+    if found is None and (folder / "config.json").is_file():
+        try:
+            read_config(folder)
+        except CheckpointError as error:
+            return error
+    return found
+
+
 class _OutsideError(Exception):
     """An index that leads out of its folder: no reason to try the next set, but to stop."""
 

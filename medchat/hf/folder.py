@@ -12,7 +12,7 @@ from medchat.api import LoadOptions, ModelCard, PromptTemplate
 from medchat.checkpoints.config_json import LARGEST, ConfigValues, DecoderShape
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.json_object import read_json_object
-from medchat.checkpoints.layout import open_checkpoint, read_config
+from medchat.checkpoints.layout import open_checkpoint, read_config, readable_config
 from medchat.checkpoints.stated_template import TemplateChoice, with_template
 from medchat.errors import CheckpointError
 from medchat.hf.token_names import TOKENIZER_CONFIG
@@ -78,12 +78,7 @@ def inspect_folder(
 
     Raises CheckpointError if it does and a file of it is missing or damaged.
     """
-    if not (path / "config.json").is_file():
-        return None
-    try:
-        if read_config(path).get("model_type") not in model_types:
-            return None
-    except CheckpointError:
+    if (readable_config(path) or {}).get("model_type") not in model_types:
         return None
     shape = read_folder_shape(path, model_types)
     checkpoint = open_checkpoint(path)

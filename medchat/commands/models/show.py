@@ -16,7 +16,8 @@ from medchat.chat.setup import (
     open_registry,
     recognize_backbone,
 )
-from medchat.checkpoints.elsewhere import file_given, other_than_asked
+from medchat.checkpoints.elsewhere import file_given
+from medchat.checkpoints.layout import unrecognised
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.models.adapter_folder import read_adapter
@@ -126,7 +127,7 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
     for failure in registry.failures:
         say_aside(str(failure))
     if card is None:
-        raise other_than_asked(path, _THIS) or CheckpointError(
+        raise unrecognised(path, _THIS) or CheckpointError(
             say(f"这个目录里不是 {chosen.name} 的模型", f"this folder is not a {chosen.name} model"),
             f"{_THIS} {model}",
             where=str(path),

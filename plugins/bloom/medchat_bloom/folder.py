@@ -9,7 +9,7 @@ from typing import Any
 
 from medchat.checkpoints.config_json import MOST, ConfigValues, DecoderShape, require_model_type
 from medchat.checkpoints.headers import TensorHeader
-from medchat.checkpoints.layout import read_config
+from medchat.checkpoints.layout import read_config, readable_config
 
 MODEL_TYPE = "bloom"
 #: The library's class puts this before every name; files saved from the inner model lack it.
@@ -31,8 +31,8 @@ class BloomShape(DecoderShape):
 
 
 def is_bloom(folder: Path) -> bool:
-    """Say whether `folder` holds a config.json of this architecture. Raises CheckpointError if damaged."""
-    return (folder / "config.json").is_file() and read_config(folder).get("model_type") == MODEL_TYPE
+    """Say whether `folder` holds a config.json of this architecture that can be read."""
+    return (readable_config(folder) or {}).get("model_type") == MODEL_TYPE
 
 
 def read_bloom_shape(folder: Path) -> BloomShape:

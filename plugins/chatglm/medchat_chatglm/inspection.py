@@ -11,7 +11,7 @@ from typing import Any
 
 from medchat.checkpoints.config_json import ConfigValues
 from medchat.checkpoints.headers import TensorHeader, read_headers
-from medchat.checkpoints.layout import open_checkpoint, read_config
+from medchat.checkpoints.layout import open_checkpoint, readable_config
 from medchat.checkpoints.stated_template import with_template
 from medchat.plugin_kit import CheckpointError, ModelCard, say
 from medchat_chatglm.config_file import generation_of
@@ -66,10 +66,8 @@ def inspect_chatglm(path: Path) -> ModelCard | None:
 
     Raises CheckpointError if it is one and a file of it is missing or damaged.
     """
-    if not (path / "config.json").is_file():
-        return None
-    config = read_config(path)
-    if not is_first_generation(config):
+    config = readable_config(path)
+    if config is None or not is_first_generation(config):
         return None
     checkpoint = open_checkpoint(path)
     headers = read_headers(checkpoint)

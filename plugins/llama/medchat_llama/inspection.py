@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from medchat.checkpoints.headers import read_headers
-from medchat.checkpoints.layout import open_checkpoint, read_config
+from medchat.checkpoints.layout import open_checkpoint, readable_config
 from medchat.checkpoints.published_adapters import BASES, adapters_for
 from medchat.checkpoints.stated_template import with_template
 from medchat.plugin_kit import CheckpointError, LoadOptions, ModelCard, say
@@ -33,7 +33,7 @@ def inspect_llama(path: Path) -> ModelCard | None:
 
     Raises CheckpointError if it is and a file of it is missing or damaged.
     """
-    if not (path / "config.json").is_file() or not is_llama(read_config(path)):
+    if not is_llama(readable_config(path) or {}):
         return None
     shape = read_llama_shape(path)
     checkpoint = open_checkpoint(path)
