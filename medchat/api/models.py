@@ -111,7 +111,7 @@ class ChatModel(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the memory back. The model must not be used afterwards."""
+        """Give the memory back; a second call does nothing. The model must not be used afterwards."""
         ...
 
 

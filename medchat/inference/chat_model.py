@@ -221,10 +221,11 @@ class TokenChatModel(ABC):
         }
 
     def close(self) -> None:
-        """Give the memory back. The model must not be used afterwards."""
-        self._stepper.forget()
-        del self._model, self._stepper
-        give_back_memory()
+        """Give the memory back, once. The model must not be used afterwards."""
+        if hasattr(self, "_model"):
+            self._stepper.forget()
+            del self._model, self._stepper
+            give_back_memory()
 
     @contextmanager
     def _freed_on_shortage(self) -> Iterator[None]:
