@@ -1,0 +1,217 @@
+"""Properties of fine-tuning: it learns the answers alone, goes on where it stopped, and leaves the base as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import SkipTest
+
+from medchat.api import (
+    Example,
+    Finish,
+    LoadOptions,
+    SFTData,
+    SFTEvent,
+    SFTOptions,
+    SFTProgress,
+    SFTRecipe,
+    SFTReport,
+)
+from medchat.errors import MedchatError
+from medchat.testing.properties import tested_property
+from medchat.testing.subject import CORPUS, Subject, answer_of, expect
+
+#: What is learned by heart.
+LESSON = Example(CORPUS[0], CORPUS[1])
+MORE = (LESSON, Example(CORPUS[2], CORPUS[3]))
+#: Files of weights that can hold code.
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".pickle")
+_WEIGHTS = (".safetensors", ".gguf", ".npz", ".npy", *_PICKLES)
+
+
+class _Watcher:
+    """Watches a run; `react` may stop it."""
+
+    def __init__(self, react: Callable[[SFTEvent, threading.Event], None] | None = None) -> None:
+        self.cancel = threading.Event()
+        self._react = react
+
+    def on_event(self, event: SFTEvent) -> None:
+        if self._react:
+            self._react(event, self.cancel)
+
+    def finish(self, folder: Path, report: SFTReport) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """What a run on one example came to: its report, what its result answers, which files of the base it touched."""
+
+    report: SFTReport
+    text: str
+    finish: Finish | None
+    changed: list[str]
+
+
+class FineTuningProperties(Subject):
+    """What holds of the first recipe of a backbone; all are skipped for a backbone that has none."""
+
+    @tested_property
+    def test_only_the_answer_is_learned(self) -> None:
+        """The loss is taken over the answer and its end, and over nothing of the question or the template.
+
+        When it fails: labels begin where the prompt's ids end, found by counting ids and never by splitting a text.
+        """
+        survey = self._recipe().survey(SFTData([LESSON]), self._sft("survey"))
+        if survey is None or not survey.preview:
+            raise SkipTest("the recipe gives no preview")
+        learned = "".join(piece.text for piece in survey.preview if piece.learned and not piece.special)
+        expect(learned.strip() == LESSON.answer, f"learned is {learned!r}, the answer {LESSON.answer!r}")
+        expect(survey.records == 1 and survey.label_tokens > 0, "the survey counts no label")
+
+    @tested_property
+    def test_one_example_is_learned_by_heart(self) -> None:
+        """After some steps on one example, the result answers its question with its answer, and ends.
+
+        When it fails: prompts of training and of chat differ, the end is not learned, or nothing reaches the weights.
+        `training` may state another learning rate.
+        """
+        lesson = self._lesson()
+        expect(lesson.report.examples == 1, f"the report counts {lesson.report.examples} examples")
+        expect(
+            (lesson.text, lesson.finish) == (LESSON.answer, Finish.STOP),
+            f"the result says {lesson.text!r} and ends by {lesson.finish}",
+        )
+
+    @tested_property
+    def test_a_run_that_goes_on_ends_as_one_that_never_stopped(self) -> None:
+        """A run that is stopped and resumed writes the bytes that one straight run writes.
+
+        When it fails: save the optimizer, the schedule, the order of the data and every generator with the weights.
+        """
+        options: dict[str, Any] = {"max_steps": 4, "logging_steps": 1, "samples": 0}
+        straight = self._run(MORE, "straight", **options)
+
+        def stop(event: SFTEvent, cancel: threading.Event) -> None:
+            if isinstance(event, SFTProgress) and event.step == 2:
+                cancel.set()
+
+        output = self.room("resumed")
+        try:
+            self._run(MORE, "resumed", _Watcher(stop), output=output, **options)
+        except MedchatError:
+            pass
+        else:
+            expect(False, "a run whose `cancel` was set after step 2 of 4 must save and raise MedchatError")
+        resumed = self._run(MORE, "resumed", output=output, resume=True, **options)
+        expect(resumed.steps == straight.steps == 4, f"{resumed.steps} and {straight.steps} steps, not 4")
+        one, other = (_weights(report.output) for report in (straight, resumed))
+        expect(bool(one) and one == other, f"the weights differ: {sorted(one)} and {sorted(other)}")
+
+    @tested_property
+    def test_fine_tuning_leaves_the_base_alone(self) -> None:
+        """Not a byte of the folder that was trained changes, and no file is added.
+
+        When it fails: write to `options.output` and nowhere else.
+        """
+        changed = self._lesson().changed
+        expect(not changed, f"of the base's files these were changed, added or removed: {', '.join(changed)}")
+
+    @tested_property
+    def test_a_result_holds_safetensors_alone(self) -> None:
+        """A result has weights in safetensors, and no pickle: loading one would run code.
+
+        When it fails: write with `safetensors`; of a library that pickles, take the tensors and write them yourself.
+        """
+        files = [path for path in self._lesson().report.output.rglob("*") if path.is_file()]
+        pickles = sorted(path.name for path in files if path.suffix in _PICKLES)
+        expect(not pickles, f"the result holds {', '.join(pickles)}")
+        expect(any(path.suffix == ".safetensors" for path in files), "the result holds no safetensors")
+
+    @tested_property
+    def test_the_result_answers_as_the_model_that_was_trained(self) -> None:
+        """What a run writes, loaded as chat loads it, says what the trained model said before it was written.
+
+        When it fails: something that was trained is not saved, is saved in another precision, or is loaded otherwise.
+        """
+        lesson = self._lesson()
+        if not lesson.report.samples:
+            raise SkipTest("the report holds no samples")
+        after = lesson.report.samples[0].after
+        expect(lesson.text == after, f"the result says {lesson.text!r}, the trained model said {after!r}")
+
+    # ------------------------------------------------------------ runs
+
+    _lessons: ClassVar[dict[type, _Lesson]] = {}
+
+    def _lesson(self) -> _Lesson:
+        """Train on one example, once for all tests of the class."""
+        if type(self) not in self._lessons:
+            self._recipe()  # skips where there is none
+            before = _hashes(self.checkpoint())
+            report = self._run([LESSON], "lesson", samples=1)
+            after = _hashes(self.checkpoint())
+            options = self._result(report)
+            with closing(self.backbone.load(options)) as model:
+                prompt = self.backbone.template(options).render((), LESSON.question)
+                text, finish = answer_of(model, prompt, max_new_tokens=128)
+            changed = sorted(name for name in before | after if before.get(name) != after.get(name))
+            self._lessons[type(self)] = _Lesson(report, text, finish, changed)
+        return self._lessons[type(self)]
+
+    def _recipe(self) -> SFTRecipe:
+        recipes = self.backbone.recipes
+        if not recipes or isinstance(self.model, str):
+            raise SkipTest("the backbone has no recipes")
+        return next(iter(recipes.values()))
+
+    def _sft(self, name: str, **changes: Any) -> SFTOptions:
+        recipe = self._recipe()
+        chosen: dict[str, Any] = {
+            **recipe.defaults,
+            "model": self.checkpoint(),
+            "output": self.room(name),
+            "method": recipe.method,
+            "device": "cpu",
+            "precision": "float32",
+            "batch_size": 2,
+            "micro_batch_size": 2,
+            "max_length": 128,
+            "val_size": 0,
+            "eval_steps": -1,
+            **self.training,
+            **changes,
+        }
+        return recipe.resolve_options(SFTOptions(**chosen))
+
+    def _run(
+        self, examples: Sequence[Example], name: str, watch: _Watcher | None = None, **changes: Any
+    ) -> SFTReport:
+        return self._recipe().run(SFTData(examples), self._sft(name, **changes), watch or _Watcher())
+
+    def _result(self, report: SFTReport) -> LoadOptions:
+        """Return the options that load what a run wrote."""
+        if report.kind == "model":
+            return LoadOptions(report.output, device="cpu", dtype="float32")
+        return self.options(adapters=(report.output,))
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the hash of every file below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _weights(folder: Path) -> dict[str, str]:
+    """Return the hashes of the weights of a result, its checkpoints left out."""
+    return {
+        name: digest
+        for name, digest in _hashes(folder).items()
+        if "/" not in name and name.endswith(_WEIGHTS)
+    }

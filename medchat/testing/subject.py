@@ -1,0 +1,168 @@
+"""The model that the properties are tried on: written, loaded, asked, and given back at the end."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import SkipTest
+
+from medchat.api import (
+    Backbone,
+    ChatModel,
+    Control,
+    Delta,
+    Finish,
+    GenerationConfig,
+    LoadOptions,
+    PromptIds,
+    Segment,
+    Text,
+    Turn,
+)
+from medchat.errors import UsageError
+
+#: What a miniature's vocabulary is made from, and what it is asked: Chinese, English and a character of four bytes.
+CORPUS = ("头痛怎么办？", "多休息，多喝水。", "How long does a cold last?", "About a week.", "体温 38.5 🙂")
+QUESTIONS = (CORPUS[0], CORPUS[2], f"{CORPUS[4]}，{CORPUS[0]}")
+TALK = (Turn(CORPUS[0], CORPUS[1]), Turn(CORPUS[2], CORPUS[3]))
+GREEDY = GenerationConfig(greedy=True, max_new_tokens=12)
+
+
+class NotMetError(AssertionError):
+    """A property does not hold; the text says what was expected and what came."""
+
+
+def expect(holds: bool, text: str) -> None:
+    """Raise NotMetError with `text` unless the condition holds."""
+    if not holds:
+        raise NotMetError(text)
+
+
+class Subject:
+    """What a subclass of `BackboneTests` states, and the model that follows from it."""
+
+    #: The backbone under test.
+    backbone: ClassVar[Backbone]
+    #: A checkpoint folder (or an address) to test on; None: the miniature that `tiny` writes.
+    model: ClassVar[Path | str | None] = None
+    #: Keys that `tiny` is given beside the corpus.
+    shape: ClassVar[Mapping[str, int]] = {}
+    #: Precisions in which batches are compared, and how far two scores of one token may lie apart in each.
+    tolerances: ClassVar[Mapping[str, float]] = {"float32": 1e-3}
+    #: Properties that the family cannot have, by the test's name, each with the reason.
+    not_applicable: ClassVar[Mapping[str, str]] = {}
+    #: The module of the entry point; "": that of the backbone's class.
+    module: ClassVar[str] = ""
+    #: What fine-tuning is tried with, beside the method; enough to learn one short answer by heart.
+    training: ClassVar[Mapping[str, Any]] = {"learning_rate": 0.03, "num_epochs": 40}
+
+    _folder: ClassVar[tempfile.TemporaryDirectory[str] | None] = None
+    _loaded: ClassVar[dict[str, ChatModel]] = {}
+
+    @classmethod
+    def setup_class(cls) -> None:
+        """Make room for what the tests write."""
+        cls._folder = tempfile.TemporaryDirectory(prefix="medchat-kit-")
+        cls._loaded = {}
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        """Give the models back, and remove what was written."""
+        for model in cls._loaded.values():
+            model.close()
+        cls._loaded = {}
+        if cls._folder is not None:
+            cls._folder.cleanup()
+            cls._folder = None
+
+    # ------------------------------------------------------------ the model
+
+    def room(self, name: str) -> Path:
+        """Return a path in the tests' own folder where nothing is yet."""
+        assert self._folder is not None
+        taken, path = 0, Path(self._folder.name) / name
+        while path.exists():
+            taken += 1
+            path = path.with_name(f"{name}-{taken}")
+        return path
+
+    def checkpoint(self) -> Path:
+        """Return the folder of the model under test."""
+        if isinstance(self.model, Path):
+            return self.model
+        assert self._folder is not None
+        path = Path(self._folder.name) / "tiny"
+        if not path.exists():
+            self.backbone.tiny(path, corpus=CORPUS, **self.shape)
+        return path
+
+    def options(self, **changes: Any) -> LoadOptions:
+        """Return the options to load the model with: on the CPU, in float32 unless `changes` say otherwise."""
+        chosen: dict[str, Any] = {"device": "cpu", "dtype": "float32", **changes}
+        if isinstance(self.model, str):
+            return LoadOptions(Path(), address=self.model, **chosen)
+        return LoadOptions(self.checkpoint(), **chosen)
+
+    def loaded(self, dtype: str = "float32") -> ChatModel:
+        """Return the model that the tests share."""
+        if dtype not in self._loaded:
+            self._loaded[dtype] = self.backbone.load(self.options(dtype=dtype))
+        return self._loaded[dtype]
+
+    def fresh(self) -> ChatModel:
+        """Return the model loaded anew, with nothing kept; whoever asks for it closes it."""
+        return self.backbone.load(self.options())
+
+    # ------------------------------------------------------------ asking
+
+    def prompt(self, question: str, turns: Sequence[Turn] = (), system: str = "") -> tuple[Segment, ...]:
+        """Return the prompt for a question in the template that the weights were made for."""
+        return tuple(self.backbone.template(self.options()).render(turns, question, system))
+
+    def prompt_ids(self, segments: Sequence[Segment]) -> list[int]:
+        """Return the ids of a prompt. Skips the test for a model that tells none."""
+        model = self.loaded()
+        if not isinstance(model, PromptIds):
+            raise SkipTest("the model has no prompt_ids")
+        return list(model.prompt_ids(segments))
+
+    def special_ids(self) -> dict[str, int]:
+        """Return the ids of the special tokens, each found by one more of it in a prompt; -1 for what is not one id.
+
+        A token that is refused where it stands (UsageError) is left out.
+        """
+        found: dict[str, int] = {}
+        for token in self.backbone.special_tokens(self.options()).tokens:
+            once: list[Segment] = [Text("a"), Control(token), Text("b")]
+            try:
+                more = Counter(self.prompt_ids([*once, Control(token)])) - Counter(self.prompt_ids(once))
+            except UsageError:
+                continue
+            found[token] = next(iter(more)) if more.total() == 1 else -1
+        return found
+
+
+def deltas_of(
+    model: ChatModel,
+    prompt: Sequence[Segment],
+    config: GenerationConfig = GREEDY,
+    cancel: threading.Event | None = None,
+) -> Iterator[Delta]:
+    """Ask the model and yield what comes."""
+    yield from model.stream(prompt, config, cancel or threading.Event())
+
+
+def answer_of(
+    model: ChatModel, prompt: Sequence[Segment], config: GenerationConfig = GREEDY, **changes: Any
+) -> tuple[str, Finish | None]:
+    """Return the text of an answer and why it ended; `changes` are settings in place of those of `config`."""
+    text, finish = "", None
+    for delta in deltas_of(model, prompt, replace(config, **changes)):
+        text = delta.text if delta.restarts else text + delta.text
+        finish = delta.finish
+    return text, finish
