@@ -71,6 +71,9 @@ class Backbone(ABC):
     #: Its own keys, which come to `load` in `LoadOptions.extra`; a bare tuple is a str of these choices.
     load_keys: Mapping[str, Option | tuple[str, ...]] = {}
 
+    #: Properties of `medchat.testing` that this family cannot have, by the test's name, each with the reason.
+    not_applicable: Mapping[str, str] = {}
+
     @abstractmethod
     def load(self, options: LoadOptions) -> ChatModel:
         """Load a checkpoint. Raises CheckpointError (missing, damaged, not matching) or MemoryShortageError."""

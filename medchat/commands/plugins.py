@@ -11,6 +11,7 @@ from medchat.chat.setup import open_registry
 from medchat.cli.group import Group, allowed_plugins
 from medchat.cli.output import write_out
 from medchat.cli.plugin_table import plugin_rows, plugin_table
+from medchat.commands.plugin_properties import test_plugin
 from medchat.language import current_language, say
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
@@ -54,6 +55,9 @@ def show_plugin(name: str, as_json: bool) -> int:
     with backbone.guard():
         text = described(backbone, origin)
     return write_out(text + "\n")
+
+
+command.add_command(test_plugin)
 
 
 def _as_json(backbone: Backbone, origin: dict[str, str]) -> str:

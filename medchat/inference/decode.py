@@ -122,7 +122,10 @@ class DecodeStep:
 
 
 def answer_room(prompt_tokens: int, config: GenerationConfig, context_length: int) -> int:
-    """Return how many tokens the answer may take. Raises UsageError for a prompt of none, or that leaves room for none."""
+    """Return how many tokens the answer may take.
+
+    Raises UsageError for a prompt without a token, and for one that leaves no room for an answer.
+    """
     if not prompt_tokens:
         raise UsageError(
             say("提示词是空的：没有一个词元", "the prompt is empty: it has not one token"),

@@ -77,6 +77,20 @@ class GuardedBackbone(Backbone):
         found = asked(self._entry, "recipes", lambda: self._inner.recipes, Mapping[str, SFTRecipe])
         return {name: GuardedRecipe(recipe, self._entry) for name, recipe in found.items()}
 
+    @property
+    def not_applicable(self) -> Mapping[str, str]:  # type: ignore[override]
+        return self._attribute("not_applicable", lambda: self._inner.not_applicable)
+
+    @property
+    def given(self) -> Backbone:
+        """The backbone as its plugin knows it: for whoever tests it."""
+        return self._inner
+
+    @property
+    def module(self) -> str:
+        """The module that the plugin's entry point names."""
+        return str(self._entry.value).partition("[")[0].partition(":")[0].strip()
+
     # ------------------------------------------------------------ what it does
 
     def load(self, options: LoadOptions) -> ChatModel:

@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
-from unittest import SkipTest
 
 from medchat.api import (
     Example,
@@ -24,7 +23,7 @@ from medchat.api import (
 )
 from medchat.errors import MedchatError
 from medchat.testing.properties import tested_property
-from medchat.testing.subject import CORPUS, Subject, answer_of, expect
+from medchat.testing.subject import CORPUS, Subject, answer_of, expect, skip_unless
 
 #: What is learned by heart.
 LESSON = Example(CORPUS[0], CORPUS[1])
@@ -69,8 +68,8 @@ class FineTuningProperties(Subject):
         When it fails: labels begin where the prompt's ids end, found by counting ids and never by splitting a text.
         """
         survey = self._recipe().survey(SFTData([LESSON]), self._sft("survey"))
-        if survey is None or not survey.preview:
-            raise SkipTest("the recipe gives no preview")
+        skip_unless(survey is not None and bool(survey.preview), "the recipe gives no preview")
+        assert survey is not None
         learned = "".join(piece.text for piece in survey.preview if piece.learned and not piece.special)
         expect(learned.strip() == LESSON.answer, f"learned is {learned!r}, the answer {LESSON.answer!r}")
         expect(survey.records == 1 and survey.label_tokens > 0, "the survey counts no label")
@@ -95,11 +94,11 @@ class FineTuningProperties(Subject):
 
         When it fails: save the optimizer, the schedule, the order of the data and every generator with the weights.
         """
-        options: dict[str, Any] = {"max_steps": 4, "logging_steps": 1, "samples": 0}
+        options: dict[str, Any] = {"max_steps": 2, "logging_steps": 1, "samples": 0}
         straight = self._run(MORE, "straight", **options)
 
         def stop(event: SFTEvent, cancel: threading.Event) -> None:
-            if isinstance(event, SFTProgress) and event.step == 2:
+            if isinstance(event, SFTProgress) and event.step == 1:
                 cancel.set()
 
         output = self.room("resumed")
@@ -108,9 +107,9 @@ class FineTuningProperties(Subject):
         except MedchatError:
             pass
         else:
-            expect(False, "a run whose `cancel` was set after step 2 of 4 must save and raise MedchatError")
+            expect(False, "a run whose `cancel` was set after step 1 of 2 must save and raise MedchatError")
         resumed = self._run(MORE, "resumed", output=output, resume=True, **options)
-        expect(resumed.steps == straight.steps == 4, f"{resumed.steps} and {straight.steps} steps, not 4")
+        expect(resumed.steps == straight.steps == 2, f"{resumed.steps} and {straight.steps} steps, not 2")
         one, other = (_weights(report.output) for report in (straight, resumed))
         expect(bool(one) and one == other, f"the weights differ: {sorted(one)} and {sorted(other)}")
 
@@ -141,8 +140,7 @@ class FineTuningProperties(Subject):
         When it fails: something that was trained is not saved, is saved in another precision, or is loaded otherwise.
         """
         lesson = self._lesson()
-        if not lesson.report.samples:
-            raise SkipTest("the report holds no samples")
+        skip_unless(bool(lesson.report.samples), "the report holds no samples")
         after = lesson.report.samples[0].after
         expect(lesson.text == after, f"the result says {lesson.text!r}, the trained model said {after!r}")
 
@@ -167,8 +165,7 @@ class FineTuningProperties(Subject):
 
     def _recipe(self) -> SFTRecipe:
         recipes = self.backbone.recipes
-        if not recipes or isinstance(self.model, str):
-            raise SkipTest("the backbone has no recipes")
+        skip_unless(bool(recipes) and not isinstance(self.model, str), "the backbone has no recipes")
         return next(iter(recipes.values()))
 
     def _sft(self, name: str, **changes: Any) -> SFTOptions:

@@ -8,12 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
-from unittest import SkipTest
 
 from medchat.api import ModelCard
 from medchat.testing.properties import tested_property
 from medchat.testing.strange_folders import write_strange_folders
-from medchat.testing.subject import CORPUS, Subject, expect
+from medchat.testing.subject import CORPUS, Subject, expect, skip_unless
 
 #: Seconds of the processor that an import may take: `plugins show` and the first prompt wait for it.
 IMPORT_SECONDS = 1.0
@@ -76,8 +75,7 @@ class FolderProperties(Subject):
 
         When it fails: state what `load` and `template` find; `models show` prints the card.
         """
-        if isinstance(self.model, str):
-            raise SkipTest("the model is no folder")
+        skip_unless(not isinstance(self.model, str), "the model is no folder")
         card = self.backbone.inspect(self.checkpoint())
         expect(isinstance(card, ModelCard), f"inspect gives {card!r} for a model of its own")
         assert card is not None
@@ -97,8 +95,7 @@ class FolderProperties(Subject):
 
         When it fails: draw from a generator that `seed` makes, and write nothing of the hour or the path.
         """
-        if self.model is not None:
-            raise SkipTest("the model was given")
+        skip_unless(self.model is None, "the model was given")
         written = []
         for name in ("one", "other"):
             self.backbone.tiny(path := self.room(name), corpus=CORPUS, seed=3, **self.shape)
@@ -138,8 +135,7 @@ class FolderProperties(Subject):
         When it fails: read config.json, and headers of weights with `medchat.checkpoints`.
         """
         said = self._import()
-        if "inspected" not in said:
-            raise SkipTest("the backbone's class is no attribute of its module")
+        skip_unless("inspected" in said, "the backbone's class is no attribute of its module")
         expect(not said["inspected"], f"inspect imports {', '.join(said['inspected'])}")
 
     def _import(self) -> dict[str, Any]:

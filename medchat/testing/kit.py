@@ -23,7 +23,7 @@ class BackboneTests(AnswerProperties, PromptProperties, FolderProperties, FineTu
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if fault := left_out(cls):
+        if fault := weakness(cls):
             raise TypeError(fault)
 
     def test_nothing_is_left_out(self) -> None:
@@ -32,7 +32,7 @@ class BackboneTests(AnswerProperties, PromptProperties, FolderProperties, FineTu
         When it fails: take the override of the test that it names away, or put its name into `not_applicable` with
         a sentence that says why this family cannot have the property.
         """
-        fault = left_out(type(self))
+        fault = weakness(type(self))
         expect(not fault, fault)
 
 
@@ -42,14 +42,15 @@ PROPERTIES: Mapping[str, Callable[[Any], None]] = MappingProxyType(
 )
 
 
-def left_out(cls: type[BackboneTests]) -> str:
+def weakness(cls: type[BackboneTests]) -> str:
     """Return which property the class leaves out without a reason, "" where it leaves out none."""
-    for name, reason in cls.not_applicable.items():
+    declared = cls.declared()
+    for name, reason in declared.items():
         if name not in PROPERTIES:
             return f"not_applicable names {name}, which is no property of the kit"
         if not isinstance(reason, str) or not reason.strip():
             return f"not_applicable gives no reason for {name}"
     for name, original in PROPERTIES.items():
-        if getattr(cls, name, None) is not original and name not in cls.not_applicable:
+        if getattr(cls, name, None) is not original and name not in declared:
             return f"{cls.__name__} overrides or deletes {name}, and not_applicable gives no reason"
     return ""

@@ -45,7 +45,7 @@ class PromptProperties(Subject):
 
     @tested_property
     def test_special_tokens_are_those_of_the_vocabulary(self) -> None:
-        """Each token of `special_tokens` is one id, another one for each; the first of a text stands first, once.
+        """Each token of `special_tokens` is one id, another one for each, and no prompt begins with `bos_token` twice.
 
         When it fails: the ids come from the vocabulary's files, not from config.json, whose ids are often wrong;
         what puts `bos_token` in front must look whether a template has put it there already.
@@ -117,7 +117,7 @@ class PromptProperties(Subject):
                 at = len(begun) - 1
                 if any(abs(one - other) > _ROUNDING for one, other in zip(begun[:at], whole, strict=False)):
                     continue  # the vocabulary joins what stands on both sides
-                for other in "多a。":
+                for other in ("多", "a", "。"):
                     found = model.score(prompt, answer[:length] + other)
                     if len(found) > at and found[:at] == begun[:at]:
                         best = f"{found[at]:.4g} for {other!r}, {whole[at]:.4g} for the greedy token {at}"

@@ -13,7 +13,7 @@ def tested_property(test: Callable[[Any], None]) -> Callable[[Any], None]:
 
     @wraps(test)
     def run(self: Any) -> None:
-        if reason := self.not_applicable.get(test.__name__):
+        if reason := self.declared().get(test.__name__):
             raise SkipTest(reason)
         test(self)
 

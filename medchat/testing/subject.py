@@ -43,6 +43,12 @@ def expect(holds: bool, text: str) -> None:
         raise NotMetError(text)
 
 
+def skip_unless(holds: bool, reason: str) -> None:
+    """Raise SkipTest with the reason, for a test that has nothing to try, unless the condition holds."""
+    if not holds:
+        raise SkipTest(reason)
+
+
 class Subject:
     """What a subclass of `BackboneTests` states, and the model that follows from it."""
 
@@ -54,7 +60,7 @@ class Subject:
     shape: ClassVar[Mapping[str, int]] = {}
     #: Precisions in which batches are compared, and how far two scores of one token may lie apart in each.
     tolerances: ClassVar[Mapping[str, float]] = {"float32": 1e-3}
-    #: Properties that the family cannot have, by the test's name, each with the reason.
+    #: Properties that cannot hold here, by the test's name, each with the reason, beside those that the backbone names.
     not_applicable: ClassVar[Mapping[str, str]] = {}
     #: The module of the entry point; "": that of the backbone's class.
     module: ClassVar[str] = ""
@@ -79,6 +85,12 @@ class Subject:
         if cls._folder is not None:
             cls._folder.cleanup()
             cls._folder = None
+
+    @classmethod
+    def declared(cls) -> dict[str, str]:
+        """Return the properties that do not apply, each with the reason."""
+        backbone: Backbone | None = getattr(cls, "backbone", None)
+        return {**(backbone.not_applicable if backbone else {}), **cls.not_applicable}
 
     # ------------------------------------------------------------ the model
 
@@ -125,7 +137,7 @@ class Subject:
         return tuple(self.backbone.template(self.options()).render(turns, question, system))
 
     def prompt_ids(self, segments: Sequence[Segment]) -> list[int]:
-        """Return the ids of a prompt. Skips the test for a model that tells none."""
+        """Return the ids of a prompt. Raises SkipTest for a model that tells none."""
         model = self.loaded()
         if not isinstance(model, PromptIds):
             raise SkipTest("the model has no prompt_ids")

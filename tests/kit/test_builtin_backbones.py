@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import pytest
 from medchat_bloom.backbone import BloomBackbone
 from medchat_bloom.huozi.backbone import HuoziBackbone
@@ -19,9 +16,6 @@ pytestmark = pytest.mark.torch
 class TestChatGLM(BackboneTests):
     backbone = ChatGLMBackbone()
     module = "medchat_chatglm.plugin"
-    not_applicable: ClassVar[Mapping[str, str]] = {
-        "test_a_kept_cache_answers_as_a_fresh_one": "its prompt attends in both directions: nothing of it can be kept"
-    }
 
 
 class TestLlama(BackboneTests):
@@ -29,11 +23,13 @@ class TestLlama(BackboneTests):
     module = "medchat_llama.plugin"
 
 
+@pytest.mark.slow  # of LLaMA's base, and slower for its vocabulary
 class TestBloom(BackboneTests):
     backbone = BloomBackbone()
     module = "medchat_bloom.plugin"
 
 
+@pytest.mark.slow
 class TestHuozi(BackboneTests):
     backbone = HuoziBackbone()
     module = "medchat_bloom.plugin"

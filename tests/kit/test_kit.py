@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 from abacus_backbone import Abacus
+from locations import ROOT
 
 from medchat.testing import PROPERTIES, BackboneTests
 from medchat.testing.running import run_properties
@@ -81,7 +82,10 @@ def test_a_property_that_is_taken_away_later_fails_the_one_that_counts_them() ->
     assert counted.outcome == "failed" and "test_greedy_answers_repeat" in counted.detail
 
 
-def test_each_property_says_what_it_proves_and_what_to_do() -> None:
+def test_each_property_says_what_it_proves_and_what_to_do_and_stands_in_the_page() -> None:
+    page = (ROOT / "docs" / "plugins" / "testing.md").read_text(encoding="utf-8")
     for name, test in PROPERTIES.items():
         first, _, rest = (test.__doc__ or "").strip().partition("\n")
         assert first.rstrip(".") != first and "When it fails:" in rest, name
+        assert f"| `{name}` | {first} |" in page
+    assert page.count("| `test_") == len(PROPERTIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
@@ -61,3 +62,17 @@ class Plain(Backbone):
 def medchat_backbones():
     return [Plain()]
 """
+
+
+def code_lines(source: str) -> int:
+    """Return how many lines of a module are code: no blank lines, comments or docstrings."""
+    tree = ast.parse(source)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    texts = [
+        node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and ast.get_docstring(node)
+    ]
+    prose = {line for text in texts for line in range(text.lineno, (text.end_lineno or text.lineno) + 1)}
+    lines = enumerate(source.splitlines(), start=1)
+    return sum(
+        bool(text.strip()) and not text.strip().startswith("#") and at not in prose for at, text in lines
+    )

@@ -42,6 +42,9 @@ class ChatGLMBackbone(Backbone):
             summary={"zh": "位置规则", "en": "position rule"},
         )
     }
+    not_applicable: Mapping[str, str] = {
+        "test_a_kept_cache_answers_as_a_fresh_one": "its prompt attends in both directions: nothing of it can be kept"
+    }
 
     def load(self, options: LoadOptions) -> ChatModel:
         """Load a checkpoint folder in any of the published layouts."""
