@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -23,7 +22,7 @@ from medchat.api import (
 )
 from medchat.errors import MedchatError
 from medchat.testing.properties import tested_property
-from medchat.testing.subject import CORPUS, Subject, answer_of, expect, skip_unless
+from medchat.testing.subject import CORPUS, Subject, answer_of, expect, hashes_of, skip_unless
 
 #: What is learned by heart.
 LESSON = Example(CORPUS[0], CORPUS[1])
@@ -152,9 +151,9 @@ class FineTuningProperties(Subject):
         """Train on one example, once for all tests of the class."""
         if type(self) not in self._lessons:
             self._recipe()  # skips where there is none
-            before = _hashes(self.checkpoint())
+            before = hashes_of(self.checkpoint())
             report = self._run([LESSON], "lesson", samples=1)
-            after = _hashes(self.checkpoint())
+            after = hashes_of(self.checkpoint())
             options = self._result(report)
             with closing(self.backbone.load(options)) as model:
                 prompt = self.backbone.template(options).render((), LESSON.question)
@@ -199,16 +198,10 @@ class FineTuningProperties(Subject):
         return self.options(adapters=(report.output,))
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    """Return the hash of every file below a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def _weights(folder: Path) -> dict[str, str]:
     """Return the hashes of the weights of a result, its checkpoints left out."""
     return {
         name: digest
-        for name, digest in _hashes(folder).items()
+        for name, digest in hashes_of(folder).items()
         if "/" not in name and name.endswith(_WEIGHTS)
     }

@@ -25,6 +25,7 @@ from medchat.api import (
     Turn,
 )
 from medchat.errors import UsageError
+from medchat.hashing import sha256_of
 
 #: What a miniature's vocabulary is made from, and what it is asked: Chinese, English and a character of four bytes.
 CORPUS = ("头痛怎么办？", "多休息，多喝水。", "How long does a cold last?", "About a week.", "体温 38.5 🙂")
@@ -157,6 +158,12 @@ class Subject:
                 continue
             found[token] = next(iter(more)) if more.total() == 1 else -1
         return found
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Return the hash of every file below a folder, by its path there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): sha256_of(path) for path in files}
 
 
 def deltas_of(
