@@ -21,6 +21,8 @@ from medchat.chat.session import ChatSession
 from medchat.chat.setup import read_settings, resolve_setup
 from medchat.chat.start_lines import model_notes, opening_lines
 from medchat.cli.output import say_aside
+from medchat.errors import UsageError
+from medchat.language import say
 from medchat.repl.loading_line import load_with_line
 
 #: Prompts that go through a model together.
@@ -146,6 +148,22 @@ class OpenedModel:
             ended.rejected,
         )
 
+    def score(
+        self, question: str, answer: str, *, history: Sequence[Turn] = (), system: str = ""
+    ) -> tuple[float, ...]:
+        """Return the natural log-probability of each token of `answer` to `question`, and of the end token.
+
+        Raises UsageError where the backbone cannot say (`Capabilities.score`).
+        """
+        if not self._setup.opening.backbone.capabilities.score:
+            name = self.backbone
+            raise UsageError(
+                say(f"{name} 不能给出回答的概率", f"{name} cannot tell the probability of an answer"),
+                say("换一个模型家族：medchat plugins list", "take another backbone: medchat plugins list"),
+            )
+        fitted = self.chat(Conversation(tuple(history), system)).fitted(question)
+        return self.model.score(fitted.segments, answer)
+
     def answer_rows(
         self, questions: Sequence[Question], *, done: Collection[int] = (), batch_size: int = _BATCH
     ) -> Iterator[dict[str, Any]]:
@@ -155,7 +173,8 @@ class OpenedModel:
         `Results.append` takes it. A question that cannot be answered has `finish` "error", `error`
         and `error_code`. `done` are indexes to leave out. Raises what the model raises if it keeps failing.
         """
-        plan = WorkPlan(tuple(questions), batch_size)
+        together = batch_size if self._setup.opening.backbone.capabilities.batch else 1
+        plan = WorkPlan(tuple(questions), together)
         for event in self._setup.answering(self.model, plan, done=frozenset(done)).run():
             for row in () if isinstance(event, BatchHalved) else event.rows:
                 estimated = bool(row.get("tokens_estimated"))

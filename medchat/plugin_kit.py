@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from medchat.api import (
     AdapterCard,
     Backbone,
+    Capabilities,
     ChatModel,
     Completion,
     ContinuingModel,
@@ -60,6 +61,7 @@ __all__ = [
     "AnswerFinished",
     "AnswerPiece",
     "Backbone",
+    "Capabilities",
     "ChatModel",
     "CheckpointError",
     "Completion",

@@ -37,7 +37,7 @@ against the types below.
 """
 #: Every name once, in the order of reading.
 SECTIONS: Mapping[str, str] = {
-    "A model family": "Backbone KnownWeights ModelCard AdapterCard LoadOptions Option",
+    "A model family": "Backbone KnownWeights ModelCard AdapterCard LoadOptions Option Capabilities",
     "A loaded model": "ChatModel ContinuingModel GenerationConfig Delta Completion Finish",
     "Prompts": "PromptTemplate Segment Text Control SpecialTokens load_template",
     "Conversations, and what hooks give": "hookimpl Conversation Turn Notice SlashCommand Finding",

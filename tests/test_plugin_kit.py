@@ -25,6 +25,7 @@ NAMES = [
     "AnswerFinished",
     "AnswerPiece",
     "Backbone",
+    "Capabilities",
     "ChatModel",
     "CheckpointError",
     "Completion",

@@ -13,6 +13,7 @@ from medchat.api.backbone import (
     KnownFile,
     KnownWeights,
 )
+from medchat.api.capabilities import Capabilities
 from medchat.api.conversation import (
     Conversation,
     Finish,
@@ -94,6 +95,7 @@ __all__ = [
     "AdapterCard",
     "AnswerIds",
     "Backbone",
+    "Capabilities",
     "ChatModel",
     "Completion",
     "ContinuingModel",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from medchat.api.capabilities import Capabilities
 from medchat.api.finetuning import SFTRecipe
 from medchat.api.generation import GenerationConfig, LoadOptions
 from medchat.api.models import AdapterCard, ChatModel, ModelCard
@@ -73,6 +74,8 @@ class Backbone(ABC):
 
     #: Properties of `medchat.testing` that this family cannot have, by the test's name, each with the reason.
     not_applicable: Mapping[str, str] = {}
+    #: What its models can do; a flag that asks for anything else is refused before loading.
+    capabilities: Capabilities = Capabilities()
 
     @abstractmethod
     def load(self, options: LoadOptions) -> ChatModel:
@@ -128,6 +131,14 @@ class Backbone(ABC):
     @abstractmethod
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint in the real layout, its vocabulary made from `corpus`."""
+
+    def models_in(self, path: Path) -> tuple[Path, ...]:
+        """Return the models at `path`, each as `load` takes it in `LoadOptions.model`.
+
+        By default a folder is one model and a file is none. A family whose models are files returns the file, and
+        of a folder the files in it; where there are several the user is asked to name one. Looks at names only.
+        """
+        return (path,) if path.is_dir() else ()
 
     def address(self, value: str) -> str | None:
         """Return what `--model` names where that is no folder (an endpoint), in its one proper form.

@@ -100,7 +100,7 @@ QUANTIZE = ("none", "int8", "int4")
 class LoadOptions:
     """What to load and how."""
 
-    #: The folder with the weights.
+    #: The folder with the weights, or one of what `Backbone.models_in` returned.
     model: Path
     #: Folders of adapters, put over the weights in this order.
     adapters: tuple[Path, ...] = ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,19 @@ from medchat.api import (
     Control,
     GenerationConfig,
     LoadOptions,
-    ModelCard,
     PromptTemplate,
     SpecialTokens,
     Text,
 )
-from medchat.checkpoints.layout import unrecognised
-from medchat.errors import CheckpointError, MedchatError, PluginError, UsageError
+from medchat.chat.fitness import honoured, ineffective_settings, require_capabilities
+from medchat.chat.model_choice import find_adapter, find_model, open_registry, recognize_backbone
+from medchat.errors import UsageError
 from medchat.language import say
 from medchat.registry import Extensions, GuardedBackbone, Registry
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.settings.plugin_options import declared_options, option_values
 from medchat.templates import load_template
-from medchat.weights.catalogue import Catalogue
-from medchat.weights.folders import locate_weights
 
 # Which template `--template` names: a shipped one, a file, the backbone's own, or another backbone's.
 #
@@ -110,7 +107,8 @@ class ChatSetup:
         `in_chat`: slash commands can be typed.
         """
         stated = self.backbone.notices(self.options)
-        said = [*stated, *self._other_template(in_chat)]
+        ineffective = ineffective_settings(self.backbone.name, self.backbone.capabilities, self.settings)
+        said = [*stated, *ineffective, *self._other_template(in_chat)]
         return [sanitize_line(notice, 600) for notice in said]
 
     def _other_template(self, in_chat: bool) -> list[str]:
@@ -171,6 +169,7 @@ def resolve_setup(settings: Settings, *, registry: Registry | None = None) -> Ch
         backbone = recognize_backbone(registry, model)
         generation = settings.generation(over=backbone.generation)
     options = _load_options(settings, registry, backbone, model, address or "")
+    require_capabilities(backbone.name, backbone.capabilities, settings, options)
     extensions = registry.extensions()
     chosen = settings.value("template")
     template = (
@@ -188,92 +187,16 @@ def _load_options(
     model: Path,
     address: str,
 ) -> LoadOptions:
+    can = backbone.capabilities
     return LoadOptions(
         model=model,
         adapters=tuple(find_adapter(value, registry) for value in _many(settings.value("adapter"))),
-        device=str(settings.value("device") or "auto"),
-        dtype=str(settings.value("dtype") or "auto"),
-        quantize=str(settings.value("quantize") or "none"),
+        device=honoured("device", can, settings),
+        dtype=honoured("dtype", can, settings),
+        quantize=honoured("quantize", can, settings),
         offline=bool(settings.value("offline")),
         extra=option_values(settings, backbone.name, declared_options(backbone.load_keys)),
         address=address,
-    )
-
-
-def open_registry(settings: Settings) -> Registry:
-    """Return the registry, held to the allow-list in the settings where there is one."""
-    allowed = settings.value("plugins")
-    return Registry() if allowed is None else Registry(allowed=tuple(allowed))
-
-
-def find_model(
-    value: Any, backbone: str | None, registry: Registry | None = None, *, either: bool = False
-) -> Path:
-    """Return the folder that `--model` names: a path, or a name under the models folder; of an adapter if `either`.
-
-    Raises CheckpointError; for published weights that are not here it names the command that fetches them.
-    """
-    flag = f"--backbone {backbone} " if backbone else ""
-    if not value:
-        raise CheckpointError(
-            say("没有指定模型", "no model was given"),
-            say(
-                f"medchat chat {flag}--model 权重目录；没有权重时可先试：medchat demo",
-                f"medchat chat {flag}--model FOLDER; without weights try: medchat demo",
-            ),
-        )
-    if "://" in str(value):
-        raise UsageError(
-            say("--model 是网址，不是权重目录", "--model is an address, not a folder"),
-            say("远程模型须注明：--backbone remote", "a remote model must be asked for: --backbone remote"),
-            where=str(value).rpartition("@")[2],
-        )
-    return locate_weights(str(value), "base", partial(known_weights, registry), either=either)
-
-
-def find_adapter(value: str, registry: Registry | None = None) -> Path:
-    """Return the folder that `--adapter` names: a path, or a name as in `find_model`."""
-    return locate_weights(value, "adapter", partial(known_weights, registry))
-
-
-def known_weights(registry: Registry | None = None) -> Catalogue:
-    """Return the published weights of every backbone that loads and can name them."""
-    registry = registry or open_registry(Settings.load())
-    return Catalogue(
-        [backbone for backbone, _ in registry.call_each(lambda backbone: backbone.known_weights)]
-    )
-
-
-def recognize_backbone(registry: Registry, model: Path, flag: str = "--model") -> GuardedBackbone:
-    """Return the backbone that knows the folder, asking each plugin that loads.
-
-    What one of them says is wrong with the folder (a MedchatError) counts only if no other knows it.
-    Raises CheckpointError where no plugin knows it.
-    `flag` is what the user named the folder by.
-    """
-    objections: list[MedchatError] = []
-
-    def asked(backbone: GuardedBackbone) -> ModelCard | None:
-        try:
-            return backbone.inspect(model)
-        except PluginError:
-            raise
-        except MedchatError as error:
-            objections.append(error)
-            return None
-
-    for backbone, card in registry.call_each(asked):
-        if card is not None:
-            return backbone
-    if objections:
-        raise objections[0]
-    raise unrecognised(model, flag) or CheckpointError(
-        say("无法识别该目录中的模型", "no plugin recognises the model in this folder"),
-        say(
-            f"用 --backbone 指定：{'、'.join(registry.names())}",
-            f"name one with --backbone: {', '.join(registry.names())}",
-        ),
-        where=str(model),
     )
 
 

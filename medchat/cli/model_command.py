@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import click
 
-from medchat.chat.setup import open_registry
+from medchat.chat.model_choice import open_registry
 from medchat.cli.group import LocalizedCommand
-from medchat.errors import MedchatError
-from medchat.registry import Registry
+from medchat.errors import UsageError
 from medchat.settings import Settings
 
 
@@ -50,19 +49,25 @@ def _as_option(typed: list[str], flag: str) -> list[str] | None:
 
 
 def _declared(typed: list[str]) -> Iterator[frozenset[str]]:
-    """Yield the names of the options of the backbone that is named, else of each that there is."""
+    """Yield the names of the options of the backbone that is named, else of each that there is.
+
+    Raises PluginError where the plugin that is named is broken.
+    """
     try:
-        registry = open_registry(Settings.load())
-        for name in _named(typed, registry):
+        registry, name = open_registry(Settings.load()), _named(typed)
+        if name:
             yield frozenset(registry.backbone(name).load_keys)
-    except MedchatError:  # said by the command itself, once its own flags are read
+    except UsageError:  # said by the command itself, once its own flags are read
         return
+    if not name:
+        for _, keys in registry.call_each(lambda backbone: frozenset(backbone.load_keys)):
+            yield keys
 
 
-def _named(typed: list[str], registry: Registry) -> tuple[str, ...]:
+def _named(typed: list[str]) -> str:
     for at, word in enumerate(typed):
         if word == "--backbone" and at + 1 < len(typed):
-            return (typed[at + 1],)
+            return typed[at + 1]
         if word.startswith("--backbone="):
-            return (word.partition("=")[2],)
-    return registry.names()
+            return word.partition("=")[2]
+    return ""

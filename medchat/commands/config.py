@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from medchat import paths
-from medchat.chat.setup import open_registry
+from medchat.chat.model_choice import open_registry
 from medchat.cli.group import Group
 from medchat.cli.output import aligned, write_out
 from medchat.errors import MedchatError

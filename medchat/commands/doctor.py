@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from medchat import __version__, paths
-from medchat.chat.setup import open_registry
+from medchat.chat.model_choice import open_registry
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import aligned, answer_stream, write_out
 from medchat.errors import MedchatError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medchat.chat.setup import find_model, open_registry
+from medchat.chat.model_choice import find_model, open_registry
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import write_out
 from medchat.errors import PluginError, UsageError

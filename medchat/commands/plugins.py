@@ -7,7 +7,7 @@ import json
 import click
 
 from medchat.api import Backbone, Option
-from medchat.chat.setup import open_registry
+from medchat.chat.model_choice import open_registry
 from medchat.cli.group import Group, allowed_plugins
 from medchat.cli.output import write_out
 from medchat.cli.plugin_table import plugin_rows, plugin_table

@@ -13,6 +13,7 @@ from typing import TypeVar
 from medchat.api import (
     AdapterCard,
     Backbone,
+    Capabilities,
     ChatModel,
     GenerationConfig,
     KnownWeights,
@@ -73,6 +74,10 @@ class GuardedBackbone(Backbone):
         return self._attribute("load_keys", lambda: self._inner.load_keys)
 
     @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]
+        return self._attribute("capabilities", lambda: self._inner.capabilities)
+
+    @property
     def recipes(self) -> Mapping[str, SFTRecipe]:
         found = asked(self._entry, "recipes", lambda: self._inner.recipes, Mapping[str, SFTRecipe])
         return {name: GuardedRecipe(recipe, self._entry) for name, recipe in found.items()}
@@ -131,6 +136,9 @@ class GuardedBackbone(Backbone):
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         with guarded(self._entry, "tiny", ON_PURPOSE):
             self._inner.tiny(path, corpus=corpus, seed=seed, **shape)
+
+    def models_in(self, path: Path) -> tuple[Path, ...]:
+        return tuple(self._asked(Backbone.models_in, lambda: self._inner.models_in(path)))
 
     def address(self, value: str) -> str | None:
         return self._asked(Backbone.address, lambda: self._inner.address(value))

@@ -22,6 +22,8 @@ QUESTIONS: dict[str, Callable[[Backbone], object]] = {
     "known_weights": lambda backbone: backbone.known_weights,
     "generation": lambda backbone: backbone.generation,
     "load_keys": lambda backbone: backbone.load_keys,
+    "capabilities": lambda backbone: backbone.capabilities,
+    "not_applicable": lambda backbone: backbone.not_applicable,
     "recipes": lambda backbone: backbone.recipes,
     "check": lambda backbone: backbone.check(OPTIONS),
     "template": lambda backbone: backbone.template(OPTIONS),
@@ -31,6 +33,7 @@ QUESTIONS: dict[str, Callable[[Backbone], object]] = {
     "inspect": lambda backbone: backbone.inspect(Path()),
     "inspect_adapter": lambda backbone: backbone.inspect_adapter(Path()),
     "tiny": lambda backbone: backbone.tiny(Path()),
+    "models_in": lambda backbone: backbone.models_in(Path()),
     "address": lambda backbone: backbone.address(""),
     "notices": lambda backbone: backbone.notices(OPTIONS),
 }
@@ -56,7 +59,7 @@ def test_every_member_of_a_backbone_is_guarded() -> None:
     stated = {*dir(Backbone), *Backbone.__annotations__} - {"load", "name"}
     members = {name for name in stated if not name.startswith("_")}
     assert members == set(QUESTIONS)
-    assert members | {"load", "guard", "name"} == {
+    assert members | {"load", "guard", "name", "given", "module"} == {
         name for name in dir(guarded(Failing(ValueError()))) if not name.startswith("_")
     }
 

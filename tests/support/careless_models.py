@@ -11,6 +11,10 @@ def _stream(*deltas: str) -> str:
     return f"def stream(self, segments, config, cancel): return said({', '.join(deltas)})"
 
 
+def _priced(prices: str) -> str:
+    return f"def describe(self): return {{**super().describe(), 'prices': {prices}}}"
+
+
 def _half_then(line: str) -> str:
     return (
         "def stream(self, segments, config, cancel):\n"
@@ -155,6 +159,12 @@ CARELESS_MODELS = {
     ),
     "describe gives one note as a text": Careless(
         "describe", "def describe(self): return {**super().describe(), 'notes': 'careful'}"
+    ),
+    "describe states prices as texts": Careless(
+        "describe: prices", _priced("{'prompt': '1', 'completion': '2', 'currency': 'USD'}"), says="float"
+    ),
+    "describe states a price below zero": Careless(
+        "describe: prices", _priced("{'prompt': -1, 'completion': 2, 'currency': 'USD'}")
     ),
     "close fails": Careless("close", "def close(self): raise RuntimeError('gone')", kept="多喝水"),
     "generate_batch returns None": Careless(

@@ -59,6 +59,24 @@ CARELESS_BACKBONES = {
     "load_keys are texts": Careless(
         "load_keys", backbone="load_keys = {'rule': 'one'}", verb="ask --rule one"
     ),
+    "load_keys declare no Option": Careless(
+        "load_keys", backbone="load_keys = {'depth': {'kind': int}}", says="Option"
+    ),
+    "an Option of another type": Careless(
+        "", backbone="load_keys = {'depth': Option(kind=list)}", says="Option.kind", verb="ask"
+    ),
+    "capabilities are a dict": Careless(
+        "capabilities", backbone="capabilities = {'beams': False}", says="Capabilities"
+    ),
+    "capabilities name one precision": Careless(
+        "", backbone="capabilities = Capabilities(dtypes='float32')", says="Capabilities.dtypes"
+    ),
+    "models_in returns one path": Careless(
+        "models_in", backbone="def models_in(self, path): return path", says="tuple"
+    ),
+    "models_in returns texts": Careless(
+        "models_in", backbone="def models_in(self, path): return (str(path),)", says="Path"
+    ),
     "known_weights lack a licence": Careless(
         "known_weights",
         backbone="known_weights = (KnownWeights('a', 'b', 'c', None, 'd'),)",

@@ -136,7 +136,7 @@ def command(data: str, output: str, **flags: Any) -> int:
     source = _read(user_path(data), choice, skip_bad=flags["skip_bad"], speak=process.leads)
     target = Path(os.path.realpath(user_path(output)))  # noqa: PTH  (pathlib raises for a loop of links)
     _refuse_inputs(target, opening, source.path)
-    batch_size = 1 if flags["exact"] else flags["batch_size"] or BATCH_SIZE
+    batch_size = 1 if flags["exact"] else _batch_size(opening, flags["batch_size"])
     plan = WorkPlan(source.questions[: flags["limit"]], batch_size, process.world_size)
     if flags["check"]:
         earlier = look_at_outputs(target, resume=flags["resume"], overwrite=flags["overwrite"])
@@ -162,10 +162,28 @@ def command(data: str, output: str, **flags: Any) -> int:
 def _refuse_inputs(target: Path, opening: ChatSetup, data: Path) -> None:
     """Refuse an output where one of its files would take the place of what the run reads. Raises UsageError."""
     inputs = {"--data": data, "medchat config path": config_file(), "./medchat.toml": project_config_file()}
+    if opening.options.model.is_file():
+        inputs["--model"] = opening.options.model
     if template := opening.settings.value("template"):
         inputs["--template"] = Path(str(template))
     for path in (target, *part_paths(target).values()):
         check_output_file(path, inputs)
+
+
+def _batch_size(opening: ChatSetup, asked: int | None) -> int:
+    """Return how many questions go together. Raises UsageError where the backbone answers one at a time."""
+    if opening.backbone.capabilities.batch:
+        return asked or BATCH_SIZE
+    if (asked or 1) > 1:
+        name = opening.backbone.name
+        raise UsageError(
+            say(
+                f"{name} 逐个回答，不支持 --batch-size {asked}",
+                f"{name} answers one at a time: no --batch-size {asked}",
+            ),
+            say("去掉 --batch-size", "leave --batch-size out"),
+        )
+    return 1
 
 
 def _check(opening: ChatSetup, questions: int) -> int:

@@ -8,7 +8,7 @@ from itertools import groupby
 import click
 
 from medchat.api import Backbone
-from medchat.chat.setup import known_weights, open_registry
+from medchat.chat.model_choice import known_weights, open_registry
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.models.format import as_json, kind_in_words, note_of, size_of, state_in_words

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from medchat.api import KnownWeights
-from medchat.chat.setup import known_weights, open_registry, read_settings
+from medchat.chat.model_choice import known_weights, open_registry
+from medchat.chat.setup import read_settings
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.cli.signals import Stopped

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from medchat.api import AdapterCard, ModelCard
-from medchat.chat.setup import (
+from medchat.api import AdapterCard, Capabilities, ModelCard
+from medchat.chat.model_choice import (
     find_adapter,
     find_model,
     known_weights,
     open_registry,
     recognize_backbone,
 )
-from medchat.checkpoints.elsewhere import file_given
 from medchat.checkpoints.layout import unrecognised
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
@@ -36,7 +36,12 @@ WIDTHS = (("float32", 4.0), ("bfloat16", 2.0), ("float16", 2.0), ("int8", 1.0), 
 _THIS = "medchat models show"
 
 
-def _card_as_json(card: ModelCard) -> dict[str, Any]:
+def _widths(can: Capabilities) -> list[tuple[str, float]]:
+    """Return the widths that models of this family can be loaded in."""
+    return [(name, width) for name, width in WIDTHS if name in (*can.dtypes, *can.quantize)]
+
+
+def _card_as_json(card: ModelCard, can: Capabilities) -> dict[str, Any]:
     return {
         "backbone": card.backbone,
         "family": card.family,
@@ -52,37 +57,53 @@ def _card_as_json(card: ModelCard) -> dict[str, Any]:
         "context_length": card.context_length,
         "template": card.template or None,
         "adapters": list(card.adapters),
-        "memory_bytes": {name: card.memory(width) for name, width in WIDTHS},
+        "memory_bytes": {name: card.memory(width) for name, width in _widths(can)} if card.parameters else {},
+        "capabilities": asdict(can),
         "notes": list(card.notes),
     }
 
 
-def _card_as_text(card: ModelCard) -> str:
+def _card_as_text(card: ModelCard, can: Capabilities) -> str:
+    """Return what is known of the model, a row each; what nobody knows has none."""
+    shape = f"{card.layers} / {card.hidden_size}" if card.layers else ""
+    tokens = say(f"{card.context_length} 个词元", f"{card.context_length} tokens")
+    memory = [f"{name} {_gib(card.memory(width))}" for name, width in _widths(can)]
     facts = [
         (
             say("家族", "family"),
             card.family + say(f"（--backbone {card.backbone}）", f" (--backbone {card.backbone})"),
         ),
-        *([(say("版本", "generation"), card.generation)] if card.generation else ()),
-        (say("目录", "folder"), str(card.path)),
-        (say("参数量", "parameters"), _amount(card.parameters)),
-        (say("层数 / 宽度", "layers / width"), f"{card.layers} / {card.hidden_size}"),
-        (say("词表行数", "vocabulary rows"), str(card.vocab_size)),
-        (say("上下文", "context"), say(f"{card.context_length} 个词元", f"{card.context_length} tokens")),
+        (say("版本", "generation"), card.generation),
+        (say("文件", "file") if card.path.is_file() else say("目录", "folder"), str(card.path)),
+        (say("参数量", "parameters"), _amount(card.parameters) if card.parameters else ""),
+        (say("层数 / 宽度", "layers / width"), shape),
+        (say("词表行数", "vocabulary rows"), str(card.vocab_size or "")),
+        (say("上下文", "context"), tokens if card.context_length else ""),
         (say("权重精度", "stored as"), say("、", ", ").join(card.dtypes)),
         (say("量化", "quantised"), say("无", "no") if card.quantization == "none" else card.quantization),
-        (say("权重大小", "weights"), amount(card.weight_bytes)),
+        (say("权重大小", "weights"), amount(card.weight_bytes) if card.weight_bytes else ""),
         (say("模板", "template"), card.template or say("不能使用", "cannot be used")),
         (
             say("配套的适配器", "adapters that fit"),
-            say("、", ", ").join(card.adapters) or say("没有已知的", "none known"),
+            (say("、", ", ").join(card.adapters) or say("没有已知的", "none known")) if can.adapters else "",
         ),
-        (
-            say("加载所需内存", "memory to load"),
-            say("；", "; ").join(f"{name} {_gib(card.memory(width))}" for name, width in WIDTHS),
-        ),
+        (say("加载所需内存", "memory to load"), say("；", "; ").join(memory) if card.parameters else ""),
+        (say("不支持", "cannot"), say("、", ", ").join(_missing(can))),
     ]
-    return "\n".join([table(facts), *(note_line(note) for note in card.notes)])
+    known = [(name, value) for name, value in facts if value]
+    return "\n".join([table(known), *(note_line(note) for note in card.notes)])
+
+
+def _missing(can: Capabilities) -> list[str]:
+    """Return the flags that the family does not take."""
+    flags = [
+        ("--num-beams", can.beams),
+        ("--adapter", can.adapters),
+        ("--dtype", can.dtypes),
+        ("--quantize", can.quantize),
+        ("--device", can.devices),
+    ]
+    return [flag for flag, possible in flags if not possible]
 
 
 def _amount(count: int) -> str:
@@ -112,13 +133,15 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
     registry = open_registry(Settings.load())
     catalogue = known_weights(registry)
     given = user_path(model)
-    if given.is_file():
-        raise file_given(given, _THIS)
     entry = None if given.exists() else catalogue.find(model)
     if entry and state_of(folder_of(entry.known.name)) is not State.HERE:
         return _write(as_json(entry), table(rows(entry)), as_json_)
     adapter = entry is not None and entry.known.kind == "adapter"
-    path = find_adapter(model, registry) if adapter else find_model(model, backbone, registry, either=True)
+    path = (
+        find_adapter(model, registry)
+        if adapter
+        else find_model(model, backbone, registry, either=True, flag=_THIS)
+    )
     if is_adapter(path):
         facts = read_adapter(path, catalogue, _adapter_card(registry, backbone, path))
         return _write(facts.as_json(), facts.as_text(), as_json_)
@@ -132,7 +155,8 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
             f"{_THIS} {model}",
             where=str(path),
         )
-    return _write(_card_as_json(card), _card_as_text(card), as_json_)
+    can = chosen.capabilities
+    return _write(_card_as_json(card, can), _card_as_text(card, can), as_json_)
 
 
 def _adapter_card(registry: Registry, backbone: str | None, path: Path) -> AdapterCard | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from medchat.chat.setup import find_adapter, find_model, known_weights, open_registry
+from medchat.chat.model_choice import find_adapter, find_model, known_weights, open_registry
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.models.pull_progress import show_pull

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions, SFTRecipe
-from medchat.chat.setup import find_adapter, find_model, named_template, open_registry, recognize_backbone
+from medchat.chat.model_choice import find_adapter, find_model, open_registry, recognize_backbone
+from medchat.chat.setup import named_template
 from medchat.commands.sft.options import given_flags
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
@@ -62,6 +63,11 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> RunPlan:
     nowhere = flags["dry_run"] and not flags["resume"] and not settings.value("output")
     output = Path() if nowhere else user_path(_needed(settings, "output", "--output DIR"))
     adapters = tuple(find_adapter(value, registry) for value in settings.value("adapters") or ())
+    if adapters and not backbone.capabilities.adapters:
+        raise UsageError(
+            say(f"{backbone.name} 不支持 --adapter", f"{backbone.name} does not take --adapter"),
+            say("去掉 --adapter", "leave --adapter out"),
+        )
     asked = settings.options(model=model, output=output, adapters=adapters, resume=bool(flags["resume"]))
     options = recipe.resolve_options(asked)
     if process.leads and not (options.resume or nowhere):

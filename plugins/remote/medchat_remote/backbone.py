@@ -12,6 +12,7 @@ from pathlib import Path
 
 from medchat.plugin_kit import (
     Backbone,
+    Capabilities,
     ChatModel,
     GenerationConfig,
     LoadOptions,
@@ -36,6 +37,7 @@ class RemoteBackbone(Backbone):
         "zh": "任何 OpenAI 兼容的接口（vLLM、SGLang、Ollama、transformers serve）；问题会发送到该接口",
         "en": "any OpenAI-compatible endpoint (vLLM, SGLang, Ollama, transformers serve); questions are sent to it",
     }
+    capabilities = Capabilities(beams=False, adapters=False, devices=(), dtypes=(), quantize=())
     generation = GenerationConfig(max_new_tokens=1024, unset=frozenset((*SAMPLING, "seed")))
 
     def address(self, value: str) -> str:

@@ -1,0 +1,67 @@
+"""Whether a backbone can do what was asked for, by what it declares; said before anything is loaded."""
+
+from __future__ import annotations
+
+from medchat.api import Capabilities, LoadOptions
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.settings import Layer, Settings, key_named
+
+#: A person chose these for this very run, and not for all that they ever ask.
+_TYPED = (Layer.PROFILE, Layer.FLAG, Layer.COMMAND)
+
+
+def require_capabilities(backbone: str, can: Capabilities, settings: Settings, options: LoadOptions) -> None:
+    """Raise UsageError for what was asked for and cannot be done. `options` are those to load with.
+
+    Device, precision and quantisation of the configuration are for every model: those that this one cannot have
+    are said by `ineffective_settings`.
+    """
+    if options.adapters and not can.adapters:
+        raise _cannot(backbone, "--adapter", str(options.adapters[0]), ())
+    if not can.beams and int(settings.value("num_beams") or 1) > 1:
+        raise _cannot(backbone, "--num-beams", str(settings.value("num_beams")), ("1",))
+    for name, possible in _unfit(can, settings):
+        if settings.origin(name).layer in _TYPED and settings.origin("model").layer is not Layer.COMMAND:
+            raise _cannot(backbone, key_named(name).flag, str(settings.value(name)), possible)
+
+
+def ineffective_settings(backbone: str, can: Capabilities, settings: Settings) -> list[str]:
+    """Return a line for each setting of the configuration that has no effect on a model of this backbone."""
+    return [
+        say(
+            f"！{name} = {settings.value(name)}（{settings.origin(name)}）对 {backbone} 不起作用",
+            f"! {name} = {settings.value(name)} ({settings.origin(name)}) has no effect on {backbone}",
+        )
+        for name, _ in _unfit(can, settings)
+    ]
+
+
+def honoured(name: str, can: Capabilities, settings: Settings) -> str:
+    """Return the value of `device`, `dtype` or `quantize` to load with: left open where it cannot be had."""
+    open_value = "none" if name == "quantize" else "auto"
+    if name in dict(_unfit(can, settings)):
+        return open_value
+    return str(settings.value(name) or open_value)
+
+
+def _unfit(can: Capabilities, settings: Settings) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the settings that this family cannot have, each with what it can."""
+    possible = {
+        "device": ("auto", *can.devices),
+        "dtype": ("auto", *can.dtypes),
+        "quantize": ("none", *can.quantize),
+    }
+    return [
+        (name, values)
+        for name, values in possible.items()
+        if str(settings.value(name) or values[0]).partition(":")[0] not in values
+    ]
+
+
+def _cannot(backbone: str, flag: str, value: str, possible: tuple[str, ...]) -> UsageError:
+    return UsageError(
+        say(f"{backbone} 不支持 {flag} {value}", f"{backbone} does not take {flag} {value}"),
+        say(f"去掉 {flag}", f"leave {flag} out")
+        + (say("，或换成：", ", or make it: ") + " | ".join(possible) if len(possible) > 1 else ""),
+    )

@@ -1,0 +1,146 @@
+"""Which model on this machine is meant, and whose it is: paths, names of published weights, files, foreign folders."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from medchat.api import ModelCard
+from medchat.checkpoints.elsewhere import file_given
+from medchat.checkpoints.layout import unrecognised
+from medchat.errors import CheckpointError, MedchatError, PluginError, UsageError
+from medchat.language import say
+from medchat.registry import GuardedBackbone, Registry
+from medchat.sanitize import sanitize_line
+from medchat.settings import Settings
+from medchat.user_paths import user_path
+from medchat.weights.catalogue import Catalogue
+from medchat.weights.folders import locate_weights
+
+#: So many of the models in a folder are named.
+_NAMED = 5
+
+
+def open_registry(settings: Settings) -> Registry:
+    """Return the registry, held to the allow-list in the settings where there is one."""
+    allowed = settings.value("plugins")
+    return Registry() if allowed is None else Registry(allowed=tuple(allowed))
+
+
+def find_model(
+    value: Any,
+    backbone: str | None,
+    registry: Registry | None = None,
+    *,
+    either: bool = False,
+    flag: str = "--model",
+) -> Path:
+    """Return the model that `--model` names: a path, or a name under the models folder; an adapter too if `either`.
+
+    It is a folder, or a file where the backbone (any, where none is named) takes files. `flag` is what the user
+    names it by. Raises CheckpointError; for published weights that are not here it names the command that
+    fetches them, for a folder of several model files each of them.
+    """
+    if not value:
+        chosen = f"--backbone {backbone} " if backbone else ""
+        raise CheckpointError(
+            say("没有指定模型", "no model was given"),
+            say(
+                f"medchat chat {chosen}--model 权重目录；没有权重时可先试：medchat demo",
+                f"medchat chat {chosen}--model FOLDER; without weights try: medchat demo",
+            ),
+        )
+    if "://" in str(value):
+        raise UsageError(
+            say("--model 是网址，不是权重目录", "--model is an address, not a folder"),
+            say("远程模型须注明：--backbone remote", "a remote model must be asked for: --backbone remote"),
+            where=str(value).rpartition("@")[2],
+        )
+    path = user_path(str(value))
+    if path.is_file():
+        file = _model_file(path, backbone, registry, flag)
+        if file is None:
+            raise file_given(path, flag)
+        return file
+    folder = locate_weights(str(value), "base", partial(known_weights, registry), either=either)
+    return _model_file(folder, backbone, registry, flag) or folder
+
+
+def _model_file(path: Path, backbone: str | None, registry: Registry | None, flag: str) -> Path | None:
+    """Return the model file that `path` is or holds, None where no backbone takes one there.
+
+    Raises CheckpointError where the folder holds several.
+    """
+    if path.is_dir() and (path / "config.json").exists():
+        return None  # as every family of folders has it: no plugin need be imported to ask
+    registry = registry or open_registry(Settings.load())
+    if backbone:
+        offered = list(registry.backbone(backbone).models_in(path))
+    else:
+        asked = registry.call_each(lambda one: one.models_in(path))
+        offered = [model for _, models in asked for model in models]
+    found = dict.fromkeys(model for model in offered if model.is_file())
+    if len(found) < 2:
+        return next(iter(found), None)
+    names = sorted(sanitize_line(model.name, 80) for model in found)
+    more = "…" if len(names) > _NAMED else ""
+    raise CheckpointError(
+        say(
+            f"这个目录里有 {len(found)} 个模型文件，要写明用哪个",
+            f"this folder holds {len(found)} model files: name one",
+        ),
+        f"{flag} {shlex.quote(str(min(found)))}"
+        + say("（有：", " (there are: ")
+        + ", ".join(names[:_NAMED])
+        + more
+        + say("）", ")"),
+        where=str(path),
+    )
+
+
+def find_adapter(value: str, registry: Registry | None = None) -> Path:
+    """Return the folder that `--adapter` names: a path, or a name as in `find_model`."""
+    return locate_weights(value, "adapter", partial(known_weights, registry))
+
+
+def known_weights(registry: Registry | None = None) -> Catalogue:
+    """Return the published weights of every backbone that loads and can name them."""
+    registry = registry or open_registry(Settings.load())
+    return Catalogue(
+        [backbone for backbone, _ in registry.call_each(lambda backbone: backbone.known_weights)]
+    )
+
+
+def recognize_backbone(registry: Registry, model: Path, flag: str = "--model") -> GuardedBackbone:
+    """Return the backbone that knows the folder, asking each plugin that loads.
+
+    What one of them says is wrong with the folder (a MedchatError) counts only if no other knows it.
+    Raises CheckpointError where no plugin knows it.
+    `flag` is what the user named the folder by.
+    """
+    objections: list[MedchatError] = []
+
+    def asked(backbone: GuardedBackbone) -> ModelCard | None:
+        try:
+            return backbone.inspect(model)
+        except PluginError:
+            raise
+        except MedchatError as error:
+            objections.append(error)
+            return None
+
+    for backbone, card in registry.call_each(asked):
+        if card is not None:
+            return backbone
+    if objections:
+        raise objections[0]
+    raise unrecognised(model, flag) or CheckpointError(
+        say("无法识别该目录中的模型", "no plugin recognises the model in this folder"),
+        say(
+            f"用 --backbone 指定：{'、'.join(registry.names())}",
+            f"name one with --backbone: {', '.join(registry.names())}",
+        ),
+        where=str(model),
+    )
