@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -43,7 +44,7 @@ def open_tokenizer(path: Path, expressions: Collection[str]) -> Tokenizer:
 
     Raises CheckpointError: missing, damaged, or another expression.
     """
-    content = vocabulary_bytes(path)
+    content = vocabulary_bytes(path).removeprefix(codecs.BOM_UTF8)
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises Exception itself, whatever is wrong with the file
