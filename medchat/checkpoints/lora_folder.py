@@ -40,6 +40,7 @@ _PASSED_KEYS = (
     "layers_to_transform",
     "layers_pattern",
     "use_rslora",
+    "fan_in_fan_out",
     "rank_pattern",
     "alpha_pattern",
 )
@@ -49,7 +50,6 @@ _PLAIN_VALUES: Mapping[str, Any] = {
     "peft_type": "LORA",
     "bias": "none",
     "enable_lora": None,
-    "fan_in_fan_out": False,
     "lora_bias": False,
     "use_dora": False,
     "use_qalora": False,

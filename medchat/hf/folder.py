@@ -71,6 +71,19 @@ def layers_misfit(shape: DecoderShape, headers: Mapping[str, TensorHeader]) -> s
     return "" if len(stored) == shape.layers else f"{shape.layers} layers, {len(stored)} stored"
 
 
+def linears_of_a_layer(headers: Mapping[str, TensorHeader]) -> dict[str, tuple[int, int]]:
+    """Return the two sizes of each matrix of the first layer by the name of its module, such as `q_proj`."""
+    matrices = {
+        name: header.shape
+        for name, header in headers.items()
+        if name.endswith(".weight")
+        and len(header.shape) == 2
+        and (found := _LAYER.search(name))
+        and found[1] == "0"
+    }
+    return {name.split(".")[-2]: (sizes[0], sizes[1]) for name, sizes in matrices.items()}
+
+
 def inspect_folder(
     backbone: str, path: Path, model_types: Collection[str], templates: TemplateChoice
 ) -> ModelCard | None:

@@ -8,13 +8,15 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from medchat.api import Control, LoadOptions, PromptTemplate, Text, Turn
-from medchat.checkpoints.layout import read_config
-from medchat.hf.folder import CHAT_TEMPLATE_FILES, FolderTemplates
+from medchat.api import Control, LoadOptions, PromptTemplate, SFTOptions, Text, Turn
+from medchat.checkpoints.headers import read_headers
+from medchat.checkpoints.layout import open_checkpoint, read_config
+from medchat.hf.folder import CHAT_TEMPLATE_FILES, FolderShape, FolderTemplates, linears_of_a_layer
 from medchat.hf.loading import TransformersLoading
 from medchat.hf.token_names import DECLARING_FILES, GENERATION_CONFIG
 from medchat.hf.vocabulary import FILE_NAME
 from medchat.inference.decode import ChatTokenizer
+from medchat.training.activation_memory import ModelDims
 from medchat.training.causal_family import CausalFamily
 from medchat.training.family import copy_files
 
@@ -52,6 +54,26 @@ class TransformersFamily(CausalFamily):
             return tokenizer.eos_token_id
         end = tokenizer.special_ids.get(behind.token) if isinstance(behind, Control) else None
         return end if end in tokenizer.stop_ids and end is not None else tokenizer.eos_token_id
+
+    def shape(self, options: SFTOptions) -> ModelDims:
+        """Return the measures that config.json and the headers state: an estimate's, as some architectures differ."""
+        found: FolderShape = self.loading.read_shape(options.model)
+        headers = read_headers(open_checkpoint(options.model))
+        linears = linears_of_a_layer(headers)
+        rows = found.vocab_size
+        widest = max((max(sizes) for sizes in linears.values()), default=4 * found.hidden_size)
+        inner = next(
+            (found.stated[key] for key in ("intermediate_size", "n_inner") if found.stated.get(key)), widest
+        )
+        return self.dims(
+            options,
+            found,
+            linears=linears,
+            inner=inner,
+            vocabulary=rows,
+            block="gated" if any("gate" in name for name in linears) else "plain",
+            parameters=sum(header.count for header in headers.values()),
+        )
 
     def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
         """Copy the vocabulary, its small files and the chat template; what is trained changes none of them."""

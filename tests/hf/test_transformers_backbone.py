@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from method_runs import RATES, hashes
+from peft import LoraConfig, get_peft_model
 from sft_watcher import Watcher
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medchat.api import Example, Finish, GenerationConfig, LoadOptions, SFTData, SFTOptions, Text, Turn
 from medchat.errors import CheckpointError, UsageError
 from medchat.hf import TransformersBackbone
+from medchat.inference.adapters.linears import linear_sizes
 from medchat.inference.chat_model import TokenChatModel
 
 pytestmark = pytest.mark.torch
@@ -269,6 +271,43 @@ def test_an_architecture_without_plain_linears_is_not_quantised(tmp_path: Path) 
     type("GPT2", (Tiny,), {"model_types": ("gpt2",)})().tiny(tmp_path / "gpt2")
     with pytest.raises(UsageError, match="--quantize"):
         Tiny().check(options(tmp_path / "gpt2", quantize="int8"))
+
+
+def test_a_lora_that_peft_saved_over_conv1d_gives_its_logits(tmp_path: Path) -> None:
+    base, saved = tmp_path / "gpt2", tmp_path / "lora"
+    backbone = type("GPT2", (Tiny,), {"model_types": ("gpt2",)})()
+    backbone.tiny(base)
+    library = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    tuned = get_peft_model(library, LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True))
+    torch.manual_seed(1)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    tuned.save_pretrained(saved)
+    ids = torch.arange(3, 23)[None]
+    with torch.inference_mode():
+        wanted = tuned.eval()(ids).logits
+        found = backbone.load(options(base, saved)).model(ids).logits
+    torch.testing.assert_close(found, wanted)
+    assert not torch.equal(found, AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)(ids).logits)
+
+
+def test_an_estimate_counts_the_parameters_that_there_are(folder: Path, model: TokenChatModel) -> None:
+    targets = ("c_attn",) if folder.name == "gpt2" else ("q_proj", "v_proj")
+    chosen = SFTOptions(
+        model=folder, output=folder / "out", method="lora", lora_targets=targets, device="cpu"
+    )
+    recipe = Tiny().recipes["lora"]
+    counted = recipe.estimate(chosen, None)
+    assert counted is not None
+    sizes = [linear_sizes(model.model.get_submodule(name)) for name in _called(model, targets)]
+    added = chosen.lora_r * sum(sum(both) for both in sizes if both)
+    assert (counted.parameters, counted.trainable) == (model.model.num_parameters() + added, added)
+    assert added > 0
+
+
+def _called(model: TokenChatModel, targets: tuple[str, ...]) -> list[str]:
+    return [name for name, _ in model.model.named_modules() if name.rpartition(".")[2] in targets]
 
 
 @pytest.mark.parametrize(

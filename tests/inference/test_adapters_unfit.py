@@ -178,7 +178,6 @@ def test_an_empty_safetensors_is_called_empty(tmp_path: Path) -> None:
         ("peft_type", "PROMPT_TUNING"),
         ("bias", "all"),
         ("enable_lora", [True, False, True]),
-        ("fan_in_fan_out", True),
         ("use_dora", True),
         ("layer_replication", [[0, 2]]),
         ("trainable_token_indices", [1]),

@@ -21,6 +21,7 @@ from torch.nn import functional
 from medchat.checkpoints.adapter_folder import BOTTLENECK, BottleneckAdapter, no_fit, remedy
 from medchat.checkpoints.adapter_folder import BOTTLENECK_CHILD as CHILD
 from medchat.errors import CheckpointError
+from medchat.inference.adapters.linears import linear_sizes
 from medchat.inference.load_weights import Placement, assign
 from medchat.language import say
 
@@ -52,11 +53,11 @@ def check_bottleneck_fit(model: nn.Module, adapter: BottleneckAdapter) -> None:
     """Hold the adapter against `model`, which may be on the meta device. Raises CheckpointError."""
     modules = dict(model.named_modules())
     for name, width in adapter.widths().items():
-        layer = modules.get(name)
-        if not isinstance(layer, nn.Linear):
+        own = linear_sizes(modules.get(name))
+        if own is None:
             raise no_fit(adapter.folder, say(f"模型里没有 {name}", f"the model has no {name}"))
-        if layer.out_features != width:
-            raise no_fit(adapter.folder, f"{name} {width}, {layer.out_features}")
+        if own[0] != width:
+            raise no_fit(adapter.folder, f"{name} {width}, {own[0]}")
 
 
 def attach_bottlenecks(model: nn.Module, adapter: BottleneckAdapter, device: torch.device) -> None:
@@ -141,5 +142,6 @@ def _through(module: nn.Module, _: Any, output: Tensor) -> Tensor:
 
 def _width(module: nn.Module) -> int:
     # A LoRA layer of peft, under which the linear lies, has the same attribute.
-    width = getattr(module, "out_features", 0)
+    sizes = linear_sizes(module)
+    width = sizes[0] if sizes else getattr(module, "out_features", 0)
     return width if isinstance(width, int) else 0

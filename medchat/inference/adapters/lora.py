@@ -19,11 +19,13 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from medchat.checkpoints.lora_folder import CONFIG_FILE, LoraAdapter
 from medchat.checkpoints.lora_targets import by_layer, chosen_layers, idle_targets
 from medchat.checkpoints.weight_files import names
 from medchat.errors import CheckpointError
+from medchat.inference.adapters.linears import linear_sizes
 from medchat.inference.load_weights import Placement, assign, raise_on_weights_oom
 from medchat.language import say
 
@@ -51,12 +53,13 @@ def check_lora_fit(model: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
                 ),
             )
         for name, (outputs, inputs, _) in shapes.items():
-            layer = modules.get(name)
-            if not isinstance(layer, nn.Linear):
+            own = linear_sizes(modules.get(name))
+            if own is None:
                 raise _no_fit(adapter, say(f"模型里没有 {name}", f"the model has no {name}"))
-            if (layer.out_features, layer.in_features) != (outputs, inputs):
-                own = f"{layer.out_features}x{layer.in_features}"
-                raise _no_fit(adapter, f"{name} {outputs}x{inputs}, {own}")
+            if adapter.settings.get("fan_in_fan_out") and isinstance(modules[name], nn.Linear):
+                raise _no_fit(adapter, f"fan_in_fan_out, {name}")
+            if own != (outputs, inputs):
+                raise _no_fit(adapter, f"{name} {outputs}x{inputs}, {own[0]}x{own[1]}")
 
 
 def attach_loras(
@@ -120,7 +123,7 @@ def attach_lora(
 
 def activate(model: nn.Module, names: Sequence[str]) -> None:
     """Let these of the attached adapters act, together, and no other; none at all for an empty sequence."""
-    for layer in _lora_layers(model):
+    for layer in lora_layers(model):
         own = [name for name in names if name in layer.lora_A]
         layer.enable_adapters(bool(own))
         if own:
@@ -129,7 +132,7 @@ def activate(model: nn.Module, names: Sequence[str]) -> None:
 
 def attached(model: nn.Module) -> tuple[str, ...]:
     """Return the names of the adapters over `model`, in the order they were attached."""
-    return tuple(dict.fromkeys(name for layer in _lora_layers(model) for name in layer.lora_A))
+    return tuple(dict.fromkeys(name for layer in lora_layers(model) for name in layer.lora_A))
 
 
 def merge(model: nn.Module, name: str) -> bool:
@@ -143,7 +146,7 @@ def merge(model: nn.Module, name: str) -> bool:
         for child_name, child in parent.named_children()
         if isinstance(child, LoraLayer) and name in child.lora_A
     ]
-    if not all(type(layer.get_base_layer()) is nn.Linear for _, _, layer in places):
+    if not all(type(layer.get_base_layer()) in (nn.Linear, Conv1D) for _, _, layer in places):
         return False
     for parent, child_name, layer in places:
         layer.merge(adapter_names=[name])
@@ -163,7 +166,7 @@ def _linears(model: nn.Module) -> list[str]:
     for name, module in model.named_modules():
         if inside and name.startswith(inside):
             continue
-        if isinstance(module, nn.Linear | LoraLayer):
+        if isinstance(module, LoraLayer) or linear_sizes(module):
             found.append(name)
             inside = f"{name}."
     return found
@@ -199,7 +202,8 @@ def _head(model: nn.Module) -> Any:
     return get() if callable(get) else None
 
 
-def _lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
+def lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
+    """Yield the layers of `model` that have LoRA beside them."""
     return (module for module in model.modules() if isinstance(module, LoraLayer))
 
 

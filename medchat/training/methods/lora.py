@@ -92,6 +92,7 @@ class LoraMethod(Method):
         stated = LoraConfig(**self._settings(targets, options), inference_mode=True).to_dict()
         # A set has no order of its own, and the same run must give the same bytes.
         stated |= {"target_modules": list(targets), "base_model_name_or_path": options.model.name}
+        stated["fan_in_fan_out"] = any(layer.fan_in_fan_out for layer in adapters.lora_layers(model))
         write_adapter(self._tensors(model), _plain(stated), metadata, folder)
 
     def _settings(self, targets: tuple[str, ...], options: SFTOptions) -> dict[str, Any]:

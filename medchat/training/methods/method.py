@@ -19,6 +19,7 @@ from medchat.checkpoints.adapter_folder import WEIGHTS_NAME
 from medchat.checkpoints.lora_folder import CONFIG_FILE
 from medchat.checkpoints.stated_template import write_template
 from medchat.errors import MedchatError, UsageError
+from medchat.inference.adapters.linears import linear_sizes
 from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.device import pick_device
 from medchat.inference.write_checkpoint import write_json
@@ -138,7 +139,7 @@ def check_finite_result(tensors: Mapping[str, Tensor]) -> None:
 
 def no_modules(family: Family, targets: tuple[str, ...], model: PreTrainedModel) -> UsageError:
     """Return the error for targets that name nothing in the model."""
-    linears = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if _is_linear(part)})
+    linears = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if linear_sizes(part)})
     return UsageError(
         say(f"模型里没有 {' '.join(targets)}", f"the model has no {' '.join(targets)}"),
         say(
@@ -146,7 +147,3 @@ def no_modules(family: Family, targets: tuple[str, ...], model: PreTrainedModel)
             f"--lora-targets takes {' '.join(linears)} (by default {' '.join(family.lora_targets)})",
         ),
     )
-
-
-def _is_linear(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Linear)
