@@ -34,6 +34,10 @@ _MARKS = re.compile(r" ?<(user|bot)>: ?")
 _CONTEXT = re.compile(r"问题：(?P<question>.*)\n回答[:：] ?", re.DOTALL)
 
 
+#: The implicit label of generated content and the mark beside it, which exported sessions carry.
+_LABEL = ("AIGC", "disclaimer")
+
+
 @dataclass(frozen=True, slots=True)
 class QuestionRecord:
     """What a record asks. `text` is the question as the file has it, `last` what is asked after `turns`.
@@ -89,7 +93,8 @@ def parse_record(value: Any, choice: FieldChoice = NO_CHOICE) -> QuestionRecord:
     asked = _from_fields(fields) if name is None else _from_conversation(fields, name)
     identifier = fields.take("id", fields.find("id"))
     extra = fields.unused()
-    unused = tuple(name for name, left in extra.items() if not is_empty(left))
+    ours = _LABEL if isinstance(extra.get("AIGC"), Mapping) else ()
+    unused = tuple(name for name, left in extra.items() if not is_empty(left) and name not in ours)
     return replace(
         asked,
         id=identifier,

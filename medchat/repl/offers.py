@@ -38,7 +38,7 @@ def sessions(chat: Chat, words: str) -> Iterator[Offer]:
         when = record.updated.astimezone().strftime("%m-%d %H:%M")
         of_id = record.id.startswith(words) or record.id[9:].startswith(words)
         by_name = record.name is not None and record.name.casefold().startswith(words.casefold())
-        if (by_name or (of_id and not words)) and record.name:
+        if by_name and record.name:
             yield Offer(record.name, len(words), when)
         elif of_id:
             yield Offer(record.id, len(words), f"{excerpt(record.title, 30)}  {when}")

@@ -135,19 +135,39 @@ def _label(transcript: Transcript) -> dict[str, str]:
 
 
 def _json_lines(transcripts: Sequence[Transcript]) -> str:
-    return "".join(json.dumps(_record(transcript), ensure_ascii=False) + "\n" for transcript in transcripts)
+    records = [record for record in map(_record, transcripts) if record["messages"]]
+    if not records:
+        raise UsageError(
+            say("会话里没有可以训练的问答", "no session holds a question with its answer"),
+            say(
+                "换一种格式（.json 含全部分支），或换一个会话",
+                "take another form (.json has every branch) or session",
+            ),
+        )
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def _record(transcript: Transcript) -> dict[str, Any]:
-    """Return a session as OpenAI's `messages`; answers not to be learned from have weight 0: context alone."""
-    system = transcript.record.system
-    messages: list[Mapping[str, Any]] = [{"role": "system", "content": system}] if system else []
-    for saved in transcript.turns:
-        answer: dict[str, Any] = {"role": "assistant", "content": saved.turn.answer}
-        if not _worth_learning(saved):
-            answer["weight"] = 0
-        messages += [{"role": "user", "content": saved.turn.question}, answer]
-    return {"messages": messages, "disclaimer": medical_safety.AI_MARK_ZH, "AIGC": _label(transcript)}
+    """Return a session as OpenAI's `messages`; answers not to be learned from have weight 0: context alone.
+
+    No message may be empty: a turn without an answer is left out, and one without a question but where the answerer
+    begins.
+    """
+    system, learned = transcript.record.system, _with_words(transcript.turns)
+    messages: list[Mapping[str, Any]] = [{"role": "system", "content": system}] if system.strip() else []
+    for saved in learned:
+        if saved.turn.question.strip():
+            messages.append({"role": "user", "content": saved.turn.question})
+        weight = {} if _worth_learning(saved) else {"weight": 0}
+        messages.append({"role": "assistant", "content": saved.turn.answer, **weight})
+    label = _label(replace(transcript, turns=learned))
+    return {"messages": messages if learned else [], "disclaimer": medical_safety.AI_MARK_ZH, "AIGC": label}
+
+
+def _with_words(turns: Sequence[SavedTurn]) -> tuple[SavedTurn, ...]:
+    """Return the turns with an answer and, behind the first of them, with a question."""
+    answered = [saved for saved in turns if saved.turn.answer.strip()]
+    return tuple(saved for at, saved in enumerate(answered) if not at or saved.turn.question.strip())
 
 
 def _worth_learning(saved: SavedTurn) -> bool:

@@ -66,7 +66,8 @@ def _values(path: Path, text: str) -> list[Any]:
     else:
         return whole if isinstance(whole, list) else [whole]
     values = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not `splitlines`: JSON may hold other separators of lines as they are.
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 values.append(json.loads(line))
@@ -213,13 +214,26 @@ def _of_messages(value: Mapping[str, Any]) -> Transcript:
     turns = [*record.turns]
     if answer:
         turns.append(Turn(record.last, answer))
+    for number in record.unlearned:
+        if turns[number].question:  # what the answerer began with is context in any case
+            turns[number] = replace(turns[number], finish=Finish.CANCELLED)
     if not turns:
         raise RecordError(say("对话里没有回答", "the conversation holds no answer"))
     if len(turns) > MOST_TURNS or any(len(turn.question + turn.answer) > MOST_CHARACTERS for turn in turns):
         raise ValueError(say("对话太长", "the conversation is too long"))
     now = datetime.fromtimestamp(time.time(), UTC)
-    session = SessionRecord("", None, now, now, "", "", (), "", record.system, kind=SessionKind.IMPORTED)
+    identity = _labelled_id(value)
+    session = SessionRecord(
+        identity, None, now, now, "", "", (), "", record.system, kind=SessionKind.IMPORTED
+    )
     return Transcript(session, tuple(SavedTurn(at, turn, now) for at, turn in enumerate(turns, 1)))
+
+
+def _labelled_id(value: Mapping[str, Any]) -> str:
+    """Return what the implicit label of MedChat's own export calls the session, "" where there is none."""
+    label = value.get("AIGC")
+    identity = label.get("ProduceID") if isinstance(label, dict) else ""
+    return identity if isinstance(identity, str) else ""
 
 
 def _bad(path: Path, number: int, why: str) -> DataError:

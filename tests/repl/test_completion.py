@@ -15,6 +15,7 @@ from medchat.paths import config_file, models_dir
 from medchat.repl.completion import SlashCompleter
 from medchat.repl.offers import last_word, paths
 from medchat.repl.slash import Offer, ReplCommand
+from medchat.store import SessionStore
 
 pytest_plugins = ("cli_program",)
 
@@ -112,9 +113,12 @@ def test_tab_completes_what_stands_behind_each_command(
     scripted.run("chat", "--session", "头痛复诊", stdin="甲\n")
     with scripted.on_terminal(columns=columns, rows=30) as screen:
         converse(screen, "乙")
+        with SessionStore.open() as store:
+            (unnamed,) = (one.id for one in store.list() if one.name is None)
         for typed, whole in (
             ("/载入 头", "/载入 头痛复诊"),
             ("/load 头", "/load 头痛复诊"),
+            (f"/load {unnamed[9:12]}", f"/load {unnamed}"),
             ("/model 本", "/model 本地模型"),
             ("/模型 本", "/模型 本地模型"),
             ("/adapter no", "/adapter none"),
