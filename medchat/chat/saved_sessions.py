@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,11 +122,12 @@ class SavedSessions:
         return found.turns[-count:] if found else ()
 
     def search(
-        self, terms: Sequence[str], limit: int, stop: threading.Event
+        self, terms: Sequence[str], limit: int, stop: threading.Event, progress: Callable[[int], None]
     ) -> list[tuple[FoundTurn, SessionRecord]] | None:
         """Return the turns of all saved sessions that hold every term, None where `stop` was set meanwhile.
 
-        What was indexed by then stays indexed. Raises UsageError under `--no-save`.
+        `progress` is called with how many turns are still to be indexed. What was indexed by then stays so.
+        Raises UsageError under `--no-save`.
         """
         self._need_disk()
         store = self._prepared.store
@@ -134,11 +135,14 @@ class SavedSessions:
         def go_on(left: int) -> None:
             if stop.is_set():
                 raise _Stopped
+            progress(left)
 
         try:
-            return [(found, store.get(found.session_id)) for found in store.search(terms, limit, go_on)]
+            hits = store.search(terms, limit, go_on)
         except _Stopped:
             return None
+        records = {hit.session_id: store.get(hit.session_id) for hit in hits}
+        return [(hit, records[hit.session_id]) for hit in hits]
 
     def keep_copy(self, text: str) -> Path:
         """Write an answer that was to be copied to a private file, and return where. It goes with any deletion.

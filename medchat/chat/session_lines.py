@@ -8,7 +8,7 @@ from pathlib import Path
 from medchat.api import Finish
 from medchat.language import say
 from medchat.sanitize import sanitize, sanitize_line
-from medchat.store import BranchPoint, FoundTurn, SavedTurn, SessionKind, SessionRecord
+from medchat.store import BranchPoint, Excerpt, FoundTurn, SavedTurn, SessionKind, SessionRecord
 
 
 def session_line(record: SessionRecord) -> str:
@@ -79,16 +79,23 @@ def branch_mark(point: BranchPoint) -> str:
     return say(f"（第 {number} 个分支，共 {count} 个）", f"(branch {number} of {count})")
 
 
+def indexing(left: int) -> str:
+    """Say that turns are being indexed for a search, and how many are left."""
+    return say(f"正在为搜索建立索引，还剩 {left} 轮", f"indexing for the search, {left} turns left")
+
+
 def hit_lines(hit: FoundTurn, record: SessionRecord, marks: tuple[str, str] = ("【", "】")) -> str:
-    """Return where a text was found, on two lines, each match between `marks`."""
-    text, borders = hit.excerpt.text, [0, *(place for match in hit.excerpt.matches for place in match)]
+    """Return where a text was found: a line for the turn, one for each excerpt, each match between `marks`."""
+    branch = say("（在另一分支）", " (on another branch)") if hit.elsewhere else ""
+    turn = f"{record.id}  #{hit.saved.position:<3} {sanitize_line(record.title, 20)}{branch}"
+    return "\n".join([turn, *(f"    {_excerpt_line(excerpt, marks)}" for excerpt in hit.excerpts)])
+
+
+def _excerpt_line(excerpt: Excerpt, marks: tuple[str, str]) -> str:
+    text, borders = excerpt.text, [0, *(place for match in excerpt.matches for place in match)]
     parts = [sanitize(" ".join(text[a:b].split("\n"))) for a, b in pairwise([*borders, len(text)])]
     marked = "".join(
         f"{marks[0]}{part}{marks[1]}" if number % 2 else part for number, part in enumerate(parts)
     )
-    who = say("答", "A") if hit.in_answer else say("问", "Q")
-    branch = say("（在另一分支）", " (on another branch)") if hit.elsewhere else ""
-    return (
-        f"{record.id}  #{hit.saved.position:<3} {sanitize_line(record.title, 20)}{branch}\n"
-        f"    {who}{say('：', ': ')}{marked}"
-    )
+    who = say("答", "A") if excerpt.in_answer else say("问", "Q")
+    return f"{who}{say('：', ': ')}{marked}"

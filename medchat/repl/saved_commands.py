@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from medchat.chat.saved_sessions import SavedSessions
-from medchat.chat.session_lines import hit_lines, session_line
+from medchat.chat.session_lines import hit_lines, indexing, session_line
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.repl import offers
@@ -127,8 +128,11 @@ def _search(chat: Chat, words: str) -> None:
     if not chat.exchange.ready():
         return
     sessions = _sessions_of(chat)
+    left: deque[int] = deque(maxlen=1)  # written by the thread that searches
     hits = chat.exchange.call_visibly(
-        say("搜索中", "searching"), lambda session, stop: sessions.search(terms, _HITS, stop)
+        say("搜索中", "searching"),
+        lambda session, stop: sessions.search(terms, _HITS, stop, left.append),
+        lambda: indexing(left[0]) if left else "",
     )
     if hits is None:
         chat.screen.tell(say("（已停止搜索）", "(the search was stopped)"))

@@ -151,13 +151,21 @@ class SessionThread:
             job.take(_POLL)
         return job.result()
 
-    def call_visibly(self, what: str, work: Callable[[ChatSession, threading.Event], Result]) -> Result:
-        """`call` for what may take long: says what is waited for. Ctrl-C sets the event, and `work` is to end early."""
+    def call_visibly(
+        self,
+        what: str,
+        work: Callable[[ChatSession, threading.Event], Result],
+        progress: Callable[[], str] = str,
+    ) -> Result:
+        """`call` for what may take long: says what is waited for and what `progress` gives, again and again.
+
+        Ctrl-C sets the event, and `work` is to end early.
+        """
         began = time.monotonic()
         job = self._engine.start(lambda job: work(self._the_session(), job.cancel))
         with self._interrupts.stopping(job.cancel):
             while not job.finished:
-                self.screen.wait_for(what, time.monotonic() - began)
+                self.screen.wait_for(what, time.monotonic() - began, progress())
                 job.take(_POLL)
                 self.screen.tick()
                 self.meanwhile()

@@ -14,7 +14,7 @@ from medchat.store.records import (
     SessionRecord,
     Transcript,
 )
-from medchat.store.search import FoundTurn
+from medchat.store.search import Excerpt, FoundTurn
 from medchat.store.session_rows import SessionFilter
 from medchat.store.sessions import SessionStore
 
@@ -24,6 +24,7 @@ __all__ = [
     "AnswerOrigin",
     "BranchPoint",
     "BranchTurn",
+    "Excerpt",
     "FoundTurn",
     "PlacedTurn",
     "SavedTurn",

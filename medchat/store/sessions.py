@@ -11,11 +11,10 @@ from types import TracebackType
 
 from medchat.api import Conversation
 from medchat.paths import sessions_file
-from medchat.store import branches, session_rows, turn_rows
+from medchat.store import branches, search_index, session_rows, turn_rows
 from medchat.store.database import Database, keys_seen_in
 from medchat.store.records import SessionKind, SessionRecord, Transcript, record_from, restored, stored
 from medchat.store.references import checked_name, gone, matching, not_one, refuse_taken
-from medchat.store.search import forget_all
 from medchat.store.session_rows import NEWEST_FIRST, SELECT, SessionFilter
 from medchat.store.turns import TurnStore
 
@@ -199,13 +198,14 @@ class SessionStore(TurnStore):
             for session_id in session_ids:
                 turn_rows.touch(connection, session_id)
                 turn_rows.delete_session(connection, session_id)
+            search_index.erase(connection)
         self._database.purge()
         return len(session_ids)
 
     def delete_all(self) -> int:
         """Delete every session and the editor's history, from the disk too. Returns how many sessions."""
         with self._database.transaction() as connection:
-            forget_all(connection)
+            search_index.forget_all(connection)
             count = connection.execute("DELETE FROM session").rowcount
             connection.execute("DELETE FROM input")
         self._database.purge()
@@ -229,6 +229,7 @@ class SessionStore(TurnStore):
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)
             changed = turn_rows.rewrite(connection, session_id, change)
+            search_index.erase(connection)
         self._database.purge()
         return changed
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from medchat.api import Turn
 from medchat.store.records import AnswerCost, AnswerOrigin, PlacedTurn, SavedTurn, restored, stored, turn_from
 from medchat.store.references import gone
-from medchat.store.search import forget
+from medchat.store.search_index import forget
 
 
 def touch(connection: sqlite3.Connection, session_id: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from medchat.api import Turn
 from medchat.errors import MedchatError
-from medchat.store import session_rows, turn_rows
+from medchat.store import search_index, session_rows, turn_rows
 from medchat.store.branches import BranchPoint, Tree, branch_off, turns_at
 from medchat.store.database import Database
 from medchat.store.records import (
@@ -18,7 +18,7 @@ from medchat.store.records import (
     SavedTurn,
     turn_from,
 )
-from medchat.store.search import FoundTurn, find_turns, forget_all, update_index
+from medchat.store.search import FoundTurn, find_turns
 
 _TURNS = "SELECT turn.*, origin FROM turn LEFT JOIN turn_origin ON turn_id = turn.id"
 
@@ -154,7 +154,7 @@ class TurnStore:
         except (MedchatError, sqlite3.DatabaseError):
             # A damaged index is made anew; where more than that is damaged, this says so.
             with self._database.transaction() as connection:
-                forget_all(connection)
+                search_index.forget_all(connection)
             return self._search(terms, limit, progress)
 
     def _search(
@@ -163,7 +163,7 @@ class TurnStore:
         left = 1
         while left:
             with self._database.transaction() as connection:
-                left = update_index(connection)
+                left = search_index.update(connection)
             if left and progress is not None:
                 progress(left)
         with self._database.reading() as connection:

@@ -81,6 +81,10 @@ def test_search_shows_where_with_the_match_marked(call: Call, ids: dict[str, str
         "question",
         "chest",
     )
+    both = call("sessions", "search", "头痛", "休息")
+    assert "问：" in both.out and "【头痛】" in both.out and "答：" in both.out and "【休息】" in both.out
+    (hit,) = call("sessions", "search", "头痛", "休息", "--json").one()
+    assert [part["where"] for part in hit["excerpts"]] == ["question", "answer"]
     assert "【头痛】【怎么办】" in call("sessions", "search", "怎么办", "头痛").out
     nothing = call("sessions", "search", "没有的词")
     assert (nothing.code, nothing.out) == (0, "") and "没有找到" in nothing.err

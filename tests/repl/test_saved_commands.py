@@ -9,7 +9,8 @@ import pytest
 from chat_on_disk import converse, sessions, store_session
 from cli_program import Scripted, run, saved_turns, tree
 
-from medchat.store import SessionStore
+from medchat.api import Turn
+from medchat.store import SavedTurn, SessionStore, Transcript
 
 pytest_plugins = ("cli_program",)
 pytestmark = pytest.mark.terminal
@@ -139,6 +140,21 @@ def test_a_text_is_found_on_every_branch_and_where_it_is_said(
         screen.wait_for({"zh": "没有找到", "en": "Nothing found"}[lang])
         screen.enter(f"/{name}")
         screen.wait_for({"zh": "要搜索的文字是空的", "en": "is empty"}[lang])
+
+
+def test_a_first_search_says_how_many_turns_are_still_to_be_indexed(scripted: Scripted) -> None:
+    with SessionStore.open() as store:
+        record = store.create("echo", "none")
+        turn = SavedTurn(1, Turn("头痛", "多喝水，注意休息。" * 80), record.created)
+        store.add([Transcript(record, (turn,) * 3000)])
+    with scripted.on_terminal() as screen:
+        converse(screen, "甲")
+        screen.enter("/搜索 头痛")
+        screen.wait(
+            lambda: any("搜索中" in row and "建立索引，还剩" in row for row in screen.shown()),
+            "how many turns are left",
+        )
+        screen.wait_for("【头痛】", "打开其中一个")
 
 
 @pytest.mark.parametrize("name", ["分叉", "fork"])

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import random
+import signal
 import sqlite3
+import sys
+from collections.abc import Callable
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
+from child_process import child_environment, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stored_sessions import SECRET, begin, bytes_in, fill, last_turns
 
 from medchat.api import Turn
-from medchat.store import AnswerOrigin, SessionStore
+from medchat.store import AnswerOrigin, Excerpt, SavedTurn, SessionStore, Transcript
 
 #: Common characters, so that every pair of a planted word stands in many turns that do not hold the word.
 COMMON = "头痛发热咳嗽医生请问怎么办的了是我在有"
+
+
+#: Ends in the transaction that follows the first step.
+KILLED_SEARCH = """
+import signal, sys
+from pathlib import Path
+from medchat.store import SessionStore
+
+signal.signal(signal.SIGALRM, signal.SIG_DFL)
+with SessionStore.open(Path(sys.argv[1])) as store:
+    store.search(["头痛"], 1, lambda left: signal.setitimer(signal.ITIMER_REAL, 0.005) and None)
+"""
 
 
 @pytest.fixture
@@ -43,6 +60,33 @@ def test_planted_words_are_found_and_nothing_else(store: SessionStore, word: str
     assert set(questions(store, word)) == planted
 
 
+def steps_to_search(store: SessionStore, word: str) -> int:
+    """Return how many functions are called for a search: the same on every machine."""
+    store.search([word])  # what is looked up once
+    calls = count()
+    sys.setprofile(lambda frame, event, argument: event == "call" and next(calls))
+    try:
+        store.search([word])
+    finally:
+        sys.setprofile(None)
+    return next(calls)
+
+
+def add_turns(store: SessionStore, answers: list[str]) -> None:
+    record = store.create("echo", "none")
+    store.add([Transcript(record, tuple(SavedTurn(1, Turn("", text), record.created) for text in answers))])
+
+
+@pytest.mark.parametrize("word", ["头", "头医", "头痛头", "头痛发热咳嗽医生"])
+def test_no_search_takes_longer_for_more_turns_than_it_chooses_among(store: SessionStore, word: str) -> None:
+    # Every character and every pair of the word in every turn; the single character is found in all of them.
+    pairs = "。".join(map("".join, pairwise(word))).replace("头医", "头。医")
+    add_turns(store, [f"{word[:1]}。{pairs}"] * 500)
+    few = steps_to_search(store, word)
+    add_turns(store, [f"{word[:1]}。{pairs}"] * 1500)
+    assert steps_to_search(store, word) == few
+
+
 @pytest.mark.parametrize(
     ("written", "sought"),
     [
@@ -56,8 +100,7 @@ def test_planted_words_are_found_and_nothing_else(store: SessionStore, word: str
 def test_case_width_and_white_space_do_not_matter(store: SessionStore, written: str, sought: str) -> None:
     store.append_turn(begin(store), Turn("问", f"前{written}后"))
     (found,) = store.search([sought])
-    assert found.in_answer and found.excerpt.text == f"前{written}后"
-    assert found.excerpt.matches == ((1, 1 + len(written)),)
+    assert found.excerpts == (Excerpt(True, f"前{written}后", ((1, 1 + len(written)),)),)
 
 
 def test_every_term_must_be_there_and_a_question_counts_more(store: SessionStore) -> None:
@@ -80,8 +123,7 @@ def test_every_term_must_be_there_and_a_question_counts_more(store: SessionStore
 def test_excerpts_show_what_stands_around_the_match(store: SessionStore) -> None:
     store.append_turn(begin(store), Turn("问", "甲" * 60 + "心梗" + "乙" * 60))
     (found,) = store.search(["心梗"])
-    assert found.excerpt.text == "…" + "甲" * 24 + "心梗" + "乙" * 24 + "…"
-    assert found.excerpt.matches == ((25, 27),)
+    assert found.excerpts == (Excerpt(True, "…" + "甲" * 24 + "心梗" + "乙" * 24 + "…", ((25, 27),)),)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +141,29 @@ def test_each_term_is_shown_and_marked_where_it_first_stands(
 ) -> None:
     store.append_turn(begin(store), Turn(text, "答"))
     (found,) = store.search(terms)
-    excerpt = found.excerpt
+    (excerpt,) = found.excerpts
     assert [excerpt.text[begin:end] for begin, end in excerpt.matches] == marked
     assert all(part in text for part in excerpt.text.split("…")) and len(excerpt.text) <= 48 * 2 + 8
+
+
+@pytest.mark.parametrize(
+    ("question", "terms", "shown"),
+    [
+        ("头痛怎么办", ("头痛", "休息"), [(False, ["头痛"]), (True, ["休息"])]),
+        ("头痛怎么办", ("休息", "头痛", "喝水"), [(False, ["头痛"]), (True, ["休息", "喝水"])]),
+        ("要休息吗", ("休息",), [(False, ["休息"])]),
+        ("头痛怎么办", ("休息", "喝水"), [(True, ["休息", "喝水"])]),
+    ],
+)
+def test_a_term_that_only_the_other_half_of_a_turn_holds_has_its_excerpt(
+    store: SessionStore, question: str, terms: tuple[str, ...], shown: list[tuple[bool, list[str]]]
+) -> None:
+    store.append_turn(begin(store), Turn(question, "多休息，多喝水，头不晕再走"))
+    (found,) = store.search(terms)
+    marked = [
+        (part.in_answer, [part.text[begin:end] for begin, end in part.matches]) for part in found.excerpts
+    ]
+    assert marked == shown
 
 
 def test_nothing_is_found_for_nothing(store: SessionStore) -> None:
@@ -165,7 +227,66 @@ def test_indexing_goes_in_steps_that_say_how_many_are_left(store: SessionStore) 
         store.append_turn(session, Turn(f"{number}", "答"))
     left: list[int] = []
     assert len(store.search(["答"], 0, left.append)) == 2100
-    assert left == [1100, 100]
+    assert left == [100]
+
+
+def index_on_disk(path: Path) -> set[bytes]:
+    """Return the parts of the index that hold words."""
+    connection = sqlite3.connect(path)
+    parts = {row[0] for row in connection.execute("SELECT block FROM indexed_text_data WHERE id > 10")}
+    connection.close()
+    return parts
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [
+        lambda store, session: store.delete(session),
+        lambda store, session: store.rewrite(session, lambda text: "某"),
+    ],
+    ids=["delete", "rewrite"],
+)
+def test_no_part_of_the_index_on_the_disk_holds_a_word_that_was_removed(
+    tmp_path: Path, remove: Callable[[SessionStore, str], object]
+) -> None:
+    for name in ("never", "removed"):
+        with SessionStore.open(tmp_path / name) as store:
+            store.append_turn(begin(store), Turn("留下的", "话"))
+            session = begin(store)
+            if name == "removed":
+                store.append_turn(session, Turn("王小明", "你好"))
+            assert questions(store, "留下") == ["留下的"]
+            if name == "removed":
+                remove(store, session)
+    assert index_on_disk(tmp_path / "removed") == index_on_disk(tmp_path / "never") != set()
+
+
+def test_a_first_search_that_is_killed_goes_on_from_the_last_step(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    with SessionStore.open(path) as store:
+        add_turns(store, [f"头痛{number}" for number in range(4500)])
+    killed = run_python("-c", KILLED_SEARCH, str(path), environment=child_environment())
+    assert killed.returncode == -signal.SIGALRM, killed.stderr
+    left: list[int] = []
+    with SessionStore.open(path) as store:
+        assert len(store.search(["头痛"], 0, left.append)) == 4500
+    assert left == [500]
+
+
+def test_the_index_of_an_older_version_makes_room_and_its_words_go_with_a_deletion(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    with SessionStore.open(path) as store:
+        session = begin(store)
+        store.append_turn(session, Turn("甲", "一"))
+        for removed in (lambda: store.search(["甲"]), lambda: store.delete(session)):
+            connection = sqlite3.connect(path)
+            connection.execute("CREATE VIRTUAL TABLE search_pairs USING fts5(pairs, content='', detail=none)")
+            connection.execute("CREATE TABLE search_turn (turn_id INTEGER PRIMARY KEY, created REAL)")
+            connection.commit()
+            removed()
+            names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+            connection.close()
+            assert not [name for name in names if name.startswith("search_")]
 
 
 def test_a_deleted_word_leaves_the_index(tmp_path: Path) -> None:
@@ -179,7 +300,7 @@ def test_a_deleted_word_leaves_the_index(tmp_path: Path) -> None:
         assert store.search([SECRET]) == () and questions(store, "留下") == ["留下的"]
     assert SECRET.encode() not in bytes_in(path.parent)
     connection = sqlite3.connect(path)
-    assert connection.execute("SELECT count(*) FROM search_turn").fetchone()[0] == 1
+    assert connection.execute("SELECT count(*) FROM indexed_turn").fetchone()[0] == 1
     connection.close()
 
 
@@ -208,7 +329,7 @@ def test_rewritten_words_are_found_in_their_new_form_alone(store: SessionStore) 
 
 
 @pytest.mark.parametrize(
-    "damage", ["DROP TABLE search_turn", "ALTER TABLE search_turn RENAME turn_id TO other"]
+    "damage", ["DROP TABLE indexed_turn", "ALTER TABLE indexed_turn RENAME turn_id TO other"]
 )
 def test_a_damaged_index_is_made_anew_and_stops_no_deletion(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "sessions.db"
@@ -224,7 +345,7 @@ def test_a_damaged_index_is_made_anew_and_stops_no_deletion(tmp_path: Path, dama
     with SessionStore.open(path) as store:
         assert questions(store, "甲") == ["甲"]
     connection = sqlite3.connect(path)
-    connection.execute("DROP TABLE search_turn")
+    connection.execute("DROP TABLE indexed_turn")
     connection.commit()
     connection.close()
     with SessionStore.open(path) as store:

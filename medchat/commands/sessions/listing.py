@@ -14,11 +14,13 @@ from medchat.chat.session_lines import (
     edited_mark,
     ending_mark,
     hit_lines,
+    indexing,
     notice_heading,
     said_with,
     session_line,
 )
 from medchat.cli.group import LocalizedCommand
+from medchat.cli.moving_line import MovingLine
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.sessions.filters import chosen_filter, filter_flags
 from medchat.errors import UsageError
@@ -180,8 +182,8 @@ def search_command(words: tuple[str, ...], limit: int, as_json: bool) -> int:
         raise UsageError(
             say("要搜索的文字是空的", "the text to search for is empty"), "medchat sessions search TEXT"
         )
-    with SessionStore.open() as store:
-        found = store.search(words, limit, _indexing)
+    with SessionStore.open() as store, MovingLine() as line:
+        found = store.search(words, limit, lambda left: line.show(indexing(left)))
         records = {hit.session_id: store.get(hit.session_id) for hit in found}
     if as_json:
         hits = [_hit_as_json(hit, records[hit.session_id]) for hit in found]
@@ -193,19 +195,22 @@ def search_command(words: tuple[str, ...], limit: int, as_json: bool) -> int:
     return write_out("".join(hit_lines(hit, records[hit.session_id], marks) + "\n" for hit in found))
 
 
-def _indexing(left: int) -> None:
-    say_aside(say(f"正在为搜索建立索引，还剩 {left} 轮…", f"indexing for the search, {left} turns left…"))
-
-
 def _hit_as_json(hit: FoundTurn, record: SessionRecord) -> dict[str, Any]:
+    excerpts = [
+        {
+            "where": "answer" if excerpt.in_answer else "question",
+            "excerpt": excerpt.text,
+            "matches": excerpt.matches,
+        }
+        for excerpt in hit.excerpts
+    ]
     return {
         "id": record.id,
         "title": record.title,
         "turn": hit.saved.position,
-        "where": "answer" if hit.in_answer else "question",
         "current": not hit.elsewhere,
-        "excerpt": hit.excerpt.text,
-        "match": hit.excerpt.matches[0],
-        "matches": hit.excerpt.matches,
+        **excerpts[0],
+        "match": hit.excerpts[0].matches[0],
+        "excerpts": excerpts,
         "created": hit.saved.created.isoformat(),
     }
