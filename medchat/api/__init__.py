@@ -42,6 +42,7 @@ from medchat.api.finetuning import (
 from medchat.api.generation import (
     DEVICES_HELP,
     DTYPES,
+    ENGINES,
     GENERATION_RANGES,
     QUANTIZE,
     Completion,
@@ -84,6 +85,7 @@ __all__ = [
     "API_VERSION",
     "DEVICES_HELP",
     "DTYPES",
+    "ENGINES",
     "GENERATION_RANGES",
     "HUB",
     "METHODS",

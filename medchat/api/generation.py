@@ -94,6 +94,7 @@ class GenerationConfig:
 DEVICES_HELP = "auto|cpu|cuda[:N]|mps"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZE = ("none", "int8", "int4")
+ENGINES = ("auto", "native", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,8 @@ class LoadOptions:
     dtype: str = "auto"
     #: What linear layers are quantised to while they are loaded: one of QUANTIZE.
     quantize: str = "none"
+    #: What computes quantised layers on a CPU: one of ENGINES. "auto" is the native engine wherever it can be used.
+    engine: str = "auto"
     #: Nothing may be fetched from the network.
     offline: bool = False
     #: The backbone's own keys (`Backbone.load_keys`) that were chosen or have a default, each in its type.

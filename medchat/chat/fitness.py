@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medchat.api import Capabilities, LoadOptions
+from medchat.api import ENGINES, Capabilities, LoadOptions
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.settings import Layer, Settings, key_named
@@ -38,7 +38,7 @@ def ineffective_settings(backbone: str, can: Capabilities, settings: Settings) -
 
 
 def honoured(name: str, can: Capabilities, settings: Settings) -> str:
-    """Return the value of `device`, `dtype` or `quantize` to load with: left open where it cannot be had."""
+    """Return the value of `device`, `dtype`, `quantize` or `engine` to load with: left open where it cannot be had."""
     open_value = "none" if name == "quantize" else "auto"
     if name in dict(_unfit(can, settings)):
         return open_value
@@ -51,6 +51,8 @@ def _unfit(can: Capabilities, settings: Settings) -> list[tuple[str, tuple[str, 
         "device": ("auto", *can.devices),
         "dtype": ("auto", *can.dtypes),
         "quantize": ("none", *can.quantize),
+        # There is but one engine for what is not quantised, or not on a CPU.
+        "engine": ENGINES if can.quantize and "cpu" in can.devices else ("auto",),
     }
     return [
         (name, values)

@@ -82,7 +82,10 @@ def _foreign(template: str, owner: str, backbone: str, lacking: list[str]) -> Us
 
 
 #: Flags whose values are settings of the same name, the highest layer but `/set`.
-SETTING_FLAGS = ("backbone", "model", "template", "system", "device", "dtype", "quantize", "style", "history")
+SETTING_FLAGS = (
+    *("backbone", "model", "template", "system", "device", "dtype", "quantize", "engine"),
+    *("style", "history"),
+)
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,7 @@ def _load_options(
         device=honoured("device", can, settings),
         dtype=honoured("dtype", can, settings),
         quantize=honoured("quantize", can, settings),
+        engine=honoured("engine", can, settings),
         offline=bool(settings.value("offline")),
         extra=option_values(settings, backbone.name, declared_options(backbone.load_keys)),
         address=address,

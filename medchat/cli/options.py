@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from medchat.api import DEVICES_HELP, DTYPES, GENERATION_RANGES, QUANTIZE
+from medchat.api import DEVICES_HELP, DTYPES, ENGINES, GENERATION_RANGES, QUANTIZE
 from medchat.api.flags import option_flag
 from medchat.language import say
 
@@ -74,6 +74,11 @@ def model_flags(command: F) -> F:
             click.option("--dtype", type=click.Choice(DTYPES), help=say("计算精度", "compute precision")),
             click.option(
                 "--quantize", type=click.Choice(QUANTIZE), help=say("加载时量化", "quantise while loading")
+            ),
+            click.option(
+                "--engine",
+                type=click.Choice(ENGINES),
+                help=say("量化权重在 CPU 上用哪个引擎计算", "what computes quantised weights on a CPU"),
             ),
             click.option(
                 "--offline", is_flag=True, default=None, help=say("不使用网络", "never use the network")

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from medchat.chat.model_choice import open_registry
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import aligned, answer_stream, write_out
 from medchat.errors import MedchatError
+from medchat.inference.cpu_engine.library import LIBRARY_FILE, chosen_instructions, open_library
 from medchat.language import say
 from medchat.registry import Registry
 from medchat.sanitize import sanitize_line
@@ -153,11 +155,25 @@ def torch_devices() -> Iterator[CheckedItem]:
         yield CheckedItem("torch devices", "fail", last, "pip install -c constraints.txt -e .")
 
 
+def native_engine(file: Path = LIBRARY_FILE) -> Iterator[CheckedItem]:
+    """Say whether the library of the native engine, at `file`, can be used here."""
+    try:
+        library = open_library(file)
+        chosen = chosen_instructions(library)
+    except MedchatError as error:
+        # Without it torch computes everything: slower, and nothing is missing.
+        yield CheckedItem("native engine", "warn", error.what, error.remedy)
+    else:
+        yield CheckedItem("native engine", "ok", chosen)
+
+
 def _named(item: CheckedItem) -> str:
     """Return what an item is called on the screen; `--json` keeps its name."""
     kind, _, rest = sanitize_line(item.name).partition(" ")
     if item.name == "torch devices":
         return say("计算设备", item.name)
+    if item.name == "native engine":
+        return say("原生引擎", item.name)
     return " ".join(filter(None, (say(_NAMES.get(kind, kind), kind), rest)))
 
 
@@ -175,7 +191,7 @@ def findings() -> list[CheckedItem]:
     else:
         found += [CheckedItem("settings", "warn", warning) for warning in settings.warnings]
         found += _plugins(open_registry(settings), settings)
-    return [*found, *torch_devices()]
+    return [*found, *native_engine(), *torch_devices()]
 
 
 @click.command(

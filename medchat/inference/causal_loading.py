@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
@@ -23,17 +23,16 @@ from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import open_checkpoint
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
+from medchat.inference.adapters.structure import Structure, kept_on_failure
 from medchat.inference.chat_model import CausalChatModel, ModelFacts
 from medchat.inference.computed import fill_computed
 from medchat.inference.decode import ChatTokenizer, TextFilter
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
+from medchat.inference.engine import engine_bytes, give_to_engine
 from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.quantization import bits_of, conversions, pack_linears
 from medchat.language import say
-
-if TYPE_CHECKING:
-    from medchat.inference.adapters.structure import Structure
 
 
 class CausalTokenizer(ChatTokenizer, Protocol):
@@ -176,7 +175,6 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         if vocabulary.saved or vocabulary.rows != before.model.get_input_embeddings().weight.shape[0]:
             return None
         from medchat.inference.adapters.attach import attach_adapters, check_fit
-        from medchat.inference.adapters.structure import kept_on_failure
 
         model, placement = before.model, before.placement
         with kept_on_failure(model):
@@ -208,8 +206,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         model, placement = prepared.model, prepared.placement
         assign(model, prepared.checkpoint, prepared.headers, placement)
         fill_computed(model, placement.device)
-        from medchat.inference.adapters.structure import Structure
-
+        give_to_engine(options.engine, model, placement.device)
         bare = None if placement.optional else Structure(model)
         if prepared.adapters:
             from medchat.inference.adapters.attach import attach_adapters  # brings peft: slow to import
@@ -222,7 +219,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         """Check all that can be checked without reading weights.
 
         Raises CheckpointError (missing, damaged, another architecture, not matching), MemoryShortageError
-        where it can be known, or UsageError (impossible device, dtype or quantisation).
+        where it can be known, or UsageError (impossible device, dtype, quantisation or engine).
         """
         device = pick_device(options.device)
         dtype = pick_dtype(options.dtype, device)
@@ -244,7 +241,8 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
             conversions=conversions(model),
             watch=options.watch,
         )
-        ensure_memory(loaded_weight_bytes(model, placement), device)
+        more = engine_bytes(options.engine, model, device)
+        ensure_memory(loaded_weight_bytes(model, placement) + more, device)
         if vocabulary.adapters:
             from medchat.inference.adapters.attach import check_fit  # brings peft: slow to import
 

@@ -34,6 +34,7 @@ from medchat.inference.decode import (
     stream_tokens,
 )
 from medchat.inference.device import give_back_memory, raise_on_oom
+from medchat.inference.engine import engine_of
 from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
 from medchat.inference.kv_cache import CausalStepper
 from medchat.inference.postprocess import StrippedAnswer
@@ -214,6 +215,7 @@ class TokenChatModel(ABC):
             "model": str(self._facts.path),
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": str(self._model.device),
+            "engine": engine_of(self._model),
             "parameters": self._model.num_parameters(),
             "context_length": self.context_length,
             **self._facts.details,

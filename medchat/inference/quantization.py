@@ -7,7 +7,7 @@ for, its kernel does the expanding (see `cpm`). Results agree up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -91,7 +91,6 @@ def dequantize_rows(packed: Tensor, scale: Tensor, bits: int, dtype: torch.dtype
 #: Up to how many rows torch's int8 kernel beats expanding, by dtype (measured: one core, 4096 x 4096).
 #: Float16 is left out: its kernel is scalar.
 _KERNEL_ROWS = {torch.bfloat16: 32, torch.float32: 1}
-
 
 #: Bytes of int4 weights widened at a time: they must still be in the cache when the product reads them.
 _WIDENED_BYTES = 2**18
@@ -220,7 +219,7 @@ def insert_quantized_linears(model: nn.Module, bits: int, names: tuple[str, ...]
 
     For a model on the meta device, before `conversions` and `load.assign` fill it.
     """
-    return sum(1 for _ in _replace(model, nn.Linear, lambda dense: _empty(dense, bits), names))
+    return sum(1 for _ in replace_modules(model, nn.Linear, lambda dense: _empty(dense, bits), names))
 
 
 def pack_linears(model: PreTrainedModel, bits: int) -> None:
@@ -258,12 +257,12 @@ def quantize_linears(model: nn.Module, bits: int, names: tuple[str, ...]) -> int
 
     Linears already quantised stay as they are.
     """
-    return sum(1 for _ in _replace(model, nn.Linear, lambda dense: _quantised(dense, bits), names))
+    return sum(1 for _ in replace_modules(model, nn.Linear, lambda dense: _quantised(dense, bits), names))
 
 
 def dequantize_linears(model: nn.Module, names: tuple[str, ...], dtype: torch.dtype = torch.float32) -> int:
     """Turn quantised linears back into dense ones in place (trainable again); return how many were."""
-    return sum(1 for _ in _replace(model, QuantizedLinear, lambda layer: _dense(layer, dtype), names))
+    return sum(1 for _ in replace_modules(model, QuantizedLinear, lambda layer: _dense(layer, dtype), names))
 
 
 def _quantised_rows(name: str, bits: int, rows: Tensor) -> dict[str, Tensor]:
@@ -273,12 +272,16 @@ def _quantised_rows(name: str, bits: int, rows: Tensor) -> dict[str, Tensor]:
     return {name: packed, f"{name}_scale": scale}
 
 
-def _replace(
-    model: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module], names: tuple[str, ...]
+def replace_modules(
+    model: nn.Module,
+    kind: type[nn.Module],
+    make: Callable[[Any], nn.Module],
+    names: Collection[str] | None = None,
 ) -> Iterator[None]:
+    """Put what `make` makes of each module of that very kind in its place, one at a time; only those called `names`."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if name in names and type(child) is kind:
+            if (names is None or name in names) and type(child) is kind:
                 setattr(parent, name, make(child))
                 yield
 

@@ -25,6 +25,7 @@ FACT_NAMES = {
     "context_length": ("上下文长度", "context length"),
     "device": ("计算设备", "device"),
     "dtype": ("计算精度", "precision"),
+    "engine": ("计算引擎", "engine"),
     "exact_counts": ("词元数是否精确", "exact token counts"),
     "model": ("模型", "model"),
     "notes": ("说明", "notes"),

@@ -25,7 +25,7 @@ _HISTORY = Key(
 )
 #: How the chat looks and sounds: `SessionThread` has an attribute of each name.
 ON_SCREEN = ("footer", "bell")
-_WHEN_LOADING = ("backbone", "device", "dtype", "quantize")
+_WHEN_LOADING = ("backbone", "device", "dtype", "quantize", "engine")
 _COMMANDS = {
     "model": "模型",
     "adapter": "适配器",

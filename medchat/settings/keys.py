@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from medchat.api import DEVICES_HELP, DTYPES, GENERATION_RANGES, QUANTIZE, Range
+from medchat.api import DEVICES_HELP, DTYPES, ENGINES, GENERATION_RANGES, QUANTIZE, Range
 from medchat.api.flags import option_flag
 from medchat.builtin import BUILTIN_BACKBONES
 from medchat.errors import UsageError
@@ -103,6 +103,10 @@ _TABLE = (
     ),
     Key("dtype", Kind.TEXT, "auto", "计算精度", "compute precision", choices=DTYPES),
     Key("quantize", Kind.TEXT, "none", "加载时量化", "quantise while loading", choices=QUANTIZE),
+    Key(
+        "engine", Kind.TEXT, "auto", "量化权重在 CPU 上用哪个引擎计算", "what computes quantised weights on a CPU",
+        choices=ENGINES,
+    ),
     Key("offline", Kind.FLAG, False, "不使用网络", "never use the network", project=(True,)),
     Key("style", Kind.TEXT, "rich", "显示样式", "how answers look", choices=("rich", "plain")),
     Key("theme", Kind.TEXT, "default", "配色", "colours", choices=THEMES),

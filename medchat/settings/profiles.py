@@ -22,18 +22,8 @@ from medchat.settings.keys import GENERATION, KEYS, Key, key_named
 TABLE = "profile."
 #: What a profile may hold: which model answers, and how it is asked.
 PROFILE_KEYS = (
-    *(
-        "backbone",
-        "model",
-        "adapter",
-        "template",
-        "option",
-        "system",
-        "history",
-        "device",
-        "dtype",
-        "quantize",
-    ),
+    *("backbone", "model", "adapter", "template", "option", "system", "history"),
+    *("device", "dtype", "quantize", "engine"),
     *(name for name in KEYS if name.startswith(GENERATION)),
 )
 #: Of these, what a folder's own file may not choose. An address of a model is refused as everywhere there.

@@ -132,6 +132,7 @@ def base_options(options: SFTOptions, *, device: str = "", dtype: str = "float32
         options.adapters,
         device=device or options.device,
         dtype=dtype,
+        engine="torch",  # what is trained needs gradients
         extra=dict(options.extra),
     )
 

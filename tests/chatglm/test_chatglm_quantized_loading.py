@@ -20,7 +20,7 @@ pytestmark = pytest.mark.torch
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_quantising_while_loading_gives_the_bytes_of_the_published_form(tiny: Path, bits: int) -> None:
-    model = load(tiny, quantize=f"int{bits}").model
+    model = load(tiny, quantize=f"int{bits}", engine="torch").model
     seen = 0
     for name, stored in tensors_of(tiny).items():
         if name.endswith(".weight") and name.split(".")[-2] in QUANTISED_NAMES:
@@ -36,11 +36,11 @@ def test_quantising_while_loading_gives_the_bytes_of_the_published_form(tiny: Pa
 def test_a_quantised_checkpoint_loads_as_it_was_written(
     tiny: Path, tmp_path: Path, bits: int, layout: str
 ) -> None:
-    made = load(tiny, quantize=f"int{bits}")
+    made = load(tiny, quantize=f"int{bits}", engine="torch")
     weights = {name: p.detach() for name, p in made.model.state_dict().items() if name != HEAD}
     folder = variant(tiny, tmp_path / "model", weights, layout, quantization_bit=bits)
     for quantize in ("none", f"int{bits}"):
-        loaded = load(folder, quantize=quantize)
+        loaded = load(folder, quantize=quantize, engine="torch")
         assert torch.equal(logits(loaded.model, loaded.config), logits(made.model, made.config))
     other = {8: "int4", 4: "int8"}[bits]
     assert other in refused(lambda: load(folder, quantize=other), UsageError, 2).what
@@ -50,14 +50,14 @@ def test_a_quantised_checkpoint_loads_as_it_was_written(
 def test_a_checkpoint_with_quantised_embeddings_uses_them_as_its_head(
     tiny: Path, tmp_path: Path, with_head: bool
 ) -> None:
-    made = load(tiny, quantize="int4")
+    made = load(tiny, quantize="int4", engine="torch")
     weights = {name: p.detach() for name, p in made.model.state_dict().items() if name != HEAD}
     packed, scale = quantize_rows(tensors_of(tiny)[EMBEDDING], 4)
     weights |= {EMBEDDING: packed, f"{EMBEDDING}_scale": scale}
     if with_head:
         weights |= {HEAD: packed.clone(), f"{HEAD}_scale": scale.clone()}
     folder = variant(tiny, tmp_path / "qe", weights, quantization_bit=4, quantization_embeddings=True)
-    model = load(folder).model
+    model = load(folder, engine="torch").model
     assert model.lm_head.weight is model.transformer.word_embeddings.weight
     expected = logits(made.model, made.config)
     found = logits(model, made.config)
@@ -68,7 +68,9 @@ def test_a_checkpoint_with_quantised_embeddings_uses_them_as_its_head(
 
 def test_quantised_weights_without_the_key_are_told_by_their_kind(tiny: Path, tmp_path: Path) -> None:
     weights = {
-        name: p.detach() for name, p in load(tiny, quantize="int8").model.state_dict().items() if name != HEAD
+        name: p.detach()
+        for name, p in load(tiny, quantize="int8", engine="torch").model.state_dict().items()
+        if name != HEAD
     }
     folder = variant(tiny, tmp_path / "model", weights)
     assert "int8" in refused(lambda: load(folder)).what

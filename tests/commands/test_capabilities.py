@@ -42,6 +42,7 @@ REFUSED = {
     "a precision": (("--dtype", "bfloat16"), "auto | float32"),
     "a device": (("--device", "cuda:1"), "auto | cpu"),
     "quantisation": (("--quantize", "int8"), "--quantize"),
+    "engine": (("--engine", "native"), "--engine"),
 }
 
 

@@ -260,7 +260,7 @@ def test_files_of_the_inner_model_load_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
 def test_quantised_weights_take_less_and_answer(copy: Path, quantize: str) -> None:
-    loaded = Tiny().load(options(copy, quantize=quantize))
+    loaded = Tiny().load(options(copy, quantize=quantize, engine="torch"))
     assert isinstance(loaded, TokenChatModel)
     layer = loaded.model.get_submodule("model.layers.0.self_attn.q_proj")
     assert layer.weight.dtype == torch.int8

@@ -7,18 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from native_engine import COMPILED
 
 from medchat.errors import UsageError
 from medchat.inference.cpu_engine.library import (
     INSTRUCTION_SETS,
-    LIBRARY_FILE,
     VARIABLE,
     EngineUnavailableError,
     chosen_instructions,
     open_library,
 )
-
-compiled = pytest.mark.skipif(not LIBRARY_FILE.is_file(), reason="the native library was not compiled")
 
 
 def test_a_missing_library_is_an_error_that_names_the_file_and_what_to_do(tmp_path: Path) -> None:
@@ -51,7 +49,7 @@ def _loaded_files() -> list[str]:
     return [line.split()[-1] for line in maps.read_text().splitlines() if ".so" in line]
 
 
-@compiled
+@COMPILED
 def test_the_fastest_instructions_are_chosen_unless_the_variable_names_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -64,7 +62,7 @@ def test_the_fastest_instructions_are_chosen_unless_the_variable_names_others(
         assert chosen_instructions(library) == name
 
 
-@compiled
+@COMPILED
 @pytest.mark.parametrize("wanted", ["sse9", "AVX2", "scalar "])
 def test_unknown_instructions_are_a_usage_error_that_lists_the_known(
     wanted: str, monkeypatch: pytest.MonkeyPatch
@@ -75,7 +73,7 @@ def test_unknown_instructions_are_a_usage_error_that_lists_the_known(
     assert "scalar" in caught.value.remedy
 
 
-@compiled
+@COMPILED
 def test_instructions_that_this_cpu_lacks_are_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     library = open_library()
     for name in set(INSTRUCTION_SETS) - set(library.usable):

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_engine import COMPILED
 from numpy.typing import NDArray
 
-from medchat.inference.cpu_engine.library import EngineUnavailableError, open_library
+from medchat.inference.cpu_engine.library import LIBRARY_FILE, open_library
 from medchat.inference.cpu_engine.packed_matrix import (
     GROUP_COLUMNS,
     RANGES,
@@ -23,10 +24,8 @@ from medchat.inference.cpu_engine.packed_matrix import (
     packed_bytes,
 )
 
-try:
-    USABLE = open_library().usable
-except EngineUnavailableError as error:
-    pytest.skip(f"the native library: {error.what}", allow_module_level=True)
+pytestmark = COMPILED
+USABLE = open_library().usable if LIBRARY_FILE.is_file() else ()
 
 #: How far rounding activations to 16 bits moves a product, as a share of the sum of magnitudes that were added.
 ROUNDING = 2.0**-15

@@ -259,6 +259,7 @@ def test_paths_in_a_file_are_seen_from_that_file_and_names_left_alone(tmp_path: 
         ("MEDCHAT_SYSTEM", " 你是医生助手 ", "system", " 你是医生助手 "),
         ("MEDCHAT_DEVICE", "", "device", "auto"),
         ("MEDCHAT_DEVICE", "cuda:1", "device", "cuda:1"),
+        ("MEDCHAT_ENGINE", "torch", "engine", "torch"),
     ],
 )
 def test_variables_are_read_as_their_kind(
@@ -273,6 +274,7 @@ def test_variables_are_read_as_their_kind(
         ("MEDCHAT_TOP_K", "many"),
         ("MEDCHAT_OFFLINE", "perhaps"),
         ("MEDCHAT_DTYPE", "int3"),
+        ("MEDCHAT_ENGINE", "fast"),
         ("MEDCHAT_SEED", "-1"),
     ],
 )
@@ -294,7 +296,13 @@ def test_flags_not_given_leave_lower_layers_alone(tmp_path: Path) -> None:
 
 def test_a_misspelt_variable_is_told_and_a_strangers_left_alone(tmp_path: Path) -> None:
     settings = load(
-        tmp_path, environment={"MEDCHAT_TEMPRATURE": "1", "MEDCHAT_MY_PLUGIN_URL": "x", "PATH": "/"}
+        tmp_path,
+        environment={
+            "MEDCHAT_TEMPRATURE": "1",
+            "MEDCHAT_MY_PLUGIN_URL": "x",
+            "MEDCHAT_ENGINE_INSTRUCTIONS": "avx2",
+            "PATH": "/",
+        },
     )
     assert len(settings.warnings) == 1
     assert "MEDCHAT_TEMPERATURE" in settings.warnings[0]

@@ -12,7 +12,7 @@ from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 
 #: Instruction sets by the names that users give them, the slowest first; their numbers are the library's.
-INSTRUCTION_SETS = ("scalar", "avx2", "avx512")
+INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "amx")
 #: Names one of them, for tests and for finding faults: it is used in place of the fastest.
 VARIABLE = "MEDCHAT_ENGINE_INSTRUCTIONS"
 #: As in `medchat_interface_version` of native/interface.cpp.
@@ -82,8 +82,9 @@ def _unavailable(reason: str, file: Path) -> EngineUnavailableError:
     return EngineUnavailableError(
         say(f"原生计算引擎不可用：{reason}", f"the native engine cannot be used: {reason}"),
         say(
-            "安装 C++ 编译器（如 g++），再重新安装：pip install -e .",
-            "install a C++ compiler (such as g++), then install again: pip install -e .",
+            "安装 C++ 编译器（如 g++），再重新安装：pip install -e .；没有它时由 torch 计算（较慢）",
+            "install a C++ compiler (such as g++), then install again: pip install -e .; without it torch computes "
+            "(slower)",
         ),
         where=str(file),
     )

@@ -22,6 +22,7 @@ from medchat.checkpoints.stated_template import stated_facts
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.inference.adapters.structure import Structure
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
+from medchat.inference.engine import engine_bytes, give_to_engine
 from medchat.inference.load_weights import Placement, assign, check_finite, loaded_weight_bytes, require_match
 from medchat.inference.quantization import bits_of, conversions
 from medchat.inference.shards import read_tensors
@@ -108,7 +109,7 @@ def load_model(options: LoadOptions) -> LoadedModel:
     """Load `options.model` with its tokenizer and adapters.
 
     Raises CheckpointError (missing, damaged, no ChatGLM v1, not matching), MemoryShortageError (before
-    reading where it can be known) or UsageError (impossible device, dtype, rule or quantisation).
+    reading where it can be known) or UsageError (impossible device, dtype, rule, quantisation or engine).
     """
     config = read_configuration(options.model, with_stated_rule(options))
     tokenizer = read_chatglm_vocabulary(options.model, config.to_dict())
@@ -128,6 +129,7 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
     prepared = prepare_weights(options)
     model, placement = prepared.model, prepared.placement
     assign(model, prepared.checkpoint, prepared.headers, placement)
+    give_to_engine(options.engine, model, placement.device)
     bare = Structure(model)
     attach_chatglm_adapters(model, prepared.adapters, placement.device, placement.dtype)
     notes = (
@@ -172,7 +174,8 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
         conversions=conversions(model) if bits else {},
         watch=options.watch,
     )
-    ensure_memory(loaded_weight_bytes(model, placement), device)
+    more = engine_bytes(options.engine, model, device)
+    ensure_memory(loaded_weight_bytes(model, placement) + more, device)
     check_chatglm_fit(model, adapters)
     require_match(model, checkpoint, headers, placement)
     return PreparedWeights(model, config, adapters, checkpoint, headers, placement)

@@ -61,13 +61,14 @@ void Activations::resize(size_t tokens, size_t columns) {
 }
 
 void Activations::quantise(size_t token, const float* values) {
-    ActivationGroup* groups = groups_.data() + token * group_count_;
+    const size_t first = token / kTogether * kTogether, width = width_at(first);
+    ActivationGroup* groups = groups_.data() + first * group_count_ + (token - first);
     const size_t whole = columns_ / kGroupColumns;
-    for (size_t g = 0; g < whole; ++g) quantise_group(values + g * kGroupColumns, groups[g]);
+    for (size_t g = 0; g < whole; ++g) quantise_group(values + g * kGroupColumns, groups[g * width]);
     if (whole < group_count_) {
         float padded[kGroupColumns] = {};
         std::copy(values + whole * kGroupColumns, values + columns_, padded);
-        quantise_group(padded, groups[whole]);
+        quantise_group(padded, groups[whole * width]);
     }
 }
 

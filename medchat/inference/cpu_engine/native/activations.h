@@ -17,7 +17,16 @@ struct ActivationGroup {
     int32_t sum;
 };
 
-// The activations of some tokens, each `groups` groups. Columns beyond the matrix's are zero.
+// The groups of one token: group `g` is at `first[g * stride]`.
+struct TokenGroups {
+    const ActivationGroup* first;
+    size_t stride;
+};
+
+// The activations of some tokens. Columns beyond the matrix's are zero.
+//
+// Sixteen tokens lie together, group by group, so that what is multiplied at once is read in one go; the last ones may
+// be fewer.
 class Activations {
   public:
     // Makes room for `tokens` tokens of `columns` columns; throws std::bad_alloc.
@@ -27,10 +36,17 @@ class Activations {
     // A group with an infinity or NaN gets the scale NaN, so that no product hides it.
     void quantise(size_t token, const float* values);
 
-    const ActivationGroup* token(size_t index) const { return groups_.data() + index * group_count_; }
+    TokenGroups token(size_t index) const {
+        const size_t first = index / kTogether * kTogether, width = width_at(first);
+        return {groups_.data() + first * group_count_ + (index - first), width};
+    }
     size_t tokens() const { return tokens_; }
 
+    static constexpr size_t kTogether = 16;
+
   private:
+    size_t width_at(size_t first) const { return tokens_ - first < kTogether ? tokens_ - first : kTogether; }
+
     std::vector<ActivationGroup> groups_;
     size_t tokens_ = 0;
     size_t columns_ = 0;

@@ -6,7 +6,7 @@
 namespace medchat {
 
 // The numbers that the C interface uses; a higher one is faster.
-enum InstructionSet : int { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
+enum InstructionSet : int { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kAmx = 3 };
 
 // Whether the library has a kernel for `set` that this CPU, under this system, can run. False for any other number.
 bool can_run(int set);

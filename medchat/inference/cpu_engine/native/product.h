@@ -7,6 +7,11 @@
 #include "activations.h"
 #include "layout.h"
 
+// Compilers before GCC 11 and Clang 11 know no AMX, and only Linux is asked for its registers.
+#if defined(__x86_64__) && defined(__linux__) && __has_include(<amxint8intrin.h>)
+#define MEDCHAT_AMX
+#endif
+
 namespace medchat {
 
 // Multiplies the rows of the blocks [first_block, last_block) with every token. `outputs` holds a token's results at
@@ -23,6 +28,9 @@ void product_scalar(const Product& product, size_t first_block, size_t last_bloc
 #if defined(__x86_64__)
 void product_avx2(const Product& product, size_t first_block, size_t last_block);
 void product_avx512(const Product& product, size_t first_block, size_t last_block);
+#endif
+#if defined(MEDCHAT_AMX)
+void product_amx(const Product& product, size_t first_block, size_t last_block);
 #endif
 
 // Where the results of the rows of a block go, which the last block may not fill.

@@ -78,10 +78,11 @@ AVX2 void multiply_block(const Product& product, size_t block, size_t token) {
     const size_t groups = matrix.groups();
     const uint8_t* tile = matrix.integers + block * groups * matrix.tile_bytes();
     const uint16_t* scales = matrix.scales + block * groups * kBlockRows;
-    const ActivationGroup* group = product.activations.token(token);
+    const TokenGroups of_token = product.activations.token(token);
+    const ActivationGroup* group = of_token.first;
     BlockOutputs outputs(product, block);
     __m256 totals[2] = {_mm256_loadu_ps(outputs.totals), _mm256_loadu_ps(outputs.totals + kHalfRows)};
-    for (size_t g = 0; g < groups; ++g, ++group, tile += matrix.tile_bytes(), scales += kBlockRows) {
+    for (size_t g = 0; g < groups; ++g, group += of_token.stride, tile += matrix.tile_bytes(), scales += kBlockRows) {
         const WholeActivations activations(*group);
         const __m256i offset = _mm256_set1_epi32(group->sum * stored_offset(Bits));
         for (size_t half = 0; half < 2; ++half) {

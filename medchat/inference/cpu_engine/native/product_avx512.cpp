@@ -73,9 +73,12 @@ AVX512 void multiply_block(const Product& product, size_t block, size_t first_to
     BlockOutputs outputs(product, block);
     __m512 totals[Tokens];
     const ActivationGroup* at[Tokens];
+    size_t strides[Tokens];
     for (size_t t = 0; t < Tokens; ++t) {
         totals[t] = _mm512_loadu_ps(outputs.totals);
-        at[t] = product.activations.token(first_token + t);
+        const TokenGroups of_token = product.activations.token(first_token + t);
+        at[t] = of_token.first;
+        strides[t] = of_token.stride;
     }
     for (size_t g = 0; g < groups; ++g, tile += matrix.tile_bytes(), scales += kBlockRows) {
         TileSums<Tokens> sums;
@@ -86,7 +89,7 @@ AVX512 void multiply_block(const Product& product, size_t block, size_t first_to
             const __m512 scale = _mm512_mul_ps(of_weights, _mm512_set1_ps(at[t]->scale));
             const __m512 sum = _mm512_cvtepi32_ps(sums.signed_sum(t, at[t], stored_offset(Bits)));
             totals[t] = _mm512_fmadd_ps(sum, scale, totals[t]);
-            ++at[t];
+            at[t] += strides[t];
         }
     }
     for (size_t t = 0; t < Tokens; ++t) {

@@ -19,13 +19,14 @@ int32_t row_sum(const PackedMatrix& matrix, const uint8_t* tile, size_t row, con
 
 void multiply_block(const Product& product, size_t block, size_t token) {
     const PackedMatrix& matrix = product.matrix;
-    const ActivationGroup* groups = product.activations.token(token);
+    const TokenGroups groups = product.activations.token(token);
     BlockOutputs outputs(product, block);
     for (size_t g = 0; g < matrix.groups(); ++g) {
         const size_t tile = block * matrix.groups() + g;
+        const ActivationGroup& group = groups.first[g * groups.stride];
         for (size_t row = 0; row < kBlockRows; ++row) {
-            const int32_t sum = row_sum(matrix, matrix.integers + tile * matrix.tile_bytes(), row, groups[g]);
-            const float scale = half_to_float(matrix.scales[tile * kBlockRows + row]) * groups[g].scale;
+            const int32_t sum = row_sum(matrix, matrix.integers + tile * matrix.tile_bytes(), row, group);
+            const float scale = half_to_float(matrix.scales[tile * kBlockRows + row]) * group.scale;
             outputs.totals[row] = std::fma(static_cast<float>(sum), scale, outputs.totals[row]);
         }
     }

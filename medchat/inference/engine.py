@@ -1,0 +1,95 @@
+"""Which engine computes the products of quantised weights: the native one, or torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from medchat.api import ENGINES
+from medchat.errors import UsageError
+from medchat.inference.cpu_engine.library import EngineUnavailableError, chosen_instructions, open_library
+from medchat.inference.cpu_engine.linear import NativeLinear
+from medchat.inference.cpu_engine.packed_matrix import packed_bytes
+from medchat.inference.quantization import QuantizedLinear, replace_modules
+from medchat.language import say
+
+
+def takes_native(wanted: str, model: nn.Module, device: torch.device) -> bool:
+    """Say whether the native engine is to compute the quantised linears of `model`, which may be without values.
+
+    `wanted` is one of ENGINES; "auto" takes the native engine for quantised weights on a CPU where it can be used.
+    Raises UsageError for any other word, and for "native" where nothing is quantised or the device is no CPU;
+    EngineUnavailableError for "native" where the library is missing.
+    """
+    if wanted not in ENGINES:
+        raise UsageError(
+            say(f"--engine 的值“{wanted}”无效", f"--engine {wanted!r} is not valid"),
+            say(f"可用的值：{'|'.join(ENGINES)}", f"valid values: {'|'.join(ENGINES)}"),
+        )
+    if wanted == "torch":
+        return False
+    fits = device.type == "cpu" and any(isinstance(module, QuantizedLinear) for module in model.modules())
+    if not fits:
+        if wanted == "native":
+            raise _does_not_serve(device)
+        return False
+    try:
+        chosen_instructions(open_library())
+    except EngineUnavailableError:
+        if wanted == "native":
+            raise
+        return False
+    return True
+
+
+def engine_bytes(wanted: str, model: nn.Module, device: torch.device) -> int:
+    """Return how many bytes more the quantised linears of `model` take for their engine; raises as `takes_native`."""
+    if not takes_native(wanted, model, device):
+        return 0
+    # A head that shares the packed embedding's memory gets a layout of its own, and the embedding stays.
+    shared = getattr(model, "_tied_weights_keys", None) or ()
+    return sum(
+        packed_bytes(layer.out_features, layer.in_features, layer.bits)
+        - (0 if f"{name}.weight" in shared else _stored_bytes(layer))
+        for name, layer in model.named_modules()
+        if isinstance(layer, QuantizedLinear)
+    )
+
+
+def give_to_engine(wanted: str, model: nn.Module, device: torch.device) -> None:
+    """Lay out the quantised linears of `model`, filled, for their engine: in place, one matrix at a time.
+
+    Raises as `takes_native`.
+    """
+    if takes_native(wanted, model, device):
+        for _ in replace_modules(model, QuantizedLinear, NativeLinear.of_quantized):
+            pass
+
+
+def engine_of(model: nn.Module) -> str:
+    """Return which engine computes the linears of `model`: "torch", or "native" with its instructions."""
+    if any(isinstance(module, NativeLinear) for module in model.modules()):
+        return f"native {chosen_instructions(open_library())}"
+    return "torch"
+
+
+def _stored_bytes(layer: QuantizedLinear) -> int:
+    return sum(part.numel() * part.element_size() for part in (layer.weight, layer.weight_scale))
+
+
+def _does_not_serve(device: torch.device) -> UsageError:
+    if device.type != "cpu":
+        return UsageError(
+            say(
+                f"--engine native 只在 CPU 上计算，不支持 {device}",
+                f"--engine native computes on a CPU, not on {device}",
+            ),
+            say("请加上 --device cpu，或去掉 --engine", "use --device cpu, or leave --engine out"),
+        )
+    return UsageError(
+        say("--engine native 只计算量化的权重", "--engine native computes quantised weights only"),
+        say(
+            "请加上 --quantize int8 或 int4，或去掉 --engine",
+            "use --quantize int8 or int4, or leave --engine out",
+        ),
+    )

@@ -1,0 +1,230 @@
+"""A model whose quantised products the native engine computes is the model that torch computes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from llama_checkpoints import load as load_llama
+from llama_checkpoints import lora
+from native_engine import COMPILED
+from refusals import refused
+from talking_miniatures import FAMILIES
+
+from medchat.api import GenerationConfig, LoadOptions, Text
+from medchat.chat.setup import read_settings, resolve_setup
+from medchat.errors import UsageError
+from medchat.inference.cpu_engine.library import VARIABLE, EngineUnavailableError, open_library
+from medchat.inference.cpu_engine.linear import NativeLinear
+from medchat.inference.cpu_engine.packed_matrix import packed_bytes
+from medchat.inference.engine import engine_bytes, engine_of, takes_native
+from medchat.inference.quantization import QuantizedLinear
+
+pytest_plugins = ("talking_miniatures",)
+pytestmark = pytest.mark.torch
+
+CPU = torch.device("cpu")
+GREEDY = GenerationConfig(max_new_tokens=12, greedy=True)
+NEVER = threading.Event()
+QUESTIONS = ("头痛怎么办？", "发热", "咳嗽三天了要不要去医院？")
+QUESTION = [Text(QUESTIONS[0])]
+#: What rounding activations to 16 bits may change in logits, as a share of their spread.
+NEAR = 3e-3
+Loaded = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def loaded(talkative: Callable[[str], Path]) -> Loaded:
+    """Return a function from family, engine and width to the talkative model, loaded once."""
+
+    @cache
+    def chat(family: str, engine: str, quantize: str) -> Any:
+        how = {"device": "cpu", "dtype": "float32", "quantize": quantize, "engine": engine}
+        return FAMILIES[family].load(LoadOptions(talkative(family), **how))
+
+    return chat
+
+
+def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Return the largest difference as a share of the spread of `wanted`; never 0 for two engines."""
+    assert not torch.equal(found, wanted)
+    return float((found - wanted).abs().max() / wanted.std())
+
+
+def answer(chat: Any, question: str) -> str:
+    return "".join(delta.text for delta in chat.stream([Text(question)], GREEDY, NEVER))
+
+
+# ---------------------------------------------------------------- the same model
+
+
+@COMPILED
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_engines_answer_alike_and_score_alike(loaded: Loaded, family: str, quantize: str) -> None:
+    native, reference = (loaded(family, engine, quantize) for engine in ("native", "torch"))
+    assert native.describe()["engine"].startswith("native ") and reference.describe()["engine"] == "torch"
+    ids = list(native.prompt_ids(QUESTION))
+    prompts = [chat.stepper.prefill(ids, NEVER) for chat in (native, reference)]
+    assert distance(*prompts) < NEAR
+    assert distance(*(chat.stepper.advance(9) for chat in (native, reference))) < NEAR
+    answers = [[answer(chat, question) for question in QUESTIONS] for chat in (native, reference)]
+    assert answers[0] == answers[1] and any(answers[0])
+    scores = [torch.tensor(chat.score(QUESTION, "多喝水")) for chat in (native, reference)]
+    assert distance(*scores) < NEAR
+
+
+@COMPILED
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_answers_as_each_question_alone(loaded: Loaded, family: str) -> None:
+    chat = loaded(family, "native", "int8")
+    together = chat.generate_batch([[Text(question)] for question in QUESTIONS], GREEDY)
+    assert [one.text for one in together] == [answer(chat, question) for question in QUESTIONS]
+
+
+@COMPILED
+@pytest.mark.parametrize("family", ["llama", "bloom"])
+def test_a_kept_cache_gives_the_logits_of_a_fresh_one(loaded: Loaded, family: str) -> None:
+    chat = loaded(family, "native", "int4")
+    ids = list(range(10, 30))
+    chat.stepper.forget()
+    fresh = chat.stepper.prefill(ids, NEVER)
+    chat.stepper.prefill([*ids[:-3], 9, 9], NEVER)
+    again = chat.stepper.prefill(ids, NEVER)
+    assert chat.stepper.reused_tokens == len(ids) - 3
+    torch.testing.assert_close(again, fresh, atol=1e-4, rtol=1e-4)
+
+
+@COMPILED
+def test_a_cancel_ends_a_prompt_within_the_layer_that_is_being_read(loaded: Loaded) -> None:
+    chat = loaded("llama", "native", "int8")
+    cancel, seen = threading.Event(), []
+
+    def stop(*_: Any) -> None:
+        seen.append(1)
+        cancel.set()
+
+    handles = [layer.register_forward_hook(stop) for layer in chat.model.model.layers]
+    deltas = list(chat.stream(QUESTION, GREEDY, cancel))
+    for handle in handles:
+        handle.remove()
+    assert len(handles) > 1 and len(seen) == 1 and [delta.text for delta in deltas] == [""]
+
+
+@COMPILED
+def test_every_instruction_set_of_this_cpu_gives_the_same_logits(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = loaded("chatglm", "native", "int4")
+    ids = list(chat.prompt_ids(QUESTION))
+    found = []
+    for instructions in open_library().usable:
+        monkeypatch.setenv(VARIABLE, instructions)
+        assert chat.describe()["engine"] == f"native {instructions}"
+        found.append(chat.stepper.prefill(ids, NEVER))
+    assert all(torch.equal(one, found[0]) for one in found)
+
+
+@COMPILED
+def test_an_adapter_over_native_weights_acts_as_over_those_of_torch(
+    talkative: Callable[[str], Path], tmp_path: Path
+) -> None:
+    base = talkative("llama")
+    lora(load_llama(base).model, tmp_path / "adapter", 3)
+    logits = {}
+    for engine in ("native", "torch"):
+        model = load_llama(base, tmp_path / "adapter", quantize="int8", engine=engine).model
+        with torch.inference_mode():
+            logits[engine] = model(torch.arange(10, 30)[None]).logits
+    assert distance(logits["native"], logits["torch"]) < NEAR
+
+
+@COMPILED
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+def test_gradients_pass_through_native_weights(loaded: Loaded, quantize: str) -> None:
+    found = {}
+    for engine in ("native", "torch"):
+        layer = loaded("bloom", engine, quantize).model.transformer.h[0].mlp.dense_h_to_4h
+        inputs = torch.linspace(-1, 1, layer.in_features).reshape(1, -1).requires_grad_()
+        layer(inputs).square().sum().backward()
+        found[engine] = inputs.grad
+    torch.testing.assert_close(found["native"], found["torch"], atol=1e-2, rtol=1e-3)
+
+
+# ---------------------------------------------------------------- which engine
+
+
+class OneLayer(torch.nn.Module):
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+
+@COMPILED
+def test_auto_takes_the_native_engine_for_quantised_weights_on_a_cpu_alone() -> None:
+    quantised, dense = OneLayer(QuantizedLinear(8, 8, 8)), OneLayer(torch.nn.Linear(8, 8))
+    assert takes_native("auto", quantised, CPU) and takes_native("native", quantised, CPU)
+    assert not takes_native("auto", dense, CPU)
+    assert not takes_native("auto", quantised, torch.device("meta"))
+    assert not takes_native("torch", quantised, CPU)
+
+
+def test_without_the_library_auto_is_torch_and_native_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise EngineUnavailableError("missing")
+
+    monkeypatch.setattr("medchat.inference.engine.open_library", missing)
+    model = OneLayer(QuantizedLinear(8, 8, 8))
+    assert not takes_native("auto", model, CPU) and engine_bytes("auto", model, CPU) == 0
+    with pytest.raises(EngineUnavailableError):
+        takes_native("native", model, CPU)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "said"),
+    [
+        ("fast", "cpu", "auto|native|torch"),
+        ("native", "cpu", "--quantize"),
+        ("native", "cuda", "--device cpu"),
+    ],
+)
+def test_an_engine_that_cannot_serve_is_refused_with_what_to_type(
+    wanted: str, device: str, said: str
+) -> None:
+    model = OneLayer(torch.nn.Linear(8, 8))
+    error = refused(lambda: takes_native(wanted, model, torch.device(device)), UsageError, 2)
+    assert said in error.remedy
+
+
+@COMPILED
+@pytest.mark.parametrize("engine", ["torch", "native"])
+def test_the_setting_reaches_the_model_that_is_loaded(talkative: Callable[[str], Path], engine: str) -> None:
+    flags = {"model": str(talkative("llama")), "device": "cpu", "quantize": "int8", "engine": engine}
+    chat = resolve_setup(read_settings(flags)).load()
+    assert str(chat.describe()["engine"]).startswith(engine)
+
+
+@COMPILED
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_engine_that_cannot_serve_is_refused_before_any_weight_is_read(
+    talkative: Callable[[str], Path], family: str
+) -> None:
+    options = LoadOptions(talkative(family), device="cpu", engine="native")
+    assert "--quantize" in refused(lambda: FAMILIES[family].check(options), UsageError, 2).remedy
+
+
+@COMPILED
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_memory_that_is_asked_for_is_what_the_native_layout_takes(bits: int) -> None:
+    layer = QuantizedLinear(4096, 4096, bits)
+    model = OneLayer(layer)
+    stored = layer.weight.numel() + 2 * layer.weight_scale.numel()
+    assert stored + engine_bytes("native", model, CPU) == packed_bytes(4096, 4096, bits)
+    native = NativeLinear.of_quantized(QuantizedLinear(64, 48, bits))
+    assert native.weight.numel() == packed_bytes(48, 64, bits)
+    assert engine_of(OneLayer(native)).startswith("native ") and engine_of(model) == "torch"
