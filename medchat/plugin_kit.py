@@ -52,9 +52,12 @@ if TYPE_CHECKING:
     from medchat.batch.command_results import open_results
     from medchat.batch.questions import read_questions
     from medchat.chat.events import AnswerFinished, AnswerPiece
+    from medchat.cli.group import Group, LocalizedCommand
     from medchat.cli.options import generation_flags, model_flags
+    from medchat.cli.output import write_out
     from medchat.datafiles.data_file import open_data_file
     from medchat.settings.plugin_options import plugin_settings
+    from medchat.user_paths import user_path
 
 __all__ = [
     "AdapterCard",
@@ -73,8 +76,10 @@ __all__ = [
     "Finding",
     "Finish",
     "GenerationConfig",
+    "Group",
     "KnownWeights",
     "LoadOptions",
+    "LocalizedCommand",
     "MedchatError",
     "ModelCard",
     "Notice",
@@ -104,6 +109,8 @@ __all__ = [
     "read_questions",
     "sanitize_line",
     "say",
+    "user_path",
+    "write_out",
 ]
 
 #: What only a command needs, and where it is.
@@ -114,10 +121,14 @@ _FOR_COMMANDS = {
     "read_questions": "medchat.batch.questions",
     "AnswerFinished": "medchat.chat.events",
     "AnswerPiece": "medchat.chat.events",
+    "Group": "medchat.cli.group",
+    "LocalizedCommand": "medchat.cli.group",
     "generation_flags": "medchat.cli.options",
     "model_flags": "medchat.cli.options",
+    "write_out": "medchat.cli.output",
     "open_data_file": "medchat.datafiles.data_file",
     "plugin_settings": "medchat.settings.plugin_options",
+    "user_path": "medchat.user_paths",
 }
 
 

@@ -44,7 +44,7 @@ SECTIONS: Mapping[str, str] = {
     "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTWatcher SFTProgress SFTReport",
     "Errors and texts": "MedchatError UsageError CheckpointError DataError say sanitize_line",
     "Commands": "model_flags generation_flags open_model OpenedModel AnswerPiece AnswerFinished open_results "
-    "read_questions open_data_file plugin_settings",
+    "read_questions open_data_file plugin_settings Group LocalizedCommand write_out user_path",
 }
 #: What the above give, which no plugin needs to import.
 GIVEN = (

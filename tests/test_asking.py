@@ -119,6 +119,18 @@ def test_results_that_are_there_are_never_lost_unasked(tmp_path: Path) -> None:
         results.append({"question": "头痛"})
 
 
+def test_several_lines_go_in_one_write_or_none_of_them_does(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with open_results(path) as results:
+        results.extend([{"index": 1, "text": "乙"}, {"index": 0, "text": "甲"}])
+        with pytest.raises(UsageError, match="index"):
+            results.extend([{"index": 2}, {"text": "丙"}])
+        results.extend([])
+    assert [row["index"] for row in rows(path)] == [0, 1]
+    with open_results(path, resume=True) as results:
+        assert {index: row["text"] for index, row in results.rows.items()} == {0: "甲", 1: "乙"}
+
+
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not ours\nnor this\n")
@@ -128,6 +140,13 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- the example command
+
+
+def test_the_page_of_the_example_command_speaks_the_interface_language(site: Path, call: Call) -> None:
+    example_site(site, "medchat-answers")
+    page = call("answers", "--help").out
+    assert page.startswith("用法：medchat answers ") and "选项：" in page and "--resume" in page
+    assert "Usage" not in page and "Options" not in page
 
 
 def test_the_example_command_answers_a_file_and_goes_on(

@@ -37,8 +37,10 @@ NAMES = [
     "Finding",
     "Finish",
     "GenerationConfig",
+    "Group",
     "KnownWeights",
     "LoadOptions",
+    "LocalizedCommand",
     "MedchatError",
     "ModelCard",
     "Notice",
@@ -68,6 +70,8 @@ NAMES = [
     "read_questions",
     "sanitize_line",
     "say",
+    "user_path",
+    "write_out",
 ]
 #: The classes whose every field a plugin's author reads or sets.
 EXPLAINED = ("GenerationConfig", "LoadOptions", "Delta", "ModelCard", "Completion", "SFTOptions", "Backbone")

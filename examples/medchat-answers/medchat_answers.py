@@ -12,6 +12,7 @@ medchat_api_version = 1
 
 @click.command(
     "answers",
+    cls=kit.LocalizedCommand,
     help=kit.say(
         "逐条回答一个文件里的问题，中断后用 --resume 继续。",
         "Answer the questions of a file one by one; after an interruption --resume goes on.",

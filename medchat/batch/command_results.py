@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ class Results:
 
     def __init__(self, file: ResultFile) -> None:
         self._file = file
+        #: The lines of an earlier run, the last one of each `index`.
+        self.rows = {line.index: line.row for line in in_order(file.written.lines)}
         #: The `index` of each line of an earlier run that need not be made again (`finish` is not "error").
         self.done = frozenset(line.index for line in in_order(file.written.lines) if line.answered)
 
@@ -29,15 +31,22 @@ class Results:
 
         `row` is what JSON can hold, with a whole number as `index`: the place of the piece of work, by which
         lines are put in order and `done` is told. A later line of the same index takes the place of an earlier
-        one. Raises UsageError for a row without one, MedchatError where the disk refuses it; nothing of
-        it is kept then.
+        one. Raises what `extend` raises.
         """
-        if type(row.get("index")) is not int:
+        self.extend([row])
+
+    def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add several lines, as `append` does, in one write: after a kill all of them are there or the first ones.
+
+        Raises UsageError for a row without an index, MedchatError where the disk refuses them; nothing of
+        them is kept then.
+        """
+        if not all(type(row.get("index")) is int for row in rows):
             raise UsageError(
                 say("结果行没有整数 index", "a result row has no whole number as its index"),
                 say("这是插件的问题，请告知其作者", "a defect of the plugin: tell its author"),
             )
-        self._file.append([row])
+        self._file.append(rows)
         self._file.take_place()
 
 

@@ -47,7 +47,10 @@ class _Page:
 
 
 class LocalizedCommand(_Page, click.Command):
-    """A command."""
+    """A command whose help page speaks the interface language: `@click.command(cls=LocalizedCommand)`.
+
+    While it runs, what anybody prints goes to stderr; the result is written with `write_out`.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["context_settings"] = {**CONTEXT, **kwargs.get("context_settings", {})}
@@ -64,7 +67,10 @@ class LocalizedCommand(_Page, click.Command):
 
 
 class Group(_Page, click.Group):
-    """A command with subcommands, such as `medchat sessions`."""
+    """A command with subcommands, such as `medchat sessions`: `@click.group(cls=Group)`.
+
+    Its page speaks the interface language, its subcommands are `LocalizedCommand`s.
+    """
 
     command_class = LocalizedCommand
 
