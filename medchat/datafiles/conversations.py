@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medchat.api import Turn
-from medchat.datafiles.fields import RecordError, is_empty
+from medchat.datafiles.fields import MODEL_SIDE, USER_SIDE, RecordError, is_empty
 from medchat.language import say
 
 _ROLES = {
@@ -25,12 +25,12 @@ _ROLES = {
     for name in names.split()
 }
 _ROLE_KEYS = ("role", "from", "speaker", "author")
-_TEXT_KEYS = ("content", "value", "text", "message", "utterance", "parts")
+_TEXT_KEYS = ("content", "value", "text", "message", "utterance", "sentence", "parts")
 #: Whether an answer is learned: 0 or 1, false or true.
 _WEIGHT_KEYS = ("weight", "loss", "train")
 #: The two sides of an element that is a question and its answer.
-_ASKED_KEYS = ("human", "user", "question", "query", "prompt", "instruction", "input", "q", "问", "问题")
-_SAID_KEYS = ("assistant", "gpt", "bot", "answer", "response", "output", "a", "答", "答案", "回答")
+_ASKED_KEYS = (*USER_SIDE, "question", "query", "prompt", "instruction", "input", "q", "问", "问题")
+_SAID_KEYS = (*MODEL_SIDE, "answer", "response", "output", "a", "答", "答案", "回答")
 #: How texts by turns say who speaks.
 _SPEAKERS = {
     "问题": "user",

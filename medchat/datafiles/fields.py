@@ -40,6 +40,19 @@ WEAK_NAMES: Mapping[Use, tuple[str, ...]] = {
     "answer": ("reference",),
     "conversation": ("data", "dialog", "chat", "turns", "contents"),
 }
+#: What data calls the side that asks, and the one that answers.
+USER_SIDE = ("human", "user", "patient", "customer", "用户", "患者", "病人")
+MODEL_SIDE = ("assistant", "gpt", "bot", "model", "ai", "doctor", "助手", "助理", "医生")
+#: Two fields named after the two sides. Each name means something else elsewhere (who asked, where from, an option of a
+#: multiple choice): they count together, and where nothing is a question by its name alone.
+_SIDES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (USER_SIDE, MODEL_SIDE),
+    (("source",), ("target",)),
+    (("src",), ("tgt",)),
+    (("q",), ("a",)),
+)
+#: Beside these letters `a` is an option of a multiple choice.
+_OPTION = "b"
 _USES = {name: use for use, names in NAMES.items() for name in names}
 _WEAK_USES = {name: use for use, names in WEAK_NAMES.items() for name in names}
 #: The uses for which a user names a field.
@@ -100,6 +113,22 @@ def is_field(name: str) -> bool:
     return _USES.get(folded) in ("question", "answer", "input", "context") or folded in WEAK_NAMES["answer"]
 
 
+def sides_of(record: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the two fields of a record in which each side of a conversation says a text, None for others."""
+    return sides_named(name for name, value in record.items() if isinstance(value, str) and value.strip())
+
+
+def sides_named(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the two of the names that are those of the two sides; None where a side has none or several."""
+    said = {name.strip().casefold(): name for name in names}
+    for asking, answering in _SIDES:
+        asked = [said[name] for name in asking if name in said]
+        answers = [said[name] for name in answering if name in said]
+        if len(asked) == len(answers) == 1 and not (answering == ("a",) and _OPTION in said):
+            return asked[0], answers[0]
+    return None
+
+
 def is_empty(value: Any) -> bool:
     """Whether a field holds nothing: none, blank text, an empty list or object."""
     return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
@@ -158,6 +187,10 @@ class Fields:
     def strong(self, use: Use) -> list[str]:
         """Return the names that are always for that use."""
         return self._by_use.get(use, [])
+
+    def lacks(self, *uses: Use) -> bool:
+        """Whether no field has a name of any of these uses."""
+        return not any(use in self._by_use or use in self._weak for use in uses)
 
     def unused(self) -> dict[str, Any]:
         """Return the fields that nothing was made of; empty ones of known names are none."""

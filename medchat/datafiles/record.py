@@ -23,6 +23,7 @@ from medchat.datafiles.fields import (
     Use,
     ambiguous,
     is_empty,
+    sides_of,
 )
 from medchat.datafiles.forms import form_of
 from medchat.datafiles.options import holds_options, lettered_columns, options_text
@@ -76,7 +77,7 @@ def parse_record(value: Any, choice: FieldChoice = NO_CHOICE) -> QuestionRecord:
     """Return what the JSON value asks; the fields of `choice` count over all others. Raises RecordError."""
     if isinstance(value, str):
         return text_value(value)
-    if isinstance(value, list) and value and all(map(is_message, value)):
+    if _holds_messages(value):
         value = {"conversation": value}
     if not isinstance(value, dict):
         raise RecordError(say("应当是一个 JSON 对象或文本", "must be a JSON object or a text"))
@@ -89,6 +90,8 @@ def parse_record(value: Any, choice: FieldChoice = NO_CHOICE) -> QuestionRecord:
                 'put the messages of a conversation into one list: {"messages": […]}, a conversation a line',
             ),
         )
+    if not choice.question and fields.lacks("question", "conversation") and (sides := sides_of(value)):
+        fields = Fields(value, replace(choice, question=sides[0], answer=choice.answer or sides[1]))
     name = _conversation_field(fields)
     asked = _from_fields(fields) if name is None else _from_conversation(fields, name)
     identifier = fields.take("id", fields.find("id"))
@@ -140,11 +143,17 @@ def _conversation_field(fields: Fields) -> str | None:
         in_wordings = chosen.strip().casefold() == "questions"
         return chosen if isinstance(fields.record[chosen], list) and not in_wordings else None
     questions, conversations = fields.strong("question"), fields.strong("conversation")
+    if len(questions) == 1 and not conversations and _holds_messages(fields.record[questions[0]]):
+        return questions[0]  # TRL's prompts: all that was said before the answer
     if questions and conversations:
         raise ambiguous("question", (*questions, *conversations))
     if questions or (not conversations and fields.find("question")):
         return None
     return fields.find("conversation")
+
+
+def _holds_messages(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_message, value))
 
 
 def _from_conversation(fields: Fields, name: str) -> QuestionRecord:
@@ -231,6 +240,10 @@ def _wordings(name: str, value: Any) -> list[str]:
 def _answer(fields: Fields) -> Any:
     name = fields.find("answer")
     value = fields.take("answer", name)
+    if name is not None and _holds_messages(value):
+        said = parse_conversation(name, value)
+        if len(said.turns) == 1 and not said.last and not said.turns[0].question:
+            return said.turns[0].answer
     if name is None or name.strip().casefold() != "answers" or not isinstance(value, list):
         return value
     if len(value) != 1:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from medchat.datafiles.fields import sides_named
 from medchat.datafiles.json_values import CONVERT, MAX_RECORD_BYTES, BrokenData, Item, not_utf8, too_long
 from medchat.language import say
 
@@ -119,7 +120,7 @@ def _names(row: list[str], is_known: Callable[[str], bool]) -> list[str]:
             say(f"有两列都叫 {twice[0]}", f"two columns are called {twice[0]}"),
             say("给其中一列改名", "give one of them another name"),
         )
-    if not any(map(is_known, names)):
+    if not any(map(is_known, names)) and sides_named(names) is None:
         listed = ", ".join(names)
         raise BrokenData(
             1,

@@ -93,6 +93,47 @@ def test_options_of_another_kind_are_named_as_unused() -> None:
     assert (asked.last, asked.unused) == (Q, ("A", "C"))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("user", "assistant"), ("Human", "Bot"), ("病人", "医生"), ("patient", "doctor"), ("source", "target"),
+     ("src", "tgt"), ("Q", "A"), ("q", "a")],
+)  # fmt: skip
+def test_two_fields_named_after_the_two_sides_are_a_question_and_its_answer(names: tuple[str, str]) -> None:
+    asked = parse_record({"id": 7, names[0]: Q, names[1]: A, "date": "2023"})
+    assert (asked.last, asked.reference, asked.id, asked.unused) == (Q, A, 7, ("date",))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"user": "u17", "text": Q},  # who asked
+        {"user": "u17", "patient": Q, "doctor": A},
+        {"source": "https://example.org", "title": Q},
+        {"q": Q, "a": "青霉素", "b": "硝苯地平"},
+        {"assistant": A},
+        {"user": {"name": "u17"}, "assistant": A},
+    ],
+)
+def test_one_side_alone_or_two_of_one_side_ask_nothing(record: dict[str, Any]) -> None:
+    with pytest.raises(RecordError, match="没有问题字段") as caught:
+        parse_record(record)
+    assert "--question-field" in caught.value.remedy
+
+
+def test_a_question_by_name_goes_before_the_two_sides() -> None:
+    asked = parse_record({"question": Q, "user": "u17", "doctor": "王医生", "answer": A})
+    assert (asked.last, asked.reference, asked.unused) == (Q, A, ("user", "doctor"))
+
+
+@pytest.mark.parametrize("completion", [A, [{"role": "assistant", "content": A}]])
+def test_a_prompt_of_messages_with_its_completion_is_a_conversation(completion: Any) -> None:
+    said = [{"role": "system", "content": "你是医生"}, {"role": "user", "content": "发热"},
+            {"role": "assistant", "content": "多喝水"}, {"role": "user", "content": Q}]  # fmt: skip
+    asked = parse_record({"prompt": said, "completion": completion})
+    assert (asked.last, asked.reference, asked.system, asked.unused) == (Q, A, "你是医生", ())
+    assert [turn.answer for turn in asked.turns] == ["多喝水"]
+
+
 @pytest.mark.parametrize("value", [["一？", "二？"], {"0": "一？"}])
 def test_a_field_that_holds_many_texts_is_refused_with_what_a_record_is(value: Any) -> None:
     with pytest.raises(RecordError, match="question") as caught:

@@ -35,6 +35,24 @@ def test_a_table_is_read_by_its_columns(tmp_path: Path, table: str, suffix: str)
     assert [question.text for question in read_questions(path).questions] == ["头痛？", "咳嗽？"]
 
 
+@pytest.mark.parametrize("head", ["病人,医生", "q,a", "id,Source,Target"])
+def test_a_table_may_name_its_columns_after_the_two_sides(tmp_path: Path, head: str) -> None:
+    path = tmp_path / "data.csv"
+    first = "1," * head.startswith("id")
+    path.write_text(f"{head}\n{first}头痛？,休息。\n", encoding="utf-8")
+    (example,) = read_training_data(path).examples
+    assert (example.question, example.answer) == ("头痛？", "休息。")
+
+
+def test_a_question_that_addresses_a_doctor_heads_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "questions.txt"
+    path.write_text("医生,我头痛怎么办？\n病人,医生\n", encoding="utf-8")
+    assert [question.text for question in read_questions(path).questions] == [
+        "医生,我头痛怎么办？",
+        "病人,医生",
+    ]
+
+
 def test_a_cell_with_something_in_it_beyond_the_columns_is_a_bad_record(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("question,answer\n头痛？,休息,,吃药\n", encoding="utf-8")
