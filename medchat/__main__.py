@@ -36,6 +36,32 @@ def wait_passively() -> None:
         os.environ.update(PASSIVE_WAITING)
 
 
+#: Seconds that what a plugin leaves behind has at the end: a thread that is no daemon, a function for `atexit`.
+LEAVING_SECONDS = 3.0
+
+
+def leave_in_time(code: int) -> None:
+    """Let the program end with `code` soon, whatever a plugin that was imported leaves behind.
+
+    Where there was none, what libraries do at the end takes the time that it needs.
+    """
+    plugins = sys.modules.get("medchat.registry.plugin")
+    if plugins is None or not plugins.imported_distributions:
+        return
+    from contextlib import suppress
+    from threading import Timer
+
+    def leave() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # it is closed, or nobody reads it any more
+                stream.flush()
+        os._exit(code)
+
+    timer = Timer(LEAVING_SECONDS, leave)
+    timer.daemon = True
+    timer.start()
+
+
 def split_global_flags(arguments: list[str]) -> tuple[list[str], str | None, bool]:
     """Take `--lang X` and `--debug` out of `arguments`, wherever they stand before `--`.
 
@@ -86,7 +112,9 @@ def main() -> int:
             return write_out(answer + "\n")
     from medchat.cli.program import run
 
-    return run(arguments, language=language, debug=debug)
+    code = run(arguments, language=language, debug=debug)
+    leave_in_time(code)
+    return code
 
 
 if __name__ == "__main__":

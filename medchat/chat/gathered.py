@@ -5,12 +5,24 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from medchat.api import Conversation, Delta, Finish, GenerationConfig, Segment, Turn
+from medchat.api import (
+    ChatModel,
+    ContinuingModel,
+    Conversation,
+    Delta,
+    Finish,
+    GenerationConfig,
+    Segment,
+    Turn,
+)
 from medchat.chat.events import TurnStats
 from medchat.chat.text_checks import repeats_without_end
+from medchat.errors import UsageError
+from medchat.language import say
+from medchat.templates import Fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,27 @@ def with_seed(config: GenerationConfig) -> GenerationConfig:
     return replace(config, seed=secrets.randbelow(_SEEDS))
 
 
+def begun_by(
+    model: ChatModel,
+    request: AnswerRequest,
+    fitted: Fitted,
+    config: GenerationConfig,
+    cancel: threading.Event,
+) -> Iterator[Delta]:
+    """Let the model begin the answer, or go on with it. Raises UsageError for one that cannot go on."""
+    if not request.begun:
+        return model.stream(fitted.segments, config, cancel)
+    if not isinstance(model, ContinuingModel):
+        raise UsageError(
+            say("这个模型不能续写未完成的回答", "this model cannot go on with an answer that it began"),
+            say(
+                "调高 max-new-tokens 后用 /重答，或直接请它继续",
+                "raise max-new-tokens and /regen, or ask it to go on",
+            ),
+        )
+    return model.go_on(fitted.segments, request.begun, config, cancel)
+
+
 @dataclass(frozen=True, slots=True)
 class SentPrompt:
     """What a model was sent: a prompt, and the answer so far where it was to go on with one."""
@@ -65,6 +98,7 @@ class Gathered:
     first_at: float = 0.0
     first_tokens: int = 0
     looped: bool = False
+    abandoned: bool = False
 
     def add(self, delta: Delta) -> None:
         """Take the next piece."""
@@ -76,6 +110,14 @@ class Gathered:
         self.reasoning += delta.reasoning
         self.text += delta.text
         self.last = delta
+
+    def left_alone(self, question: str) -> Turn | None:
+        """Return what has come as a stopped turn, None where nothing has, and take nothing more of it.
+
+        For another thread than the one that answers, where the model does not come back.
+        """
+        self.abandoned = True
+        return self.turn(question, Finish.CANCELLED) if self.has_come else None
 
     def stop_loop(self, cancel: threading.Event) -> None:
         """Set `cancel` where the answer repeats itself without end."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 
 from medchat.api import (
     ChatModel,
-    ContinuingModel,
     Conversation,
     Delta,
     Finish,
@@ -49,7 +48,7 @@ from medchat.chat.events import (
     SingleTurnTemplate,
     TurnStats,
 )
-from medchat.chat.gathered import AnswerRequest, Gathered, SentPrompt, with_seed
+from medchat.chat.gathered import AnswerRequest, Gathered, SentPrompt, begun_by, with_seed
 from medchat.chat.text_checks import MAX_QUESTION_BYTES, check_question
 from medchat.errors import Interruption, UsageError
 from medchat.language import say
@@ -85,6 +84,7 @@ class ChatSession:
     dropped: int = 0
     notices_shown: set[str] = field(default_factory=set)
     said_early: set[str] = field(default_factory=set)
+    _under_way: tuple[AnswerRequest, Gathered, AnswerContext] | None = None
     _told_single_turn: bool = False
     _told_left_out: bool = False
     _known_rejected: set[str] = field(default_factory=set)
@@ -208,13 +208,16 @@ class ChatSession:
         yield from self._remarks(before, fitted, request.config)
         config = self._within(fitted, request.config)
         context = AnswerContext(config, tuple(notices))
+        self._under_way = request, gathered, context
         try:
-            for delta in self._deltas(request, fitted, config, cancel):
+            for delta in begun_by(self.model, request, fitted, config, cancel):
                 gathered.add(delta)
                 yield from self._shown(delta)
                 if delta.text and self.guard_loops and not gathered.looped:
                     gathered.stop_loop(cancel)
         except (Exception, Interruption) as error:
+            if gathered.abandoned:
+                return
             finish = Finish.ERROR if isinstance(error, Exception) else Finish.CANCELLED
             if request.keeps_old:
                 yield OldAnswerKept(finish)
@@ -223,7 +226,9 @@ class ChatSession:
             yield from self._review(question, gathered.text, flagged)
             raise
         finally:
-            self.last_reasoning = gathered.reasoning
+            self.last_reasoning, self._under_way = gathered.reasoning, None
+        if gathered.abandoned:
+            return
         yield from self._review(question, gathered.text, flagged)
         if gathered.looped:
             yield LoopStopped()
@@ -236,26 +241,19 @@ class ChatSession:
         self._keep(turn, stats, context, request)
         yield AnswerFinished(turn, stats, gathered.reasoning, gathered.last.rejected, config.seed)
 
+    def leave_alone(self) -> None:
+        """Record what has come of the answer under way: its model does not come back. From another thread."""
+        if self._under_way is not None:
+            request, gathered, context = self._under_way
+            turn = gathered.left_alone(request.question)
+            if turn is not None and not request.keeps_old:
+                self._keep(turn, gathered.stats(), context, request)
+
     def _within(self, fitted: Fitted, config: GenerationConfig) -> GenerationConfig:
         """Return the configuration with a seed, the room that the prompt leaves and the template's stop texts."""
         room = max(1, self.model.context_length - fitted.tokens)
         stop = (*config.stop, *self.template.stop)
         return replace(with_seed(config), max_new_tokens=min(config.max_new_tokens, room), stop=stop)
-
-    def _deltas(
-        self, request: AnswerRequest, fitted: Fitted, config: GenerationConfig, cancel: threading.Event
-    ) -> Iterator[Delta]:
-        if not request.begun:
-            return self.model.stream(fitted.segments, config, cancel)
-        if not isinstance(self.model, ContinuingModel):
-            raise UsageError(
-                say("这个模型不能续写未完成的回答", "this model cannot go on with an answer that it began"),
-                say(
-                    "调高 max-new-tokens 后用 /重答，或直接请它继续",
-                    "raise max-new-tokens and /regen, or ask it to go on",
-                ),
-            )
-        return self.model.go_on(fitted.segments, request.begun, config, cancel)
 
     def _shown(self, delta: Delta) -> Iterator[Event]:
         news = tuple(name for name in delta.rejected if name not in self._known_rejected)

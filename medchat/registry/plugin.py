@@ -86,8 +86,14 @@ class LoadedPlugin:
         return items
 
 
+#: The distributions, other than our own, whose plugins were imported in this process.
+imported_distributions: set[str] = set()
+
+
 def load_plugin(entry: PluginEntry) -> LoadedPlugin:
     """Import and check the plugin behind `entry`. Raises BrokenPluginError."""
+    if entry.distribution != "medchat":
+        imported_distributions.add(entry.distribution)
     with guarded(entry):
         plugin = _imported(entry.value)
         _check_version(plugin)

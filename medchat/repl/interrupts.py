@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from medchat.cli.signals import SECOND_WISH
+from medchat.errors import Interruption
+
 _EXIT_CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-class Interrupted(BaseException):
+class Interrupted(Interruption):
     """A signal came while the main thread was blocked in a read (see `Interrupts.raising`)."""
 
 
@@ -32,6 +36,9 @@ class Interrupts:
         self._raising = False
         self.on_end: Callable[[], None] = lambda: None
         self._stoppable: threading.Event | None = None
+        self._stopped_at = 0.0
+        #: Whether a signal, or Esc, has come again long enough after the first that stopped what is under way.
+        self.insists = False
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
@@ -50,6 +57,7 @@ class Interrupts:
     def stopping(self, event: threading.Event) -> Iterator[threading.Event]:
         """While inside, each of the signals sets `event`."""
         outer, self._stoppable = self._stoppable, event
+        self._stopped_at, self.insists = 0.0, False
         if self.exit_code is not None:
             event.set()
         try:
@@ -60,7 +68,15 @@ class Interrupts:
     def stop(self) -> None:
         """Stop what is under way, as Ctrl-C does."""
         if self._stoppable is not None:
+            now = time.monotonic()
+            self._stopped_at = self._stopped_at or now
+            self.insists = now - self._stopped_at >= SECOND_WISH
             self._stoppable.set()
+
+    @property
+    def waiting_since(self) -> float:
+        """How many seconds ago what is under way was asked to stop; 0 where it was not."""
+        return time.monotonic() - self._stopped_at if self._stopped_at else 0.0
 
     @contextmanager
     def raising(self) -> Iterator[None]:

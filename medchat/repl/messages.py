@@ -69,6 +69,14 @@ def loop_stopped() -> str:
     return say("模型陷入重复，已自动停止", "the model kept repeating itself and was stopped")
 
 
+def does_not_stop() -> str:
+    """Say that the model was asked to stop and has not, and how to leave it."""
+    return say(
+        "模型还没有停下；再按一次 Ctrl-C，保存已有的内容并退出",
+        "the model has not stopped; Ctrl-C again saves what has come and leaves",
+    )
+
+
 def ending(finish: Finish, tokens: int) -> str:
     """Say why the answer ended, or "" where it simply was complete."""
     if finish is Finish.CANCELLED:

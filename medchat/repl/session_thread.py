@@ -14,11 +14,12 @@ from medchat.chat.events import Event
 from medchat.chat.loading import Loading, LoadingCancelled
 from medchat.chat.model_control import ModelControl
 from medchat.chat.session import ChatSession
+from medchat.cli.signals import SECOND_WISH
 from medchat.language import say
 from medchat.repl import messages
 from medchat.repl.answering import AnswerView
 from medchat.repl.interrupts import Interrupts
-from medchat.repl.screen import Screen
+from medchat.repl.screen import Screen, Tone
 from medchat.repl.startup import Startup
 from medchat.repl.worker import Job, Worker
 
@@ -252,6 +253,7 @@ class SessionThread:
     def _watch(self, job: Job[None], view: AnswerView, screen: Screen, loading: Loading | None) -> None:
         began = time.monotonic()
         asked_to_end: float | None = None
+        told = False
         while not job.finished:
             event = job.take(_POLL)
             if event is not None:
@@ -264,10 +266,17 @@ class SessionThread:
                 screen.wait_for(_progress(view), time.monotonic() - began)
             self.screen.tick()
             self.meanwhile()
+            if self._interrupts.waiting_since > SECOND_WISH and not told:
+                told = True
+                screen.end_answer()
+                screen.tell(messages.does_not_stop(), Tone.WARNING)
             if self._interrupts.exit_code is not None:
                 asked_to_end = asked_to_end or time.monotonic()
-                if time.monotonic() - asked_to_end > _LAST_WORDS:
-                    return
+            late = asked_to_end is not None and time.monotonic() - asked_to_end > _LAST_WORDS
+            if late or self._interrupts.insists:
+                self._interrupts.exit_code = self._interrupts.exit_code or 130
+                self._the_session().leave_alone()
+                return
 
     def at_rest(self, seconds: float) -> bool:
         """Whether the thread has nothing to do, waiting up to `seconds` for it to finish."""

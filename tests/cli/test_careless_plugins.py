@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from child_process import SOURCES
 from cli_program import Call, Outcome, read_until, saved_turns, start
 from sound_plugin import ANSWER
 
+from medchat.__main__ import LEAVING_SECONDS
 from medchat.cli.signals import SECOND_WISH
 
 pytest_plugins = ("cli_program", "plugin_sites")
@@ -43,6 +46,10 @@ class Installed:
 
     def run(self) -> Outcome:
         """Type the command by which one comes upon it."""
+        return self._call(*self.words(), stdin=self._plugin.typed)
+
+    def words(self) -> list[str]:
+        """Return the words of that command."""
         verb, *more = self._plugin.verb.split()
         model = str(self.folder / "model")
         chosen = ["--backbone", "careless", "--model", model]
@@ -55,7 +62,7 @@ class Installed:
             "models": [model, "--backbone", "careless"],
             "plugins": ["careless"],
         }.get(verb, [])
-        return self._call(verb, *more, *words, stdin=self._plugin.typed)
+        return [verb, *more, *words]
 
 
 @pytest.mark.parametrize("case", CARELESS)
@@ -100,6 +107,59 @@ def test_a_model_that_never_comes_back_is_left_at_the_second_signal(
         assert process.wait(10) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     (saved,) = saved_turns()
     assert (saved.turn.answer, saved.turn.finish) == ("多", "cancelled")
+
+
+@pytest.mark.parametrize(
+    "left_behind",
+    [
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n",
+        "import atexit, time\natexit.register(time.sleep, 60)\n",
+    ],
+)
+def test_what_a_plugin_leaves_behind_does_not_keep_the_program(tmp_path: Path, left_behind: str) -> None:
+    replace(SOUND, module=left_behind).install(tmp_path / "site")
+    flags = ("--backbone", "careless", "--model", str(tmp_path))
+    path = os.pathsep.join([*SOURCES, str(tmp_path / "site")])
+    with start("ask", "头痛", *flags, PYTHONPATH=path) as process:
+        assert process.wait(LEAVING_SECONDS + 12) == 0
+        assert process.stdout is not None and process.stdout.read().decode() == f"{ANSWER}\n"
+
+
+BLOCKED = {
+    "infer": Careless(
+        "generate_batch",
+        "def generate_batch(self, p, c): Path('blocked').touch(); __import__('time').sleep(60)",
+        verb="infer",
+    ),
+    "sft": Careless(
+        "recipe.run",
+        recipe="def run(self, d, o, w): Path('blocked').touch(); __import__('time').sleep(60)",
+        verb="sft",
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", BLOCKED)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_plugin_that_blocks_is_left_at_the_second_signal_at_the_latest(
+    verb: str, number: signal.Signals, site: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = Installed(BLOCKED[verb], site, call)
+    monkeypatch.chdir(installed.folder)
+    path = os.pathsep.join([*SOURCES, str(site)])
+    with start(*installed.words(), PYTHONPATH=path) as process:
+        deadline = time.monotonic() + 30
+        while not Path("blocked").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECOND_WISH + 0.2)
+        if process.poll() is None:
+            process.send_signal(number)
+        assert process.wait(10) == {signal.SIGINT: 130, signal.SIGHUP: 129}[number]
+        said = process.stderr.read().decode() if process.stderr else ""
+    assert "Traceback" not in said and "内部错误" not in said
 
 
 @pytest.mark.parametrize("verb", ["ask", "infer", "infer --check", "sft", "models show"])

@@ -49,6 +49,27 @@ def test_sigterm_while_a_question_waits_for_the_model_keeps_the_question(tmp_pat
         assert json.loads(inputs[-1]) == "头痛怎么办"
 
 
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_model_that_does_not_come_back_is_left_at_the_second_signal(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    with terminal(tmp_path, {"answers": {"问": ["开始", {"stuck": 60}, "完"]}}) as screen:
+        screen.wait_for_prompt()
+        screen.enter("问")
+        screen.wait_for("开始")
+        screen.process.send_signal(number)
+        screen.wait_for("再按一次 Ctrl-C")
+        assert screen.process.poll() is None
+        screen.process.send_signal(number)
+        assert screen.exit_code() == code
+        assert screen.attributes() == screen.attributes_before
+        assert not screen.screen.cursor.hidden
+        (saved,) = screen.journal()
+        assert saved["save"][1:3] == ["开始", "cancelled"]
+
+
 @pytest.mark.parametrize("during", ["prompt", "answer"])
 def test_a_closed_window_loses_no_words_and_ends_with_129(tmp_path: Path, during: str) -> None:
     with terminal(tmp_path, {"answers": {"问": ["开始", {"endless": "啊哈"}]}}) as screen:

@@ -185,6 +185,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
             patch.setattr(sys, "argv", ["medchat", *arguments])
             # It would end the tests' own process.
             patch.setattr(program, "end_quietly_on_signals", lambda: None)
+            patch.setattr(program, "leave_in_time", lambda code: None)
             code = program.main()
         texts = []
         for stream in streams[1:]:

@@ -1,7 +1,8 @@
 """A chat with a scripted model, run as a program: its one argument is a folder with `script.json`.
 
 Answers are scripted by question: a list of pieces, where {"gate": NAME} waits until the test opens that gate and
-{"endless": TEXT} says TEXT until it is stopped. Nothing waits for a fixed time.
+{"endless": TEXT} says TEXT until it is stopped. {"stuck": SECONDS} is a model that does not come back for so long,
+whoever asks it to stop; nothing else waits for a fixed time.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ class ScriptedModel:
                 while not cancel.is_set():
                     yield piece["endless"]
                     time.sleep(0.005)
+            elif "stuck" in piece:
+                time.sleep(piece["stuck"])
             elif "fail" in piece:
                 raise RuntimeError(piece["fail"])
 
