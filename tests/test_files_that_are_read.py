@@ -22,6 +22,7 @@ from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes
 from medchat.cli.front import language_may_be_configured
+from medchat.commands.plugin_facts import check_record
 from medchat.datafiles.data_file import open_data_file
 from medchat.errors import MedchatError
 from medchat.hashing import sha256_of
@@ -68,6 +69,10 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         "some-1.0.dist-info/entry_points.txt",
         lambda path: scan([str(path.parent.parent)]),
     ),
+    "medchat/commands/plugin_facts.py": (
+        "some-1.0.dist-info/RECORD",
+        lambda path: check_record("some", "some", [str(path.parent.parent)]),
+    ),
     "medchat/templates/json_template.py": ("one.json", read_template),
     "medchat/datafiles/data_file.py": ("data.json", open_data),
     "medchat/chat/attachments.py": ("case.txt", lambda path: read_attachment(str(path))),
@@ -111,6 +116,7 @@ OF_THE_SYSTEM = {"medchat/inference/device.py", "medchat/inference/shards.py", "
 OS_ERRORS = {"medchat/hashing.py", "medchat/checkpoints/read_once.py", "medchat/training/metrics_log.py"}
 WITHOUT_IT = {
     *("medchat/cli/front.py", "medchat/registry/metadata.py", "medchat/checkpoints/elsewhere.py"),
+    *("medchat/commands/plugin_facts.py",),
     *("medchat/weights/record.py", "medchat/weights/verifying.py", "medchat/sft_job/metrics.py"),
 }
 

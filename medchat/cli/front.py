@@ -51,6 +51,12 @@ COMMANDS = (
     ),
     ("plugins", "medchat.commands.plugins", "查看插件", "look at plugins"),
     ("config", "medchat.commands.config", "查看配置及其来源", "show settings and where they come from"),
+    (
+        "debug",
+        "medchat.commands.debug",
+        "查看模型实际收到的提示词",
+        "see the prompt that a model is given",
+    ),
     ("doctor", "medchat.commands.doctor", "检查运行环境", "check this machine and installation"),
 )
 

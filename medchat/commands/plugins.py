@@ -1,24 +1,29 @@
-"""`medchat plugins`: what is installed, and what a backbone offers."""
+"""`medchat plugins`: what is installed, what each plugin offers, and whether it works."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
-from medchat.api import Backbone, Option
+from medchat.api import Option
 from medchat.chat.model_choice import open_registry
 from medchat.cli.group import Group, allowed_plugins
 from medchat.cli.output import write_out
 from medchat.cli.plugin_table import plugin_rows, plugin_table
+from medchat.commands.plugin_facts import KINDS, check_plugin, plugin_facts
 from medchat.commands.plugin_properties import test_plugin
+from medchat.errors import PluginError
 from medchat.language import current_language, say
+from medchat.registry import Registry
+from medchat.registry.metadata import PluginEntry
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.settings.plugin_options import declared_options, option_key
 
 
-@click.group(cls=Group, help=say("查看插件。", "Look at plugins."))
+@click.group(cls=Group, help=say("查看和检查插件。", "Look at plugins and check them."))
 def command() -> None:
     """Hold the subcommands."""
 
@@ -30,100 +35,130 @@ def command() -> None:
     ),
 )
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
-def list_plugins(as_json: bool) -> int:
+@click.option(
+    "--check",
+    is_flag=True,
+    help=say(
+        "逐个加载，说明哪些不能使用、哪些文件被改动（退出码 5）",
+        "load each; say which cannot be used and which files were changed (exit code 5)",
+    ),
+)
+def list_plugins(as_json: bool, check: bool) -> int:
     """List the plugins."""
+    faults = _faults() if check else {}
+    rows = plugin_rows(allowed_plugins())
     if as_json:
-        return write_out(json.dumps(plugin_rows(allowed_plugins()), ensure_ascii=False, indent=2) + "\n")
-    return write_out(plugin_table(allowed_plugins()) + "\n")
+        if check:
+            rows = [{**row, "fault": faults.get(_key(row), "")} for row in rows]
+        write_out(json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
+    else:
+        write_out(plugin_table(allowed_plugins()) + "\n")
+        for (kind, name, distribution), fault in faults.items():
+            write_out(sanitize_line(f"{name} ({kind}, {distribution}): {fault}", 400) + "\n")
+        if check and not faults:
+            write_out(say("所有插件均可使用", "every plugin works") + "\n")
+    return PluginError.exit_code if faults else 0
+
+
+def _key(row: dict[str, str]) -> tuple[str, str, str]:
+    return row["kind"], row["name"], row["distribution"]
+
+
+def _faults() -> dict[tuple[str, str, str], str]:
+    """Load every plugin that is allowed; return what is wrong, by kind, name and distribution."""
+    registry = open_registry(Settings.load())
+    found = {}
+    for entry in registry.entries:
+        if fault := check_plugin(registry, entry):
+            found[KINDS[entry.group], entry.name, entry.distribution] = fault
+    return found
 
 
 @command.command(
     "show",
-    help=say("加载一个模型家族的插件并说明它提供什么。", "Load one backbone plugin and say what it offers."),
+    help=say(
+        "加载一个插件，说明它从哪里来、提供什么。",
+        "Load a plugin; say where it comes from and what it offers.",
+    ),
 )
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
 def show_plugin(name: str, as_json: bool) -> int:
-    """Show one backbone."""
+    """Show what goes by that name: a backbone first, then an extension, then a command."""
     registry = open_registry(Settings.load())
-    rows = [
-        row for row in plugin_rows(allowed_plugins()) if row["name"] == name and row["kind"] == "backbone"
-    ]
-    origin: dict[str, str] = rows[0] if rows else {}
-    described = _as_json if as_json else _as_text
-    backbone = registry.backbone(name)
-    with backbone.guard():
-        text = described(backbone, origin)
-    return write_out(text + "\n")
+    named = sorted(
+        (entry for entry in registry.entries if entry.name == name),
+        key=lambda entry: list(KINDS).index(entry.group),
+    )
+    if not named:
+        registry.backbone(name)  # says which there are
+    facts = [plugin_facts(registry, entry) for entry in dict.fromkeys(named)]
+    if as_json:
+        return write_out(json.dumps(facts[0], ensure_ascii=False, indent=2) + "\n")
+    texts = [_as_text(registry, one, entry) for one, entry in zip(facts, named, strict=True)]
+    return write_out("\n\n".join(texts) + "\n")
 
 
-command.add_command(test_plugin)
-
-
-def _as_json(backbone: Backbone, origin: dict[str, str]) -> str:
-    generation = backbone.generation
-    whole = {
-        "name": backbone.name,
-        "summary": dict(backbone.summary),
-        "distribution": origin.get("distribution", ""),
-        "version": origin.get("version", ""),
-        "module": origin.get("module", ""),
-        "methods": sorted(backbone.recipes),
-        "options": {
-            name: {
-                "type": option.kind.__name__.lower(),
-                "choices": list(option.choices),
-                "low": option.low,
-                "high": option.high,
-                "default": None if option.default is None else str(option.default),
-                "summary": dict(option.summary),
-            }
-            for name, option in declared_options(backbone.load_keys).items()
-        },
-        "generation": {
-            name: None if name in generation.unset else getattr(generation, name)
-            for name in ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
-        },
-        "known_weights": [
-            {
-                "name": known.name,
-                "title": known.title,
-                "source": known.source,
-                "licence": known.licence,
-                "template": known.template,
-            }
-            for known in backbone.known_weights
-        ],
-    }
-    return json.dumps(whole, ensure_ascii=False, indent=2)
-
-
-def _as_text(backbone: Backbone, origin: dict[str, str]) -> str:
-    summary = backbone.summary.get(current_language()) or next(iter(backbone.summary.values()), "")
+def _as_text(registry: Registry, facts: dict[str, Any], entry: PluginEntry) -> str:
+    listed = say("、", ", ").join
+    record = facts["record"]
+    files = say(f"{record['same']} 个文件与安装时相同", f"{record['same']} files as installed")
+    if record["changed"] or record["missing"]:
+        files = say("安装之后被改动：", "changed since they were installed: ")
+        files += listed([*record["changed"], *record["missing"]])
+    elif not record["same"]:
+        files = say("没有安装记录（可编辑安装）", "nothing was noted when it was installed (editable)")
     lines = [
-        sanitize_line(backbone.name) + say("：", ": ") + sanitize_line(summary, 200),
-        say("来自", "from")
-        + "".join(
-            f" {sanitize_line(str(origin.get(key, '')))}" for key in ("distribution", "version", "module")
-        ),
-        say("训练方法：", "fine-tuning methods: ")
-        + (say("、", ", ").join(sorted(backbone.recipes)) or say("无", "none")),
+        f"{facts['name']}" + say("：", ": ") + (_summary(facts) or facts["kind"]),
+        say("来自", "from") + f" {facts['distribution']} {facts['version']} {facts['module']}",
+        say("文件：", "file: ") + (facts["file"] or "?"),
+        say("接口版本：", "API version: ") + str(facts["api_version"]),
+        say("钩子：", "hooks: ") + listed(facts["hooks"]),
+        say("安装记录：", "RECORD: ") + files,
     ]
-    lines += [_option_line(key, option) for key, option in declared_options(backbone.load_keys).items()]
-    if backbone.known_weights:
-        lines.append(say("已知权重：", "known weights:"))
-    for known in backbone.known_weights:
-        facts = (known.name, known.title, known.source, f"[{known.licence}]")
-        lines.append("  " + "  ".join(sanitize_line(fact, 120) for fact in facts))
-    return "\n".join(lines)
+    lines += _offers(registry, facts, entry)
+    return "\n".join([*(sanitize_line(line, 400) for line in lines), *_weights(facts)])
+
+
+def _summary(facts: dict[str, Any]) -> str:
+    texts = facts.get("summary", {})
+    return str(texts.get(current_language()) or next(iter(texts.values()), ""))
+
+
+def _offers(registry: Registry, facts: dict[str, Any], entry: PluginEntry) -> list[str]:
+    """Return the lines on what a backbone offers; none for other kinds."""
+    if "methods" not in facts:
+        return []
+    listed, none = say("、", ", ").join, say("无", "none")
+    can = facts["capabilities"]
+    able = [name for name in ("beams", "score", "adapters", "batch") if can[name]]
+    able += [f"{name} {'|'.join(can[name])}" for name in ("devices", "dtypes", "quantize") if can[name]]
+    lines = [
+        say("训练方法：", "fine-tuning methods: ") + (listed(facts["methods"]) or none),
+        say("模板：", "templates: ") + (listed(facts["templates"]) or none),
+        say("能力：", "capabilities: ") + (listed(able) or none),
+    ]
+    declared = declared_options(registry.backbone(entry.name).load_keys)
+    lines += [_option_line(key, option) for key, option in declared.items()]
+    return lines
+
+
+def _weights(facts: dict[str, Any]) -> list[str]:
+    rows = [
+        (known["name"], known["title"], known["source"], f"[{known['licence']}]")
+        for known in facts.get("known_weights", ())
+    ]
+    lines = ["  " + "  ".join(sanitize_line(fact, 120) for fact in row) for row in rows]
+    return [say("已知权重：", "known weights:"), *lines] if lines else []
 
 
 def _option_line(name: str, option: Option) -> str:
     key = option_key(name, option)
-    taken = "|".join(option.choices) or " ".join(
-        filter(None, (option.kind.__name__.upper(), str(key.allowed or "")))
-    )
+    taken = "|".join(option.choices) or f"{option.kind.__name__.upper()} {key.allowed or ''}".rstrip()
     line = f"--option {name}={taken}"
     if option.default is not None:
         line += say(f"（默认 {option.default}）", f" (default {option.default})")
-    return sanitize_line(f"{line}  {key.summary}".rstrip(), 300)
+    return f"{line}  {key.summary}".rstrip()
+
+
+command.add_command(test_plugin)

@@ -150,6 +150,10 @@ class Registry:
                     return command, plugin.entry
             raise ContractError(say(f"没有提供命令 {name}", f"does not provide the command {name}"))
 
+    def plugin(self, group: str, name: str) -> LoadedPlugin:
+        """Import the plugin behind a name of the group, and return it as it was found. Raises as `backbone`."""
+        return self._load(self._entry(group, name))
+
     def _entry(self, group: str, name: str) -> PluginEntry:
         claimants = [entry for entry in self.entries if (entry.group, entry.name) == (group, name)]
         if not claimants:

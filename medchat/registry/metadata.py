@@ -44,6 +44,16 @@ def scan(path: list[str] | None = None) -> list[PluginEntry]:
     return entries + _builtin_entries(entries)
 
 
+def metadata_folder(distribution: str, path: list[str] | None = None) -> str:
+    """Return the folder of the metadata that counts for that distribution on `path`, "" where there is none."""
+    wanted = _normalized(distribution.replace("-", "_") + ".dist-info")
+    for folder in sys.path if path is None else path:
+        for info in _metadata_folders(folder or "."):
+            if _normalized(info) == wanted:
+                return f"{folder or '.'}/{info}"
+    return ""
+
+
 def conflicts(entries: list[PluginEntry]) -> dict[tuple[str, str], list[PluginEntry]]:
     """Return the entries that claim one name in one group, by (group, name). None of them is used."""
     claims: dict[tuple[str, str], list[PluginEntry]] = {}

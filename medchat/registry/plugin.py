@@ -63,6 +63,11 @@ class LoadedPlugin:
     plugin: object
     manager: pluggy.PluginManager
 
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """The names of the hooks that it implements, sorted."""
+        return tuple(sorted(caller.name for caller in self.manager.get_hookcallers(self.plugin) or ()))
+
     def call(self, hook: str, arguments: Mapping[str, object]) -> list[Any]:
         """Return what the plugin's implementation of `hook` returned, in a list; empty without one.
 
