@@ -89,6 +89,15 @@ def test_a_web_page_in_an_answers_place_is_called_one(
         load()
 
 
+@pytest.mark.parametrize("body", ["多喝水。", "service is starting\nplease wait\n", "<3\n", "id=7 ok"])
+def test_a_plain_text_in_an_answers_place_is_shown_as_no_answer(
+    server: OpenAIServer, load: Load, body: str
+) -> None:
+    server.usual = Reply(kind="text/plain", body=body)
+    error = failure(load())[1]
+    assert "OpenAI" in error.what and (body.split("\n")[0] in error.what or body.startswith("<"))
+
+
 def test_nobody_there_is_said_with_the_host() -> None:
     address = f"http://127.0.0.1:{free_port()}/v1#m"
     with pytest.raises(MedchatError) as caught:

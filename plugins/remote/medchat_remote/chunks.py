@@ -17,6 +17,8 @@ _TOOLS = ("tool_calls", "function_call")
 _REASONING_PARTS = ("thinking", "reasoning")
 #: Where a message holds reasoning apart from its content.
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+#: The number of the first answer, as servers write it.
+_FIRST = (0, "0", None)
 #: A failure in plain words is not longer.
 _LONGEST_SENTENCE = 1000
 
@@ -70,7 +72,7 @@ def read_chunk(payload: str) -> StreamChunk | None:
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise MalformedPayloadError(payload[:80])
     # Of several answers to one question the first counts; servers that make only one may not number it.
-    choice: dict[str, Any] = next((choice for choice in choices if choice.get("index", 0) in (0, None)), {})
+    choice: dict[str, Any] = next((choice for choice in choices if choice.get("index", 0) in _FIRST), {})
     # A streamed chat, a chat that came whole because the server does not stream, a text completion.
     message = choice.get("delta") or choice.get("message") or {}
     if not isinstance(message, dict):
@@ -87,11 +89,14 @@ def read_chunk(payload: str) -> StreamChunk | None:
 
 def _texts(content: object) -> tuple[str, str]:
     """Return the answer's text and the reasoning in a message's content."""
+    if isinstance(content, dict):
+        content = [content]
     if not isinstance(content, list):
         return _text(content), ""
     answer, reasoning = "", ""
     for part in content:
         if not isinstance(part, dict):
+            answer += _text(part)
             continue
         if part.get("type") in _REASONING_PARTS:
             inner = part.get("thinking") or part.get("reasoning") or part.get("text")

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from medchat_remote.body_text import BodyDecoder
 
 _BOM = b"\xef\xbb\xbf"
+#: Fields that say nothing here; a comment has none.
+_PASSED_OVER = ("", "id", "retry")
+#: So much of a line that is no field is kept, in characters.
+_KEPT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class EventDecoder:
         self._at_start = True
         self._name = ""
         self._data: list[str] = []
+        #: The beginning of the first line that is no field of an event: another format, or a sentence.
+        self.strange = ""
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Return the events that are complete now. Raises ForeignEncodingError."""
@@ -71,6 +77,8 @@ class EventDecoder:
             self._data.append(value)
         elif field == "event":
             self._name = value
+        elif field not in _PASSED_OVER and not self.strange:
+            self.strange = text.strip()[:_KEPT]
         return []
 
     def _dispatch(self) -> list[ServerSentEvent]:

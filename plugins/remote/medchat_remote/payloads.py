@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from medchat_remote.body_text import BodyDecoder
@@ -51,7 +52,8 @@ class Payload:
 async def read_payloads(body: AsyncIterator[bytes], content_type: str = "") -> AsyncGenerator[Payload, None]:
     """Yield the payloads of `body` as they come. `content_type` may state its charset.
 
-    Raises MalformedPayloadError for a web page, ForeignEncodingError for a body in another encoding.
+    Raises MalformedPayloadError for a web page and for a text without any event, ForeignEncodingError for a body in
+    another encoding.
     """
     text = BodyDecoder(content_type)
     head = bytearray()
@@ -68,17 +70,26 @@ async def read_payloads(body: AsyncIterator[bytes], content_type: str = "") -> A
         for value in _json_values(text.decode(bytes(head).removeprefix(_BOM))):
             yield Payload(value)
         return
-    decoder = EventDecoder(text)
-    for event in decoder.feed(bytes(head)):
-        for payload in _payloads_of(event):
-            yield payload
+    decoder, came = EventDecoder(text), False
+    async with aclosing(_events(decoder, bytes(head), body)) as events:
+        async for event in events:
+            for payload in _payloads_of(event):
+                came = True
+                yield payload
+    if not came and decoder.strange:
+        raise MalformedPayloadError(decoder.strange)
+
+
+async def _events(
+    decoder: EventDecoder, head: bytes, body: AsyncIterator[bytes]
+) -> AsyncGenerator[ServerSentEvent, None]:
+    for event in decoder.feed(head):
+        yield event
     async for chunk in body:
         for event in decoder.feed(chunk):
-            for payload in _payloads_of(event):
-                yield payload
+            yield event
     for event in decoder.end():
-        for payload in _payloads_of(event):
-            yield payload
+        yield event
 
 
 def _first_character(body: bytearray) -> bytes:
