@@ -10,17 +10,9 @@ from pathlib import Path
 import pytest
 from cli_program import PAIRS, Call, Outcome, Scripted, run
 from plugin_packages import BACKBONE_MODULE, write_distribution
+from plugin_sites import BROKEN_MODULES, HEAD
 
 pytest_plugins = ("cli_program",)
-
-HEAD = "from medchat.hookspecs import hookimpl\nmedchat_api_version = 1\n"
-BROKEN = {
-    "import error": "import no_such_module_at_all",
-    "exit": "raise SystemExit(0)",
-    "wrong version": "medchat_api_version = 99",
-    "misspelt hook": HEAD + "@hookimpl\ndef medchat_bakcbones(): return []\n",
-    "loud": "print('noise')\nraise RuntimeError",
-}
 
 
 def install(site: Path, source: str) -> None:
@@ -39,7 +31,7 @@ def install_conflict(site: Path) -> None:
 
 
 KINDS: dict[str, Callable[[Path], None]] = {
-    **{kind: lambda site, source=source: install(site, source) for kind, source in BROKEN.items()},  # type: ignore[misc]
+    **{kind: lambda site, source=source: install(site, source) for kind, source in BROKEN_MODULES.items()},  # type: ignore[misc]
     "two distributions": install_conflict,
 }
 
@@ -88,7 +80,7 @@ def test_an_answer_by_another_backbone_is_the_same_but_for_one_line_at_most(
 def test_what_a_plugin_prints_never_mixes_with_the_answer(
     scripted: Scripted, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    install(tmp_path / "third", BROKEN["loud"])
+    install(tmp_path / "third", BROKEN_MODULES["loud"])
     loud = Scripted(Path(os.pathsep.join([str(scripted.site), str(tmp_path / "third")])), scripted.model)
     outcome = loud.run(*(str(loud.model) if word == "MODEL" else word for word in arguments))
     assert outcome.code == 0 and "noise" in outcome.err
@@ -117,7 +109,7 @@ def test_doctor_warns_of_it_and_does_not_fail(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medchat.commands.doctor.torch_devices", lambda: iter(()))
-    install(tmp_path / "site", BROKEN["exit"])
+    install(tmp_path / "site", BROKEN_MODULES["exit"])
     monkeypatch.syspath_prepend(tmp_path / "site")
     report = call("doctor", "--json").one()
     about = [item for item in report["findings"] if "broken" in item["name"]]

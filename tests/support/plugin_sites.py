@@ -17,6 +17,14 @@ from plugin_packages import BACKBONE_MODULE, write_distribution
 from medchat.api import Conversation, Notice, Turn
 
 HEAD = "from medchat.hookspecs import hookimpl\nmedchat_api_version = 1\n"
+#: Modules that cannot be used as plugins, each for another reason.
+BROKEN_MODULES = {
+    "import error": "import no_such_module_at_all",
+    "exit": "raise SystemExit(0)",
+    "wrong version": "medchat_api_version = 99",
+    "misspelt hook": HEAD + "@hookimpl\ndef medchat_bakcbones(): return []\n",
+    "loud": "print('noise')\nraise RuntimeError",
+}
 
 
 @pytest.fixture
