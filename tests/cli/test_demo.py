@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from child_process import TORCH
 from cli_program import MARK_ZH, Call, DumbTerminal, copy_of
 
 from medchat.chat.demo_mode import mark_as_demo
@@ -85,7 +86,7 @@ def test_on_a_terminal_a_question_it_has_not_learned_gets_learned_ones_to_choose
     prepared: Path,
 ) -> None:
     known = demo_examples()[0].question
-    with DumbTerminal("demo", "--no-save") as screen:
+    with DumbTerminal("demo", "--no-save", imported=TORCH) as screen:
         opening = screen.wait_for("› ")
         assert "120" in opening and "可以问：" in opening and "正在用真实的微调代码训练它" not in opening
         screen.type("/硬答")

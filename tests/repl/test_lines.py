@@ -6,26 +6,20 @@ import io
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import scripted_chat
-from pseudo_terminal import chat_environment
+from child_process import start_python
+from pseudo_terminal import SCRIPTED_CHAT, chat_environment
 
 from medchat.repl.lines import QuestionLines
 
 
 def start(folder: Path, script: dict[str, Any], **variables: str) -> subprocess.Popen[bytes]:
     folder.joinpath("script.json").write_text(json.dumps({**script, "lines": True}), encoding="utf-8")
-    return subprocess.Popen(
-        [sys.executable, scripted_chat.__file__, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=chat_environment(variables),
-    )
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return start_python(*SCRIPTED_CHAT, str(folder), environment=chat_environment(variables), **pipes)
 
 
 def chat(folder: Path, script: dict[str, Any], typed: str | bytes) -> tuple[int, str, str]:

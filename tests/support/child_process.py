@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fork_server import ForkServer
+from fork_server import ForkServer, own_terminal
 from locations import ROOT
 
 #: What a child process finds MedChat under where it is not installed.
@@ -46,17 +46,23 @@ def command(*arguments: str) -> list[str]:
 
 
 def start_python(
-    *arguments: str, environment: Mapping[str, str], imported: str = PROGRAM, **options: Any
+    *arguments: str,
+    environment: Mapping[str, str],
+    imported: str = PROGRAM,
+    on_terminal: bool = False,
+    **options: Any,
 ) -> subprocess.Popen[Any]:
     """Start `python ARGUMENTS` (`-m MODULE …` or `-c CODE …`) in a process of its own that has `imported` already.
 
-    An environment in which an interpreter would be another gets one that is started in it. `options` are Popen's.
+    An environment in which an interpreter would be another gets one that is started in it. `on_terminal`: in a
+    session that the terminal on stdin controls. `options` are Popen's.
     """
     server = _server(imported)
     prefixes = _READ_ONCE[imported]
     if _chosen(environment, prefixes) == _chosen(server.environment, prefixes):
-        return server.popen(arguments, env=environment, **options)
-    return subprocess.Popen([sys.executable, *arguments], env=dict(environment), **options)
+        return server.popen(arguments, env=environment, start_new_session=on_terminal, **options)
+    first = own_terminal if on_terminal else None
+    return subprocess.Popen([sys.executable, *arguments], env=dict(environment), preexec_fn=first, **options)
 
 
 def run_python(

@@ -101,15 +101,14 @@ def start(*arguments: str, imported: str = PROGRAM, **environment: str) -> subpr
 class DumbTerminal:
     """The program on a terminal that can only print."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: str, imported: str = PROGRAM, **environment: str) -> None:
         self._master, slave = pty.openpty()
-        self._process = subprocess.Popen(
-            command(*arguments),
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=child_environment(TERM="dumb", **environment),
-            start_new_session=True,
+        self._process = start_python(
+            *command(*arguments)[1:],
+            environment=child_environment(TERM="dumb", **environment),
+            imported=imported,
+            on_terminal=True,
+            **dict.fromkeys(("stdin", "stdout", "stderr"), slave),
         )
         os.close(slave)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -22,6 +23,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,10 @@ class ForkServer:
     def popen(
         self, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = None, **streams: Any
     ) -> subprocess.Popen[Any]:
-        """Start `-m MODULE …` or `-c CODE …`; `streams` are those of Popen, `text` and the like among them."""
+        """Start `-m MODULE …` or `-c CODE …`; `streams` are those of Popen, `text` and the like among them.
+
+        With `start_new_session` a terminal on stdin becomes the one that controls the session.
+        """
         return _ForkedPopen(self._address, list(arguments), env=dict(env), cwd=cwd, **streams)
 
 
@@ -68,10 +73,15 @@ class _ForkedPopen(subprocess.Popen[Any]):
         super().__init__(arguments, **options)
 
     def _execute_child(self, args: list[str], *given: Any) -> None:
-        cwd, environment, pipes = given[4], given[5], given[9:15]
+        cwd, environment, pipes, session = given[4], given[5], given[9:15], given[20]
         theirs = (pipes[0], pipes[3], pipes[5])
         streams = [number if end == -1 else end for number, end in enumerate(theirs)]
-        request = {"arguments": args, "environment": environment, "cwd": str(cwd or Path.cwd())}
+        request = {
+            "arguments": args,
+            "environment": environment,
+            "cwd": str(cwd or Path.cwd()),
+            "session": session,
+        }
         self._connection = socket.socket(socket.AF_UNIX)
         try:
             self._connection.connect(self._address)
@@ -127,7 +137,16 @@ def _serve(listener: socket.socket, lifeline: int) -> dict[str, Any]:
                         os.close(number)
                     _report(process, file)
             _take(streams)
+            if request.pop("session"):
+                own_terminal()
             return request
+
+
+def own_terminal() -> None:
+    """Begin a session of its own in this process, controlled by the terminal on stdin, if that is one."""
+    os.setsid()
+    if os.isatty(0):
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _take(streams: Sequence[int]) -> None:

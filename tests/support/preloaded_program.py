@@ -7,13 +7,18 @@ But for the commands and the REPL: their help has the language of the moment in 
 from __future__ import annotations
 
 import click.shell_completion
+import markdown_it
+import prompt_toolkit
 import rich.console
+import rich.live
+import rich.markdown
 
+import medchat.chat.conversation
 import medchat.chat.recorder
 import medchat.chat.setup
 import medchat.cli.program
 import medchat.registry
-from medchat.medical_safety import find_red_flags
+from medchat.medical_safety import find_red_flags, review_answer
 
 # Reads the lexicon, which is the same for every question and takes about a quarter of a second.
 find_red_flags("")

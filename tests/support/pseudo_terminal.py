@@ -19,8 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import scripted_chat
-from locations import ROOT
+from child_process import child_environment, start_python
+from fork_server import own_terminal
+
+#: What the interpreter runs that has a folder's scripted chat.
+SCRIPTED_CHAT = ("-m", "scripted_chat")
 
 
 class Terminal:
@@ -35,6 +38,7 @@ class Terminal:
         rows: int = 24,
         environment: Mapping[str, str] | None = None,
         command: Sequence[str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         import pyte
 
@@ -52,15 +56,15 @@ class Terminal:
         self.raw = bytearray()
         self._lock = threading.Lock()
         self._done = threading.Event()
-        self.process = subprocess.Popen(
-            list(command or (sys.executable, scripted_chat.__file__, str(folder))),
-            stdin=self._slave,
-            stdout=self._slave,
-            stderr=self._slave,
-            env=chat_environment(environment or {}),
-            preexec_fn=_own_terminal,
-            close_fds=True,
-        )
+        options = {**dict.fromkeys(("stdin", "stdout", "stderr"), self._slave), "cwd": cwd}
+        inherited = chat_environment(environment or {})
+        program, *arguments = command or (sys.executable, *SCRIPTED_CHAT, str(folder))
+        if program == sys.executable:
+            self.process = start_python(*arguments, environment=inherited, on_terminal=True, **options)
+        else:
+            self.process = subprocess.Popen(
+                [program, *arguments], env=inherited, preexec_fn=own_terminal, **options
+            )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -207,20 +211,12 @@ def _row_text(row: Any, width: int) -> str:
     return "".join(row[column].data for column in range(width)).rstrip()
 
 
-def _own_terminal() -> None:
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 def chat_environment(changes: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a chat under test: a colour terminal, UTF-8, our source tree, `changes`."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("NO_COLOR", "COLUMNS", "LINES", "LC_ALL", "VISUAL", "EDITOR")
-    }
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {**kept, "TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONPATH": path, **changes}
+    inherited = child_environment(TERM="xterm-256color")
+    for name in ("COLUMNS", "LINES", "VISUAL", "EDITOR"):
+        inherited.pop(name, None)
+    return inherited | changes
 
 
 @contextmanager

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cli_program import SOURCES
+from child_process import SOURCES, command
 from plugin_packages import write_distribution
 from pseudo_terminal import Terminal
 from switching_backbone import make
@@ -48,9 +47,10 @@ def switching_chat(folder: Path, *flags: str, language: str = "zh", **options: A
     if not (folder / "site").exists():
         lay_out(folder)
     environment = environment_of(folder, language)
-    command = ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), sys.executable, "-m", "medchat", "chat"]
     given = flags if "--model" in flags or "--profile" in flags else ("--model", "one", *flags)
-    opened = Terminal(folder, {}, environment=environment, command=[*command, *given], **options)
+    opened = Terminal(
+        folder, {}, environment=environment, command=command("chat", *given), cwd=folder, **options
+    )
     try:
         opened.wait_for_prompt()
         yield opened
