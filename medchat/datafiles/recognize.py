@@ -123,7 +123,7 @@ _ZIP = b"PK\x03\x04"
 def encoding_of(beginning: bytes, path: Path) -> str:
     """Return "utf-8", or the UTF-16 or UTF-32 that the file is in, by Python's name.
 
-    Raises DataError, with what to do, for what is no text and for text in GB18030.
+    Raises DataError, with what to do, for what is no text and for text in GB18030, Big5 or an unknown encoding.
     """
     _refuse_known(beginning, path)
     # Without its mark UTF-16 is known by the zero byte of a first ASCII character.
@@ -134,16 +134,10 @@ def encoding_of(beginning: bytes, path: Path) -> str:
         raise _no_text(say("tar 归档文件", "a tar archive"), _by_command("tar xf")(path), path)
     if b"\0" in beginning:
         raise _no_text(say("二进制文件", "a binary file"), as_table(), path)
-    if _is_gb18030(beginning):
-        line = _first_not_utf8(beginning)
-        converted = beside(path, f".utf8{path.suffix}")
-        raise DataError(
-            say(
-                "不是 UTF-8 文本，看起来是 GB18030（GBK）编码", "not UTF-8 text; it looks like GB18030 (GBK)"
-            ),
-            f"iconv -f GB18030 -t UTF-8 {shlex.quote(str(path))} > {converted}",
-            where=f"{path}:{line}",
-        )
+    lines = [line for line in beginning.split(b"\n") if line.strip()]
+    others = [line for line in lines if not _is(line, "utf-8")]
+    if 2 * len(others) >= len(lines) > 0:  # a few lines of another encoding are bad records
+        raise _in_another_encoding(others, path, _first_not_utf8(beginning))
     return "utf-8"
 
 
@@ -180,11 +174,57 @@ def _first_not_utf8(beginning: bytes) -> int:
     return 1
 
 
-def _is_gb18030(beginning: bytes) -> bool:
-    """Whether most lines of the beginning are GB18030 and no UTF-8. A few such lines are bad records."""
-    lines = [line for line in beginning.split(b"\n") if line.strip()]
-    chinese = sum(not _is(line, "utf-8") and _is(line, "gb18030") for line in lines)
-    return bool(lines) and 2 * chinese >= len(lines)
+def _in_another_encoding(lines: list[bytes], path: Path, first: int) -> DataError:
+    """Return the refusal of a text whose `lines`, the first of them that of this number, are no UTF-8."""
+    shares = {codec: codec.common_share(lines) for codec in _CODECS}
+    likely = max(_CODECS, key=lambda codec: shares[codec])
+    if shares[likely] < _LEAST_SHARE:
+        return DataError(
+            say("不是 UTF-8 文本，编码不明", "not UTF-8 text, and in no encoding that is known here"),
+            say("在编辑器里另存为 UTF-8", "save it as UTF-8 in an editor"),
+            where=f"{path}:{first}",
+        )
+    converted = beside(path, f".utf8{path.suffix}")
+    return DataError(
+        say(
+            f"不是 UTF-8 文本，看起来是 {likely.zh}编码",
+            f"not UTF-8 text; it looks like {likely.en}",
+        ),
+        f"iconv -f {likely.name} -t UTF-8 {shlex.quote(str(path))} > {converted}",
+        where=f"{path}:{first}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """An encoding of Chinese, and where its common characters are: in `charset`, behind these first bytes.
+
+    What is in one of them mostly is valid in the other too, as characters that hardly anybody writes.
+    """
+
+    name: str
+    zh: str
+    en: str
+    charset: str
+    first_bytes: range
+
+    def common_share(self, lines: list[bytes]) -> float:
+        """Return which part of the Chinese characters are common ones, 0 where few of the lines are in the encoding."""
+        valid = [line for line in lines if _is(line, self.name)]
+        if 2 * len(valid) < len(lines):
+            return 0.0
+        text = _decoded(b"\n".join(valid), self.name)
+        chinese = [character for character in text if "\u4e00" <= character <= "\u9fff"][:_COUNTED]
+        common = sum(one.encode(self.charset, "replace")[0] in self.first_bytes for one in chinese)
+        return common / len(chinese) if chinese else 0.0
+
+
+_CODECS = (
+    _Codec("GB18030", "GB18030（GBK）", "GB18030 (GBK)", "gb2312", range(0xB0, 0xD8)),
+    _Codec("BIG5-HKSCS", "Big5（繁体）", "Big5", "big5", range(0xA4, 0xC7)),
+)
+#: Of so many Chinese characters at least this part are common ones in any text.
+_COUNTED, _LEAST_SHARE = 2000, 0.4
 
 
 def _is(line: bytes, encoding: str) -> bool:

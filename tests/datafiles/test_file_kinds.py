@@ -24,6 +24,7 @@ from medchat.errors import CheckpointError, DataError
 from medchat.language import set_language
 
 ONE = {"question": "头痛怎么办？", "answer": "多休息。"}
+TRADITIONAL = {"question": "頭痛怎麼辦？", "answer": "多休息，多喝水，還痛就去醫院。"}
 TWO = {"question": "发热怎么办？", "answer": "多喝水。"}
 
 
@@ -172,6 +173,12 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "a.yaml": ("- question: 头痛怎么办？\n  answer: 多休息。\n".encode(), "YAML", "yaml"),
     "config.toml": (b"[data]\nquestion = 'a'\n", "configuration", ".txt"),
     "gbk.json": (dumped(ONE).encode("gb18030"), "GB18030", "iconv -f GB18030 -t UTF-8 "),
+    "big5.jsonl": (
+        "".join(f"{dumped(one)}\n" for one in (TRADITIONAL, TRADITIONAL)).encode("big5"),
+        "Big5",
+        "iconv -f BIG5",
+    ),
+    "latin.txt": ("fièvre élevée\ntoux sèche\n".encode("latin-1"), "no encoding that is known", "UTF-8"),
     "gbk.csv": ("question,answer\n头痛,休息\n发热,喝水\n".encode("gb18030"), "GB18030", "iconv "),
 }
 
@@ -224,7 +231,7 @@ def test_the_ending_of_a_document_does_not_hide_a_table_or_json(tmp_path: Path) 
         assert read(written(tmp_path, content, "data.md"), plain_text=True)[1] == [ONE, TWO]
 
 
-@pytest.mark.parametrize("name", ["a.json.gz", "gbk.json", "odd name '.jsonl"])
+@pytest.mark.parametrize("name", ["a.json.gz", "gbk.json", "big5.jsonl", "odd name '.jsonl"])
 def test_the_command_that_is_proposed_makes_a_file_that_is_read(name: str, tmp_path: Path) -> None:
     content = REFUSED.get(name, (gzip.compress(PAIR.encode()),))[0]
     path = written(tmp_path, content, name)
@@ -232,7 +239,7 @@ def test_the_command_that_is_proposed_makes_a_file_that_is_read(name: str, tmp_p
         read(path)
     subprocess.run(caught.value.remedy, shell=True, check=True, cwd=tmp_path)
     (made,) = set(tmp_path.iterdir()) - {path}
-    assert read(made)[1][0] == ONE
+    assert read(made)[1][0] == (TRADITIONAL if name == "big5.jsonl" else ONE)
 
 
 @pytest.mark.parametrize(
