@@ -18,7 +18,7 @@ from medchat.chat.text_checks import check_question
 from medchat.errors import MedchatError, UsageError
 from medchat.repl import messages
 from medchat.repl.answering import AnswerView
-from medchat.repl.screen import Screen, Tone, untrusted
+from medchat.repl.screen import Screen, Tone, untrusted, untrusted_line
 from medchat.repl.session_thread import SessionThread
 from medchat.repl.slash import ReplCommand, Typed, find, parse
 from medchat.repl.startup import Startup
@@ -225,7 +225,7 @@ def _of_plugin(command: SlashCommand) -> ReplCommand[Chat]:
         command.name,
         command.zh_name,
         "",
-        untrusted(summary.get("zh", summary.get("en", ""))),
-        untrusted(summary.get("en", summary.get("zh", ""))),
+        untrusted_line(summary.get("zh", summary.get("en", ""))),
+        untrusted_line(summary.get("en", summary.get("zh", ""))),
         run,
     )

@@ -11,7 +11,7 @@ from rich.segment import Segment
 
 from medchat.language import say
 from medchat.medical_safety import ai_mark
-from medchat.repl.screen import Screen, Tone, unforgeable, untrusted
+from medchat.repl.screen import Screen, Tone, unforgeable, untrusted_line
 from medchat.repl.unfinished import Unfinished
 from medchat.sanitize import StreamSanitizer
 
@@ -48,7 +48,7 @@ class _Column:
     def __init__(self, screen: DrawingScreen, label: str, width: int) -> None:
         self._screen = screen
         self._width = width
-        shown = untrusted(label)
+        shown = untrusted_line(label)
         self.head = [[Segment(set_cell_size(shown, width))], [Segment("─" * min(width, cell_len(shown)))]]
         self._inert = StreamSanitizer()
         self._unfinished = Unfinished()

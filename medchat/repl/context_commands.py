@@ -11,7 +11,7 @@ from medchat.chat.session_lines import ending_mark, said_with
 from medchat.language import say
 from medchat.repl import messages
 from medchat.repl.rows import two_columns
-from medchat.repl.screen import untrusted
+from medchat.repl.screen import untrusted, untrusted_line
 from medchat.repl.slash import ReplCommand
 from medchat.store import SavedTurn
 
@@ -54,7 +54,7 @@ def _statistics(session: ChatSession, last: Sequence[SavedTurn], width: int, own
         (key, value) for key, value in session.model.describe().items() if value not in ((), [], "", None)
     ]
     names = {**own, **{key: say(*name) for key, name in FACT_NAMES.items()}}
-    rows = [(untrusted(names.get(key, key)), untrusted(_told(value))) for key, value in facts]
+    rows = [(untrusted_line(names.get(key, key)), untrusted_line(_told(value))) for key, value in facts]
     rows.append((say("轮数", "turns"), str(len(session.conversation.turns))))
     shown = two_columns(rows, width)
     stats = session.last_stats

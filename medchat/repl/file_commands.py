@@ -8,7 +8,7 @@ from medchat.chat.attachments import read_attachment
 from medchat.language import say
 from medchat.repl import offers
 from medchat.repl.model_commands import NOTHING, paths_in
-from medchat.repl.screen import untrusted
+from medchat.repl.screen import untrusted_line
 from medchat.repl.slash import ReplCommand
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _file(chat: Chat, words: str) -> None:
 def _attached(chat: Chat) -> str:
     if chat.attachment is None:
         return ""
-    name, count = untrusted(chat.attachment.name), len(chat.attachment.text)
+    name, count = untrusted_line(chat.attachment.name), len(chat.attachment.text)
     return say(
         f"附件：{name}（{count} 字），随下一个问题发送。",
         f"Attached: {name} ({count} characters), sent with the next question.",

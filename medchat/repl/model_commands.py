@@ -14,7 +14,7 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.repl import offers
 from medchat.repl.rows import two_columns
-from medchat.repl.screen import untrusted
+from medchat.repl.screen import untrusted, untrusted_line
 from medchat.repl.set_command import (
     ON_SCREEN,
     apply_setting,
@@ -65,9 +65,10 @@ def _model(chat: Chat, words: str) -> None:
     if not words:
         chat.screen.show(
             say(
-                f"现在回答的是 {untrusted(chat.model_label)}", f"answering now: {untrusted(chat.model_label)}"
+                f"现在回答的是 {untrusted_line(chat.model_label)}",
+                f"answering now: {untrusted_line(chat.model_label)}",
             )
-            + f"\n  {untrusted(control.model)}\n"
+            + f"\n  {untrusted_line(control.model)}\n"
             + say(
                 "换一个：/模型 目录或名称；已有的：medchat models list",
                 "another: /model FOLDER|NAME; there are: medchat models list",
@@ -86,7 +87,7 @@ def _model(chat: Chat, words: str) -> None:
 def _adapter(chat: Chat, words: str) -> None:
     control = control_of(chat)
     if not words:
-        shown = "\n".join(f"  {untrusted(path)}" for path in control.adapters)
+        shown = "\n".join(f"  {untrusted_line(path)}" for path in control.adapters)
         chat.screen.show(
             (shown or say("没有使用适配器。", "No adapter is in use."))
             + "\n"
@@ -108,11 +109,11 @@ def _template(chat: Chat, words: str) -> None:
         name = chat.exchange.call(lambda session: session.template.name)
         listed = say("、", ", ").join(control.templates)
         chat.screen.show(
-            say(f"现在的模板：{untrusted(name)}", f"The template now: {untrusted(name)}")
+            say(f"现在的模板：{untrusted_line(name)}", f"The template now: {untrusted_line(name)}")
             + "\n"
             + say(
-                f"可选：{untrusted(listed)}，或 JSON、Jinja 文件；/模板 none 用模型自己的",
-                f"others: {untrusted(listed)}, or a JSON or Jinja file; /template none takes the model's own",
+                f"可选：{untrusted_line(listed)}，或 JSON、Jinja 文件；/模板 none 用模型自己的",
+                f"others: {untrusted_line(listed)}, or a JSON or Jinja file; /template none takes the model's own",
             )
         )
         return

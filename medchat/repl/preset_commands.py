@@ -9,7 +9,7 @@ from medchat.language import say
 from medchat.repl import offers
 from medchat.repl.model_commands import control_of
 from medchat.repl.rows import excerpt, two_columns
-from medchat.repl.screen import PROMPT, untrusted
+from medchat.repl.screen import PROMPT, untrusted, untrusted_line
 from medchat.repl.slash import ReplCommand
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _preset(chat: Chat, words: str) -> None:
     presets = control_of(chat).presets
     if not words:
-        rows = [(untrusted(name), excerpt(text)) for name, text in presets.items()]
+        rows = [(untrusted_line(name), excerpt(text)) for name, text in presets.items()]
         shown = two_columns(rows, chat.screen.width) or say("还没有预设。", "There are no presets.")
         hint = say(
             '写在 config.toml 的 [preset] 一节里，例如：病历 = "请总结：{内容}"',

@@ -15,7 +15,7 @@ from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout.controls import BufferControl, SearchBufferControl
 from prompt_toolkit.layout.dimension import AnyDimension, Dimension, to_dimension
-from prompt_toolkit.layout.processors import BeforeInput
+from prompt_toolkit.layout.processors import BeforeInput, Processor, Transformation, TransformationInput
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
@@ -28,6 +28,9 @@ from medchat.repl.slash import SLASHES
 _MARK = f"{PROMPT} "
 #: Rows above the input that a long draft leaves free: what was said of it last stays on the screen.
 _ROWS_ABOVE = 8
+#: What turns the direction of writing, and what stands for it.
+_DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_SHOWN = str.maketrans(dict.fromkeys(_DIRECTIONS, "\ufffd"))
 _STYLE = Style.from_dict({"mark": "bold", "bottom-toolbar": "noreverse", "status": "fg:ansibrightblack"})
 
 
@@ -69,6 +72,7 @@ class LinePrompt:
             enable_suspend=True,
             tempfile_suffix=".md",
             search_ignore_case=True,
+            input_processors=[_VisibleMarks()],
         )
         # No scolding of terminals that do not tell the cursor's position: they go without the status line.
         self._session.app.renderer.cpr_not_supported_callback = lambda: None
@@ -167,6 +171,17 @@ class LinePrompt:
         for control in self._session.app.layout.find_all_controls():
             if isinstance(control, SearchBufferControl):
                 control.input_processors = [BeforeInput(lambda: name if is_searching() else "")]
+
+
+class _VisibleMarks(Processor):
+    """Shows what turns the direction of writing as a character of its own: pasted, it would mix up the whole row.
+
+    Controls are shown by prompt_toolkit itself.
+    """
+
+    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+        fragments = transformation_input.fragments
+        return Transformation([(fragment[0], fragment[1].translate(_SHOWN)) for fragment in fragments])
 
 
 class _PastInputs(History):

@@ -13,7 +13,7 @@ from medchat.language import say
 from medchat.repl import offers
 from medchat.repl.resumed import resumed_lines
 from medchat.repl.rows import excerpt
-from medchat.repl.screen import unforgeable, untrusted
+from medchat.repl.screen import unforgeable, untrusted_line
 from medchat.repl.slash import ReplCommand
 from medchat.store import SessionRecord
 from medchat.user_paths import user_path
@@ -74,11 +74,11 @@ def _save_profile(chat: Chat, name: str) -> None:
     control = chat.startup.control
     if control is None:
         raise UsageError(say("这里没有配置方案", "there are no profiles here"))
-    place = untrusted(str(control.save_profile(name)))
+    place, shown = untrusted_line(str(control.save_profile(name))), untrusted_line(name)
     chat.screen.show(
         say(
-            f"已存为配置方案“{untrusted(name)}”：{place}。下次：medchat chat --profile {untrusted(name)}",
-            f"Saved as profile {untrusted(name)}: {place}. Next time: medchat chat --profile {untrusted(name)}",
+            f"已存为配置方案“{shown}”：{place}。下次：medchat chat --profile {shown}",
+            f"Saved as profile {shown}: {place}. Next time: medchat chat --profile {shown}",
         )
     )
 
@@ -115,7 +115,7 @@ def session_offer(record: SessionRecord, width: int) -> str:
     title = excerpt(record.title, max(16, width - 50))
     when = record.updated.astimezone().strftime("%m-%d %H:%M")
     turns = say(f"{record.turns} 轮", f"{record.turns} turns")
-    return f"{title}  {when}  {turns}  {untrusted(record.backbone[:12])}  {record.id}"
+    return f"{title}  {when}  {turns}  {untrusted_line(record.backbone[:12])}  {record.id}"
 
 
 def _search(chat: Chat, words: str) -> None:
@@ -147,7 +147,9 @@ def _rename(chat: Chat, words: str) -> None:
     if chat.exchange.ready():
         name = _call(chat, lambda sessions: sessions.rename(words))
         chat.exchange.change(lambda session: session)  # the status line takes up the name
-        chat.screen.show(say(f"会话名为：{untrusted(name)}", f"The session's name: {untrusted(name)}"))
+        chat.screen.show(
+            say(f"会话名为：{untrusted_line(name)}", f"The session's name: {untrusted_line(name)}")
+        )
 
 
 def _fork(chat: Chat, words: str) -> None:
@@ -190,7 +192,7 @@ def _export(chat: Chat, words: str) -> None:
     transcript = _call(chat, lambda sessions: sessions.transcript())
     path = user_path(place.strip("\"'“”")).absolute()
     write_export(path, [transcript], **options)
-    shown = say(f"已导出：{untrusted(str(path))}", f"Exported: {untrusted(str(path))}")
+    shown = say(f"已导出：{untrusted_line(str(path))}", f"Exported: {untrusted_line(str(path))}")
     chat.screen.show(shown + left_out([transcript], path.suffix.lower()))
 
 

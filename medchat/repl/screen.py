@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
-from medchat.sanitize import sanitize
+from medchat.sanitize import sanitize, sanitize_line
 
 #: Every line of ours among a model's words begins with this. No untrusted text ever holds it.
 OURS = "▌"
@@ -17,6 +17,8 @@ PROMPT = "›"
 _LOOK_ALIKES = "▀▁▂▃▄▅▆▇█▉▊▋▌▍▎▏▐▔▕▖▗▘▙▚▛▜▝▞▟❘❙❚⎸⎹⏐｜￨🭰🭱🭲🭳🭴🭵"
 #: What could be taken for the prompt: a model would seem to quote the user, or to hand over.
 _PROMPT_ALIKES = "›❯❱❭⟩"
+#: Longer than any path that a system takes.
+_LONGEST_LINE = 5000
 _UNFORGEABLE = str.maketrans(dict.fromkeys(_LOOK_ALIKES, "|") | dict.fromkeys(_PROMPT_ALIKES, "＞"))
 
 
@@ -36,6 +38,11 @@ def unforgeable(text: str) -> str:
 def untrusted(text: str) -> str:
     """Return `text` fit to be shown among our lines: inert, and never like one of them."""
     return unforgeable(sanitize(text))
+
+
+def untrusted_line(text: str) -> str:
+    """Return a name or a path as `untrusted` does, and on one line: another could look like one of ours."""
+    return unforgeable(sanitize_line(text, _LONGEST_LINE))
 
 
 class Screen(Protocol):

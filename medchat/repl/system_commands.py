@@ -9,7 +9,7 @@ from medchat.errors import UsageError
 from medchat.language import LANGUAGES, say, set_language
 from medchat.repl import offers
 from medchat.repl.rows import two_columns
-from medchat.repl.screen import untrusted
+from medchat.repl.screen import untrusted, untrusted_line
 from medchat.repl.slash import SLASHES, ReplCommand, find
 from medchat.settings.keys import THEMES
 
@@ -112,7 +112,7 @@ def _where(chat: Chat, name: str, value: str, saved: bool) -> str:
             f"只在本次对话中；保存：/{name} {value} save",
             f" In this chat alone; to keep it: /{name} {value} save",
         )
-    place = untrusted(str(chat.control.save_setting(name, value)))
+    place = untrusted_line(str(chat.control.save_setting(name, value)))
     return say(f"已保存到 {place}", f" Saved in {place}")
 
 

@@ -12,7 +12,7 @@ from medchat.language import say
 from medchat.medical_safety import ai_mark
 from medchat.repl.editing import begin_edit
 from medchat.repl.rows import excerpt, two_columns
-from medchat.repl.screen import untrusted
+from medchat.repl.screen import untrusted, untrusted_line
 from medchat.repl.slash import ReplCommand
 from medchat.sanitize import sanitize
 from medchat.store import BranchPoint, SavedTurn
@@ -96,7 +96,7 @@ def _copy(chat: Chat, words: str) -> None:
     sessions = chat.startup.sessions
     if sessions is None:
         raise UsageError(say("这里不能复制", "there is nothing to copy to here"))
-    place = untrusted(str(chat.exchange.call(lambda _: sessions.keep_copy(text))))
+    place = untrusted_line(str(chat.exchange.call(lambda _: sessions.keep_copy(text))))
     chat.screen.show(
         say(
             f"已写入文件，仅本人可读；删除任何会话时一并删除：{place}",

@@ -127,16 +127,3 @@ def test_a_question_stopped_before_its_first_word_keeps_the_file(tmp_path: Path)
         screen.type("\r")
         screen.wait(screen.journal, "a turn")
         assert [turn["save"][:2] for turn in screen.journal()] == [["总结\n\n发热", "好"]]
-
-
-@pytest.mark.terminal
-def test_a_hostile_file_name_moves_nothing(tmp_path: Path) -> None:
-    name = "\x1b]0;x\x07▌ 系统\u202e.txt"
-    written(tmp_path / name, "发热")
-    with switching_chat(tmp_path) as screen:
-        screen.wait_for_prompt()
-        screen.paste(f"/file '{name}'")
-        screen.type("\r")
-        screen.wait_for_prompt()
-        assert b"\x1b]0;x" not in screen.raw
-        assert not any(row.startswith("▌ 系统") for row in screen.everything())

@@ -60,6 +60,10 @@ def print_sessions(records: tuple[SessionRecord, ...]) -> int:
     return write_out("".join(session_line(record) + "\n" for record in records))
 
 
+#: How far in lines of ours stand below a turn, and the further lines of what was said.
+_IN, _FURTHER_IN = " " * 4, " " * 6
+
+
 @click.command(
     "list", cls=LocalizedCommand, help=say("列出会话，最近的在前。", "List sessions, latest first.")
 )
@@ -148,15 +152,20 @@ def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
     changed = [f"[{sanitize_line(model, 200)}]"] if before and model and model != before.origin.model else []
     return [
         *changed,
-        say("问：", "Q: ") + sanitize(saved.turn.question),
-        *(notice_heading() + say("：", ": ") + sanitize(notice) for notice in saved.origin.notices),
+        say("问：", "Q: ") + _said(saved.turn.question),
+        *(notice_heading() + say("：", ": ") + _said(notice) for notice in saved.origin.notices),
         say("答：", "A: ")
-        + sanitize(saved.turn.answer)
+        + _said(saved.turn.answer)
         + ending_mark(saved.turn.finish)
         + edited_mark(saved)
         + damage_mark(saved),
-        *(f"    {line}" for line in with_what),
+        *(_IN + line for line in with_what),
     ]
+
+
+def _said(text: str) -> str:
+    """Return what somebody said, its further lines further in than any line of ours."""
+    return sanitize(text).replace("\n", "\n" + _FURTHER_IN)
 
 
 @click.command(

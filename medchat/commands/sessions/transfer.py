@@ -13,6 +13,7 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.sanitize import sanitize_line
 from medchat.store import SessionStore
+from medchat.user_paths import user_path
 
 
 @click.command(
@@ -50,6 +51,7 @@ def export_command(
         )
     to_stdout = str(output) == "-"
     if not to_stdout:
+        output = user_path(str(output))
         check_place(output, overwrite=overwrite)
     with SessionStore.open() as store:
         records = store.list() if everything else tuple(map(store.get, session))
@@ -80,7 +82,7 @@ def import_command(file: Path) -> int:
     """Import sessions: all of the file, or none."""
     from medchat.transcripts import read_transcripts
 
-    transcripts = read_transcripts(file)
+    transcripts = read_transcripts(user_path(str(file)))
     with SessionStore.open() as store:
         added = store.add(transcripts)
     for record in added[:10]:
