@@ -28,7 +28,7 @@ from medchat.inference.chat_model import CausalChatModel, ModelFacts
 from medchat.inference.computed import fill_computed
 from medchat.inference.decode import ChatTokenizer, TextFilter
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
-from medchat.inference.engine import engine_bytes, give_to_engine
+from medchat.inference.engine import give_to_engine, prepare_for_engine
 from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.quantization import bits_of, conversions, pack_linears
@@ -230,6 +230,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
             model = self.build(self.library_config(shape, vocabulary)).eval()
         if bits:
             pack_linears(model, bits)
+        more = prepare_for_engine(options.engine, model, device, quantising=bool(bits))
         placement = Placement(
             dtype,
             device,
@@ -241,7 +242,6 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
             conversions=conversions(model),
             watch=options.watch,
         )
-        more = engine_bytes(options.engine, model, device)
         ensure_memory(loaded_weight_bytes(model, placement) + more, device)
         if vocabulary.adapters:
             from medchat.inference.adapters.attach import check_fit  # brings peft: slow to import

@@ -8,8 +8,9 @@ from torch import nn
 from medchat.api import ENGINES
 from medchat.errors import UsageError
 from medchat.inference.cpu_engine.library import EngineUnavailableError, chosen_instructions, open_library
-from medchat.inference.cpu_engine.linear import NativeLinear
 from medchat.inference.cpu_engine.packed_matrix import packed_bytes
+from medchat.inference.group_scales import GroupedLinear
+from medchat.inference.native_linear import NativeLinear
 from medchat.inference.quantization import QuantizedLinear, replace_modules
 from medchat.language import say
 
@@ -42,10 +43,17 @@ def takes_native(wanted: str, model: nn.Module, device: torch.device) -> bool:
     return True
 
 
-def engine_bytes(wanted: str, model: nn.Module, device: torch.device) -> int:
-    """Return how many bytes more the quantised linears of `model` take for their engine; raises as `takes_native`."""
+def prepare_for_engine(wanted: str, model: nn.Module, device: torch.device, *, quantising: bool) -> int:
+    """Make the quantised linears of `model`, still without values, as their engine takes them from the files.
+
+    `quantising` says that the files hold dense weights: the native engine then gets a scale for every group. Returns
+    how many bytes more the engine's own layout takes than what was made. Raises as `takes_native`.
+    """
     if not takes_native(wanted, model, device):
         return 0
+    if quantising:
+        for _ in replace_modules(model, QuantizedLinear, GroupedLinear.like):
+            pass
     # A head that shares the packed embedding's memory gets a layout of its own, and the embedding stays.
     shared = getattr(model, "_tied_weights_keys", None) or ()
     return sum(
@@ -62,8 +70,9 @@ def give_to_engine(wanted: str, model: nn.Module, device: torch.device) -> None:
     Raises as `takes_native`.
     """
     if takes_native(wanted, model, device):
-        for _ in replace_modules(model, QuantizedLinear, NativeLinear.of_quantized):
-            pass
+        for kind in (QuantizedLinear, GroupedLinear):
+            for _ in replace_modules(model, kind, NativeLinear.of_quantized):
+                pass
 
 
 def engine_of(model: nn.Module) -> str:

@@ -146,6 +146,8 @@ class _Packed(nn.Module):
 
     weight: Tensor
     weight_scale: Tensor
+    #: What makes both of dense rows.
+    quantizer = staticmethod(quantize_rows)
 
     def __init__(self, rows: int, columns: int, bits: int) -> None:
         nn.Module.__init__(self)
@@ -165,7 +167,7 @@ class _Packed(nn.Module):
 
     def set_dense(self, weight: Tensor) -> None:
         """Quantise `weight` [rows, columns] into this module, on the device of `weight`."""
-        packed, scale = quantize_rows(weight.detach(), self.bits)
+        packed, scale = self.quantizer(weight.detach(), self.bits)
         self.weight = nn.Parameter(packed, requires_grad=False)
         self.weight_scale = nn.Parameter(scale, requires_grad=False)
 
@@ -247,7 +249,7 @@ def conversions(model: nn.Module) -> dict[str, Conversion]:
     for path, layer in model.named_modules():
         if isinstance(layer, QuantizedLinear):
             name = f"{path}.weight"
-            run = partial(_quantised_rows, name, layer.bits)
+            run = partial(_quantised_rows, name, layer)
             found[name] = Conversion((layer.out_features, layer.in_features), (name, f"{name}_scale"), run)
     return found
 
@@ -265,10 +267,10 @@ def dequantize_linears(model: nn.Module, names: tuple[str, ...], dtype: torch.dt
     return sum(1 for _ in replace_modules(model, QuantizedLinear, lambda layer: _dense(layer, dtype), names))
 
 
-def _quantised_rows(name: str, bits: int, rows: Tensor) -> dict[str, Tensor]:
+def _quantised_rows(name: str, layer: QuantizedLinear, rows: Tensor) -> dict[str, Tensor]:
     # float16 gives the bytes of the published files; bfloat16 is too coarse to divide in.
     exact = rows if rows.dtype == torch.float16 else rows.float()
-    packed, scale = quantize_rows(exact, bits)
+    packed, scale = layer.quantizer(exact, layer.bits)
     return {name: packed, f"{name}_scale": scale}
 
 

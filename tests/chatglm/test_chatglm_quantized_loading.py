@@ -9,9 +9,11 @@ import torch
 from chatglm_variants import EMBEDDING, HEAD, load, logits, tensors_of, variant
 from checkpoint_files import LAYOUTS
 from medchat_chatglm.quantised import QUANTISED_NAMES
+from native_engine import EITHER_ENGINE
 from refusals import refused
 
 from medchat.errors import UsageError
+from medchat.inference.engine import engine_of
 from medchat.inference.quantization import quantize_rows
 
 pytest_plugins = ("chatglm_variants",)
@@ -33,15 +35,19 @@ def test_quantising_while_loading_gives_the_bytes_of_the_published_form(tiny: Pa
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("layout", LAYOUTS)
+@EITHER_ENGINE
 def test_a_quantised_checkpoint_loads_as_it_was_written(
-    tiny: Path, tmp_path: Path, bits: int, layout: str
+    tiny: Path, tmp_path: Path, bits: int, layout: str, engine: str
 ) -> None:
     made = load(tiny, quantize=f"int{bits}", engine="torch")
     weights = {name: p.detach() for name, p in made.model.state_dict().items() if name != HEAD}
     folder = variant(tiny, tmp_path / "model", weights, layout, quantization_bit=bits)
     for quantize in ("none", f"int{bits}"):
-        loaded = load(folder, quantize=quantize, engine="torch")
-        assert torch.equal(logits(loaded.model, loaded.config), logits(made.model, made.config))
+        loaded = load(folder, quantize=quantize, engine=engine)
+        allowed = {"torch": 0.0, "native": 1e-4}[engine]
+        found, wanted = logits(loaded.model, loaded.config), logits(made.model, made.config)
+        torch.testing.assert_close(found, wanted, atol=allowed, rtol=allowed)
+        assert engine_of(loaded.model).startswith(engine)
     other = {8: "int4", 4: "int8"}[bits]
     assert other in refused(lambda: load(folder, quantize=other), UsageError, 2).what
 

@@ -20,10 +20,11 @@ from medchat.api import GenerationConfig, LoadOptions, Text
 from medchat.chat.setup import read_settings, resolve_setup
 from medchat.errors import UsageError
 from medchat.inference.cpu_engine.library import VARIABLE, EngineUnavailableError, open_library
-from medchat.inference.cpu_engine.linear import NativeLinear
 from medchat.inference.cpu_engine.packed_matrix import packed_bytes
-from medchat.inference.engine import engine_bytes, engine_of, takes_native
-from medchat.inference.quantization import QuantizedLinear
+from medchat.inference.engine import engine_of, prepare_for_engine, takes_native
+from medchat.inference.group_scales import GroupedLinear
+from medchat.inference.native_linear import NativeLinear
+from medchat.inference.quantization import QuantizedLinear, replace_modules
 
 pytest_plugins = ("talking_miniatures",)
 pytestmark = pytest.mark.torch
@@ -40,14 +41,27 @@ Loaded = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def loaded(talkative: Callable[[str], Path]) -> Loaded:
-    """Return a function from family, engine and width to the talkative model, loaded once."""
+    """Return a function from family, engine and width to the talkative model, loaded once.
+
+    The engine "dense" is torch with the very weights of the native one, as plain float32 linears.
+    """
 
     @cache
     def chat(family: str, engine: str, quantize: str) -> Any:
-        how = {"device": "cpu", "dtype": "float32", "quantize": quantize, "engine": engine}
-        return FAMILIES[family].load(LoadOptions(talkative(family), **how))
+        taken = {"dense": "native"}.get(engine, engine)
+        how = {"device": "cpu", "dtype": "float32", "quantize": quantize, "engine": taken}
+        found: Any = FAMILIES[family].load(LoadOptions(talkative(family), **how))
+        if engine == "dense":
+            assert sum(1 for _ in replace_modules(found.model, NativeLinear, dense)) > 4
+        return found
 
     return chat
+
+
+def dense(layer: NativeLinear) -> torch.nn.Linear:
+    made = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+    made.weight, made.bias = torch.nn.Parameter(layer.dense_weight()), layer.bias
+    return made
 
 
 def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -67,7 +81,7 @@ def answer(chat: Any, question: str) -> str:
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_both_engines_answer_alike_and_score_alike(loaded: Loaded, family: str, quantize: str) -> None:
-    native, reference = (loaded(family, engine, quantize) for engine in ("native", "torch"))
+    native, reference = (loaded(family, engine, quantize) for engine in ("native", "dense"))
     assert native.describe()["engine"].startswith("native ") and reference.describe()["engine"] == "torch"
     ids = list(native.prompt_ids(QUESTION))
     prompts = [chat.stepper.prefill(ids, NEVER) for chat in (native, reference)]
@@ -136,24 +150,40 @@ def test_an_adapter_over_native_weights_acts_as_over_those_of_torch(
 ) -> None:
     base = talkative("llama")
     lora(load_llama(base).model, tmp_path / "adapter", 3)
-    logits = {}
-    for engine in ("native", "torch"):
-        model = load_llama(base, tmp_path / "adapter", quantize="int8", engine=engine).model
-        with torch.inference_mode():
-            logits[engine] = model(torch.arange(10, 30)[None]).logits
-    assert distance(logits["native"], logits["torch"]) < NEAR
+    model = load_llama(base, tmp_path / "adapter", quantize="int8", engine="native").model
+    with torch.inference_mode():
+        native = model(torch.arange(10, 30)[None]).logits
+        assert sum(1 for _ in replace_modules(model, NativeLinear, dense)) > 4
+        assert distance(native, model(torch.arange(10, 30)[None]).logits) < NEAR
+
+
+@COMPILED
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_layer_adds_its_bias_and_keeps_shape_and_dtype(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    grouped = GroupedLinear(40, 24, 8)
+    grouped.set_dense(torch.randn(24, 40))
+    grouped.bias = torch.nn.Parameter(torch.randn(24), requires_grad=False)
+    native = NativeLinear.of_quantized(grouped).to(dtype)
+    inputs = torch.randn(2, 3, 40).to(dtype)
+    found = native(inputs)
+    assert (found.shape, found.dtype) == ((2, 3, 24), dtype)
+    wanted = inputs.float() @ grouped.dense_weight().T + native.bias.float()
+    torch.testing.assert_close(
+        found, wanted.to(dtype), atol=1e-2 if dtype != torch.float32 else 1e-3, rtol=1e-2
+    )
 
 
 @COMPILED
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
 def test_gradients_pass_through_native_weights(loaded: Loaded, quantize: str) -> None:
     found = {}
-    for engine in ("native", "torch"):
+    for engine in ("native", "dense"):
         layer = loaded("bloom", engine, quantize).model.transformer.h[0].mlp.dense_h_to_4h
         inputs = torch.linspace(-1, 1, layer.in_features).reshape(1, -1).requires_grad_()
         layer(inputs).square().sum().backward()
         found[engine] = inputs.grad
-    torch.testing.assert_close(found["native"], found["torch"], atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(found["native"], found["dense"], atol=1e-2, rtol=1e-3)
 
 
 # ---------------------------------------------------------------- which engine
@@ -180,7 +210,9 @@ def test_without_the_library_auto_is_torch_and_native_an_error(monkeypatch: pyte
 
     monkeypatch.setattr("medchat.inference.engine.open_library", missing)
     model = OneLayer(QuantizedLinear(8, 8, 8))
-    assert not takes_native("auto", model, CPU) and engine_bytes("auto", model, CPU) == 0
+    assert not takes_native("auto", model, CPU)
+    assert prepare_for_engine("auto", model, CPU, quantising=True) == 0
+    assert type(model.layer) is QuantizedLinear
     with pytest.raises(EngineUnavailableError):
         takes_native("native", model, CPU)
 
@@ -224,7 +256,11 @@ def test_the_memory_that_is_asked_for_is_what_the_native_layout_takes(bits: int)
     layer = QuantizedLinear(4096, 4096, bits)
     model = OneLayer(layer)
     stored = layer.weight.numel() + 2 * layer.weight_scale.numel()
-    assert stored + engine_bytes("native", model, CPU) == packed_bytes(4096, 4096, bits)
+    more = prepare_for_engine("native", model, CPU, quantising=False)
+    assert stored + more == packed_bytes(4096, 4096, bits) and more > 0
+    assert (
+        prepare_for_engine("native", model, CPU, quantising=True) == 0
+    )  # the scales of groups are there already
     native = NativeLinear.of_quantized(QuantizedLinear(64, 48, bits))
     assert native.weight.numel() == packed_bytes(48, 64, bits)
     assert engine_of(OneLayer(native)).startswith("native ") and engine_of(model) == "torch"

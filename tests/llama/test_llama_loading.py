@@ -21,13 +21,12 @@ from locations import SHARED
 from medchat_llama.backbone import LlamaBackbone
 from medchat_llama.loading import LLAMA
 from medchat_llama.tiny import STYLES, write_tiny_llama
-from native_engine import EITHER_ENGINE
+from native_engine import EITHER_ENGINE, rounded
 from refusals import refused
 from transformers import LlamaForCausalLM
 
 from medchat.api import LoadOptions
 from medchat.errors import UsageError
-from medchat.inference.quantization import dequantize_rows, quantize_rows
 from medchat.inference.write_checkpoint import LAYOUTS
 
 pytestmark = pytest.mark.torch
@@ -122,8 +121,7 @@ def test_quantising_on_the_way_in_gives_the_logits_of_weights_rounded_by_hand(
         for layer in dense.model.layers:
             for name, linear in layer.named_modules():
                 if name.endswith("_proj"):
-                    packed, scale = quantize_rows(linear.weight.half(), bits)
-                    linear.weight.copy_(dequantize_rows(packed, scale, bits))
+                    linear.weight.copy_(rounded(linear.weight.half(), bits, engine))
     packed_model = load(tiny, quantize=quantize, dtype=dtype, engine=engine).model
     assert not torch.allclose(logits(dense), logits(load(tiny).model), atol=1e-6, rtol=0)
     allowed = {"torch": 1e-5, "native": 1e-4}[engine] if dtype == "float32" else 2e-2

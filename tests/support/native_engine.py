@@ -1,11 +1,22 @@
-"""Whether the native engine was compiled here: without a compiler its tests are skipped, and say so."""
+"""What tests of both engines share. Without a compiler those of the native one are skipped, and say so."""
 
 from __future__ import annotations
 
 import pytest
+from torch import Tensor
 
 from medchat.inference.cpu_engine.library import LIBRARY_FILE
+from medchat.inference.group_scales import GroupedLinear
+from medchat.inference.quantization import QuantizedLinear
 
 COMPILED = pytest.mark.skipif(not LIBRARY_FILE.is_file(), reason="the native engine was not compiled")
 #: For tests that hold on either engine.
 EITHER_ENGINE = pytest.mark.parametrize("engine", ["torch", pytest.param("native", marks=COMPILED)])
+
+
+def rounded(weight: Tensor, bits: int, engine: str) -> Tensor:
+    """Return [rows, columns] as the engine quantises it while loading, in float32."""
+    kind = {"torch": QuantizedLinear, "native": GroupedLinear}[engine]
+    layer = kind(weight.shape[1], weight.shape[0], bits, bias=False)
+    layer.set_dense(weight)
+    return layer.dense_weight()

@@ -22,7 +22,7 @@ from medchat.checkpoints.stated_template import stated_facts
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.inference.adapters.structure import Structure
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
-from medchat.inference.engine import engine_bytes, give_to_engine
+from medchat.inference.engine import give_to_engine, prepare_for_engine
 from medchat.inference.load_weights import Placement, assign, check_finite, loaded_weight_bytes, require_match
 from medchat.inference.quantization import bits_of, conversions
 from medchat.inference.shards import read_tensors
@@ -164,6 +164,7 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
     config.quantization_bit = bits or config.quantization_bit
     with torch.device("meta"):
         model = ChatGLMForConditionalGeneration(config).eval()
+    more = prepare_for_engine(options.engine, model, device, quantising=bool(bits))
     placement = Placement(
         dtype,
         device,
@@ -174,7 +175,6 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
         conversions=conversions(model) if bits else {},
         watch=options.watch,
     )
-    more = engine_bytes(options.engine, model, device)
     ensure_memory(loaded_weight_bytes(model, placement) + more, device)
     check_chatglm_fit(model, adapters)
     require_match(model, checkpoint, headers, placement)

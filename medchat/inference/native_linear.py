@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,11 +26,12 @@ class NativeLinear(nn.Linear):
 
     @classmethod
     def of_quantized(cls, layer: QuantizedLinear) -> NativeLinear:
-        """Return the same layer for the engine: the weights are those of `layer`, exactly."""
+        """Return the same layer for the engine: its weights exactly, with scales of rows or of groups."""
         integers = unpack_rows(layer.weight.detach(), layer.bits).numpy()
-        scales = layer.weight_scale.detach().numpy()
-        spread = np.repeat(scales[:, None], group_count(layer.in_features), axis=1)
-        return cls(PackedMatrix.pack(integers, spread, layer.bits), layer.bias)
+        scales = layer.weight_scale.detach()
+        if scales.dim() == 1:
+            scales = scales[:, None].expand(-1, group_count(layer.in_features))
+        return cls(PackedMatrix.pack(integers, scales.numpy(), layer.bits), layer.bias)
 
     def dense_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the weights [rows, columns]; exact in float32."""
