@@ -6,6 +6,7 @@ import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from medchat.api import ModelCard
 from medchat.checkpoints.elsewhere import file_given
@@ -21,6 +22,11 @@ from medchat.weights.folders import locate_weights
 
 #: So many of the models in a folder are named.
 _NAMED = 5
+#: Pages of weights, and the command of their own program that fetches a repository into a folder.
+_HUBS = {
+    **dict.fromkeys(("huggingface.co", "hf-mirror.com"), "hf download {} --local-dir"),
+    **dict.fromkeys(("modelscope.cn", "www.modelscope.cn"), "modelscope download {} --local_dir"),
+}
 
 
 def open_registry(settings: Settings) -> Registry:
@@ -53,11 +59,7 @@ def find_model(
             ),
         )
     if "://" in str(value):
-        raise UsageError(
-            say("--model 是网址，不是权重目录", "--model is an address, not a folder"),
-            say("远程模型须注明：--backbone remote", "a remote model must be asked for: --backbone remote"),
-            where=str(value).rpartition("@")[2],
-        )
+        raise _address_given(str(value))
     path = user_path(str(value))
     if path.is_file():
         file = _model_file(path, backbone, registry, flag)
@@ -66,6 +68,29 @@ def find_model(
         return file
     folder = locate_weights(str(value), "base", partial(known_weights, registry), either=either)
     return _model_file(folder, backbone, registry, flag) or folder
+
+
+def _address_given(value: str) -> UsageError:
+    """Return the refusal of an address where a folder is asked for: of a file, a hub's page, or a service."""
+    scheme, _, rest = value.partition("://")
+    host, _, page = rest.rpartition("@")[2].partition("/")
+    repository = "/".join(page.removeprefix("models/").split("/")[:2])
+    if scheme.lower() == "file":
+        remedy = f"--model {shlex.quote(unquote(rest.removeprefix('localhost')))}"
+    elif host.lower() in _HUBS and "/" in repository:
+        download = _HUBS[host.lower()].format(shlex.quote(repository))
+        remedy = say(
+            f"先下载，再用 --model 目录：{download} 目录", f"fetch it, then --model FOLDER: {download} FOLDER"
+        )
+    else:
+        remedy = say(
+            "远程模型须注明：--backbone remote", "a remote model must be asked for: --backbone remote"
+        )
+    return UsageError(
+        say("--model 是网址，不是权重目录", "--model is an address, not a folder"),
+        remedy,
+        where=value.rpartition("@")[2],
+    )
 
 
 def _model_file(path: Path, backbone: str | None, registry: Registry | None, flag: str) -> Path | None:

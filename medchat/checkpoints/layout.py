@@ -103,13 +103,31 @@ def readable_config(folder: Path) -> dict[str, Any] | None:
 
 def unrecognised(folder: Path, flag: str) -> CheckpointError | None:
     """Return why no backbone knows a folder: its config.json, or what it is instead; None where nothing tells."""
-    found = other_than_asked(folder, flag)
-    if found is None and (folder / "config.json").is_file():
-        try:
-            read_config(folder)
-        except CheckpointError as error:
-            return error
-    return found
+    if found := other_than_asked(folder, flag):
+        return found
+    if flag != "--model" and not (folder / "config.json").is_file():
+        return None  # it may be meant as an adapter
+    try:
+        stated = read_config(folder)
+    except CheckpointError as error:
+        return error
+    kind = stated.get("model_type")
+    return _unknown_kind(kind, folder) if isinstance(kind, str) and kind else None
+
+
+def _unknown_kind(kind: str, folder: Path) -> CheckpointError:
+    return CheckpointError(
+        say(
+            f"没有插件认识这种模型（model_type {kind[:60]}）",
+            f"no plugin knows this kind of model (model_type {kind[:60]})",
+        ),
+        say(
+            "安装支持它的插件（已有的：medchat plugins）；或由 vLLM 等程序提供服务，用 --backbone remote 连接",
+            "install a plugin that does (those here: medchat plugins); or serve it by vLLM or the like and use"
+            " --backbone remote",
+        ),
+        where=str(folder),
+    )
 
 
 class _OutsideError(Exception):

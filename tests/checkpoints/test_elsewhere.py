@@ -14,7 +14,7 @@ from refusals import refused
 from medchat.checkpoints.adapter_folder import open_adapter
 from medchat.checkpoints.elsewhere import file_given, other_than_asked
 from medchat.checkpoints.headers import read_headers
-from medchat.checkpoints.layout import open_checkpoint, read_config
+from medchat.checkpoints.layout import open_checkpoint, read_config, unrecognised
 
 SHOW = "medchat models show"
 
@@ -114,6 +114,20 @@ def test_a_tree_of_any_size_is_looked_at_only_in_part(tmp_path: Path) -> None:
     (tmp_path / "0" / "loop").symlink_to(tmp_path)
     other_than_asked(tmp_path, "--model")
     assert time.monotonic() - before < 2
+
+
+def test_a_kind_of_model_that_no_plugin_knows_is_called_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mixtral"}')
+    for flag in ("--model", SHOW):
+        found = unrecognised(tmp_path, flag)
+        assert found is not None and "mixtral" in found.what and "--backbone remote" in found.remedy
+
+
+def test_a_vocabulary_alone_is_no_model_for_lack_of_a_configuration(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"x")
+    found = unrecognised(tmp_path, "--model")
+    assert found is not None and "config.json" in found.what
+    assert unrecognised(tmp_path, SHOW) is None, "an adapter has none"
 
 
 # ---------------------------------------------------------------- weights of other programs
