@@ -75,7 +75,7 @@ setup(
     packages=packages,
     package_dir=package_dir,
     package_data={
-        "medchat": ["data/*", "py.typed"],
+        "medchat": ["data/*", "plugin_templates/*.tmpl", "py.typed"],
         "medchat.medical_safety": ["lexicon/*.toml", "lexicon/*.json"],
         "medchat_templates": ["*.json"],
         **{package: ["data/*"] for package in plugin_packages},

@@ -12,6 +12,7 @@ from medchat.chat.model_choice import open_registry
 from medchat.cli.group import Group, allowed_plugins
 from medchat.cli.output import write_out
 from medchat.cli.plugin_table import plugin_rows, plugin_table
+from medchat.commands.new_plugin import new_plugin
 from medchat.commands.plugin_facts import KINDS, check_plugin, plugin_facts
 from medchat.commands.plugin_properties import test_plugin
 from medchat.errors import PluginError
@@ -23,7 +24,7 @@ from medchat.settings import Settings
 from medchat.settings.plugin_options import declared_options, option_key
 
 
-@click.group(cls=Group, help=say("查看和检查插件。", "Look at plugins and check them."))
+@click.group(cls=Group, help=say("查看、检查和新建插件。", "Look at plugins, check them, write a new one."))
 def command() -> None:
     """Hold the subcommands."""
 
@@ -162,3 +163,4 @@ def _option_line(name: str, option: Option) -> str:
 
 
 command.add_command(test_plugin)
+command.add_command(new_plugin)

@@ -43,6 +43,7 @@ ALLOWED = {
     ("medchat/store/schema.py", "sqlite3.connect"): "a database in memory, no file",
     ("medchat/batch/result_file.py", "os.open"): "the result file, to write",
     ("medchat/weights/http.py", "partial.open"): "a download of ours, to go on writing it",
+    ("medchat/commands/new_plugin.py", "read_text"): "our own templates, in the package",
     ("medchat/demo_data.py", "read_text"): "part of the installed package",
     ("medchat/medical_safety/lexicon_files.py", "read_text"): "part of the installed package",
     ("medchat/templates/catalogue.py", "read_text"): "part of the installed package",

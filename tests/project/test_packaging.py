@@ -89,7 +89,10 @@ def files_under(folder: str, *patterns: str) -> set[str]:
 
 
 def test_the_wheel_holds_every_module_template_and_data_file(names: set[str]) -> None:
-    wanted = {f"medchat/{file}" for file in files_under("medchat", "*.py", "py.typed", "data/*", "lexicon/*")}
+    wanted = {
+        f"medchat/{file}"
+        for file in files_under("medchat", "*.py", "py.typed", "data/*", "lexicon/*", "plugin_templates/*")
+    }
     wanted |= {f"medchat_templates/{file}" for file in files_under("templates", "*.py", "*.json")}
     for package in {plugin.package for plugin in BUILTIN_BACKBONES}:
         folder = f"plugins/{package.removeprefix('medchat_')}/{package}"
