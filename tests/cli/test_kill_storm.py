@@ -90,7 +90,7 @@ def branching_lines(name: str, chance: random.Random) -> list[str]:
     """Questions that no other chat asks, edits of earlier ones, forks and other branches, as they are typed."""
     lines = [f"{LONG}{name}"]
     for number in range(1, ASKED):
-        question = f"{LONG}{name}-{number}"
+        question = f"{LONG}{name}第{number}问"  # two bare numbers may be a blood pressure
         edit = f"/edit 1 q {question}"
         lines += chance.choice([[question], [edit], [edit, "/redo"], ["/fork", question]])
     return lines
@@ -101,7 +101,7 @@ def branching_storm(scripted: Scripted, kills: int) -> None:
     chance = random.Random(kills)
     acknowledged = 0
     for index in range(kills):
-        ended = killed_chat(scripted, f"storm {index}", branching_lines(str(index), chance), chance).ended
+        ended = killed_chat(scripted, f"storm {index}", branching_lines(f"第{index}场", chance), chance).ended
         acknowledged += len(ended)
         with SessionStore.open() as store:
             whole = [store.transcript(record.id) for record in store.list()]
