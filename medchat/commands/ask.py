@@ -16,6 +16,7 @@ from medchat.chat.presets import Preset, preset_named
 from medchat.chat.session_choice import SessionChoice
 from medchat.chat.start_lines import disclaimer_lines, model_notes
 from medchat.cli.model_command import ModelCommand
+from medchat.cli.native_output import HeldNativeOutput
 from medchat.cli.options import generation_flags, model_flags, session_flags
 from medchat.cli.output import answer_stream, say_aside, silence_stdout
 from medchat.cli.piped_input import QuestionInput
@@ -150,7 +151,8 @@ def command(
         ]:
             say_aside(line)
         style = "json" if as_json else "events" if events else "text"
-        return _answer(prepared, asked, style, figures=stats, insist=force_answer)
+        with HeldNativeOutput():
+            return _answer(prepared, asked, style, figures=stats, insist=force_answer)
     finally:
         prepared.store.close()
 

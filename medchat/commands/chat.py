@@ -18,6 +18,7 @@ from medchat.chat.session import ChatSession
 from medchat.chat.session_choice import SessionChoice
 from medchat.chat.start_lines import disclaimer_lines, model_notes
 from medchat.cli.model_command import ModelCommand
+from medchat.cli.native_output import HeldNativeOutput
 from medchat.cli.options import generation_flags, model_flags, session_flags
 from medchat.cli.output import answer_stream, say_aside
 from medchat.errors import MedchatError, UsageError
@@ -58,7 +59,8 @@ def command(context: click.Context, /, **flags: Any) -> int:
         prepared.change({"footer": False}, "--quiet")
     debug = bool((context.obj or {}).get("debug"))
     try:
-        return hold(prepared, replace(startup_for(prepared), debug=debug))
+        with HeldNativeOutput():
+            return hold(prepared, replace(startup_for(prepared), debug=debug))
     finally:
         prepared.store.close()
 

@@ -16,7 +16,7 @@ from careless_models import CARELESS_ANSWERS, CARELESS_MODELS
 from careless_offers import CARELESS_BACKBONES, CARELESS_HOOKS, CARELESS_MODULES, CARELESS_RECIPES
 from careless_plugins import DISTRIBUTION, Careless
 from child_process import SOURCES
-from cli_program import Call, Outcome, read_until, saved_turns, start
+from cli_program import Call, Outcome, read_until, run, saved_turns, start
 from sound_plugin import ANSWER
 
 from medchat.__main__ import LEAVING_SECONDS
@@ -32,6 +32,11 @@ CARELESS = {
     **CARELESS_RECIPES,
     **CARELESS_MODULES,
 }
+
+
+def path_with(site: Path) -> str:
+    """Return the PYTHONPATH of a process that has the plugins in `site` installed."""
+    return os.pathsep.join([*SOURCES, str(site)])
 
 
 class Installed:
@@ -97,7 +102,7 @@ def test_a_model_that_never_comes_back_is_left_at_the_second_signal(
     blocked = "def stream(self, s, c, e):\n    yield Delta('多', 1, 4)\n    __import__('time').sleep(20)"
     Careless("stream", blocked).install(tmp_path / "site")
     flags = ("--backbone", "careless", "--model", str(tmp_path))
-    path = os.pathsep.join([*SOURCES, str(tmp_path / "site")])
+    path = path_with(tmp_path / "site")
     with start("ask", "头痛", *flags, PYTHONPATH=path) as process:
         read_until(process, 3)
         process.send_signal(number)
@@ -119,7 +124,7 @@ def test_a_model_that_never_comes_back_is_left_at_the_second_signal(
 def test_what_a_plugin_leaves_behind_does_not_keep_the_program(tmp_path: Path, left_behind: str) -> None:
     replace(SOUND, module=left_behind).install(tmp_path / "site")
     flags = ("--backbone", "careless", "--model", str(tmp_path))
-    path = os.pathsep.join([*SOURCES, str(tmp_path / "site")])
+    path = path_with(tmp_path / "site")
     with start("ask", "头痛", *flags, PYTHONPATH=path) as process:
         assert process.wait(LEAVING_SECONDS + 12) == 0
         assert process.stdout is not None and process.stdout.read().decode() == f"{ANSWER}\n"
@@ -146,7 +151,7 @@ def test_a_plugin_that_blocks_is_left_at_the_second_signal_at_the_latest(
 ) -> None:
     installed = Installed(BLOCKED[verb], site, call)
     monkeypatch.chdir(installed.folder)
-    path = os.pathsep.join([*SOURCES, str(site)])
+    path = path_with(site)
     with start(*installed.words(), PYTHONPATH=path) as process:
         deadline = time.monotonic() + 30
         while not Path("blocked").exists():
@@ -160,6 +165,46 @@ def test_a_plugin_that_blocks_is_left_at_the_second_signal_at_the_latest(
         assert process.wait(10) == {signal.SIGINT: 130, signal.SIGHUP: 129}[number]
         said = process.stderr.read().decode() if process.stderr else ""
     assert "Traceback" not in said and "内部错误" not in said
+
+
+NOISY = "def {}: __import__('os').write(2, b'llama_model_loader: \\x1b[2J noise\\n'); return {}"
+
+
+@pytest.mark.parametrize("verb", ["ask", "infer", "chat"])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        {"backbone": NOISY.format("load(self, options)", "Model()")},
+        {"model": NOISY.format("count(self, segments)", "super().count(segments)")},
+    ],
+    ids=["loading", "answering"],
+)
+def test_native_output_on_stderr_is_shown_on_debug_alone(
+    noise: dict[str, str], verb: str, site: Path, call: Call
+) -> None:
+    plugin = replace(SOUND, verb=verb, typed="头痛\n/exit\n" if verb == "chat" else "", **noise)
+    words = Installed(plugin, site, call).words()
+    found = {
+        flag: run(
+            *flag,
+            *words,
+            "--overwrite" if verb == "infer" else "--no-save",
+            stdin=plugin.typed,
+            PYTHONPATH=path_with(site),
+        )
+        for flag in ((), ("--debug",))
+    }
+    assert [outcome.code for outcome in found.values()] == [0, 0]
+    assert "noise" not in found[()].err + found[()].out and "仅供研究" in found[()].err
+    assert "noise" in found[("--debug",)].err
+
+
+def test_native_output_is_shown_where_it_may_tell_why_something_failed(site: Path, call: Call) -> None:
+    fails = NOISY.format("load(self, options)", "{}['no']")
+    words = Installed(replace(SOUND, backbone=fails), site, call).words()
+    outcome = run(*words, PYTHONPATH=path_with(site))
+    assert outcome.code == 5 and "llama_model_loader:" in outcome.err and "\x1b" not in outcome.err
+    assert outcome.failure()
 
 
 @pytest.mark.parametrize("verb", ["ask", "infer", "infer --check", "sft", "models show"])

@@ -19,6 +19,7 @@ from medchat.batch.work import WorkPlan
 from medchat.chat.demo_mode import as_demo
 from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
 from medchat.cli.model_command import ModelCommand
+from medchat.cli.native_output import HeldNativeOutput
 from medchat.cli.options import generation_flags, model_flags
 from medchat.cli.output import say_aside
 from medchat.commands.infer.run import BatchRun
@@ -154,7 +155,8 @@ def command(data: str, output: str, **flags: Any) -> int:
             overwrites=flags["overwrite"],
         )
         check_belongs(outputs.earlier, source.questions, setup.provenance, target)
-        return run.complete()
+        with HeldNativeOutput():
+            return run.complete()
     finally:
         outputs.close()
 
