@@ -118,6 +118,29 @@ def test_a_session_that_is_not_there_is_said_and_the_present_one_goes_on(scripte
     assert "没有的" in outcome.err and sessions() == {"甲": ["甲", "乙"]}
 
 
+# ---------------------------------------------------------------- deleting
+
+
+def test_a_deleted_sentence_is_in_no_file_of_ours(scripted: Scripted) -> None:
+    said = ("只此一句", "改过的一句", "分叉后的一句", "搜过的一句")
+    lines = (
+        f"{said[0]}\n/regen\n/edit 1 q {said[1]}\n/fork\n{said[2]}\n/undo\n{said[3]}\n/search 一句\n/copy\n"
+    )
+    home = Path(os.environ["MEDCHAT_HOME"])
+
+    def words() -> bytes:
+        return b"".join(content for content in tree(home).values())
+
+    assert scripted.run("chat", stdin=lines).code == 0
+    assert all(sentence.encode() in words() for sentence in said)
+    with SessionStore.open() as store:
+        first, second = (record.id for record in store.list())
+    scripted.run("chat", "--session", "留下的", stdin="留下的\n")
+    assert scripted.run("sessions", "delete", first, second, "--yes").code == 0
+    assert not any(sentence.encode() in words() for sentence in said)
+    assert "你问的是留下的".encode() in words()
+
+
 # ---------------------------------------------------------------- searching, forking
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sqlite3
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from locations import DATA, ROOT
+from child_process import child_environment, run_python
+from locations import DATA
 
 from medchat.api import Finish, Turn
 from medchat.errors import CheckpointError, MedchatError
@@ -91,51 +90,81 @@ def test_a_new_file_needs_no_copy(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["sessions.db"]
 
 
-#: Opens the file and kills itself before the given statement of the update.
+#: Opens the file and kills itself at the given line of the code that copies it and brings it up to date.
 KILLED = """
-import os, signal, sqlite3, sys
+import os, signal, sys
 from pathlib import Path
-from medchat.store import SessionStore
-from medchat.store import database
+from medchat.store import SessionStore, database, schema
 
-count, migrate = 0, database.migrate
+count = 0
 
-def counted(connection):
-    def trace(statement):
-        global count
+def trace(frame, event, argument):
+    global count
+    if frame.f_code.co_filename not in (database.__file__, schema.__file__):
+        return None
+    if event == "line":
         count += 1
         if count == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
-    connection.set_trace_callback(trace)
-    migrate(connection)
-    connection.set_trace_callback(None)
+    return trace
 
-database.migrate = counted
-SessionStore.open(Path(sys.argv[1])).close()
+sys.settrace(trace)
+store = SessionStore.open(Path(sys.argv[1]))
+sys.settrace(None)
+store.close()
 print(count)
 """
+#: At so many places, evenly spread.
+KILLS = 20
 
 
-def open_and_die(path: Path, before: int) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-c", KILLED, str(path), str(before)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=False,
-    )
+def open_and_die(path: Path, at: int) -> subprocess.CompletedProcess[bytes]:
+    return run_python("-c", KILLED, str(path), str(at), environment=child_environment())
 
 
 def test_an_update_that_is_killed_leaves_the_old_file_whole(old: Path, version: int) -> None:
-    statements = int(open_and_die(Path(shutil.copy(old, old.with_name("counted.db"))), 0).stdout)
-    assert statements >= 6
-    for before in range(1, statements + 1):
-        path = Path(shutil.copy(old, old.with_name(f"{before}.db")))
-        assert open_and_die(path, before).returncode == -signal.SIGKILL
+    lines = int(open_and_die(Path(shutil.copy(old, old.with_name("counted.db"))), 0).stdout)
+    assert lines > 3 * KILLS
+    formats = set()
+    for number in range(KILLS):
+        path = Path(shutil.copy(old, old.with_name(f"{number}.db")))
+        assert open_and_die(path, 1 + number * (lines - 1) // (KILLS - 1)).returncode == -signal.SIGKILL
         connection = sqlite3.connect(path)
-        assert connection.execute("PRAGMA user_version").fetchone()[0] in (version, LATEST_FORMAT)
+        formats.add(connection.execute("PRAGMA user_version").fetchone()[0])
         assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         connection.close()
         check_content(path)
+        assert not copy_before_update(path).with_name(copy_before_update(path).name + ".partial").exists()
+    assert formats == {version, LATEST_FORMAT}
+
+
+#: Opens copies of the file on a disk that takes files up to some sizes alone; prints what each try came to.
+FULL = """
+import resource, shutil, sys
+from pathlib import Path
+from medchat.errors import MedchatError
+from medchat.store import SessionStore
+
+old, most = Path(sys.argv[1]), resource.RLIM_INFINITY
+whole = old.stat().st_size
+for number in range(20):
+    path = Path(shutil.copy(old, old.with_name(f"full-{number}.db")))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole * number // 8, most))
+    try:
+        SessionStore.open(path).close()
+        print("opened")
+    except MedchatError as error:
+        print("refused", error.exit_code, bool(error.remedy))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+"""
+
+
+def test_a_full_disk_leaves_the_old_file_whole(old: Path) -> None:
+    tries = run_python("-c", FULL, str(old), environment=child_environment()).stdout.decode().splitlines()
+    assert len(tries) == 20 and tries[0] == "refused 1 True" and tries[-1] == "opened"
+    assert set(tries) == {"refused 1 True", "opened"}
+    for number in range(20):
+        check_content(old.with_name(f"full-{number}.db"))
 
 
 def test_a_program_of_a_former_format_goes_on_writing_beside(old: Path) -> None:
