@@ -23,11 +23,18 @@ from medchat.api import GenerationConfig, LoadOptions
 from medchat.inference.generate import generate_rows
 
 pytest_plugins = ("talking_miniatures",)
-pytestmark = pytest.mark.torch
+# What runs is rounding: every line is run by the tests in single precision too.
+pytestmark = [pytest.mark.torch, pytest.mark.no_cover]
 
 GREEDY = GenerationConfig(greedy=True, max_new_tokens=8)
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 ROWS = 16
+#: Huozi is computed by Bloom's model: with the slow tests.
+KINDS = [
+    pytest.param((family, dtype), id=f"{family}-{dtype}", marks=[pytest.mark.slow] * (family == "huozi"))
+    for family in FAMILIES
+    for dtype in DTYPES
+]
 
 
 @dataclass(frozen=True)
@@ -76,9 +83,7 @@ def logits(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> torch.Te
     return found.float()[:, : model.limits.token_count]
 
 
-@pytest.fixture(
-    scope="module", params=[(family, dtype) for family in FAMILIES for dtype in DTYPES], ids="-".join
-)
+@pytest.fixture(scope="module", params=KINDS)
 def case(request: pytest.FixtureRequest, talkative: Talkative) -> Case:
     family, dtype = request.param
     backbone, folder = FAMILIES[family], talkative(family, DTYPES[dtype])
@@ -118,8 +123,10 @@ def test_padding_that_is_seen_turns_tokens_that_lead_by_more(
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_the_program_answers_alike_in_every_batch_size(case: Case, tmp_path: Path, beams: int) -> None:
+    # Beams are searched for one question at a time, so that no rounding can differ, and few questions show it.
+    places = case.sure if beams == 1 else case.sure[:6]
     data = tmp_path / "questions.json"
-    data.write_text(json.dumps(case.questions), encoding="utf-8")
+    data.write_text(json.dumps(case.questions[: len(places)]), encoding="utf-8")
     tokens = 3  # few, so that many answers have no token that rounding could turn
     flags = ["--max-new-tokens", str(tokens), "--num-beams", str(beams), "--repetition-penalty", "1"]
     alone, together = (
@@ -127,8 +134,7 @@ def test_the_program_answers_alike_in_every_batch_size(case: Case, tmp_path: Pat
         for size in ("1", str(ROWS))
     )
     assert {line["dtype"] for line in alone} == {case.dtype}
-    # Beams are searched for one question at a time, so that no rounding can differ.
-    compared = [beams > 1 or all(places[:tokens]) for places in case.sure]
+    compared = [beams > 1 or all(certain[:tokens]) for certain in places]
     assert sum(compared) > len(alone) / 5
     for certain, one, other in zip(compared, *map(without_seconds, (alone, together)), strict=True):
         assert one == other or not certain

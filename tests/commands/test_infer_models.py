@@ -49,7 +49,7 @@ def each_family_and_file() -> list[Any]:
         for family in FAMILIES
         for name in FILES
     ]
-    return [*whole, pytest.param("chatglm", "liver_cancer.json", 80, id="chatglm-first dialogues")]
+    return [*whole, pytest.param("chatglm", "liver_cancer.json", 24, id="chatglm-first dialogues")]
 
 
 @pytest.mark.parametrize(("family", "name", "first"), each_family_and_file())
@@ -58,7 +58,7 @@ def test_every_record_of_the_published_files_is_answered_as_it_would_be_alone(
 ) -> None:
     model, expected = talkative(family), records(name)[:first]
     flags = ["--limit", str(first), "--max-new-tokens", "4", "--batch-size"]
-    lines = infer(model, DATA / name, tmp_path / "a.jsonl", *flags, "32")
+    lines = infer(model, DATA / name, tmp_path / "a.jsonl", *flags, "16")
     assert [line["question"] for line in lines] == [record[FILES[name]] for record in expected]
     assert [line.get("reference") for line in lines] == [record.get("output") for record in expected]
     assert {line["finish"] for line in lines} <= {"stop", "length"}
@@ -77,13 +77,13 @@ def test_answers_in_a_batch_equal_the_answers_alone(
     talkative: Talkative, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], family: str
 ) -> None:
     luck, model = random.Random(5), talkative(family)
-    questions = ["，".join(luck.choices(BODY, k=count % 9 + 1)) + "怎么办？" for count in range(20)]
+    questions = ["，".join(luck.choices(BODY, k=count % 9 + 1)) + "怎么办？" for count in range(18)]
     data = as_file(tmp_path / "questions.json", questions)
     flags = [*flags, "--max-new-tokens", "12"]
     alone = infer(model, data, tmp_path / "alone.jsonl", "--batch-size", "1", *flags)
-    for size in ("8", "20"):
-        together = infer(model, data, tmp_path / f"{size}.jsonl", "--batch-size", size, *flags)
-        assert without_seconds(together) == without_seconds(alone)
+    # Two whole batches and a rest, each with short questions among long ones.
+    together = infer(model, data, tmp_path / "together.jsonl", "--batch-size", "8", *flags)
+    assert without_seconds(together) == without_seconds(alone)
     assert len({line["answer"] for line in alone}) > 10
     capsys.readouterr()
     asked = ["ask", "--model", str(model), "--device", "cpu", "--dtype", "float32", "--no-save"]

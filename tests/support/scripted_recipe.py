@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from child_process import SOURCES, child_environment, command
+from child_process import SOURCES, child_environment, command, start_python
 from cli_program import Outcome, run
 from plugin_packages import write_distribution
 
@@ -146,13 +146,13 @@ class Pupil:
 
     def start(self, *more: str, **environment: str) -> subprocess.Popen[str]:
         """Start the run in a process of its own, its streams piped."""
-        return subprocess.Popen(
-            command(*self.flags, *more),
+        return start_python(
+            *command(*self.flags, *more)[1:],
+            environment=child_environment(**self.environment, **environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=child_environment(**self.environment, **environment),
         )
 
     def run(self, *more: str, **environment: str) -> Outcome:
