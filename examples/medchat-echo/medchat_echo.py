@@ -75,6 +75,9 @@ def _answer(segments: Prompt) -> str:
 class Echo(kit.Backbone):
     name = "echo"
     summary: Mapping[str, str] = {"zh": "示例：把问题原样说回来", "en": "example: says the question back"}
+    capabilities = kit.Capabilities(
+        beams=False, adapters=False, batch=False, devices=("cpu",), dtypes=(), quantize=()
+    )
     not_applicable: Mapping[str, str] = {
         "test_a_kept_cache_answers_as_a_fresh_one": "it computes nothing that could be kept",
         "test_a_seed_repeats_an_answer": "it never draws a token at random",

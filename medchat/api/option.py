@@ -41,3 +41,11 @@ class Option:
             raise ValueError("Option.low and Option.high are of an int or a float")
         if self.default is not None and type(self.default) is not self.kind:
             raise ValueError(f"Option.default must be of type {self.kind.__name__}")
+
+
+def declared_options(load_keys: Mapping[str, Option | tuple[str, ...]]) -> Mapping[str, Option]:
+    """Return what a backbone declares, a bare tuple of choices as the option that it stands for."""
+    return {
+        name: option if isinstance(option, Option) else Option(choices=tuple(option))
+        for name, option in load_keys.items()
+    }

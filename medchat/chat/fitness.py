@@ -19,11 +19,16 @@ def require_capabilities(backbone: str, can: Capabilities, settings: Settings, o
     """
     if options.adapters and not can.adapters:
         raise _cannot(backbone, "--adapter", str(options.adapters[0]), ())
-    if not can.beams and int(settings.value("num_beams") or 1) > 1:
-        raise _cannot(backbone, "--num-beams", str(settings.value("num_beams")), ("1",))
+    require_beams(backbone, can, int(settings.value("num_beams") or 1))
     for name, possible in _unfit(can, settings):
         if settings.origin(name).layer in _TYPED and settings.origin("model").layer is not Layer.COMMAND:
             raise _cannot(backbone, key_named(name).flag, str(settings.value(name)), possible)
+
+
+def require_beams(backbone: str, can: Capabilities, beams: int) -> None:
+    """Raise UsageError where so many beams are more than the backbone can search with."""
+    if beams > 1 and not can.beams:
+        raise _cannot(backbone, "--num-beams", str(beams), ("1",))
 
 
 def ineffective_settings(backbone: str, can: Capabilities, settings: Settings) -> list[str]:

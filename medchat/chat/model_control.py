@@ -9,14 +9,16 @@ from typing import Any, Literal
 
 from medchat import paths
 from medchat.api import GENERATION_RANGES, LoadOptions
+from medchat.api.option import declared_options
 from medchat.chat.conversation import PreparedChat
+from medchat.chat.fitness import require_beams
 from medchat.chat.loading import Loading
 from medchat.chat.session import ChatSession
 from medchat.chat.switching import another_model, choose_model, session_beside, switch_model
 from medchat.sanitize import sanitize_line
 from medchat.settings import Effective
 from medchat.settings.keys import GENERATION
-from medchat.settings.plugin_options import declared_options, option_key
+from medchat.settings.plugin_options import option_key
 from medchat.settings.profiles import PROFILE_KEYS
 from medchat.settings.writing import save_profile, save_setting
 from medchat.weights.folders import weights_here
@@ -114,6 +116,12 @@ class ModelControl:
             if (value := getattr(opening.generation, name)) != getattr(own, name):
                 of_weights[GENERATION + name] = value
         return self._prepared.settings.effective(opening.backbone.name, own, of_weights)
+
+    def check_setting(self, name: str, typed: str) -> None:
+        """Raise UsageError for a decoding setting, as it is typed behind `/set`, that the model in use cannot have."""
+        backbone = self._prepared.opening.backbone
+        if name == "num-beams" and typed.isdecimal():
+            require_beams(backbone.name, backbone.capabilities, int(typed[:9]))
 
     def change(self, values: Mapping[str, Any], command: str) -> None:
         """Note settings that were changed in this chat; their values are checked."""

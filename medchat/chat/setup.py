@@ -17,6 +17,7 @@ from medchat.api import (
     SpecialTokens,
     Text,
 )
+from medchat.api.option import declared_options
 from medchat.chat.fitness import honoured, ineffective_settings, require_capabilities
 from medchat.chat.model_choice import find_adapter, find_model, open_registry, recognize_backbone
 from medchat.errors import UsageError
@@ -24,7 +25,7 @@ from medchat.language import say
 from medchat.registry import Extensions, GuardedBackbone, Registry
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
-from medchat.settings.plugin_options import declared_options, option_values
+from medchat.settings.plugin_options import option_values
 from medchat.templates import load_template
 
 # Which template `--template` names: a shipped one, a file, the backbone's own, or another backbone's.

@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from medchat.api import Option
+from medchat.api.option import declared_options
 from medchat.errors import MedchatError
 from medchat.hashing import sha256_of
 from medchat.registry import Registry
 from medchat.registry.metadata import BACKBONES, COMMANDS, EXTENSIONS, PluginEntry, metadata_folder
 from medchat.regular_files import read_regular
-from medchat.settings.plugin_options import declared_options
 
 #: What the entry-point groups are called in lists.
 KINDS = {BACKBONES: "backbone", EXTENSIONS: "extension", COMMANDS: "command"}

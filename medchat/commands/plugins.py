@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from medchat.api import Option
+from medchat.api.option import declared_options
 from medchat.chat.model_choice import open_registry
 from medchat.cli.group import Group, allowed_plugins
 from medchat.cli.output import write_out
@@ -21,7 +22,7 @@ from medchat.registry import Registry
 from medchat.registry.metadata import PluginEntry
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
-from medchat.settings.plugin_options import declared_options, option_key
+from medchat.settings.plugin_options import option_key
 
 
 @click.group(cls=Group, help=say("查看、检查和新建插件。", "Look at plugins, check them, write a new one."))

@@ -187,6 +187,8 @@ def _set(chat: Chat, words: str) -> None:
     elif not chat.exchange.ready():
         return
     else:
+        if chat.control is not None:
+            chat.control.check_setting(name, typed)
         value = chat.exchange.call(lambda session: apply_setting(session, name, typed))
         remark = chat.exchange.call(lambda session: without_effect(session, name))
     if chat.control is not None:

@@ -49,14 +49,6 @@ class _Said:
     of_folder: bool
 
 
-def declared_options(load_keys: Mapping[str, Option | tuple[str, ...]]) -> Mapping[str, Option]:
-    """Return what a backbone declares, a bare tuple of choices as the option that it stands for."""
-    return {
-        name: option if isinstance(option, Option) else Option(choices=tuple(option))
-        for name, option in load_keys.items()
-    }
-
-
 def chosen_options(settings: Settings, plugin: str, options: Mapping[str, Option]) -> dict[str, ChosenOption]:
     """Return the keys of `plugin` that somebody chose, checked against what it declares.
 

@@ -7,13 +7,16 @@ from types import MappingProxyType
 from typing import Any
 
 from medchat.testing.answers import AnswerProperties
+from medchat.testing.declarations import DeclaredProperties
 from medchat.testing.finetuning import FineTuningProperties
 from medchat.testing.folders import FolderProperties
 from medchat.testing.prompts import PromptProperties
 from medchat.testing.subject import expect
 
 
-class BackboneTests(AnswerProperties, PromptProperties, FolderProperties, FineTuningProperties):
+class BackboneTests(
+    AnswerProperties, PromptProperties, FolderProperties, DeclaredProperties, FineTuningProperties
+):
     """Subclass it with a name that begins with `Test`, and state `backbone`.
 
     A property that the family cannot have stands in `not_applicable` with the reason; it may then be overridden, and

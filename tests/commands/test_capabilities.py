@@ -11,6 +11,9 @@ from openai_server import serving
 from plugin_packages import write_distribution
 
 from medchat import paths
+from medchat.chat.conversation import prepare_conversation
+from medchat.chat.model_control import ModelControl
+from medchat.chat.session_choice import SessionChoice
 from medchat.errors import UsageError
 from medchat.plugin_kit import Capabilities, open_model
 
@@ -113,6 +116,17 @@ def test_one_at_a_time_is_one_at_a_time(call: Call, limited: Path, tmp_path: Pat
     assert refused.code == 2 and "--batch-size" in refused.failure()[0]
     assert call(*words).code == 0
     assert [json.loads(line)["answer"] for line in output.read_text().splitlines()] == ["1", "1"]
+
+
+def test_beams_are_refused_in_a_chat_too(limited: Path) -> None:
+    flags = {"model": str(limited)}
+    prepared = prepare_conversation(flags, SessionChoice(save=False), lambda line: None)
+    control = ModelControl(prepared)
+    with pytest.raises(UsageError, match="--num-beams 2"):
+        control.check_setting("num-beams", "2")
+    for name, typed in (("num-beams", "1"), ("num-beams", "many"), ("top-k", "2")):
+        control.check_setting(name, typed)
+    prepared.store.close()
 
 
 def test_a_command_that_needs_probabilities_is_told(limited: Path) -> None:

@@ -47,11 +47,11 @@ def test_a_backbone_is_shown_with_all_that_it_offers(site: Path, call: Call) -> 
     assert shown.code == 0
     for fact in (
         "medchat-echo 1.0 medchat_echo",
-        f"文件：{site}/medchat_echo.py",
+        "medchat_echo.py",
         "接口版本：1",
         "钩子：medchat_backbones",
         "训练方法：无",
-        "能力：beams、score、adapters、batch、devices cpu|cuda|mps",
+        "能力：score、devices cpu",
     ):
         assert fact in shown.out
     facts = call("plugins", "show", "echo", "--json").one()

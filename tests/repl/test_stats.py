@@ -13,8 +13,8 @@ from pseudo_terminal import terminal
 from switching_chat import ask, switching_chat
 
 from medchat.api import Backbone, LoadOptions
+from medchat.api.option import declared_options
 from medchat.repl.context_commands import FACT_NAMES
-from medchat.settings.plugin_options import declared_options
 
 
 def names_of_options(backbone: Backbone) -> set[str]:

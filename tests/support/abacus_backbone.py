@@ -20,6 +20,7 @@ from zlib import crc32
 
 from medchat.api import (
     Backbone,
+    Capabilities,
     ChatModel,
     Completion,
     Control,
@@ -310,6 +311,7 @@ class Abacus(Backbone):
 
     name = "abacus"
     summary: Mapping[str, str] = {"zh": "测试用", "en": "for tests"}
+    capabilities = Capabilities(beams=False)
     model_class = AbacusModel
     recipe_class: type[AbacusRecipe] = AbacusRecipe
 

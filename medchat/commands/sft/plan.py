@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions, SFTRecipe
+from medchat.api.option import declared_options
 from medchat.chat.model_choice import find_adapter, find_model, open_registry, recognize_backbone
 from medchat.chat.setup import named_template
 from medchat.commands.sft.options import given_flags
@@ -16,7 +17,7 @@ from medchat.language import say
 from medchat.launcher import Process
 from medchat.registry import Extensions, GuardedBackbone, Registry
 from medchat.settings import Settings
-from medchat.settings.plugin_options import check_option, chosen_options, declared_options
+from medchat.settings.plugin_options import check_option, chosen_options
 from medchat.sft_job.keys import EXTRA
 from medchat.sft_job.run_file import FILE_NAME, read_run_file, require_text
 from medchat.sft_job.settings import Given, RunSettings, Setting, choose_recipe, first_of, resolve_settings
