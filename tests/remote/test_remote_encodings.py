@@ -15,6 +15,7 @@ from openai_server import OpenAIServer, Reply
 from remote_models import ANSWER, Load, ask, failure, text_of
 
 from medchat.api import Finish
+from medchat.errors import MedchatError
 
 pytest_plugins = ("remote_models",)
 
@@ -111,3 +112,12 @@ def test_a_body_is_the_same_wherever_it_is_cut(texts: list[str], size: int) -> N
     assert payloads(in_gbk, "text/plain; charset=gb18030", size) == wanted
     with pytest.raises(ForeignEncodingError, match="GBK"):
         payloads(in_gbk + event("多喝水").encode("gb18030"), size=size)
+
+
+def test_a_list_of_models_in_another_encoding_matters_only_where_no_model_is_named(
+    server: OpenAIServer, load: Load
+) -> None:
+    server.models_reply = whole("gbk")
+    assert text_of(ask(load(server.url + "#tiny"))) == ANSWER
+    with pytest.raises(MedchatError, match="GBK"):
+        load()
