@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
+from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
 
 from medchat.cli.cjk_wrap import WIDEST, wrapped
 from medchat.repl.clipboard import clipboard_sequence
 from medchat.repl.markdown import MixedText, rendered
+from medchat.repl.moving_rows import MovingRows
 from medchat.repl.screen import OURS, PROMPT, Tone, unforgeable, untrusted
 from medchat.repl.unfinished import Unfinished
 from medchat.sanitize import StreamSanitizer, sanitize_line
@@ -42,32 +42,17 @@ _STYLES = {
 }
 
 
-class _Lines:
-    """Lines that were laid out before, as something rich can print."""
-
-    def __init__(self, lines: Sequence[Sequence[Segment]]) -> None:
-        self._lines = lines
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for line in self._lines:
-            yield from line
-            yield Segment.line()
-
-
-class _Moving:
-    """What is redrawn. Looked up anew each time: printing a finished block redraws the rest in one go."""
-
-    def __init__(self, lines: Callable[[], Sequence[Sequence[Segment]]]) -> None:
-        self._lines = lines
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield _Lines(self._lines())
-
-
 class RichScreen:
-    """Draws on the terminal behind `stream`. `width` fixes the width, for tests; `theme` is one of THEMES."""
+    """Draws on the terminal behind `stream`; `theme` is one of THEMES. `width` and `clock` are fixed by tests."""
 
-    def __init__(self, stream: TextIO, width: int | None = None, theme: str = "default") -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        width: int | None = None,
+        theme: str = "default",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._styles = _STYLES[theme]
         self._console = Console(
             file=stream, force_terminal=True, markup=False, emoji=False, highlight=False, width=width
@@ -77,7 +62,7 @@ class RichScreen:
         self._blocks = 0
         self._waiting = self._typed = ""
         self._preview: Callable[[], Sequence[Sequence[Segment]]] | None = None
-        self._live: Live | None = None
+        self._moving = MovingRows(self._console)
         self._drawn_at = 0.0
         self._stale = False
 
@@ -109,7 +94,8 @@ class RichScreen:
 
     def print_rows(self, rows: Sequence[Sequence[Segment]]) -> None:
         """Print finished rows: into the scrollback, above whatever is still being redrawn."""
-        self._console.print(_Lines(rows), soft_wrap=True)
+        if rows:
+            self._moving.print_above(rows, self._moving_lines() if self._moving else ())
 
     def preview_rows(self, rows: Callable[[], Sequence[Sequence[Segment]]] | None) -> None:
         """Draw what `rows` gives in the place of an answer's unfinished part, until the answer ends."""
@@ -140,12 +126,13 @@ class RichScreen:
         self._add(self._inert.flush())
         for block in self._unfinished.take():
             self._print_block(block)
-        self._stop_live()
+        self._moving.draw(())
+        self._stale = False
         self._blocks = 0
 
     def tick(self) -> None:
         """Redraw the unfinished part if it has changed."""
-        if self._stale and time.monotonic() - self._drawn_at >= FRAME_SECONDS:
+        if self._stale and self._clock() - self._drawn_at >= FRAME_SECONDS:
             self._draw()
 
     def is_filled_by(self, text: str) -> bool:
@@ -210,23 +197,6 @@ class RichScreen:
         return separated[-most:]
 
     def _draw(self) -> None:
-        if self._live is None:
-            self._live = Live(
-                _Moving(self._moving_lines),
-                console=self._console,
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-                vertical_overflow="visible",
-            )
-            self._live.start()
-        self._live.refresh()
-        self._drawn_at = time.monotonic()
+        self._moving.draw(self._moving_lines())
+        self._drawn_at = self._clock()
         self._stale = False
-
-    def _stop_live(self) -> None:
-        self._stale = False
-        if self._live is not None:
-            self._live.stop()
-            self._live = None

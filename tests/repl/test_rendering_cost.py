@@ -39,32 +39,57 @@ WIDE: dict[str, Callable[[int], str]] = {
 }
 
 
+#: An answer of every shape that is common, again and again.
+MIXED = (
+    "## 第 {number} 部分\n\n头痛三天，先看**有没有危险信号**：剧烈头痛、发热、颈部僵硬。有其中一项，请尽快就诊。\n\n"
+    "- 多喝水，每天一千五百毫升以上。\n- 规律睡眠，`按时` 起床。\n  - 室内光线要柔和。\n\n"
+    "| 药物 | 剂量 | 注意 |\n|---|---|---|\n| 对乙酰氨基酚 | 500 mg | 每天不超过 2 g |\n"
+    "| 布洛芬 | 200 mg | 饭后服用 |\n\n"
+    "1. 先休息半小时。\n2. 测一次体温和血压。\n\n"
+)
+
+
+def draw(text: str, piece: int, seconds: float) -> str:
+    """Draw an answer whose pieces come at such a distance by a clock of its own, and return what was written."""
+    stream, now = io.StringIO(), 0.0
+    screen = RichScreen(stream, width=80, clock=lambda: now)
+    for start in range(0, len(text), piece):
+        now += seconds
+        screen.piece(text[start : start + piece])
+    screen.end_answer()
+    return stream.getvalue()
+
+
 @pytest.fixture
-def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let two milliseconds pass at each look at the clock, so that what is drawn does not depend on the machine."""
-    moments = count(0.0, 0.002)
-    monkeypatch.setattr("medchat.repl.rich_screen.time.monotonic", lambda: next(moments))
+def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a small part of each text fill the window: what is drawn then grows no more."""
+    monkeypatch.setenv("LINES", "5")
+    monkeypatch.setenv("LINES", "5")  # so that half of each text is more than a window
 
 
 def steps_to_draw(text: str) -> int:
     """Return how many functions are called while `text` is drawn as it comes: the same on every machine."""
-    screen = RichScreen(io.StringIO(), width=80)
     calls = count()
     sys.setprofile(lambda frame, event, argument: event == "call" and next(calls))
     try:
-        for start in range(0, len(text), 6):
-            screen.piece(text[start : start + 6])
-        screen.end_answer()
+        draw(text, 6, 0.004)
     finally:
         sys.setprofile(None)
     return next(calls)
 
 
-@pytest.mark.usefixtures("steady_clock")
+@pytest.mark.usefixtures("small_window")
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_twice_the_text_takes_at_most_two_and_a_half_times_the_steps(shape: Callable[[int], str]) -> None:
     steps_to_draw(shape(5))  # what is looked up once
     assert steps_to_draw(shape(160)) <= 2.5 * steps_to_draw(shape(80))
+
+
+@pytest.mark.parametrize("tokens_a_second", [60, 600])
+def test_at_most_three_bytes_are_written_for_one_of_text(tokens_a_second: int) -> None:
+    text = "".join(MIXED.format(number=number) for number in range(6))
+    written = draw(text, 2, 1 / tokens_a_second)
+    assert len(text.encode()) < len(written.encode()) <= 3 * len(text.encode())
 
 
 @pytest.mark.parametrize(
