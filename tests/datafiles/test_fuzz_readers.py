@@ -15,7 +15,7 @@ from fuzzing import DEEP, EXAMPLES, fuzz
 from hypothesis import strategies as st
 
 from medchat.batch import read_questions
-from medchat.datafiles.fields import NAMES, WEAK_NAMES
+from medchat.datafiles.fields import MODEL_SIDE, NAMES, USER_SIDE, WEAK_NAMES
 from medchat.errors import CheckpointError, DataError
 from medchat.sft_job.data import read_training_data
 
@@ -34,13 +34,15 @@ PIECES = [
         b"NaN",
         b"tru",
     ),
+    *(b'{"columns": [', b'"index": [0]', b'{"0": {', b'{"x": {"0":', b"[[", b"\xc0Y\xb5h", b"\xe8\xe9"),
     *(b"PK\x03\x04", b"\x1f\x8b", b"<html", b"PAR1", b"\\ud800", '{"a": 1}'.encode("utf-16")),
     *(b"[" * DEEP, b'{"a":' * DEEP, b"9" * 5000, b"a" * 70_000),
 ]
-SUFFIXES = ("", ".json", ".jsonl", ".txt", ".csv", ".tsv")
+SUFFIXES = ("", ".json", ".jsonl", ".txt", ".csv", ".tsv", ".md", ".yaml")
 WORDS = ("", " ", "头痛", "user", "Assistant", "system", "tool", "问：头痛", "答：休息", "\ud800", "a\0b")
 KEYS = ("role", "from", "content", "value", "weight", "human", "gpt", "type", "text")
-FIELDS = [name for names in (*NAMES.values(), *WEAK_NAMES.values()) for name in names] + ["A", "B", "x", ""]
+FIELDS = [name for names in (*NAMES.values(), *WEAK_NAMES.values()) for name in names]
+FIELDS += [*USER_SIDE, *MODEL_SIDE, "source", "src", "tgt", "q", "A", "B", "x", ""]
 SEEDS = st.integers(0, 1 << 48)
 
 
