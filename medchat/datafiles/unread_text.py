@@ -20,6 +20,8 @@ _BEGINNINGS = {
     "columns": re.compile(r'\{\s*"[^"\\]*"\s*:\s*\{\s*"\d+"\s*:'),
     "values": re.compile(r"\[\s*\[\s*[^\[{\]]"),
 }
+#: Cells of a row that is a question and its answer.
+_PAIR = 2
 _SPLIT = {"columns", "data"}
 _OF_SPLIT = _SPLIT | {"index", "index_names", "column_names"}
 
@@ -29,18 +31,19 @@ def refuse_columns(start: str, path: Path) -> None:
     orient, width = _orient_of(start)
     if not orient:
         return
-    read = f"read_json(sys.argv[1], orient='{orient}')"
-    if orient == "values":
-        read = "read_json(sys.argv[1]).set_axis(['question', 'answer'], axis=1)"
-    known = orient != "values" or width == len(("question", "answer"))
-    raise DataError(
-        say(
-            f"这是 pandas 以 orient='{orient}' 写出的表，里面没有一条条的记录",
-            f"this is a table as pandas writes it with orient='{orient}': it holds no records",
-        ),
-        by_pandas(read)(path) if known else as_table(),
-        where=f"{path}:1",
+    what = say(
+        f"这是 pandas 以 orient='{orient}' 写出的表，里面没有一条条的记录",
+        f"this is a table as pandas writes it with orient='{orient}': it holds no records",
     )
+    remedy = by_pandas(f"read_json(sys.argv[1], orient='{orient}')")(path)
+    if orient == "values":
+        what = say(
+            "每条记录是一列没有名称的值（如 pandas 的 orient='values'）",
+            "each record is a row of values without names (as pandas writes with orient='values')",
+        )
+        named = "read_json(sys.argv[1]).set_axis(['question', 'answer'], axis=1)"
+        remedy = by_pandas(named)(path) if width == _PAIR else as_table()
+    raise DataError(what, remedy, where=f"{path}:1")
 
 
 def _orient_of(start: str) -> tuple[str, int]:
