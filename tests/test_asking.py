@@ -131,6 +131,19 @@ def test_several_lines_go_in_one_write_or_none_of_them_does(tmp_path: Path) -> N
         assert {index: row["text"] for index, row in results.rows.items()} == {0: "甲", 1: "乙"}
 
 
+def test_results_are_never_written_over_what_the_command_reads(tmp_path: Path) -> None:
+    data, link = tmp_path / "data.jsonl", tmp_path / "link.jsonl"
+    data.write_text('{"index": 0}\n')
+    link.symlink_to(data)
+    for path in (data, link):
+        with (
+            pytest.raises(UsageError, match="--data"),
+            open_results(path, overwrite=True, inputs={"--data": data}) as results,
+        ):
+            results.append({"index": 1})
+    assert data.read_text() == '{"index": 0}\n'
+
+
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not ours\nnor this\n")

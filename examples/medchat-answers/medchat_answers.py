@@ -29,7 +29,8 @@ def answers(data: str, output: str, resume: bool, **flags: Any) -> int:
     for bad in file.bad:
         click.echo(f"{kit.sanitize_line(data)}:{bad.line}: {kit.sanitize_line(bad.reason)}", err=True)
     failed = len(file.bad)
-    with kit.open_results(output, resume=resume) as results, kit.open_model(flags) as opened:
+    inputs = {"--data": file.path}
+    with kit.open_results(output, resume=resume, inputs=inputs) as results, kit.open_model(flags) as opened:
         for row in opened.answer_rows(file.questions, done=results.done):
             results.append(row)
             if row["finish"] == "error":

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from medchat.batch.parts import refuse_what_is_there
@@ -14,6 +15,7 @@ from medchat.batch.results import in_order, read_results, write_whole
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.user_paths import user_path
+from medchat.whole_file import check_output_file
 
 
 class Results:
@@ -51,16 +53,23 @@ class Results:
 
 
 @contextmanager
-def open_results(path: Path | str, *, resume: bool = False, overwrite: bool = False) -> Iterator[Results]:
+def open_results(
+    path: Path | str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    inputs: Mapping[str, Path] = MappingProxyType({}),
+) -> Iterator[Results]:
     """Open the result file of a command for as long as it works: `with open_results(output) as results:`.
 
     The file (JSON lines, mode 0600) is held by this process alone. Where it holds lines already, `resume` goes on
     with them, `overwrite` puts the new file in their place once it has a line; neither is refused. A
-    line that a kill tore is cut off. At the end the lines are put in the order of their index; after an error
+    line that a kill tore is cut off. `inputs` are the files that the command reads, by what its user calls them
+    (`--data`): none of them is written over. At the end the lines are put in the order of their index; after an error
     or a signal they stay as they came, and `resume` goes on.
 
-    Raises UsageError (both flags or neither where there are lines, another process holds it, no ordinary
-    file), DataError for a file whose lines are no results, MedchatError where it cannot be read or written.
+    Raises UsageError (both flags or neither where there are lines, another process holds it, one of `inputs`, no
+    ordinary file), DataError for a file whose lines are no results, MedchatError where it cannot be read or written.
     """
     if resume and overwrite:
         raise UsageError(
@@ -68,6 +77,7 @@ def open_results(path: Path | str, *, resume: bool = False, overwrite: bool = Fa
             say("续做用 --resume，重做用 --overwrite", "--resume goes on, --overwrite starts over"),
         )
     target = Path(os.path.realpath(user_path(str(path))))  # noqa: PTH  (pathlib raises for a loop of links)
+    check_output_file(target, inputs)
     if not resume and not overwrite:
         refuse_what_is_there(target)
     file = ResultFile.open(target, overwrite=overwrite, fields=())
