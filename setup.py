@@ -1,4 +1,4 @@
-"""Packaging. The tables of packages and entry points come from one place: medchat/builtin.py."""
+"""Packaging. The packages and entry points of plugins come from the tables of medchat/builtin.py."""
 
 import runpy
 from pathlib import Path
@@ -9,7 +9,8 @@ from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
 VERSION = runpy.run_path(str(HERE / "medchat" / "__init__.py"))["__version__"]
-BUILTIN = runpy.run_path(str(HERE / "medchat" / "builtin.py"))["BUILTIN_BACKBONES"]
+TABLES = runpy.run_path(str(HERE / "medchat" / "builtin.py"))
+BACKBONES, COMMANDS = TABLES["BUILTIN_BACKBONES"], TABLES["BUILTIN_COMMANDS"]
 LINES = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
 REQUIREMENTS = [line for line in LINES if line and not line.startswith("#")]
 
@@ -45,7 +46,7 @@ class AnyPythonWheel(bdist_wheel):
 
 package_dir = {"medchat": "medchat", "medchat_templates": "templates"}
 packages = ["medchat_templates", *find_packages(include=["medchat", "medchat.*"])]
-plugin_packages = sorted({plugin.package for plugin in BUILTIN})
+plugin_packages = sorted({plugin.package for plugin in (*BACKBONES, *COMMANDS)})
 for package in plugin_packages:
     folder = f"plugins/{package.removeprefix('medchat_')}/{package}"
     package_dir[package] = folder
@@ -109,7 +110,8 @@ setup(
     },
     entry_points={
         "console_scripts": ["medchat = medchat.__main__:main"],
-        "medchat": [f"{plugin.name} = {plugin.module}" for plugin in BUILTIN],
+        "medchat": [f"{plugin.name} = {plugin.module}" for plugin in BACKBONES],
+        "medchat.commands": [f"{plugin.name} = {plugin.module}" for plugin in COMMANDS],
     },
     classifiers=[
         "Environment :: Console",

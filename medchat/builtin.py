@@ -1,4 +1,4 @@
-"""The one table of built-in backbones. `setup.py` makes packages and entry points from it.
+"""The tables of built-in plugins. `setup.py` makes packages and entry points from them.
 
 Standard library only and no import of anything else of ours: `setup.py` runs this file alone.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 BuiltinBackbone = namedtuple("BuiltinBackbone", ["name", "package", "module"])
+BuiltinCommand = namedtuple("BuiltinCommand", ["name", "package", "module", "zh", "en"])
 
 #: name = entry-point name = what `--backbone` takes; its package lies under `plugins/<package without medchat_>/`.
 #: One plugin may offer several: Huozi is of Bloom's architecture.
@@ -17,6 +18,17 @@ BUILTIN_BACKBONES = (
     BuiltinBackbone("bloom", "medchat_bloom", "medchat_bloom.plugin"),
     BuiltinBackbone("huozi", "medchat_bloom", "medchat_bloom.plugin"),
     BuiltinBackbone("remote", "medchat_remote", "medchat_remote.plugin"),
+)
+
+#: name = entry-point name = the command, `medchat NAME`; one line in Chinese and in English for `medchat --help`.
+BUILTIN_COMMANDS = (
+    BuiltinCommand(
+        "data",
+        "medchat_data",
+        "medchat_data.plugin",
+        "构建、检查、整理训练数据",
+        "build, check and prepare training data",
+    ),
 )
 
 #: Environment variables that built-in plugins read, so that one that is nearly one of them can be pointed out.

@@ -48,8 +48,9 @@ class Results:
                 say("结果行没有整数 index", "a result row has no whole number as its index"),
                 say("这是插件的问题，请告知其作者", "a defect of the plugin: tell its author"),
             )
-        self._file.append(rows)
-        self._file.take_place()
+        if rows:
+            self._file.append(rows)
+            self._file.take_place()
 
 
 @contextmanager

@@ -76,10 +76,13 @@ def plugin_command_names(allowed: set[str] | None) -> list[tuple[str, str]]:
 
 def top_help(allowed: set[str] | None) -> str:
     """Return the page that `medchat --help` prints."""
+    from medchat.builtin import BUILTIN_COMMANDS
+
     rows = [(name, say(zh, en)) for name, _, zh, en in COMMANDS]
-    rows += [
-        (name, say(f"来自插件 {dist}", f"from plugin {dist}")) for name, dist in plugin_command_names(allowed)
-    ]
+    shipped = {name: say(zh, en) for name, _, _, zh, en in BUILTIN_COMMANDS}
+    for name, dist in plugin_command_names(allowed):
+        summary = shipped.get(name) if dist == "medchat" else None
+        rows.append((name, summary or say(f"来自插件 {dist}", f"from plugin {dist}")))
     width = max(len(name) for name, _ in rows) + 2
     lines = [
         say(

@@ -29,7 +29,7 @@ _MAX_BYTES = 1 << 20
 def scan(path: list[str] | None = None) -> list[PluginEntry]:
     """Return every MedChat entry point on `path` (default `sys.path`), in the order found.
 
-    The first distribution of a name wins, as for imports. Built-in backbones that no installed
+    The first distribution of a name wins, as for imports. Built-in plugins that no installed
     `medchat` lists (a source tree that was never installed) come from `medchat.builtin`. Two entries
     may claim one name: see `conflicts`. Some may be left out by the user: see `allowed_names`.
     """
@@ -136,11 +136,12 @@ def _text(path: str) -> str:
 
 def _builtin_entries(found: list[PluginEntry]) -> list[PluginEntry]:
     from medchat import __version__
-    from medchat.builtin import BUILTIN_BACKBONES
+    from medchat.builtin import BUILTIN_BACKBONES, BUILTIN_COMMANDS
 
-    listed = {entry.name for entry in found if entry.group == BACKBONES and entry.distribution == "medchat"}
+    listed = {(entry.group, entry.name) for entry in found if entry.distribution == "medchat"}
     return [
-        PluginEntry(BACKBONES, plugin.name, plugin.module, "medchat", __version__)
-        for plugin in BUILTIN_BACKBONES
-        if plugin.name not in listed
+        PluginEntry(group, plugin.name, plugin.module, "medchat", __version__)
+        for group, plugins in ((BACKBONES, BUILTIN_BACKBONES), (COMMANDS, BUILTIN_COMMANDS))
+        for plugin in plugins
+        if (group, plugin.name) not in listed
     ]

@@ -94,6 +94,7 @@ WRONG = {
     "no number": ("sessions", "list", "--limit", "viele"),
     "a number out of range": ("infer", "--data", "x", "--output", "y", "--batch-size", "5000"),
     "a flag that is none": ("models", "list", "--wide"),
+    "no argument of a plugin's command": ("data", "build", "kg"),
     "no command": ("sessions", "erase"),
     "a switch of two forms": ("sft", "--no-fused-backward=1"),
     "a short flag without a command": ("-x",),
@@ -106,7 +107,7 @@ def test_wrong_usage_is_answered_in_chinese_with_the_page_of_that_command(call: 
     what, remedy = outcome.failure()
     assert outcome.code == 2
     assert not ENGLISH.search(NAMES.sub("", what)), what
-    path = next(words for end in (2, 1, 0) if (words := WRONG[case][:end]) in (*COMMANDS, ()))
+    path = next(words for end in (3, 2, 1, 0) if (words := WRONG[case][:end]) in (*COMMANDS, ()))
     assert f"{' '.join(('medchat', *path))} --help" in remedy
 
 

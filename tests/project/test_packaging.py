@@ -16,7 +16,7 @@ import pytest
 from locations import ROOT
 
 from medchat import __version__
-from medchat.builtin import BUILTIN_BACKBONES
+from medchat.builtin import BUILTIN_BACKBONES, BUILTIN_COMMANDS
 
 #: What a build reads; a copy of it, so that no build leftover lands in the source tree.
 SOURCES = (
@@ -30,6 +30,7 @@ SOURCES = (
     "requirements.txt",
     "NOTICE",
 )
+BUILTIN = (*BUILTIN_BACKBONES, *BUILTIN_COMMANDS)
 #: The time that every file in the archive bears; scripts/wheel.sh takes that of the last commit.
 BUILT_AT = "1700000000"
 SCRATCH = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "*.so")
@@ -94,7 +95,7 @@ def test_the_wheel_holds_every_module_template_and_data_file(names: set[str]) ->
         for file in files_under("medchat", "*.py", "py.typed", "data/*", "lexicon/*", "plugin_templates/*")
     }
     wanted |= {f"medchat_templates/{file}" for file in files_under("templates", "*.py", "*.json")}
-    for package in {plugin.package for plugin in BUILTIN_BACKBONES}:
+    for package in {plugin.package for plugin in BUILTIN}:
         folder = f"plugins/{package.removeprefix('medchat_')}/{package}"
         wanted |= {f"{package}/{file}" for file in files_under(folder, "*.py", "data/*")}
     assert {"medchat/py.typed", "medchat/data/demo_qa.jsonl", "medchat_templates/med_template.json"} <= wanted
@@ -104,7 +105,7 @@ def test_the_wheel_holds_every_module_template_and_data_file(names: set[str]) ->
 def test_the_wheel_holds_nothing_else(names: set[str]) -> None:
     tops = {name.split("/")[0] for name in names}
     expected = {"medchat", "medchat_templates", f"medchat-{__version__}.dist-info"}
-    assert tops == expected | {plugin.package for plugin in BUILTIN_BACKBONES}
+    assert tops == expected | {plugin.package for plugin in BUILTIN}
     assert not [
         name for name in names if "test" in name.lower() or name.endswith(("tokenizer.model", ".pyc"))
     ]
@@ -132,18 +133,19 @@ def test_a_second_build_gives_the_same_bytes(wheel: Path, tmp_path: Path) -> Non
     assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(wheel.read_bytes()).digest()
 
 
-def test_every_plugin_folder_is_in_the_one_table() -> None:
+def test_every_plugin_folder_is_in_the_tables() -> None:
     folders = {
         path.parent.name for path in (ROOT / "plugins").glob("*/medchat_*") if (path / "plugin.py").exists()
     }
-    assert folders == {plugin.package.removeprefix("medchat_") for plugin in BUILTIN_BACKBONES}
+    assert folders == {plugin.package.removeprefix("medchat_") for plugin in BUILTIN}
 
 
-def test_entry_points_come_from_the_one_table(wheel: Path) -> None:
+def test_entry_points_come_from_the_tables(wheel: Path) -> None:
     found = configparser.ConfigParser()
     found.read_string(metadata(wheel, "entry_points.txt"))
     assert dict(found["console_scripts"]) == {"medchat": "medchat.__main__:main"}
     assert dict(found["medchat"]) == {plugin.name: plugin.module for plugin in BUILTIN_BACKBONES}
+    assert dict(found["medchat.commands"]) == {plugin.name: plugin.module for plugin in BUILTIN_COMMANDS}
 
 
 def test_the_metadata_states_version_licence_and_what_it_needs(wheel: Path, names: set[str]) -> None:
@@ -201,7 +203,10 @@ def test_an_installed_wheel_works_without_the_source_tree(wheel: Path, tmp_path:
     assert python("-m", "medchat", "--version") == f"medchat {__version__}\n"
     assert python(str(site / "bin" / "medchat"), "--help") == python("-m", "medchat", "--help")
     listed = python("-m", "medchat", "plugins", "list").splitlines()
-    assert [line.split()[0] for line in listed] == sorted(plugin.name for plugin in BUILTIN_BACKBONES)
+    kinds = (BUILTIN_BACKBONES, BUILTIN_COMMANDS)
+    assert [line.split()[0] for line in listed] == [
+        name for kind in kinds for name in sorted(plugin.name for plugin in kind)
+    ]
     show = (
         "import sys; from medchat.__main__ import main\n"
         "for name in sys.argv[1:]: sys.argv = ['medchat', 'plugins', 'show', name]; assert main() == 0"

@@ -17,10 +17,15 @@ from packaging.utils import canonicalize_name
 from plugin_packages import write_distribution
 
 from medchat import __version__
-from medchat.builtin import BUILTIN_BACKBONES
+from medchat.builtin import BUILTIN_BACKBONES, BUILTIN_COMMANDS
 from medchat.registry.metadata import GROUPS, allowed_names, conflicts, parse_entry_points, scan
 
-BUILTIN = {("medchat", plugin.name, plugin.module, "medchat", __version__) for plugin in BUILTIN_BACKBONES}
+TABLE = [
+    (group, plugin.name, plugin.module)
+    for group, plugins in (("medchat", BUILTIN_BACKBONES), ("medchat.commands", BUILTIN_COMMANDS))
+    for plugin in plugins
+]
+BUILTIN = {(*row, "medchat", __version__) for row in TABLE}
 
 
 def by_the_library(path: list[str]) -> list[tuple[str, str, str, str, str]]:
@@ -47,8 +52,7 @@ def test_this_environment_is_seen_as_the_library_sees_it() -> None:
     ours = [(entry.group, entry.name, entry.value) for entry in scan()]
     library = importlib.metadata.entry_points()
     theirs = [(e.group, e.name, e.value) for group in GROUPS for e in library.select(group=group)]
-    table = [("medchat", plugin.name, plugin.module) for plugin in BUILTIN_BACKBONES]
-    assert sorted(ours) == sorted(theirs + [entry for entry in table if entry not in theirs])
+    assert sorted(ours) == sorted(theirs + [entry for entry in TABLE if entry not in theirs])
 
 
 def test_fabricated_distributions_are_seen_as_the_library_sees_them(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import importlib
 
 import click
 
+from medchat.builtin import BUILTIN_COMMANDS
 from medchat.cli.front import COMMANDS
 from medchat.cli.group import TopGroup
 
@@ -14,10 +15,18 @@ def tree_of_commands() -> dict[tuple[str, ...], click.Command]:
     """Return every command by its words: ("sessions", "list") and so on."""
     found: dict[tuple[str, ...], click.Command] = {}
     for name, module, *_ in COMMANDS:
-        command = importlib.import_module(module).command
-        found[(name,)] = command
-        if isinstance(command, click.Group):
-            found |= {(name, sub): each for sub, each in command.commands.items()}
+        found |= _with_subcommands((name,), importlib.import_module(module).command)
+    for plugin in BUILTIN_COMMANDS:
+        for command in importlib.import_module(plugin.module).medchat_commands():
+            found |= _with_subcommands((command.name,), command)
+    return found
+
+
+def _with_subcommands(words: tuple[str, ...], command: click.Command) -> dict[tuple[str, ...], click.Command]:
+    found = {words: command}
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            found |= _with_subcommands((*words, name), each)
     return found
 
 

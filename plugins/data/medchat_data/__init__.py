@@ -1,0 +1,1 @@
+"""`medchat data`: training data built from knowledge, with where each record comes from. A plugin without torch."""

@@ -1,0 +1,41 @@
+"""`medchat data`: the group that holds the subcommands, and the sample of knowledge that is shipped."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import click
+
+from medchat.plugin_kit import Group, LocalizedCommand, say, write_out
+from medchat_data.build_command import build
+
+#: Forty knowledge records with their sources; how they were written: docs/data.md.
+SAMPLE_FILE = "data/knowledge.jsonl"
+
+
+@click.group(
+    "data",
+    cls=Group,
+    help=say(
+        "训练数据：用知识生成、检查、整理。",
+        "Training data: built from knowledge, checked and prepared.",
+    ),
+)
+def data() -> None:
+    """Hold the subcommands."""
+
+
+@data.command(
+    "sample",
+    cls=LocalizedCommand,
+    help=say(
+        "把随程序附带的 40 条知识记录写到标准输出，供试用和参照。",
+        "Write the 40 knowledge records that are shipped to stdout, to try out and to go by.",
+    ),
+)
+def sample() -> int:
+    """Write the records as they are."""
+    return write_out(files("medchat_data").joinpath(SAMPLE_FILE).read_text(encoding="utf-8"))
+
+
+data.add_command(build)
