@@ -122,6 +122,20 @@ def test_an_answer_in_channels_is_what_is_in_the_final_one(data: st.DataObject) 
         assert split(cut(text, data)) == (answer, reasoning)
 
 
+@pytest.mark.parametrize("model", ["openai/gpt-oss-20b", "GPT-OSS:120b", "gpt-4o"])
+def test_names_of_channels_without_their_marks_count_where_the_model_writes_in_channels(
+    server: OpenAIServer, load: Load, model: str
+) -> None:
+    server.usual = events(
+        {"content": "analy"}, {"content": "sis想一想assist"}, {"content": "antfinal多休息。"}
+    )
+    (completion,) = load(f"{server.url}#{model}").generate_batch([PROMPT], GenerationConfig())
+    if "gpt-4o" in model:
+        assert completion.text == "analysis想一想assistantfinal多休息。"
+    else:
+        assert (completion.text, completion.reasoning) == ("多休息。", "想一想")
+
+
 def test_channels_come_as_they_are_written_and_a_header_without_end_is_text() -> None:
     splitter = ReasoningSplitter()
     assert splitter.feed(f"{ANALYSIS}想一").reasoning == "想一"

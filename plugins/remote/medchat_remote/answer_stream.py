@@ -13,7 +13,7 @@ from medchat_remote.chunks import StreamChunk, Usage, WholeCharacters
 from medchat_remote.increments import Increments
 from medchat_remote.key_filter import KeyFilter
 from medchat_remote.limits import answer_characters
-from medchat_remote.reasoning import ReasoningSplitter
+from medchat_remote.reasoning import ReasoningSplitter, begins_inside, leaves_channel_names
 from medchat_remote.tokens import guess
 
 #: More chunks than this for each token asked for, and the server does not mean to end. (One chunk a token is
@@ -30,12 +30,12 @@ class AnswerStream:
         max_new_tokens: int,
         stops: Sequence[str],
         *,
-        begins_inside: bool = False,
+        model: str = "",
         key: str = "",
     ) -> None:
         """`prompt_tokens` is our own count, until the server states its own.
 
-        `begins_inside` says that the model may begin in the middle of its reasoning; `key` is the secret
+        By the name of the `model` it is known how its reasoning may begin; `key` is the secret
         that no answer repeats.
         """
         self._prompt_tokens = prompt_tokens
@@ -47,7 +47,9 @@ class AnswerStream:
         self._characters, self._reasoning_characters = WholeCharacters(), WholeCharacters()
         self._key_filter, self._reasoning_key_filter = KeyFilter(key), KeyFilter(key)
         self._increments = Increments()
-        self._splitter = ReasoningSplitter(wait=begins_inside)
+        self._splitter = ReasoningSplitter(
+            wait=begins_inside(model), bare_channels=leaves_channel_names(model)
+        )
         self._written: list[str] = []
         self._chunks = 0
         self._usage: Usage | None = None

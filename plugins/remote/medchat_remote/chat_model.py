@@ -16,7 +16,6 @@ from medchat_remote.chunks import StreamChunk
 from medchat_remote.connection import Connection
 from medchat_remote.counting import Counter
 from medchat_remote.errors import RequestError
-from medchat_remote.reasoning import begins_inside
 from medchat_remote.request import ChatRequest, Dialect
 from medchat_remote.scoring import answer_scores
 
@@ -161,7 +160,7 @@ class RemoteModel:
             self._counter.known(segments),
             config.max_new_tokens,
             config.stop,
-            begins_inside=begins_inside(self._facts.model),
+            model=self._facts.model,
             key=self._connection.key,
         )
 

@@ -25,11 +25,19 @@ _LONGEST_BEGINNING = max(map(len, (*_OPEN, *BEGINNINGS)))
 _BEGINS_INSIDE = re.compile(
     r"(?i)(?<![a-z0-9])(r1|qwq|thinking|think|reasoner|reasoning|z1|marco-o1)(?![a-z])"
 )
+#: Models that write in channels. A server that drops special tokens leaves their names: `analysis…assistantfinal…`.
+_IN_CHANNELS = re.compile(r"(?i)(?<![a-z0-9])gpt-oss(?![a-z])")
+_BARE_CHANNELS = {"analysis": "assistantfinal"}
 
 
 def begins_inside(model: str) -> bool:
     """Whether a model of that name may begin inside its reasoning, without an opening tag."""
     return _BEGINS_INSIDE.search(model) is not None
+
+
+def leaves_channel_names(model: str) -> bool:
+    """Whether the names of a model's channels may stand in its text without their marks."""
+    return _IN_CHANNELS.search(model) is not None
 
 
 class ReasoningSplitter:
@@ -38,10 +46,11 @@ class ReasoningSplitter:
     Reasoning at the beginning comes out as it is written. In the middle of an answer a tag that is never
     closed is only text, so what follows it is held back until then. With `wait`, what comes before a closing
     tag is held back from the beginning; without it that text has come out as the answer, and `restarts`
-    takes it back.
+    takes it back. With `bare_channels`, a text that begins with a channel's name is that channel's.
     """
 
-    def __init__(self, *, wait: bool = False) -> None:
+    def __init__(self, *, wait: bool = False, bare_channels: bool = False) -> None:
+        self._beginnings = {**_TAGS, **(_BARE_CHANNELS if bare_channels else {})}
         self._held = ""
         self._wait = wait
         self._state = self._beginning
@@ -88,12 +97,12 @@ class ReasoningSplitter:
         if plain.startswith(BEGINNINGS):
             self._state = self._in_channels
             return SplitText()
-        for tag, close in _TAGS.items():
+        for tag, close in self._beginnings.items():
             if plain.startswith(tag):
                 self._held, self._close, self._opened = start[len(tag) :], close, True
                 self._state = self._inside_beginning
                 return SplitText()
-        if start and not any(tag.startswith(plain) for tag in (*_OPEN, *BEGINNINGS)):
+        if start and not any(tag.startswith(plain) for tag in (*self._beginnings, *BEGINNINGS)):
             self._state = self._waiting if self._wait else self._inside_answer
         return SplitText()
 
