@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 from locations import ROOT
 from plugin_packages import code_lines
+from plugin_sites import import_example
 
 from medchat.testing import BackboneTests
 
 EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_dir())
-
-
-def backbone_of(example: str) -> Any:
-    """Return the backbone that an example offers."""
-    folder = str(ROOT / "examples" / example)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    return import_module(example.replace("-", "_")).medchat_backbones()[0]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
@@ -31,9 +21,9 @@ def test_an_example_has_less_than_a_hundred_lines_of_code(example: Path) -> None
 
 
 class TestEcho(BackboneTests):
-    backbone = backbone_of("medchat-echo")
+    backbone = import_example("medchat-echo").medchat_backbones()[0]
 
 
 @pytest.mark.torch
 class TestHF(BackboneTests):
-    backbone = backbone_of("medchat-hf")
+    backbone = import_example("medchat-hf").medchat_backbones()[0]

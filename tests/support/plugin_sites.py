@@ -8,7 +8,9 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from locations import ROOT
@@ -70,6 +72,14 @@ def example_site(site: Path, example: str) -> None:
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     modules = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
     write_distribution(site, project["name"], project["entry-points"], modules, version=project["version"])
+
+
+def import_example(name: str) -> ModuleType:
+    """Return the module of a plugin in `examples/`."""
+    folder = str(ROOT / "examples" / name)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return import_module(name.replace("-", "_"))
 
 
 def echo_site(site: Path) -> None:
