@@ -17,10 +17,13 @@ from careless_offers import CARELESS_BACKBONES, CARELESS_HOOKS, CARELESS_MODULES
 from careless_plugins import DISTRIBUTION, Careless
 from child_process import SOURCES
 from cli_program import Call, Outcome, read_until, run, saved_turns, start
+from locations import ROOT
 from sound_plugin import ANSWER
 
+from medchat import api
 from medchat.__main__ import LEAVING_SECONDS
 from medchat.cli.signals import SECOND_WISH
+from medchat.hookspecs import Hooks
 
 pytest_plugins = ("cli_program", "plugin_sites")
 
@@ -46,6 +49,8 @@ class Installed:
         plugin.install(site)
         self._plugin, self._call, self.folder = plugin, call, site.parent
         (self.folder / "model").mkdir()
+        if plugin.adapter:
+            (self.folder / "model" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
         questions = [{"instruction": f"问{number}", "output": "答"} for number in range(4)]
         (self.folder / "data.json").write_text(json.dumps(questions), encoding="utf-8")
 
@@ -81,6 +86,8 @@ def test_a_careless_plugin_is_named_with_its_method(case: str, site: Path, call:
     if plugin.code == 5 and plugin.ends_the_program:
         what, remedy = outcome.failure()
         assert DISTRIBUTION in what and "MEDCHAT_STRICT=1" in remedy
+    if plugin.code == 0:
+        assert DISTRIBUTION in outcome.err and plugin.where in outcome.err, outcome.err
     if plugin.kept:
         (turn,) = saved_turns()
         assert turn.turn.answer == plugin.kept
@@ -93,6 +100,28 @@ def test_a_careless_hook_is_named_once_and_the_answer_stays(case: str, site: Pat
     named = [line for line in outcome.err.splitlines() if DISTRIBUTION in line and plugin.where in line]
     assert (outcome.code, outcome.out, len(named)) == (0, f"{ANSWER}\n", 1), outcome
     assert saved_turns()[0].turn.answer == ANSWER
+
+
+def test_every_method_and_every_hook_has_a_careless_plugin() -> None:
+    tried = {plugin.where.partition(":")[0] for plugin in (*CARELESS.values(), *CARELESS_HOOKS.values())}
+    tried |= {"medchat_slash_commands"} if any("/" in where for where in tried) else set()
+    # Nothing that can be typed comes upon the others: their objects are tried by themselves.
+    objects = (ROOT / "tests" / "registry" / "test_guarded_objects.py").read_text(encoding="utf-8")
+    written = {
+        *public(api.Backbone),
+        *(name for kind in (api.ChatModel, api.ContinuingModel, api.PromptParts) for name in public(kind)),
+        *(f"recipe.{name}" for name in public(api.SFTRecipe)),
+        *(f"template.{name}" for name in public(api.PromptTemplate)),
+        *(name for name in public(Hooks)),
+    }
+    missing = [name for name in sorted(written - tried) if name not in objects]
+    assert missing == ["not_applicable"]  # which `medchat plugins test` alone reads
+    assert len(CARELESS) + len(CARELESS_HOOKS) >= 130
+
+
+def public(kind: type) -> list[str]:
+    """Return the public attributes that a class of the interface states."""
+    return [name for name in (*vars(kind), *getattr(kind, "__annotations__", {})) if not name.startswith("_")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -107,6 +107,18 @@ CARELESS_BACKBONES = {
         verb="models show",
         says="ModelCard.dtypes",
     ),
+    "tiny takes no corpus": Careless(
+        "tiny", backbone="def tiny(self, path): path.mkdir()", verb="plugins test", says="TypeError"
+    ),
+    "inspect_adapter returns a text": Careless(
+        "inspect_adapter",
+        backbone="def inspect_adapter(self, path): return 'lora'",
+        verb="models show",
+        adapter=True,
+    ),
+    "template does not know whether it has turns": Careless(
+        "template.multi_turn", template="multi_turn = 'yes'", says="bool"
+    ),
     "check fails": Careless(
         "check", backbone="def check(self, options): assert options.adapters", verb="infer --check"
     ),
@@ -125,6 +137,18 @@ CARELESS_BACKBONES = {
 }
 CARELESS_RECIPES = {
     "recipe without a method": Careless("recipe.method", recipe="method = None", verb="sft"),
+    "recipe states its defaults as a list": Careless(
+        "recipe.defaults", recipe="defaults = ['full']", verb="sft"
+    ),
+    "recipe has one collator, a text": Careless(
+        "recipe.collators", recipe="collators = 'default'", verb="sft"
+    ),
+    "sft_recipes gives a list": Careless(
+        "medchat_sft_recipes",
+        module="@hookimpl\ndef medchat_sft_recipes(): return [Recipe()]\n",
+        verb="sft",
+        code=0,
+    ),
     "recipe resolves to nothing": Careless(
         "recipe.resolve_options", recipe="def resolve_options(self, options): pass", verb="sft"
     ),

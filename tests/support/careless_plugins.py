@@ -42,7 +42,7 @@ class Careless:
     """One careless plugin: the lines in place of the sound ones, and what comes of them.
 
     `verb` are the words to type and `typed` the lines of a chat; `where` names the method or hook in the error;
-    `kept` is the answer that must have been saved.
+    `kept` is the answer that must have been saved; `adapter`: the folder that is looked at is an adapter's.
     """
 
     where: str
@@ -56,6 +56,7 @@ class Careless:
     code: int = 5
     typed: str = ""
     says: str = ""
+    adapter: bool = False
 
     @property
     def ends_the_program(self) -> bool:
