@@ -160,6 +160,8 @@ def test_a_flag_that_nobody_has_is_refused_as_before(call: Call, model: str, cas
 def test_words_behind_the_double_dash_are_no_flags(call: Call, model: str) -> None:
     asked = call("ask", "--no-save", "--json", "--model", model, "--", "--tone")
     assert asked.code == 0 and "tone" not in asked.one()["answer"]
+    refused = call("ask", "--no-save", "--model", model, "--tone", "--", "dry")
+    assert refused.code == 2 and "--tone" in refused.failure()[0]
 
 
 # ---------------------------------------------------------------- where else they are set
@@ -184,7 +186,8 @@ FAULTS = {
     "out of range": ("depth = 9", 2, "[1, 8]"),
     "a misspelt key": ("\ndebt = 1", 3, "depth"),
     "a number for a truth value": ("fast = 1", 2, "fast"),
-    "no number": ("heat = nan", 2, "heat"),
+    "no number": ("weight = nan", 2, "weight"),
+    "no finite number": ("weight = -inf", 2, "weight"),
 }
 
 
@@ -276,4 +279,4 @@ def test_plugins_show_tells_them(call: Call, model: str) -> None:
     assert options["depth"] == {
         "type": "int", "choices": [], "low": 1, "high": 8, "default": "3", "summary": {}
     }  # fmt: skip
-    assert set(options) == {"tone", "depth", "heat", "fast", "notes", "label", "old"}
+    assert set(options) == {"tone", "depth", "heat", "weight", "fast", "notes", "label", "old"}

@@ -13,6 +13,7 @@ from cli_program import Call, tree
 from locations import ROOT
 from openai_server import free_port
 from plugin_packages import write_distribution
+from plugin_sites import add_backbone
 
 from medchat.commands.new_plugin import FAMILIES, distribution_files
 
@@ -174,11 +175,13 @@ def test_what_can_be_no_name_is_refused_with_one_that_can(call: Call, tmp_path: 
         assert name.lower().replace("-", "_") in refused.failure()[1]
 
 
-@pytest.mark.parametrize("name", ["chatglm", "remote", "templates"])
-def test_a_name_that_is_taken_is_refused(call: Call, tmp_path: Path, name: str) -> None:
-    refused = call("plugins", "new", name, "--output", str(tmp_path))
+@pytest.mark.parametrize("name", ["chatglm", "remote", "templates", "third"])
+def test_a_name_that_is_taken_is_refused(call: Call, site: Path, tmp_path: Path, name: str) -> None:
+    add_backbone(site, "third", None, "somebodys-models")
+    (tmp_path / "here").mkdir()
+    refused = call("plugins", "new", name, "--output", str(tmp_path / "here"))
     assert refused.code == 2 and name in refused.failure()[0]
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_what_is_there_is_left_alone(call: Call, tmp_path: Path) -> None:

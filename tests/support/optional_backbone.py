@@ -48,6 +48,7 @@ class Optional(SoundBackbone):
         "tone": api.Option(choices=("dry", "warm"), summary={"zh": "语气", "en": "the tone"}),
         "depth": api.Option(kind=int, low=1, high=8, default=3),
         "heat": api.Option(kind=float, low=0),
+        "weight": api.Option(kind=float),
         "fast": api.Option(kind=bool),
         "notes": api.Option(kind=Path),
         "label": api.Option(),
