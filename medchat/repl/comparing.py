@@ -24,6 +24,7 @@ from medchat.repl import offers
 from medchat.repl.model_commands import control_of
 from medchat.repl.screen import Screen
 from medchat.repl.slash import ReplCommand
+from medchat.repl.typed_paths import path_and_rest
 
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
@@ -134,14 +135,14 @@ def _others(
 def _understood(chat: Chat, words: str) -> tuple[Other, str]:
     """Return who else is asked, and the question, "" for the last one. Raises UsageError where that is open."""
     first, _, rest = words.partition(" ")
-    path, _, question = rest.strip().partition(" ")
+    path, question = path_and_rest(rest.strip()) if first in (*_ADAPTER, *_MODEL) else ("", "")
     control = control_of(chat)
     if first in _BASE:
         return Other({"adapter": ()}, say("底座", "the base")), rest.strip()
     if first in _ADAPTER and path:
-        return Other({"adapter": (path,)}, f"+ {PurePath(path).name}"), question.strip()
+        return Other({"adapter": (path,)}, f"+ {PurePath(path).name}"), question
     if first in _MODEL and path:
-        return Other(control.as_model(path), PurePath(path).name), question.strip()
+        return Other(control.as_model(path), PurePath(path).name), question
     if control.adapters:
         return Other({"adapter": ()}, say("底座", "the base")), words
     raise UsageError(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from medchat.chat.attachments import read_attachment
 from medchat.language import say
 from medchat.repl import offers
-from medchat.repl.model_commands import NOTHING, paths_in
+from medchat.repl.model_commands import NOTHING
 from medchat.repl.screen import untrusted_line
 from medchat.repl.slash import ReplCommand
+from medchat.repl.typed_paths import path_and_rest
 
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
@@ -26,11 +27,11 @@ def _file(chat: Chat, words: str) -> None:
         chat.attachment = None
         chat.screen.show(say("已去掉附件。", "The file is taken away."))
         return
-    path, *rest = paths_in(words)
+    path, question = path_and_rest(words)
     chat.attachment = read_attachment(path)
     chat.screen.show(_attached(chat))
-    if rest:
-        chat.draft = chat.handle(" ".join(rest))
+    if question:
+        chat.draft = chat.handle(question)
 
 
 def _attached(chat: Chat) -> str:

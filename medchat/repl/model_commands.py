@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from medchat.repl.set_command import (
     without_effect,
 )
 from medchat.repl.slash import ReplCommand
-from medchat.user_paths import user_path
+from medchat.repl.typed_paths import paths_in
 
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
@@ -42,22 +41,6 @@ def control_of(chat: Chat) -> ModelControl:
             say("请用 medchat chat --model 目录", "use medchat chat --model FOLDER"),
         )
     return chat.control
-
-
-def paths_in(words: str) -> list[str]:
-    """Return the paths that were typed: one with blanks in it as it stands if it exists, else as a shell reads them.
-
-    Raises UsageError for a quotation without an end.
-    """
-    if user_path(words).exists():
-        return [words]
-    try:
-        return shlex.split(words)
-    except ValueError:
-        raise UsageError(
-            say("引号没有成对", "a quotation mark has no partner"),
-            say("路径中有空格时，整个用引号括起来", "put a path with blanks into quotation marks"),
-        ) from None
 
 
 def _model(chat: Chat, words: str) -> None:

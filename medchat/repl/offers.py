@@ -15,6 +15,7 @@ from medchat.language import LANGUAGES, say
 from medchat.repl.rows import excerpt
 from medchat.repl.set_command import setting_names, setting_values
 from medchat.repl.slash import Offer
+from medchat.repl.typed_paths import last_word
 from medchat.sanitize import sanitize
 from medchat.settings.keys import THEMES
 from medchat.templates import list_templates
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Entries of a folder that are looked at, and sessions that are offered, the newest first.
 _ENTRIES, _SESSIONS = 5000, 200
-#: A word as a shell reads it; the last quotation may still be open.
-_WORD = re.compile(r"""(?:[^\s'"]|'[^']*(?:'|$)|"[^"]*(?:"|$))+""")
 
 
 def sessions(chat: Chat, words: str) -> Iterator[Offer]:
@@ -131,12 +130,6 @@ def named(typed: str, names: Iterable[str]) -> Iterator[Offer]:
     for name in names:
         if name.casefold().startswith(typed.casefold()) and name != typed:
             yield Offer(name, len(typed))
-
-
-def last_word(words: str) -> str:
-    """Return the last word as a shell reads words, quotation marks included."""
-    found = [*_WORD.finditer(words)]
-    return found[-1][0] if found and found[-1].end() == len(words) else ""
 
 
 def paths(typed: str, *, quoted: bool = True, folders_alone: bool = False) -> Iterator[Offer]:

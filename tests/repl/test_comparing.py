@@ -52,11 +52,18 @@ def test_the_last_question_is_answered_by_the_base_too(tmp_path: Path, columns: 
 
 @pytest.mark.parametrize(
     ("words", "voice"),
-    [("adapter lora", "one+lora"), ("model two", "two"), ("适配器 other", "one+other"), ("模型 two", "two")],
+    [
+        ("adapter lora", "one+lora"),
+        ("model two", "two"),
+        ("适配器 other", "one+other"),
+        ("模型 '两 个'", "两 个"),
+    ],
 )
 def test_a_question_of_its_own_goes_to_both_and_into_no_history(
     tmp_path: Path, words: str, voice: str
 ) -> None:
+    lay_out(tmp_path)
+    make(tmp_path / "两 个")
     with switching_chat(tmp_path, columns=120) as screen:
         ask(screen, "头痛", "one：头痛")
         rows = compare(screen, f"{words} 咳嗽")

@@ -13,28 +13,11 @@ from prompt_toolkit.document import Document
 
 from medchat.paths import config_file, models_dir
 from medchat.repl.completion import SlashCompleter
-from medchat.repl.offers import last_word, paths
+from medchat.repl.offers import paths
 from medchat.repl.slash import Offer, ReplCommand
 from medchat.store import SessionStore
 
 pytest_plugins = ("cli_program",)
-
-
-@pytest.mark.parametrize(
-    ("words", "last"),
-    [
-        ("", ""),
-        ("a b", "b"),
-        ("a ", ""),
-        ("'a b", "'a b"),
-        ("'a b' c", "c"),
-        ('x "中 文" "未', '"未'),
-        ("a'b c'd", "a'b c'd"),
-        ("it's", "it's"),
-    ],
-)
-def test_the_last_word_is_the_one_a_shell_would_read(words: str, last: str) -> None:
-    assert last_word(words) == last
 
 
 @pytest.fixture
