@@ -13,6 +13,9 @@ from torch.nn import functional
 from medchat.inference.cpu_engine.packed_matrix import GROUP_COLUMNS, group_count
 from medchat.inference.quantization import LARGEST, QuantizedLinear, pack_rows, packed_columns, unpack_rows
 
+#: How many weights are quantised at a time: they stay in the cache from the first step to the last.
+_VALUES_AT_ONCE = 2**18
+
 
 def quantize_groups(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Quantise [rows, columns] to packed int8 [rows, columns * bits / 8] and scales float16 [rows, groups].
@@ -20,14 +23,27 @@ def quantize_groups(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     The value of the largest magnitude in a group becomes the lowest integer, whose magnitude is one more than the
     highest's; scales may be negative. Groups of zeros get scale 0. Raises UsageError for any width but 8 and 4.
     """
-    packed_columns(weight.shape[-1], bits)
     rows, columns = weight.shape
-    groups = functional.pad(weight.float(), (0, -columns % GROUP_COLUMNS)).view(rows, -1, GROUP_COLUMNS)
+    packed = torch.empty(rows, packed_columns(columns, bits), dtype=torch.int8, device=weight.device)
+    scale = torch.empty(rows, group_count(columns), dtype=torch.float16, device=weight.device)
+    step = max(1, _VALUES_AT_ONCE // columns)
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        packed[part], scale[part] = _quantised(weight[part], bits)
+    return packed, scale
+
+
+def _quantised(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    rows, columns = weight.shape
+    values = weight.float()
+    if columns % GROUP_COLUMNS:
+        values = functional.pad(values, (0, -columns % GROUP_COLUMNS))
+    groups = values.view(rows, -1, GROUP_COLUMNS)
     lowest = -LARGEST[bits] - 1
-    least, most = torch.aminmax(groups, dim=-1, keepdim=True)
+    least, most = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
     scale = (torch.where(most > -least, most, least) / lowest).half()
-    divisor = torch.where(scale == 0, 1, scale).float()
-    integers = (groups / divisor).round_().clamp_(lowest, LARGEST[bits])
+    inverse = torch.where(scale == 0, 0, 1 / scale.float())
+    integers = (groups * inverse).round_().clamp_(lowest, LARGEST[bits])
     return pack_rows(integers.to(torch.int8).flatten(1)[:, :columns], bits), scale[..., 0]
 
 
