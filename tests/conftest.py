@@ -46,6 +46,17 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("medchat")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Trace no line for coverage in a test with made-up inputs.
+
+    Hypothesis runs a hundred and more of them through lines that tests with inputs of their own run too, and
+    tracing slows its own code as much as ours.
+    """
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("no_cover")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _garbage_is_this_modules() -> None:
     """Let a collection of garbage look at what was made from here on.
