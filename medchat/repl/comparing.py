@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from medchat.api import Finish, GenerationConfig
 from medchat.chat.collaborators import NoRecorder
 from medchat.chat.events import Event
 from medchat.chat.gathered import AnswerRequest
-from medchat.chat.loading import Loading
+from medchat.chat.loading import Loading, LoadingCancelled
 from medchat.chat.session import ChatSession
 from medchat.chat.text_checks import check_question
 from medchat.errors import UsageError
@@ -109,6 +110,8 @@ def _answered(
     if shown is None:
         chat.screen.tell(label)
     view = chat.show_answer(ask, shown, loading)
+    if view.stopped_early and loading is not None and not loading.ended:
+        chat.screen.tell(say("已取消加载。", "Loading was cancelled."))
     return view.answered is not None and (view.looped or view.answered.turn.finish is not Finish.CANCELLED)
 
 
@@ -127,7 +130,10 @@ def _others(
 ) -> Iterator[Event]:
     loading.stop = cancel  # whoever stops the answer stops the loading before it
     command = say("/对比", "/compare")
-    with control_of(chat).beside(session, other.changes, command, loading) as beside:
+    with (
+        suppress(LoadingCancelled),
+        control_of(chat).beside(session, other.changes, command, loading) as beside,
+    ):
         loading.ended = True
         yield from beside.answer(replace(request, config=beside.config), cancel)
 

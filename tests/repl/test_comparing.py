@@ -105,7 +105,8 @@ def test_ctrl_c_stops_the_loading_of_the_other(tmp_path: Path) -> None:
         screen.enter("/compare model slow")
         screen.wait_for("模型加载中… ██████░░░░░░ 1 kB / 2 kB")
         screen.type("\x03")
-        screen.wait_for("已取消加载")
+        screen.wait_for("▌ 已取消加载。", "对比的回答不进入对话")
+        assert not any("错误" in row for row in screen.shown())
         ask(screen, "咳嗽", "one：咳嗽")
     assert saved_questions(tmp_path) == ["头痛", "咳嗽"]
 
