@@ -29,7 +29,7 @@ Rows = list[list[Segment]]
 class DrawingScreen(Screen, Protocol):
     """A screen that lays Markdown out and moves lines."""
 
-    def laid_out(self, text: str, width: int) -> Rows:
+    def markdown_rows(self, text: str, width: int) -> Rows:
         """Return the rows of a model's Markdown, already inert, at `width` cells."""
         ...
 
@@ -37,8 +37,8 @@ class DrawingScreen(Screen, Protocol):
         """Print finished rows."""
         ...
 
-    def preview_rows(self, rows: Callable[[], Sequence[Sequence[Segment]]] | None) -> None:
-        """Draw what `rows` gives in the place of an answer's unfinished part, again each time; None ends it."""
+    def preview_rows(self, rows: Callable[[], Sequence[Sequence[Segment]]]) -> None:
+        """Draw what `rows` gives, again each time, in the place of an answer's unfinished part until that ends."""
         ...
 
 
@@ -77,7 +77,7 @@ class _Column:
         return [*self._rows[-count:], *rest][-count:]
 
     def _behind(self, block: str) -> Rows:
-        rows = self._screen.laid_out(block, self._width)
+        rows = self._screen.markdown_rows(block, self._width)
         return [[], *rows] if rows and self._rows else rows
 
 

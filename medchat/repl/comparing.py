@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from medchat.api import Finish, GenerationConfig
+from medchat.api import Conversation, Finish, GenerationConfig
 from medchat.chat.collaborators import NoRecorder
 from medchat.chat.events import Event
 from medchat.chat.gathered import AnswerRequest
@@ -49,25 +49,16 @@ def _compare(chat: Chat, words: str) -> None:
         return
     other, typed = _understood(chat, words)
     conversation = chat.exchange.call(lambda session: session.conversation)
-    if typed:
-        check_question(typed, chat.startup.max_question_bytes)
-    elif not conversation.turns:
-        raise UsageError(
-            say("还没有可以对比的问题", "there is no question to compare yet"),
-            say("写在命令后面：/对比 头痛怎么办？", "write it behind the command: /compare QUESTION"),
-        )
-    question = typed or conversation.turns[-1].question
-    before = conversation if typed else conversation.without_last()
+    request, loading = _asked(chat, typed, conversation), Loading()
     labels = (chat.model_label, other.label)
     shown = _columns(chat.screen, labels)
     try:
         if not typed:
             _show_given(chat, shown, labels[0], conversation.turns[-1].answer)
-        elif not _answered(chat, shown, labels[0], lambda s, cancel: _own(s, question, cancel)):
+        elif not _answered(chat, shown, labels[0], lambda s, cancel: _own(s, request, cancel)):
             return
         if shown is not None:
             shown.next()
-        request, loading = AnswerRequest(question, GenerationConfig(), before), Loading()
         _answered(
             chat,
             shown,
@@ -79,6 +70,19 @@ def _compare(chat: Chat, words: str) -> None:
         if shown is not None:
             shown.finish()
         chat.screen.tell(say("对比的回答不进入对话。", "What was compared does not enter the conversation."))
+
+
+def _asked(chat: Chat, typed: str, conversation: Conversation) -> AnswerRequest:
+    """Return what both are asked, with settings still to be put in. Raises UsageError where there is no question."""
+    if typed:
+        check_question(typed, chat.startup.max_question_bytes)
+        return AnswerRequest(typed, GenerationConfig(), conversation)
+    if not conversation.turns:
+        raise UsageError(
+            say("还没有可以对比的问题", "there is no question to compare yet"),
+            say("写在命令后面：/对比 头痛怎么办？", "write it behind the command: /compare QUESTION"),
+        )
+    return AnswerRequest(conversation.turns[-1].question, GenerationConfig(), conversation.without_last())
 
 
 def _columns(screen: Screen, labels: tuple[str, str]) -> Columns | None:
@@ -115,9 +119,9 @@ def _answered(
     return view.answered is not None and (view.looped or view.answered.turn.finish is not Finish.CANCELLED)
 
 
-def _own(session: ChatSession, question: str, cancel: threading.Event) -> Iterator[Event]:
+def _own(session: ChatSession, request: AnswerRequest, cancel: threading.Event) -> Iterator[Event]:
     own = replace(session, recorder=NoRecorder(), listeners=(), notices_shown=set(session.notices_shown))
-    yield from own.answer(AnswerRequest(question, own.config, own.conversation), cancel)
+    yield from own.answer(replace(request, config=own.config), cancel)
 
 
 def _others(

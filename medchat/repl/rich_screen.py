@@ -88,7 +88,7 @@ class RichScreen:
             self._waiting = text
             self._stale = True
 
-    def laid_out(self, text: str, width: int) -> list[list[Segment]]:
+    def markdown_rows(self, text: str, width: int) -> list[list[Segment]]:
         """Return the rows of a model's Markdown, already inert, at `width` cells."""
         return rendered(text, self._console, width)
 
@@ -97,7 +97,7 @@ class RichScreen:
         if rows:
             self._moving.print_above(rows, self._moving_lines() if self._moving else ())
 
-    def preview_rows(self, rows: Callable[[], Sequence[Sequence[Segment]]] | None) -> None:
+    def preview_rows(self, rows: Callable[[], Sequence[Sequence[Segment]]]) -> None:
         """Draw what `rows` gives in the place of an answer's unfinished part, until the answer ends."""
         self._preview = rows
         self._stale = True
@@ -169,7 +169,7 @@ class RichScreen:
         self.tick()
 
     def _print_block(self, block: str) -> None:
-        lines = self.laid_out(block, self.width)
+        lines = self.markdown_rows(block, self.width)
         if lines:
             separated = [[], *lines] if self._blocks else lines
             self._blocks += 1  # before printing: what is redrawn under it then keeps its distance
@@ -192,7 +192,7 @@ class RichScreen:
             if not self._waiting:
                 return []
             return self._laid_out(self._waiting, style=self._styles[Tone.REMARK])[-most:]
-        lines = self.laid_out(text, self.width)
+        lines = self.markdown_rows(text, self.width)
         separated = [[], *lines] if self._blocks else lines
         return separated[-most:]
 
