@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 
-from medchat.api import ChatModel, Delta, Finish, GenerationConfig, Segment, Text, Turn
+from medchat.api import ChatModel, Delta, Finish, GenerationConfig, PromptIds, Segment, Text, Turn
 from medchat.errors import UsageError
 from medchat.registry.answer_check import AnswerCheck
 from medchat.registry.contract import ContractError
@@ -214,11 +214,10 @@ class AnswerProperties(Subject):
             check.end(cancelled=False)
         except ContractError as error:
             expect(False, f"stream: {error}")
-        counted = model.count(prompt)
-        expect(
-            check.last.prompt_tokens == counted or check.last.estimated,
-            f"the last delta states {check.last.prompt_tokens} prompt_tokens, count says {counted}",
-        )
+        if isinstance(model, PromptIds):  # an endpoint's own count is another than a guess beforehand
+            counted = model.count(prompt)
+            found = f"the last delta states {check.last.prompt_tokens} prompt_tokens, count says {counted}"
+            expect(check.last.prompt_tokens == counted or check.last.estimated, found)
         expect(model.generate_batch([], GREEDY) == [], "generate_batch of no prompts must give no answers")
 
     @tested_property

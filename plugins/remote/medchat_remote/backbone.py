@@ -38,6 +38,18 @@ class RemoteBackbone(Backbone):
         "en": "any OpenAI-compatible endpoint (vLLM, SGLang, Ollama, transformers serve); questions are sent to it",
     }
     capabilities = Capabilities(beams=False, adapters=False, devices=(), dtypes=(), quantize=())
+    not_applicable: Mapping[str, str] = {
+        "test_a_kept_cache_answers_as_a_fresh_one": "what is kept of a prompt is the endpoint's affair",
+        "test_an_unknown_control_token_is_a_usage_error": "an endpoint gets text: a control token goes as its name",
+        **dict.fromkeys(
+            (
+                "test_scores_are_those_of_generation",
+                "test_a_score_that_does_not_fit_is_a_usage_error",
+                "test_what_is_declared_can_be_done",
+            ),
+            "only servers that echo a prompt with its log-probabilities can score, and only in a named template",
+        ),
+    }
     generation = GenerationConfig(max_new_tokens=1024, unset=frozenset((*SAMPLING, "seed")))
 
     def address(self, value: str) -> str:
