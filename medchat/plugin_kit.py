@@ -53,10 +53,12 @@ if TYPE_CHECKING:
     from medchat.batch.questions import read_questions
     from medchat.chat.events import AnswerFinished, AnswerPiece
     from medchat.cli.group import Group, LocalizedCommand
-    from medchat.cli.options import generation_flags, model_flags
+    from medchat.cli.options import field_flags, generation_flags, model_flags
     from medchat.cli.output import write_out
     from medchat.datafiles.data_file import open_data_file
+    from medchat.datafiles.fields import FieldChoice
     from medchat.settings.plugin_options import plugin_settings
+    from medchat.sft_job.data import read_training_data
     from medchat.user_paths import user_path
 
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
     "Conversation",
     "DataError",
     "Delta",
+    "FieldChoice",
     "Finding",
     "Finish",
     "GenerationConfig",
@@ -98,6 +101,7 @@ __all__ = [
     "Text",
     "Turn",
     "UsageError",
+    "field_flags",
     "generation_flags",
     "hookimpl",
     "load_template",
@@ -107,6 +111,7 @@ __all__ = [
     "open_results",
     "plugin_settings",
     "read_questions",
+    "read_training_data",
     "sanitize_line",
     "say",
     "user_path",
@@ -123,11 +128,14 @@ _FOR_COMMANDS = {
     "AnswerPiece": "medchat.chat.events",
     "Group": "medchat.cli.group",
     "LocalizedCommand": "medchat.cli.group",
+    "field_flags": "medchat.cli.options",
     "generation_flags": "medchat.cli.options",
     "model_flags": "medchat.cli.options",
     "write_out": "medchat.cli.output",
     "open_data_file": "medchat.datafiles.data_file",
+    "FieldChoice": "medchat.datafiles.fields",
     "plugin_settings": "medchat.settings.plugin_options",
+    "read_training_data": "medchat.sft_job.data",
     "user_path": "medchat.user_paths",
 }
 

@@ -27,6 +27,21 @@ def option_flag_of_backbones(command: F) -> F:
     )(command)
 
 
+def field_flags(command: F) -> F:
+    """Add the flags that name the fields of a data file, `question_field` and its like: "" where none is named."""
+    for use, zh in (("context", "背景"), ("answer", "答案"), ("question", "问题")):
+        command = click.option(
+            f"--{use}-field",
+            default="",
+            metavar="NAME",
+            help=say(
+                f"作为{zh}的字段（默认按字段名识别）",
+                f"the field that is the {use} (default: recognised by its name)",
+            ),
+        )(command)
+    return command
+
+
 def model_flags(command: F) -> F:
     """Add the flags that say what to load and how."""
     for decorate in reversed(

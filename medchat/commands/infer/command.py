@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from medchat.chat.demo_mode import as_demo
 from medchat.chat.setup import ChatSetup, read_settings, resolve_setup
 from medchat.cli.model_command import ModelCommand
 from medchat.cli.native_output import HeldNativeOutput
-from medchat.cli.options import generation_flags, model_flags
+from medchat.cli.options import field_flags, generation_flags, model_flags
 from medchat.cli.output import say_aside
 from medchat.commands.infer.run import BatchRun
 from medchat.datafiles.fields import FieldChoice
@@ -37,18 +36,6 @@ from medchat.whole_file import check_output_file
 BATCH_SIZE = 8
 #: So many bad records or failed questions are named; of more only the number is given.
 NAMED = 10
-
-
-def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
-    return click.option(
-        f"--{use}-field",
-        default="",
-        metavar="NAME",
-        help=say(
-            f"作为{zh}的字段（默认按字段名识别）",
-            f"the field that is the {use} (default: recognised by its name)",
-        ),
-    )
 
 
 @click.command(
@@ -108,9 +95,7 @@ def _field_flag(use: str, zh: str) -> Callable[[Any], Any]:
     ),
 )
 @click.option("--skip-bad", is_flag=True, help=say("跳过格式有误的记录", "skip malformed records"))
-@_field_flag("question", "问题")
-@_field_flag("answer", "答案")
-@_field_flag("context", "背景")
+@field_flags
 def command(data: str, output: str, **flags: Any) -> int:
     """Answer a file of questions."""
     if flags["resume"] and flags["overwrite"]:
