@@ -8,6 +8,7 @@ import click
 
 from medchat.plugin_kit import Group, LocalizedCommand, say, write_out
 from medchat_data.build_command import build
+from medchat_data.check_commands import stats, validate
 
 #: Forty knowledge records with their sources; how they were written: docs/data.md.
 SAMPLE_FILE = "data/knowledge.jsonl"
@@ -38,4 +39,5 @@ def sample() -> int:
     return write_out(files("medchat_data").joinpath(SAMPLE_FILE).read_text(encoding="utf-8"))
 
 
-data.add_command(build)
+for subcommand in (build, validate, stats):
+    data.add_command(subcommand)
