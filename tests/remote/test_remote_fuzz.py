@@ -96,6 +96,7 @@ def test_any_body_is_an_answer_or_a_documented_error(pieces: list[bytes]) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=10_000)
 @given(st.lists(PIECES, max_size=8))
 def test_any_of_ten_thousand_bodies_is(pieces: list[bytes]) -> None:
