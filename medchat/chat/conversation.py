@@ -18,6 +18,7 @@ from medchat.errors import MedchatError
 from medchat.language import current_language
 from medchat.sanitize import sanitize_line
 from medchat.settings import Layer, Settings
+from medchat.settings.plugin_options import SETTING as OPTION
 from medchat.store import AnswerOrigin, SessionKind, SessionRecord, SessionStore
 from medchat.user_paths import user_path
 
@@ -153,7 +154,11 @@ class PreparedChat:
         )
 
     def _origin(self, context: AnswerContext) -> AnswerOrigin:
-        settings = {name: getattr(context.config, name) for name in (*GENERATION_RANGES, "greedy")}
+        settings: dict[str, Any] = {
+            name: getattr(context.config, name) for name in (*GENERATION_RANGES, "greedy")
+        }
+        if chosen := self.settings.value(OPTION):
+            settings[OPTION] = list(chosen)
         return AnswerOrigin(
             **asdict(self._about(self.record.system if self.record else "")),
             settings=settings,
@@ -237,7 +242,10 @@ def prepare_conversation(
         store, record = session_to_go_on_with(store, replace(choice, save=save), warn)
         if record is not None:
             given = _given(flags)
-            settings = read_settings({**_of_session(record, given, settings), **given})
+            held = _of_session(record, given, settings, _options_of(store, record))
+            if OPTION in held and OPTION in given:  # the later one of a key counts
+                given[OPTION] = (*held[OPTION], *given[OPTION])
+            settings = read_settings({**held, **given})
         if notice := settings.folder_notice():
             warn(sanitize_line(notice, 600))
         opening, known = as_demo(resolve_setup(settings))
@@ -251,10 +259,19 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if value is not None and value != ()}
 
 
-def _of_session(record: SessionRecord, given: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def _options_of(store: SessionStore, record: SessionRecord) -> tuple[str, ...]:
+    """Return the backbone's own options, KEY=VALUE, that the last answer of the session was given with."""
+    saved = store.turns(record.id)
+    chosen = saved[-1].origin.settings.get(OPTION) if saved else None
+    return tuple(one for one in chosen if isinstance(one, str)) if isinstance(chosen, list) else ()
+
+
+def _of_session(
+    record: SessionRecord, given: dict[str, Any], settings: Settings, options: tuple[str, ...]
+) -> dict[str, Any]:
     """What the session was held with, but for what the profile sets.
 
-    A backbone or model given by flag or profile comes with its own template and adapters.
+    A backbone or model given by flag or profile comes with its own template, adapters and options.
     """
     held = {
         "backbone": record.backbone,
@@ -262,8 +279,9 @@ def _of_session(record: SessionRecord, given: dict[str, Any], settings: Settings
         "adapter": record.adapters,
         "template": record.template or None,
         "system": record.system or None,
+        OPTION: options or None,
     }
     chosen = {name for name in held if settings.origin(name).layer is Layer.PROFILE}
     if chosen.union(given) & {"backbone", "model"}:
         held = {"system": held["system"]}
-    return {name: value for name, value in held.items() if name not in chosen}
+    return {name: value for name, value in held.items() if name not in chosen and value is not None}

@@ -46,9 +46,7 @@ def said_with(saved: SavedTurn, *, seeded: bool = True) -> list[str]:
     folders = (Path(place).name for place in (origin.model, *origin.adapters))
     who = f"{origin.backbone} {' + '.join(filter(None, folders))}".strip()
     settings = [
-        f"{name.replace('_', '-')} {value:g}"
-        if isinstance(value, float)
-        else f"{name.replace('_', '-')} {value}"
+        f"{name.replace('_', '-')} {_as_said(value)}"
         for name, value in origin.settings.items()
         if value is not None and (seeded or name != "seed")
     ]
@@ -58,6 +56,12 @@ def said_with(saved: SavedTurn, *, seeded: bool = True) -> list[str]:
         (say("参数", "settings"), say("，", ", ").join(settings)),
     )
     return [sanitize_line(f"{name}{say('：', ': ')}{value}", 300) for name, value in parts if value]
+
+
+def _as_said(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def edited_mark(saved: SavedTurn) -> str:

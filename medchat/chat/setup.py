@@ -50,7 +50,8 @@ def named_template(
             for template in registry.templates_of(name) if name != backbone.name else ():
                 owners.setdefault(template.name, name)
                 found.append(template)
-        return found
+        # The weights' own counts first: a saved session names it, whether or not its plugin offers it by name.
+        return [*found, backbone.template(options)]
 
     def asked_specials() -> SpecialTokens:
         return backbone.special_tokens(options)

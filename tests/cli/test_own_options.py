@@ -256,6 +256,22 @@ def test_a_command_reads_its_own_table() -> None:
     assert plugin_settings("another", options) == {"tone": "dry"}
 
 
+def test_a_saved_session_goes_on_with_its_options(call: Call, model: str, tmp_path: Path) -> None:
+    own = ("ask", "头痛", "--json", "--session", "one")
+
+    def kept(*words: str) -> Any:
+        asked = call(*own, *words)
+        assert asked.code == 0, asked.err
+        return literal_eval(asked.one()["answer"])
+
+    assert kept("--model", model, "--tone", "dry", "--option", "depth=4") == {"depth": 4, "tone": "dry"}
+    assert kept() == {"depth": 4, "tone": "dry"}
+    assert kept("--tone", "warm") == {"depth": 4, "tone": "warm"}
+    assert kept() == {"depth": 4, "tone": "warm"}
+    assert "option tone=dry depth=4" in call("sessions", "show", "one").out
+    assert kept("--model", model) == {"depth": 3}
+
+
 @pytest.mark.parametrize(
     "wrong", [{"kind": list}, {"kind": int, "choices": ("1",)}, {"low": 1}, {"kind": int, "default": "3"}]
 )
