@@ -38,12 +38,15 @@ def test_sigterm_saves_restores_the_terminal_and_ends_with_143(tmp_path: Path, d
             assert json.loads((tmp_path / "inputs.jsonl").read_text()) == "草稿"
 
 
-def test_sigterm_while_a_question_waits_for_the_model_keeps_the_question(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_to_end_while_a_question_waits_for_the_model_keeps_the_question(
+    tmp_path: Path, name: str, code: int
+) -> None:
     with terminal(tmp_path, {"load_gate": "never"}) as screen:
         screen.enter("头痛怎么办")
         screen.wait(lambda: screen.shown()[1].startswith("模型加载中…"), "the wait under the question")
-        screen.process.send_signal(signal.SIGTERM)
-        assert screen.exit_code() == 143
+        screen.process.send_signal(getattr(signal, name))
+        assert screen.exit_code() == code
         assert screen.attributes() == screen.attributes_before
         inputs = (tmp_path / "inputs.jsonl").read_text(encoding="utf-8").splitlines()
         assert json.loads(inputs[-1]) == "头痛怎么办"
