@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from medchat.checkpoints.foreign import foreign_file, quantised_tensors
 from medchat.checkpoints.pickle_header import fits_a_tensor, read_bin_header
 from medchat.checkpoints.pickle_machine import DamagedError, UnsafeError
 from medchat.checkpoints.read_once import read_once
-from medchat.checkpoints.tensor_names import plain_name
 from medchat.checkpoints.weight_files import Checkpoint, names
 from medchat.errors import CheckpointError
 from medchat.language import say
@@ -55,6 +55,14 @@ _SAFETENSORS_TYPES: Mapping[str, str] = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
 }
+#: DistributedDataParallel, torch.compile, DeepSpeed and Lightning, FSDP, and peft, once or more often.
+_IN_FRONT = re.compile(
+    r"(?:(?:module|_orig_mod|_forward_module|_fsdp_wrapped_module|base_model\.model)\.)+(?=.)"
+)
+#: Around a part: FSDP, activation checkpointing, torch.compile.
+_WITHIN = re.compile(r"(?<=\.)(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
+#: peft's name of the adapter, which its own files leave out: `lora_A.default.weight`.
+_ADAPTER_NAME = re.compile(r"(?<=\.)(lora_[AB])\.[^.]+(?=\.weight$)")
 #: Bytes of a safetensors header: some 40,000 tensors, twenty times those of a large model's shard.
 HEADER_BYTES = 4 * 2**20
 
@@ -231,3 +239,14 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) != len(pairs):
         raise ValueError(say("有重复的张量名", "a tensor name appears twice"))
     return table
+
+
+def plain_name(stored: str) -> str:
+    """Return the name that the tensor has in the model itself; in LoRA matrices without an adapter's name.
+
+    module.base_model.model.base_model.model.h.0.q.lora_A.default.weight -> h.0.q.lora_A.weight
+    """
+    front = _IN_FRONT.match(stored)
+    name = _WITHIN.sub("", stored[front.end() :] if front else stored)
+    name = _ADAPTER_NAME.sub(r"\1", name)
+    return name.replace(".modules_to_save.default.", ".").replace(".modules_to_save.", ".")

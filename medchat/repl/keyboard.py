@@ -1,4 +1,7 @@
-"""The keyboard between two prompts: nothing typed is echoed into an answer, and nothing is lost."""
+"""The keyboard between two prompts: nothing typed is echoed into an answer, and nothing is lost.
+
+And the keys that act on a whole character at a prompt, which may be several code points (👍🏽, 👨‍👩‍👧).
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
+from prompt_toolkit.filters import is_searching
 from prompt_toolkit.input import Input
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
-
-from medchat.repl.graphemes import last_length
+from wcwidth import iter_graphemes
 
 _INPUT_FLAGS, _LOCAL_FLAGS, _CONTROL_CHARACTERS = 0, 3, 6
 #: How long the rest of a key that begins as Esc does is waited for.
 _ESCAPE_SECONDS = 0.15
+#: So many code points at most are looked at for one character.
+_LONGEST_CHARACTER = 64
 _PASTE_ON, _PASTE_OFF, _SHOW_CURSOR = "\x1b[?2004h", "\x1b[?2004l", "\x1b[?25h"
 
 
@@ -148,3 +154,42 @@ def write_to_terminal(text: str) -> None:
     Raises OSError if the terminal is gone, ValueError if stdout is closed.
     """
     os.write(sys.__stdout__.fileno(), text.encode())  # type: ignore[union-attr]
+
+
+def last_length(text: str) -> int:
+    """Return how many code points the last character of `text` has; 0 where there is none."""
+    *_, last = ("", *iter_graphemes(text[-_LONGEST_CHARACTER:]))
+    return len(last)
+
+
+def first_length(text: str) -> int:
+    """Return how many code points the first character of `text` has; 0 where there is none."""
+    return len(next(iter_graphemes(text[:_LONGEST_CHARACTER]), ""))
+
+
+def bind_keys(keys: KeyBindings) -> None:
+    """Let Backspace, Delete, Left and Right act on whole characters."""
+
+    @keys.add("backspace", filter=~is_searching)
+    def _before(event: KeyPressEvent) -> None:
+        for _ in range(event.arg):
+            buffer = event.current_buffer
+            buffer.delete_before_cursor(last_length(buffer.document.text_before_cursor))
+
+    @keys.add("delete", filter=~is_searching)
+    def _after(event: KeyPressEvent) -> None:
+        for _ in range(event.arg):
+            buffer = event.current_buffer
+            buffer.delete(first_length(buffer.document.text_after_cursor))
+
+    @keys.add("left", filter=~is_searching)
+    def _left(event: KeyPressEvent) -> None:
+        for _ in range(event.arg):
+            buffer = event.current_buffer
+            buffer.cursor_left(last_length(buffer.document.current_line_before_cursor))
+
+    @keys.add("right", filter=~is_searching)
+    def _right(event: KeyPressEvent) -> None:
+        for _ in range(event.arg):
+            buffer = event.current_buffer
+            buffer.cursor_right(first_length(buffer.document.current_line_after_cursor))

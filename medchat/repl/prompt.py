@@ -21,7 +21,7 @@ from prompt_toolkit.styles import Style
 
 from medchat.language import say
 from medchat.repl.completion import complete_now
-from medchat.repl.graphemes import bind_keys
+from medchat.repl.keyboard import bind_keys
 from medchat.repl.screen import PROMPT
 from medchat.repl.slash import SLASHES
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
@@ -12,7 +13,6 @@ from rich.segment import Segment
 from rich.style import Style
 
 from medchat.cli.cjk_wrap import WIDEST, wrapped
-from medchat.repl.clipboard import clipboard_sequence
 from medchat.repl.markdown import MixedText, rendered
 from medchat.repl.moving_rows import MovingRows
 from medchat.repl.screen import OURS, PROMPT, Tone, unforgeable, untrusted
@@ -21,6 +21,8 @@ from medchat.sanitize import StreamSanitizer, sanitize_line
 
 #: Seconds between two drawings of the unfinished part.
 FRAME_SECONDS = 0.08
+#: Terminals take some 75 KB of text; xterm drops a longer sequence without a word.
+MOST_CLIPBOARD_BYTES = 74_994
 
 #: How our lines look, by the name of the theme: the default, one without dim text, one without colours.
 _STYLES = {
@@ -200,3 +202,14 @@ class RichScreen:
         self._moving.draw(self._moving_lines())
         self._drawn_at = self._clock()
         self._stale = False
+
+
+def clipboard_sequence(text: str) -> str | None:
+    """Return what puts `text` on the clipboard (OSC 52), None where it is too long for most terminals.
+
+    Untrusted text gets there in Base64 alone, and only when the user asks.
+    """
+    content = text.encode("utf-8", "replace")
+    if len(content) > MOST_CLIPBOARD_BYTES:
+        return None
+    return f"\x1b]52;c;{base64.b64encode(content).decode('ascii')}\x07"

@@ -6,8 +6,7 @@ Knows no tokenizer and no model: lengths come from the `count` function a caller
 from medchat.templates.catalogue import list_templates, load_template
 from medchat.templates.fitting import Fitted, fit
 from medchat.templates.json_template import JsonTemplate, read_template
-from medchat.templates.sameness import same_template
-from medchat.templates.with_input import ignores_input, takes_dialogues, with_input
+from medchat.templates.with_input import ignores_input, same_template, takes_dialogues, with_input
 
 __all__ = [
     "Fitted",

@@ -1,4 +1,5 @@
-"""How a record of data becomes a prompt: with its `input`, and as the dialogue it may already be.
+"""How a record of data becomes a prompt: with its `input`, and as the dialogue it may already be; and which two
+templates make the same.
 
 Batch inference asks and fine-tuning learns through this one place, so both see the same prompt.
 """
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medchat.api import PromptTemplate, Segment, Turn
+from medchat.errors import UsageError
 from medchat.templates.json_template import JsonTemplate
 
 
@@ -52,3 +54,26 @@ class _WithInput:
         if isinstance(self.template, JsonTemplate) and not turns and not system:
             return self.template.render_with_input(question, self.input)
         return self.template.render(turns, f"{question}\n{self.input}", system)
+
+
+#: Two templates are one if they ask these alike: (turns, question, system).
+_ASKED = (((), "?", ""), ((Turn("?", "!"),), "??", ""), ((), "?", "."))
+
+
+def same_template(one: PromptTemplate, other: PromptTemplate) -> bool:
+    """Return whether both make the same prompts: of questions, dialogues and records with an `input`."""
+    if (one.stop, takes_dialogues(one)) != (other.stop, takes_dialogues(other)):
+        return False
+    return all(_asks(one, asked) == _asks(other, asked) for asked in _ASKED)
+
+
+def _asks(template: PromptTemplate, asked: tuple[tuple[Turn, ...], str, str]) -> object:
+    """What the template makes of it, with and without an `input`; or that it refuses."""
+    made = []
+    for form in (template, with_input(template, "#")):
+        try:
+            made.append(form.render(*asked))
+        except UsageError:
+            # A template for single turns, or one without a place for a system text.
+            made.append(())
+    return made

@@ -16,10 +16,9 @@ from refusals import refused
 from small_checkpoints import load_small, small_weights
 from transformers import LlamaForCausalLM
 
-from medchat.checkpoints.headers import read_headers
+from medchat.checkpoints.headers import plain_name, read_headers
 from medchat.checkpoints.layout import open_checkpoint
 from medchat.checkpoints.lora_folder import open_lora
-from medchat.checkpoints.tensor_names import plain_name
 from medchat.errors import CheckpointError
 from medchat.inference.adapters.lora import attach_loras
 

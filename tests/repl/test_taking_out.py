@@ -12,7 +12,7 @@ import pytest
 from chat_on_disk import HOSTILE, converse
 from cli_program import MARK_ZH, Scripted
 
-from medchat.repl.clipboard import MOST_BYTES, clipboard_sequence
+from medchat.repl.rich_screen import MOST_CLIPBOARD_BYTES, clipboard_sequence
 
 pytest_plugins = ("cli_program",)
 pytestmark = pytest.mark.terminal
@@ -99,5 +99,5 @@ def test_without_a_clipboard_an_answer_goes_to_a_private_file_that_goes_with_the
 
 
 def test_what_is_too_long_for_the_clipboard_is_no_sequence() -> None:
-    assert clipboard_sequence("字" * (MOST_BYTES // 3)) is not None
-    assert clipboard_sequence("字" * (MOST_BYTES // 3 + 1)) is None
+    assert clipboard_sequence("字" * (MOST_CLIPBOARD_BYTES // 3)) is not None
+    assert clipboard_sequence("字" * (MOST_CLIPBOARD_BYTES // 3 + 1)) is None

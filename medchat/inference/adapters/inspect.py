@@ -11,9 +11,9 @@ from pathlib import Path
 
 from medchat.api import AdapterCard
 from medchat.checkpoints.adapter_folder import CHATGLM_PREFIX, kind_of, open_adapter
+from medchat.checkpoints.headers import plain_name
 from medchat.checkpoints.lora_folder import LoraAdapter, is_lora_folder
 from medchat.checkpoints.published_adapters import match_published
-from medchat.checkpoints.tensor_names import plain_name
 from medchat.errors import CheckpointError
 from medchat.language import say
 
