@@ -1,4 +1,4 @@
-"""The example plugin is a whole backbone."""
+"""The example plugins: a whole backbone, and an extension with a command."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from plugin_sites import TALK, echo_site
+from cli_program import Call
+from plugin_sites import TALK, echo_site, example_site
 
+from medchat import paths
 from medchat.api import Finish, GenerationConfig, LoadOptions
 from medchat.registry import Registry
 from medchat.templates import fit
 
-pytest_plugins = ("plugin_sites",)
+pytest_plugins = ("plugin_sites", "cli_program")
 
 
 def test_the_example_plugin_is_a_whole_backbone(site: Path, tmp_path: Path) -> None:
@@ -43,3 +45,26 @@ def test_the_example_plugin_is_a_whole_backbone(site: Path, tmp_path: Path) -> N
 
 def finishes(deltas: Iterator[object]) -> object:
     return [delta.finish for delta in deltas][-1]  # type: ignore[attr-defined]
+
+
+def test_the_example_extension_adds_to_a_chat_to_doctor_and_to_the_commands(
+    site: Path, call: Call, tmp_path: Path
+) -> None:
+    echo_site(site)
+    example_site(site, "medchat-triage")
+    Registry().backbone("echo").tiny(tmp_path / "model")
+    asked = call("ask", "发烧五天了，胸口剧痛，喘不上气", "--model", str(tmp_path / "model"), "--no-save")
+    assert asked.code == 0 and "发热已 5 天" in asked.err
+    assert "120" in asked.err and asked.err.index("120") < asked.err.index("发热已 5 天")
+    assert call("triage", "发热2天").out == "没有发现\n"
+    path = paths.config_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[plugin.triage]\ndays = 2\n", encoding="utf-8")
+    assert call("triage", "发热2天").out == "发热已 2 天：请到医院就诊，查明原因。\n"
+    assert "发热 2 天起提示" in call("doctor").out
+    (command,) = Registry().extensions().slash_commands()
+    assert (command.name, command.zh_name) == ("triage", "分诊")
+    assert command.run(TALK, "") == "没有发现" and "发热已 3 天" in command.run(TALK, "fever 3 days")
+    path.write_text("[plugin.triage]\ndays = 0\n", encoding="utf-8")
+    refused = call("triage", "发热2天")
+    assert refused.code == 2 and f"{path}:2" in refused.failure()[0]
