@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -243,6 +244,8 @@ class AnswerProperties(Subject):
         for seed in range(1, 7):
             first, again = (answer_of(self.loaded(), prompt, sampled, seed=seed) for _ in range(2))
             expect(first == again, f"seed {seed} gave {first!r}, then {again!r}")
+            (batched,) = self.loaded().generate_batch([prompt], replace(sampled, seed=seed))
+            expect(batched.text == first[0], f"seed {seed} gave {first[0]!r}, in a batch {batched.text!r}")
             answers.append(first)
         expect(len(set(answers)) > 1, "six seeds gave one answer: the seed reaches nothing")
 

