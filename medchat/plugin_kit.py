@@ -51,15 +51,18 @@ if TYPE_CHECKING:
     from medchat.asking import OpenedModel, open_model
     from medchat.batch.command_results import open_results
     from medchat.batch.questions import read_questions
+    from medchat.batch.rows import as_line
     from medchat.chat.events import AnswerFinished, AnswerPiece
     from medchat.cli.group import Group, LocalizedCommand
     from medchat.cli.options import field_flags, generation_flags, model_flags
     from medchat.cli.output import write_out
     from medchat.datafiles.data_file import open_data_file
-    from medchat.datafiles.fields import FieldChoice
+    from medchat.datafiles.fields import FieldChoice, RecordError
+    from medchat.datafiles.record import QuestionRecord, parse_record
     from medchat.settings.plugin_options import plugin_settings
     from medchat.sft_job.data import read_training_data
     from medchat.user_paths import user_path
+    from medchat.whole_file import check_output_file, write_whole_file
 
 __all__ = [
     "AdapterCard",
@@ -89,6 +92,8 @@ __all__ = [
     "OpenedModel",
     "Option",
     "PromptTemplate",
+    "QuestionRecord",
+    "RecordError",
     "SFTData",
     "SFTOptions",
     "SFTProgress",
@@ -101,6 +106,8 @@ __all__ = [
     "Text",
     "Turn",
     "UsageError",
+    "as_line",
+    "check_output_file",
     "field_flags",
     "generation_flags",
     "hookimpl",
@@ -109,6 +116,7 @@ __all__ = [
     "open_data_file",
     "open_model",
     "open_results",
+    "parse_record",
     "plugin_settings",
     "read_questions",
     "read_training_data",
@@ -116,6 +124,7 @@ __all__ = [
     "say",
     "user_path",
     "write_out",
+    "write_whole_file",
 ]
 
 #: What only a command needs, and where it is.
@@ -124,6 +133,7 @@ _FOR_COMMANDS = {
     "open_model": "medchat.asking",
     "open_results": "medchat.batch.command_results",
     "read_questions": "medchat.batch.questions",
+    "as_line": "medchat.batch.rows",
     "AnswerFinished": "medchat.chat.events",
     "AnswerPiece": "medchat.chat.events",
     "Group": "medchat.cli.group",
@@ -134,9 +144,14 @@ _FOR_COMMANDS = {
     "write_out": "medchat.cli.output",
     "open_data_file": "medchat.datafiles.data_file",
     "FieldChoice": "medchat.datafiles.fields",
+    "RecordError": "medchat.datafiles.fields",
+    "QuestionRecord": "medchat.datafiles.record",
+    "parse_record": "medchat.datafiles.record",
     "plugin_settings": "medchat.settings.plugin_options",
     "read_training_data": "medchat.sft_job.data",
     "user_path": "medchat.user_paths",
+    "check_output_file": "medchat.whole_file",
+    "write_whole_file": "medchat.whole_file",
 }
 
 

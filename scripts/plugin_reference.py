@@ -24,7 +24,6 @@ from medchat.batch.questions import Question, QuestionFile
 from medchat.chat.events import TurnStats
 from medchat.datafiles.data_file import DataFile
 from medchat.datafiles.json_values import Item
-from medchat.datafiles.record import QuestionRecord
 from medchat.sft_job.data import InvalidExample, TrainingFile
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "plugins" / "reference.md"
@@ -45,8 +44,8 @@ SECTIONS: Mapping[str, str] = {
     "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTWatcher SFTProgress SFTReport",
     "Errors and texts": "MedchatError UsageError CheckpointError DataError say sanitize_line",
     "Commands": "model_flags generation_flags open_model OpenedModel AnswerPiece AnswerFinished open_results "
-    "read_questions read_training_data field_flags FieldChoice open_data_file plugin_settings Group LocalizedCommand "
-    "write_out user_path",
+    "read_questions read_training_data parse_record QuestionRecord RecordError field_flags FieldChoice open_data_file "
+    "plugin_settings Group LocalizedCommand write_out write_whole_file as_line check_output_file user_path",
 }
 #: What the above give, which no plugin needs to import.
 GIVEN = (
@@ -58,7 +57,6 @@ GIVEN = (
     Results,
     QuestionFile,
     Question,
-    QuestionRecord,
     TrainingFile,
     InvalidExample,
     DataFile,

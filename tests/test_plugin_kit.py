@@ -48,6 +48,8 @@ NAMES = [
     "OpenedModel",
     "Option",
     "PromptTemplate",
+    "QuestionRecord",
+    "RecordError",
     "SFTData",
     "SFTOptions",
     "SFTProgress",
@@ -60,6 +62,8 @@ NAMES = [
     "Text",
     "Turn",
     "UsageError",
+    "as_line",
+    "check_output_file",
     "field_flags",
     "generation_flags",
     "hookimpl",
@@ -68,6 +72,7 @@ NAMES = [
     "open_data_file",
     "open_model",
     "open_results",
+    "parse_record",
     "plugin_settings",
     "read_questions",
     "read_training_data",
@@ -75,6 +80,7 @@ NAMES = [
     "say",
     "user_path",
     "write_out",
+    "write_whole_file",
 ]
 #: The classes whose every field a plugin's author reads or sets.
 EXPLAINED = ("GenerationConfig", "LoadOptions", "Delta", "ModelCard", "Completion", "SFTOptions", "Backbone")

@@ -172,7 +172,7 @@ def _marked(row: dict[str, Any], provenance: Provenance, notices: Sequence[Notic
 
 
 def as_line(row: Mapping[str, Any]) -> bytes:
-    """Return the line, newline included. Chinese stays readable.
+    """Return the line of JSON that a row or a record is, newline included. Chinese stays readable.
 
     What some readers take for a line end, and what a terminal would obey when the file is shown, is
     written as an escape; the text that is read back is the same.
