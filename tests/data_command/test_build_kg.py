@@ -149,6 +149,14 @@ def test_a_story_that_names_what_it_hides_is_kept_beside_with_the_reason(call: C
     assert reject["instruction"] and reject["provenance"]["sources"][0]["line"] == 1
 
 
+def test_an_answer_that_names_no_value_is_a_reject(call: Call, tmp_path: Path) -> None:
+    knowledge = write_lines(tmp_path / "k.jsonl", [{"中心词": "甲病", "分级": ["★★"], "检查": ["甲项检查"]}])
+    build(call, knowledge, "--forms", "direct")
+    (reject,) = built(knowledge, "train.rejects.jsonl")
+    assert reject["code"] == "no-value-named" and reject["provenance"]["verified"]["values_named"] == []
+    assert [row["provenance"]["relations"] for row in built(knowledge)] == [["检查"]]
+
+
 def test_a_question_is_built_once_even_where_two_records_ask_it(call: Call, tmp_path: Path) -> None:
     records = [{"中心词": "甲病", "科别": ["一"]}, {"中心词": "甲病", "科别": ["二"]}] * 3
     knowledge = write_lines(tmp_path / "k.jsonl", records)
@@ -221,6 +229,13 @@ def test_a_run_cut_anywhere_goes_on_to_the_same_file(call: Call, tmp_path: Path)
         assert build(call, knowledge, "--resume").code == 6
         assert (kept.read_bytes(), rejected.read_bytes()) == whole
     assert kept.stat().st_mode & 0o777 == rejected.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_finished_run_is_not_written_anew(call: Call, knowledge: Path) -> None:
+    build(call, knowledge)
+    before = knowledge.with_name("train.jsonl").stat().st_ino
+    assert build(call, knowledge, "--resume").code == 0
+    assert knowledge.with_name("train.jsonl").stat().st_ino == before
 
 
 def test_what_goes_on_bears_the_date_of_the_run_that_began(call: Call, knowledge: Path) -> None:

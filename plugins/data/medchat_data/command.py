@@ -9,6 +9,7 @@ import click
 from medchat.plugin_kit import Group, LocalizedCommand, say, write_out
 from medchat_data.build_command import build
 from medchat_data.check_commands import stats, validate
+from medchat_data.convert_command import convert
 
 #: Forty knowledge records with their sources; how they were written: docs/data.md.
 SAMPLE_FILE = "data/knowledge.jsonl"
@@ -39,5 +40,5 @@ def sample() -> int:
     return write_out(files("medchat_data").joinpath(SAMPLE_FILE).read_text(encoding="utf-8"))
 
 
-for subcommand in (build, validate, stats):
+for subcommand in (build, validate, stats, convert):
     data.add_command(subcommand)

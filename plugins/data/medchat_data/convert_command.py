@@ -1,0 +1,63 @@
+"""`medchat data convert`: training data in another form, every record proven to say the same."""
+
+from __future__ import annotations
+
+import click
+
+from medchat.plugin_kit import (
+    DataError,
+    FieldChoice,
+    LocalizedCommand,
+    RecordError,
+    field_flags,
+    read_questions,
+    sanitize_line,
+    say,
+    user_path,
+)
+from medchat_data.converting import WRITERS, Written, converted
+from medchat_data.record_files import write_records
+
+
+@click.command(
+    "convert",
+    cls=LocalizedCommand,
+    help=say(
+        "把训练数据换成另一种格式。新格式放不下的内容（如多轮、系统文本）会报错并注明是哪一条，不会悄悄丢掉。",
+        "Put training data into another form. What the form cannot hold (turns, a system text) is an error that"
+        " names the record, never a silent loss.",
+    ),
+)
+@click.argument("data", metavar="FILE")
+@click.option(
+    "--to", "form", type=click.Choice(list(WRITERS)), required=True, help=say("目标格式", "the form")
+)
+@click.option(
+    "--output", metavar="FILE", required=True, help=say("写到这个 .jsonl 文件", "where it goes (.jsonl)")
+)
+@field_flags
+@click.option("--overwrite", is_flag=True, help=say("替换已有的文件", "replace the file that is there"))
+def convert(data: str, form: str, output: str, overwrite: bool, **fields: str) -> int:
+    """Convert the file; nothing is written where one record cannot be."""
+    path, target = user_path(data), user_path(output)
+    choice = FieldChoice(fields["question_field"], fields["answer_field"], fields["context_field"])
+    file = read_questions(path, choice)
+    for bad in file.bad:
+        raise DataError(
+            bad.reason,
+            bad.remedy or say("查看全部：medchat data validate", "see all of them: medchat data validate"),
+            where=f"{path}:{bad.line}",
+        )
+    records: list[Written] = []
+    for question in file.questions:
+        try:
+            records.append(converted(question.asked, form))
+        except RecordError as error:
+            where = f"{path}:{question.line}" + say(
+                f"（第 {question.index + 1} 条）", f" (record {question.index + 1})"
+            )
+            raise DataError(str(error), error.remedy, where=where) from None
+    write_records(target, records, inputs=[path], overwrite=overwrite)
+    count, shown = len(records), sanitize_line(str(target))
+    click.echo(say(f"{count} 条（{form}）：{shown}", f"{count} records ({form}): {shown}"), err=True)
+    return 0

@@ -1,0 +1,39 @@
+"""Files of records that a command writes whole: JSON lines, for their owner alone, in one step or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from medchat.plugin_kit import MedchatError, UsageError, as_line, check_output_file, say, write_whole_file
+
+
+def write_records(
+    path: Path, records: Iterable[Mapping[str, Any]], *, inputs: Iterable[Path], overwrite: bool
+) -> None:
+    """Write the records, a line each, to `path`; what is there stays until all of it is written.
+
+    `inputs` are the files they come from. Raises UsageError where `path` is one of those, no ordinary file, or there
+    already and not to be overwritten; MedchatError where the disk refuses it.
+    """
+    check_output_file(path, {str(source): source for source in inputs})
+    if path.exists() and not overwrite:
+        raise UsageError(
+            say("--output 已经存在", "--output is there already"),
+            say("换一个 --output，或加上 --overwrite", "use another --output, or add --overwrite"),
+            where=str(path),
+        )
+    content = b"".join(map(as_line, records))
+    try:
+        write_whole_file(path, content, private=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise MedchatError(
+            say(f"无法写入：{reason}", f"cannot be written: {reason}"),
+            say(
+                "腾出空间、修正权限，或换一个 --output",
+                "make room, fix the permissions, or use another --output",
+            ),
+            where=str(path),
+        ) from error
