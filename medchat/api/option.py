@@ -49,3 +49,8 @@ def declared_options(load_keys: Mapping[str, Option | tuple[str, ...]]) -> Mappi
         name: option if isinstance(option, Option) else Option(choices=tuple(option))
         for name, option in load_keys.items()
     }
+
+
+def default_values(options: Mapping[str, Option]) -> dict[str, Any]:
+    """Return what counts for each key where nobody chose; a key without a default is not there."""
+    return {name: option.default for name, option in options.items() if option.default is not None}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import Range
-from medchat.api.option import Option
+from medchat.api.option import Option, default_values
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.sanitize import sanitize_line
@@ -66,9 +66,8 @@ def chosen_options(settings: Settings, plugin: str, options: Mapping[str, Option
 
 def option_values(settings: Settings, plugin: str, options: Mapping[str, Option]) -> dict[str, Any]:
     """Return the value of each key of `plugin` that was chosen or has a default. Raises as `chosen_options`."""
-    defaults = {name: option.default for name, option in options.items() if option.default is not None}
     chosen = chosen_options(settings, plugin, options)
-    return {**defaults, **{name: one.value for name, one in chosen.items()}}
+    return {**default_values(options), **{name: one.value for name, one in chosen.items()}}
 
 
 def plugin_settings(plugin: str, options: Mapping[str, Option]) -> Mapping[str, Any]:
@@ -77,12 +76,11 @@ def plugin_settings(plugin: str, options: Mapping[str, Option]) -> Mapping[str, 
     `plugin` is NAME, `options` its keys; those without a value and a default are left out. Raises UsageError with
     file and line for a key that is not among them and a value that it does not take.
     """
-    defaults = {name: option.default for name, option in options.items() if option.default is not None}
     tables = {
         name: check_option(plugin, name, options, one.value, one.place, one.of_folder)
         for name, one in _in_tables(Settings.load(), plugin)
     }
-    return {**defaults, **tables}
+    return {**default_values(options), **tables}
 
 
 def split_option(text: str, place: str) -> tuple[str, str]:

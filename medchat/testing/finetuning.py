@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -181,6 +181,7 @@ class FineTuningProperties(Subject):
             "max_length": 128,
             "val_size": 0,
             "eval_steps": -1,
+            "extra": self.own_defaults(),
             **self.training,
             **changes,
         }
@@ -194,7 +195,7 @@ class FineTuningProperties(Subject):
     def _result(self, report: SFTReport) -> LoadOptions:
         """Return the options that load what a run wrote."""
         if report.kind == "model":
-            return LoadOptions(report.output, device="cpu", dtype="float32")
+            return replace(self.options(), model=report.output)
         return self.options(adapters=(report.output,))
 
 

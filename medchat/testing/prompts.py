@@ -8,7 +8,7 @@ from collections.abc import Callable
 from medchat.api import Control, Segment, Text, Turn
 from medchat.errors import UsageError
 from medchat.testing.properties import tested_property
-from medchat.testing.subject import QUESTIONS, TALK, Subject, answer_of, deltas_of, expect
+from medchat.testing.subject import QUESTIONS, TALK, Subject, answer_of, deltas_of, expect, skip_unless
 
 #: A name that no vocabulary has.
 NO_TOKEN = "<|no such token|>"
@@ -104,6 +104,7 @@ class PromptProperties(Subject):
         At every place of a greedy answer, and at its end; and what stands behind a token changes no score before it.
         When it fails: the logits are shifted by one, the prompt is not read, or other ids are scored than generated.
         """
+        skip_unless(self.backbone.capabilities.score, "the backbone tells no scores")
         model = self.loaded()
         for question in QUESTIONS:
             prompt = self.prompt(question)
@@ -129,6 +130,7 @@ class PromptProperties(Subject):
 
         When it fails: compare both lengths with `context_length` first.
         """
+        skip_unless(self.backbone.capabilities.score, "the backbone tells no scores")
         model = self.loaded()
         words = QUESTIONS[1] * (2 + 2 * model.context_length // max(1, model.count([Text(QUESTIONS[1])])))
         try:

@@ -24,6 +24,7 @@ from medchat.api import (
     Text,
     Turn,
 )
+from medchat.api.option import declared_options, default_values
 from medchat.errors import UsageError
 from medchat.hashing import sha256_of
 
@@ -115,11 +116,19 @@ class Subject:
         return path
 
     def options(self, **changes: Any) -> LoadOptions:
-        """Return the options to load the model with: on the CPU, in float32 unless `changes` say otherwise."""
-        chosen: dict[str, Any] = {"device": "cpu", "dtype": "float32", **changes}
+        """Return the options to load the model with: on the CPU, in float32 unless `changes` say otherwise.
+
+        Its own keys have their defaults, as they have in the program; an `extra` of `changes` goes over them.
+        """
+        extra = {**self.own_defaults(), **changes.pop("extra", {})}
+        chosen: dict[str, Any] = {"device": "cpu", "dtype": "float32", "extra": extra, **changes}
         if isinstance(self.model, str):
             return LoadOptions(Path(), address=self.model, **chosen)
         return LoadOptions(self.checkpoint(), **chosen)
+
+    def own_defaults(self) -> dict[str, Any]:
+        """Return the default of each of the backbone's own keys that has one."""
+        return default_values(declared_options(self.backbone.load_keys))
 
     def loaded(self, dtype: str = "float32") -> ChatModel:
         """Return the model that the tests share."""

@@ -13,6 +13,7 @@ import pytest
 from abacus_backbone import Abacus
 from locations import ROOT
 
+from medchat.api import Capabilities, ChatModel, LoadOptions
 from medchat.testing import PROPERTIES, BackboneTests
 from medchat.testing.running import run_properties
 
@@ -24,6 +25,23 @@ OF_THE_MODULE = ("test_inspect_imports_no_torch", "test_the_import_does_nothing"
 
 class TestAbacus(BackboneTests):
     backbone = Abacus()
+
+
+class Scoreless(Abacus):
+    """Says that it tells no scores, and raises where it is asked for them."""
+
+    capabilities = Capabilities(beams=False, score=False)
+
+    def load(self, options: LoadOptions) -> ChatModel:
+        model = super().load(options)
+        model.score = None  # type: ignore[assignment]
+        return model
+
+
+def test_scores_are_not_asked_of_a_backbone_that_declares_none() -> None:
+    names = [name for name in PROPERTIES if "score" in name]
+    results = run_properties(type("Tests", (BackboneTests,), {"backbone": Scoreless()}), names)
+    assert [result.outcome for result in results] == ["skipped"] * 2
 
 
 @pytest.fixture(params=NAMES)

@@ -29,6 +29,7 @@ from medchat.api import (
     GenerationConfig,
     LoadOptions,
     ModelCard,
+    Option,
     PreviewPiece,
     PromptTemplate,
     Segment,
@@ -312,12 +313,14 @@ class Abacus(Backbone):
     name = "abacus"
     summary: Mapping[str, str] = {"zh": "测试用", "en": "for tests"}
     capabilities = Capabilities(beams=False)
+    load_keys: Mapping[str, Option | tuple[str, ...]] = {"rods": Option(kind=int, low=1, high=20, default=13)}
     model_class = AbacusModel
     recipe_class: type[AbacusRecipe] = AbacusRecipe
 
     def load(self, options: LoadOptions) -> ChatModel:
         if self.inspect(options.model) is None:
             raise CheckpointError("there is no abacus.json", where=str(options.model))
+        options.extra["rods"]  # a key with a default is always there
         learned: dict[tuple[int, ...], Sequence[int]] = {}
         for folder in options.adapters:
             found = json.loads(read_safetensors(folder / "adapter_model.safetensors"))["learned"]

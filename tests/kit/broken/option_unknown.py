@@ -13,6 +13,7 @@ FAILS = "test_every_option_of_its_own_can_be_set"
 
 class Broken(Abacus):
     load_keys: Mapping[str, Option | tuple[str, ...]] = {
+        **Abacus.load_keys,
         "order": Option(choices=("little", "big")),
         "size": Option(kind=int, low=1, high=4, default=2),
     }
