@@ -16,6 +16,7 @@ from locations import ROOT
 from plugin_sites import add_backbone, echo_site, example_site
 
 from medchat import plugin_kit
+from medchat.hf import TransformersBackbone
 from medchat.registry import Registry
 
 pytest_plugins = ("plugin_sites", "cli_program")
@@ -105,6 +106,18 @@ def test_the_reference_is_what_the_docstrings_say_and_has_every_name() -> None:
     assert sorted(listed) == sorted(NAMES)
 
 
+def test_what_a_class_for_transformers_may_state_is_explained() -> None:
+    rows = {field: meaning for field, _, meaning in reference()["attributes"](TransformersBackbone)}  # type: ignore[operator]
+    assert rows.keys() >= {
+        "model_types",
+        "lora_targets",
+        "bottleneck_targets",
+        "first_method",
+        "plain_template",
+    }
+    assert all(len(meaning) > 10 for meaning in rows.values())
+
+
 @pytest.mark.parametrize("name", EXPLAINED)
 def test_every_field_is_explained(name: str) -> None:
     rows = list(reference()["attributes"](getattr(plugin_kit, name)))  # type: ignore[operator]
@@ -113,7 +126,8 @@ def test_every_field_is_explained(name: str) -> None:
 
 
 def test_a_backbone_pays_neither_for_torch_nor_for_click() -> None:
-    seen = "import sys, medchat.plugin_kit; print([name for name in ('torch', 'click', 'rich') if name in sys.modules])"
+    seen = "import sys, medchat.plugin_kit, medchat.hf; "
+    seen += "print([name for name in ('torch', 'click', 'rich', 'tokenizers') if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, cwd=ROOT, check=True)
     assert shown.stdout == "[]\n"
 
