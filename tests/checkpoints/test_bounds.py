@@ -32,7 +32,8 @@ from medchat.checkpoints.json_object import CONFIG_BYTES, read_json_object
 from medchat.checkpoints.layout import open_checkpoint
 from medchat.errors import CheckpointError
 
-pytestmark = pytest.mark.torch
+# Time and memory are measured, and tracing for coverage takes of both.
+pytestmark = [pytest.mark.torch, pytest.mark.no_cover]
 
 SECONDS, BYTES = 3.0, 200 * 2**20
 

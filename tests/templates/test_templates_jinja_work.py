@@ -15,6 +15,9 @@ from medchat.api import Conversation, PromptTemplate, SpecialTokens, Text, Turn
 from medchat.errors import UsageError
 from medchat.templates import fit, load_template
 
+# Time is measured, and tracing for coverage takes most of it.
+pytestmark = pytest.mark.no_cover
+
 SPECIALS = SpecialTokens(("<s>", "</s>"), {"bos_token": "<s>", "eos_token": "</s>"})
 LAST = "{{ messages[-1].content }}"
 #: Seconds of this process for one template, a hundred times what a published one takes.
