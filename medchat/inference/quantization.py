@@ -92,6 +92,9 @@ def dequantize_rows(packed: Tensor, scale: Tensor, bits: int, dtype: torch.dtype
 #: Float16 is left out: its kernel is scalar.
 _KERNEL_ROWS = {torch.bfloat16: 32, torch.float32: 1}
 
+#: The kernel reads rows in vectors of this length: on any other width it computes nonsense or ends the process.
+_KERNEL_COLUMNS = 16
+
 #: Bytes of int4 weights widened at a time: they must still be in the cache when the product reads them.
 _WIDENED_BYTES = 2**18
 
@@ -130,7 +133,8 @@ class _PackedProduct(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, packed: Tensor, scale: Tensor, bits: int) -> Tensor:
         ctx.save_for_backward(packed, scale)
         ctx.bits = bits
-        if rows.device.type == "cpu" and len(rows) <= _KERNEL_ROWS.get(rows.dtype, 0):
+        fits = rows.device.type == "cpu" and rows.shape[1] % _KERNEL_COLUMNS == 0
+        if fits and len(rows) <= _KERNEL_ROWS.get(rows.dtype, 0):
             return _few_rows_product(rows, packed, scale, bits)
         parts = [_product(rows[:, columns], part, scale) for columns, part in column_parts(packed, bits)]
         return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
