@@ -44,7 +44,7 @@ _MOST = 600
 @click.option(
     "--only",
     multiple=True,
-    metavar="TEST",
+    metavar="NAME",
     help=say("只检验这一项（可重复）", "only this property (repeatable)"),
 )
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
