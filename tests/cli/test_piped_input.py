@@ -68,9 +68,12 @@ def test_an_empty_input_is_no_context_and_nothing_is_said_of_it(scripted: Script
 
 
 def test_a_device_or_a_closed_input_is_no_context(scripted: Scripted) -> None:
-    with Path("/dev/zero").open("rb") as zeros:
-        outcomes = [asked_with(scripted, stdin) for stdin in (subprocess.DEVNULL, zeros)]
-    for outcome in outcomes:
+    # What a machine lets an ordinary user read.
+    devices = [Path(name) for name in ("/dev/null", "/dev/zero") if os.access(name, os.R_OK)]
+    assert devices
+    for device in devices:
+        with device.open("rb") as stdin:
+            outcome = asked_with(scripted, stdin)
         assert outcome.out == "你问的是怎么办？\n" and "标准输入" not in outcome.err
     closed = subprocess.run(
         ["sh", "-c", '"$@" <&-', "sh", *command("ask", "怎么办？", *scripted.flags)],
@@ -113,7 +116,7 @@ def test_a_context_that_cannot_be_asked_ends_with_2_before_the_model_is_loaded(
     assert refused.code == 2 and refused.out == "" and said in "\n".join(refused.failure())
 
 
-@pytest.mark.parametrize("name", ["data", "seek", "serve", "train", "history"])
+@pytest.mark.parametrize("name", ["dataset", "seek", "serve", "train", "history"])
 def test_an_unknown_command_is_not_answered_with_one_of_another_meaning(name: str) -> None:
     for words in ((name,), ("sessions", name)):
         what, remedy = run(*words).failure()
