@@ -116,16 +116,16 @@ MedChat 使用声明
 _DISCLAIMER_EN = """\
 MedChat: please read
 1. Research use only: MedChat is a research tool. It is not a medical device and provides no medical service.
-2. Answers may be wrong: a model produces them; they may be inaccurate, incomplete, outdated or made up. Check
-   them.
-3. No substitute for a physician: an answer is neither a diagnosis nor a prescription. Do not start or stop a
-   medicine, or put off seeing a doctor, because of an answer alone.
+2. Answers may be wrong: a model produces them; they may be inaccurate, incomplete, outdated or made up. Check \
+them.
+3. No substitute for a physician: an answer is neither a diagnosis nor a prescription. Do not start or stop \
+a medicine, or put off seeing a doctor, because of an answer alone.
 4. Privacy: do not enter names, ID numbers or anything else that identifies you or others.
 5. The weights' own licences apply: BenTsao and ChatGLM-6B-Med are for academic use, no commercial use.
-6. In an emergency call 120 at once and do not wait for an answer here. The program points out some
-   emergencies; no notice does not mean that it is safe.
-7. In a mental health crisis with immediate danger call 110 or 120 first; to talk to somebody, call 12356
-   (hours differ from place to place).
+6. In an emergency call 120 at once and do not wait for an answer here. The program points out some \
+emergencies; no notice does not mean that it is safe.
+7. In a mental health crisis with immediate danger call 110 or 120 first; to talk to somebody, call 12356 \
+(hours differ from place to place).
 8. These numbers are those of mainland China; elsewhere call the local emergency number."""
 
 

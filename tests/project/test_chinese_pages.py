@@ -10,7 +10,16 @@ from page_pairs import differences
 from wording import VALUE, faults_of_chinese
 
 #: Pages for users; the others under docs are for developers.
-USER_PAGES = ("data.md", "infer.md", "models.md", "remote.md", "safety.md", "sft.md", "terminal.md")
+USER_PAGES = (
+    "data.md",
+    "first-minute.md",
+    "infer.md",
+    "models.md",
+    "remote.md",
+    "safety.md",
+    "sft.md",
+    "terminal.md",
+)
 
 #: The Chinese pages beside docs.
 CHINESE_DOORS = ("README.md", "CONTRIBUTING.md", "SECURITY.md")

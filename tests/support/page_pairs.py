@@ -85,9 +85,10 @@ def _named(page: list[Section], index: int) -> str:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Yield each code block without its comments, which are translated."""
+    """Yield each code block without its comments, which are translated; of a screen only that there is one."""
     for block in re.findall(r"^```.*?^```$", text, re.DOTALL | re.MULTILINE):
-        yield re.sub(r" +# .*$", "", block, flags=re.MULTILINE)
+        screen = block.startswith("```text\n")
+        yield "```text" if screen else re.sub(r" +# .*$", "", block, flags=re.MULTILINE)
 
 
 def _shapes(lines: list[str]) -> Iterator[str]:
