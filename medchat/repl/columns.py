@@ -155,6 +155,10 @@ class Columns:
         """Whether an answer drives what stands before it off the screen: half as wide, it is twice as long."""
         return self._screen.is_filled_by(text + text)
 
+    def resumed(self) -> None:
+        """Take note that the program was suspended."""
+        self._screen.resumed()
+
     def ring(self) -> None:
         """Ring the bell."""
         self._screen.ring()

@@ -10,7 +10,7 @@ import signal
 import sys
 import termios
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
@@ -43,6 +43,8 @@ class Keyboard:
         self._descriptor = keys.fileno()
         self._before = termios.tcgetattr(self._descriptor)
         self._read_at = 0.0
+        #: Called in the main thread, in the middle of whatever it does, after the program was suspended.
+        self.on_resume: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Keyboard:
         self._quieten()
@@ -128,6 +130,7 @@ class Keyboard:
         signal.signal(signal.SIGTSTP, before)
         self._quieten()
         self._write(_PASTE_ON)
+        self.on_resume()
 
     def _write(self, text: str) -> None:
         with suppress(OSError):

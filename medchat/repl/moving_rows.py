@@ -41,6 +41,7 @@ class MovingRows:
         self._console = console
         self._shown: list[list[Segment]] = []
         self._size = console.size
+        self._left = False
 
     def __bool__(self) -> bool:
         return bool(self._shown)
@@ -53,18 +54,26 @@ class MovingRows:
         """Print rows for good, and go on with others that move under them."""
         self._replace(rows, moving)
 
+    def leave(self) -> None:
+        """Leave the rows where they are: something else has been written below them, and the next are drawn there."""
+        self._left = True
+
     def _replace(self, printed: Sequence[Row], moving: Sequence[Row]) -> None:
         before, rows = self._shown, [_as_written(row) for row in (*printed, *moving)]
-        size = self._console.size
-        if before and size != self._size:  # the terminal has broken the rows elsewhere
+        size, anew = self._console.size, self._left
+        if anew:
+            written = "\r" + _ERASE_BELOW + self._text(rows)
+        elif before and size != self._size:  # the terminal has broken the rows elsewhere
             written = self._back_to(0) + self._text(rows)
         else:
             written = self._difference(before, rows)
-        self._shown, self._size = rows[len(printed) :], size
+        self._shown, self._size, self._left = rows[len(printed) :], size, False
         if rows and not self._shown:
             written += "\n"
-        if bool(before) != bool(self._shown):
-            written = written + _SHOW_CURSOR if before else _HIDE_CURSOR + written
+        if self._shown and (not before or anew):
+            written = _HIDE_CURSOR + written
+        elif before and not self._shown:
+            written += _SHOW_CURSOR
         if written:
             self._console.file.write(written)
             self._console.file.flush()

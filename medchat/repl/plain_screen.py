@@ -69,6 +69,9 @@ class PlainScreen:
         """On a terminal, whether it takes all of its lines; nothing is lost where there is none."""
         return self._answers is self._aside and taller_than_screen(text)
 
+    def resumed(self) -> None:
+        """Nothing moves here."""
+
     def ring(self) -> None:
         """Ring the bell of a terminal."""
         if self._answers is self._aside:

@@ -141,6 +141,11 @@ class RichScreen:
         """Whether its lines, blank ones between blocks included, are as many as the window's."""
         return wrapped(text, self.width).count("\n") + 1 >= self._console.height
 
+    def resumed(self) -> None:
+        """Draw what moves anew, below what the shell has written."""
+        self._moving.leave()
+        self._stale = True
+
     def ring(self) -> None:
         """Ring the bell."""
         self._console.bell()

@@ -88,6 +88,10 @@ class Screen(Protocol):
         """Whether an answer of that text drives what stands before it off the screen."""
         ...
 
+    def resumed(self) -> None:
+        """Take note that the program was suspended: what moved stays where it is, above what was written since."""
+        ...
+
     def ring(self) -> None:
         """Ring the terminal's bell, where there is one."""
         ...

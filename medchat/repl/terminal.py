@@ -113,6 +113,7 @@ class _Terminal:
         )
         interrupts.on_end = lambda: self._prompt.post(self._prompt.end)
         self._exchange.meanwhile = self._meanwhile
+        self._keyboard.on_resume = lambda: self._exchange.screen.resumed()
         self._asides.on_line = lambda: self._prompt.post(self._print_above)
 
     def run(self) -> int:

@@ -116,6 +116,15 @@ def test_blanks_that_nobody_sees_are_not_written_and_those_with_a_background_are
     assert "  " in terminal.draw([[Segment("  ", Style(bgcolor="red"))]], [])
 
 
+def test_after_the_shell_has_written_everything_is_drawn_below_it_with_the_cursor_hidden_again() -> None:
+    terminal = Terminal()
+    rows = [[Segment("头痛")], [Segment("发热")]]
+    terminal.draw([], rows)
+    terminal.rows.leave()
+    assert terminal.draw([], [*rows, [Segment("咳嗽")]]) == "\x1b[?25l\r\x1b[J头痛\n发热\n咳嗽"
+    assert terminal.draw([], [*rows, [Segment("咳嗽三天")]]) == "三天"
+
+
 def test_after_the_window_has_changed_everything_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), force_terminal=True)
     monkeypatch.setenv("COLUMNS", "80")

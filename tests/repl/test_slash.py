@@ -243,3 +243,18 @@ def test_the_page_lists_exactly_the_commands_of_the_code(chinese: bool) -> None:
         called = f"`/{command.name}` `/{command.zh_name}`" + f" `{words}`" * bool(words)
         expected.append(f"| {called} | {command.zh if chinese else command.en} |")
     assert rows == expected
+
+
+@pytest.mark.parametrize("chinese", [False, True])
+def test_the_page_lists_every_key_that_the_prompt_binds(chinese: bool) -> None:
+    bound = set()
+    for module in ("prompt", "graphemes"):
+        source = (ROOT / "medchat" / "repl" / f"{module}.py").read_text(encoding="utf-8")
+        for keys in re.findall(r"@keys\.add\(((?:\"[a-z-]+\",? ?)+)", source):
+            *before, key = re.findall(r'"([a-z-]+)"', keys)
+            name = f"Ctrl-{key[2:].upper()}" if key.startswith("c-") else key.capitalize()
+            bound.add("Alt+" * (before == ["escape"]) + name)
+    page = (ROOT / "docs" / ("zh/terminal.md" if chinese else "terminal.md")).read_text(encoding="utf-8")
+    table = page.partition("\n## ")[2].partition("\n\n")[2].partition("\n\n")[0]
+    listed = {key for row in table.splitlines() for key in re.findall(r"[A-Z][\w+-]+", row.split("|")[1])}
+    assert {"Enter", "Alt+Enter", "Ctrl-G"} <= bound <= listed

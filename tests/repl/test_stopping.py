@@ -83,6 +83,7 @@ def test_ctrl_z_during_an_answer_gives_the_shell_back_and_fg_goes_on(tmp_path: P
         screen.wait_for("，结束")
         screen.wait_for_prompt()
         assert screen.journal()[0]["save"][1:] == ["开始，结束", "stop"]
+        assert "开始，结束" in screen.shown()  # whole, below what the shell has written
 
 
 def test_a_question_that_does_not_fit_goes_back_into_the_prompt(tmp_path: Path) -> None:
