@@ -27,7 +27,7 @@ def check_belongs(
             raise DataError(
                 say(
                     f"结果文件里第 {line.index + 1} 条的问题与数据文件不同",
-                    f"the result file's record {line.index + 1} asks another question than the data file's",
+                    f"the result file's record {line.index + 1} asks a different question from the data file's",
                 ),
                 say(
                     "用原来的 --data，或换一个 --output",

@@ -38,7 +38,7 @@ def read_attachment(place: str) -> Attachment:
     except OSError as error:
         shorter = say(
             f"最大 {amount(ATTACHMENT_BYTES)}；请截取需要的部分",
-            f"at most {amount(ATTACHMENT_BYTES)}: take the part that matters",
+            f"at most {amount(ATTACHMENT_BYTES)}: attach only the part that matters",
         )
         raise UsageError(
             say(f"无法读取文件：{error.strerror}", f"cannot read the file: {error.strerror}"),
@@ -49,7 +49,7 @@ def read_attachment(place: str) -> Attachment:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _no_text(
-            path, say(f"不是 UTF-8（第 {error.start + 1} 个字节）", f"no UTF-8 (byte {error.start + 1})")
+            path, say(f"不是 UTF-8（第 {error.start + 1} 个字节）", f"not UTF-8 (byte {error.start + 1})")
         ) from None
     if "\0" in text:
         raise _no_text(path, say("是二进制文件", "a binary file"))
@@ -63,7 +63,7 @@ def read_attachment(place: str) -> Attachment:
 
 def _no_text(path: object, what: str) -> UsageError:
     return UsageError(
-        say(f"文件不是文本：{what}", f"the file is no text: {what}"),
+        say(f"文件不是文本：{what}", f"not a text file: {what}"),
         say("先转换编码：iconv -f GB18030 -t UTF-8", "convert it first: iconv -f GB18030 -t UTF-8"),
         where=str(path),
     )

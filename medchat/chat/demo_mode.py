@@ -74,7 +74,7 @@ class UnknownToDemo(UsageError):
             + near,
             say(
                 "请换一个它学过的问题；加上 --force-answer 会照样生成，但内容没有意义",
-                "ask one that it has learned; with --force-answer it writes all the same, but it means nothing",
+                "ask one that it has learned; --force-answer makes it write anyway, but the text means nothing",
             ),
         )
 
@@ -135,7 +135,7 @@ class KnownQuestions:
 
         def listed(conversation: Conversation, words: str) -> str:
             found = [question for question in self._questions if words.strip() in question]
-            return "\n".join(found) or say("没有包含这些字的问题", "no question holds these words")
+            return "\n".join(found) or say("没有包含这些字的问题", "no question contains these words")
 
         summary = {"zh": "列出演示模型学过的问题", "en": "list the questions the demo has learned"}
         return SlashCommand("questions", "题目", summary, listed)

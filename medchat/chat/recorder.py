@@ -224,7 +224,7 @@ class StoreRecorder:
             self._warn(
                 say(
                     "另一个 MedChat 也在写入这个会话：双方的问答会按时间先后混在一起。要分开，请输入 /新建",
-                    "another MedChat is writing to this session too: the two get mixed. To part them: /new",
+                    "another MedChat is writing to this session too: the two are being mixed. To separate them: /new",
                 )
             )
 
@@ -256,7 +256,7 @@ def _of_another() -> UsageError:
     return UsageError(
         say(
             "另一个 MedChat 也在写入这个会话，最后几轮不全是这里的对话，没有任何改动",
-            "another MedChat writes to this session too, and the last turns are not all from here:"
+            "another MedChat is writing to this session too, and the last turns are not all from here:"
             " nothing was changed",
         ),
         say("要分开，请输入 /新建", "to separate them: /new"),

@@ -172,11 +172,12 @@ class SavedSessions:
         if not self.on_disk:
             raise UsageError(
                 say(
-                    "本次对话不保存，看不到已保存的会话", "this chat is not saved, and sees no saved sessions"
+                    "本次对话不保存，看不到已保存的会话",
+                    "this chat is not being saved and cannot see saved sessions",
                 ),
                 say(
                     "先用 /保存 开始保存，或不用 --no-save 重新开始",
-                    "first /save, or start without --no-save",
+                    "type /save first, or start without --no-save",
                 ),
             )
 

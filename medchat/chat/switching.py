@@ -73,7 +73,7 @@ def session_beside(
             other = _watched(opening, loading).load()
         except MemoryShortageError as error:
             raise MemoryShortageError(
-                say("内存放不下两个模型：", "there is no room for two models: ") + error.what,
+                say("内存放不下两个模型：", "there is not enough memory for two models: ") + error.what,
                 say(
                     "改用 /模型 切换，或用 medchat compare 逐个比较",
                     "switch with /model, or compare them in turn with medchat compare",

@@ -98,7 +98,9 @@ def open_adapter(folder: Path) -> Adapter:
     headers, template = read_headers(checkpoint), _text(stated.get(TEMPLATE_KEY))
     if kind == PREFIX:
         if set(headers) != {PREFIX_TENSOR} or len(headers[PREFIX_TENSOR].shape) != 2:
-            raise no_fit(folder, say(f"应当只有张量 {PREFIX_TENSOR}", f"it must hold {PREFIX_TENSOR} alone"))
+            raise no_fit(
+                folder, say(f"应当只有张量 {PREFIX_TENSOR}", f"it must hold {PREFIX_TENSOR} and nothing else")
+            )
         return KeyValueAdapter(folder, checkpoint, headers, template)
     size = stated.get("size")
     if type(size) is not int or not 0 < size < 2**16:

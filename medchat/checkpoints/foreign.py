@@ -52,7 +52,7 @@ def _gathered_from_zero(path: Path) -> str:
     folder = shlex.quote(str(path.parent))
     return say(
         f"请先合并，再用得到的权重：python {folder}/zero_to_fp32.py {folder} 新目录",
-        f"gather it first and use what comes of it: python {folder}/zero_to_fp32.py {folder} NEW_FOLDER",
+        f"gather it first and use the result: python {folder}/zero_to_fp32.py {folder} NEW_FOLDER",
     )
 
 
@@ -60,7 +60,7 @@ def _gathered_from_fsdp(path: Path) -> str:
     folder = shlex.quote(str(path.parent))
     return say(
         f"请先合并，再用得到的权重：accelerate merge-weights {folder} 新目录",
-        f"gather it first and use what comes of it: accelerate merge-weights {folder} NEW_FOLDER",
+        f"gather it first and use the result: accelerate merge-weights {folder} NEW_FOLDER",
     )
 
 

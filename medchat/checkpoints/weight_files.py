@@ -116,7 +116,7 @@ def link_fault(folder: Path, path: Path) -> CheckpointError | None:
         ),
         say(
             f"若信任这个文件，请用它本身替换链接：cp --remove-destination {source} {place}",
-            f"if you trust the file, put itself in place of the link: cp --remove-destination {source} {place}",
+            f"if you trust the file, replace the link with the file itself: cp --remove-destination {source} {place}",
         ),
         where=str(path),
     )

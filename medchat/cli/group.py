@@ -156,6 +156,6 @@ def unknown_command(name: str, known: list[str], path: str) -> UsageError:
     remedy = (
         say("是不是想用：", "did you mean: ") + ", ".join(f"{path} {other}" for other in near)
         if near
-        else say(f"查看全部：{path} --help", f"see what there is: {path} --help")
+        else say(f"查看全部：{path} --help", f"to see them all: {path} --help")
     )
     return UsageError(say(f"没有命令“{name}”", f"there is no command {name!r}"), remedy)

@@ -22,7 +22,7 @@ def option_flag_of_backbones(command: F) -> F:
         multiple=True,
         help=say(
             "模型家族自己的选项，可重复；有哪些：medchat plugins show 名称",
-            "an option of the backbone's own, repeatable; which there are: medchat plugins show NAME",
+            "an option of the backbone itself, repeatable; medchat plugins show NAME lists them",
         ),
     )(command)
 
@@ -140,7 +140,7 @@ def session_flags(command: F) -> F:
             click.option(
                 "--session",
                 metavar="NAME",
-                help=say("打开（没有则新建）这个名称的会话", "open or create the session of this name"),
+                help=say("打开（没有则新建）这个名称的会话", "open or create the session with this name"),
             ),
             click.option(
                 "-c",

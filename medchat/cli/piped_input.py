@@ -116,7 +116,7 @@ class QuestionInput:
                 say_aside(
                     say(
                         f"（标准输入 {NEXT_PIECE_SECONDS:.0f} 秒没有新内容，只使用已读到的部分）",
-                        f"(nothing came on standard input for {NEXT_PIECE_SECONDS:.0f} s: going on with what did)",
+                        f"(nothing came on standard input for {NEXT_PIECE_SECONDS:.0f} s: going on with what was read)",
                     )
                 )
                 break

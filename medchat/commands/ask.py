@@ -62,7 +62,7 @@ def _perhaps_a_question(what: str, word: str) -> UsageError:
         what,
         say(
             "如果它是问题，写在 -- 之后，选项写在 -- 之前：",
-            "if it is the question, put it behind --, and options before: ",
+            "if it is the question, put it after -- and the options before: ",
         )
         + joined(["medchat", "ask", "--", word]),
     )
@@ -72,7 +72,7 @@ def _perhaps_a_question(what: str, word: str) -> UsageError:
     cls=_AskCommand,
     help=say(
         "回答一个问题。问题为 - 时从标准输入读取；另有管道或文件接入时，其内容作为问题的背景。",
-        "Answer one question; - reads it from standard input. Beside a question, what is piped in is its context.",
+        "Answer one question; - reads it from standard input. With a question given, piped input is its context.",
     ),
 )
 @click.argument("question", metavar="QUESTION|-", required=False)

@@ -36,14 +36,16 @@ PAST_INPUTS = 1000
     cls=ModelCommand,
     help=say(
         "多轮对话。没有终端时，每行输入是一个问题，标准输出只有回答。",
-        "Chat, with history. Without a terminal each input line is a question; stdout holds the answers alone.",
+        "Chat, with history. Without a terminal each input line is a question; stdout carries only the answers.",
     ),
 )
 @model_flags
 @generation_flags
 @session_flags
 @click.option("--style", type=click.Choice(["rich", "plain"]), help=say("显示样式", "how answers look"))
-@click.option("--quiet", is_flag=True, help=say("回答下方不显示用量与速度", "no figures under the answers"))
+@click.option(
+    "--quiet", is_flag=True, help=say("回答下方不显示用量与速度", "hide the statistics under the answers")
+)
 @click.pass_context
 def command(context: click.Context, /, **flags: Any) -> int:
     """Hold a conversation."""

@@ -30,7 +30,7 @@ def command() -> None:
     cls=ModelCommand,
     help=say(
         "显示一个问题的提示词：各段文字、控制符和词元编号。会加载模型，但不作回答。",
-        "Show the prompt of a question: its texts, control tokens and ids. The model is loaded, and says nothing.",
+        "Show the prompt of a question: its texts, control tokens and ids. The model is loaded but writes nothing.",
     ),
 )
 @click.argument("question")
@@ -66,7 +66,7 @@ def _as_text(whole: dict[str, Any]) -> str:
         lines.append(f"{number}. {name} {sanitize_line(shown, 2 * _SHOWN)}")
     count = say(f"{whole['tokens']} 个词元", f"{whole['tokens']} tokens")
     if whole["ids"] is None:
-        lines.append(count + say("（这个模型不给出编号）", " (this model does not tell the ids)"))
+        lines.append(count + say("（这个模型不给出编号）", " (this model does not report its ids)"))
     else:
         lines.append(count + say("：", ": ") + " ".join(map(str, whole["ids"])))
     return "\n".join(lines)

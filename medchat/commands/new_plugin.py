@@ -88,7 +88,8 @@ def new_plugin(name: str, family: str, output: str) -> int:
     if target.exists() or target.is_symlink():
         raise UsageError(
             say(
-                "这里已经有同名的目录，没有改动", "something of that name is there already and was left alone"
+                "这里已经有同名的目录，没有改动",
+                "something with that name is there already; it was left alone",
             ),
             say("换一个名称或 --output", "take another name, or another --output"),
             where=str(target),
@@ -136,7 +137,7 @@ def _check_name(name: str) -> None:
             say(f"“{shown}”不能作插件的名称", f"{shown!r} cannot be the name of a plugin"),
             say(
                 "只用小写字母、数字和 _，以字母开头，不能是 Python 的关键字",
-                "use lower-case letters, digits and _, beginning with a letter, and no keyword of Python",
+                "use lower-case letters, digits and _, beginning with a letter; not a Python keyword",
             )
             + (say("，例如：", ", such as ") + plain if usable else ""),
         )

@@ -109,7 +109,7 @@ def _as_text(registry: Registry, facts: dict[str, Any], entry: PluginEntry) -> s
         files = say("安装之后被改动：", "changed since they were installed: ")
         files += listed([*record["changed"], *record["missing"]])
     elif not record["same"]:
-        files = say("没有安装记录（可编辑安装）", "nothing was noted when it was installed (editable)")
+        files = say("没有安装记录（可编辑安装）", "nothing was recorded at installation (editable)")
     lines = [
         f"{facts['name']}" + say("：", ": ") + (_summary(facts) or facts["kind"]),
         say("来自", "from") + f" {facts['distribution']} {facts['version']} {facts['module']}",

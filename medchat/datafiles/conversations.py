@@ -230,7 +230,7 @@ def _joined(reading: _Reading, messages: Iterator[tuple[int, _Message]]) -> tupl
         elif said and said[-1].role == message.role:
             if message.role == "assistant" and said[-1].learned != message.learned:
                 raise reading.error(
-                    number, say("相连的回答 weight 不同", "answers that follow each other differ in weight")
+                    number, say("相连的回答 weight 不同", "consecutive answers differ in weight")
                 )
             said[-1].text += "\n" + message.text
         else:

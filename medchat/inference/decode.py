@@ -128,7 +128,7 @@ def answer_room(prompt_tokens: int, config: GenerationConfig, context_length: in
     """
     if not prompt_tokens:
         raise UsageError(
-            say("提示词是空的：没有一个词元", "the prompt is empty: it has not one token"),
+            say("提示词是空的：没有一个词元", "the prompt is empty: it has no tokens"),
             say("请输入问题，或换一个 --template", "ask something, or use another --template"),
         )
     if prompt_tokens >= context_length:

@@ -94,7 +94,7 @@ def read_sentences(path: Path) -> list[Sentence]:
 
 def _sentence(line: int, value: Any, where: str) -> Sentence:
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
-        raise DataError(say("缺少字符串 text", "there is no string text"), _form(), where=where)
+        raise DataError(say("缺少字符串 text", "text is missing or not a string"), _form(), where=where)
     if not isinstance(value.get("must"), bool):
         raise DataError(
             say("must 不是 true 或 false", "must is neither true nor false"), _form(), where=where
@@ -103,7 +103,7 @@ def _sentence(line: int, value: Any, where: str) -> Sentence:
     if not isinstance(previous, str) or len(value["text"]) + len(previous) > MAX_CHARACTERS:
         raise DataError(
             say(f"previous 不是字符串，或超过 {MAX_CHARACTERS} 字",
-                f"previous is no string, or there are more than {MAX_CHARACTERS} characters"),
+                f"previous is not a string, or there are more than {MAX_CHARACTERS} characters"),
             where=where,
         )  # fmt: skip
     return Sentence(

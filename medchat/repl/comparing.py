@@ -69,7 +69,9 @@ def _compare(chat: Chat, words: str) -> None:
     finally:
         if shown is not None:
             shown.finish()
-        chat.screen.tell(say("对比的回答不进入对话。", "What was compared does not enter the conversation."))
+        chat.screen.tell(
+            say("对比的回答不进入对话。", "What was compared does not become part of the conversation.")
+        )
 
 
 def _asked(chat: Chat, typed: str, conversation: Conversation) -> AnswerRequest:
@@ -80,7 +82,7 @@ def _asked(chat: Chat, typed: str, conversation: Conversation) -> AnswerRequest:
     if not conversation.turns:
         raise UsageError(
             say("还没有可以对比的问题", "there is no question to compare yet"),
-            say("写在命令后面：/对比 头痛怎么办？", "write it behind the command: /compare QUESTION"),
+            say("写在命令后面：/对比 头痛怎么办？", "write it after the command: /compare QUESTION"),
         )
     return AnswerRequest(conversation.turns[-1].question, GenerationConfig(), conversation.without_last())
 
@@ -156,7 +158,7 @@ def _understood(chat: Chat, words: str) -> tuple[Other, str]:
     if control.adapters:
         return Other({"adapter": ()}, say("底座", "the base")), words
     raise UsageError(
-        say("没有使用适配器，请指定与谁对比", "no adapter is in use: say whom to compare with"),
+        say("没有使用适配器，请指定与谁对比", "no adapter is in use: name what to compare with"),
         say(
             "/对比 适配器 目录 [问题]，或 /对比 模型 目录 [问题]",
             "/compare adapter FOLDER [question], or /compare model FOLDER [question]",

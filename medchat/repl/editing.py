@@ -31,7 +31,7 @@ class _Part:
         what = say("回答", "answer") if self.of_answer else say("问题", "question")
         return say(
             f"正在编辑第 {self.number} 轮的{what}（Ctrl-C 放弃）",
-            f"editing the {what} of turn {self.number} (Ctrl-C leaves it)",
+            f"editing the {what} of turn {self.number} (Ctrl-C cancels)",
         )
 
     @property

@@ -25,7 +25,7 @@ def _file(chat: Chat, words: str) -> None:
         return
     if words in NOTHING:
         chat.attachment = None
-        chat.screen.show(say("已去掉附件。", "The file is taken away."))
+        chat.screen.show(say("已去掉附件。", "The file is no longer attached."))
         return
     path, question = path_and_rest(words)
     chat.attachment = read_attachment(path)

@@ -51,7 +51,7 @@ def _redact(chat: Chat, words: str) -> None:
         say(
             f"已脱敏：{counts}。本会话和保存的记录都已改过；屏幕上显示过的、发给远程模型的收不回来。请自己再看一遍：/历史",
             f"Masked: {counts}. This conversation and what is saved of it are changed; what the screen showed and what"
-            " was sent to a remote model cannot be taken back. Look it over yourself: /history",
+            " was sent to a remote model cannot be taken back. Check it yourself: /history",
         )
     )
 

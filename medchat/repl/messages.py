@@ -178,7 +178,7 @@ def unknown_to_demo(unknown: UnknownToDemo) -> str:
     lines.append(
         say(
             "/题目 列出它学过的；/硬答 让它照样写，写出来的没有意义",
-            "/questions lists what it knows; /insist makes it write all the same: it will mean nothing",
+            "/questions lists what it knows; /insist makes it write anyway, but the text will mean nothing",
         )
     )
     return "\n".join(lines)

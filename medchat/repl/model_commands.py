@@ -62,7 +62,7 @@ def _model(chat: Chat, words: str) -> None:
         if others:
             raise UsageError(
                 say("/模型 只接受一个目录或名称", "/model takes one folder or name"),
-                say("路径中有空格时，整个用引号括起来", "put a path with blanks into quotation marks"),
+                say("路径中有空格时，整个用引号括起来", "put a path that contains spaces in quotation marks"),
             )
         _switch(chat, control.as_model(path), say("/模型", "/model"))
 
@@ -76,7 +76,7 @@ def _adapter(chat: Chat, words: str) -> None:
             + "\n"
             + say(
                 "换一个：/适配器 目录或名称；去掉：/适配器 none",
-                "another: /adapter FOLDER|NAME; take off: /adapter none",
+                "another: /adapter FOLDER|NAME; to remove it: /adapter none",
             )
         )
     elif chat.exchange.ready():
@@ -145,7 +145,7 @@ def _system(chat: Chat, words: str) -> None:
     told = (
         say("系统提示已修改，下一个回答起生效。", "The system prompt is changed, from the next answer on.")
         if text
-        else say("系统提示已去掉。", "The system prompt is taken away.")
+        else say("系统提示已去掉。", "The system prompt is removed.")
     )
     chat.screen.show(told + ignored)
 

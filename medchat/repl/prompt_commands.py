@@ -88,7 +88,7 @@ def _turns(session: ChatSession, dropped: int, left_out: int) -> list[str]:
             _numbered(1, left_out)
             + say(
                 "：此模板不发送这么早的对话（/模板）",
-                ": this template does not send what is so old (/template)",
+                ": this template does not send turns that old (/template)",
             )
         )
     if dropped > left_out:
@@ -139,7 +139,7 @@ def _counted(model: ChatModel, prompt: SentPrompt) -> str:
     """Return how many tokens the prompt has and their ids, those of an answer that was begun behind a bar."""
     ids = model.prompt_ids(prompt.segments) if isinstance(model, PromptIds) else ()
     if not ids:
-        return say("这个模型不给出词元编号。", "This model does not tell the ids of tokens.")
+        return say("这个模型不给出词元编号。", "This model does not report token ids.")
     begun = model.answer_ids(prompt.begun) if prompt.begun and isinstance(model, AnswerIds) else ()
     count, shown = len(ids) + len(begun), " ".join(map(str, ids))
     behind = " | " + " ".join(map(str, begun)) if begun else ""

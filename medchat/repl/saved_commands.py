@@ -62,12 +62,12 @@ def _save(chat: Chat, words: str) -> None:
         chat.screen.tell(
             say(
                 "本次对话没有写入磁盘。确定要保存全部内容（含各分支），请再输入一次 /保存",
-                "nothing of this chat is on the disk. To save all of it, branches included, type /save once more",
+                "nothing of this chat is on disk. To save all of it, branches included, type /save once more",
             )
         )
     else:
         chat.exchange.change(lambda session: sessions.save(session, name))
-        chat.screen.show(say("已保存，之后的每一轮也会保存。", "Saved, and so is every turn from now on."))
+        chat.screen.show(say("已保存，之后的每一轮也会保存。", "Saved; so is every turn from now on."))
 
 
 def _save_profile(chat: Chat, name: str) -> None:

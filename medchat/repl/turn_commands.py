@@ -89,7 +89,8 @@ def _copy(chat: Chat, words: str) -> None:
         chat.screen.show(
             say(
                 f"已交给终端的剪贴板（{len(turn.answer)} 字）。终端不支持时：/复制 文件",
-                f"Handed to the terminal's clipboard ({len(turn.answer)} characters). If it takes none: /copy file",
+                f"Sent to the terminal's clipboard ({len(turn.answer)} characters)."
+                " If the terminal does not support that: /copy file",
             )
         )
         return
@@ -100,7 +101,7 @@ def _copy(chat: Chat, words: str) -> None:
     chat.screen.show(
         say(
             f"已写入文件，仅本人可读；删除任何会话时一并删除：{place}",
-            f"Written to a file for you alone, which goes when any session is deleted: {place}",
+            f"Written to a private file, which is removed when any session is deleted: {place}",
         )
     )
 

@@ -24,8 +24,8 @@ def paths_in(words: str) -> list[str]:
         return shlex.split(words)
     except ValueError:
         raise UsageError(
-            say("引号没有成对", "a quotation mark has no partner"),
-            say("路径中有空格时，整个用引号括起来", "put a path with blanks into quotation marks"),
+            say("引号没有成对", "a quotation mark is not closed"),
+            say("路径中有空格时，整个用引号括起来", "put a path that contains spaces in quotation marks"),
         ) from None
 
 

@@ -124,7 +124,7 @@ def check_option(
         found = from_text(key, value, name) if typed else checked(key, value, name)
         if option.kind is float and not math.isfinite(found):
             raise UsageError(
-                say(f"{name} 不是有限的数", f"{name} is no finite number"),
+                say(f"{name} 不是有限的数", f"{name} is not a finite number"),
                 say("写一个普通的数，如 0.5", "write an ordinary number, such as 0.5"),
             )
     except UsageError as error:

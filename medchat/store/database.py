@@ -131,7 +131,7 @@ class Database:
                     raise MedchatError(
                         say(
                             "已删除，但另一个 MedChat 仍开着，旧内容尚未从磁盘上抹去",
-                            "deleted, but another MedChat is open and the old words are still on disk",
+                            "deleted, but another MedChat is open, so the old text is still on disk",
                         ),
                         say(
                             "请关闭另一个 MedChat，再运行一次同样的命令",

@@ -144,7 +144,7 @@ def check_ours(connection: sqlite3.Connection, where: str) -> None:
         raise CheckpointError(
             say(
                 f"会话数据库来自更新版本的 MedChat（格式 {version}，本程序最高支持格式 {LATEST_FORMAT}）",
-                f"the session database is a newer MedChat's (format {version}, known to {LATEST_FORMAT})",
+                f"the session database comes from a newer MedChat (format {version}, this one knows {LATEST_FORMAT})",
             ),
             say(
                 "请升级 MedChat，或用 MEDCHAT_HOME 指定另一个目录；文件未被改动",

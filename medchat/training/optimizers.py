@@ -256,7 +256,7 @@ def _check_8bit(device: torch.device) -> None:
         raise UsageError(
             say(
                 f"这里的 bitsandbytes 在 {device} 上不能运行 8 位 Adam：{reason}",
-                f"the bitsandbytes found here has no 8-bit Adam for {device}: {reason}",
+                f"the bitsandbytes installed here has no 8-bit Adam for {device}: {reason}",
             ),
             way_out,
         )

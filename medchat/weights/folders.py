@@ -188,7 +188,7 @@ def _remedy_for_unknown(value: str, kind: Literal["base", "adapter"], catalogue:
     if kind == "adapter":
         return say(
             "检查 --adapter 的路径，或查看全部：medchat models list",
-            "check the path given to --adapter, or see what there is: medchat models list",
+            "check the path given to --adapter, or to see them all: medchat models list",
         )
     place = paths.models_dir()
     return say(

@@ -181,7 +181,7 @@ def test_a_model_without_ids_says_so() -> None:
     assert "不给出词元编号" in exact_prompt(session, "")
     set_language("en")
     try:
-        assert "does not tell" in exact_prompt(session, "")
+        assert "does not report" in exact_prompt(session, "")
     finally:
         set_language("zh")
 

@@ -110,7 +110,7 @@ def command(data: str, output: str, **flags: Any) -> int:
         raise UsageError(
             say(
                 "--exact 逐个回答，不能再指定 --batch-size",
-                "--exact answers one at a time: --batch-size has no use",
+                "--exact answers one at a time: --batch-size does not apply",
             ),
             say("两者只用一个", "use only one of them"),
         )
@@ -206,7 +206,7 @@ def _read(path: Path, choice: FieldChoice, *, skip_bad: bool, speak: bool) -> Qu
             where=f"{path}:{source.bad[0].line}",
         )
     if not source.questions:
-        raise DataError(say("没有一条可用的记录", "not one record can be used"), where=str(path))
+        raise DataError(say("没有一条可用的记录", "none of the records can be used"), where=str(path))
     if speak:
         skipped = (
             say(f"，跳过 {len(source.bad)} 条格式有误的记录", f", {len(source.bad)} bad records left out")

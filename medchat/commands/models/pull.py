@@ -79,7 +79,9 @@ def command(
             pull(planned, watcher)
         except (KeyboardInterrupt, Stopped):
             watcher.tell(
-                say("已停止；再运行同一条命令，从断点继续", "stopped; the same command goes on from here")
+                say(
+                    "已停止；再运行同一条命令，从断点继续", "stopped; run the same command to go on from here"
+                )
             )
             raise
     for line in _afterwards(entry, planned, named=folder is None):
@@ -96,7 +98,7 @@ def _refuse_offline(settings: Settings) -> None:
         say(f"下载需要网络，而 {because} 禁止联网", f"a download needs the network, which {because} forbids"),
         say(
             "去掉它再试；或手动下载：medchat models show 名称",
-            "remove it, or fetch by hand: medchat models show NAME",
+            "remove it, or download by hand: medchat models show NAME",
         ),
     )
 
@@ -105,7 +107,7 @@ def _entry(name: str, catalogue: Catalogue) -> Entry:
     entry = catalogue.find(name)
     if entry is None:
         near = ", ".join(catalogue.near(name))
-        see = say("查看全部：medchat models list", "see what there is: medchat models list")
+        see = say("查看全部：medchat models list", "to see them all: medchat models list")
         raise CheckpointError(
             say("没有这个名称的权重", "no known weights have this name"),
             (say(f"是不是想用：{near}；", f"did you mean: {near}; ") if near else "") + see,

@@ -69,7 +69,7 @@ def command(text: str, previous: str, as_json: bool) -> int:
         say_aside(
             say(
                 "没有触发提示。没有提示不等于安全。",
-                "nothing fired. No notice does not mean safe.",
+                "no rule fired. That does not mean it is safe.",
             )
         )
     return write_out("".join(f"{line}\n" for line in _lines(flags)))

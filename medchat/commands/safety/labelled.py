@@ -33,7 +33,7 @@ def command(file: str, wrong: bool, as_json: bool) -> int:
     """Score the rules on a file."""
     sentences = read_sentences(user_path(file))
     if not sentences:
-        raise DataError(say("文件里没有句子", "there is no sentence in the file"), where=file)
+        raise DataError(say("文件里没有句子", "the file holds no sentences"), where=file)
     result = score(sentences)
     if as_json:
         return write_out(json.dumps(_fields(result, wrong), ensure_ascii=False, indent=2) + "\n")

@@ -33,7 +33,7 @@ def filter_flags(function: Command) -> Command:
             "--model",
             metavar="TEXT",
             default="",
-            help=say("模型或模型家族的名称中含有的文字", "the model's or family's name holds this"),
+            help=say("模型或模型家族的名称中含有的文字", "the model's or the family's name contains this"),
         ),
     ):
         function = option(function)

@@ -54,7 +54,10 @@ def print_sessions(records: tuple[SessionRecord, ...]) -> int:
     """Print one line a session, the one changed last first."""
     if not records:
         say_aside(
-            say("还没有保存的会话。开始一个：medchat chat", "no saved session yet. Begin one: medchat chat")
+            say(
+                "还没有保存的会话。开始一个：medchat chat",
+                "there is no saved session yet. To begin one: medchat chat",
+            )
         )
         return 0
     return write_out("".join(session_line(record) + "\n" for record in records))
@@ -173,7 +176,7 @@ def _said(text: str) -> str:
     cls=LocalizedCommand,
     help=say(
         "在全部问答里搜索文字。给出几个词时，每个都要出现。",
-        "Search all questions and answers for a text; of several words each must occur.",
+        "Search all questions and answers for a text; where several words are given, each must occur.",
     ),
 )
 @click.argument("words", nargs=-1, required=True, metavar="TEXT…")

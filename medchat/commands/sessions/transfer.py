@@ -31,12 +31,12 @@ from medchat.user_paths import user_path
     type=click.Path(path_type=Path),
     metavar="FILE",
     required=True,
-    help=say("后缀决定格式；- 为标准输出的 .md", "its suffix chooses the form; - prints .md"),
+    help=say("后缀决定格式；- 为标准输出的 .md", "the suffix chooses the format; - prints Markdown"),
 )
 @click.option(
     "--redact", is_flag=True, help=say("遮去姓名、证件号和电话", "mask names, ID and telephone numbers")
 )
-@click.option("--overwrite", is_flag=True, help=say("覆盖已有的文件", "replace a file that is there"))
+@click.option("--overwrite", is_flag=True, help=say("覆盖已有的文件", "replace an existing file"))
 def export_command(
     session: tuple[str, ...], everything: bool, output: Path, redact: bool, overwrite: bool
 ) -> int:
@@ -74,7 +74,7 @@ def export_command(
     cls=LocalizedCommand,
     help=say(
         "导入会话：export 写出的 .json，或 OpenAI、ShareGPT 形式的对话（JSON、JSONL）。",
-        "Import sessions: a .json of export, or conversations in OpenAI's or ShareGPT's form (JSON, JSON lines).",
+        "Import sessions: a .json of export, or conversations in OpenAI's or ShareGPT's format (JSON, JSON lines).",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))

@@ -112,7 +112,7 @@ def _backbone_and_model(
         raise UsageError(
             say("这里没有可以继续的训练", "there is no run to go on with here")
             if output
-            else say("--resume：要继续哪次训练？", "--resume: which run is to go on?"),
+            else say("--resume：要继续哪次训练？", "--resume: which run should go on?"),
             say("用 --output 指定那次训练的输出目录", "give the --output folder of that run"),
             where=str(output or ""),
         )
@@ -140,7 +140,9 @@ def _refuse_occupied(output: Path) -> None:
     """Say before the data is read what the recipe would say after it."""
     if output.is_file() or (output.is_dir() and any(entry.name != ".lock" for entry in output.iterdir())):
         raise UsageError(
-            say("输出位置已经有内容，不会覆盖它", "there is something at the output already; it is kept"),
+            say(
+                "输出位置已经有内容，不会覆盖它", "there is something at --output already; it was left alone"
+            ),
             say(
                 "换一个 --output；如果那是未完成的训练，加上 --resume 继续",
                 "choose another --output; if an unfinished run is there, go on with --resume",

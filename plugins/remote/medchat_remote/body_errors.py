@@ -46,7 +46,7 @@ def _too_large(budget: int, errors: EndpointErrors) -> RequestError:
         say(f"返回的数据超过 {size}，已断开", f"more than {size} were received; the connection is closed"),
         say(
             "查看服务端日志；回答本来就很长时调高 --max-new-tokens",
-            "look at the server's log; for an answer that is long indeed raise --max-new-tokens",
+            "look at the server's log; if the answer really is that long, raise --max-new-tokens",
         ),
     )
 

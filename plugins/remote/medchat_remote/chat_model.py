@@ -127,7 +127,10 @@ class RemoteModel:
         prompt = dict(request.prompt).get("prompt")
         if not isinstance(prompt, str):
             raise UsageError(
-                say("对话接口不给出已有回答的概率", "the chat call gives no probabilities of a given answer"),
+                say(
+                    "对话接口不给出已有回答的概率",
+                    "the chat call does not return probabilities for a given answer",
+                ),
                 say("用 --template 指定模板，改走文本接口", "name a --template: that uses the text call"),
             )
         return self._connection.call(answer_scores(self._connection, self._facts.model, prompt, answer))

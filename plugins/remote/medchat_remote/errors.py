@@ -102,7 +102,7 @@ class EndpointErrors:
                 say(
                     f"检查地址，通常以 /v1 结尾：{EXAMPLE}；校园网、酒店网络要先在浏览器里登录",
                     f"check the address, it mostly ends in /v1: {EXAMPLE};"
-                    " campus and hotel networks want a login in a browser first",
+                    " campus and hotel networks often need a login in a browser first",
                 ),
             )
         return self.make(
@@ -171,7 +171,7 @@ class EndpointErrors:
             what = say("请求太多或额度用完（429）", "too many requests, or no quota left (429)")
         elif status == 407:
             return self.make(
-                say("代理要求登录（407）", "the proxy wants a login (407)") + said,
+                say("代理要求登录（407）", "the proxy requires a login (407)") + said,
                 say(
                     f"export {self._proxy_variable}=http://用户:密码@主机:端口",
                     f"export {self._proxy_variable}=http://USER:PASSWORD@HOST:PORT",

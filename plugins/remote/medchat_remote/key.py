@@ -35,7 +35,7 @@ def find_key(endpoint: Endpoint, environment: Mapping[str, str]) -> ApiKey | Non
             raise UsageError(
                 say(
                     f"{variable} 的值不能用作密钥：含有空格、换行或非 ASCII 字符",
-                    f"the value of {variable} is no key: it holds a space, a line end or a character beyond ASCII",
+                    f"the value of {variable} is not a key: it contains a space, a line end or a non-ASCII character",
                 ),
                 say(f"重新设置：export {variable}=…", f"set it again: export {variable}=…"),
             )

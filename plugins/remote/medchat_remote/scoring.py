@@ -52,7 +52,7 @@ def _read(found: Any, start: int, end: int) -> tuple[float, ...]:
 
 def _not_given() -> UsageError:
     return UsageError(
-        say("这个接口不给出已有文本的概率", "this endpoint gives no probabilities of a given text"),
+        say("这个接口不给出已有文本的概率", "this endpoint does not return probabilities for a given text"),
         say(
             "换用 vLLM 或 SGLang 的接口，或本机的权重",
             "use one of vLLM or SGLang, or weights on this machine",
