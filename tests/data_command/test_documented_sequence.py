@@ -21,8 +21,8 @@ def test_the_commands_of_the_page_run_one_after_the_other(
     monkeypatch.chdir(tmp_path)
     text = (ROOT / page).read_text(encoding="utf-8")
     (block,) = re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    lines = [*block.splitlines(), *re.findall(r"`(medchat data convert [^`]+)`", text)]
-    assert len(lines) == 5
+    lines = [*block.splitlines(), *re.findall(r"`(medchat data (?:convert|split) [^`]+)`", text)]
+    assert len(lines) == 6
     for line in lines:
         words = shlex.split(line, comments=True)
         words, target = (words[:-2], words[-1]) if words[-2] == ">" else (words, "")
@@ -31,4 +31,5 @@ def test_the_commands_of_the_page_run_one_after_the_other(
         if target:
             Path(target).write_text(done.out, encoding="utf-8")
     assert 350 <= len(lines_of(Path("train.jsonl"))) <= 450
+    assert min(len(lines_of(Path(f"part.{name}.jsonl"))) for name in ("train", "dev", "test")) > 20
     assert "messages" in lines_of(Path("chat.jsonl"))[0]

@@ -22,6 +22,7 @@ from medchat.plugin_kit import (
     write_out,
 )
 from medchat_data.measuring import SHORT_ANSWER, Exchange, Lengths, Measures, measure
+from medchat_data.record_files import bad_record
 
 #: So many bad records of a file are named; of more only the number is given.
 _NAMED = 20
@@ -102,10 +103,7 @@ def _measured(path: Path, choice: FieldChoice) -> tuple[Path, int, Measures]:
     file = read_questions(path, choice)
     if not file.questions:
         bad = file.bad[0]
-        remedy = bad.remedy or say(
-            "查看全部：medchat data validate", "see all of them: medchat data validate"
-        )
-        raise DataError(bad.reason, remedy, where=f"{path}:{bad.line}")
+        raise bad_record(path, bad.line, bad.reason, bad.remedy)
     return path, len(file.bad), measure(_exchange(question.asked) for question in file.questions)
 
 

@@ -10,6 +10,7 @@ from medchat.plugin_kit import Group, LocalizedCommand, say, write_out
 from medchat_data.build_command import build
 from medchat_data.check_commands import stats, validate
 from medchat_data.convert_command import convert
+from medchat_data.split_command import split_data
 
 #: Forty knowledge records with their sources; how they were written: docs/data.md.
 SAMPLE_FILE = "data/knowledge.jsonl"
@@ -40,5 +41,5 @@ def sample() -> int:
     return write_out(files("medchat_data").joinpath(SAMPLE_FILE).read_text(encoding="utf-8"))
 
 
-for subcommand in (build, validate, stats, convert):
+for subcommand in (build, validate, stats, convert, split_data):
     data.add_command(subcommand)

@@ -16,7 +16,7 @@ from medchat.plugin_kit import (
     user_path,
 )
 from medchat_data.converting import WRITERS, Written, converted
-from medchat_data.record_files import write_records
+from medchat_data.record_files import bad_record, require_free, write_records
 
 
 @click.command(
@@ -41,13 +41,10 @@ def convert(data: str, form: str, output: str, overwrite: bool, **fields: str) -
     """Convert the file; nothing is written where one record cannot be."""
     path, target = user_path(data), user_path(output)
     choice = FieldChoice(fields["question_field"], fields["answer_field"], fields["context_field"])
+    require_free(target, inputs=[path], overwrite=overwrite)
     file = read_questions(path, choice)
     for bad in file.bad:
-        raise DataError(
-            bad.reason,
-            bad.remedy or say("查看全部：medchat data validate", "see all of them: medchat data validate"),
-            where=f"{path}:{bad.line}",
-        )
+        raise bad_record(path, bad.line, bad.reason, bad.remedy)
     records: list[Written] = []
     for question in file.questions:
         try:
@@ -57,7 +54,7 @@ def convert(data: str, form: str, output: str, overwrite: bool, **fields: str) -
                 f"（第 {question.index + 1} 条）", f" (record {question.index + 1})"
             )
             raise DataError(str(error), error.remedy, where=where) from None
-    write_records(target, records, inputs=[path], overwrite=overwrite)
+    write_records(target, records)
     count, shown = len(records), sanitize_line(str(target))
     click.echo(say(f"{count} 条（{form}）：{shown}", f"{count} records ({form}): {shown}"), err=True)
     return 0

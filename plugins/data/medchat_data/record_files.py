@@ -6,17 +6,25 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from medchat.plugin_kit import MedchatError, UsageError, as_line, check_output_file, say, write_whole_file
+from medchat.plugin_kit import (
+    DataError,
+    MedchatError,
+    UsageError,
+    as_line,
+    check_output_file,
+    say,
+    write_whole_file,
+)
 
 
-def write_records(
-    path: Path, records: Iterable[Mapping[str, Any]], *, inputs: Iterable[Path], overwrite: bool
-) -> None:
-    """Write the records, a line each, to `path`; what is there stays until all of it is written.
+def bad_record(path: Path, line: int, reason: str, remedy: str) -> DataError:
+    """Return the error for a record of a file that has to be good as a whole. `remedy` may be ""."""
+    see_all = say("查看全部：medchat data validate", "see all of them: medchat data validate")
+    return DataError(reason, remedy or see_all, where=f"{path}:{line}")
 
-    `inputs` are the files they come from. Raises UsageError where `path` is one of those, no ordinary file, or there
-    already and not to be overwritten; MedchatError where the disk refuses it.
-    """
+
+def require_free(path: Path, *, inputs: Iterable[Path], overwrite: bool) -> None:
+    """Raise UsageError where `path` is one of `inputs`, no ordinary file, or there and not to be overwritten."""
     check_output_file(path, {str(source): source for source in inputs})
     if path.exists() and not overwrite:
         raise UsageError(
@@ -24,6 +32,13 @@ def write_records(
             say("换一个 --output，或加上 --overwrite", "use another --output, or add --overwrite"),
             where=str(path),
         )
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write the records, a line each, to `path`; what is there stays until all of it is written.
+
+    Raises MedchatError where the disk refuses it.
+    """
     content = b"".join(map(as_line, records))
     try:
         write_whole_file(path, content, private=True)
