@@ -213,7 +213,7 @@ class _Codec:
         valid = [line for line in lines if _is(line, self.name)]
         if 2 * len(valid) < len(lines):
             return 0.0
-        text = _decoded(b"\n".join(valid), self.name)
+        text = "".join(_decoded(line, self.name) for line in valid)
         chinese = [character for character in text if "\u4e00" <= character <= "\u9fff"][:_COUNTED]
         common = sum(one.encode(self.charset, "replace")[0] in self.first_bytes for one in chinese)
         return common / len(chinese) if chinese else 0.0

@@ -178,6 +178,11 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
         "Big5",
         "iconv -f BIG5",
     ),
+    "each line cut in a character.txt": (
+        b"".join(line.encode("gbk")[:-1] + b"\n" for line in ("头痛怎么办", "发热怎么办")),
+        "GB18030",
+        "iconv ",
+    ),
     "latin.txt": ("fièvre élevée\ntoux sèche\n".encode("latin-1"), "no encoding that is known", "UTF-8"),
     "gbk.csv": ("question,answer\n头痛,休息\n发热,喝水\n".encode("gb18030"), "GB18030", "iconv "),
 }
