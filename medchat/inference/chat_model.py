@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from medchat.api import Completion, Delta, GenerationConfig, Segment
@@ -33,7 +33,7 @@ from medchat.inference.decode import (
     stream_deltas,
     stream_tokens,
 )
-from medchat.inference.device import give_back_memory, raise_on_oom
+from medchat.inference.device import device_of, dtype_of, give_back_memory, raise_on_oom
 from medchat.inference.engine import engine_of
 from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
 from medchat.inference.kv_cache import CausalStepper
@@ -61,7 +61,7 @@ class TokenChatModel(ABC):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: nn.Module,
         tokenizer: ChatTokenizer,
         stepper: ForgettingStepper,
         facts: ModelFacts,
@@ -74,7 +74,7 @@ class TokenChatModel(ABC):
 
         Ids from `token_count` on are rows of a padded embedding, no tokens, and never chosen.
         """
-        self._model = model.eval()
+        self._model: Any = model.eval()
         self._tokenizer = tokenizer
         self._stepper = stepper
         self._facts = facts
@@ -83,8 +83,8 @@ class TokenChatModel(ABC):
         self._limits = GenerationLimits(stops, tokenizer.pad_token_id, facts.context_length, token_count)
 
     @property
-    def model(self) -> PreTrainedModel:
-        """The model itself: what fine-tuning trains."""
+    def model(self) -> Any:
+        """The module itself, one of transformers or of a family's own: what fine-tuning trains."""
         return self._model
 
     @property
@@ -114,7 +114,7 @@ class TokenChatModel(ABC):
         ids = self._tokenizer.build_prompt(segments)
         if config.num_beams > 1:
             with self._freed_on_shortage():
-                steps = _replay(generate_rows(self._model, [ids], config, self._limits, cancel)[0])
+                steps = _replay(self.answer_rows([ids], config, cancel)[0])
             yield from self._deltas(steps, EncodedPrompt(len(ids)), config)
             return
         steps = stream_tokens(
@@ -175,8 +175,14 @@ class TokenChatModel(ABC):
         All end soon after `cancel` is set, those that had not ended with Finish.CANCELLED.
         """
         rows = [self._tokenizer.build_prompt(segments) for segments in prompts]
-        answers = generate_rows(self._model, rows, config, self._limits, cancel)
+        answers = self.answer_rows(rows, config, cancel)
         return [self._completion(answer, len(row), config) for answer, row in zip(answers, rows, strict=True)]
+
+    def answer_rows(
+        self, rows: Sequence[Sequence[int]], config: GenerationConfig, cancel: threading.Event | None
+    ) -> list[BatchAnswer]:
+        """Answer the prompts `rows` (token ids), in their order: here as `generate_rows` does, at once."""
+        return generate_rows(self._model, rows, config, self._limits, cancel)
 
     def score(self, segments: Sequence[Segment], answer: str) -> tuple[float, ...]:
         """Return the natural log-probability of each token of `answer` and of the end token after it.
@@ -213,10 +219,10 @@ class TokenChatModel(ABC):
         return {
             "backbone": self._facts.backbone,
             "model": str(self._facts.path),
-            "dtype": str(self._model.dtype).removeprefix("torch."),
-            "device": str(self._model.device),
+            "dtype": str(dtype_of(self._model)).removeprefix("torch."),
+            "device": str(device_of(self._model)),
             "engine": engine_of(self._model),
-            "parameters": self._model.num_parameters(),
+            "parameters": sum(parameter.numel() for parameter in self._model.parameters()),
             "context_length": self.context_length,
             **self._facts.details,
             "notes": self._facts.notes,

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import torch
+from torch import nn
 
 from medchat import launcher
 from medchat.api import DEVICES_HELP, DTYPES
@@ -85,6 +86,16 @@ def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
     if device.type == "mps":
         return torch.float16
     return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where the parameters of `model` are: where its first is."""
+    return next(model.parameters()).device
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Return the dtype of the first floating parameter of `model`: what it computes in."""
+    return next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
 
 
 def _cpu_has_bfloat16() -> bool:

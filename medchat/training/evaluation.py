@@ -10,20 +10,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from medchat.api import Example, Finish, GenerationConfig, PromptTemplate, SFTData
 from medchat.errors import MedchatError
 from medchat.inference.chat_model import TokenChatModel
+from medchat.inference.device import device_of
 from medchat.language import say
 from medchat.training.data_loader import Collator, shifted
 from medchat.training.features import Feature, prompt_of
-from medchat.training.fused_loss import NO_LABEL, label_loss
+from medchat.training.fused_loss import NO_LABEL, label_loss, logits_at
 from medchat.training.single_process import ProcessGroup
 
 
 @torch.no_grad()
-def label_losses(model: PreTrainedModel, features: Sequence[Feature], collate: Collator) -> Tensor:
+def label_losses(model: nn.Module, features: Sequence[Feature], collate: Collator) -> Tensor:
     """Return the loss of every label token of some features, float32 on the CPU, without training.
 
     One feature at a time: of more the logits could outweigh all that training needed.
@@ -33,7 +33,7 @@ def label_losses(model: PreTrainedModel, features: Sequence[Feature], collate: C
         for feature in features:
             batch, shift_labels = _inputs(model, [feature], collate)
             keep = shift_labels != NO_LABEL
-            logits = model(**batch, use_cache=False, logits_to_keep=keep).logits
+            logits = logits_at(model, batch, keep)
             found = nn.functional.cross_entropy(logits.float(), shift_labels[keep], reduction="none")
             losses.append(found.cpu())
     return torch.cat(losses)
@@ -41,7 +41,7 @@ def label_losses(model: PreTrainedModel, features: Sequence[Feature], collate: C
 
 @torch.no_grad()
 def mean_loss(
-    model: PreTrainedModel,
+    model: nn.Module,
     head: nn.Linear | None,
     features: Sequence[Feature],
     collate: Collator,
@@ -70,14 +70,14 @@ def mean_loss(
 
 
 def _inputs(
-    model: PreTrainedModel, features: Sequence[Feature], collate: Collator
+    model: nn.Module, features: Sequence[Feature], collate: Collator
 ) -> tuple[Mapping[str, Tensor], Tensor]:
-    batch = {name: tensor.to(model.device) for name, tensor in collate(features).items()}
+    batch = {name: tensor.to(device_of(model)) for name, tensor in collate(features).items()}
     return batch, shifted(batch.pop("labels"))
 
 
 @contextmanager
-def _at_rest(model: PreTrainedModel) -> Iterator[None]:
+def _at_rest(model: nn.Module) -> Iterator[None]:
     """Within this block nothing is dropped out."""
     was_training = model.training
     model.eval()

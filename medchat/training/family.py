@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from transformers import PreTrainedModel
+from torch import nn
 
 from medchat.api import LoadOptions, PromptTemplate, Segment, SFTOptions
 from medchat.checkpoints.headers import read_headers
@@ -60,7 +60,7 @@ class Family(ABC):
         """Return the vocabulary that `load` would use. Reads no weights."""
 
     @abstractmethod
-    def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
+    def write_small_files(self, options: LoadOptions, model: nn.Module, folder: Path) -> dict[str, Any]:
         """Write what a whole checkpoint needs beside its weights; return its config.json's content.
 
         config.json itself is written later, by the recipe, with what it has to add. Special ids must be
@@ -76,7 +76,7 @@ class Family(ABC):
         return tokenizer.eos_token_id
 
     def collator(
-        self, name: str, model: PreTrainedModel, tokenizer: ChatTokenizer, options: SFTOptions
+        self, name: str, model: nn.Module, tokenizer: ChatTokenizer, options: SFTOptions
     ) -> Collator:
         """Return one of `collators` for a loaded model. May set what it needs in the model's configuration."""
         return CausalCollator(tokenizer.pad_token_id)
@@ -88,7 +88,7 @@ class Family(ABC):
         """
         return None
 
-    def trained_facts(self, model: PreTrainedModel) -> Mapping[str, str]:
+    def trained_facts(self, model: nn.Module) -> Mapping[str, str]:
         """Return keys for the result's small file that chat must find again (ChatGLM: its position rule)."""
         return {}
 
@@ -96,7 +96,7 @@ class Family(ABC):
         """Return the model's measures for an estimate of memory, from small files and headers; None: unknown."""
         return None
 
-    def trial_prompt(self, model: PreTrainedModel) -> Sequence[int]:
+    def trial_prompt(self, model: nn.Module) -> Sequence[int]:
         """Return ids that every model of the family can read, for trying out an adapter; () for any few."""
         return ()
 

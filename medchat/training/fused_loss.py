@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 # An embedding whose gradient is added to what is there, row by row, instead of being made as a table first.
 #
@@ -80,6 +81,21 @@ CHUNK_BYTES = 1 << 27
 _PROBED = 4
 
 
+def logits_at(model: Any, inputs: Mapping[str, Tensor], keep: Tensor) -> Tensor:
+    """Return the logits [N, V] of the positions where `keep` [B, T] is true.
+
+    A model of transformers makes no others. Any other module is called with `input_ids` [B, T] alone and returns
+    the logits [B, T, V] of all; it sees nothing to the right of a position, so padding there changes none.
+    """
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    # Of transformers, or a wrapper such as peft's, which passes all on.
+    if hasattr(inner, "prepare_inputs_for_generation"):
+        logits: Tensor = model(**inputs, use_cache=False, logits_to_keep=keep).logits
+        return logits
+    every: Tensor = model(inputs["input_ids"])
+    return every[keep]
+
+
 def label_head(model: Any, batch: Mapping[str, Tensor]) -> nn.Linear | None:
     """Return the head that `label_loss` may compute in, or None if the model needs its logits whole.
 
@@ -99,7 +115,7 @@ def label_head(model: Any, batch: Mapping[str, Tensor]) -> nn.Linear | None:
     model.eval()  # no dropout: a run must draw the same random numbers whether or not it was asked
     try:
         with torch.no_grad():
-            logits = model(**inputs, use_cache=False, logits_to_keep=keep).logits
+            logits = logits_at(model, inputs, keep)
     finally:
         model.train(was_training)
         hook.remove()
@@ -130,7 +146,7 @@ def label_loss(
     labels = shift_labels[keep]
     scale = 1 / (labels.numel() if items is None else items)
     if head is None:
-        logits = model(**inputs, use_cache=False, logits_to_keep=keep).logits
+        logits = logits_at(model, inputs, keep)
         wide = torch.promote_types(logits.dtype, torch.float32)
         return nn.functional.cross_entropy(logits.to(wide), labels, reduction="sum") * scale
     # Inside the model's forward, where wrappers (DDP, FSDP) have the head's weight ready and watch its use.
@@ -151,7 +167,7 @@ def label_loss(
         )
         if embedding is not None:
             forwards.enter_context(_forward_of(embedding, partial(look_up, embedding)))
-        loss: Tensor = model(**inputs, use_cache=False, logits_to_keep=keep).logits
+        loss: Tensor = logits_at(model, inputs, keep)
     return loss
 
 

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import torch
-from transformers import PreTrainedModel
 
 from medchat.api import (
     DiskEstimate,
@@ -32,7 +31,7 @@ from medchat.api import (
 )
 from medchat.errors import MedchatError
 from medchat.inference.chat_model import TokenChatModel
-from medchat.inference.device import pick_device
+from medchat.inference.device import dtype_of, pick_device
 from medchat.language import say
 from medchat.templates import same_template
 from medchat.training.disk_estimate import estimate_disk
@@ -294,10 +293,10 @@ class FamilyRecipe(SFTRecipe):
             # Asked before the collator, which may set it.
             same = self.family.trained_facts(reloaded.model) == facts
             losses = label_losses(reloaded.model, compared, self._collator_of(reloaded, options))
-            check_round_trip(same, losses, expected, reloaded.model.dtype, output)
+            check_round_trip(same, losses, expected, dtype_of(reloaded.model), output)
             reloaded.close()
 
-    def _make_trainable(self, model: PreTrainedModel, options: SFTOptions) -> None:
+    def _make_trainable(self, model: torch.nn.Module, options: SFTOptions) -> None:
         # What a method adds begins at random: by the seed alone, or a run that starts over would be another.
         torch.manual_seed(options.seed)
         self.tuning_method.make_trainable(model, self.family, options)

@@ -18,13 +18,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from torch import nn
 
 from medchat.api import SFTNote, SFTOptions, SFTWatcher
 from medchat.errors import CheckpointError, MedchatError, UsageError
-from medchat.inference.device import raise_on_oom
+from medchat.inference.device import device_of, raise_on_oom
 from medchat.language import say
 from medchat.regular_files import SYSTEM_BYTES, read_regular
 from medchat.training import checkpoint as checkpoints
@@ -78,7 +79,7 @@ class TrainResult:
 
 
 def train_result(
-    model: PreTrainedModel,
+    model: nn.Module,
     run: Run,
     steps: int,
     best_step: int,
@@ -102,7 +103,7 @@ def train_result(
         resumed_from=start.step if start else 0,
         trainable_parameters=sum(size for size, trained in sizes if trained),
         parameters=sum(size for size, _ in sizes),
-        peak_bytes=_peak_bytes(model.device),
+        peak_bytes=_peak_bytes(device_of(model)),
         processes=run.processes.count,
     )
 
@@ -159,7 +160,7 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 def train(
-    model: PreTrainedModel,
+    model: nn.Module,
     features: Sequence[Feature],
     held_out: Sequence[Feature],
     collate: Collator,
@@ -175,11 +176,12 @@ def train(
     records) or once `watch.cancel` is set, after a checkpoint.
     """
     check_options(options)
-    check_optimizer(options, model.device)
-    if model.device.type == "cpu":
+    device = device_of(model)
+    check_optimizer(options, device)
+    if device.type == "cpu":
         limit_onednn_cache()
         trim_malloc()
-    run = _run(features, held_out, collate, options, folder, watch, process_group(model.device))
+    run = _run(features, held_out, collate, options, folder, watch, process_group(device))
     for text in (*folder.notes, *run.schedule.notes):
         run.log.tell(SFTNote(text))
     start = _newest_checkpoint(run)
@@ -256,9 +258,7 @@ def _newest_checkpoint(run: Run) -> TrainingCheckpoint | None:
     return found
 
 
-def _go_on(
-    model: PreTrainedModel, run: Run, start: TrainingCheckpoint | None
-) -> tuple[int, int, float | None]:
+def _go_on(model: nn.Module, run: Run, start: TrainingCheckpoint | None) -> tuple[int, int, float | None]:
     """Train to the end. Returns the last step, the best one (0: none) and its held-out loss."""
     if start and (start.step >= run.schedule.steps or run.log.counters.stopped_early):
         # Trained to the end, but killed before the result was written.
@@ -289,7 +289,7 @@ def _go_on(
     return state.global_step, state.best_global_step or 0, state.best_metric
 
 
-def _use_best(model: PreTrainedModel, run: Run, steps: int, best_step: int) -> None:
+def _use_best(model: nn.Module, run: Run, steps: int, best_step: int) -> None:
     if not best_step or best_step == steps:
         return
     folder = run.folder.checkpoints / f"step-{best_step:08d}"
@@ -339,8 +339,9 @@ def _tell_if_nothing_was_gained(run: Run, best_loss: float | None) -> None:
 
 
 @contextmanager
-def _training_mode(model: PreTrainedModel, options: SFTOptions) -> Iterator[None]:
-    use_cache = model.config.use_cache
+def _training_mode(model: Any, options: SFTOptions) -> Iterator[None]:
+    config = getattr(model, "config", None)  # a module that is not of transformers has none
+    use_cache = getattr(config, "use_cache", None)
     if options.gradient_checkpointing:
         if not getattr(model, "supports_gradient_checkpointing", False):
             raise UsageError(
@@ -353,6 +354,7 @@ def _training_mode(model: PreTrainedModel, options: SFTOptions) -> Iterator[None
         yield
     finally:
         model.eval()
-        model.config.use_cache = use_cache
+        if config is not None:
+            config.use_cache = use_cache
         if options.gradient_checkpointing:
             model.activation_checkpointing_disable()

@@ -6,20 +6,22 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainingArguments
+from torch import nn
+from transformers import TrainingArguments
 
 from medchat import launcher
 from medchat.api import SFTOptions
 from medchat.errors import UsageError
+from medchat.inference.device import device_of
 from medchat.language import say
 from medchat.training.optimizers import precision_of
 from medchat.training.run_folder import TRACKER_NAME
 from medchat.training.trainer import Run
 
 
-def training_arguments(model: PreTrainedModel, run: Run) -> TrainingArguments:
+def training_arguments(model: nn.Module, run: Run) -> TrainingArguments:
     """Return the Trainer's settings. When to log, evaluate and save is not its business: see `trainer`."""
-    options, device = run.options, model.device
+    options, device = run.options, device_of(model)
     # A model in float64 is one that sums are compared in: nothing may round them.
     double = any(parameter.dtype is torch.float64 for parameter in model.parameters())
     if device.type == "cuda" and device.index and run.processes.count == 1:

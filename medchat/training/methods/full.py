@@ -10,7 +10,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from medchat.api import LoadOptions, SFTOptions
 from medchat.errors import MedchatError
@@ -74,7 +73,7 @@ class FullMethod(Method):
     # Med-ChatGLM's, which `SFTOptions` has but for this one (docs/specs/training.md, "Methods and defaults").
     defaults: ClassVar = {"adam_epsilon": 1e-3}
 
-    def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
+    def make_trainable(self, model: nn.Module, family: Family, options: SFTOptions) -> None:
         """Let every parameter require gradients."""
         if options.adapters:
             from medchat.inference.adapters.lora import attached, merge
@@ -84,7 +83,7 @@ class FullMethod(Method):
         model.requires_grad_(True)
 
     def save(
-        self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
+        self, model: nn.Module, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
         """Write model.safetensors, the tokenizer's and other small files, then config.json."""
         save_weights(model, folder)

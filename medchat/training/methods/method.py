@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.checkpoints.adapter_folder import WEIGHTS_NAME
@@ -53,12 +52,12 @@ class Method(ABC):
         return family.load(base_options(options, dtype=self.dtype(options)))
 
     @abstractmethod
-    def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
+    def make_trainable(self, model: nn.Module, family: Family, options: SFTOptions) -> None:
         """Add what is trained, and let that and nothing else require gradients."""
 
     @abstractmethod
     def save(
-        self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
+        self, model: nn.Module, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
         """Write the result: weights first, then the small files, last the one that makes it loadable.
 
@@ -74,7 +73,7 @@ class Method(ABC):
         base = base_options(options, dtype=self.dtype(options))
         return replace(base, adapters=(*options.adapters, folder), extra={})
 
-    def parameters(self, model: PreTrainedModel) -> int:
+    def parameters(self, model: nn.Module) -> int:
         """Return how many parameters the model has, packed ones counted one by one."""
         return sum(parameter.numel() for parameter in model.parameters())
 
@@ -120,9 +119,7 @@ def write_adapter(
     write_json(folder / CONFIG_FILE, {**stated, **metadata})
 
 
-def metadata_of(
-    model: PreTrainedModel, family: Family, template: PromptTemplate, folder: Path
-) -> dict[str, str]:
+def metadata_of(model: nn.Module, family: Family, template: PromptTemplate, folder: Path) -> dict[str, str]:
     """Return what chat must find again of a result, after writing the template's file into its folder."""
     return {**family.trained_facts(model), **write_template(template, folder, family.own_templates)}
 
@@ -137,7 +134,7 @@ def check_finite_result(tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def no_modules(family: Family, targets: tuple[str, ...], model: PreTrainedModel) -> UsageError:
+def no_modules(family: Family, targets: tuple[str, ...], model: nn.Module) -> UsageError:
     """Return the error for targets that name nothing in the model."""
     linears = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if linear_sizes(part)})
     return UsageError(
