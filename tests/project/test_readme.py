@@ -16,10 +16,12 @@ from accelerate.commands.launch import launch_command_parser
 from cli_program import PAIRS, Call
 from command_tree import tree_of_commands
 from locations import ROOT
+from medchat_chatglm.backbone import ChatGLMBackbone
 from medchat_llama.prompts import MED_ALLDATA
 from torch.distributed.run import get_args_parser
 
 from medchat.builtin import PLUGIN_VARIABLES
+from medchat.inference.cpu_engine.library import VARIABLE as INSTRUCTIONS_VARIABLE
 from medchat.language import set_language
 from medchat.launcher import PATIENCE_VARIABLE
 from medchat.registry import Registry
@@ -53,6 +55,8 @@ BENTSAO: dict[str, Callable[[], str]] = {
     "/path/to/llama-7b": lambda: str(seed_stack() / "llama" / "base"),
     "/path/to/lora-llama-med": lambda: str(seed_stack() / "llama" / "adapter"),
 }
+#: Options of a backbone's own, as flags: ChatGLM's, and one that docs/plugins.md makes up.
+OPTIONS_OF_BACKBONES = {*(f"--{key}" for key in ChatGLMBackbone.load_keys), "--depth"}
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9]")
 
 
@@ -159,7 +163,7 @@ def test_both_readmes_have_the_same_commands_and_sections() -> None:
 
 def known_flags() -> set[str]:
     """Return every flag of every command, benchmark and script, and of the launchers of several processes."""
-    flags = {"--help", "--version", "--lang", "--debug"}
+    flags = {"--help", "--version", "--lang", "--debug", *OPTIONS_OF_BACKBONES}
     for command in tree_of_commands().values():
         for parameter in command.params:
             flags |= {option for option in parameter.opts if option.startswith("--")}
@@ -196,6 +200,7 @@ def test_every_slash_command_a_page_names_exists(page: str) -> None:
     named = {word for span in spans for word in re.findall(r"(?:^|\s)(/\w+)", span)}
     # Of the demo alone, and folders of the system.
     elsewhere = {"/path", "/题目", "/questions", "/insist", "/硬答", "/proc", "/sys"}
+    elsewhere |= {"/name", "/zh_name"}  # what stands for a plugin's own
     assert named <= names | elsewhere
 
 
@@ -203,7 +208,7 @@ def test_every_slash_command_a_page_names_exists(page: str) -> None:
 def test_every_variable_a_page_names_is_read(page: str) -> None:
     known = {key.variable for key in KEYS.values()}
     known |= {f"MEDCHAT_{name}" for name in ("HOME", "STRICT", "SHARED", "GOLDENS", "VENV", "PLUGINS")}
-    known |= {*PLUGIN_VARIABLES, PATIENCE_VARIABLE}
+    known |= {*PLUGIN_VARIABLES, PATIENCE_VARIABLE, INSTRUCTIONS_VARIABLE}
     assert set(re.findall(r"MEDCHAT_[A-Z_]*[A-Z]", text_of(page))) <= known
 
 
