@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from reporting import parser_of, report
 
-from medchat.inference.engine import engine_of
-from medchat.inference.native_linear import NativeLinear
+from medchat.inference.engine import NativeLinear, engine_of
 from medchat.inference.quantization import QuantizedLinear
 
 #: (inputs, outputs) of the linears of one layer.

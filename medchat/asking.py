@@ -18,12 +18,12 @@ from medchat.chat.conversation import begin_session
 from medchat.chat.demo_mode import as_demo
 from medchat.chat.events import Advice, AnswerFinished, AnswerReviewed
 from medchat.chat.session import ChatSession
+from medchat.chat.session_choice import model_notes, opening_lines
 from medchat.chat.setup import read_settings, resolve_setup
-from medchat.chat.start_lines import model_notes, opening_lines
 from medchat.cli.output import say_aside
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat.repl.loading_line import load_with_line
+from medchat.repl.messages import load_with_line
 
 #: Prompts that go through a model together.
 _BATCH = 8

@@ -10,10 +10,10 @@ from __future__ import annotations
 from medchat.api.backbone import (
     HUB,
     Backbone,
+    Capabilities,
     KnownFile,
     KnownWeights,
 )
-from medchat.api.capabilities import Capabilities
 from medchat.api.conversation import (
     Conversation,
     Finish,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api.conversation import Finish
-from medchat.api.flags import option_flag
+from medchat.api.option import option_flag
 from medchat.errors import UsageError
 from medchat.language import say
 

@@ -1,4 +1,4 @@
-"""A key of a plugin's own: what it may hold, and what it means."""
+"""Options: a key of a plugin's own, and how the options of all are typed as flags. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+#: Flags whose name is not their option's: repeatable ones are in the singular.
+FLAGS: Mapping[str, str] = {"adapters": "--adapter", "extra": "--option"}
 
 _KINDS: tuple[type, ...] = (str, int, float, bool, Path)
 
@@ -54,3 +57,24 @@ def declared_options(load_keys: Mapping[str, Option | tuple[str, ...]]) -> Mappi
 def default_values(options: Mapping[str, Option]) -> dict[str, Any]:
     """Return what counts for each key where nobody chose; a key without a default is not there."""
     return {name: option.default for name, option in options.items() if option.default is not None}
+
+
+def option_flag(name: str) -> str:
+    """Return the flag that sets the option or setting of that name: `top_p` is `--top-p`."""
+    return FLAGS.get(name, "--" + name.replace("_", "-"))
+
+
+def as_typed(changes: Mapping[str, Any]) -> str:
+    """Return options with their values as they are typed: switches without, lists by commas, `extra` key by key."""
+    return " ".join(word for name, value in changes.items() for word in _words(name, value))
+
+
+def _words(name: str, value: Any) -> list[str]:
+    flag = option_flag(name)
+    if isinstance(value, bool):
+        return [flag if value else "--no-" + flag.removeprefix("--")]
+    if isinstance(value, Mapping):
+        return [f"{flag} {key}={item}" for key, item in value.items()]
+    if name in FLAGS:
+        return [f"{flag} {item}" for item in value]
+    return [f"{flag} {','.join(map(str, value)) if isinstance(value, tuple | list) else value}"]

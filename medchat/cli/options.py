@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from medchat.api import DEVICES_HELP, DTYPES, ENGINES, GENERATION_RANGES, QUANTIZE
-from medchat.api.flags import option_flag
+from medchat.api.option import option_flag
 from medchat.language import say
 
 F = TypeVar("F", bound=Callable[..., Any])

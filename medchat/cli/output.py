@@ -1,13 +1,15 @@
-"""Writing to the standard streams: a closed pipe is quiet, and no encoding can crash the program."""
+"""Writing to the standard streams: a closed pipe is quiet, no encoding crashes, one line can be redrawn."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 TYPE_CHECKING = False  # as in medchat.registry: this module is on the path of `medchat --help`
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import TextIO
 
 #: The real stdout while `ReservedStdout` is in force.
@@ -15,6 +17,9 @@ _reserved: TextIO | None = None
 
 #: The reader went away (`medchat ask … | head -1`): not an error of ours, and nothing to say.
 CLOSED_PIPE = 0
+#: Seconds between two drawings.
+_PAUSE = 0.1
+_CLEAR = "\r\x1b[K"
 
 
 def answer_stream() -> TextIO:
@@ -99,3 +104,29 @@ def aligned(
 def stderr_redraws() -> bool:
     """Whether a line of stderr can be drawn anew: on a terminal that is neither dumb nor without colour."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ
+
+
+class MovingLine:
+    """Shows texts, each in the place of the one before; nothing where stderr cannot redraw a line (not `moves`)."""
+
+    def __init__(self) -> None:
+        self.moves = stderr_redraws()
+        self._drawn_at = 0.0
+
+    def __enter__(self) -> MovingLine:
+        return self
+
+    def show(self, text: str) -> None:
+        """Draw `text`, unless the last one was drawn a moment ago."""
+        now = time.monotonic()
+        if self.moves and now - self._drawn_at >= _PAUSE:
+            self._drawn_at = now
+            sys.stderr.write(_CLEAR + text)
+            sys.stderr.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._drawn_at:
+            sys.stderr.write(_CLEAR)
+            sys.stderr.flush()

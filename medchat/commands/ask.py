@@ -13,8 +13,7 @@ from medchat.chat.attachments import read_attachment
 from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.presets import Preset, preset_named
-from medchat.chat.session_choice import SessionChoice
-from medchat.chat.start_lines import disclaimer_lines, model_notes
+from medchat.chat.session_choice import SessionChoice, disclaimer_lines, model_notes
 from medchat.cli.model_command import ModelCommand
 from medchat.cli.native_output import HeldNativeOutput
 from medchat.cli.options import generation_flags, model_flags, session_flags
@@ -24,7 +23,7 @@ from medchat.cli.signals import cancel_on_signals
 from medchat.commands.ask_output import AskedAnswer, OutputClosed, say_notice
 from medchat.errors import Interruption, UsageError
 from medchat.language import say
-from medchat.repl.loading_line import load_with_line
+from medchat.repl.messages import load_with_line
 from medchat.sanitize import StreamSanitizer
 from medchat.settings import Settings
 from medchat.sft_job.shell_words import joined

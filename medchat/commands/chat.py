@@ -15,8 +15,7 @@ from medchat.chat.loading import Loading
 from medchat.chat.model_control import ModelControl
 from medchat.chat.saved_sessions import SavedSessions
 from medchat.chat.session import ChatSession
-from medchat.chat.session_choice import SessionChoice
-from medchat.chat.start_lines import disclaimer_lines, model_notes
+from medchat.chat.session_choice import SessionChoice, disclaimer_lines, model_notes
 from medchat.cli.model_command import ModelCommand
 from medchat.cli.native_output import HeldNativeOutput
 from medchat.cli.options import generation_flags, model_flags, session_flags
@@ -24,7 +23,7 @@ from medchat.cli.output import answer_stream, say_aside
 from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 from medchat.repl import Startup, run_lines, run_repl
-from medchat.repl.resumed import resumed_lines
+from medchat.repl.messages import resumed_lines
 from medchat.sanitize import sanitize_line
 from medchat.store import SessionFilter, SessionStore
 

@@ -20,8 +20,7 @@ from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.demo_mode import demo_folder, is_demo, mark_as_demo
 from medchat.chat.events import AnswerPiece
 from medchat.chat.model_choice import open_registry
-from medchat.chat.session_choice import SessionChoice
-from medchat.chat.start_lines import disclaimer_lines
+from medchat.chat.session_choice import SessionChoice, disclaimer_lines
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import answer_stream, say_aside, write_out
 from medchat.commands.chat import hold, startup_for

@@ -21,7 +21,6 @@ from transformers import PreTrainedModel
 
 from medchat.api import Completion, Delta, GenerationConfig, Segment
 from medchat.errors import MemoryShortageError, UsageError
-from medchat.inference.added_controls import with_added_controls
 from medchat.inference.decode import (
     ChatTokenizer,
     DecodeStep,
@@ -38,6 +37,7 @@ from medchat.inference.engine import engine_of
 from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
 from medchat.inference.kv_cache import CausalStepper
 from medchat.inference.postprocess import StrippedAnswer
+from medchat.inference.prompt_ids import with_added_controls
 from medchat.language import say
 
 

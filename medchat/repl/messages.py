@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from medchat.api import Finish
+from dataclasses import replace
+from pathlib import Path
+
+from medchat.api import ChatModel, Finish
 from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.events import (
     AnswerFinished,
@@ -14,10 +17,18 @@ from medchat.chat.events import (
     TurnStats,
 )
 from medchat.chat.loading import Loading
+from medchat.chat.saved_sessions import SavedSessions
+from medchat.chat.session import ChatSession
+from medchat.chat.setup import ChatSetup
+from medchat.cli.output import MovingLine
 from medchat.errors import MedchatError
 from medchat.language import say
+from medchat.repl.rows import excerpt
 from medchat.sanitize import sanitize_line
 from medchat.units import amount
+
+#: How many turns of a session that goes on are shown.
+SHOWN = 2
 
 
 def dropped(event: HistoryDropped) -> str:
@@ -228,3 +239,43 @@ def failure(error: BaseException) -> str:
     if error.remedy:
         lines.append(say("下一步：", "next: ") + sanitize_line(error.remedy, 600))
     return "\n".join(lines)
+
+
+def resumed_lines(sessions: SavedSessions, session: ChatSession) -> list[str]:
+    """Return the lines for a conversation that goes on; where another model answers from now on, they say so."""
+    title, count = excerpt(sessions.label(session)), len(session.conversation.turns)
+    lines = [say(f"接着会话 {title}（{count} 轮）", f"continuing session {title} ({count} turns)")]
+    last = sessions.last_turns(SHOWN)
+    for saved in last:
+        who = _short(saved.origin.model)
+        edited = say("，已修改", ", edited") if saved.origin.edited else ""
+        lines.append(say("问：", "Q: ") + excerpt(saved.turn.question))
+        lines.append(say(f"答（{who}{edited}）：", f"A ({who}{edited}): ") + excerpt(saved.turn.answer))
+    before, now = last[-1].origin if last else None, sessions.answering
+    if before and before.backbone and (before.backbone, before.model) != now:
+        then, name = f"{before.backbone} {_short(before.model)}", f"{now[0]} {_short(now[1])}"
+        lines.append(
+            say(
+                f"上一个回答来自 {then}，现在由 {name} 回答",
+                f"the last answer is by {then}; now {name} answers",
+            )
+        )
+    return lines
+
+
+def _short(model: str) -> str:
+    return sanitize_line(Path(model).name, 40) or "?"
+
+
+def load_with_line(opening: ChatSetup) -> ChatModel:
+    """Load the model; show how far it has come where stderr can redraw a line. Raises what loading raises."""
+    with MovingLine() as line:
+        if not line.moves:
+            return opening.load()
+        loading = Loading()
+
+        def watch(read: int, total: int) -> None:
+            loading.watch(read, total)
+            line.show(f"{say('模型加载中', 'loading the model')} {loading_bar(loading)}")
+
+        return replace(opening, options=replace(opening.options, watch=watch)).load()

@@ -11,7 +11,7 @@ from medchat.chat.session_lines import hit_lines, indexing, session_line
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.repl import offers
-from medchat.repl.resumed import resumed_lines
+from medchat.repl.messages import resumed_lines
 from medchat.repl.rows import excerpt
 from medchat.repl.screen import unforgeable, untrusted_line
 from medchat.repl.slash import ReplCommand

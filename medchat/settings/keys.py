@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from medchat.api import DEVICES_HELP, DTYPES, ENGINES, GENERATION_RANGES, QUANTIZE, Range
-from medchat.api.flags import option_flag
+from medchat.api.option import option_flag
 from medchat.builtin import BUILTIN_BACKBONES
 from medchat.errors import UsageError
 from medchat.language import LANGUAGES, say

@@ -1,4 +1,4 @@
-"""The model card, `README.md`: Chinese first, then English."""
+"""What is written beside a result for people: the model card, Chinese first, and the report with pictures and facts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ from medchat.document import (
     Quotation,
     Section,
     Table,
+    as_html,
     as_markdown,
 )
 from medchat.language import current_language, say, set_language
-from medchat.sft_job.facts import RunFacts
+from medchat.sft_job.facts import RunFacts, write_facts
 from medchat.sft_job.keys import EXTRA
-from medchat.sft_job.report import cost_rows, lengths_in_words, result_rows
+from medchat.sft_job.metrics import read_metrics
+from medchat.sft_job.report import cost_rows, lengths_in_words, result_rows, run_document
 from medchat.sft_job.shell_words import joined
+from medchat.whole_file import write_whole_file
+
+CARD, REPORT, PAGE = "README.md", "report.md", "report.html"
 
 #: The settings that say most of how it was trained; the rest are in `sft.toml`.
 _TOLD = (
@@ -166,3 +171,18 @@ def _results(facts: RunFacts, report: SFTReport) -> Iterator[Block]:
 
 def _pairs(rows: list[tuple[str, str]]) -> Table:
     return Table((say("项目", "item"), say("值", "value")), rows)
+
+
+def write_report(folder: Path, facts: RunFacts, report: SFTReport | None) -> None:
+    """Write `report.md`, `report.html`, the pictures and `report.json` from the log in `folder`."""
+    document = run_document(facts, report, read_metrics(folder))
+    for picture in document.pictures:
+        write_whole_file(folder / picture.file, picture.svg)
+    write_whole_file(folder / REPORT, as_markdown(document))
+    write_whole_file(folder / PAGE, as_html(document))
+    write_facts(folder, facts, report)
+
+
+def write_card(folder: Path, facts: RunFacts, report: SFTReport) -> None:
+    """Write the model card."""
+    write_whole_file(folder / CARD, model_card(facts, report))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from medchat.api import Range, SFTOptions, option_facts
-from medchat.api.flags import option_flag
+from medchat.api.option import option_flag
 from medchat.language import say
 from medchat.settings import Key
 from medchat.settings.keys import Kind

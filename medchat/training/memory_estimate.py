@@ -17,7 +17,7 @@ import torch
 
 from medchat import launcher
 from medchat.api import MemoryEstimate, SFTOptions, SFTSurvey
-from medchat.api.flags import as_typed
+from medchat.api.option import as_typed
 from medchat.inference.device import available_memory
 from medchat.language import say
 from medchat.training.activation_memory import ModelDims, kept_bytes, logit_bytes, working_bytes

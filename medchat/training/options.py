@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medchat.api import SFTOptions, option_facts
-from medchat.api.flags import option_flag
+from medchat.api.option import option_flag
 from medchat.errors import UsageError
 from medchat.language import say
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from medchat import __version__
 from medchat.api import SFTOptions
-from medchat.api.flags import as_typed, option_flag
+from medchat.api.option import as_typed, option_flag
 from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes, read_once
 from medchat.errors import UsageError
 from medchat.language import say

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from medchat.cli.moving_line import MovingLine
+from medchat.cli.output import MovingLine
 
 
 class Terminal(io.StringIO):
@@ -22,7 +22,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, pause: float, **
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     moments = iter([100.0, 100.0 + pause, 100.0 + 2 * pause])
-    monkeypatch.setattr("medchat.cli.moving_line.time.monotonic", lambda: next(moments))
+    monkeypatch.setattr("medchat.cli.output.time.monotonic", lambda: next(moments))
     monkeypatch.setattr("sys.stderr", stream)
     with pytest.raises(KeyError), MovingLine() as line:
         for text in ("甲甲甲", "乙", "丙"):

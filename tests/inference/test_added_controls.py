@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medchat.api import Control, Segment, Text
-from medchat.inference.added_controls import with_added_controls
+from medchat.inference.prompt_ids import with_added_controls
 
 SPECIAL = {"<s>": 1, "</s>": 2, "<eos>": 2, "[gMASK]": 3}
 BEGIN, END, MASK = Control("<s>"), Control("</s>"), Control("[gMASK]")

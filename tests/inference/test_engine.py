@@ -21,9 +21,8 @@ from medchat.chat.setup import read_settings, resolve_setup
 from medchat.errors import UsageError
 from medchat.inference.cpu_engine.library import VARIABLE, EngineUnavailableError, open_library
 from medchat.inference.cpu_engine.packed_matrix import packed_bytes
-from medchat.inference.engine import engine_of, prepare_for_engine, takes_native
+from medchat.inference.engine import NativeLinear, engine_of, prepare_for_engine, takes_native
 from medchat.inference.group_scales import GroupedLinear
-from medchat.inference.native_linear import NativeLinear
 from medchat.inference.quantization import QuantizedLinear, replace_modules
 
 pytest_plugins = ("talking_miniatures",)

@@ -31,11 +31,10 @@ from medchat.document import (
 )
 from medchat.errors import CheckpointError
 from medchat.language import current_language
-from medchat.sft_job.card import model_card
+from medchat.sft_job.card import model_card, write_card, write_report
 from medchat.sft_job.curves import loss_picture, rate_picture
 from medchat.sft_job.facts import DataFacts, LengthFacts, RunFacts, read_facts, write_facts
 from medchat.sft_job.metrics import Metrics, Point, read_metrics
-from medchat.sft_job.output_files import write_card, write_report
 from medchat.sft_job.run_file import read_run_file
 
 pytest_plugins = ("cli_program",)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from medchat.api import SFTEvent, SFTOptions, SFTProgress
-from medchat.cli.failures import show_failure
+from medchat.cli.program import show_failure
 from medchat.cli.signals import cancel_on_signals
 from medchat.errors import MedchatError
 from medchat.training.features import Feature

@@ -207,7 +207,7 @@ def _startup(folder: Path, script: Mapping[str, Any]) -> Any:
 
 def run_scripted_chat(folder: Path) -> int:
     """Run the chat of `folder/script.json` on this process's terminal and return its exit code."""
-    from medchat.cli.failures import show_failure
+    from medchat.cli.program import show_failure
     from medchat.repl import run_lines, run_repl
 
     script = json.loads((folder / "script.json").read_text(encoding="utf-8"))

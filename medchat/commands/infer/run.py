@@ -14,8 +14,8 @@ from medchat.batch.results import Line
 from medchat.batch.setup import BatchSetup
 from medchat.batch.work import WorkPlan
 from medchat.chat.events import SettingsRejected
+from medchat.chat.session_choice import model_notes, opening_lines
 from medchat.chat.setup import ChatSetup
-from medchat.chat.start_lines import model_notes, opening_lines
 from medchat.cli.output import say_aside
 from medchat.commands.infer.progress import InferProgress, Tell, show_progress
 from medchat.commands.infer.summary import summarize

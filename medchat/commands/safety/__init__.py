@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
-from medchat.cli.group import Group
-from medchat.commands.safety import check, hotlines, labelled
+from medchat import medical_safety
+from medchat.cli.group import Group, LocalizedCommand
+from medchat.cli.output import write_out
+from medchat.commands.safety import check, labelled
 from medchat.language import say
 
 
@@ -20,5 +24,30 @@ def command() -> None:
     """Hold the subcommands."""
 
 
-for subcommand in (check.command, hotlines.command, labelled.command):
+@click.command(
+    "hotlines",
+    cls=LocalizedCommand,
+    help=say(
+        "紧急电话（中国大陆）和核对日期。", "Emergency numbers (mainland China) and when they were checked."
+    ),
+)
+@click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
+def print_hotlines(as_json: bool) -> int:
+    """Print the emergency numbers."""
+    if not as_json:
+        return write_out(medical_safety.hotlines() + "\n")
+    numbers = [
+        {
+            "number": line.number,
+            "what": say(line.zh, line.en),
+            "checked": medical_safety.HOTLINES_CHECKED,
+            "region": medical_safety.HOTLINES_REGION,
+            "region_note": medical_safety.hotlines_region(),
+        }
+        for line in medical_safety.HOTLINES
+    ]
+    return write_out(json.dumps(numbers, ensure_ascii=False, indent=2) + "\n")
+
+
+for subcommand in (check.command, print_hotlines, labelled.command):
     command.add_command(subcommand)

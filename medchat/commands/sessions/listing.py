@@ -20,8 +20,7 @@ from medchat.chat.session_lines import (
     session_line,
 )
 from medchat.cli.group import LocalizedCommand
-from medchat.cli.moving_line import MovingLine
-from medchat.cli.output import say_aside, write_out
+from medchat.cli.output import MovingLine, say_aside, write_out
 from medchat.commands.sessions.filters import chosen_filter, filter_flags
 from medchat.errors import UsageError
 from medchat.language import say

@@ -12,8 +12,7 @@ from typing import Any
 import click
 
 from medchat import launcher, medical_safety
-from medchat.chat.session_choice import open_store
-from medchat.chat.start_lines import disclaimer_lines
+from medchat.chat.session_choice import disclaimer_lines, open_store
 from medchat.cli.confirm import confirmed
 from medchat.cli.output import answer_stream, say_aside, write_out
 from medchat.commands.sft.options import RunCommand, run_flags
@@ -26,8 +25,8 @@ from medchat.language import say
 from medchat.launcher import Process
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
+from medchat.sft_job.card import PAGE, write_report
 from medchat.sft_job.facts import read_facts
-from medchat.sft_job.output_files import PAGE, write_report
 
 #: An estimate may be wrong by 15 % (docs/specs/training.md, "Memory"): above this share of what is free
 #: a person is asked.

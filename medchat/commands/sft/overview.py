@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from medchat.api import DiskEstimate, MemoryEstimate, PreviewPiece, SFTSurvey
-from medchat.api.flags import as_typed
+from medchat.api.option import as_typed
 from medchat.cli.output import aligned
 from medchat.language import say
 from medchat.sanitize import sanitize, sanitize_line

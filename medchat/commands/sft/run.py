@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medchat.api import SFTEvent, SFTNote, SFTReport
-from medchat.cli.failures import show_failure
 from medchat.cli.output import aligned, say_aside
+from medchat.cli.program import show_failure
 from medchat.cli.signals import cancel_on_signals
 from medchat.commands.sft.prepare import PreparedRun
 from medchat.commands.sft.progress import EventPrinter, show_training
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.sanitize import sanitize_line
-from medchat.sft_job.card import use_command
+from medchat.sft_job.card import use_command, write_card, write_report
 from medchat.sft_job.facts import write_facts
-from medchat.sft_job.output_files import write_card, write_report
 from medchat.sft_job.report import cost_rows, result_rows
 from medchat.sft_job.run_file import FILE_NAME, as_toml
 from medchat.whole_file import write_whole_file

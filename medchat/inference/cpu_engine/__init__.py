@@ -4,5 +4,5 @@
     outputs = packed.multiply(inputs, threads=2)
 
 The library is compiled with the package where there is a compiler; without it `library.open_library` says why, and
-torch computes everything. Imports no torch: `medchat.inference.native_linear` does.
+torch computes everything. Imports no torch: `medchat.inference.engine` does.
 """
