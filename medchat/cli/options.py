@@ -85,6 +85,17 @@ def model_flags(command: F) -> F:
             ),
             click.option("--system", metavar="TEXT", help=say("系统提示", "system prompt")),
             option_flag_of_backbones,
+            _computing_flags,
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
+def _computing_flags(command: F) -> F:
+    """Add the flags that say where a model computes and in which precision, and the one that forbids the network."""
+    for decorate in reversed(
+        [
             click.option("--device", metavar=DEVICES_HELP, help=say("计算设备", "where to compute")),
             click.option("--dtype", type=click.Choice(DTYPES), help=say("计算精度", "compute precision")),
             click.option(

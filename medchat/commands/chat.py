@@ -118,8 +118,6 @@ def hold(prepared: PreparedChat, startup: Startup) -> int:
 
 def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startup:
     """Return what the screen needs for a conversation with this model."""
-    opening = prepared.opening
-
     control, loading = ModelControl(prepared), Loading()
 
     def open_session() -> ChatSession:
@@ -139,12 +137,7 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
     return Startup(
         open_session=open_session,
         model_label=control.label,
-        opening=[
-            *banner,
-            *disclaimer_lines(prepared.store),
-            *prepared.plugin_lines(),
-            *opening.notices(in_chat=on_terminal()),
-        ],
+        opening=[*banner, *_opening_lines(prepared)],
         style=str(prepared.settings.value("style")),
         past_inputs=past_inputs,
         remember_input=remember_input,
@@ -161,6 +154,14 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
         bell=bool(prepared.settings.value("bell")),
         theme=str(prepared.settings.value("theme")),
     )
+
+
+def _opening_lines(prepared: PreparedChat) -> list[str]:
+    return [
+        *disclaimer_lines(prepared.store),
+        *prepared.plugin_lines(),
+        *prepared.opening.notices(in_chat=on_terminal()),
+    ]
 
 
 def _ready_lines(prepared: PreparedChat, sessions: SavedSessions, session: ChatSession) -> list[str]:

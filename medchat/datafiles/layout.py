@@ -96,7 +96,11 @@ def layout_of(
         return "text"
     if plain_text or _json_lines(start):
         return "lines"
-    raise BrokenData(
+    raise _no_layout()
+
+
+def _no_layout() -> BrokenData:
+    return BrokenData(
         1,
         say(
             "这里既不是 JSON，也不是第一行有列名的表格",

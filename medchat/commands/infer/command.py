@@ -98,22 +98,7 @@ NAMED = 10
 @field_flags
 def command(data: str, output: str, **flags: Any) -> int:
     """Answer a file of questions."""
-    if flags["resume"] and flags["overwrite"]:
-        raise UsageError(
-            say("--resume 和 --overwrite 只能用一个", "use only one of --resume and --overwrite"),
-            say(
-                "用 --resume 继续，或用 --overwrite 重新开始",
-                "continue with --resume, or start over with --overwrite",
-            ),
-        )
-    if flags["exact"] and (flags["batch_size"] or 1) > 1:
-        raise UsageError(
-            say(
-                "--exact 逐个回答，不能再指定 --batch-size",
-                "--exact answers one at a time: --batch-size does not apply",
-            ),
-            say("两者只用一个", "use only one of them"),
-        )
+    _refuse_contradictions(flags)
     process = Process.from_environment(os.environ, slurm=True)
     opening, demo = as_demo(resolve_setup(read_settings(flags)))
     opening = replace(opening, generation=_generation(opening.generation, flags))
@@ -144,6 +129,26 @@ def command(data: str, output: str, **flags: Any) -> int:
             return run.complete()
     finally:
         outputs.close()
+
+
+def _refuse_contradictions(flags: dict[str, Any]) -> None:
+    """Raise UsageError for flags of which only one can be meant."""
+    if flags["resume"] and flags["overwrite"]:
+        raise UsageError(
+            say("--resume 和 --overwrite 只能用一个", "use only one of --resume and --overwrite"),
+            say(
+                "用 --resume 继续，或用 --overwrite 重新开始",
+                "continue with --resume, or start over with --overwrite",
+            ),
+        )
+    if flags["exact"] and (flags["batch_size"] or 1) > 1:
+        raise UsageError(
+            say(
+                "--exact 逐个回答，不能再指定 --batch-size",
+                "--exact answers one at a time: --batch-size does not apply",
+            ),
+            say("两者只用一个", "use only one of them"),
+        )
 
 
 def _refuse_inputs(target: Path, opening: ChatSetup, data: Path) -> None:

@@ -72,66 +72,33 @@ class PreparedRun:
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--dry-run --json` prints."""
-        memory = self.memory
-        body: dict[str, Any] = {
+        return {
             "backbone": self.plan.backbone.name,
             "method": self.plan.recipe.method,
             "settings": {
                 name: {"value": row.value, "origin": row.origin}
                 for name, row in self.plan.settings.settings.items()
             },
-            "data": [
-                {
-                    "path": str(file.path),
-                    "forms": dict(file.forms),
-                    "records": file.records,
-                    "bad": len(file.bad),
-                    "fields": file.fields.by_use(),
-                    "unused": unused_fields([file], leaves_out_input=self.leaves_out_input),
-                    "unanswered": file.unanswered,
-                    "unlearned": file.unlearned,
-                    "sha256": file.sha256,
-                }
-                for file in self.files
-            ],
+            "data": [self._file_json(file) for file in self.files],
             "train": len(self.data.train),
             "held_out": len(self.data.held_out),
-            "survey": None,
-            "memory": None,
-            "disk": None,
+            "survey": _survey_json(self.survey) if self.survey else None,
+            "memory": _memory_json(self.memory) if self.memory else None,
+            "disk": _disk_json(self.disk) if self.disk else None,
         }
-        if self.survey:
-            lengths = LengthFacts.of(self.survey)
-            body["survey"] = {
-                **asdict(lengths),
-                "preview": [asdict(piece) for piece in self.survey.preview],
-            }
-        if memory:
-            body["memory"] = {
-                "device": memory.device,
-                "parts": dict(memory.parts),
-                "total": memory.total,
-                "available": memory.available,
-                "fits": memory.fits,
-                "alternatives": dict(memory.alternatives),
-                "nearest": None if memory.nearest is None else dict(memory.nearest),
-                "parameters": memory.parameters,
-                "trainable": memory.trainable,
-                "cards": {
-                    str(size): None if changes is None else dict(changes)
-                    for size, changes in memory.cards.items()
-                },
-                "notes": list(memory.notes),
-            }
-        if self.disk:
-            body["disk"] = {
-                "place": self.disk.place,
-                "parts": dict(self.disk.parts),
-                "total": self.disk.total,
-                "available": self.disk.available,
-                "fits": self.disk.fits,
-            }
-        return body
+
+    def _file_json(self, file: TrainingFile) -> dict[str, Any]:
+        return {
+            "path": str(file.path),
+            "forms": dict(file.forms),
+            "records": file.records,
+            "bad": len(file.bad),
+            "fields": file.fields.by_use(),
+            "unused": unused_fields([file], leaves_out_input=self.leaves_out_input),
+            "unanswered": file.unanswered,
+            "unlearned": file.unlearned,
+            "sha256": file.sha256,
+        }
 
     def refuse_what_cannot_fit(self) -> None:
         """Raise MemoryShortageError if the estimates say that there is not enough memory, or MedchatError if
@@ -160,6 +127,38 @@ class PreparedRun:
                 ),
                 where=disk.place,
             )
+
+
+def _survey_json(survey: SFTSurvey) -> dict[str, Any]:
+    return {**asdict(LengthFacts.of(survey)), "preview": [asdict(piece) for piece in survey.preview]}
+
+
+def _memory_json(memory: MemoryEstimate) -> dict[str, Any]:
+    return {
+        "device": memory.device,
+        "parts": dict(memory.parts),
+        "total": memory.total,
+        "available": memory.available,
+        "fits": memory.fits,
+        "alternatives": dict(memory.alternatives),
+        "nearest": None if memory.nearest is None else dict(memory.nearest),
+        "parameters": memory.parameters,
+        "trainable": memory.trainable,
+        "cards": {
+            str(size): None if changes is None else dict(changes) for size, changes in memory.cards.items()
+        },
+        "notes": list(memory.notes),
+    }
+
+
+def _disk_json(disk: DiskEstimate) -> dict[str, Any]:
+    return {
+        "place": disk.place,
+        "parts": dict(disk.parts),
+        "total": disk.total,
+        "available": disk.available,
+        "fits": disk.fits,
+    }
 
 
 def prepare_run(plan: RunPlan) -> PreparedRun:

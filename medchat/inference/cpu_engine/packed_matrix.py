@@ -112,10 +112,7 @@ class PackedMatrix:
         Raises ValueError for other shapes or types, UsageError for instructions that this CPU lacks,
         MemoryShortageError.
         """
-        if inputs.ndim != 2 or inputs.shape[1] != self.columns or inputs.dtype != np.float32:
-            raise ValueError(f"inputs of {inputs.dtype} {inputs.shape} for {self.columns} columns")
-        if bias is not None and (bias.shape != (self.rows,) or bias.dtype != np.float32):
-            raise ValueError(f"a bias of {bias.dtype} {bias.shape} for {self.rows} rows")
+        self._check_shapes(inputs, bias)
         if threads < 1:
             raise ValueError(f"{threads} threads")
         library = open_library()
@@ -140,3 +137,9 @@ class PackedMatrix:
         if failed:
             raise MemoryShortageError(say("运行中内存不足", "memory ran out while running"))
         return outputs
+
+    def _check_shapes(self, inputs: NDArray[np.float32], bias: NDArray[np.float32] | None) -> None:
+        if inputs.ndim != 2 or inputs.shape[1] != self.columns or inputs.dtype != np.float32:
+            raise ValueError(f"inputs of {inputs.dtype} {inputs.shape} for {self.columns} columns")
+        if bias is not None and (bias.shape != (self.rows,) or bias.dtype != np.float32):
+            raise ValueError(f"a bias of {bias.dtype} {bias.shape} for {self.rows} rows")

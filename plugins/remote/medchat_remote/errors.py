@@ -167,9 +167,7 @@ class EndpointErrors:
             )
         if status in _BAD_REQUEST:
             return self._bad_request(status, message)
-        if status == 429:
-            what = say("请求太多或额度用完（429）", "too many requests, or no quota left (429)")
-        elif status == 407:
+        if status == 407:
             return self.make(
                 say("代理要求登录（407）", "the proxy requires a login (407)") + said,
                 say(
@@ -178,6 +176,12 @@ class EndpointErrors:
                 ),
                 kind=UsageError,
             )
+        return self._later(status, said, wait)
+
+    def _later(self, status: int, said: str, wait: float | None) -> RequestError:
+        """Return the error for what may go away by itself: too many requests, or a server that failed."""
+        if status == 429:
+            what = say("请求太多或额度用完（429）", "too many requests, or no quota left (429)")
         else:
             what = say(f"服务端出错（{status}）", f"the server failed ({status})")
         remedy = (
