@@ -8,6 +8,8 @@ away, and one of ours can have 14 GB.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -60,16 +62,10 @@ class Hub:
 
     def listing(self, repository: str, revision: str) -> Listing:
         """Return the files of the repository. Raises CheckpointError where it or the revision is missing."""
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HFValidationError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
         from huggingface_hub.hf_api import RepoFile
 
         where = f"{self.address}/{repository}"
-        try:
+        with _listing_errors(repository, revision, where):
             about = self._api.model_info(repository, revision=revision, timeout=TIMEOUT)
             commit = about.sha or revision
             entries = self._api.list_repo_tree(repository, recursive=False, revision=commit)
@@ -83,29 +79,6 @@ class Hub:
                 for file in within_entries(entries, where)
                 if isinstance(file, RepoFile)
             ]
-        except HFValidationError as error:
-            raise no_repository_name(repository) from error
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            # What the library meets in an answer that is no hub's, or no JSON.
-            raise no_listing(where, "HF_ENDPOINT") from error
-        except GatedRepoError as error:
-            raise CheckpointError(
-                say("作者要求先同意条款才能下载", "its owners ask for consent before the download"),
-                say("在网页上同意后运行：hf auth login", "agree on its page, then run: hf auth login"),
-                where=f"{OFFICIAL}/{repository}",
-            ) from error
-        except RevisionNotFoundError as error:
-            raise CheckpointError(
-                say(f"仓库里没有版本 {revision}", f"the repository has no revision {revision}"),
-                say("去掉 --revision，或给出提交号", "leave --revision out, or give a commit"),
-                where=where,
-            ) from error
-        except RepositoryNotFoundError as error:
-            raise CheckpointError(
-                say("来源处没有这个仓库", "there is no such repository"),
-                say("换一个来源：--repo OWNER/NAME", "choose another source: --repo OWNER/NAME"),
-                where=where,
-            ) from error
         return Listing(repository, commit, tuple(files))
 
     def request(self, listing: Listing, file: RemoteFile) -> DownloadRequest:
@@ -116,3 +89,40 @@ class Hub:
         url = hf_hub_url(listing.repository, file.name, revision=listing.revision, endpoint=self.address)
         headers = build_hf_headers(token=self._token, library_name="medchat", library_version=__version__)
         return DownloadRequest(url, headers)
+
+
+@contextmanager
+def _listing_errors(repository: str, revision: str, where: str) -> Iterator[None]:
+    """Turn what the library raises for the list of a repository's files into MedchatError or UsageError."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise no_repository_name(repository) from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        # What the library meets in an answer that is no hub's, or no JSON.
+        raise no_listing(where, "HF_ENDPOINT") from error
+    except GatedRepoError as error:
+        raise CheckpointError(
+            say("作者要求先同意条款才能下载", "its owners ask for consent before the download"),
+            say("在网页上同意后运行：hf auth login", "agree on its page, then run: hf auth login"),
+            where=f"{OFFICIAL}/{repository}",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(
+            say(f"仓库里没有版本 {revision}", f"the repository has no revision {revision}"),
+            say("去掉 --revision，或给出提交号", "leave --revision out, or give a commit"),
+            where=where,
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            say("来源处没有这个仓库", "there is no such repository"),
+            say("换一个来源：--repo OWNER/NAME", "choose another source: --repo OWNER/NAME"),
+            where=where,
+        ) from error
