@@ -91,11 +91,14 @@ def test_a_comparison_says_what_is_said_of_both(call: Call, tmp_path: Path) -> N
     build(call, knowledge, "--forms", "compare")
     first, second = built(knowledge)
     assert [source["line"] for source in first["provenance"]["sources"]] == [1, 2]
-    assert first["output"] == "甲病常用的检查有一、二。乙病常用的检查有二、三。两者都有二。"
+    assert (
+        first["output"] == "甲病常用的检查有一、二。乙病常用的检查有二、三。两者相同的有二。"
+        "这里只列出主要的几项，没有列出的不等于没有。"
+    )
     assert [source["line"] for source in second["provenance"]["sources"]] == [2, 1]
 
 
-def test_a_check_is_answered_by_yes_for_what_the_record_says_and_by_no_for_what_another_says(
+def test_a_check_is_answered_by_yes_for_what_the_record_says_and_is_left_open_for_what_another_says(
     call: Call, knowledge: Path
 ) -> None:
     answers = Counter()
@@ -105,12 +108,12 @@ def test_a_check_is_answered_by_yes_for_what_the_record_says_and_by_no_for_what_
             record = RECORDS[row["provenance"]["sources"][0]["line"] - 1]
             own = record[row["provenance"]["relations"][0]]
             asked = [value for value in own if row["instruction"].startswith(value)]
-            assert row["output"].startswith("是。" if asked else "一般不是，")
+            assert row["output"].startswith("是。" if asked else "不能肯定。")
             answers[bool(asked)] += 1
     assert min(answers[True], answers[False]) > 10
 
 
-def test_what_several_records_say_is_never_denied(call: Call, tmp_path: Path) -> None:
+def test_what_several_records_say_is_never_called_open(call: Call, tmp_path: Path) -> None:
     records = [
         {"中心词": "甲病", "临床表现": ["发热"]},
         {"中心词": "乙病", "临床表现": ["乏力"]},
@@ -119,8 +122,36 @@ def test_what_several_records_say_is_never_denied(call: Call, tmp_path: Path) ->
     knowledge = write_lines(tmp_path / "k.jsonl", records)
     for seed in range(12):
         build(call, knowledge, "--forms", "check", "--seed", str(seed), "--overwrite")
-        denied = [row["instruction"] for row in built(knowledge) if not row["output"].startswith("是。")]
-        assert all("发热" in question for question in denied)
+        left_open = [row["instruction"] for row in built(knowledge) if not row["output"].startswith("是。")]
+        assert all("发热" in question for question in left_open)
+
+
+@pytest.mark.safety
+def test_only_what_a_record_calls_a_misconception_is_denied(call: Call, tmp_path: Path) -> None:
+    myths = ["甲病不用治——其实要治", "甲病会传染"]
+    records = [{"中心词": "甲病", "检查": ["一"], "常见误解": myths}, {"中心词": "乙病", "检查": ["二"]}]
+    knowledge = write_lines(tmp_path / "k.jsonl", records)
+    answers = {}
+    for seed in range(24):
+        build(call, knowledge, "--forms", "check", "--seed", str(seed), "--overwrite")
+        answers |= {row["instruction"]: row["output"] for row in built(knowledge)}
+    assert answers["“甲病不用治”，这种说法对吗？"] == "不对。其实要治。"
+    assert answers["“甲病会传染”，这种说法对吗？"] == "“甲病会传染”不对。"
+    others = [answer for question, answer in answers.items() if "说法" not in question]
+    assert others and not [answer for answer in others if answer.startswith(("不对", "不是", "一般不是"))]
+
+
+@pytest.mark.safety
+@pytest.mark.parametrize("relation", ["临床表现", "就诊科室"])
+def test_who_asks_for_symptoms_or_a_department_hears_when_to_call_for_help(
+    call: Call, tmp_path: Path, relation: str
+) -> None:
+    record = {"中心词": "甲病", relation: ["某项"], "就医提示": ["喘不上气，立即拨打120"]}
+    knowledge = write_lines(tmp_path / "k.jsonl", [record])
+    for form in ("direct", "follow-up", "check"):
+        build(call, knowledge, "--forms", form, "--overwrite")
+        for row in built(knowledge):
+            assert "立即拨打120" in row["instruction"] + row["output"]
 
 
 def test_a_long_list_is_cut_and_a_strange_name_of_a_relation_is_text(call: Call, tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from functools import cached_property
 
 from medchat_data.knowledge import KnowledgeRecord
 from medchat_data.relations import (
+    DEPARTMENT,
+    MYTH_MARK,
+    MYTHS,
     SYMPTOMS,
     TESTS,
     TREATMENT,
@@ -26,12 +29,12 @@ from medchat_data.relations import (
 from medchat_data.verifying import normalised
 
 #: Rises when the wording of any form changes: data built before and after it are not alike.
-FORM_VERSION = 1
+FORM_VERSION = 2
 #: A story tells so many symptoms at most, each of at most so many characters.
 _STORY_SYMPTOMS, _STORY_CHARACTERS = 4, 14
 #: So many other records are looked at for one that fits.
 _TRIES = 20
-_PATIENTS = ("一位患者", "家里有人", "有位朋友")
+_PATIENTS = ("一位患者", "我家里人", "我一位朋友")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +93,13 @@ def _direct(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Random
     """Ask for each relation."""
     for name, values in record.relations.items():
         question = chance.choice(relation_named(name).questions).format(e=record.centre)
-        yield Sample("direct", question, _stated(record, name), (record,), (name,), values)
+        yield Sample("direct", question, _answered(record, name), (record,), (name,), values)
 
 
 def _compare(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Random) -> Iterator[Sample]:
-    """Ask in what two differ; the answer says what is said of each, and what of both."""
-    names = [name for name in record.relations if relation_named(name) is not WHEN_TO_GO]
+    """Ask in what two differ; the answer says what is said of each, and what of both, and that it is not all."""
+    left_out = (DEPARTMENT, MYTHS, WHEN_TO_GO)
+    names = [name for name in record.relations if relation_named(name) not in left_out]
     chance.shuffle(names)
     for name in names:
         for other in knowledge.others(record, name, chance):
@@ -106,7 +110,8 @@ def _compare(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Rando
                 statement_of(name, one.centre, one.relations[name], briefly=True) for one in (record, other)
             )
             if both:
-                answer += f"两者都有{as_phrase(both)}。"
+                answer += f"两者相同的有{as_phrase(both)}。"
+            answer += "这里只列出主要的几项，没有列出的不等于没有。"
             yield Sample("compare", question, answer, (record, other), (name,), record.relations[name])
             return
 
@@ -146,18 +151,34 @@ def _treatment(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Ran
 
 
 def _check(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Random) -> Iterator[Sample]:
-    """Ask whether a value belongs to a relation; every other time it is another record's, and the answer says no."""
-    names = [name for name in record.relations if relation_named(name).check]
+    """Ask whether something holds; every other time it is a misconception, or what another record says.
+
+    Only a misconception is denied: what a record does not list may well hold for it all the same.
+    """
+    myths = of_kind(tuple(record.relations), MYTHS)
+    names = [name for name in record.relations if relation_named(name).check and name not in myths]
+    is_own = chance.random() < 0.5
+    if myths and not (is_own and names):
+        said, _, right = chance.choice(record.relations[myths[0]]).partition(MYTH_MARK)
+        yield Sample(
+            "check",
+            MYTHS.check.format(e=record.centre, v=said),
+            (f"不对。{right}。" if right else f"“{said}”不对。") + _when_to_go(record),
+            (record,),
+            (myths[0],),
+            (right or said,),
+        )
+        return
     if not names:
         return
-    name, is_own = chance.choice(names), chance.random() < 0.5
+    name = chance.choice(names)
     kind = relation_named(name)
     if is_own:
         value = chance.choice(record.relations[name])
         yield Sample(
             "check",
             kind.check.format(e=record.centre, v=value),
-            "是。" + _stated(record, name),
+            "是。" + _answered(record, name),
             (record,),
             (name,),
             record.relations[name],
@@ -165,12 +186,12 @@ def _check(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Random)
         return
     for other in knowledge.others(record, name, chance):
         value = chance.choice(other.relations[name])
-        # What several records say (发热, 乏力) may well hold for this one too, whose list is never complete.
         if knowledge.spread[normalised(value)] == 1 and not _is_known_of(value, record):
+            stated = statement_of(name, record.centre, record.relations[name], briefly=True)
             yield Sample(
                 "check",
                 kind.check.format(e=record.centre, v=value),
-                f"一般不是，{value}不在{record.centre}常见的{kind.name}之列。" + _stated(record, name),
+                f"不能肯定。{stated}这里没有列出{value}，但列出的不是全部，请向医生或药师核实。",
                 (record, other),
                 (name,),
                 record.relations[name],
@@ -185,9 +206,9 @@ def _follow_up(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Ran
         return
     first, second = chance.sample(names, 2)
     asked = chance.choice(relation_named(first).questions).format(e=record.centre)
-    question = f" <user>: {asked} <bot>: {_stated(record, first)} <user>: {relation_named(second).next}"
+    question = f" <user>: {asked} <bot>: {_answered(record, first)} <user>: {relation_named(second).next}"
     yield Sample(
-        "follow-up", question, _stated(record, second), (record,), (first, second), record.relations[second]
+        "follow-up", question, _answered(record, second), (record,), (first, second), record.relations[second]
     )
 
 
@@ -212,6 +233,14 @@ def samples_of(
 
 def _stated(record: KnowledgeRecord, name: str) -> str:
     return statement_of(name, record.centre, record.relations[name])
+
+
+def _answered(record: KnowledgeRecord, name: str) -> str:
+    """Return the statement, and with symptoms and departments when to seek help at once."""
+    kind, stated = relation_named(name), _stated(record, name)
+    if kind is DEPARTMENT:  # whoever is to call an ambulance first looks for no department
+        return _when_to_go(record) + stated
+    return stated + _when_to_go(record) if kind is SYMPTOMS else stated
 
 
 def _when_to_go(record: KnowledgeRecord) -> str:

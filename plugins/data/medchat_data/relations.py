@@ -20,8 +20,7 @@ class Relation:
 
     `questions` are ways to ask for it, `statement` says it, `next` asks for it where the centre word was named before,
     `name` is how it is called within a sentence. `check` asks, to be answered by 是 or 不是, whether `{v}` belongs to
-    it; where it is empty, what one record does not list may well hold all the same. `ending` goes behind a statement
-    that stands alone.
+    it; where it is empty, no check is made of it. `ending` goes behind a statement that stands alone.
     """
 
     name: str
@@ -31,6 +30,9 @@ class Relation:
     check: str = ""
     ending: str = ""
 
+
+#: Stands in a value of MYTHS between what is wrongly said and what is right.
+MYTH_MARK = "——"
 
 SYMPTOMS = Relation(
     "表现",
@@ -49,10 +51,10 @@ TESTS = Relation(
 )
 TREATMENT = Relation(
     "治疗",
-    ("{e}一般怎样治疗？", "{e}有哪些治疗办法？", "得了{e}该怎么治？"),
+    ("{e}一般怎样治疗？", "{e}有哪些治疗办法？", "{e}该怎么治？"),
     "{e}的治疗包括{v}",
     "那一般怎样治疗？",
-    ending="，具体方案由医生根据病情决定",
+    ending="，具体方案因人而异，请听医生安排",
 )
 _CAUSES = Relation(
     "病因",
@@ -70,14 +72,14 @@ _COMPLICATIONS = Relation(
 )
 _PREVENTION = Relation(
     "预防措施",
-    ("怎样预防{e}？", "预防{e}可以做些什么？", "平时怎么做能减少得{e}的机会？"),
+    ("怎样预防{e}？", "预防{e}可以做些什么？", "平时怎么做能减少{e}的发生？"),
     "预防{e}可以这样做：{v}",
     "那平时怎样预防？",
 )
-_DEPARTMENT = Relation(
+DEPARTMENT = Relation(
     "就诊科室",
     ("{e}应该看哪个科？", "{e}去医院挂什么科？"),
-    "{e}可以到这些科室就诊：{v}",
+    "{e}一般看{v}",
     "那应该看哪个科？",
 )
 _GROUPS = Relation(
@@ -88,22 +90,30 @@ _GROUPS = Relation(
 )
 _RISKS = Relation(
     "危险因素",
-    ("哪些因素会增加得{e}的风险？", "{e}的危险因素有哪些？"),
+    ("哪些因素会增加{e}的风险？", "{e}的危险因素有哪些？"),
     "会增加{e}风险的因素有{v}",
-    "那哪些因素会增加得病的风险？",
+    "那哪些因素会增加患病的风险？",
 )
 _TRANSMISSION = Relation(
     "传播途径",
     ("{e}是怎样传播的？", "{e}会通过什么途径传染？"),
-    "{e}的传播途径有{v}",
+    "{e}主要的传播途径是{v}",
     "那是怎样传播的？",
     "{v}是{e}的传播途径吗？",
 )
 WHEN_TO_GO = Relation(
     "就医提示",
-    ("关于{e}，什么情况要马上就医？", "{e}出现哪些情况不能等？"),
+    ("关于{e}，什么情况要马上就医？", "{e}出现哪些情况不能拖延？"),
     "关于{e}的就医提示：{v}",
     "那什么情况要马上就医？",
+)
+#: A value is what is wrongly said and, behind `MYTH_MARK`, what is right.
+MYTHS = Relation(
+    "误解",
+    ("关于{e}，有哪些常见的误解？", "对{e}，人们常有什么误解？"),
+    "关于{e}，常见的误解有：{v}",
+    "那人们常有哪些误解？",
+    "“{v}”，这种说法对吗？",
 )
 _INDICATIONS = Relation(
     "适应症",
@@ -133,9 +143,10 @@ _BY_NAME: Mapping[str, Relation] = {
     **dict.fromkeys(("病因", "发病原因", "诱因"), _CAUSES),
     "并发症": _COMPLICATIONS,
     **dict.fromkeys(("预防", "预防措施"), _PREVENTION),
-    **dict.fromkeys(("所属科室", "就诊科室"), _DEPARTMENT),
+    **dict.fromkeys(("所属科室", "就诊科室"), DEPARTMENT),
     **dict.fromkeys(("高危人群", "多发群体", "易感人群"), _GROUPS),
     "危险因素": _RISKS,
+    "常见误解": MYTHS,
     "传播途径": _TRANSMISSION,
     **dict.fromkeys(("适应症", "主治", "功能主治"), _INDICATIONS),
     "不良反应": _ADVERSE,
