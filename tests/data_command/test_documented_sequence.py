@@ -30,6 +30,6 @@ def test_the_commands_of_the_page_run_one_after_the_other(
         assert words[0] == "medchat" and done.code == 0, f"{line}: {done.err}"
         if target:
             Path(target).write_text(done.out, encoding="utf-8")
-    assert 350 <= len(lines_of(Path("train.jsonl"))) <= 450
+    assert 400 <= len(lines_of(Path("train.jsonl"))) <= 500
     assert min(len(lines_of(Path(f"part.{name}.jsonl"))) for name in ("train", "dev", "test")) > 20
     assert "messages" in lines_of(Path("chat.jsonl"))[0]

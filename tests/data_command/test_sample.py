@@ -59,6 +59,19 @@ def test_an_emergency_among_the_records_sends_to_120(sample: Path) -> None:
     assert "12356" in by_name["抑郁症"].relations["就医提示"][0]
 
 
+@pytest.mark.safety
+def test_every_misconception_is_set_right_and_nothing_else_is_denied(call: Call, sample: Path) -> None:
+    wrong = [one for record in read_knowledge(sample).records for one in record.relations["常见误解"]]
+    assert all(re.fullmatch("[^—]{4,}——其实[^—]{6,}", one) for one in wrong)
+    output = sample.with_name("check.jsonl")
+    for seed in range(4):
+        words = ("--forms", "check", "--seed", str(seed), "--overwrite")
+        assert call("data", "build", "kg", str(sample), "--output", str(output), *words).code == 0
+        answers = [row["output"] for row in lines_of(output)]
+        assert all(answer.startswith(("是。", "不对。其实")) for answer in answers)
+        assert any(answer.startswith("不对。其实") for answer in answers)
+
+
 def test_the_sample_makes_hundreds_of_records_of_every_form_and_rejects_none(
     call: Call, sample: Path
 ) -> None:
