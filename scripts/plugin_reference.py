@@ -24,7 +24,7 @@ from medchat.batch.questions import Question, QuestionFile
 from medchat.chat.events import TurnStats
 from medchat.datafiles.data_file import DataFile
 from medchat.datafiles.json_values import Item
-from medchat.hf import TransformersBackbone
+from medchat.hf import NetBackbone, NetTokenizer, TransformersBackbone
 from medchat.sft_job.data import InvalidExample, TrainingFile
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "plugins" / "reference.md"
@@ -71,8 +71,8 @@ def page() -> str:
     for title, names in SECTIONS.items():
         parts.append(f"## {title}\n")
         parts += [entry(name, getattr(plugin_kit, name)) for name in names.split()]
-    parts.append("## `medchat.hf`: chat models of transformers\n")
-    parts.append(entry("TransformersBackbone", TransformersBackbone))
+    parts.append("## `medchat.hf`: chat models of transformers, and nets of one's own\n")
+    parts += [entry(kind.__name__, kind) for kind in (TransformersBackbone, NetBackbone, NetTokenizer)]
     parts.append("## What these give and hold\n\nNo plugin imports these by name.\n")
     parts += [entry(kind.__name__, kind) for kind in GIVEN]
     return "\n".join(parts)

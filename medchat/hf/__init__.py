@@ -1,11 +1,14 @@
-"""Chat models that transformers computes and whose folders say the rest: what a plugin for one subclasses.
+"""What a plugin subclasses: for chat models that transformers computes, and for a net of one's own.
 
     class Qwen(TransformersBackbone):
         name = "qwen"
         summary = {"zh": "…", "en": "…"}
         model_types = ("qwen2",)
 
-`HFTokenizer` reads their tokenizer.json. Importing this imports no torch, and tokenizers only with `HFTokenizer`.
+`HFTokenizer` reads their tokenizer.json. A torch module of one's own is a `NetBackbone`, and its vocabulary a
+`NetTokenizer`: chat and the trainer of all families take it (`examples/medchat-charlm`).
+
+Importing this imports no torch, and tokenizers only with `HFTokenizer`.
 """
 
 from __future__ import annotations
@@ -13,11 +16,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medchat.hf.backbone import TransformersBackbone
+from medchat.hf.net import NetBackbone, NetTokenizer
 
 if TYPE_CHECKING:
     from medchat.hf.tokenizer import HFTokenizer
 
-__all__ = ["HFTokenizer", "TransformersBackbone"]
+__all__ = ["HFTokenizer", "NetBackbone", "NetTokenizer", "TransformersBackbone"]
 
 
 def __getattr__(name: str) -> Any:

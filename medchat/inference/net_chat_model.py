@@ -50,9 +50,11 @@ class WholeStepper:
 class NetChatModel(TokenChatModel):
     """Samples, scores and streams as every model does; answers of a batch come one after the other, no beams."""
 
-    def __init__(self, net: nn.Module, tokenizer: ChatTokenizer, facts: ModelFacts) -> None:
-        """The net is in evaluation mode from here on, but while it is trained."""
-        super().__init__(net, tokenizer, WholeStepper(net), facts)
+    def __init__(
+        self, net: nn.Module, tokenizer: ChatTokenizer, facts: ModelFacts, *, token_count: int | None = None
+    ) -> None:
+        """Ids from `token_count` on are rows of a padded embedding, no tokens, and never chosen."""
+        super().__init__(net, tokenizer, WholeStepper(net), facts, token_count=token_count)
 
     def answer_rows(
         self, rows: Sequence[Sequence[int]], config: GenerationConfig, cancel: threading.Event | None
@@ -79,6 +81,7 @@ class NetChatModel(TokenChatModel):
                 stop_ids=limits.stop_ids,
                 context_length=limits.context_length,
                 cancel=cancel,
+                token_count=limits.token_count,
             ):
                 if step.token is None:
                     return BatchAnswer(tuple(tokens), step.finish or Finish.ERROR)

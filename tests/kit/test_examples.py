@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from locations import ROOT
@@ -27,3 +28,9 @@ class TestEcho(BackboneTests):
 @pytest.mark.torch
 class TestHF(BackboneTests):
     backbone = import_example("medchat-hf").medchat_backbones()[0]
+
+
+@pytest.mark.torch
+class TestCharLM(BackboneTests):
+    backbone = import_example("medchat-charlm").medchat_backbones()[0]
+    shape: ClassVar = {"hidden_size": 32}
