@@ -107,6 +107,12 @@ class TokenChatModel(ABC):
         """Tokens that prompt and answer may take together."""
         return self._facts.context_length
 
+    def reserve_positions(self, count: int) -> None:
+        """Leave prompt and answer `count` tokens fewer: a prefix that is trained takes the positions before them."""
+        room = self.context_length - count
+        self._facts = replace(self._facts, context_length=room)
+        self._limits = replace(self._limits, context_length=room)
+
     def stream(
         self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
     ) -> Iterator[Delta]:

@@ -11,7 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from medchat.api import Example, Finish, GenerationConfig, PromptTemplate, SFTData
+from medchat.api import (
+    Example,
+    Finish,
+    GenerationConfig,
+    PromptTemplate,
+    SFTData,
+    SFTNote,
+    SFTStatus,
+    SFTWatcher,
+)
 from medchat.errors import MedchatError
 from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.device import device_of
@@ -124,8 +133,11 @@ MOST_TOKENS = 128
 def sample_questions(
     loaded: TokenChatModel, data: SFTData, template: PromptTemplate, count: int
 ) -> tuple[Example, ...]:
-    """Return the first `count` held-out examples, else the first learned ones, that leave room for an answer."""
-    room = loaded.context_length - MOST_TOKENS
+    """Return the first `count` held-out examples, else the first learned ones, that leave room for an answer.
+
+    An answer may always have half of the context: a prefix can leave it little.
+    """
+    room = loaded.context_length - min(MOST_TOKENS, loaded.context_length // 2)
     fitting = (
         example
         for example in data.held_out or data.train
@@ -145,10 +157,38 @@ def generate_answers(
     was_training = loaded.model.training
     loaded.model.eval()
     texts: list[str] = []
-    for one in asked:
-        (completion,) = loaded.generate_batch([prompt_of(one, template)], config, cancel)
-        if completion.finish is Finish.CANCELLED:
-            break
-        texts.append(completion.text)
-    loaded.model.train(was_training)
+    try:
+        for one in asked:
+            (completion,) = loaded.generate_batch([prompt_of(one, template)], config, cancel)
+            if completion.finish is Finish.CANCELLED:
+                break
+            texts.append(completion.text)
+    finally:
+        loaded.model.train(was_training)
     return texts
+
+
+def answer_again(
+    loaded: TokenChatModel, asked: Sequence[Example], template: PromptTemplate, watch: SFTWatcher
+) -> list[str]:
+    """Return what `generate_answers` does of a trained model, and nothing where that fails: a note says so.
+
+    What was trained is still to be written, and worth more than a look at it.
+    """
+    if asked:
+        count = len(asked)
+        watch.on_event(SFTStatus(say(f"训练后再答 {count} 题", f"answering the {count} questions again")))
+    try:
+        return generate_answers(loaded, asked, template, watch.cancel)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    watch.on_event(
+        SFTNote(
+            say(
+                f"训练后的样例回答失败，已略过（{reason}）；训练结果照常写出",
+                f"the sample answers after training failed and are left out ({reason}); "
+                "the result is written all the same",
+            )
+        )
+    )
+    return []

@@ -35,7 +35,7 @@ from medchat.inference.device import dtype_of, pick_device
 from medchat.language import say
 from medchat.templates import same_template
 from medchat.training.disk_estimate import estimate_disk
-from medchat.training.evaluation import check_round_trip, generate_answers, sample_questions
+from medchat.training.evaluation import answer_again, check_round_trip, generate_answers, sample_questions
 from medchat.training.family import Family, FamilyEncoder, base_options
 from medchat.training.features import Feature, FeatureSet, encode_examples, refuse_left_out
 from medchat.training.malloc_tuning import limit_onednn_cache
@@ -246,6 +246,7 @@ class FamilyRecipe(SFTRecipe):
         self, data: SFTData, encoded: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
     ) -> tuple[TrainResult, tuple[SFTSample, ...]]:
         loaded = self.tuning_method.load(self.family, options)
+        loaded.reserve_positions(self.tuning_method.positions_taken(options))
         asked = sample_questions(loaded, data, encoded.template, options.samples)
         count = len(asked)
         if asked:
@@ -264,9 +265,7 @@ class FamilyRecipe(SFTRecipe):
             loaded.model, learned, held_out, self._collator_of(loaded, options), options, folder, watch
         )
         trained = replace(trained, parameters=self.tuning_method.parameters(loaded.model))
-        if asked:
-            watch.on_event(SFTStatus(say(f"训练后再答 {count} 题", f"answering the {count} questions again")))
-        after = generate_answers(loaded, asked, encoded.template, watch.cancel)
+        after = answer_again(loaded, asked, encoded.template, watch)
         watch.on_event(
             SFTStatus(say("写出结果，再加载核对", "writing the result, then loading it again to check"))
         )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+from sft_watcher import Watcher
 
+from medchat.api import Example, LoadOptions, SFTData, SFTNote, SFTOptions, SFTReport
 from medchat.hf import TransformersBackbone
+from medchat.inference.chat_model import TokenChatModel
 from medchat.testing import BackboneTests
 
 pytestmark = pytest.mark.torch
@@ -25,3 +30,55 @@ class GPT2(TransformersBackbone):
 
 class TestGPT2(BackboneTests):
     backbone = GPT2()
+
+
+#: Prompt, answer and prefix fill the 64 learned positions of `folder`.
+EXAMPLES = [Example("头痛怎么办？", "多休息")] * 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gpt2") / "base"
+    GPT2().tiny(path, corpus=["头痛怎么办？多休息" * 9], max_position_embeddings=64)
+    return path
+
+
+def chosen(folder: Path, output: Path, method: str, **changes: Any) -> SFTOptions:
+    plain = SFTOptions(model=folder, output=output, method=method, device="cpu")
+    return replace(
+        replace(plain, **GPT2().recipes[method].defaults), num_epochs=1, batch_size=4, micro_batch_size=4,
+        precision="float32", eval_steps=0, save_steps=-1, max_length=48, **changes,
+    )  # fmt: skip
+
+
+def tuned(folder: Path, output: Path, watcher: Watcher) -> SFTReport:
+    options = chosen(folder, output, "ptuning", pre_seq_len=16, samples=1)
+    return GPT2().recipes["ptuning"].run(SFTData(EXAMPLES), options, watcher)
+
+
+def test_a_prefix_leaves_the_samples_after_training_the_positions_that_are_left(
+    folder: Path, tmp_path: Path
+) -> None:
+    watcher = Watcher()
+    report = tuned(folder, tmp_path / "out", watcher)
+    assert [sample.question for sample in report.samples] == [EXAMPLES[0].question]
+    assert GPT2().load(LoadOptions(folder, adapters=(report.output,))).context_length == 64 - 16
+
+
+def test_samples_that_fail_after_training_cost_no_result(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, calls = TokenChatModel.generate_batch, iter(range(9))
+
+    def fails_the_second_time(self: TokenChatModel, *args: Any) -> Any:
+        if next(calls):
+            raise IndexError("index out of range in self")
+        return answer(self, *args)
+
+    monkeypatch.setattr(TokenChatModel, "generate_batch", fails_the_second_time)
+    watcher = Watcher()
+    report = tuned(folder, tmp_path / "out", watcher)
+    assert report.samples == ()
+    notes = [event.text for event in watcher.events if isinstance(event, SFTNote)]
+    assert len([note for note in notes if "IndexError: index out of range in self" in note]) == 1
+    assert GPT2().load(LoadOptions(folder, adapters=(report.output,))).context_length == 64 - 16

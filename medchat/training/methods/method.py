@@ -73,6 +73,10 @@ class Method(ABC):
         base = base_options(options, dtype=self.dtype(options))
         return replace(base, adapters=(*options.adapters, folder), extra={})
 
+    def positions_taken(self, options: SFTOptions) -> int:
+        """Return how many positions of the context what is trained takes from prompt and answer."""
+        return 0
+
     def parameters(self, model: nn.Module) -> int:
         """Return how many parameters the model has, packed ones counted one by one."""
         return sum(parameter.numel() for parameter in model.parameters())

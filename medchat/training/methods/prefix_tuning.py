@@ -44,6 +44,10 @@ class PrefixMethod(Method):
             )
         refuse_other_kinds(options)
 
+    def positions_taken(self, options: SFTOptions) -> int:
+        """Return the prefix's length: text counts its positions from there."""
+        return options.pre_seq_len
+
     def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
         """Put a random prefix before the text. Unlike the others it has an effect at once."""
         prefix_tuning.insert_prefix(model, options.pre_seq_len, projection=options.prefix_projection)
