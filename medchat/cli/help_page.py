@@ -45,6 +45,7 @@ PLACEHOLDERS = {
 
 def in_words(placeholder: str) -> str:
     """Return a placeholder such as `PATH|NAME` in the interface language; names of flags stay as they are."""
+    placeholder = placeholder.replace("...", "…")  # click's mark of an argument that repeats
     if current_language() == "en":
         return placeholder
     return re.sub("[A-Z]{2,}", lambda word: PLACEHOLDERS.get(word[0], word[0]), placeholder)
