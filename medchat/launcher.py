@@ -94,7 +94,7 @@ def _left_over(environment: Mapping[str, str]) -> UsageError:
     shown = ", ".join(f"{name}={environment[name]}" for name in found)
     return UsageError(
         say(
-            f"环境变量 {shown} 说这是多个进程之一，却没有 MASTER_ADDR 和 MASTER_PORT：像是别的任务留下的",
+            f"环境变量 {shown} 表明这是多个进程之一，却没有 MASTER_ADDR 和 MASTER_PORT：像是别的任务留下的",
             f"{shown} says that this is one of several processes, but MASTER_ADDR and MASTER_PORT are not both set:"
             " something else seems to have left it behind",
         ),
@@ -117,7 +117,7 @@ def waiting_for(ranks: str) -> str:
     at = f" (MASTER_ADDR:MASTER_PORT={where})" if where else ""
     seconds = patience()
     return say(
-        f"在等其他进程：RANK {ranks}{at}，一共等 {seconds} 秒（{PATIENCE_VARIABLE}）。{unset_command()}",
+        f"正在等待其他进程：RANK {ranks}{at}，共等 {seconds} 秒（{PATIENCE_VARIABLE}）。{unset_command()}",
         f"waiting for other processes: RANK {ranks}{at}, for {seconds} seconds in all ({PATIENCE_VARIABLE})."
         f" {unset_command()}",
     )

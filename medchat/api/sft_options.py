@@ -127,7 +127,7 @@ class SFTOptions:
         (), "添加 LoRA 的层（逗号分隔）", "modules LoRA goes on (comma-separated)"
     )
     adapter_size: int = setting(
-        64, "Adapter 瓶颈层的宽度", "width of an adapter's bottleneck", allowed=Range(1, 1 << 16)
+        64, "瓶颈层的宽度（adapter）", "width of an adapter's bottleneck", allowed=Range(1, 1 << 16)
     )
     pre_seq_len: int = setting(
         128, "P-tuning 前缀的长度", "length of P-tuning's prefix", allowed=Range(1, 4096)

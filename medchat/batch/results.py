@@ -119,7 +119,7 @@ def file_error(path: Path, error: OSError) -> MedchatError:
     return MedchatError(
         say(f"结果文件读写失败：{reason}", f"the result file cannot be read or written: {reason}"),
         say(
-            "修正后用 --resume 接着运行，已写入的回答都在",
+            "修正后用 --resume 继续，已写入的回答都在",
             "fix that and continue with --resume; every answer written so far is kept",
         ),
         where=str(path),

@@ -80,7 +80,7 @@ def _address_given(value: str) -> UsageError:
     elif host.lower() in _HUBS and "/" in repository:
         download = _HUBS[host.lower()].format(shlex.quote(repository))
         remedy = say(
-            f"先下载，再用 --model 目录：{download} 目录", f"fetch it, then --model FOLDER: {download} FOLDER"
+            f"先下载：{download} 目录；再用 --model 目录", f"fetch it, then --model FOLDER: {download} FOLDER"
         )
     else:
         remedy = say(

@@ -72,7 +72,7 @@ def _foreign(template: str, owner: str, backbone: str, lacking: list[str]) -> Us
     tokens = sanitize_line(" ".join(lacking), 120)
     return UsageError(
         say(
-            f"模板 {template} 属于 --backbone {owner}：{backbone} 的词表里没有它的控制符 {tokens}",
+            f"模板 {template} 属于 --backbone {owner}：{backbone} 的词表里没有它的特殊标记 {tokens}",
             f"template {template} belongs to --backbone {owner}: the vocabulary of {backbone} lacks its "
             f"control tokens {tokens}",
         ),

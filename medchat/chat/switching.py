@@ -206,4 +206,4 @@ class GoneModel:
 
 
 def _no_model() -> CheckpointError:
-    return CheckpointError(say("现在没有加载的模型", "no model is loaded now"), _load_one())
+    return CheckpointError(say("现在没有加载任何模型", "no model is loaded now"), _load_one())

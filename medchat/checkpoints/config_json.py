@@ -119,7 +119,7 @@ def require_model_type(values: ConfigValues, model_type: str, title: str, weight
     stated = values.stated.get("model_type")
     if stated == model_type:
         return
-    found = str(stated or say("未注明的模型", "a model of no stated type"))[:60]
+    found = str(stated or say("未注明类型的模型", "a model of no stated type"))[:60]
     raise CheckpointError(
         say(
             f"这是 {found}，不是 {title} 结构的模型",

@@ -179,7 +179,7 @@ def _wrong_base(found: PublishedMatch, title: str) -> CheckpointError:
         named = say("（按目录名和大小判断）", " (going by the folder's name and size)")
     return CheckpointError(
         say(
-            f"适配器与模型不配套：{known.name}{named} 是在 {wanted} 上训练的，而这个模型是 {title}",
+            f"适配器与模型不匹配：{known.name}{named} 是在 {wanted} 上训练的，而这个模型是 {title}",
             f"the adapter does not fit: {known.name}{named} was trained on {wanted}, this is {title}",
         ),
         say(

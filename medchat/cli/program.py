@@ -131,7 +131,7 @@ def show_failure(error: BaseException, *, debug: bool) -> int:
         command = " ".join(sanitize_line(word, 80) for word in sys.argv[1:3])
         say_aside(
             say(
-                "下一步：加上 --debug 再运行一次，并报告输出：medchat ",
+                "下一步：加上 --debug 再运行一次，并反馈输出的内容：medchat ",
                 "Next: run again with --debug and report the output: medchat ",
             )
             + f"{command} … --debug"

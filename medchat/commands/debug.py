@@ -29,7 +29,7 @@ def command() -> None:
     "prompt",
     cls=ModelCommand,
     help=say(
-        "显示一个问题的提示词：各段文字、控制符和词元编号。会加载模型，但不作回答。",
+        "显示一个问题的提示词：各段文字、特殊标记和词元编号。会加载模型，但不作回答。",
         "Show the prompt of a question: its texts, control tokens and ids. The model is loaded but writes nothing.",
     ),
 )
@@ -61,7 +61,7 @@ def _as_text(whole: dict[str, Any]) -> str:
     lines = [say("模板：", "template: ") + sanitize_line(whole["template"], 200)]
     for number, segment in enumerate(whole["given"], start=1):
         kind, text = next(iter(segment.items()))
-        name = say("控制符", "control") if kind == "control" else say("文字", "text")
+        name = say("特殊标记", "control") if kind == "control" else say("文字", "text")
         shown = json.dumps(text[:_SHOWN], ensure_ascii=False) + ("…" if len(text) > _SHOWN else "")
         lines.append(f"{number}. {name} {sanitize_line(shown, 2 * _SHOWN)}")
     count = say(f"{whole['tokens']} 个词元", f"{whole['tokens']} tokens")

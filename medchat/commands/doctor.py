@@ -91,7 +91,7 @@ def _folders() -> Iterator[CheckedItem]:
         remedy = (
             ""
             if writable
-            else say("设置 MEDCHAT_HOME 到可写的目录", "set MEDCHAT_HOME to a folder you can write")
+            else say("把 MEDCHAT_HOME 设为可写的目录", "set MEDCHAT_HOME to a folder you can write")
         )
         yield CheckedItem(name, "ok" if writable else "fail", detail, remedy)
         if folder.exists() and folder.stat().st_mode & 0o077:

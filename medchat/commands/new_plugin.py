@@ -53,7 +53,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
     "new",
     cls=LocalizedCommand,
     help=say(
-        "新建一个模型家族插件：目录 medchat-NAME，含可运行的代码和测试。",
+        "新建一个模型家族插件：目录 medchat-名称，含可运行的代码和测试。",
         "Write a new backbone plugin: the folder medchat-NAME, with code that runs and tests.",
     ),
 )

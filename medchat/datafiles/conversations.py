@@ -202,7 +202,7 @@ def parse_conversation(name: str, value: Any, *, texts: bool = True) -> Spoken:
     reading = _Reading(name)
     system, said = _joined(reading, reading.messages(value, texts=texts))
     if not said:
-        raise RecordError(say(f"{name} 里没有任何发言", f"{name} holds no messages"))
+        raise RecordError(say(f"{name} 里没有任何消息", f"{name} holds no messages"))
     if said[0].role == "assistant":
         said.insert(0, _Message("user", ""))
         said[1].learned = False

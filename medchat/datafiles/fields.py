@@ -101,7 +101,7 @@ def use_name(use: str) -> str:
         "context": say("背景", "context"),
         "conversation": say("对话", "conversation"),
         "history": say("之前的对话", "history"),
-        "system": say("系统文本", "system text"),
+        "system": say("系统提示", "system text"),
         "options": say("选项", "options"),
         "id": say("编号", "id"),
     }[use]

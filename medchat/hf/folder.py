@@ -134,7 +134,7 @@ class FolderTemplates(TemplateChoice):
 
 
 def _other_kind(found: Any, model_types: Collection[str], values: ConfigValues) -> CheckpointError:
-    shown = str(found or say("未注明的模型", "a model of no stated type"))[:60]
+    shown = str(found or say("未注明类型的模型", "a model of no stated type"))[:60]
     known = ", ".join(sorted(model_types))
     return CheckpointError(
         say(f"这是 {shown}，不是 {known} 结构的模型", f"this is {shown}, not a model of {known}"),

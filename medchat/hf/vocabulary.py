@@ -118,7 +118,7 @@ def require_rows(size: int, rows: int, folder: Path) -> None:
     if size > rows:
         raise CheckpointError(
             say(
-                f"词表与权重不配套：{FILE_NAME} 有 {size} 个编号，权重只有 {rows} 行",
+                f"词表与权重不匹配：{FILE_NAME} 有 {size} 个编号，权重只有 {rows} 行",
                 f"the vocabulary does not match: {FILE_NAME} has {size} ids, the weights {rows} rows",
             ),
             say(

@@ -227,7 +227,7 @@ def _shortage(what: str, remedy: str) -> MemoryShortageError:
         what or say("运行中内存不足", "memory ran out while running"),
         remedy
         or say(
-            "请缩短输入、减小 --max-new-tokens，或加上 --quantize int8 再试",
+            "请缩短输入、调低 --max-new-tokens，或加上 --quantize int8 再试",
             "shorten the input, lower --max-new-tokens, or try --quantize int8",
         ),
     )

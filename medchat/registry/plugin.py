@@ -181,7 +181,7 @@ def _out_of_memory() -> MemoryShortageError:
     return MemoryShortageError(
         say("运行中内存不足", "memory ran out while running"),
         say(
-            "减小 --max-new-tokens，或加上 --quantize int8", "lower --max-new-tokens, or use --quantize int8"
+            "调低 --max-new-tokens，或加上 --quantize int8", "lower --max-new-tokens, or use --quantize int8"
         ),
     )
 
@@ -236,7 +236,7 @@ def _remedy(entry: PluginEntry, error: BaseException) -> str:
         if isinstance(error, ImportError):
             return say("MedChat 的安装不完整，请重新安装", "MedChat itself is damaged: install it again")
         return say(
-            "这是 MedChat 自身的问题：设置 MEDCHAT_STRICT=1 并加上 --debug 再运行一次，然后报告输出",
+            "这是 MedChat 自身的问题：设置 MEDCHAT_STRICT=1 并加上 --debug 再运行一次，然后反馈输出的内容",
             "a defect of MedChat itself: run again with MEDCHAT_STRICT=1 and --debug, and report the output",
         )
     name = sanitize_line(entry.distribution, 60)

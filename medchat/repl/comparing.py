@@ -158,7 +158,7 @@ def _understood(chat: Chat, words: str) -> tuple[Other, str]:
     if control.adapters:
         return Other({"adapter": ()}, say("底座", "the base")), words
     raise UsageError(
-        say("没有使用适配器，请指定与谁对比", "no adapter is in use: name what to compare with"),
+        say("没有使用适配器，请指定与什么对比", "no adapter is in use: name what to compare with"),
         say(
             "/对比 适配器 目录 [问题]，或 /对比 模型 目录 [问题]",
             "/compare adapter FOLDER [question], or /compare model FOLDER [question]",

@@ -110,7 +110,7 @@ INSIST: ReplCommand[Chat] = ReplCommand(
     "insist",
     "硬答",
     "",
-    "让演示模型照样写刚才没学过的问题：写出来的没有意义",
+    "让演示模型照样回答刚才没学过的问题，内容没有意义",
     "make the demo answer what it refused: it will mean nothing",
     _insist,
 )

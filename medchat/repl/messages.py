@@ -142,7 +142,7 @@ def reasoned(characters: int, seconds: float) -> str:
 def reasoned_unmarked(characters: int) -> str:
     """Say that what was shown as the answer so far was reasoning."""
     return say(
-        f"（以上 {characters} 字是模型的思考，不是回答，也不会发给模型）",
+        f"（以上 {characters} 字是模型的思考，不是回答，也不会再发给模型）",
         f"(the {characters} characters above are the model's reasoning: no answer, and not sent to it again)",
     )
 
@@ -188,7 +188,7 @@ def unknown_to_demo(unknown: UnknownToDemo) -> str:
         lines += [f"  {number}  {question}" for number, question in enumerate(unknown.nearest, 1)]
     lines.append(
         say(
-            "/题目 列出它学过的；/硬答 让它照样写，写出来的没有意义",
+            "/题目 列出它学过的问题；/硬答 让它照样回答，但内容没有意义",
             "/questions lists what it knows; /insist makes it write anyway, but the text will mean nothing",
         )
     )
@@ -244,7 +244,7 @@ def failure(error: BaseException) -> str:
 def resumed_lines(sessions: SavedSessions, session: ChatSession) -> list[str]:
     """Return the lines for a conversation that goes on; where another model answers from now on, they say so."""
     title, count = excerpt(sessions.label(session)), len(session.conversation.turns)
-    lines = [say(f"接着会话 {title}（{count} 轮）", f"continuing session {title} ({count} turns)")]
+    lines = [say(f"继续会话 {title}（{count} 轮）", f"continuing session {title} ({count} turns)")]
     last = sessions.last_turns(SHOWN)
     for saved in last:
         who = _short(saved.origin.model)

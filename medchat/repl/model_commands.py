@@ -62,7 +62,10 @@ def _model(chat: Chat, words: str) -> None:
         if others:
             raise UsageError(
                 say("/模型 只接受一个目录或名称", "/model takes one folder or name"),
-                say("路径中有空格时，整个用引号括起来", "put a path that contains spaces in quotation marks"),
+                say(
+                    "路径中有空格时，请用引号把整个路径括起来",
+                    "put a path that contains spaces in quotation marks",
+                ),
             )
         _switch(chat, control.as_model(path), say("/模型", "/model"))
 
@@ -127,7 +130,7 @@ def _switch(chat: Chat, changes: Mapping[str, Any], command: str) -> None:
 def _still(chat: Chat) -> str:
     """Say who answers as before; where no model is left, how to load one."""
     if chat.exchange.held_back or chat.exchange.call(lambda session: isinstance(session.model, GoneModel)):
-        return say("现在没有加载的模型：/模型 加载一个。", "No model is loaded now: /model loads one.")
+        return say("现在没有加载任何模型：/模型 加载一个。", "No model is loaded now: /model loads one.")
     return say(f"仍由 {chat.model_label} 回答。", f"{chat.model_label} still answers.")
 
 
@@ -155,7 +158,7 @@ def _set_system(session: ChatSession, text: str) -> str:
     session.set_system(text)
     if not text or session.template.render((), "?", text) != session.template.render((), "?"):
         return ""
-    return say("但现在的模板不用系统提示。", " The present template has no place for it, though.")
+    return say("但现在的模板不使用系统提示。", " The present template has no place for it, though.")
 
 
 def _set(chat: Chat, words: str) -> None:
@@ -212,7 +215,7 @@ MODEL_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "go on with another model",
         _model,
         more=(
-            "加载时 Ctrl-C 取消。不论何种失败，原来的模型都会回来。内存放不下两个时先释放旧的。",
+            "加载时 Ctrl-C 取消。无论因为什么失败，都会换回原来的模型。内存放不下两个时先释放旧的。",
             "Ctrl-C stops the loading. Whatever fails, the old model is back. It goes first where both do not fit.",
         ),
         examples=("/模型 ~/weights/ChatGLM-6B-Med", "/model ~/weights/ChatGLM-6B-Med"),

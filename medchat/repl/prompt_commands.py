@@ -121,14 +121,14 @@ def exact_prompt(session: ChatSession, question: str) -> str:
     prompt = SentPrompt(session.fitted(question).segments) if question else session.last_prompt
     if not prompt.segments:
         raise UsageError(
-            say("还没有发送过提示", "no prompt has been sent yet"),
-            say("看某个问题的提示：/原文 问题", "the prompt for a question: /raw QUESTION"),
+            say("还没有发送过提示词", "no prompt has been sent yet"),
+            say("看某个问题的提示词：/原文 问题", "the prompt for a question: /raw QUESTION"),
         )
     model = session.model
     which = (
-        say("会发送的提示：", "What would be sent:")
+        say("会发送的提示词：", "What would be sent:")
         if question
-        else say("上次发送的提示：", "What was sent last:")
+        else say("上次发送的提示词：", "What was sent last:")
     )
     whole = model.prompt_parts(prompt.segments) if isinstance(model, PromptParts) else prompt.segments
     begun = (Text(prompt.begun),) if prompt.begun else ()
@@ -172,11 +172,11 @@ PROMPT_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "raw",
         "原文",
         "[question]",
-        "发给模型的提示原文与词元编号",
+        "发给模型的提示词原文与词元编号",
         "the exact prompt, with its control tokens and ids",
         _raw,
         more=(
-            "⟦ ⟧ 中是控制符。不写问题时显示上次发送的提示；续写时已有的回答接在后面，其编号在 | 之后。",
+            "⟦ ⟧ 中是特殊标记。不写问题时显示上次发送的提示词；续写时已有的回答接在后面，其编号在 | 之后。",
             "Control tokens stand in ⟦ ⟧. Without a question the last prompt that was sent is shown; after /continue"
             " the answer so far stands behind it, its ids behind |.",
         ),

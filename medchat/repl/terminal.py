@@ -195,7 +195,7 @@ class _Terminal:
             counted = "" if self._still else " ".join(("", *filter(None, (bar, f"{seconds:.0f}s"))))
             return say(f"模型加载中…{counted}", f"loading the model…{counted}")
         if self._exchange.held_back:
-            return say("模型没有加载 · 提问时加载", "no model is loaded · the next question loads it")
+            return say("尚未加载模型 · 提问时加载", "no model is loaded · the next question loads it")
         between, way_to_help = " · ", say("/帮助", "/help")
         attachment = self._chat.attachment
         with_file = say(f"附件 {attachment.name}", f"with {attachment.name}") if attachment else ""

@@ -244,7 +244,7 @@ TURN_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "bring back n turns, else go to the next branch",
         _redo,
         more=(
-            "反复输入会依次经过最后一处有分支的地方的每个分支，包括每次重答的回答。",
+            "反复输入会在最后一处的各个分支之间依次切换，包括每次重答的回答。",
             "Again and again it goes through the branches at the last place that has any, such as answers given again.",
         ),
         examples=("/重做", "/redo"),
@@ -257,7 +257,8 @@ TURN_COMMANDS: tuple[ReplCommand[Chat], ...] = (
         "copy the last answer, or that of turn n",
         _copy,
         more=(
-            "经终端的剪贴板（OSC 52），带上 AI 生成的标识。终端不支持或太长时写入仅本人可读的文件；--no-save 时不写。",
+            "经终端的剪贴板（OSC 52），带上人工智能生成标识。终端不支持或太长时写入仅本人可读的文件；"
+            "--no-save 时不写。",
             "Through the terminal's clipboard (OSC 52), with the mark that an AI wrote it; else, and for what is too"
             " long, to a file for you alone, but none under --no-save.",
         ),

@@ -25,7 +25,10 @@ def paths_in(words: str) -> list[str]:
     except ValueError:
         raise UsageError(
             say("引号没有成对", "a quotation mark is not closed"),
-            say("路径中有空格时，整个用引号括起来", "put a path that contains spaces in quotation marks"),
+            say(
+                "路径中有空格时，请用引号把整个路径括起来",
+                "put a path that contains spaces in quotation marks",
+            ),
         ) from None
 
 

@@ -89,7 +89,7 @@ def _preset(name: str, value: Any, where: str, project: bool) -> str:
         raise _not_for_folders(name, value, "", where)
     if not isinstance(value, str):
         raise UsageError(
-            say(f"{name} 应为文字", f"{name} must be text"),
+            say(f"{name} 应为文本", f"{name} must be text"),
             say('例如：病历 = "请总结：{病历}"', 'for example: case = "Summarise: {case}"'),
             where=where,
         )
@@ -195,12 +195,12 @@ def _not_for_folders(name: str, value: Any, variable: str, where: str) -> UsageE
     return UsageError(
         say(
             f"当前目录的 medchat.toml 不能设置 {name} = {shown}："
-            "随目录而来的文件不能启用插件、远程端点或代码，也不能放宽保护",
+            "随目录而来的文件不能启用插件、远程接口或代码，也不能放宽保护",
             f"medchat.toml in this folder may not set {name} = {shown}: a file that came with a folder"
             " may not enable plugins, remote endpoints or code, nor loosen protections",
         ),
-        say("如确需如此，请", "if you want it, ")
-        + (say(f"用 {variable} 环境变量，或", f"set {variable} or ") if variable else "")
+        say("确实需要时，请", "if you want it, ")
+        + (say(f"用环境变量 {variable}，或", f"set {variable} or ") if variable else "")
         + say("写进自己的配置（medchat config path）", "use your own configuration (medchat config path)"),
         where=where,
     )

@@ -94,7 +94,7 @@ _TABLE = (
     ),
     Key("system", Kind.TEXT, None, "系统提示", "system prompt", announced=True),
     Key(
-        "option", Kind.LIST, (), "模型家族自己的选项：KEY=VALUE", "a backbone's own options: KEY=VALUE",
+        "option", Kind.LIST, (), "模型家族自己的选项：键=值", "a backbone's own options: KEY=VALUE",
         announced=True,
     ),
     Key(

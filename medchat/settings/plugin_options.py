@@ -90,8 +90,8 @@ def split_option(text: str, place: str) -> tuple[str, str]:
     if not (name and equals and value.strip()):
         shown = sanitize_line(text, 60)
         raise UsageError(
-            say(f"“{shown}”不是 KEY=VALUE 的形式", f"{shown!r} is not of the form KEY=VALUE"),
-            say("写成 --option KEY=VALUE", "write --option KEY=VALUE"),
+            say(f"“{shown}”不是“键=值”的形式", f"{shown!r} is not of the form KEY=VALUE"),
+            say("写成 --option 键=值", "write --option KEY=VALUE"),
             where=place,
         )
     return name, value

@@ -111,7 +111,7 @@ def length_rows(lengths: LengthFacts) -> list[tuple[str, str, str]]:
     counts = (
         (say("最早的几轮对话", "oldest turns"), lengths.lost_turns),
         (say("问题的开头", "beginning of the question"), lengths.cut_questions),
-        (say("回答的结尾（结束符保留）", "end of the answer (its end token stays)"), lengths.cut_answers),
+        (say("回答的结尾（结束标记保留）", "end of the answer (its end token stays)"), lengths.cut_answers),
         (say("全部回答，不参与训练", "the whole answer: left out"), lengths.unlabelled),
     )
     return [(what, str(count), share(count, lengths.records)) for what, count in counts]

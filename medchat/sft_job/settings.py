@@ -173,7 +173,7 @@ def checked_value(name: str, value: Any, label: str, where: str = "") -> Any:
             return value  # in which type, and whether it is taken, the backbone says
         raise UsageError(
             say(f"{label} 的值类型不对", f"{label} is of the wrong type"),
-            say("应为文字、数字或 true、false", "it must be a text, a number, true or false"),
+            say("应为文本、数字或 true、false", "it must be a text, a number, true or false"),
             where=where,
         )
     return checked(KEYS[name], value, label, where)

@@ -54,7 +54,7 @@ class Budget:
         if self._left < 0:
             raise TooMuch(
                 say(
-                    "文字或运算量超出了这样长的提示所需",
+                    "文字或运算量超出了这样长的提示词所需",
                     "more text or more work than a prompt of this length needs",
                 )
             )

@@ -256,7 +256,7 @@ class FamilyRecipe(SFTRecipe):
         before = generate_answers(loaded, asked, encoded.template, watch.cancel)
         if watch.cancel.is_set():
             raise MedchatError(
-                say("训练还没有开始，已停下", "stopped before training began"), folder.way_on()
+                say("训练还没有开始，已停止", "stopped before training began"), folder.way_on()
             )
         watch.on_event(SFTStatus(say("准备训练", "preparing to train")))
         self._make_trainable(loaded.model, options)

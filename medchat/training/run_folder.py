@@ -88,11 +88,11 @@ class RunFolder:
         """Return what to do to go on after the run failed, in the interface language."""
         step = self.last_step
         if not step and (self.resumed or self.has_log):
-            return say("在同一命令后加上 --resume", "run the same command with --resume")
+            return say("在同一条命令后加上 --resume", "run the same command with --resume")
         if not step:
-            return say("重新运行同一命令", "run the same command again")
+            return say("重新运行同一条命令", "run the same command again")
         return say(
-            f"在同一命令后加上 --resume，从第 {step} 步继续",
+            f"在同一条命令后加上 --resume，从第 {step} 步继续",
             f"go on from step {step} with the same command and --resume",
         )
 
@@ -132,7 +132,7 @@ def close_finished(output: Path) -> SFTNote:
     """Return what to say when `check_output` returned a report; checkpoints that a kill left there are removed."""
     shutil.rmtree(output / checkpoints.FOLDER_NAME, ignore_errors=True)
     return SFTNote(
-        say(f"{output} 里的训练已经完成，无事可做", f"the run in {output} is finished; nothing to do")
+        say(f"{output} 里的训练已经完成，不必继续", f"the run in {output} is finished; nothing to do")
     )
 
 
@@ -254,7 +254,7 @@ def _occupied(output: Path, resume: bool) -> UsageError:
         return UsageError(
             say(f"{output} 里已经有一次训练，不会覆盖它", f"{output} already holds a run; it is kept"),
             say(
-                "加上 --resume 接着训练，或换一个 --output", "go on with --resume, or choose another --output"
+                "加上 --resume 继续训练，或换一个 --output", "go on with --resume, or choose another --output"
             ),
             where=str(output),
         )

@@ -100,7 +100,7 @@ def compare_data(folder: Path, options: SFTOptions, data: str) -> tuple[str, ...
     if run["data"] != data:
         raise UsageError(
             say(
-                f"训练数据（或模板、分词器）与 {folder} 里开始的那次训练不同，不能接着训练",
+                f"训练数据（或模板、分词器）与 {folder} 里那次训练所用的不同，不能继续训练",
                 f"the data (or the template, or the tokenizer) is not what the run in {folder} began with",
             ),
             say("请用原来的 --data，或换一个 --output", "give the --data of that run, or another --output"),

@@ -189,7 +189,7 @@ def train(
     with run.log, _training_mode(model, options), ExitStack() as stack:
         stack.enter_context(
             raise_on_oom(
-                say("请调小 --micro-batch-size 或 --max-length", "lower --micro-batch-size or --max-length")
+                say("请调低 --micro-batch-size 或 --max-length", "lower --micro-batch-size or --max-length")
             )
         )
         run.processes.prepare(model)
@@ -281,7 +281,7 @@ def _go_on(model: nn.Module, run: Run, start: TrainingCheckpoint | None) -> tupl
     if run.processes.any(run.watch.cancel.is_set()):
         raise MedchatError(
             say(
-                f"训练在第 {state.global_step} 步后停下，进度已保存",
+                f"训练在第 {state.global_step} 步后停止，进度已保存",
                 f"stopped after step {state.global_step}; saved",
             ),
             run.folder.way_on(),

@@ -222,7 +222,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
                 f"{what} at step {step}, so training stopped; the batch was {shown}",
             ),
             say(
-                f"请换一个 --output、调小 --learning-rate 再试，或检查这些数据；{left}",
+                f"请换一个 --output、调低 --learning-rate 再试，或检查这些数据；{left}",
                 f"lower --learning-rate with another --output, or look at those records; {left}",
             ),
         )

@@ -42,7 +42,7 @@ def common_questions() -> tuple[AnsweredQuestion, ...]:
         AnsweredQuestion(
             say("为什么每次回答不一样？", "Why do answers vary?"),
             say(
-                "回答是抽样生成的。--greedy 或 --num-beams 4 每次相同；--seed 固定抽样。",
+                "回答是按概率采样的。--greedy 或 --num-beams 4 每次相同；--seed 固定采样。",
                 "Answers are sampled. --greedy and --num-beams 4 always give the same; --seed repeats a sample.",
             ),
         ),

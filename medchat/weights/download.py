@@ -200,7 +200,7 @@ def _alone(nest: Path) -> Iterator[Path]:
                 say(
                     "另一个 medchat models pull 正在下载到这里", "another medchat models pull is at work here"
                 ),
-                say("等它结束，或先停下它", "wait for its end, or stop it first"),
+                say("等它结束，或先停止它", "wait for its end, or stop it first"),
                 where=str(nest.parent),
             ) from error
         yield nest

@@ -46,7 +46,7 @@ def within_entries(entries: Iterable[Entry], where: str) -> Iterator[Entry]:
     if next(left, None) is not None:
         raise MedchatError(
             say(f"仓库的文件列表超过 {MAX_ENTRIES} 项", f"the repository lists over {MAX_ENTRIES} files"),
-            say("换一个来源：--repo OWNER/NAME", "choose another source: --repo OWNER/NAME"),
+            say("换一个来源：--repo 用户/名称", "choose another source: --repo OWNER/NAME"),
             where=where,
         )
 
@@ -54,7 +54,7 @@ def within_entries(entries: Iterable[Entry], where: str) -> Iterator[Entry]:
 def no_listing(where: str, variable: str) -> MedchatError:
     """Return the error for an answer that is no list of files. `variable` is where the source's address stands."""
     return MedchatError(
-        say("来源的回答不是文件列表", "the source answers something else than a list of files"),
+        say("下载来源返回的不是文件列表", "the source answers something else than a list of files"),
         say(f"检查 {variable}，或换一个来源", f"check {variable}, or choose another source"),
         where=where,
     )
@@ -64,22 +64,22 @@ def no_repository_name(repository: str) -> UsageError:
     """Return the error for what no repository can be called."""
     return UsageError(
         say(f"“{repository}”不是仓库名", f"{repository!r} is no name of a repository"),
-        say("写成 --repo OWNER/NAME", "write --repo OWNER/NAME"),
+        say("写成 --repo 用户/名称", "write --repo OWNER/NAME"),
     )
 
 
 def _http_error(status: int, url: str, source: Source) -> MedchatError:
     if status == _NOT_FOUND:
         return CheckpointError(
-            say("来源处没有这个文件", "the source has no such file"),
+            say("下载来源没有这个文件", "the source has no such file"),
             say(
-                "换一个来源：--repo OWNER/NAME，或 HF_ENDPOINT",
+                "换一个来源：--repo 用户/名称，或 HF_ENDPOINT",
                 "choose another: --repo OWNER/NAME, or HF_ENDPOINT",
             ),
             where=url,
         )
     return MedchatError(
-        say(f"{source.address} 回答 {status}", f"{source.address} answers {status}"),
+        say(f"{source.address} 返回 {status}", f"{source.address} answers {status}"),
         _resume_hint(),
         where=url,
     )
@@ -88,7 +88,7 @@ def _http_error(status: int, url: str, source: Source) -> MedchatError:
 def _unreachable(error: Exception, source: Source) -> MedchatError:
     reason = str(error) or type(error).__name__
     return MedchatError(
-        say(f"连不上：{reason}", f"no connection: {reason}"), _resume_hint(), where=source.address
+        say(f"无法连接：{reason}", f"no connection: {reason}"), _resume_hint(), where=source.address
     )
 
 

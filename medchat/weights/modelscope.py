@@ -80,7 +80,7 @@ def _file(entry: Any) -> RemoteFile:
 
 def _missing(where: str) -> CheckpointError:
     return CheckpointError(
-        say("来源处没有这个仓库或版本", "there is no such repository or revision"),
+        say("下载来源没有这个仓库或版本", "there is no such repository or revision"),
         say("用 --repo、--revision 指定", "name one with --repo and --revision"),
         where=where,
     )

@@ -111,6 +111,6 @@ def check_listing(listing: Listing, known: KnownWeights, chosen: Iterable[Remote
 def _incomplete(listing: Listing, detail: str) -> CheckpointError:
     return CheckpointError(
         say(f"仓库不完整：{detail}", f"the repository is incomplete: {detail}"),
-        say("换一个来源：--repo OWNER/NAME", "choose another source: --repo OWNER/NAME"),
+        say("换一个来源：--repo 用户/名称", "choose another source: --repo OWNER/NAME"),
         where=f"{listing.repository}@{listing.revision}",
     )

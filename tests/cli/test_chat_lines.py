@@ -216,7 +216,7 @@ def test_a_session_brings_its_own_model_and_says_that_it_goes_on(scripted: Scrip
     ask(scripted, "一")
     outcome = run("chat", "-c", stdin="二\n", PYTHONPATH=scripted.python_path)
     assert (outcome.code, outcome.out) == (0, "你问的是二\n")
-    assert "接着会话" in outcome.err and "1 轮" in outcome.err
+    assert "继续会话" in outcome.err and "1 轮" in outcome.err
 
 
 def test_an_unsaved_chat_says_so_and_leaves_nothing(scripted: Scripted) -> None:

@@ -92,14 +92,14 @@ def test_on_a_terminal_a_question_it_has_not_learned_gets_learned_ones_to_choose
         screen.type("/硬答")
         screen.wait_for("没有被拒绝的问题")
         screen.type("我爸胸口闷，出冷汗")
-        offer = screen.wait_for("写出来的没有意义")
+        offer = screen.wait_for("但内容没有意义")
         assert offer.count(REFUSAL) == 1 and MARK_ZH not in offer
         assert "1  胸口疼什么时候很危险？" in offer and "没有意义" in offer
         screen.type("1")
         chosen = screen.wait_for(MARK_ZH)
         assert "› 胸口疼什么时候很危险？" in chosen and NOTICE not in chosen
         screen.type("量子力学是什么？")
-        screen.wait_for("写出来的没有意义")
+        screen.wait_for("但内容没有意义")
         screen.type("/硬答")
         forced = screen.wait_for(MARK_ZH)
         assert forced.count(NOTICE) == 1

@@ -88,9 +88,9 @@ def test_a_path_is_one_that_is_there(call: Call, model: str, tmp_path: Path) -> 
         ("fast=perhaps", "true"),
         ("old=three", "one | two"),
         ("tome=dry", "tone"),
-        ("tone", "KEY=VALUE"),
-        ("=dry", "KEY=VALUE"),
-        ("tone=", "KEY=VALUE"),
+        ("tone", "键=值"),
+        ("=dry", "键=值"),
+        ("tone=", "键=值"),
     ],
 )
 @pytest.mark.parametrize("verb", ["ask", "infer", "sft"])

@@ -165,4 +165,4 @@ def test_ids_and_control_tokens_are_those_of_the_model(call: Call, tmp_path: Pat
     assert controls == ["[gMASK]", "<sop>"]
     assert len(whole["ids"]) == whole["tokens"] > 3
     shown = call("debug", "prompt", "头痛<sop>", "--model", str(tmp_path / "model")).out
-    assert '控制符 "[gMASK]"' in shown and " ".join(map(str, whole["ids"])) in shown
+    assert '特殊标记 "[gMASK]"' in shown and " ".join(map(str, whole["ids"])) in shown

@@ -51,7 +51,7 @@ def test_a_run_shows_everything_first_and_ends_with_what_to_type_next(pupil: Pup
         r"data\.json +Alpaca 格式（JSONL） +40 条",
         "训练 36 条，留作评估 4 条",
         r"长度 +中位数 \d+ 词元",
-        r"回答的结尾（结束符保留） +3 +8\.33%",
+        r"回答的结尾（结束标记保留） +3 +8\.33%",
         "问：问题.*\n答：<sop>⟦回答.*。</s>⟧",
         r"权重 +512 MiB|权重 +0\.5 GiB",
         r"合计峰值 +1\.0 GiB +放得下",

@@ -70,7 +70,7 @@ def test_what_is_learned_of_a_dialogue_is_its_last_answer_in_other_forms_too() -
         (DIALOGUE, "ptuning", "之前的对话"),
         (DIALOGUE, "med-chatglm", "之前的对话"),
         (TALK, "literature", "哪些回答要学习"),
-        (messages(("system", "你是医生。"), ("user", "一？"), ("assistant", "二。")), "alpaca", "系统文本"),
+        (messages(("system", "你是医生。"), ("user", "一？"), ("assistant", "二。")), "alpaca", "系统提示"),
         ({**SINGLE, "input": "男，60 岁"}, "messages", "input"),
         ({**SINGLE, "input": "男，60 岁"}, "med-chatglm", "input"),
         ({"instruction": "“ <bot>: ”是什么？", "output": "标记。"}, "literature", "最后一问"),

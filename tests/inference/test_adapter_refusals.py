@@ -188,4 +188,4 @@ def test_a_known_adapter_on_the_wrong_base_ends_the_program_with_3(
     adapter = write(tmp_path / name, own, full, rank=8)
     code, out, what, remedy = ask(call, family, bases[family], adapter)
     assert (code, out) == (3, "")
-    assert name in what and "不配套" in what and "--model" in remedy
+    assert name in what and "不匹配" in what and "--model" in remedy

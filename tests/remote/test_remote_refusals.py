@@ -102,7 +102,7 @@ def test_nobody_there_is_said_with_the_host() -> None:
     address = f"http://127.0.0.1:{free_port()}/v1#m"
     with pytest.raises(MedchatError) as caught:
         load_remote_model(LoadOptions(Path(address), address=address), QUICK)
-    assert "连不上" in caught.value.what and caught.value.where in address and caught.value.remedy
+    assert "无法连接" in caught.value.what and caught.value.where in address and caught.value.remedy
 
 
 def test_a_silent_server_is_not_waited_for_for_ever(
@@ -316,7 +316,7 @@ def test_an_empty_list_is_an_endpoint_without_a_model(
 
 def test_nobody_there_is_no_matter_of_the_list() -> None:
     address = f"http://127.0.0.1:{free_port()}/v1#m"
-    with pytest.raises(MedchatError, match="连不上"):
+    with pytest.raises(MedchatError, match="无法连接"):
         load_remote_model(LoadOptions(Path(address), address=address), QUICK)
 
 

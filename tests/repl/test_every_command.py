@@ -16,7 +16,7 @@ pytestmark = pytest.mark.terminal
 
 #: Command, what is typed behind it, and what is then on the screen in Chinese and in English. In this order they fit.
 TYPED = (
-    ("help", "raw", "发给模型的提示原文", "the exact prompt"),
+    ("help", "raw", "发给模型的提示词原文", "the exact prompt"),
     ("system", "你是中医", "系统提示", "system prompt"),
     ("set", "max-new-tokens 30", "max-new-tokens", "max-new-tokens"),
     ("params", "", "temperature", "temperature"),
@@ -36,7 +36,7 @@ TYPED = (
     ("file", "出口.md", "附件：出口.md", "Attached: 出口.md"),
     ("file", "none", "已去掉附件", "no longer attached"),
     ("preset", "病历 咳嗽", "one：总结：咳嗽", "one：总结：咳嗽"),
-    ("raw", "咳嗽", "会发送的提示：", "What would be sent:"),
+    ("raw", "咳嗽", "会发送的提示词：", "What would be sent:"),
     ("context", "", "上下文：", "Context: "),
     ("stats", "", "上一个回答：", "Last answer: "),
     ("thinking", "", "没有思考", "No reasoning"),
@@ -44,7 +44,7 @@ TYPED = (
     ("adapter", "lora", "lora", "lora"),
     ("compare", "底座", "对比的回答不进入对话", "does not become part of the conversation"),
     ("model", "two", "two", "two"),
-    ("load", "复诊", "接着会话 复诊", "continuing session 复诊"),
+    ("load", "复诊", "继续会话 复诊", "continuing session 复诊"),
     ("redact", "", "脱敏", "mask"),
     ("disclaimer", "", "仅供研究", "Research use only"),
     ("hotlines", "", "120", "120"),

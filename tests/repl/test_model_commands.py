@@ -106,7 +106,7 @@ def test_ctrl_c_stops_the_first_loading_and_the_next_question_begins_it_again(tm
         screen.type("\x03")
         said(screen, "已取消加载")
         screen.wait_for_prompt("头痛")
-        screen.wait_for("模型没有加载")
+        screen.wait_for("尚未加载模型")
         (tmp_path / "slow" / "go").touch()
         screen.type("\r")
         screen.wait_for("slow：头痛")

@@ -28,7 +28,7 @@ def test_a_session_is_picked_from_the_list(scripted: Scripted, columns: int, lan
         screen.type("\x7f\x7f头")
         screen.wait_for({"zh": "2 个 · 回车打开", "en": "2 · Enter opens"}[lang])
         screen.type("\x1b[B\r")
-        screen.wait_for("接着会话 头痛" if lang == "zh" else "session 头痛")
+        screen.wait_for("继续会话 头痛" if lang == "zh" else "session 头痛")
         screen.wait_for_prompt()
         assert not any("Esc" in row for row in screen.shown())  # the list is gone
 
@@ -43,7 +43,7 @@ def test_resume_without_an_id_offers_the_chats_and_goes_on_with_the_one_picked(s
         screen.wait_for("2 个 · 回车打开", "发热")
         assert not any("头晕" in row for row in screen.shown())
         screen.type("头痛\r")
-        screen.wait_for("接着会话 头痛")
+        screen.wait_for("继续会话 头痛")
         converse(screen, "乙")
         screen.enter("/exit")
         assert screen.exit_code() == 0 and screen.attributes() == screen.attributes_before
@@ -87,7 +87,7 @@ def test_a_hostile_title_changes_nothing_on_the_terminal(scripted: Scripted) -> 
         screen.type("/会话\r")
         screen.wait_for("标题", "回车打开")
         screen.type("标题\r")
-        screen.wait_for("接着会话")
+        screen.wait_for("继续会话")
         screen.enter("/搜索 标题")
         screen.wait_for("【标题】")
         said = bytes(screen.raw[before:])

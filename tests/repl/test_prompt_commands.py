@@ -238,7 +238,7 @@ def test_context_and_raw_on_the_terminal(tmp_path: Path, columns: int) -> None:
         screen.enter("/上下文")
         screen.wait_for("1 轮全部发送。", "█")
         screen.enter("/原文")
-        screen.wait_for("上次发送的提示：", "这个模型不给出词元编号。")
+        screen.wait_for("上次发送的提示词：", "这个模型不给出词元编号。")
 
 
 @pytest.mark.terminal

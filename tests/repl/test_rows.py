@@ -24,7 +24,7 @@ def test_one_long_row_leaves_the_others_in_columns() -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_lines_that_go_on_are_indented_and_lose_nothing(width: int) -> None:
-    text = "让演示模型照样写刚才没学过的问题：写出来的没有意义。" * 4
+    text = "让演示模型照样回答刚才没学过的问题，内容没有意义。" * 4
     for row in (("/insist /硬答", text), ("/compare /对比 [base|adapter 路径]" * 2, text)):
         lines = two_columns([*ROWS, row], width).splitlines()[len(ROWS) :]
         assert all(line.startswith("  ") and cell_len(line) <= width for line in lines)

@@ -92,7 +92,7 @@ def test_another_session_goes_on_with_its_last_turns_and_models_shown(
     with scripted.on_terminal(lang=lang, rows=40) as screen:
         converse(screen, "甲")
         screen.enter(f"/{name} 头痛")
-        heading = {"zh": "接着会话 头痛（3 轮）", "en": "continuing session 头痛 (3 turns)"}[lang]
+        heading = {"zh": "继续会话 头痛（3 轮）", "en": "continuing session 头痛 (3 turns)"}[lang]
         screen.wait_for(heading, "旧二", "旧三", "脚本模型")
         assert not any("旧一" in row for row in screen.shown())
         converse(screen, "旧四")

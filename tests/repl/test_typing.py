@@ -226,7 +226,7 @@ def test_the_opening_is_broken_as_chinese_is(tmp_path: Path, columns: int) -> No
 
 
 def test_the_prompt_is_there_while_the_model_loads_and_a_question_waits_visibly(tmp_path: Path) -> None:
-    with terminal(tmp_path, {"load_gate": "load", "ready_lines": ["接着会话 甲"]}) as screen:
+    with terminal(tmp_path, {"load_gate": "load", "ready_lines": ["继续会话 甲"]}) as screen:
         screen.wait_for_prompt()
         screen.wait_for("模型加载中…")
         screen.type("头痛\r")
@@ -236,7 +236,7 @@ def test_the_prompt_is_there_while_the_model_loads_and_a_question_waits_visibly(
         screen.wait_for_prompt()
         shown = screen.everything()
         assert sum("模型加载中" in row for row in shown) == 0
-        assert shown.index("▌ 接着会话 甲") < shown.index("第1次回答：头痛")
+        assert shown.index("▌ 继续会话 甲") < shown.index("第1次回答：头痛")
 
 
 def test_ctrl_c_while_waiting_for_the_model_gives_the_question_back(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_every_value_is_written_as_toml_reads_it(
         ("lora_targets = 3", 1, "列表"),
         ("report_to = ['mlflow']", 1, "tensorboard | wandb | swanlab"),
         ("optimizer = 'sgd'", 1, "adamw | adamw8bit | adafactor"),
-        ("[extra]\nrule = [3]", 2, "文字"),
+        ("[extra]\nrule = [3]", 2, "文本"),
         ("seed = ", 1, "device"),
     ],
 )

@@ -61,7 +61,7 @@ class SwitchingModel:
             said += len(text)
             yield api.Delta(text, said, prompt)
             if OVERFLOWING in question:
-                raise MemoryShortageError("运行中内存不足", "请减小 --max-new-tokens")
+                raise MemoryShortageError("运行中内存不足", "请调低 --max-new-tokens")
         while not cancel.is_set() and (ENDLESS in question or (self.options.model / ENDLESS_FILE).exists()):
             time.sleep(0.01)
             yield api.Delta("又", said, prompt)

@@ -126,7 +126,7 @@ class BatchRun:
         if history and not template.multi_turn and any(question.turns for question in self.plan.questions):
             lines.append(
                 say(
-                    f"（模板 {sanitize_line(template.name)} 只在单轮数据上训练过，数据里有多轮对话）",
+                    f"（模板 {sanitize_line(template.name)} 的权重只用单轮对话训练过，而数据里有多轮对话）",
                     f"(template {sanitize_line(template.name)} was trained on single turns; the data has dialogues)",
                 )
             )

@@ -20,7 +20,7 @@ from medchat.user_paths import user_path
     "export",
     cls=LocalizedCommand,
     help=say(
-        "把会话导出为文件：.md、.html 供阅读，.json 保留一切，.jsonl 可用于 medchat sft。",
+        "把会话导出为文件：.md、.html 供阅读，.json 保留全部内容，.jsonl 可用于 medchat sft。",
         "Write sessions to a file: .md and .html to read, .json with everything, .jsonl for medchat sft.",
     ),
 )

@@ -87,7 +87,7 @@ def preview_legend(*, colour: bool) -> str:
     """Return the heading of the first example."""
     if colour:
         return say(
-            "模型看到的第一条数据（绿色：学习的部分；灰色：控制符）",
+            "模型看到的第一条数据（绿色：学习的部分；灰色：特殊标记）",
             "The first record as the model sees it (green: learned; grey: control tokens)",
         )
     left, right = _MARKS

@@ -117,7 +117,7 @@ class PreparedRun:
         if disk is not None and not disk.fits:
             raise MedchatError(
                 say(
-                    f"磁盘空间不够：这次训练要写 {amount(disk.total)}，那里只剩 {amount(disk.available)}",
+                    f"磁盘空间不够：这次训练要写 {amount(disk.total)}，输出位置只剩 {amount(disk.available)}",
                     f"not enough room on the disk: the run would write {amount(disk.total)},"
                     f" {amount(disk.available)} are free there",
                 ),

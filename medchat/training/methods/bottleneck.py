@@ -31,7 +31,7 @@ class BottleneckMethod(Method):
                     f"--adapter-size 的值 {options.adapter_size} 无效",
                     f"--adapter-size {options.adapter_size} is not valid",
                 ),
-                say("应为 >= 1", "it must be >= 1"),
+                say("应不小于 1", "it must be >= 1"),
             )
         refuse_other_kinds(options)
 

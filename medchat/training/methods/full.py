@@ -48,7 +48,7 @@ def save_weights(model: nn.Module, folder: Path) -> None:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise MedchatError(
                 say(f"训练后的权重 {name} 含有无效数值", f"the trained weight {name} is not finite"),
-                say("请调小 --learning-rate 再试", "try a lower --learning-rate"),
+                say("请调低 --learning-rate 再试", "try a lower --learning-rate"),
             )
     path = folder / WEIGHTS_NAME
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, {"format": "pt"})

@@ -134,7 +134,7 @@ def check_finite_result(tensors: Mapping[str, Tensor]) -> None:
         if not bool(torch.isfinite(tensor).all()):
             raise MedchatError(
                 say(f"训练后的权重 {name} 含有无效数值", f"the trained weight {name} is not finite"),
-                say("请调小 --learning-rate 再试", "try a lower --learning-rate"),
+                say("请调低 --learning-rate 再试", "try a lower --learning-rate"),
             )
 
 

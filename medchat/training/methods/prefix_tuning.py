@@ -75,5 +75,5 @@ def refuse_length(options: SFTOptions) -> None:
                 f"--pre-seq-len 的值 {options.pre_seq_len} 无效",
                 f"--pre-seq-len {options.pre_seq_len} is not valid",
             ),
-            say("应为 >= 1", "it must be >= 1"),
+            say("应不小于 1", "it must be >= 1"),
         )

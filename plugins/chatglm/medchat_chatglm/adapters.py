@@ -106,7 +106,7 @@ def refuse_other_generation(adapters: Iterable[Adapter], generation: str) -> Non
             own, other = (_RELEASES[name] for name in (generation, stated))
             raise CheckpointError(
                 say(
-                    f"适配器与模型不配套：它在 ChatGLM-6B{other} 上训练，而这份权重是{own}",
+                    f"适配器与模型不匹配：它在 ChatGLM-6B{other} 上训练，而这份权重是{own}",
                     f"the adapter does not fit: it was trained over ChatGLM-6B{other}, these weights are{own}",
                 ),
                 say(

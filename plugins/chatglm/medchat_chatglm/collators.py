@@ -36,10 +36,10 @@ class TrainingSample:
         if not _PROMPT_SPECIALS <= self.prompt_length < len(self.ids):
             raise DataError(
                 say(
-                    f"训练样本没有可学习的回答：共 {len(self.ids)} 个词元，提示占 {self.prompt_length} 个",
+                    f"训练样本没有可学习的回答：共 {len(self.ids)} 个词元，提示词占 {self.prompt_length} 个",
                     f"the sample has no answer: {len(self.ids)} tokens, {self.prompt_length} of prompt",
                 ),
-                say("请检查数据，或加大 --max-length", "check the data, or raise --max-length"),
+                say("请检查数据，或调高 --max-length", "check the data, or raise --max-length"),
             )
 
 

@@ -45,7 +45,7 @@ def refuse_other_models(config: Mapping[str, Any], folder: Path) -> None:
     """Raise CheckpointError saying what `folder` is instead, unless it is a first-generation ChatGLM."""
     if is_first_generation(config):
         return
-    found = config.get("model_type") or say("未注明的模型", "a model of no stated type")
+    found = config.get("model_type") or say("未注明类型的模型", "a model of no stated type")
     if found == MODEL_TYPE:
         found = say("ChatGLM2、ChatGLM3 或 GLM-4", "ChatGLM2, ChatGLM3 or GLM-4")
     raise CheckpointError(
@@ -105,7 +105,7 @@ def read_chatglm_vocabulary(folder: Path, config: Mapping[str, Any]) -> ChatGLMT
     if tokenizer.generation == "v0" and tokenizer.num_image_tokens == 0:
         raise CheckpointError(
             say(
-                f"词表与权重不配套：{folder / FILE_NAME} 是 icetk 时期的文件，"
+                f"词表与权重不匹配：{folder / FILE_NAME} 是 icetk 时期的文件，"
                 f"而 {folder / 'config.json'} 的编号没有图像词元",
                 f"the vocabulary does not match: {folder / FILE_NAME} is of the icetk era, but the ids of "
                 f"{folder / 'config.json'} leave no room for image tokens",

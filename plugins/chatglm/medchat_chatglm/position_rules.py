@@ -76,9 +76,9 @@ def find_landmarks(
     is_gmask = has_gmask if rule is PositionRule.V11 else has_gmask & ~has_mask
     if checked and not bool((has_sop & (has_gmask | has_mask)).all()):
         raise DataError(
-            say("提示中缺少 [gMASK]（或 [MASK]）与其后的 <sop>，ChatGLM 无法计算位置",
+            say("提示词中缺少 [gMASK]（或 [MASK]）与其后的 <sop>，ChatGLM 无法计算位置",
                 "the prompt lacks [gMASK] (or [MASK]) followed by <sop>, so ChatGLM has no positions for it"),
-            say("用分词器编码提示时请加上特殊标记，或自行传入 position_ids 与 attention_mask",
+            say("用分词器编码提示词时请加上特殊标记，或自行传入 position_ids 与 attention_mask",
                 "encode prompts with their special tokens, or pass position_ids and attention_mask"),
         )  # fmt: skip
     start, _ = _first(real)

@@ -76,7 +76,7 @@ class ChatGLMStepper:
         """Append one token to what has been read. Returns logits [V]; UsageError before any prefill."""
         if self._cache is None:
             raise UsageError(
-                say("还没有读入提示，无法继续生成", "nothing has been read yet"),
+                say("还没有读入提示词，无法继续生成", "nothing has been read yet"),
                 say("请先调用 prefill", "call prefill first"),
             )
         self._block += 1

@@ -246,7 +246,7 @@ def _mismatch(folder: Path, config: Mapping[str, Any], difference: str) -> Check
     size = PUBLISHED_SIZES[generation_of(config)]
     return CheckpointError(
         say(
-            f"词表与权重不配套（{difference}）：{folder / FILE_NAME} 与 {folder / 'config.json'}",
+            f"词表与权重不匹配（{difference}）：{folder / FILE_NAME} 与 {folder / 'config.json'}",
             f"the vocabulary does not match ({difference}): {folder / FILE_NAME}, {folder / 'config.json'}",
         ),
         say(

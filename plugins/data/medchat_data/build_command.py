@@ -71,16 +71,18 @@ def build() -> None:
 @click.option(
     "--forms",
     metavar="NAME,…",
-    help=say("只用这些问法，逗号分隔：", "only these prompt forms, divided by commas: ") + ", ".join(FORMS),
+    help=say("只用这些问法，逗号分隔：", "only these prompt forms, separated by commas: ")
+    + say("、", ", ").join(FORMS),
 )
 @click.option(
     "--seed",
     type=click.IntRange(0),
+    metavar="N",
     default=0,
     show_default=True,
     help=say("决定措辞和搭配；相同则结果相同", "decides wordings and pairings; the same gives the same data"),
 )
-@click.option("--resume", is_flag=True, help=say("接着上次没写完的写", "go on with what is missing"))
+@click.option("--resume", is_flag=True, help=say("从上次中断的地方继续", "go on with what is missing"))
 @click.option(
     "--overwrite", is_flag=True, help=say("重新写，替换已有的文件", "start over and replace the file")
 )

@@ -23,7 +23,7 @@ from medchat_data.record_files import bad_record, require_free, write_records
     "convert",
     cls=LocalizedCommand,
     help=say(
-        "把训练数据换成另一种格式。新格式放不下的内容（如多轮、系统文本）会报错并注明是哪一条，不会悄悄丢掉。",
+        "把训练数据换成另一种格式。新格式放不下的内容（如多轮、系统提示）会报错并注明是哪一条，不会悄悄丢掉。",
         "Put training data into another form. What the form cannot hold (turns, a system text) is an error that"
         " names the record, never a silent loss.",
     ),

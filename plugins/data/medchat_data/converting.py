@@ -99,7 +99,7 @@ def _held(asked: QuestionRecord) -> Mapping[str, Any]:
         say("之前的对话", "earlier turns"): asked.turns,
         say("最后一问", "the last question"): asked.last,
         say("input", "input"): asked.input,
-        say("系统文本", "the system text"): asked.system,
+        say("系统提示", "the system text"): asked.system,
         say("答案", "the answer"): asked.reference,
         say("哪些回答要学习", "which answers are learned"): learned_answers(asked),
         say("多种问法", "several wordings"): asked.wordings,

@@ -48,11 +48,12 @@ _PART = re.compile(r"\s*(?P<name>[\w-]{1,40})\s*=\s*(?P<share>\d{1,6}(?:\.\d{1,6
     "--output",
     metavar="PATH",
     required=True,
-    help=say("文件名的开头：PATH.train.jsonl 等", "how the files' names begin: PATH.train.jsonl and so on"),
+    help=say("文件名的开头：路径.train.jsonl 等", "how the files' names begin: PATH.train.jsonl and so on"),
 )
 @click.option(
     "--seed",
     type=click.IntRange(0),
+    metavar="N",
     default=0,
     show_default=True,
     help=say("决定怎样分；相同则结果相同", "decides who goes where; the same gives the same parts"),

@@ -35,7 +35,7 @@ def find_vocabulary(model: Path, rows: int, adapter: Path | None = None) -> Llam
     weights = adapter if adapter is not None else model
     raise CheckpointError(
         say(
-            f"词表与权重不配套：{path} 有 {tokenizer.size} 个词元，而 {weights} 的权重有 {rows} 行",
+            f"词表与权重不匹配：{path} 有 {tokenizer.size} 个词元，而 {weights} 的权重有 {rows} 行",
             f"the vocabulary does not match: {path} has {tokenizer.size} tokens, the weights of {weights} "
             f"have {rows} rows",
         ),

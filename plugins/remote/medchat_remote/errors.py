@@ -243,7 +243,7 @@ class EndpointErrors:
     def wants_encryption(self) -> RequestError:
         """Return the error for an endpoint that speaks https, asked in http."""
         return self.make(
-            say("对方多半要求加密连接（https）", "most likely this port speaks https"),
+            say("这个端口很可能要用加密连接（https）", "most likely this port speaks https"),
             say(f"地址改成 https://{self.endpoint.authority}…", f"write https://{self.endpoint.authority}…"),
             kind=UsageError,
         )

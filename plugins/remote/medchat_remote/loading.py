@@ -59,7 +59,7 @@ def load_remote_model(options: LoadOptions, backoff: RetrySchedule | None = None
         connection = Connection(endpoint, find_key(endpoint, os.environ), limits, backoff)
     except OSError as error:
         raise UsageError(
-            say(f"读不了证书文件：{error}", f"cannot read the certificates: {error}"),
+            say(f"无法读取证书文件：{error}", f"cannot read the certificates: {error}"),
             say("检查 SSL_CERT_FILE 和 SSL_CERT_DIR", "check SSL_CERT_FILE and SSL_CERT_DIR"),
         ) from None
     try:
@@ -115,7 +115,7 @@ def _notes(
     if unlisted:
         notes.append(
             say(
-                f"没有取得模型列表（{unlisted}），照常提问",
+                f"没有取得模型列表（{unlisted}），不影响提问",
                 f"no list of models ({unlisted}); questions are asked all the same",
             )
         )

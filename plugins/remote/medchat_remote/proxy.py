@@ -50,7 +50,7 @@ def proxy_for(endpoint: Endpoint) -> Proxy | None:
     usable = f"{scheme}://{parts.netloc}"
     if scheme not in _SCHEMES:
         raise UsageError(
-            say(f"用不了 {scheme} 代理", f"a {scheme} proxy cannot be used"),
+            say(f"不能使用 {scheme} 代理", f"a {scheme} proxy cannot be used"),
             _remedy(variable, endpoint),
             where=_shown(address),
         )

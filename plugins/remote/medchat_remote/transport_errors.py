@@ -61,7 +61,7 @@ def _no_connection(error: httpx2.HTTPError, errors: EndpointErrors) -> RequestEr
         what = say("连接超时", "no connection in time")
         remedy = say("检查地址、端口和防火墙", "check address, port and firewall")
     else:
-        what = say("连不上", "cannot connect")
+        what = say("无法连接", "cannot connect")
         remedy = say(
             "检查服务是否已启动、地址和端口是否正确", "is the service running, are address and port right?"
         )
@@ -84,7 +84,9 @@ def _proxy_error(error: httpx2.HTTPError, errors: EndpointErrors, proxy: Proxy |
             kind=UsageError if "407" in str(error) else None,
         )
     return errors.make(
-        say(f"经过代理 {shown} 连不上", f"no connection by way of the proxy {shown}"), around, retryable=True
+        say(f"经过代理 {shown} 无法连接", f"no connection by way of the proxy {shown}"),
+        around,
+        retryable=True,
     )
 
 
