@@ -144,7 +144,7 @@ class TokenChatModel(ABC):
         """
         if config.num_beams > 1:
             raise UsageError(
-                say("束搜索不能续写未完成的回答", "beam search cannot go on with an answer that was begun"),
+                say("束搜索不能续写未完成的回答", "beam search cannot continue an unfinished answer"),
                 say("请先 /设置 num-beams 1", "first /set num-beams 1"),
             )
         prompt, begun = self._tokenizer.build_prompt(segments), self.answer_ids(answer)

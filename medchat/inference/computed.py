@@ -43,7 +43,7 @@ def _unknown(name: str) -> CheckpointError:
     return CheckpointError(
         say(
             f"不支持这种结构：不知道怎样计算 {name}",
-            f"this architecture is not supported: nothing is known of how to compute {name}",
+            f"this architecture is not supported: MedChat does not know how to compute {name}",
         ),
         say("请换用别的模型", "use another model"),
     )

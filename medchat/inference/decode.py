@@ -137,7 +137,7 @@ def answer_room(prompt_tokens: int, config: GenerationConfig, context_length: in
                 f"输入有 {prompt_tokens} 个词元，已占满模型的上下文（{context_length}）",
                 f"the prompt has {prompt_tokens} tokens and fills the model's context ({context_length})",
             ),
-            say("请缩短问题，或用 /new 开始新对话", "shorten the question, or start afresh with /new"),
+            say("请缩短问题，或用 /新建 开始新会话", "shorten the question, or start over with /new"),
         )
     return min(config.max_new_tokens, context_length - prompt_tokens)
 

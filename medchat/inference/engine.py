@@ -91,12 +91,12 @@ def _does_not_serve(device: torch.device) -> UsageError:
         return UsageError(
             say(
                 f"--engine native 只在 CPU 上计算，不支持 {device}",
-                f"--engine native computes on a CPU, not on {device}",
+                f"--engine native runs on the CPU only, not on {device}",
             ),
             say("请加上 --device cpu，或去掉 --engine", "use --device cpu, or leave --engine out"),
         )
     return UsageError(
-        say("--engine native 只计算量化的权重", "--engine native computes quantised weights only"),
+        say("--engine native 只计算量化的权重", "--engine native takes quantised weights only"),
         say(
             "请加上 --quantize int8 或 int4，或去掉 --engine",
             "use --quantize int8 or int4, or leave --engine out",

@@ -191,7 +191,7 @@ def _mismatch(
         found.append(
             say(
                 f"与 {config_file} 不符（文件，应为）：{names(misfits)}",
-                f"not as {config_file} says (file, expected): {names(misfits)}",
+                f"not what {config_file} states (file, expected): {names(misfits)}",
             )
         )
     where = checkpoint.index or (checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.folder)
@@ -258,7 +258,7 @@ def _not_finite(tensor: StoredTensor, piece: Tensor, dtype: torch.dtype) -> Chec
         return CheckpointError(
             say(
                 f"张量 {tensor.name} 的数值超出 {short} 的范围",
-                f"tensor {tensor.name} holds values beyond {short}",
+                f"tensor {tensor.name} holds values outside the range of {short}",
             ),
             say("请加上 --dtype bfloat16 或 --dtype float32", "use --dtype bfloat16 or --dtype float32"),
             where=str(tensor.file),
@@ -267,7 +267,7 @@ def _not_finite(tensor: StoredTensor, piece: Tensor, dtype: torch.dtype) -> Chec
         say(f"张量 {tensor.name} 含有 NaN 或无穷大", f"tensor {tensor.name} holds NaN or infinity"),
         say(
             "权重已损坏（常见于训练发散）；请换用别的检查点",
-            "the weights are broken (often by a diverged training): use another checkpoint",
+            "the weights are broken (often because training diverged): use another checkpoint",
         ),
         where=str(tensor.file),
     )

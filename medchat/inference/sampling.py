@@ -35,7 +35,7 @@ def refuse_non_finite(logits: Tensor) -> None:
         raise MedchatError(
             say(
                 "模型算出了无效数值（NaN 或无穷大），无法继续生成",
-                "the model computed invalid numbers (NaN or infinity) and cannot go on",
+                "the model computed NaN or infinity and cannot go on",
             ),
             say(
                 "请加上 --dtype float32 再试；若仍出现，权重可能已损坏",

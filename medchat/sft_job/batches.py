@@ -30,7 +30,7 @@ def batch_layout(
         raise UsageError(
             say(
                 f"--batch-size {batch} 不能由 {processes} 个进程平分",
-                f"--batch-size {batch} cannot be shared evenly by {processes} processes",
+                f"--batch-size {batch} cannot be divided evenly among {processes} processes",
             ),
             _near(batch, processes),
         )

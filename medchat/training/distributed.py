@@ -85,7 +85,8 @@ class FsdpGroup(ProcessGroup):
             raise MedchatError(
                 say(
                     f"模型没有被切分到各进程：{'、'.join(left[:4]) or '找不到解码层'}",
-                    f"the model was not shared out: {', '.join(left[:4]) or 'no decoder layers were found'}",
+                    "the model was not sharded across the processes: "
+                    + (", ".join(left[:4]) or "no decoder layers were found"),
                 ),
                 say("请用一个进程训练，并反馈这个缺陷", "train in one process, and report this defect"),
             )

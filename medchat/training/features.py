@@ -255,7 +255,7 @@ def _too_long(lengths: Sequence[int], left_out: Sequence[LeftOut], max_length: i
         say(
             f"{total} 条数据中有 {len(left_out)} 条（{len(left_out) / total:.1%}）"
             f"截断到 {max_length} 个词元后不剩任何答案：{names}{more}",
-            f"{len(left_out)} of {total} examples ({len(left_out) / total:.1%}) keep nothing of their answer"
+            f"{len(left_out)} of {total} examples ({len(left_out) / total:.1%}) lose their whole answer"
             f" when cut to {max_length} tokens: {names}{more}",
         ),
         say(

@@ -106,10 +106,10 @@ def translate_disk_errors(path: Path, way_on: Callable[[], str]) -> Iterator[Non
         where = getattr(error, "filename", None) or path
         if number in _FULL:
             what = say(f"磁盘已满（{reason}）", f"the disk is full ({reason})")
-            first = say("请腾出空间", "make room on it")
+            first = say("请腾出空间", "free some space on it")
         else:
             what = say(f"无法写入（{reason}）", f"writing failed ({reason})")
-            first = say("请检查该位置能否写入", "see that this place can be written")
+            first = say("请检查该位置能否写入", "check that this place can be written to")
         remedy = say(f"{first}，然后{way_on()}", f"{first}, then {way_on()}")
         raise MedchatError(what, remedy, where=str(where)) from error
 

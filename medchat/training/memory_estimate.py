@@ -98,8 +98,8 @@ def _sharing_notes(processes: int, method: str) -> tuple[str, ...]:
     return (
         say(
             f"权重、梯度与优化器状态分摊到 {processes} 个进程，此处为每个进程的用量",
-            f"weights, gradients and optimizer are shared out over {processes} processes; "
-            "this is what each takes",
+            f"weights, gradients and optimizer state are sharded over {processes} processes; "
+            "the figures are for each of them",
         ),
     )
 

@@ -196,7 +196,7 @@ def check_optimizer(options: SFTOptions, device: torch.device) -> None:
         raise UsageError(
             say(
                 f"多进程全参数微调会切分参数，--optimizer {options.optimizer} 做不到",
-                f"several processes share out the parameters of full fine-tuning, "
+                "full fine-tuning in several processes shards the parameters, "
                 f"which --optimizer {options.optimizer} cannot do",
             ),
             say("请改用 --optimizer adamw", "use --optimizer adamw"),
@@ -228,7 +228,7 @@ def _check_fused(options: SFTOptions) -> None:
         raise UsageError(
             say(
                 "--fused-backward 只能单进程使用：多进程须先交换梯度",
-                "--fused-backward works in one process only: several exchange their gradients first",
+                "--fused-backward works in one process only: with several, gradients are exchanged first",
             ),
             say("请去掉 --fused-backward", "drop --fused-backward"),
         )

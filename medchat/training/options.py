@@ -55,7 +55,7 @@ def check_early_stopping(options: SFTOptions, *, held_out: bool) -> None:
         raise UsageError(
             say(
                 "--early-stopping 要看评估损失，而这次训练不评估",
-                "--early-stopping goes by the held-out loss, and this run evaluates nothing",
+                "--early-stopping needs the held-out loss, but this run evaluates nothing",
             ),
             say(
                 "用 --val-size 留出数据并去掉 --eval-steps -1，或去掉 --early-stopping",
@@ -75,7 +75,7 @@ def micro_batch_of(options: SFTOptions, processes: int) -> int:
         raise UsageError(
             say(
                 f"--batch-size {options.batch_size} 无法由 {processes} 个进程平分",
-                f"--batch-size {options.batch_size} cannot be shared evenly by {processes} processes",
+                f"--batch-size {options.batch_size} cannot be divided evenly among {processes} processes",
             ),
             say(f"例如 --batch-size {lower or upper}", f"for example --batch-size {lower or upper}"),
         )

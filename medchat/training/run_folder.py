@@ -209,11 +209,11 @@ def run_folder(
             raise UsageError(
                 say(
                     f"不是每个进程都能看到 {path}",
-                    f"not every process finds {path}",
+                    f"not every process can see {path}",
                 ),
                 say(
                     "多台机器训练时，--output 须在共享的文件系统上",
-                    "with several machines --output must be on a file system that they share",
+                    "with several machines --output must be on a file system they all share",
                 ),
             )
         yield opened[0] if opened else RunFolder(path, notes, resumed)

@@ -114,7 +114,7 @@ def compare_data(folder: Path, options: SFTOptions, data: str) -> tuple[str, ...
     return (
         say(
             f"{flags} 与开始时不同：可以继续，但结果不会与不中断的训练逐位相同",
-            f"{flags} changed: the run goes on, but will not end bit by bit as without the break",
+            f"{flags} changed: the run goes on, but its result will not be bit for bit that of an uninterrupted run",
         ),
     )
 

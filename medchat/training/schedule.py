@@ -53,7 +53,7 @@ def make_schedule(options: SFTOptions, steps_per_epoch: int, *, evaluates: bool)
             notes.append(
                 say(
                     f"训练只有 {steps} 步：--{name} 由 {wanted} 改为 {shorter}",
-                    f"the run has {steps} steps only: --{name} {wanted} became {shorter}",
+                    f"the run has only {steps} steps: --{name} is {shorter} in place of {wanted}",
                 )
             )
         return shorter
@@ -62,7 +62,7 @@ def make_schedule(options: SFTOptions, steps_per_epoch: int, *, evaluates: bool)
     if steps == 1 and warmup and options.scheduler != "constant":
         # Its only step would be the first of the warm-up, at a learning rate of 0.
         warmup = 0.0
-        notes.append(say("训练只有 1 步：不预热", "the run has 1 step only: there is no warm-up"))
+        notes.append(say("训练只有 1 步：不预热", "the run has only 1 step: there is no warm-up"))
     return Schedule(
         steps=steps,
         logging=interval("logging-steps", options.logging_steps),

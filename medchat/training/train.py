@@ -234,7 +234,7 @@ def _newest_checkpoint(run: Run) -> TrainingCheckpoint | None:
                 SFTNote(
                     say(
                         f"跳过损坏的检查点：{place}：{error.what}",
-                        f"passed over a damaged checkpoint: {place}: {error.what}",
+                        f"skipped a damaged checkpoint: {place}: {error.what}",
                     )
                 )
             )

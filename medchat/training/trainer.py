@@ -202,7 +202,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         """Raise MedchatError rather than let a checkpoint without use push out one that has."""
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                what = say(f"权重 {name} 变成了无效数值", f"the weight {name} became infinite or no number")
+                what = say(f"权重 {name} 变成了无效数值", f"the weight {name} became NaN or infinite")
                 raise self._diverged(self._last_rows, what, self.state.global_step)
 
     def _diverged(self, rows: Sequence[int], what: str, step: int | None = None) -> MedchatError:

@@ -43,14 +43,14 @@ def common_questions() -> tuple[AnsweredQuestion, ...]:
             say("为什么每次回答不一样？", "Why do answers vary?"),
             say(
                 "回答是按概率采样的。--greedy 或 --num-beams 4 每次相同；--seed 固定采样。",
-                "Answers are sampled. --greedy and --num-beams 4 always give the same; --seed repeats a sample.",
+                "Answers are sampled. --greedy and --num-beams 4 always give the same answer; --seed repeats a sample.",
             ),
         ),
         AnsweredQuestion(
             say("用哪个模板？", "Which template?"),
             say(
                 "不用选：程序按权重和适配器自动选（见上面每一项）。自己训练的适配器用训练时的模板：--template。",
-                "None to choose: it follows from the weights and the adapter (see each entry above). For an "
+                "You need not choose: it follows from the weights and the adapter (see each entry above). For an "
                 "adapter of your own name the one it was trained with: --template.",
             ),
         ),

@@ -198,9 +198,10 @@ def _alone(nest: Path) -> Iterator[Path]:
         except BlockingIOError as error:
             raise MedchatError(
                 say(
-                    "另一个 medchat models pull 正在下载到这里", "another medchat models pull is at work here"
+                    "另一个 medchat models pull 正在下载到这里",
+                    "another medchat models pull is downloading to this place",
                 ),
-                say("等它结束，或先停止它", "wait for its end, or stop it first"),
+                say("等它结束，或先停止它", "wait until it ends, or stop it first"),
                 where=str(nest.parent),
             ) from error
         yield nest
@@ -245,7 +246,7 @@ def _wrong_checksum(plan: DownloadPlan, wrong: dict[str, Path]) -> CheckpointErr
         ),
         say(
             f"再下载一次：medchat models pull {plan.known.name}；仍不符就换一个来源",
-            f"fetch it again: medchat models pull {plan.known.name}; if it stays wrong choose another source",
+            f"fetch it again: medchat models pull {plan.known.name}; if they still do not match, choose another source",
         ),
         where=str(plan.folder),
     )

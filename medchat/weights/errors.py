@@ -54,7 +54,7 @@ def within_entries(entries: Iterable[Entry], where: str) -> Iterator[Entry]:
 def no_listing(where: str, variable: str) -> MedchatError:
     """Return the error for an answer that is no list of files. `variable` is where the source's address stands."""
     return MedchatError(
-        say("下载来源返回的不是文件列表", "the source answers something else than a list of files"),
+        say("下载来源返回的不是文件列表", "the source returned something other than a list of files"),
         say(f"检查 {variable}，或换一个来源", f"check {variable}, or choose another source"),
         where=where,
     )
@@ -63,7 +63,7 @@ def no_listing(where: str, variable: str) -> MedchatError:
 def no_repository_name(repository: str) -> UsageError:
     """Return the error for what no repository can be called."""
     return UsageError(
-        say(f"“{repository}”不是仓库名", f"{repository!r} is no name of a repository"),
+        say(f"“{repository}”不是仓库名", f"{repository!r} is not the name of a repository"),
         say("写成 --repo 用户/名称", "write --repo OWNER/NAME"),
     )
 
@@ -79,7 +79,7 @@ def _http_error(status: int, url: str, source: Source) -> MedchatError:
             where=url,
         )
     return MedchatError(
-        say(f"{source.address} 返回 {status}", f"{source.address} answers {status}"),
+        say(f"{source.address} 返回 {status}", f"{source.address} returned {status}"),
         _resume_hint(),
         where=url,
     )
@@ -95,7 +95,7 @@ def _unreachable(error: Exception, source: Source) -> MedchatError:
 def _resume_hint() -> str:
     return say(
         "已下载的部分都保留着，稍后再运行同一条命令；网络不通可换镜像：HF_ENDPOINT=https://镜像",
-        "what has come is kept: run the same command later, or through a mirror: HF_ENDPOINT=https://…",
+        "what was downloaded is kept: run the same command later, or through a mirror: HF_ENDPOINT=https://…",
     )
 
 

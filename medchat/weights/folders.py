@@ -127,7 +127,7 @@ def _adapter_as_model(folder: Path, catalogue: Catalogue) -> CheckpointError:
 def _kind_of(config: Mapping[str, Any]) -> str:
     kind = config.get("peft_type")
     return (
-        sanitize_line(kind, 40) if isinstance(kind, str) and kind else say("种类未注明", "of no stated kind")
+        sanitize_line(kind, 40) if isinstance(kind, str) and kind else say("种类未注明", "of unstated kind")
     )
 
 
@@ -153,7 +153,7 @@ def _not_here(value: str, kind: Literal["base", "adapter"], catalogue: Catalogue
     if known.kind != kind:
         return _wrong_kind(known)
     return CheckpointError(
-        say(f"{known.name} 还不在本机", f"{known.name} is not here yet"),
+        say(f"{known.name} 还不在本机", f"{known.name} is not on this machine yet"),
         f"medchat models pull {known.name}",
         where=str(folder_of(known.name)),
     )

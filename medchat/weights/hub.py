@@ -110,8 +110,11 @@ def _listing_errors(repository: str, revision: str, where: str) -> Iterator[None
         raise no_listing(where, "HF_ENDPOINT") from error
     except GatedRepoError as error:
         raise CheckpointError(
-            say("作者要求先同意条款才能下载", "its owners ask for consent before the download"),
-            say("在网页上同意后运行：hf auth login", "agree on its page, then run: hf auth login"),
+            say(
+                "作者要求先同意条款才能下载",
+                "its owners require that their terms be accepted before the download",
+            ),
+            say("在网页上同意后运行：hf auth login", "accept them on its web page, then run: hf auth login"),
             where=f"{OFFICIAL}/{repository}",
         ) from error
     except RevisionNotFoundError as error:
@@ -122,7 +125,7 @@ def _listing_errors(repository: str, revision: str, where: str) -> Iterator[None
         ) from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(
-            say("来源处没有这个仓库", "there is no such repository"),
-            say("换一个来源：--repo OWNER/NAME", "choose another source: --repo OWNER/NAME"),
+            say("下载来源没有这个仓库", "there is no such repository"),
+            say("换一个来源：--repo 用户/名称", "choose another source: --repo OWNER/NAME"),
             where=where,
         ) from error

@@ -51,7 +51,7 @@ def choose(listing: Listing, known: KnownWeights) -> tuple[RemoteFile, ...]:
     needed = [*companions, *(file.name for file in known.files), *index, *weights]
     missing = [name for name in needed if name not in at_top]
     if missing:
-        raise _incomplete(listing, f"{missing[0]} " + say("不在其中", "is not in it"))
+        raise _incomplete(listing, f"{missing[0]} " + say("不在其中", "is missing"))
     wanted = dict.fromkeys(needed)
     return tuple(sorted((at_top[name] for name in wanted), key=lambda file: (file.size, file.name)))
 

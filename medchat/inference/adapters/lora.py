@@ -49,7 +49,7 @@ def check_lora_fit(model: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
                 adapter,
                 say(
                     f"target_modules 中 {names(idle)} 无对应的层",
-                    f"target_modules: no layer is {names(idle)}",
+                    f"target_modules: the model has no layer {names(idle)}",
                 ),
             )
         for name, (outputs, inputs, _) in shapes.items():
@@ -255,11 +255,11 @@ def _no_effect(adapter: LoraAdapter) -> CheckpointError:
     return CheckpointError(
         say(
             "适配器不起作用：加载后没有改变任何一个输出（logit）",
-            "the adapter has no effect: with it the model changes no logit",
+            "the adapter has no effect: it changes no logit of the model",
         ),
         say(
             "它的矩阵为零，或小到被舍入；请重新下载，或重新训练并保存",
-            "its matrices are zero, or so small that rounding swallows them: download it again, or train and "
+            "its matrices are zero, or too small to survive rounding: download it again, or train and "
             "save again",
         ),
         where=str(adapter.folder),

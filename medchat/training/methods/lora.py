@@ -118,7 +118,7 @@ def refuse_other_kinds(options: SFTOptions) -> None:
     for folder in options.adapters:
         if not isinstance(open_adapter(folder), LoraAdapter):
             raise UsageError(
-                say("只能在 LoRA 适配器之上继续训练", "training can go on over LoRA adapters only"),
+                say("只能在 LoRA 适配器之上继续训练", "training can continue on top of LoRA adapters only"),
                 say("请去掉这个 --adapter", "leave this --adapter out"),
                 where=str(folder),
             )

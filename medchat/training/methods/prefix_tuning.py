@@ -34,8 +34,8 @@ class PrefixMethod(Method):
             raise UsageError(
                 say(
                     "ptuning（前缀）不能与 --gradient-checkpointing 同用：前缀在缓存里，重算时会丢失",
-                    "ptuning cannot go with --gradient-checkpointing: the prefix is in the cache, which is "
-                    "dropped when layers are computed again",
+                    "ptuning cannot be used with --gradient-checkpointing: the prefix is in the cache, which is "
+                    "lost when layers are recomputed",
                 ),
                 say(
                     "请去掉 --gradient-checkpointing，或改用 --method lora",
