@@ -98,7 +98,7 @@ WRONG: list[tuple[list[Any], str]] = [
     ([human(Q), model(A, "system")], "message 2: system messages may stand only at the beginning"),
     ([human(Q), model(A, weight="0")], "message 2: weight must be 0 or 1"),
     ([human(Q), model(A, weight=0.5)], "message 2: weight must be 0 or 1"),
-    ([human(Q), model("一", weight=0), model("二", weight=1)], "message 3: answers that follow each other"),
+    ([human(Q), model("一", weight=0), model("二", weight=1)], "message 3: consecutive answers"),
     ([{"human": Q, "user": "x", "assistant": A}], "message 1: human, user belong to the same side"),
     ([model(A)], "no question of the user"),
     ([model("s", "system")], "holds no messages"),
