@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -16,9 +17,11 @@ from medchat.hf.loading import TransformersLoading
 from medchat.hf.token_names import DECLARING_FILES, GENERATION_CONFIG
 from medchat.hf.vocabulary import FILE_NAME
 from medchat.inference.decode import ChatTokenizer
+from medchat.inference.quantization import quantisable_linears
 from medchat.training.activation_memory import ModelDims
 from medchat.training.causal_family import CausalFamily
-from medchat.training.family import copy_files
+from medchat.training.family import base_options, copy_files
+from medchat.training.methods.qlora import nothing_to_pack
 
 _SMALL_FILES = tuple(
     dict.fromkeys((FILE_NAME, *DECLARING_FILES, *CHAT_TEMPLATE_FILES, GENERATION_CONFIG, "added_tokens.json"))
@@ -65,7 +68,7 @@ class TransformersFamily(CausalFamily):
         inner = next(
             (found.stated[key] for key in ("intermediate_size", "n_inner") if found.stated.get(key)), widest
         )
-        return self.dims(
+        dims = self.dims(
             options,
             found,
             linears=linears,
@@ -74,6 +77,15 @@ class TransformersFamily(CausalFamily):
             block="gated" if any("gate" in name for name in linears) else "plain",
             parameters=sum(header.count for header in headers.values()),
         )
+        return dims if self._quantisable(options) else replace(dims, packed=0)
+
+    def refuse(self, options: SFTOptions) -> None:
+        """Raise UsageError for QLoRA over an architecture whose layers have no linears to pack (GPT-2)."""
+        if options.method == "qlora" and not self._quantisable(options):
+            raise nothing_to_pack()
+
+    def _quantisable(self, options: SFTOptions) -> bool:
+        return bool(quantisable_linears(self.loading.unfilled(base_options(options))))
 
     def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
         """Copy the vocabulary, its small files and the chat template; what is trained changes none of them."""

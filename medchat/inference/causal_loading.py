@@ -226,8 +226,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         bits = bits_of(options.quantize)
         shape, checkpoint, headers = self._open(options.model)
         vocabulary = self.open_vocabulary(options, shape, headers)
-        with torch.device("meta"):
-            model = self.build(self.library_config(shape, vocabulary)).eval()
+        model = self._unfilled(shape, vocabulary)
         if bits:
             pack_linears(model, bits)
         more = prepare_for_engine(options.engine, model, device, quantising=bool(bits))
@@ -264,6 +263,18 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         """Return the vocabulary that `load` would use. Reads no weights. Raises CheckpointError."""
         shape, _, headers = self._open(options.model)
         return self.open_vocabulary(options, shape, headers).tokenizer
+
+    def unfilled(self, options: LoadOptions) -> PreTrainedModel:
+        """Return the model of a folder, without its adapters, on the meta device. Reads no weights.
+
+        Raises CheckpointError (missing, damaged, another architecture).
+        """
+        shape, _, headers = self._open(options.model)
+        return self._unfilled(shape, self.open_vocabulary(replace(options, adapters=()), shape, headers))
+
+    def _unfilled(self, shape: Shape, vocabulary: Vocabulary[Tokenizer]) -> PreTrainedModel:
+        with torch.device("meta"):
+            return self.build(self.library_config(shape, vocabulary)).eval()
 
     def _open(self, folder: Path) -> tuple[Shape, Checkpoint, Mapping[str, TensorHeader]]:
         shape = self.read_shape(folder)

@@ -233,12 +233,20 @@ def pack_linears(model: PreTrainedModel, bits: int) -> None:
 
     Norms, embedding and head stay as they are. Raises UsageError where no layer has a plain linear.
     """
-    names = {name for layer in decoder_layers(model) for name in _plain_linears(layer)}
-    if not insert_quantized_linears(model, bits, tuple(sorted(names))):
-        raise UsageError(
-            say("这种结构的模型不支持 --quantize", "a model of this architecture cannot be quantised"),
-            say("去掉 --quantize", "leave --quantize out"),
-        )
+    if not insert_quantized_linears(model, bits, quantisable_linears(model)):
+        raise not_quantisable(say("去掉 --quantize", "leave --quantize out"))
+
+
+def quantisable_linears(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the plain linears of the layers of `model`, sorted; none where it has others (GPT-2)."""
+    return tuple(sorted({name for layer in decoder_layers(model) for name in _plain_linears(layer)}))
+
+
+def not_quantisable(remedy: str) -> UsageError:
+    """Return the refusal of a model without such linears; `remedy` is what to type instead."""
+    return UsageError(
+        say("这种结构的模型不支持量化", "a model of this architecture cannot be quantised"), remedy
+    )
 
 
 def _plain_linears(layer: nn.Module) -> Iterator[str]:

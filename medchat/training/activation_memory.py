@@ -25,7 +25,8 @@ class ModelDims:
     """A decoder's measures. `parameters` counts tied ones once.
 
     `trainable` are the parameters that each method but `full` trains. `tied`: the output head is the
-    embedding. `packed` are those `qlora` keeps in 4 bits: the decoder's linears.
+    embedding. `packed` are those `qlora` keeps in 4 bits: the decoder's linears; none
+    where the architecture has no linears that can be packed.
     """
 
     layers: int

@@ -78,6 +78,7 @@ def estimate(
     others = {
         _typed(changes): needs.total(replace(options, **changes)) + runtime
         for changes in _table(options, needs.processes)
+        if shape.packed or changes.get("method") != "qlora"
     }
     return MemoryEstimate(
         parts=parts,
@@ -193,6 +194,8 @@ class _Needs:
     def nearest(self, options: SFTOptions, room: int) -> dict[str, Any] | None:
         """Return the fewest changes with which a run takes at most `room` bytes; None if none does."""
         for changes in sorted(_changes(options, self.processes), key=lambda one: _cost(options, one)):
+            if changes.get("method") == "qlora" and not self.shape.packed:
+                continue
             if self.total(replace(options, **changes)) <= room:
                 return changes
         return None

@@ -269,8 +269,9 @@ def test_quantised_weights_take_less_and_answer(copy: Path, quantize: str) -> No
 
 def test_an_architecture_without_plain_linears_is_not_quantised(tmp_path: Path) -> None:
     type("GPT2", (Tiny,), {"model_types": ("gpt2",)})().tiny(tmp_path / "gpt2")
-    with pytest.raises(UsageError, match="--quantize"):
+    with pytest.raises(UsageError) as caught:
         Tiny().check(options(tmp_path / "gpt2", quantize="int8"))
+    assert "--quantize" in caught.value.remedy
 
 
 def test_a_lora_that_peft_saved_over_conv1d_gives_its_logits(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 from sft_watcher import Watcher
 
 from medchat.api import Example, LoadOptions, SFTData, SFTNote, SFTOptions, SFTReport
+from medchat.errors import UsageError
 from medchat.hf import TransformersBackbone
 from medchat.inference.chat_model import TokenChatModel
 from medchat.testing import BackboneTests
+from medchat.training.recipe import FamilyRecipe
 
 pytestmark = pytest.mark.torch
 
@@ -63,6 +65,38 @@ def test_a_prefix_leaves_the_samples_after_training_the_positions_that_are_left(
     report = tuned(folder, tmp_path / "out", watcher)
     assert [sample.question for sample in report.samples] == [EXAMPLES[0].question]
     assert GPT2().load(LoadOptions(folder, adapters=(report.output,))).context_length == 64 - 16
+
+
+def test_qlora_over_layers_without_linears_is_refused_before_training(folder: Path, tmp_path: Path) -> None:
+    recipe = GPT2().recipes["qlora"]
+    assert isinstance(recipe, FamilyRecipe)
+    options = chosen(folder, tmp_path / "out", "qlora")
+    for refused in (
+        lambda: recipe.resolve_options(options),
+        lambda: recipe.run(SFTData(EXAMPLES), options, Watcher()),
+        # Also where a family of somebody else's refuses nothing beforehand.
+        lambda: recipe.tuning_method.load(recipe.family, options),
+    ):
+        with pytest.raises(UsageError) as caught:
+            refused()
+        assert caught.value.what == refusal_of_quantize(folder)
+        assert "--method lora" in caught.value.remedy
+    assert not options.output.exists()
+
+
+def refusal_of_quantize(folder: Path) -> str:
+    with pytest.raises(UsageError) as caught:
+        GPT2().load(LoadOptions(folder, quantize="int8"))
+    return caught.value.what
+
+
+def test_no_estimate_offers_what_cannot_be_packed(folder: Path, tmp_path: Path) -> None:
+    options = chosen(folder, tmp_path / "out", "lora")
+    estimate = GPT2().recipes["lora"].estimate(options, None)
+    assert estimate is not None
+    assert [name for name in estimate.alternatives if "lora" in name]
+    assert not [name for name in estimate.alternatives if "qlora" in name]
+    assert not [card for card, changes in estimate.cards.items() if "qlora" in str(changes)]
 
 
 def test_samples_that_fail_after_training_cost_no_result(

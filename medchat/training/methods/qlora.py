@@ -18,6 +18,7 @@ from medchat.errors import UsageError
 from medchat.inference.adapters import attach
 from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.device import pick_device
+from medchat.inference.quantization import not_quantisable
 from medchat.language import say
 from medchat.training.family import Family, base_options
 from medchat.training.methods.lora import LoraMethod
@@ -44,9 +45,13 @@ class QLoraMethod(LoraMethod):
             ) from None
 
     def load(self, family: Family, options: SFTOptions) -> TokenChatModel:
-        """Load the base into the host's memory, pack its linears one by one, and take it to the device."""
+        """Load the base into the host's memory, pack its linears one by one, and take it to the device.
+
+        Raises UsageError where it has none.
+        """
         loaded = family.load(base_options(options, device="cpu", dtype=self.dtype(options)))
-        pack_nf4(loaded.model, pick_device(options.device), precision(options).base)
+        if not pack_nf4(loaded.model, pick_device(options.device), precision(options).base):
+            raise nothing_to_pack()
         return loaded
 
     def parameters(self, model: PreTrainedModel) -> int:
@@ -67,6 +72,11 @@ class QLoraMethod(LoraMethod):
             model, [open_adapter(folder)], model.device, model.dtype, family.trial_prompt(model)
         )
         return loaded
+
+
+def nothing_to_pack() -> UsageError:
+    """Return the refusal of a base without linears that can be packed: it would take as much memory as LoRA's."""
+    return not_quantisable(say("改用 --method lora", "use --method lora"))
 
 
 def pack_nf4(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> int:
