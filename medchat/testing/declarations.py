@@ -31,13 +31,15 @@ class DeclaredProperties(Subject):
 
     @tested_property
     def test_what_is_declared_can_be_done(self) -> None:
-        """Every precision, beam search and scores are there unless `capabilities` says that they are not.
+        """Every precision, quantisation, beam search and scores are there unless `capabilities` says that they are not.
 
         When it fails: say so in `capabilities`; a flag that asks for it is then refused before loading.
         """
         can, prompt = self.backbone.capabilities, self.prompt(QUESTIONS[0])
         for dtype in can.dtypes:
             self._answers(f"dtype {dtype}", dtype=dtype)
+        for kind in can.quantize:
+            self._answers(f"quantize {kind}", quantize=kind)
         model = self.loaded()
         if can.beams:
             answers = {answer_of(model, prompt, greedy=False, num_beams=2) for _ in range(2)}

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 from sft_watcher import Watcher
 
-from medchat.api import Example, LoadOptions, SFTData, SFTNote, SFTOptions, SFTReport
+from medchat.api import Capabilities, Example, LoadOptions, SFTData, SFTNote, SFTOptions, SFTReport
 from medchat.errors import UsageError
 from medchat.hf import TransformersBackbone
 from medchat.inference.chat_model import TokenChatModel
@@ -28,6 +28,7 @@ class GPT2(TransformersBackbone):
     model_types = ("gpt2",)
     lora_targets = ("c_attn",)
     bottleneck_targets = ("c_proj", "c_proj")
+    capabilities = Capabilities(quantize=())
 
 
 class TestGPT2(BackboneTests):
