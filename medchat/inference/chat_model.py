@@ -33,7 +33,7 @@ from medchat.inference.decode import (
     stream_tokens,
 )
 from medchat.inference.device import device_of, dtype_of, give_back_memory, raise_on_oom
-from medchat.inference.engine import engine_of
+from medchat.inference.engine import engine_of, parameter_count
 from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
 from medchat.inference.kv_cache import CausalStepper
 from medchat.inference.postprocess import StrippedAnswer
@@ -228,7 +228,7 @@ class TokenChatModel(ABC):
             "dtype": str(dtype_of(self._model)).removeprefix("torch."),
             "device": str(device_of(self._model)),
             "engine": engine_of(self._model),
-            "parameters": sum(parameter.numel() for parameter in self._model.parameters()),
+            "parameters": parameter_count(self._model),
             "context_length": self.context_length,
             **self._facts.details,
             "notes": self._facts.notes,

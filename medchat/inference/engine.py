@@ -11,7 +11,7 @@ from medchat.errors import UsageError
 from medchat.inference.cpu_engine.library import EngineUnavailableError, chosen_instructions, open_library
 from medchat.inference.cpu_engine.packed_matrix import PackedMatrix, group_count, packed_bytes
 from medchat.inference.group_scales import GroupedLinear
-from medchat.inference.quantization import QuantizedLinear, replace_modules, unpack_rows
+from medchat.inference.quantization import QuantizedEmbedding, QuantizedLinear, replace_modules, unpack_rows
 from medchat.language import say
 
 
@@ -139,3 +139,16 @@ class NativeLinear(nn.Linear):
         bias = None if self.bias is None else self.bias.float().numpy()
         product = self.packed.multiply(rows, bias=bias, threads=torch.get_num_threads())
         return torch.from_numpy(product).to(input.dtype).view(*input.shape[:-1], self.out_features)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return how many weights a model has: those of a quantised matrix by its entries, shared ones once, no scales."""
+    entries: dict[int, int] = {}
+    for module in model.modules():
+        if isinstance(module, QuantizedLinear | NativeLinear):
+            entries[id(module.weight)] = module.in_features * module.out_features
+        elif isinstance(module, QuantizedEmbedding):
+            entries[id(module.weight)] = module.weight.numel() * 8 // module.bits
+        if isinstance(module, QuantizedLinear | QuantizedEmbedding):
+            entries[id(module.weight_scale)] = 0
+    return sum(entries.get(id(parameter), parameter.numel()) for parameter in model.parameters())

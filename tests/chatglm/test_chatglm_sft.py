@@ -218,7 +218,7 @@ def test_an_existing_output_is_refused_before_anything_is_loaded(
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     base(tmp_path)
-    watcher = Watcher(react=lambda _: watcher.cancel.set())
+    watcher = Watcher(react=lambda event: isinstance(event, SFTProgress) and watcher.cancel.set())
     recipe = ChatGLMBackbone().recipes["full"]
     with pytest.raises(MedchatError) as caught:
         recipe.run(SFTData(EXAMPLES), options(tmp_path), watcher)

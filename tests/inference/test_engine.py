@@ -93,6 +93,18 @@ def test_both_engines_answer_alike_and_score_alike(loaded: Loaded, family: str, 
 
 
 @COMPILED
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+def test_quantised_weights_are_counted_by_their_entries_whatever_computes_them(
+    loaded: Loaded, quantize: str
+) -> None:
+    counts = {
+        loaded("llama", engine, width).describe()["parameters"]
+        for engine, width in (("torch", "none"), ("torch", quantize), ("native", quantize))
+    }
+    assert len(counts) == 1
+
+
+@COMPILED
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_answers_as_each_question_alone(loaded: Loaded, family: str) -> None:
     chat = loaded(family, "native", "int8")
