@@ -248,7 +248,7 @@ def test_the_page_lists_exactly_the_commands_of_the_code(chinese: bool) -> None:
 @pytest.mark.parametrize("chinese", [False, True])
 def test_the_page_lists_every_key_that_the_prompt_binds(chinese: bool) -> None:
     bound = set()
-    for module in ("prompt", "graphemes"):
+    for module in ("prompt", "keyboard"):
         source = (ROOT / "medchat" / "repl" / f"{module}.py").read_text(encoding="utf-8")
         for keys in re.findall(r"@keys\.add\(((?:\"[a-z-]+\",? ?)+)", source):
             *before, key = re.findall(r'"([a-z-]+)"', keys)
