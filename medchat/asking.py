@@ -38,10 +38,15 @@ class TokenCount:
     `estimated`: some counts are guesses, because whoever computed the answers did not tell them.
     """
 
+    #: Of all prompts, in tokens.
     prompt_tokens: int = 0
+    #: Of all answers, in tokens.
     completion_tokens: int = 0
+    #: Whether some of the counts are guesses.
     estimated: bool = False
+    #: What they cost by the stated prices, None where there are none.
     cost: float | None = None
+    #: What `cost` is in, "" where there is none.
     currency: str = ""
     _prices: Mapping[str, Any] = field(default_factory=dict)
 
@@ -61,7 +66,7 @@ class TokenCount:
 class Answer:
     """One answer, whole.
 
-    `text` is raw: it goes through `sanitize_line` or JSON before a terminal sees it. `notices` are those
+    `text` is raw: it goes through `sanitize` or JSON before a terminal sees it. `notices` are those
     before the answer (red flags, plugins' advice), then those of its review. `reasoning` is what the model
     wrote before the answer, `rejected` the settings that a server did not take, `seconds` the time it took.
     """
@@ -83,9 +88,9 @@ class OpenedModel:
     def __init__(self, setup: BatchSetup, model: ChatModel) -> None:
         self._setup = setup
         #: The model itself, for `score`, `count`, `describe` and what else `ChatModel` has.
-        self.model = model
+        self.model: ChatModel = model
         #: What all answers so far took.
-        self.spent = TokenCount(_prices=model.describe().get("prices") or {})
+        self.spent: TokenCount = TokenCount(_prices=model.describe().get("prices") or {})
 
     @property
     def backbone(self) -> str:
@@ -106,7 +111,8 @@ class OpenedModel:
         """Return the chat engine, going on with `conversation`; nothing is saved.
 
         `chat().ask(question, cancel)` yields events as the answer comes, `AnswerPiece` and `AnswerFinished` among
-        them; those that a command does not know it leaves alone. What was said is in its `conversation`.
+        them; those that a command does not know it leaves alone. What was said is in its `conversation`. The public
+        members of `ChatSession` are in the reference under that name.
         """
         system = conversation.system or str(self._setup.opening.settings.value("system") or "")
         conversation = Conversation(conversation.turns, system)
@@ -118,14 +124,18 @@ class OpenedModel:
         *,
         history: Sequence[Turn] = (),
         system: str = "",
+        seed: int | None = None,
         cancel: threading.Event | None = None,
     ) -> Answer:
         """Return the answer to `question` after `history`, with one pass through the chat engine.
 
-        Setting `cancel` from another thread ends it with what had come. Raises UsageError for a question that
-        cannot be sent, and what the model raises.
+        `seed` is for this answer alone; None leaves it to the flags. Setting `cancel` from another thread ends it
+        with what had come. Raises UsageError for a question that cannot be sent or a seed out of range, and what the
+        model raises.
         """
         session, notices = self.chat(Conversation(tuple(history), system)), list[Notice]()
+        if seed is not None:
+            session.config = session.config.with_settings(seed=seed)
         ended: AnswerFinished | None = None
         for event in session.ask(question, cancel or threading.Event()):
             if isinstance(event, Advice | AnswerReviewed):
@@ -186,11 +196,15 @@ class OpenedModel:
 def open_model(flags: Mapping[str, Any] | None = None, **chosen: Any) -> Iterator[OpenedModel]:
     """Open the model that a command's flags name: `with open_model(flags) as opened:`.
 
-    `flags` are what `model_flags` and `generation_flags` added to the command, `chosen` single ones by name
-    (`backbone="remote", model="http://…#NAME"`), which go over them; configuration and variables count below, as
-    for `medchat ask`. Any backbone is opened so, `remote` too, which keeps to its own rules of retrying,
-    waiting, proxies and keys. First everything is checked that needs no weights, then the disclaimer and the
-    notices go to stderr, then the model is loaded; it is closed at the end.
+    `flags` are what `model_flags` and `generation_flags` added to the command, by the flag's name without its dashes
+    and with `_` for `-` (`--max-new-tokens` is `max_new_tokens`); one that the user did not give is None, and those
+    that can be repeated (`adapter`, `option`) are then an empty tuple. Either leaves the choice to variables and
+    configuration, as for `medchat ask`, then to the backbone. `chosen` are single flags by the same names
+    (`backbone="remote", model="http://…#NAME"`), which go over `flags`.
+
+    Any backbone is opened so, `remote` too, which keeps to its own rules of retrying, waiting, proxies and keys.
+    First everything is checked that needs no weights, then the disclaimer and the notices go to stderr, then the
+    model is loaded; it is closed at the end.
 
     Raises UsageError (unknown backbone, template, setting), CheckpointError (no such model, damaged),
     PluginError, and what loading raises.

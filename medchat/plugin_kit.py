@@ -44,7 +44,7 @@ from medchat.api import (
 from medchat.errors import CheckpointError, DataError, MedchatError, UsageError
 from medchat.hookspecs import Finding, hookimpl
 from medchat.language import say
-from medchat.sanitize import sanitize_line
+from medchat.sanitize import StreamSanitizer, sanitize, sanitize_line
 from medchat.templates import load_template
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ __all__ = [
     "Segment",
     "SlashCommand",
     "SpecialTokens",
+    "StreamSanitizer",
     "Text",
     "Turn",
     "UsageError",
@@ -120,6 +121,7 @@ __all__ = [
     "plugin_settings",
     "read_questions",
     "read_training_data",
+    "sanitize",
     "sanitize_line",
     "say",
     "user_path",

@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from medchat.asking import Answer, TokenCount
 from medchat.batch.command_results import Results
 from medchat.batch.questions import Question, QuestionFile
 from medchat.chat.events import TurnStats
+from medchat.chat.session import ChatSession
 from medchat.datafiles.data_file import DataFile
 from medchat.datafiles.json_values import Item
-from medchat.hf import NetBackbone, NetTokenizer, TransformersBackbone
+from medchat.hf import HFTokenizer, NetBackbone, NetTokenizer, TransformersBackbone
+from medchat.hookspecs import Hooks
 from medchat.sft_job.data import InvalidExample, TrainingFile
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "plugins" / "reference.md"
@@ -43,10 +45,23 @@ SECTIONS: Mapping[str, str] = {
     "Prompts": "PromptTemplate Segment Text Control SpecialTokens load_template",
     "Conversations, and what hooks give": "hookimpl Conversation Turn Notice SlashCommand Finding",
     "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTWatcher SFTProgress SFTReport",
-    "Errors and texts": "MedchatError UsageError CheckpointError DataError say sanitize_line",
+    "Errors and texts": "MedchatError UsageError CheckpointError DataError say sanitize StreamSanitizer sanitize_line",
     "Commands": "model_flags generation_flags open_model OpenedModel AnswerPiece AnswerFinished open_results "
     "read_questions read_training_data parse_record QuestionRecord RecordError field_flags FieldChoice open_data_file "
     "plugin_settings Group LocalizedCommand write_out write_whole_file as_line check_output_file user_path",
+}
+#: The members of a class that plugins may use, where it has others too.
+PUBLIC_MEMBERS: Mapping[type, tuple[str, ...]] = {
+    ChatSession: (
+        "conversation",
+        "template",
+        "config",
+        "last_stats",
+        "ask",
+        "regenerate",
+        "undo",
+        "set_system",
+    )
 }
 #: What the above give, which no plugin needs to import.
 GIVEN = (
@@ -54,6 +69,7 @@ GIVEN = (
     KnownFile,
     Answer,
     TokenCount,
+    ChatSession,
     TurnStats,
     Results,
     QuestionFile,
@@ -71,8 +87,13 @@ def page() -> str:
     for title, names in SECTIONS.items():
         parts.append(f"## {title}\n")
         parts += [entry(name, getattr(plugin_kit, name)) for name in names.split()]
+    parts.append(
+        "## Hooks\n\nFunctions of the plugin's module, marked with `@hookimpl`. Arguments may be left out.\n"
+    )
+    parts += [hook_entry(name, hook) for name, hook in methods(Hooks)]
     parts.append("## `medchat.hf`: chat models of transformers, and nets of one's own\n")
-    parts += [entry(kind.__name__, kind) for kind in (TransformersBackbone, NetBackbone, NetTokenizer)]
+    public = (TransformersBackbone, HFTokenizer, NetBackbone, NetTokenizer)
+    parts += [entry(kind.__name__, kind) for kind in public]
     parts.append("## What these give and hold\n\nNo plugin imports these by name.\n")
     parts += [entry(kind.__name__, kind) for kind in GIVEN]
     return "\n".join(parts)
@@ -86,8 +107,16 @@ def entry(name: str, thing: Any) -> str:
     return "\n".join(lines)
 
 
+def hook_entry(name: str, hook: Any) -> str:
+    """Return what the page says of one hook."""
+    return f"### `{name}{signature(hook)}`\n\n{as_markdown(inspect.getdoc(hook) or '')}\n"
+
+
 def described(thing: Any) -> str:
     """Return the docstring; of what has none (a union, a marker) what it is."""
+    if thing in PUBLIC_MEMBERS:
+        summary = (inspect.getdoc(thing) or "").partition("\n\n")[0]
+        return f"{summary}\n\nPublic are these members; the others may change with any version."
     if inspect.isclass(thing) or inspect.isfunction(thing):
         return as_markdown(inspect.getdoc(thing) or "")
     if thing is plugin_kit.hookimpl:
@@ -112,7 +141,7 @@ def members(kind: type) -> list[str]:
 
 
 def attributes(kind: type) -> Iterator[tuple[str, str, str]]:
-    """Yield name, type and default, and meaning of each public field."""
+    """Yield name, type and default, and meaning of each public field, and of what `__init__` explains by `#:`."""
     facts = option_facts() if kind is plugin_kit.SFTOptions else {}
     defaults = {field.name: field.default for field in fields(kind)} if is_dataclass(kind) else {}
     for name, (hint, comment) in commented(kind).items():
@@ -124,7 +153,7 @@ def attributes(kind: type) -> Iterator[tuple[str, str, str]]:
             meaning = facts[name].en + (f" ({allowed})" if allowed else "")
         yield name, shown.replace("|", "\\|"), meaning.replace("|", "\\|")
     for name, member in vars(kind).items():
-        if isinstance(member, property) and not name.startswith("_"):
+        if isinstance(member, property) and is_public(kind, name):
             hint = str(member.fget.__annotations__.get("return", ""))
             yield name, f"`{hint}`".replace("|", "\\|"), " ".join((inspect.getdoc(member) or "").split())
 
@@ -133,29 +162,45 @@ def commented(kind: type) -> dict[str, tuple[str, str]]:
     """Return the type and the `#:` comment of each annotated name in the source of `kind`."""
     source = textwrap.dedent(inspect.getsource(kind))
     lines, found = source.splitlines(), {}
-    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            above, comment = node.lineno - 2, []
-            while lines[above].strip().startswith("#:"):
-                comment.insert(0, lines[above].strip().removeprefix("#:").strip())
-                above -= 1
-            if not node.target.id.startswith("_"):
-                found[node.target.id] = ast.unparse(node.annotation), " ".join(comment)
+    for name, node in annotated(ast.parse(source).body[0].body):  # type: ignore[attr-defined]
+        above, comment = node.lineno - 2, []
+        while lines[above].strip().startswith("#:"):
+            comment.insert(0, lines[above].strip().removeprefix("#:").strip())
+            above -= 1
+        if is_public(kind, name) and (comment or isinstance(node.target, ast.Name)):
+            found[name] = ast.unparse(node.annotation), " ".join(comment)
     return found
+
+
+def annotated(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.AnnAssign]]:
+    """Yield the annotated fields of a class, and the annotated attributes that its `__init__` sets."""
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id, node
+        elif isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Attribute):
+                    yield inner.target.attr, inner
 
 
 def methods(kind: type) -> Iterator[tuple[str, Any]]:
     """Yield the public methods that `kind` itself defines."""
     for name, member in vars(kind).items():
-        if inspect.isfunction(member) and not name.startswith("_"):
-            yield name, member
+        function = member.__func__ if isinstance(member, classmethod) else member
+        if inspect.isfunction(function) and is_public(kind, name):
+            yield name, function
+
+
+def is_public(kind: type, name: str) -> bool:
+    """Say whether plugins may use the member `name` of `kind`."""
+    return name in PUBLIC_MEMBERS[kind] if kind in PUBLIC_MEMBERS else not name.startswith("_")
 
 
 def signature(function: Any) -> str:
     """Return the arguments and the result as the source writes them, without `self`."""
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     assert isinstance(node, ast.FunctionDef)
-    node.args.args = [argument for argument in node.args.args if argument.arg != "self"]
+    node.args.args = [argument for argument in node.args.args if argument.arg not in ("self", "cls")]
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     return f"({ast.unparse(node.args)}){result}"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_program import Call
@@ -18,6 +20,8 @@ from medchat.plugin_kit import (
     AnswerPiece,
     Conversation,
     Finish,
+    GenerationConfig,
+    Segment,
     Turn,
     open_model,
     open_results,
@@ -62,6 +66,24 @@ def test_single_flags_go_over_those_of_the_command(echo: dict[str, str]) -> None
     with open_model({**echo, "max_new_tokens": 5}, max_new_tokens=2) as opened:
         assert opened.ask("一二三四五六").finish is Finish.LENGTH
         assert opened.spent.completion_tokens == 2
+
+
+def test_a_seed_is_for_one_answer_and_leaves_the_flags_as_they_were(
+    echo: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_model(echo, seed=3) as opened:
+        seeds, stream = [], opened.model.stream
+
+        def watched(segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event) -> Any:
+            seeds.append(config.seed)
+            return stream(segments, config, cancel)
+
+        monkeypatch.setattr(opened.model, "stream", watched)
+        for seed in (7, None, 0):
+            opened.ask("头痛", seed=seed)
+        with pytest.raises(UsageError, match="--seed"):
+            opened.ask("头痛", seed=-1)
+    assert seeds == [7, 3, 0]
 
 
 def test_a_conversation_goes_on_piece_by_piece(echo: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ from plugin_sites import add_backbone, echo_site, example_site
 
 from medchat import plugin_kit
 from medchat.hf import TransformersBackbone
+from medchat.hookspecs import Hooks
 from medchat.registry import Registry
 
 pytest_plugins = ("plugin_sites", "cli_program")
@@ -60,6 +61,7 @@ NAMES = [
     "Segment",
     "SlashCommand",
     "SpecialTokens",
+    "StreamSanitizer",
     "Text",
     "Turn",
     "UsageError",
@@ -77,6 +79,7 @@ NAMES = [
     "plugin_settings",
     "read_questions",
     "read_training_data",
+    "sanitize",
     "sanitize_line",
     "say",
     "user_path",
@@ -104,6 +107,23 @@ def test_the_reference_is_what_the_docstrings_say_and_has_every_name() -> None:
     assert script["main"](["--check"]) == 0, "run: python scripts/plugin_reference.py"  # type: ignore[operator]
     listed = " ".join(script["SECTIONS"].values()).split()  # type: ignore[attr-defined]
     assert sorted(listed) == sorted(NAMES)
+
+
+def test_a_plugins_author_reads_of_what_init_sets_and_of_the_members_that_are_public() -> None:
+    script = reference()
+    opened = {field for field, _, _ in script["attributes"](plugin_kit.OpenedModel)}  # type: ignore[operator]
+    assert opened == {"model", "spent", "backbone", "provenance", "mark"}
+    (session,) = script["PUBLIC_MEMBERS"]  # type: ignore[misc]
+    shown = script["entry"]("ChatSession", session)  # type: ignore[operator]
+    assert all(f"`{name}" in shown for name in script["PUBLIC_MEMBERS"][session])  # type: ignore[index]
+    assert "`recorder`" not in shown and "`rewrite(" not in shown
+
+
+def test_every_hook_stands_in_the_reference_with_its_arguments() -> None:
+    page = (ROOT / "docs" / "plugins" / "reference.md").read_text(encoding="utf-8")
+    hooks = [name for name in vars(Hooks) if name.startswith("medchat_")]
+    assert len(hooks) >= 8 and [name for name in hooks if f"### `{name}(" not in page] == []
+    assert "### `medchat_advise(conversation: Conversation, text: str)" in page
 
 
 def test_what_a_class_for_transformers_may_state_is_explained() -> None:

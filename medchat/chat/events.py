@@ -93,7 +93,7 @@ class SingleTurnTemplate:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPiece:
-    """The next piece of the answer, raw: whoever shows it passes it through `medchat.sanitize`."""
+    """The next piece of the answer, raw: whoever shows it feeds it to a `StreamSanitizer` first."""
 
     text: str
 

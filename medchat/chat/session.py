@@ -91,9 +91,9 @@ class ChatSession:
     _attempt: int = 0
 
     def ask(self, question: str, cancel: threading.Event, *, insist: bool = False) -> Iterator[Event]:
-        """Answer `question`, yielding events; the last one is `Answered` unless nothing was said before `cancel`.
+        """Answer `question`, yielding events; the last one is `AnswerFinished` unless nothing was said before `cancel`.
 
-        The turn is recorded before `Answered` is yielded. If the model fails part-way, what had come
+        The turn is recorded before `AnswerFinished` is yielded. If the model fails part-way, what had come
         is recorded with Finish.ERROR and the error goes on to the caller; so it is with Finish.CANCELLED where the
         program is asked to end in the middle of it.
         """

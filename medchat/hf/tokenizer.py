@@ -39,7 +39,11 @@ _ADDED_FILE = "added_tokens.json"
 class HFTokenizer:
     """Text to ids and back. Immutable after construction; padding goes on the left.
 
-    A family whose files are silent on something subclasses it and says it in the class attributes.
+    A family whose files are silent on something subclasses it, says it in the class attributes, and returns the
+    subclass from `TransformersBackbone.tokenizer_class`:
+
+        class MyTokenizer(HFTokenizer):
+            expressions = HFTokenizer.expressions | {r"\\p{L}+|\\p{N}"}
     """
 
     #: Tokens by role where no file names one.
