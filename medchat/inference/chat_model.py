@@ -315,6 +315,7 @@ class CausalChatModel(TokenChatModel):
 
     def logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
         ids = torch.tensor([[*prompt, *target[:-1]]], device=self._model.device)
-        output = self._model(input_ids=ids, use_cache=False, logits_to_keep=len(target))
+        mask = torch.ones_like(ids)
+        output = self._model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=len(target))
         logits: Tensor = output.logits[0]
         return logits

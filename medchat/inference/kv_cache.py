@@ -78,10 +78,14 @@ class CausalStepper:
     def _read(self, ids: Sequence[int]) -> Tensor:
         if self._cache is None:
             self._cache = DynamicCache(config=self._model.config)
+        device = self._model.device
+        # Without a mask transformers takes an id of the padding token, which may be any other too, for padding.
+        mask = torch.ones((1, len(self._ids) + len(ids)), dtype=torch.long, device=device)
         try:
             with torch.inference_mode():
                 output = self._model(
-                    input_ids=torch.tensor([list(ids)], device=self._model.device),
+                    input_ids=torch.tensor([list(ids)], device=device),
+                    attention_mask=mask,
                     past_key_values=self._cache,
                     use_cache=True,
                     logits_to_keep=1,

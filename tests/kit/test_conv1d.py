@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,19 @@ from typing import Any, ClassVar
 
 import pytest
 from sft_watcher import Watcher
+from transformers import PreTrainedModel
 
-from medchat.api import Capabilities, Example, LoadOptions, SFTData, SFTNote, SFTOptions, SFTReport
+from medchat.api import (
+    Capabilities,
+    Example,
+    GenerationConfig,
+    LoadOptions,
+    SFTData,
+    SFTNote,
+    SFTOptions,
+    SFTReport,
+    Text,
+)
 from medchat.errors import UsageError
 from medchat.hf import TransformersBackbone
 from medchat.inference.chat_model import TokenChatModel
@@ -117,3 +129,21 @@ def test_samples_that_fail_after_training_cost_no_result(
     notes = [event.text for event in watcher.events if isinstance(event, SFTNote)]
     assert len([note for note in notes if "IndexError: index out of range in self" in note]) == 1
     assert GPT2().load(LoadOptions(folder, adapters=(report.output,))).context_length == 64 - 16
+
+
+def test_an_answer_and_its_scores_say_which_ids_are_padding(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks: list[Any] = []
+    monkeypatch.setattr(
+        PreTrainedModel,
+        "warn_if_padding_and_no_attention_mask",
+        lambda model, ids, mask: masks.append(mask),
+    )
+    model = GPT2().load(LoadOptions(folder))
+    prompt = [Text("头痛")]
+    list(model.stream(prompt, GenerationConfig(greedy=True, max_new_tokens=3), threading.Event()))
+    lengths = [mask.shape[1] for mask in masks]
+    assert len(lengths) >= 2 and lengths == list(range(lengths[0], lengths[0] + len(lengths)))
+    model.score(prompt, "多喝水")
+    assert len(masks) > len(lengths) and not any(mask is None for mask in masks)

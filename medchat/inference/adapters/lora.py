@@ -247,7 +247,8 @@ def _logits(model: nn.Module, device: torch.device, trial: Sequence[int]) -> Ten
     rows = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
     ids = list(trial) or [rows * number // _TRIAL_TOKENS for number in range(_TRIAL_TOKENS)]
     with torch.no_grad(), raise_on_weights_oom(device):
-        logits: Tensor = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits
+        row = torch.tensor([ids], device=device)
+        logits: Tensor = model(input_ids=row, attention_mask=torch.ones_like(row), use_cache=False).logits
     return logits
 
 
