@@ -28,11 +28,13 @@ class EchoModel:
         limit = min(config.max_new_tokens, self.context_length - prompt)
         for said, character in enumerate(answer[:limit], start=1):
             if cancel.is_set():
-                yield kit.Delta("", said - 1, prompt, finish=kit.Finish.CANCELLED)
+                yield kit.Delta(
+                    "", completion_tokens=said - 1, prompt_tokens=prompt, finish=kit.Finish.CANCELLED
+                )
                 return
-            yield kit.Delta(character, said, prompt)
+            yield kit.Delta(character, completion_tokens=said, prompt_tokens=prompt)
         finish = kit.Finish.LENGTH if len(answer) > limit else kit.Finish.STOP
-        yield kit.Delta("", min(len(answer), limit), prompt, finish=finish)
+        yield kit.Delta("", completion_tokens=min(len(answer), limit), prompt_tokens=prompt, finish=finish)
 
     def generate_batch(self, prompts: Sequence[Prompt], config: kit.GenerationConfig) -> list[kit.Completion]:
         completions = []
@@ -40,7 +42,14 @@ class EchoModel:
             *pieces, end = self.stream(prompt, config, threading.Event())
             text = "".join(piece.text for piece in pieces)
             finish = end.finish or kit.Finish.STOP
-            completions.append(kit.Completion(text, finish, end.prompt_tokens, end.completion_tokens))
+            completions.append(
+                kit.Completion(
+                    text=text,
+                    finish=finish,
+                    prompt_tokens=end.prompt_tokens,
+                    completion_tokens=end.completion_tokens,
+                )
+            )
         return completions
 
     def score(self, segments: Prompt, answer: str) -> tuple[float, ...]:

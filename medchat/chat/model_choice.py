@@ -50,12 +50,11 @@ def find_model(
     fetches them, for a folder of several model files each of them.
     """
     if not value:
-        chosen = f"--backbone {backbone} " if backbone else ""
         raise CheckpointError(
             say("没有指定模型", "no model was given"),
             say(
-                f"medchat chat {chosen}--model 权重目录；没有权重时可先试：medchat demo",
-                f"medchat chat {chosen}--model FOLDER; without weights try: medchat demo",
+                "加上 --model 权重目录；没有权重时可先试：medchat demo",
+                "add --model FOLDER; without weights try: medchat demo",
             ),
         )
     if "://" in str(value):

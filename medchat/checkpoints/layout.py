@@ -122,9 +122,10 @@ def _unknown_kind(kind: str, folder: Path) -> CheckpointError:
             f"no plugin knows this kind of model (model_type {kind[:60]})",
         ),
         say(
-            "安装支持它的插件（已有的：medchat plugins）；或由 vLLM 等程序提供服务，用 --backbone remote 连接",
-            "install a plugin that does (those here: medchat plugins); or serve it by vLLM or the like and use"
-            " --backbone remote",
+            "安装支持它的插件（已有的：medchat plugins list），或自己写一个："
+            "medchat plugins new 名称 --family transformers；或由 vLLM 等程序提供服务，用 --backbone remote 连接",
+            "install a plugin that does (those here: medchat plugins list), or write one: medchat plugins new NAME"
+            " --family transformers; or serve it by vLLM or the like and use --backbone remote",
         ),
         where=str(folder),
     )

@@ -33,8 +33,8 @@ FAMILIES: Mapping[str, Mapping[str, str]] = {
 #: What to change first.
 _FIRST = {
     "transformers": (
-        "先改 `model_types` 和 `lora_targets`。",
-        "Change `model_types` and `lora_targets` first.",
+        "先改 `model_types`、`lora_targets` 和 `bottleneck_targets`。",
+        "Change `model_types`, `lora_targets` and `bottleneck_targets` first.",
     ),
     "custom": (
         "先把 `model.py` 换成自己的模型，再改 `_read` 和 `tiny`。",
@@ -100,15 +100,18 @@ def new_plugin(name: str, family: str, output: str) -> int:
             (made / place).parent.mkdir(parents=True, exist_ok=True)
             (made / place).write_text(text, encoding="utf-8")
         made.rename(target)
-    folder = sanitize_line(str(target))
+    first = sanitize_line(str(target / f"medchat_{name}" / "__init__.py"))
     say_aside(
         say(
-            f"已写好 {folder}。接着（测试需要 pytest）：",
-            f"{folder} is written. Next (the tests need pytest):",
+            f"已写好 {sanitize_line(str(target))}，从 {first} 改起。{_FIRST[family][0]}接着（测试需要 pytest）：",
+            f"{sanitize_line(str(target))} is written. Begin with {first}. {_FIRST[family][1]} Then (the tests need"
+            " pytest):",
         )
     )
     place = joined([str(target)])
-    return write_out(f"python -m pytest {place}\npip install -e {place}\nmedchat plugins test {name}\n")
+    return write_out(
+        f"python -m pytest {place}\npython -m pip install -e {place}\nmedchat plugins test {name}\n"
+    )
 
 
 def distribution_files(name: str, family: str) -> dict[str, str]:

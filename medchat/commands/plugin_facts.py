@@ -63,7 +63,7 @@ def _backbone_facts(registry: Registry, name: str) -> dict[str, Any]:
         generation = backbone.generation
         return {
             "summary": dict(backbone.summary),
-            "methods": sorted(backbone.recipes),
+            "methods": list(backbone.recipes),
             "templates": [template.name for template in registry.templates_of(name)],
             "capabilities": asdict(backbone.capabilities),
             "options": {

@@ -95,6 +95,8 @@ def _line(result: Result) -> str:
     line = f"{words[result.outcome]}  {result.name}"
     if result.detail:
         line += say("：", ": ") + sanitize_line(result.detail, _MOST)
+    if result.remedy:
+        line += "\n    " + say("下一步：", "Next: ") + sanitize_line(result.remedy, _MOST)
     if result.outcome == "failed":
         line += "\n    " + sanitize(result.explained).replace("\n", "\n    ")
     return line

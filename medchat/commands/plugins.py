@@ -135,8 +135,11 @@ def _offers(registry: Registry, facts: dict[str, Any], entry: PluginEntry) -> li
     can = facts["capabilities"]
     able = [name for name in ("beams", "score", "adapters", "batch") if can[name]]
     able += [f"{name} {'|'.join(can[name])}" for name in ("devices", "dtypes", "quantize") if can[name]]
+    methods = facts["methods"]
+    if len(methods) > 1:
+        methods = [methods[0] + say("（默认）", " (default)"), *methods[1:]]
     lines = [
-        say("训练方法：", "fine-tuning methods: ") + (listed(facts["methods"]) or none),
+        say("训练方法：", "fine-tuning methods: ") + (listed(methods) or none),
         say("模板：", "templates: ") + (listed(facts["templates"]) or none),
         say("能力：", "capabilities: ") + (listed(able) or none),
     ]

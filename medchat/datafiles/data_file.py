@@ -230,6 +230,6 @@ def _broken(path: Path, error: BrokenData) -> DataError:
 def _unreadable(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
         say(f"无法读取数据文件：{reason}", f"cannot read the data file: {reason}"),
-        say("检查 --data 的路径", "check the path given to --data"),
+        say("检查路径", "check the path"),
         where=str(path),
     )

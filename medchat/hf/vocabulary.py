@@ -61,7 +61,8 @@ def _refuse_expressions(tokenizer: Tokenizer, path: Path, expressions: Collectio
             value = waiting.pop()
             waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
             if isinstance(value, dict) and "Regex" in value and value["Regex"] not in expressions:
-                raise _unknown(path, str(value["Regex"]))
+                expression = str(value["Regex"])
+                raise _unknown(path, expression) from ValueError(expression)
 
 
 def _unknown(path: Path, expression: str) -> CheckpointError:
@@ -72,9 +73,10 @@ def _unknown(path: Path, expression: str) -> CheckpointError:
             f"{FILE_NAME} holds a regular expression that is not known: refused: {shown}",
         ),
         say(
-            f"请从权重的来源重新下载 {FILE_NAME}；插件作者可把它列进 HFTokenizer.expressions",
+            f"请从权重的来源重新下载 {FILE_NAME}；插件作者可把它列进 HFTokenizer.expressions"
+            "（全文是文件中的 Regex，--debug 也会显示）",
             f"download {FILE_NAME} again from where the weights came from; a plugin's author may list it in "
-            "HFTokenizer.expressions",
+            "HFTokenizer.expressions (it stands whole as Regex in the file, and --debug shows it)",
         ),
         where=str(path),
     )

@@ -15,11 +15,15 @@ from medchat.testing.subject import NotMetError
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one property. `detail`: why it was skipped, or what was expected and came."""
+    """What became of one property.
+
+    `detail`: why it was skipped, or what was expected and came. `remedy`: what the error says to do, "" where nothing.
+    """
 
     name: str
     outcome: Literal["passed", "failed", "skipped"]
     detail: str = ""
+    remedy: str = ""
 
     @property
     def explained(self) -> str:
@@ -46,7 +50,7 @@ def _tried(tests: BackboneTests, name: str) -> Result:
     except NotMetError as fault:
         return Result(name, "failed", str(fault))
     except MedchatError as error:
-        return Result(name, "failed", f"{type(error).__name__}: {error.what}")
+        return Result(name, "failed", f"{type(error).__name__}: {error.what}", remedy=error.remedy)
     except Exception as error:
         return Result(name, "failed", f"{type(error).__name__}: {error}")
     return Result(name, "passed")

@@ -121,6 +121,7 @@ def test_a_kind_of_model_that_no_plugin_knows_is_called_by_its_name(tmp_path: Pa
     for flag in ("--model", SHOW):
         found = unrecognised(tmp_path, flag)
         assert found is not None and "mixtral" in found.what and "--backbone remote" in found.remedy
+        assert "medchat plugins new" in found.remedy and "--family transformers" in found.remedy
 
 
 def test_a_vocabulary_alone_is_no_model_for_lack_of_a_configuration(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_malicious_pickle_is_not_run_by_looking_at_the_folder_either(
     [
         (("--model", "/nowhere/ChatGLM-6B-Med"), "/nowhere/ChatGLM-6B-Med"),
         (("--model", "ChatGLM-6B-Med"), "models"),
-        ((), "medchat demo"),
+        ((), "加上 --model 权重目录；没有权重时可先试：medchat demo"),
         (("--model", "FILE"), "FILE"),
         (("--model", "EMPTY"), "EMPTY"),
         (("--model", "EMPTY", "--backbone", "chatglm"), "config.json"),

@@ -132,8 +132,16 @@ def test_what_to_type_next_is_on_stdout(call: Call, tmp_path: Path) -> None:
     folder = tmp_path / "with a blank"
     folder.mkdir()
     done = call("plugins", "new", "own", "--output", str(folder))
-    assert f"pip install -e '{folder}/medchat-own'" in done.out
+    assert f"python -m pip install -e '{folder}/medchat-own'" in done.out
     assert "medchat plugins test own" in done.out
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_file_to_begin_with_is_named_before_the_commands(call: Call, tmp_path: Path, family: str) -> None:
+    done = call("plugins", "new", "own", "--family", family, "--output", str(tmp_path))
+    first = tmp_path / "medchat-own" / "medchat_own" / "__init__.py"
+    assert f"从 {first} 改起" in done.err and first.is_file()
+    assert first.name not in done.out
 
 
 def test_every_template_is_used_and_leaves_nothing_open() -> None:

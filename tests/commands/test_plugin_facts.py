@@ -59,6 +59,14 @@ def test_a_backbone_is_shown_with_all_that_it_offers(site: Path, call: Call) -> 
     assert facts["record"] == {"same": 0, "changed": [], "missing": []}
 
 
+def test_the_method_that_is_taken_where_none_is_named_stands_first(call: Call) -> None:
+    methods = call("plugins", "show", "chatglm", "--json").one()["methods"]
+    assert len(methods) > 1
+    listed = "、".join([f"{methods[0]}（默认）", *methods[1:]])
+    assert f"训练方法：{listed}" in call("plugins", "show", "chatglm").out
+    assert methods[0] == next(iter(Registry().backbone("chatglm").recipes))
+
+
 @pytest.mark.parametrize(("name", "kind"), [("suite", "extension"), ("answers", "command")])
 def test_other_plugins_are_shown_too(site: Path, call: Call, name: str, kind: str) -> None:
     if kind == "extension":

@@ -58,6 +58,18 @@ def test_a_given_model_is_the_one_that_is_tried(site: Path, tmp_path: Path, call
     assert done.code == 5 and "UsageError" in done.out
 
 
+def test_what_to_do_about_an_error_is_printed_with_it(site: Path, call: Call) -> None:
+    raising = """    model_class = Model
+    def load(self, options):
+        from medchat.plugin_kit import CheckpointError
+        raise CheckpointError("no weights", "fetch them: medchat models pull abacus")
+"""
+    add_backbone(site, "abacus", HEAD + FORGETFUL.replace("    model_class = Model\n", raising))
+    done = call("plugins", "test", "abacus", "--only", "test_describe_says_what_is_loaded")
+    assert "CheckpointError: no weights" in done.out
+    assert "下一步：fetch them: medchat models pull abacus" in done.out
+
+
 def test_what_cannot_be_tried_is_refused_at_once(site: Path, call: Call) -> None:
     assert call("plugins", "test", "remote").code == 2
     assert call("plugins", "test", "chatglm", "--only", "test_luck").code == 2

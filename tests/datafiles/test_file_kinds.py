@@ -431,3 +431,10 @@ def test_a_table_may_be_larger_than_a_record(tmp_path: Path) -> None:
     rows = MAX_RECORD_BYTES // 1000 + 100
     path = written(tmp_path, "question,answer\n" + f"一,{'a' * 1000}\n" * rows, "data.csv")
     assert len(read(path)[1]) == rows
+
+
+def test_a_file_that_is_not_there_is_not_laid_to_a_flag_that_a_command_may_not_have(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as missing, open_data_file(tmp_path / "none.jsonl"):
+        pytest.fail("opened")
+    assert missing.value.where.endswith("none.jsonl")
+    assert missing.value.remedy == "检查路径"

@@ -158,6 +158,16 @@ def test_an_unknown_regular_expression_is_refused_until_a_family_lists_it(tmp_pa
     assert Known.from_folder(folder).size == 500
 
 
+def test_a_long_expression_that_is_refused_stands_whole_in_the_cause_that_debug_shows(tmp_path: Path) -> None:
+    long = "|".join(f"(x{number}+)+" for number in range(60))
+    tokenizer = byte_level()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(long), "isolated")
+    with pytest.raises(CheckpointError) as refused:
+        HFTokenizer.from_folder(write(tmp_path, tokenizer))
+    assert long not in refused.value.what and "--debug" in refused.value.remedy
+    assert long in str(refused.value.__cause__)
+
+
 def test_a_vocabulary_without_an_end_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, byte_level(), eos_token=None)
     with pytest.raises(CheckpointError, match="eos_token"):
