@@ -111,7 +111,8 @@ class LoadOptions:
     dtype: str = "auto"
     #: What linear layers are quantised to while they are loaded: one of QUANTIZE.
     quantize: str = "none"
-    #: What computes quantised layers on a CPU: one of ENGINES. "auto" is the native engine wherever it can be used.
+    #: What computes quantised layers on a CPU: one of ENGINES. "auto" is the native engine wherever it can be used,
+    #: but with dtype "float32", whose precision it does not reach.
     engine: str = "auto"
     #: Nothing may be fetched from the network.
     offline: bool = False

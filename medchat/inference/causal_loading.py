@@ -28,7 +28,7 @@ from medchat.inference.chat_model import CausalChatModel, ModelFacts
 from medchat.inference.computed import fill_computed
 from medchat.inference.decode import ChatTokenizer, TextFilter
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
-from medchat.inference.engine import give_to_engine, prepare_for_engine
+from medchat.inference.engine import give_to_engine, prepare_for_engine, wanted_engine
 from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.quantization import bits_of, conversions, pack_linears
@@ -206,7 +206,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         model, placement = prepared.model, prepared.placement
         assign(model, prepared.checkpoint, prepared.headers, placement)
         fill_computed(model, placement.device)
-        give_to_engine(options.engine, model, placement.device)
+        give_to_engine(wanted_engine(options), model, placement.device)
         bare = None if placement.optional else Structure(model)
         if prepared.adapters:
             from medchat.inference.adapters.attach import attach_adapters  # brings peft: slow to import
@@ -229,7 +229,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         model = self._unfilled(shape, vocabulary)
         if bits:
             pack_linears(model, bits)
-        more = prepare_for_engine(options.engine, model, device, quantising=bool(bits))
+        more = prepare_for_engine(wanted_engine(options), model, device, quantising=bool(bits))
         placement = Placement(
             dtype,
             device,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medchat.api import ENGINES
+from medchat.api import ENGINES, LoadOptions
 from medchat.errors import UsageError
 from medchat.inference.cpu_engine.library import EngineUnavailableError, chosen_instructions, open_library
 from medchat.inference.cpu_engine.packed_matrix import PackedMatrix, group_count, packed_bytes
@@ -41,6 +41,14 @@ def takes_native(wanted: str, model: nn.Module, device: torch.device) -> bool:
             raise
         return False
     return True
+
+
+def wanted_engine(options: LoadOptions) -> str:
+    """Return the engine that `options` ask for: "auto" is torch where float32 was asked for.
+
+    The native engine rounds activations to 16 bits, which is finer than bfloat16 and coarser than float32.
+    """
+    return "torch" if options.engine == "auto" and options.dtype == "float32" else options.engine
 
 
 def prepare_for_engine(wanted: str, model: nn.Module, device: torch.device, *, quantising: bool) -> int:

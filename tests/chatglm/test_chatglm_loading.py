@@ -28,9 +28,7 @@ pytestmark = pytest.mark.torch
 @pytest.mark.parametrize("folder", golden_folders(), ids=lambda folder: folder.name)
 def test_a_recorded_checkpoint_gives_the_logits_of_a_direct_load(folder: Path) -> None:
     for rule in PositionRule:
-        options = LoadOptions(
-            folder, device="cpu", dtype="float32", engine="torch", extra={"rule": str(rule)}
-        )
+        options = LoadOptions(folder, device="cpu", dtype="float32", extra={"rule": str(rule)})
         loaded = load_weights(options)
         direct = model_of(folder, rule, torch.float32)
         assert loaded.config.rule == rule

@@ -21,7 +21,7 @@ from medchat.chat.setup import read_settings, resolve_setup
 from medchat.errors import UsageError
 from medchat.inference.cpu_engine.library import VARIABLE, EngineUnavailableError, open_library
 from medchat.inference.cpu_engine.packed_matrix import packed_bytes
-from medchat.inference.engine import NativeLinear, engine_of, prepare_for_engine, takes_native
+from medchat.inference.engine import NativeLinear, engine_of, prepare_for_engine, takes_native, wanted_engine
 from medchat.inference.group_scales import GroupedLinear
 from medchat.inference.quantization import QuantizedLinear, replace_modules
 
@@ -213,6 +213,19 @@ def test_auto_takes_the_native_engine_for_quantised_weights_on_a_cpu_alone() -> 
     assert not takes_native("auto", dense, CPU)
     assert not takes_native("auto", quantised, torch.device("meta"))
     assert not takes_native("torch", quantised, CPU)
+
+
+@pytest.mark.parametrize(
+    ("engine", "dtype", "wanted"),
+    [
+        ("auto", "auto", "auto"),
+        ("auto", "bfloat16", "auto"),
+        ("auto", "float32", "torch"),
+        ("native", "float32", "native"),
+    ],
+)
+def test_auto_leaves_float32_to_torch(engine: str, dtype: str, wanted: str) -> None:
+    assert wanted_engine(LoadOptions(Path(), engine=engine, dtype=dtype)) == wanted
 
 
 def test_without_the_library_auto_is_torch_and_native_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

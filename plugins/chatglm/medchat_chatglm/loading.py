@@ -22,7 +22,7 @@ from medchat.checkpoints.stated_template import stated_facts
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.inference.adapters.structure import Structure
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
-from medchat.inference.engine import give_to_engine, prepare_for_engine
+from medchat.inference.engine import give_to_engine, prepare_for_engine, wanted_engine
 from medchat.inference.load_weights import Placement, assign, check_finite, loaded_weight_bytes, require_match
 from medchat.inference.quantization import bits_of, conversions
 from medchat.inference.shards import read_tensors
@@ -129,7 +129,7 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
     prepared = prepare_weights(options)
     model, placement = prepared.model, prepared.placement
     assign(model, prepared.checkpoint, prepared.headers, placement)
-    give_to_engine(options.engine, model, placement.device)
+    give_to_engine(wanted_engine(options), model, placement.device)
     bare = Structure(model)
     attach_chatglm_adapters(model, prepared.adapters, placement.device, placement.dtype)
     notes = (
@@ -164,7 +164,7 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
     config.quantization_bit = bits or config.quantization_bit
     with torch.device("meta"):
         model = ChatGLMForConditionalGeneration(config).eval()
-    more = prepare_for_engine(options.engine, model, device, quantising=bool(bits))
+    more = prepare_for_engine(wanted_engine(options), model, device, quantising=bool(bits))
     placement = Placement(
         dtype,
         device,
