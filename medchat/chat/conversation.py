@@ -46,7 +46,7 @@ class PreparedChat:
     demo: KnownQuestions | None = None
     _recorder: StoreRecorder | None = None
     _said_early: set[str] = field(default_factory=set)
-    _shown_failures: int = 0
+    _shown_lines: int = 0
 
     @property
     def settings(self) -> Settings:
@@ -130,10 +130,10 @@ class PreparedChat:
         return [*ours, *self.opening.extensions.slash_commands()]
 
     def plugin_lines(self) -> list[str]:
-        """Return one line for each plugin found broken since this was last asked."""
-        failures = self.opening.registry.failures
-        shown, self._shown_failures = self._shown_failures, len(failures)
-        return [str(failure) for failure in failures[shown:]]
+        """Return what is to be said of the plugins (`Registry.lines`) since this was last asked."""
+        lines = self.opening.registry.lines()
+        shown, self._shown_lines = self._shown_lines, len(lines)
+        return list(lines[shown:])
 
     def _after_turn(self, conversation: Conversation, turn: Turn) -> None:
         self.opening.extensions.turn_saved(conversation, turn)

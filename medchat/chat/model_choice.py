@@ -13,7 +13,7 @@ from medchat.checkpoints.elsewhere import file_given
 from medchat.checkpoints.layout import unrecognised
 from medchat.errors import CheckpointError, MedchatError, PluginError, UsageError
 from medchat.language import say
-from medchat.registry import GuardedBackbone, Registry
+from medchat.registry import GuardedBackbone, PluginFailure, Registry, SharedModel
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.user_paths import user_path
@@ -138,10 +138,10 @@ def known_weights(registry: Registry | None = None) -> Catalogue:
 
 
 def recognize_backbone(registry: Registry, model: Path, flag: str = "--model") -> GuardedBackbone:
-    """Return the backbone that knows the folder, asking each plugin that loads.
+    """Return the backbone that knows the folder, asking each plugin that loads; `Registry.lines` tells of several.
 
     What one of them says is wrong with the folder (a MedchatError) counts only if no other knows it.
-    Raises CheckpointError where no plugin knows it.
+    Raises CheckpointError where no plugin knows it, naming one that could not be asked.
     `flag` is what the user named the folder by.
     """
     objections: list[MedchatError] = []
@@ -155,16 +155,32 @@ def recognize_backbone(registry: Registry, model: Path, flag: str = "--model") -
             objections.append(error)
             return None
 
-    for backbone, card in registry.call_each(asked):
-        if card is not None:
-            return backbone
-    if objections:
-        raise objections[0]
-    raise unrecognised(model, flag) or CheckpointError(
+    knowing = [backbone for backbone, card in registry.call_each(asked) if card is not None]
+    if not knowing:
+        refusal = objections[0] if objections else unrecognised(model, flag) or _unrecognised(model, registry)
+        raise _beside_failures(refusal, registry.failures)
+    if len(knowing) > 1:
+        registry.note(SharedModel(tuple(backbone.name for backbone in knowing)))
+    return knowing[0]
+
+
+def _unrecognised(model: Path, registry: Registry) -> CheckpointError:
+    broken = {failure.entry for failure in registry.failures}
+    names = [name for name in registry.names() if name not in broken]
+    return CheckpointError(
         say("无法识别该目录中的模型", "no plugin recognises the model in this folder"),
-        say(
-            f"用 --backbone 指定：{'、'.join(registry.names())}",
-            f"name one with --backbone: {', '.join(registry.names())}",
-        ),
+        say(f"用 --backbone 指定：{'、'.join(names)}", f"name one with --backbone: {', '.join(names)}"),
         where=str(model),
     )
+
+
+def _beside_failures(refusal: MedchatError, failures: tuple[PluginFailure, ...]) -> MedchatError:
+    """Return the refusal, which then names a plugin that could not be asked: the model may be that one's."""
+    if failures:
+        refusal.what += say("；", "; ") + str(failures[0])
+        refusal.remedy = say(
+            f"这个模型也许属于它，先看它错在哪里：medchat plugins list --check；若不是：{refusal.remedy}",
+            f"the model may be that plugin's, see what is wrong with it: medchat plugins list --check; "
+            f"if not: {refusal.remedy}",
+        )
+    return refusal

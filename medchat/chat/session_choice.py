@@ -133,7 +133,7 @@ def opening_lines(opening: ChatSetup, warn: Callable[[str], None]) -> list[str]:
     """Return what a command that keeps no session says before it loads the model.
 
     The disclaimer, the notices of the backbone and the template, what the folder's own `medchat.toml` chose,
-    and which plugins have failed. `warn` is told of a sessions file that cannot be used.
+    which plugins have failed, and which others know the model. `warn` is told of a sessions file that cannot be used.
     """
     store = open_store(save=bool(opening.settings.value("save")), warn=warn)
     try:
@@ -143,7 +143,7 @@ def opening_lines(opening: ChatSetup, warn: Callable[[str], None]) -> list[str]:
     lines += opening.notices()
     if notice := opening.settings.folder_notice():
         lines.append(sanitize_line(notice, 600))
-    return lines + [str(failure) for failure in opening.registry.failures]
+    return [*lines, *opening.registry.lines()]
 
 
 def model_notes(model: ChatModel) -> list[str]:

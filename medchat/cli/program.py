@@ -15,6 +15,7 @@ from medchat.cli.signals import Stopped, stop_on_signals
 from medchat.cli.usage_errors import as_usage_error
 from medchat.errors import MedchatError, UsageError
 from medchat.language import LANGUAGES, say, set_language
+from medchat.registry.metadata import strict
 from medchat.sanitize import sanitize, sanitize_line
 
 #: What a defect of ours exits with.
@@ -111,8 +112,13 @@ def _invoke(arguments: list[str], *, debug: bool) -> int:
 
 
 def show_failure(error: BaseException, *, debug: bool) -> int:
-    """Print `error` to stderr and return the exit code. Values of variables are never shown."""
-    if debug:
+    """Print `error` to stderr and return the exit code. Values of variables are never shown.
+
+    The traceback goes before it where `debug` asks for it, and of what is no `MedchatError` in strict mode:
+    that is a plugin's own exception.
+    """
+    traced = debug or (strict() and not isinstance(error, MedchatError))
+    if traced:
         frames = traceback.format_exception(type(error), error, error.__traceback__)
         say_aside(sanitize("".join(frames)))
     if isinstance(error, MedchatError):
@@ -127,7 +133,7 @@ def show_failure(error: BaseException, *, debug: bool) -> int:
     say_aside(
         say("程序内部错误：", "Internal error: ") + sanitize_line(f"{type(error).__name__}: {error}", 300)
     )
-    if not debug:
+    if not traced:
         command = " ".join(sanitize_line(word, 80) for word in sys.argv[1:3])
         say_aside(
             say(

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from medchat.registry.extensions import Extensions
     from medchat.registry.guard import GuardedBackbone
     from medchat.registry.loading import Registry
-    from medchat.registry.plugin import PluginFailure
+    from medchat.registry.plugin import PluginFailure, SharedModel
 
-__all__ = ["ContractError", "Extensions", "GuardedBackbone", "PluginFailure", "Registry"]
+__all__ = ["ContractError", "Extensions", "GuardedBackbone", "PluginFailure", "Registry", "SharedModel"]
 _HOMES = {
     "Extensions": "extensions",
     "GuardedBackbone": "guard",
     "PluginFailure": "plugin",
+    "SharedModel": "plugin",
     "ContractError": "contract",
     "Registry": "loading",
 }

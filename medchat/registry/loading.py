@@ -30,6 +30,7 @@ from medchat.registry.plugin import (
     BrokenPluginError,
     LoadedPlugin,
     PluginFailure,
+    SharedModel,
     guarded,
     load_plugin,
 )
@@ -53,16 +54,20 @@ class Registry:
         self.entries = tuple(entry for entry in self._installed if chosen is None or entry.name in chosen)
         self._conflicts = conflicts(list(self.entries))
         self._loaded: dict[tuple[str, str], LoadedPlugin] = {}
-        self._failures: dict[PluginFailure, None] = {}
+        self._noted: dict[PluginFailure | SharedModel, None] = {}
         self._chosen: dict[LoadedPlugin, None] = {}
         self._lock = threading.RLock()
         for claimants in self._conflicts.values():
-            self._note(_conflict(claimants))
+            self.note(_conflict(claimants))
 
     @property
     def failures(self) -> tuple[PluginFailure, ...]:
         """Plugins found broken so far, each once: two claiming one name, and those that failed."""
-        return tuple(self._failures)
+        return tuple(noted for noted in self._noted if isinstance(noted, PluginFailure))
+
+    def lines(self) -> tuple[str, ...]:
+        """Return what the user should know of the plugins so far, one line each: `failures` and shared models."""
+        return tuple(map(str, self._noted))
 
     def names(self) -> tuple[str, ...]:
         """Return the names `--backbone` takes, sorted, without importing any plugin."""
@@ -93,7 +98,7 @@ class Registry:
                 with backbone.guard():
                     answer = question(backbone)
             except BrokenPluginError as error:
-                self._note(error.failure)
+                self.note(error.failure)
             else:
                 yield backbone, answer
 
@@ -107,7 +112,7 @@ class Registry:
             try:
                 found.append(self.backbone(name))
             except BrokenPluginError as error:
-                self._note(error.failure)
+                self.note(error.failure)
         return tuple(found)
 
     def extensions(self) -> Extensions:
@@ -121,8 +126,8 @@ class Registry:
                 try:
                     working.append(self._load(entry))
                 except BrokenPluginError as error:
-                    self._note(error.failure)
-        return Extensions(working, self._chosen, self._note)
+                    self.note(error.failure)
+        return Extensions(working, self._chosen, self.note)
 
     def templates_of(self, name: str) -> tuple[PromptTemplate, ...]:
         """Return the templates that the plugin of backbone `name` offers; none where it fails.
@@ -133,7 +138,7 @@ class Registry:
             offered = templates_of(self._load(self._entry(BACKBONES, name)))
             return tuple(template for template in offered if template.name)
         except BrokenPluginError as error:
-            self._note(error.failure)
+            self.note(error.failure)
             return ()
 
     def command(self, name: str, kind: type[Command]) -> tuple[Command, PluginEntry]:
@@ -175,8 +180,9 @@ class Registry:
                 self._loaded[key] = load_plugin(entry)
             return self._loaded[key]
 
-    def _note(self, failure: PluginFailure) -> None:
-        self._failures.setdefault(failure)
+    def note(self, found: PluginFailure | SharedModel) -> None:
+        """Add to `lines` what was found, once."""
+        self._noted.setdefault(found)
 
     def _unknown(self, group: str, name: str) -> UsageError:
         known = [entry.name for entry in self.entries if entry.group == group]

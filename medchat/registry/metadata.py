@@ -73,6 +73,11 @@ def allowed_names() -> set[str] | None:
     return {name.strip() for name in wanted.split(",") if name.strip()}
 
 
+def strict() -> bool:
+    """Say whether `MEDCHAT_STRICT=1` lets what a plugin raises through, with its traceback, for who writes it."""
+    return os.environ.get("MEDCHAT_STRICT") == "1"
+
+
 def parse_entry_points(text: str) -> list[tuple[str, str, str]]:
     """Return (group, name, value) for each MedChat entry point in the text of an `entry_points.txt`."""
     found = []

@@ -8,7 +8,6 @@ those who write plugins.
 from __future__ import annotations
 
 import importlib
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ from medchat.api import API_VERSION
 from medchat.errors import Interruption, MedchatError, MemoryShortageError, PluginError
 from medchat.language import say
 from medchat.registry.contract import ContractError, mismatch, require
-from medchat.registry.metadata import PluginEntry
+from medchat.registry.metadata import PluginEntry, strict
 from medchat.sanitize import sanitize_line
 
 Answer = TypeVar("Answer")
@@ -44,6 +43,20 @@ class PluginFailure:
         who = sanitize_line(self.distribution, 60)
         name = sanitize_line(self.entry, 60)
         return say(f"插件 {who}（{name}）出错：{self.reason}", f"plugin {who} ({name}) failed: {self.reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class SharedModel:
+    """A model that several backbones recognise where none was named: the first of them by name is used."""
+
+    backbones: tuple[str, ...]
+
+    def __str__(self) -> str:
+        names = [sanitize_line(name, 60) for name in self.backbones]
+        return say(
+            f"{'、'.join(names)} 都认识这个模型，现在用 {names[0]}；要换一个请加 --backbone",
+            f"{', '.join(names)} all recognise this model: {names[0]} is used, --backbone chooses another",
+        )
 
 
 class BrokenPluginError(PluginError):
@@ -121,7 +134,7 @@ def guarded(entry: PluginEntry, where: str = "", passing: tuple[type[Exception],
         wish = _wish_to_end(error)
         if wish is not None and wish is not error:
             raise wish from error
-        if wish is error or isinstance(error, BrokenPluginError) or os.environ.get("MEDCHAT_STRICT") == "1":
+        if wish is error or isinstance(error, BrokenPluginError) or strict():
             raise
         if isinstance(error, MemoryError):
             raise _out_of_memory() from error

@@ -147,8 +147,8 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
         return _write(facts.as_json(), facts.as_text(), as_json_)
     chosen = registry.backbone(backbone) if backbone else recognize_backbone(registry, path, _THIS)
     card = chosen.inspect(path)
-    for failure in registry.failures:
-        say_aside(str(failure))
+    for line in registry.lines():
+        say_aside(line)
     if card is None:
         raise unrecognised(path, _THIS) or CheckpointError(
             say(f"这个目录里不是 {chosen.name} 的模型", f"this folder is not a {chosen.name} model"),

@@ -110,17 +110,17 @@ def _show(prepared: PreparedRun) -> None:
             say_aside(line)
     finally:
         store.close()
-    _name_broken_plugins(prepared)
+    _say_of_plugins(prepared)
     show_overview(prepared, sys.stderr, say_aside)
 
 
-def _name_broken_plugins(prepared: PreparedRun) -> None:
-    for failure in prepared.plan.registry.failures:
-        say_aside(str(failure))
+def _say_of_plugins(prepared: PreparedRun) -> None:
+    for line in prepared.plan.registry.lines():
+        say_aside(line)
 
 
 def _dry_run(prepared: PreparedRun, *, as_json: bool) -> int:
-    _name_broken_plugins(prepared)
+    _say_of_plugins(prepared)
     if as_json:
         write_out(json.dumps(prepared.as_json(), ensure_ascii=False, indent=2, default=str) + "\n")
     else:
