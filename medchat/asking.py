@@ -22,8 +22,9 @@ from medchat.chat.session_choice import model_notes, opening_lines
 from medchat.chat.setup import read_settings, resolve_setup
 from medchat.cli.output import say_aside
 from medchat.errors import UsageError
-from medchat.language import say
+from medchat.language import language_is_chosen, say, set_language
 from medchat.repl.messages import load_with_line
+from medchat.settings import configured_language
 
 #: Prompts that go through a model together.
 _BATCH = 8
@@ -204,11 +205,14 @@ def open_model(flags: Mapping[str, Any] | None = None, **chosen: Any) -> Iterato
 
     Any backbone is opened so, `remote` too, which keeps to its own rules of retrying, waiting, proxies and keys.
     First everything is checked that needs no weights, then the disclaimer and the notices go to stderr, then the
-    model is loaded; it is closed at the end.
+    model is loaded; it is closed at the end. A script of
+    your own speaks the language that commands would: that of the settings, else of the locale.
 
     Raises UsageError (unknown backbone, template, setting), CheckpointError (no such model, damaged),
     PluginError, and what loading raises.
     """
+    if not language_is_chosen():
+        set_language(configured_language())
     given = {**(flags or {}), **chosen}
     opening, demo = as_demo(resolve_setup(read_settings(given)))
     for line in opening_lines(opening, say_aside):

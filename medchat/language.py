@@ -1,4 +1,4 @@
-"""The interface language: one process-wide choice, Chinese by default.
+"""The interface language: one process-wide choice; until it is made, that of the environment, Chinese by default.
 
 Knows nothing of configuration files or the command line: callers decide, this module remembers.
 Imported on the fastest path (`medchat --help`), so it imports the standard library's `os` alone.
@@ -10,7 +10,7 @@ import os
 
 LANGUAGES = ("zh", "en")
 _NEUTRAL_LOCALES = ("", "C", "POSIX")
-_current = "zh"
+_current = ""
 
 
 def language_from_environment() -> str:
@@ -37,11 +37,16 @@ def set_language(name: str) -> None:
     _current = name
 
 
+def language_is_chosen() -> bool:
+    """Say whether this process has chosen its language: a command has, a script of somebody's own has not."""
+    return bool(_current)
+
+
 def current_language() -> str:
     """Return the interface language in force, "zh" or "en"."""
-    return _current
+    return _current or language_from_environment()
 
 
 def say(zh: str, en: str) -> str:
     """Return the wording for the interface language in force. Both are always given, Chinese first."""
-    return zh if _current == "zh" else en
+    return zh if current_language() == "zh" else en

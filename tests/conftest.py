@@ -70,11 +70,14 @@ def _garbage_is_this_modules() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the configuration and sessions of whoever runs it."""
+    """No test reads or writes the configuration and sessions of whoever runs it, or speaks their language."""
     for name in [name for name in os.environ if name.startswith("MEDCHAT_")]:
         if name not in ("MEDCHAT_SHARED", "MEDCHAT_GOLDENS"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("MEDCHAT_HOME", str(tmp_path / "medchat-home"))
+    for name in ("LC_ALL", "LC_MESSAGES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANG", "C.UTF-8")
 
 
 @pytest.fixture(autouse=True)

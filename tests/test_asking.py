@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_program import Call
+from child_process import SOURCES, child_environment, run_python
+from cli_program import FULL_EN, FULL_ZH, Call
 from openai_server import OpenAIServer, Reply, refusal, serving
 from plugin_sites import echo_site, example_site
 
-from medchat import medical_safety
+from medchat import medical_safety, paths
 from medchat.errors import DataError, UsageError
 from medchat.plugin_kit import (
     AnswerFinished,
@@ -45,6 +47,40 @@ def rows(path: Path) -> list[dict[str, object]]:
 
 
 # ---------------------------------------------------------------- asking
+
+
+SCRIPT = """
+from medchat.plugin_kit import open_model
+with open_model(backbone='echo', model=MODEL) as opened:
+    print(opened.ask('a').text)
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "configured", "language"),
+    [
+        ({"LANG": "en_US.UTF-8"}, "", "en"),
+        ({"LANG": "zh_CN.UTF-8"}, "", "zh"),
+        ({"LANG": "en_US.UTF-8", "MEDCHAT_LANG": "zh"}, "", "zh"),
+        ({"LANG": "en_US.UTF-8"}, 'lang = "zh"', "zh"),
+        ({"LANG": "C.UTF-8"}, 'lang = "en"', "en"),
+    ],
+)
+def test_a_script_speaks_the_language_of_the_commands(
+    echo: dict[str, str], site: Path, environment: dict[str, str], configured: str, language: str
+) -> None:
+    path = paths.config_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(configured, encoding="utf-8")
+    inherited = child_environment(PYTHONPATH=os.pathsep.join([*SOURCES, str(site)]), **environment)
+    opened = run_python("-c", SCRIPT.replace("MODEL", repr(echo["model"])), environment=inherited)
+    assert opened.returncode == 0, opened.stderr
+    assert [text in opened.stderr.decode() for text in (FULL_ZH, FULL_EN)] == [
+        language == "zh",
+        language == "en",
+    ]
+    refused = run_python("-c", SCRIPT.replace("MODEL", "'/nowhere'"), environment=inherited).stderr.decode()
+    assert refused.splitlines()[-1].isascii() is (language == "en")
 
 
 def test_an_answer_comes_with_its_notices_and_its_counts(

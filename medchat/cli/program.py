@@ -63,7 +63,7 @@ def _refused_by_system(error: OSError) -> MedchatError:
 
 
 def _choose_language(flag: str | None) -> None:
-    from medchat.settings import Settings
+    from medchat.settings import configured_language
 
     if flag is not None:
         if flag not in LANGUAGES:
@@ -72,14 +72,8 @@ def _choose_language(flag: str | None) -> None:
             )
         set_language(flag)
         return
-    try:
-        configured = Settings.load().value("lang")
-    except MedchatError:
-        # `config path` and `doctor` must work above all when the configuration is broken;
-        # whatever needs the settings reads them again and says what is wrong.
-        return
-    if configured in LANGUAGES:
-        set_language(str(configured))
+    # `config path` and `doctor` must work above all when the configuration is broken.
+    set_language(configured_language())
 
 
 def _name_misspelt_variables(arguments: list[str]) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from medchat.api import GenerationConfig
 from medchat.builtin import PLUGIN_VARIABLES
-from medchat.language import say
+from medchat.errors import MedchatError
+from medchat.language import LANGUAGES, language_from_environment, say
 from medchat.launcher import PATIENCE_VARIABLE
 from medchat.paths import config_file, project_config_file
 from medchat.settings.files import FileValues, read_file
@@ -228,6 +229,18 @@ class Settings:
                     value = key.default
                 return value, Origin(layer, place, self.profile if layer is Layer.PROFILE else "")
         return key.default, Origin(Layer.BUILTIN)
+
+
+def configured_language() -> str:
+    """Return the interface language that the settings name, else that of the environment.
+
+    Settings that cannot be read name none: whatever needs them reads them again and says what is wrong.
+    """
+    try:
+        named = Settings.load().value("lang")
+    except MedchatError:
+        named = None
+    return str(named) if named in LANGUAGES else language_from_environment()
 
 
 def _in_toml(value: Any) -> str:
