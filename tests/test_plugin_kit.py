@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import runpy
 import subprocess
 import sys
@@ -124,6 +125,16 @@ def test_every_hook_stands_in_the_reference_with_its_arguments() -> None:
     hooks = [name for name in vars(Hooks) if name.startswith("medchat_")]
     assert len(hooks) >= 8 and [name for name in hooks if f"### `{name}(" not in page] == []
     assert "### `medchat_advise(conversation: Conversation, text: str)" in page
+
+
+def test_the_pages_send_a_plugins_author_to_nothing_private() -> None:
+    pages = [ROOT / "docs" / "plugins.md"]
+    pages += [ROOT / "docs" / "plugins" / f"{name}.md" for name in ("porting", "testing", "tutorial")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    named = set(re.findall(r"\bmedchat[./][a-z_]+(?:[./][a-z_]+)*|(?<![\w/.-])tests/[\w/]+\.py", text))
+    groups = ("medchat.extensions", "medchat.commands")
+    assert {"medchat.plugin_kit", "medchat.testing"} <= named
+    assert {name for name in named if not name.startswith((*PUBLIC, *groups))} == set()
 
 
 def test_what_a_class_for_transformers_may_state_is_explained() -> None:

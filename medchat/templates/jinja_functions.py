@@ -53,7 +53,8 @@ _TEXT_METHODS = (
     *("partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rpartition", "rsplit"),
     *("rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper"),
 )
-_METHODS: tuple[tuple[type, tuple[str, ...]], ...] = (
+#: What may be called on a value, by its type.
+ALLOWED_METHODS: tuple[tuple[type, tuple[str, ...]], ...] = (
     (str, _TEXT_METHODS),
     (dict, ("get", "items", "keys", "values")),
     (list, ("count", "index")),
@@ -71,7 +72,7 @@ def check_method(called: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     """Spend what a method's call costs. Raises TooMuch, TypeError for one that is not in the lists."""
     name, owner = getattr(called, "__name__", ""), getattr(called, "__self__", None)
     bound = isinstance(called, (BuiltinMethodType, MethodType))
-    if not bound or not any(isinstance(owner, kind) and name in names for kind, names in _METHODS):
+    if not bound or not any(isinstance(owner, kind) and name in names for kind, names in ALLOWED_METHODS):
         called_name = name or type(called).__name__
         raise TypeError(say(f"对话模板不能调用 {called_name}", f"a chat template may not call {called_name}"))
     budget = current()

@@ -1,8 +1,8 @@
 """What a model family supplies so that every method of fine-tuning works on it.
 
-A plugin subclasses `Family` and offers `recipes_of(MyFamily())` as its backbone's recipes. Most of it is
-what the plugin has already, its chat's own calls: training prompts, masks and loading are then those of
-chat, and cannot differ from them.
+A backbone that MedChat brings subclasses `Family` (for a plugin `medchat.hf` does so) and offers
+`recipes_of(MyFamily())` as its recipes. Most of it is what the backbone has already, its chat's own calls: training
+prompts, masks and loading are then those of chat, and cannot differ from them.
 """
 
 from __future__ import annotations

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from locations import ROOT
 
 from medchat.api import Control, PromptTemplate, Segment, SpecialTokens, Text, Turn
 from medchat.errors import UsageError
 from medchat.language import set_language
 from medchat.templates import load_template
+from medchat.templates.jinja_functions import ALLOWED_METHODS, allowed_filters, allowed_tests
 
 CHATML = (
     "{% for message in messages %}\n"
@@ -219,3 +222,19 @@ def test_tests_on_unset_variables_loop_controls_and_trainers_marks_are_understoo
         "{% endgeneration %}{% break %}{% endfor %}{{ (1, 'a', none) | join('-') }}{{ 'b' ~ 2 }}"
     )
     assert written(tmp_path, source).render((), "痛？") == (Text("痛？"), Text("1-a-Noneb2"))
+
+
+def test_the_page_for_plugins_lists_what_a_template_may_use() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8").partition("### Jinja chat templates")[2]
+    rows = dict(re.findall(r"(?m)^\| ([^|`]+|of `loop`) \| (.+) \|$", page))
+    listed = {use: set(re.findall(r"`([^`]+)`", names)) for use, names in rows.items()}
+    methods = {kind.__name__: set(names) for kind, names in ALLOWED_METHODS}
+    assert methods["list"] == methods["tuple"]
+    assert listed == {
+        "filters": {name for name in allowed_filters() if name.isidentifier()},
+        "tests": set(allowed_tests()),
+        "methods of a text": methods["str"],
+        "of a mapping": methods["dict"],
+        "of a list or tuple": methods["list"],
+        "of `loop`": methods["LoopContext"],
+    }
