@@ -17,6 +17,7 @@ from locations import ROOT
 from plugin_sites import add_backbone, echo_site, example_site
 
 from medchat import plugin_kit
+from medchat.commands.new_plugin import FAMILIES, distribution_files
 from medchat.hf import TransformersBackbone
 from medchat.hookspecs import Hooks
 from medchat.registry import Registry
@@ -89,6 +90,8 @@ NAMES = [
 ]
 #: The classes whose every field a plugin's author reads or sets.
 EXPLAINED = ("GenerationConfig", "LoadOptions", "Delta", "ModelCard", "Completion", "SFTOptions", "Backbone")
+#: The dataclasses that a later version may give a field in the middle: docs/plugins/versions.md.
+GROWING = {"Completion", "Delta", "ModelCard"}
 PUBLIC = ("medchat.plugin_kit", "medchat.hf", "medchat.testing")
 
 
@@ -183,6 +186,18 @@ def test_the_examples_stand_on_what_is_public_and_on_no_other_plugin() -> None:
             ]
             private = [name for name in names if not name.startswith((*PUBLIC, own))]
             assert private == [], module
+
+
+def test_examples_and_new_plugins_make_with_keywords_what_may_get_new_fields() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "examples").rglob("*.py")]
+    for family in FAMILIES:
+        sources += [
+            text for place, text in distribution_files("own", family).items() if place.endswith(".py")
+        ]
+    calls = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    made = [call for call in calls if ast.unparse(call.func).removeprefix("kit.") in GROWING]
+    assert {ast.unparse(call.func).removeprefix("kit.") for call in made} == GROWING
+    assert [ast.unparse(call) for call in made if call.args] == []
 
 
 # ---------------------------------------------------------------- versions

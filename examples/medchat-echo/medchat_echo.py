@@ -29,12 +29,14 @@ class EchoModel:
         for said, character in enumerate(answer[:limit], start=1):
             if cancel.is_set():
                 yield kit.Delta(
-                    "", completion_tokens=said - 1, prompt_tokens=prompt, finish=kit.Finish.CANCELLED
+                    text="", completion_tokens=said - 1, prompt_tokens=prompt, finish=kit.Finish.CANCELLED
                 )
                 return
-            yield kit.Delta(character, completion_tokens=said, prompt_tokens=prompt)
+            yield kit.Delta(text=character, completion_tokens=said, prompt_tokens=prompt)
         finish = kit.Finish.LENGTH if len(answer) > limit else kit.Finish.STOP
-        yield kit.Delta("", completion_tokens=min(len(answer), limit), prompt_tokens=prompt, finish=finish)
+        yield kit.Delta(
+            text="", completion_tokens=min(len(answer), limit), prompt_tokens=prompt, finish=finish
+        )
 
     def generate_batch(self, prompts: Sequence[Prompt], config: kit.GenerationConfig) -> list[kit.Completion]:
         completions = []
