@@ -21,6 +21,7 @@ from medchat.checkpoints.elsewhere import other_than_asked
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes
+from medchat.checkpoints.stated_base import fingerprint_of_models
 from medchat.cli.front import language_may_be_configured
 from medchat.commands.plugin_facts import check_record
 from medchat.datafiles.data_file import open_data_file
@@ -35,7 +36,7 @@ from medchat.training.checkpoint import load_pytree
 from medchat.training.manifest import verify_manifest
 from medchat.training.metrics_log import Counters, StepLog
 from medchat.training.run_folder import check_output
-from medchat.training.run_record import fingerprint_of_models, read_run_record, write_run_record
+from medchat.training.run_record import read_run_record, write_run_record
 from medchat.transcripts.importing import read_transcripts
 from medchat.weights.record import read_pull_record
 from medchat.weights.verifying import verify

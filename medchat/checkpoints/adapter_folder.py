@@ -137,9 +137,9 @@ def files_passed_over(checkpoint: Checkpoint, adapters: Iterable[HasCheckpoint])
     return (*checkpoint.notes, *(note for adapter in adapters for note in adapter.checkpoint.notes))
 
 
-def base_notes(adapter: Adapter, base: str) -> tuple[str, ...]:
-    """Return what to tell the user of the adapter on `base`. Raises CheckpointError: see `check_base`."""
-    return check_base(adapter, base) if isinstance(adapter, LoraAdapter) else ()
+def base_notes(adapter: Adapter, base: str, model: Path) -> tuple[str, ...]:
+    """Return what to tell the user of the adapter on `base`, the folder `model`. Raises what `check_base` does."""
+    return check_base(adapter, base, model) if isinstance(adapter, LoraAdapter) else ()
 
 
 def known_template(adapter: Adapter) -> str:

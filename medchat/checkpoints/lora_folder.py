@@ -3,8 +3,8 @@
     adapter = open_lora(folder)     # adapter_config.json and the headers of adapter_model.{safetensors,bin}
     adapter.settings, adapter.saved, adapter.module_shapes()
 
-`base_model_name_or_path` is never read: in published adapters it is a path of the machine that trained
-them, where it is anything (docs/specs/models.md, "Adapters"). Nor are keys that peft dropped since
+`base_model_name_or_path` is read of what our own trainer wrote alone: in published adapters it is a path of the
+machine that trained them, where it is anything (docs/specs/models.md, "Adapters"). Nor are keys that peft dropped since
 (`enable_lora`, `merge_weights`), unless they ask for something that plain LoRA is not.
 """
 
@@ -74,7 +74,8 @@ class LoraAdapter:
 
     `settings` are what peft's LoraConfig takes. `saved` are whole tensors stored beside the LoRA
     matrices (peft's `modules_to_save`: the embeddings and head of a grown vocabulary), by the model's
-    own name; `template` is what our own trainer wrote of the template it used, else "".
+    own name; `template` is what our own trainer wrote of the template it used, else "", and `base` of the
+    model's folder: its name.
     """
 
     folder: Path
@@ -83,6 +84,7 @@ class LoraAdapter:
     settings: Mapping[str, Any]
     saved: Mapping[str, TensorHeader]
     template: str = ""
+    base: str = ""
 
     @property
     def weight_file(self) -> Path:
@@ -127,7 +129,10 @@ def open_lora(folder: Path) -> LoraAdapter:
     settings = _settings(stated, headers, folder)
     saved = _saved(stated.get("modules_to_save") or [], headers, checkpoint)
     named = template if isinstance(template, str) else ""
-    return LoraAdapter(folder, checkpoint, headers, settings, saved, named)
+    base = stated.get("base_model_name_or_path") if named else ""
+    return LoraAdapter(
+        folder, checkpoint, headers, settings, saved, named, base if isinstance(base, str) else ""
+    )
 
 
 def _read_headers(checkpoint: Checkpoint) -> dict[str, TensorHeader]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from medchat.checkpoints.lora_folder import LoraAdapter
 from medchat.checkpoints.read_once import read_once
+from medchat.checkpoints.stated_base import stated_base_note
 from medchat.errors import CheckpointError
 from medchat.hashing import git_blob_of
 from medchat.language import say
@@ -142,14 +143,16 @@ def adapters_for(base: str) -> tuple[str, ...]:
     return tuple(known.name for known in KNOWN_ADAPTERS if known.base == base)
 
 
-def check_base(adapter: LoraAdapter, base: str) -> tuple[str, ...]:
+def check_base(adapter: LoraAdapter, base: str, model: Path) -> tuple[str, ...]:
     """Hold the adapter against `base`, a key of BASES or words for another; return what the user should know.
 
     Raises CheckpointError if it is a published adapter trained on another base. One that is not in the
-    table loads with a note: nothing in its files says what it was trained on.
+    table loads with a note: what it states of its base, held against the folder `model`, if anything.
     """
     found, title = match_published(adapter), BASES.get(base, base)
     name = adapter.folder.resolve().name
+    if found is None and (note := stated_base_note(adapter, model)):
+        return (note,)
     if found is None:
         return (
             say(

@@ -57,7 +57,7 @@ class TransformersLoading(CausalLoading[FolderShape, HFTokenizer]):
         tokenizer = self._tokenizer.from_folder(options.model)
         require_rows(tokenizer.size, shape.vocab_size, options.model)
         adapters = tuple(open_adapter(folder) for folder in options.adapters)
-        notes = tuple(note for adapter in adapters for note in base_notes(adapter, self.name))
+        notes = tuple(note for adapter in adapters for note in base_notes(adapter, self.name, options.model))
         return Vocabulary(tokenizer, shape.vocab_size, self.name, adapters, notes)
 
     def library_config(self, shape: FolderShape, vocabulary: Vocabulary[HFTokenizer]) -> PretrainedConfig:

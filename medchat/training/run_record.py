@@ -5,9 +5,8 @@ Standard library only.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from typing import Any
 from medchat import __version__
 from medchat.api import SFTOptions
 from medchat.api.option import as_typed, option_flag
-from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes, read_once
+from medchat.checkpoints.stated_base import RUN_RECORD, fingerprint_of_models
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat.regular_files import UNLIMITED, open_regular, read_json
+from medchat.regular_files import read_json
 from medchat.whole_file import write_whole_file
 
-FILE_NAME = "run.json"
+FILE_NAME = RUN_RECORD
 FORMAT = "medchat-run-1"
 
 #: Options that may differ when a run goes on: they decide where and how it computes and what it tells,
@@ -39,8 +38,6 @@ ROUNDING_OPTIONS = ("device", "threads", "micro_batch_size", "gradient_checkpoin
 _LARGEST = 64 * 2**20
 #: Compared by what the folders hold, not by where they are.
 _BY_CONTENT = ("model", "adapters")
-#: So much of each end of a model's file goes into its fingerprint.
-_SAMPLED = 1 << 16
 
 
 def write_run_record(
@@ -117,35 +114,6 @@ def compare_data(folder: Path, options: SFTOptions, data: str) -> tuple[str, ...
             f"{flags} changed: the run goes on, but its result will not be bit for bit that of an uninterrupted run",
         ),
     )
-
-
-def fingerprint_of_models(folders: Sequence[Path]) -> str:
-    """Return what stays the same when model folders are moved, and differs for other models.
-
-    From the names and sizes of the files and both ends of each, so that no weights need be read whole.
-    """
-    digest = hashlib.sha256()
-    for folder in folders:
-        digest.update(b"\0folder\0")
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.is_file() and not path.name.startswith("."):
-                size = path.stat().st_size
-                digest.update(f"{path.name}\0{size}\0".encode())
-                for part in read_once(_both_ends, path):
-                    digest.update(part)
-    return digest.hexdigest()
-
-
-def _both_ends(path: Path) -> tuple[bytes, bytes]:
-    if (
-        path.suffix == ".json" and path.stat().st_size <= VOCABULARY_BYTES
-    ):  # read whole by whoever loads the model
-        content = file_bytes(path, VOCABULARY_BYTES)
-        return content[:_SAMPLED], content[max(0, len(content) - _SAMPLED) :]
-    with open_regular(path, most=UNLIMITED) as file:
-        start = file.read(_SAMPLED)
-        file.seek(max(0, path.stat().st_size - _SAMPLED))
-        return start, file.read()
 
 
 def read_run_record(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,6 +28,9 @@ from medchat.language import set_language
 
 pytest_plugins = ("adapter_miniatures",)
 pytestmark = pytest.mark.torch
+
+#: The folder of a base; what is asked here of it is its name alone.
+MODEL = Path("base")
 
 
 def published(folder: Path, *, targets: tuple[str, ...] = TARGETS, layers: int = 32) -> LoraAdapter:
@@ -92,8 +96,8 @@ def test_loading_pairs_adapters_as_models_list_does(backbone: Backbone) -> None:
 def test_huozis_adapter_is_refused_elsewhere_by_its_name_alone(tmp_path: Path, base: str) -> None:
     """Nobody wrote down its size, and its shapes fit a Bloom."""
     adapter = open_lora(write(tmp_path / "lora-huozi-med", matrices(1)))
-    assert check_base(adapter, "huozi")
-    error = refused(lambda: check_base(adapter, base))
+    assert check_base(adapter, "huozi", MODEL)
+    error = refused(lambda: check_base(adapter, base, MODEL))
     assert "lora-huozi-med" in error.what and "活字 Huozi 1.0" in error.what and "rename" in error.remedy
 
 
@@ -103,8 +107,8 @@ def test_a_known_adapter_is_refused_on_the_other_base_by_its_hash(
     """Whatever the folder is called: LLaMA's and Alpaca's have equal shapes."""
     adapter = published(tmp_path / "my-adapter")
     with_blob(monkeypatch, "lora-alpaca-med", adapter)
-    assert check_base(adapter, "chinese-alpaca")
-    error = refused(lambda: check_base(adapter, "llama"))
+    assert check_base(adapter, "chinese-alpaca", MODEL)
+    error = refused(lambda: check_base(adapter, "llama", MODEL))
     assert "lora-alpaca-med" in error.what
     assert "Chinese-Alpaca-7B" in error.what and "LLaMA-7B" in error.what
     assert "--model" in error.remedy
@@ -112,8 +116,8 @@ def test_a_known_adapter_is_refused_on_the_other_base_by_its_hash(
 
 def test_a_known_adapter_is_refused_on_the_other_base_by_its_name_and_size(tmp_path: Path) -> None:
     adapter = published(tmp_path / "lora-llama-med")
-    assert check_base(adapter, "llama")
-    error = refused(lambda: check_base(adapter, "chinese-alpaca"))
+    assert check_base(adapter, "llama", MODEL)
+    error = refused(lambda: check_base(adapter, "chinese-alpaca", MODEL))
     assert "lora-llama-med" in error.what and "rename" in error.remedy
 
 
@@ -121,7 +125,7 @@ def test_the_name_alone_is_not_enough(tmp_path: Path) -> None:
     """Another size under a published name is somebody's own adapter."""
     small = published(tmp_path / "lora-llama-med", layers=2)
     assert match_published(small) is None
-    assert "not a published one" in in_english(lambda: check_base(small, "chinese-alpaca"))
+    assert "not a published one" in in_english(lambda: check_base(small, "chinese-alpaca", MODEL))
 
 
 def test_a_mislabelled_copy_is_recognised_by_what_it_holds(
@@ -133,13 +137,48 @@ def test_a_mislabelled_copy_is_recognised_by_what_it_holds(
     found = match_published(adapter)
     assert found is not None and found.mislabelled
     assert found.known.template == "literature_template"
-    note = in_english(lambda: check_base(adapter, "llama"))
+    note = in_english(lambda: check_base(adapter, "llama", MODEL))
     assert "lora-llama-med" in note and "lora-llama-literature" in note
 
 
 def test_an_unknown_adapter_loads_with_a_note(tmp_path: Path) -> None:
     adapter = published(tmp_path / "mine")
-    assert "mine" in in_english(lambda: check_base(adapter, "llama"))
+    assert "mine" in in_english(lambda: check_base(adapter, "llama", MODEL))
+
+
+def stating(folder: Path, template: str, base: object) -> LoraAdapter:
+    """Write an adapter that states a template, as our own trainer's do, and a base."""
+    config = folder / "adapter_config.json"
+    published(folder, layers=1)
+    stated = json.loads(config.read_text()) | {"medchat_template": template, "base_model_name_or_path": base}
+    config.write_text(json.dumps(stated))
+    return open_lora(folder)
+
+
+def test_an_adapter_of_our_own_is_held_against_the_base_it_states(tmp_path: Path) -> None:
+    same = stating(tmp_path / "mine", "med_template", "base")
+    assert "mine states that it was trained on base" in in_english(lambda: check_base(same, "llama", MODEL))
+    other = in_english(lambda: check_base(same, "llama", tmp_path / "else"))
+    assert other.startswith("! ") and "trained on base" in other and "this model is else" in other
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"model": 3}', '{"model": "0"}'])
+def test_a_record_that_tells_nothing_leaves_the_name_to_decide(tmp_path: Path, record: str) -> None:
+    mine = stating(tmp_path / "mine", "med_template", "base")
+    (tmp_path / "mine" / "run.json").write_text(record)
+    assert check_base(mine, "llama", tmp_path / "else")[0].startswith("！")
+    assert not check_base(mine, "llama", MODEL)[0].startswith("！")
+
+
+@pytest.mark.parametrize("base", ["", None, 3, ["base"]])
+def test_what_names_no_base_is_not_known(tmp_path: Path, base: object) -> None:
+    mine = stating(tmp_path / "mine", "med_template", base)
+    assert "is not known" in in_english(lambda: check_base(mine, "llama", MODEL))
+
+
+def test_the_path_in_somebody_elses_configuration_states_nothing(tmp_path: Path) -> None:
+    theirs = stating(tmp_path / "theirs", "", "/home/somebody/base")
+    assert "is not known" in in_english(lambda: check_base(theirs, "llama", MODEL))
 
 
 OPENED: list[str] = []

@@ -339,3 +339,18 @@ def test_every_method_teaches_it_an_answer(copy: Path, tmp_path: Path, method: s
     if method != "ptuning":  # four vectors before a random network do not make it say anything
         # It has learned the end of a turn as well.
         assert (answer.text, answer.finish) == ("多休息", Finish.STOP)
+    if method == "lora":
+        assert_its_base_is_known(backbone, copy, report.output)
+
+
+def assert_its_base_is_known(backbone: Tiny, base: Path, adapter: Path) -> None:
+    """Hold the notes of a LoRA just trained against its base as it is, renamed, and changed as well."""
+
+    def notes(model: Path) -> str:
+        return " ".join(backbone.load(options(model, adapter)).describe()["notes"])
+
+    assert f"写明是在 {base.name} 上训练的" in notes(base) and "！" not in notes(base)
+    renamed = base.rename(base.with_name("renamed"))
+    assert f"写明是在 {base.name} 上训练的" in notes(renamed) and "！" not in notes(renamed)
+    (renamed / "note.txt").touch()
+    assert f"！适配器 {adapter.name} 写明是在 {base.name} 上训练的，现在的模型是 renamed" in notes(renamed)

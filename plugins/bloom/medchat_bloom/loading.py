@@ -51,7 +51,7 @@ class BloomLoading(CausalLoading[BloomShape, BloomTokenizer]):
         """Open the vocabulary beside the weights, then the adapters; `name` is also the published base."""
         tokenizer = read_bloom_vocabulary(options.model, shape, self.required)
         adapters = tuple(open_adapter(folder) for folder in options.adapters)
-        notes = [note for adapter in adapters for note in base_notes(adapter, self.name)]
+        notes = [note for adapter in adapters for note in base_notes(adapter, self.name, options.model)]
         return Vocabulary(
             tokenizer, shape.vocab_size, self.name, adapters, (*notes, *self.base_notes(options))
         )

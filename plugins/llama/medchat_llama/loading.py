@@ -59,7 +59,7 @@ class LlamaLoading(CausalLoading[LlamaShape, LlamaTokenizer]):
         tokenizer = find_vocabulary(options.model, rows, grown.folder if grown else None)
         notes = [*rows_note(shape, stored, options.model)]
         for adapter in adapters:
-            notes += base_notes(adapter, base_of(stored if adapter is grown else rows))
+            notes += base_notes(adapter, base_of(stored if adapter is grown else rows), options.model)
         saved = tuple(grown.saved) if grown else ()
         return Vocabulary(tokenizer, rows, base_of(rows), tuple(adapters), tuple(notes), saved)
 
