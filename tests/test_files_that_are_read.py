@@ -21,7 +21,7 @@ from medchat.checkpoints.elsewhere import other_than_asked
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes
-from medchat.checkpoints.stated_base import fingerprint_of_models
+from medchat.checkpoints.stated_base import fingerprint_of_models, recorded_model
 from medchat.cli.front import language_may_be_configured
 from medchat.commands.plugin_facts import check_record
 from medchat.datafiles.data_file import open_data_file
@@ -98,6 +98,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         "model.safetensors.index.json",
         lambda path: verify(path.parent, None, [], lambda count: None),
     ),
+    "medchat/checkpoints/stated_base.py": ("run.json", lambda path: recorded_model(path.parent)),
     "medchat/training/run_record.py": ("run.json", lambda path: read_run_record(path.parent)),
     "medchat/training/manifest.py": ("manifest.json", lambda path: verify_manifest(path.parent)),
     "medchat/training/run_folder.py": ("manifest.json", finished_run),
@@ -117,7 +118,7 @@ OF_THE_SYSTEM = {"medchat/inference/device.py", "medchat/inference/shards.py", "
 OS_ERRORS = {"medchat/hashing.py", "medchat/checkpoints/read_once.py", "medchat/training/metrics_log.py"}
 WITHOUT_IT = {
     *("medchat/cli/front.py", "medchat/registry/metadata.py", "medchat/checkpoints/elsewhere.py"),
-    *("medchat/commands/plugin_facts.py",),
+    *("medchat/commands/plugin_facts.py", "medchat/checkpoints/stated_base.py"),
     *("medchat/weights/record.py", "medchat/weights/verifying.py", "medchat/sft_job/metrics.py"),
 }
 

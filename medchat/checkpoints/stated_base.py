@@ -29,7 +29,9 @@ def stated_base_note(adapter: LoraAdapter, model: Path) -> str:
     if not stated:
         return ""
     name = adapter.folder.resolve().name
-    if stated in (model.name, model.resolve().name) or fingerprint_of_models([model]) == _recorded(adapter):
+    if stated in (model.name, model.resolve().name) or fingerprint_of_models([model]) == recorded_model(
+        adapter.folder
+    ):
         return say(
             f"适配器 {name} 写明是在 {stated} 上训练的",
             f"adapter {name} states that it was trained on {stated}",
@@ -70,10 +72,10 @@ def _both_ends(path: Path) -> tuple[bytes, bytes]:
         return start, file.read()
 
 
-def _recorded(adapter: LoraAdapter) -> str:
-    """Return the fingerprint of what the run trained on, "" where there is no record of it that can be read."""
+def recorded_model(folder: Path) -> str:
+    """Return the fingerprint of what the run in `folder` trained, "" where there is no record that can be read."""
     try:
-        run = read_json(adapter.folder / RUN_RECORD, CONFIG_BYTES)
+        run = read_json(folder / RUN_RECORD, CONFIG_BYTES)
     except (OSError, ValueError):
         return ""
     found = run.get("model") if isinstance(run, dict) else None
