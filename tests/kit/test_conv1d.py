@@ -45,6 +45,7 @@ class GPT2(TransformersBackbone):
 
 class TestGPT2(BackboneTests):
     backbone = GPT2()
+    module = "medchat.hf"  # this one imports torch for other tests
 
 
 #: Prompt, answer and prefix fill the 64 learned positions of `folder`.

@@ -165,10 +165,11 @@ def test_a_control_that_the_vocabulary_lacks_is_refused_with_those_it_has() -> N
 
 
 @given(ids=st.lists(st.integers(0, 345), max_size=40))
-def test_any_ids_stream_to_what_they_decode_to_at_once(ids: list[int]) -> None:
+def test_any_ids_stream_to_what_they_decode_to_at_once_but_for_half_a_character(ids: list[int]) -> None:
     stream = small().stream()
     text = "".join(stream.feed(token) for token in ids) + stream.finish()
-    assert text == small().decode(ids)
+    whole = small().decode(ids)
+    assert whole.startswith(text) and not whole[len(text) :].strip("\ufffd")
 
 
 @given(text=TEXTS)
