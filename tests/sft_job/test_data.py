@@ -278,7 +278,7 @@ def test_a_missing_file_and_a_folder_are_named_as_such(tmp_path: Path) -> None:
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(CheckpointError) as caught:
             read_training_data(path)
-        assert caught.value.where == str(path) and "--data" in caught.value.remedy
+        assert caught.value.where == str(path) and caught.value.remedy in ("检查路径", "check the path")
 
 
 @pytest.mark.parametrize("layout", ["array", "lines"])
