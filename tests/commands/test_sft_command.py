@@ -181,7 +181,7 @@ def test_a_recipe_that_can_tell_nothing_is_run_all_the_same(pupil: Pupil, sft: S
         (("--frobnicate",), 2, "--help"),
         (("--template", "no_such"), 2, "med_template"),
         (("--adapter", "/no/such"), 3, "medchat models"),
-        (("--data", "/no/such.json"), 3, "--data"),
+        (("--data", "/no/such.json"), 3, "路径"),
         (("--config", "/no/such.toml"), 3, "--config"),
         (("--val-size", "40"), 2, "--val-size"),
     ],

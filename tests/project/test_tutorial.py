@@ -29,7 +29,7 @@ class Reader:
     def type(self, line: str) -> None:
         words, self.typed = shlex.split(line), [*self.typed, line]
         python_path = f"{self.folder / 'medchat-haiku'}:{self.site}:{':'.join(sys.path)}"
-        if words[0] == "pip":  # what it does, without the network
+        if words[:3] == ["python", "-m", "pip"]:  # without network, into this folder
             entry_points = {"medchat": {"haiku": "medchat_haiku"}}
             write_distribution(self.site, words[-1], entry_points, version="0.1.0")
         elif words[0] == "medchat":
