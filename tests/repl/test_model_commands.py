@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -112,15 +113,18 @@ def test_ctrl_c_stops_the_first_loading_and_the_next_question_begins_it_again(tm
         screen.wait_for("slow：头痛")
 
 
-def test_sigterm_while_another_model_loads_ends_with_everything_restored(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_to_end_while_another_model_loads_restores_everything(
+    tmp_path: Path, name: str, code: int
+) -> None:
     lay_out(tmp_path)
     make(tmp_path / "slow", fate="slow")
     with switching_chat(tmp_path) as screen:
         ask(screen, "头痛", "one：头痛")
         screen.type("/模型 slow\r")
         screen.wait_for("1 kB / 2 kB")
-        screen.process.terminate()
-        assert screen.exit_code() == 143
+        screen.process.send_signal(getattr(signal, name))
+        assert screen.exit_code() == code
         assert screen.attributes() == screen.attributes_before
     assert len(origins(tmp_path)) == 1
 
