@@ -1,6 +1,6 @@
 """Answering the questions of a plan, whatever single ones of them do to the model.
 
-Out of memory halves the batch and goes on. Anything else that fails is narrowed down to the question it
+Out of memory halves the batch and continues. Anything else that fails is narrowed down to the question it
 belongs to, which gets a line that says so; three questions failing one after the other end the run.
 """
 

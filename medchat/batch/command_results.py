@@ -40,8 +40,8 @@ class Results:
     def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add several lines, as `append` does, in one write: after a kill all of them are there or the first ones.
 
-        Raises UsageError for a row without an index, MedchatError where the disk refuses them; nothing of
-        them is kept then.
+        Raises UsageError for a row without an index, MedchatError if the disk refuses them; nothing of them
+        is kept then.
         """
         if not all(type(row.get("index")) is int for row in rows):
             raise UsageError(
@@ -63,11 +63,11 @@ def open_results(
 ) -> Iterator[Results]:
     """Open the result file of a command for as long as it works: `with open_results(output) as results:`.
 
-    The file (JSON lines, mode 0600) is held by this process alone. Where it holds lines already, `resume` goes on
-    with them, `overwrite` puts the new file in their place once it has a line; neither is refused. A
-    line that a kill tore is cut off. `inputs` are the files that the command reads, by what its user calls them
-    (`--data`): none of them is written over. At the end the lines are put in the order of their index; after an error
-    or a signal they stay as they came, and `resume` goes on.
+    The file (JSON lines, mode 0600) is held by this process alone. Where it holds lines already, `resume`
+    continues with them, `overwrite` puts the new file in their place once it has a line; neither is refused.
+    A line that a kill tore is cut off. `inputs` are the files that the command reads, by what its user calls
+    them (`--data`): none of them is written over. At the end the lines are put in the order of their index;
+    after an error or a signal they stay as they came, and `resume` continues.
 
     Raises UsageError (both flags or neither where there are lines, another process holds it, one of `inputs`, no
     ordinary file), DataError for a file whose lines are no results, MedchatError where it cannot be read or written.

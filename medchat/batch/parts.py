@@ -38,7 +38,7 @@ def part_path(output: Path, rank: int) -> Path:
 
 
 def part_paths(output: Path) -> dict[int, Path]:
-    """Return the parts that are there, by rank. Raises MedchatError where the folder cannot be listed."""
+    """Return the parts that are there, by rank. Raises MedchatError if the folder cannot be listed."""
     named = re.compile(re.escape(output.name) + r"\.part-(\d+)")
     try:
         found = [(named.fullmatch(path.name), path) for path in output.parent.iterdir()]
@@ -183,7 +183,7 @@ def look_at_outputs(output: Path, *, resume: bool, overwrite: bool) -> tuple[Lin
 
 
 def open_outputs(output: Path, process: Process, *, resume: bool, overwrite: bool) -> Outputs:
-    """Open this process's file. Raises UsageError where answers are there and neither flag says what of them."""
+    """Open this process's file. Raises UsageError if answers are there and neither flag says what of them."""
     own_path = output if process.alone else part_path(output, process.rank)
     _refuse_other_runs(output, process)
     if resume:

@@ -88,7 +88,7 @@ class ResultFile:
         self._size += len(data)
 
     def take_place(self) -> None:
-        """Put this file in the place of the one that it replaces, if it replaces one. Raises MedchatError."""
+        """Put this file in place of the one that it replaces, if it replaces one. Raises MedchatError."""
         if self._replaced is None:
             return
         with _explained(self.path):

@@ -85,7 +85,7 @@ def read_results(path: Path, fields: Collection[str] = ANSWER_FIELDS) -> Written
 
 
 def bytes_in(path: Path) -> int:
-    """Return how many bytes the file holds, 0 where there is none. Raises MedchatError."""
+    """Return how many bytes the file holds, 0 if there is none. Raises MedchatError."""
     try:
         return path.stat().st_size if path.is_file() else 0
     except OSError as error:
@@ -133,7 +133,7 @@ def in_order(lines: Iterable[Line]) -> list[Line]:
 
 
 def write_whole(path: Path, lines: Sequence[Line]) -> None:
-    """Put `lines` in the place of the file at `path` in one step, unless it holds just them.
+    """Put `lines` in place of the file at `path` in one step, unless it holds just them.
 
     Raises MedchatError, and then nothing has changed.
     """

@@ -1,7 +1,7 @@
 """One line of the result file: what was asked, what was answered, and by what.
 
 Everything but `seconds` follows from the question, the model and the settings, so that a run that was
-interrupted and went on gives the same lines as one that was not.
+interrupted and continued gives the same lines as one that was not.
 """
 
 from __future__ import annotations

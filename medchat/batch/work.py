@@ -1,8 +1,8 @@
 """In which order questions are answered, in which batches, and by which of several processes.
 
-Questions are taken in windows of consecutive ones; a window's prompts are sorted by length, so that a
-batch holds prompts of about one length, and cut into batches. All of that depends on the whole file and
-never on what is already answered, so a run that goes on after a kill computes the same batches.
+Questions are taken in windows of consecutive ones; a window's prompts are sorted by length, so that a batch
+holds prompts of about one length, and cut into batches. All of that depends on the whole file and never on
+what is already answered, so a run that continues after a kill computes the same batches.
 """
 
 from __future__ import annotations

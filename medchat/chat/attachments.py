@@ -18,13 +18,13 @@ ATTACHMENT_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A text and the name of the file it is from. `text` is inert."""
+    """A text and the name of the file it is from. `text` is sanitized."""
 
     name: str
     text: str
 
     def under(self, question: str, max_bytes: int) -> str:
-        """Return the question with the text under it. Raises UsageError where both together are too long."""
+        """Return the question with the text under it. Raises UsageError if both together are too long."""
         whole = f"{question}\n\n{self.text}"
         check_question(whole, max_bytes)
         return whole

@@ -19,7 +19,7 @@ Listener = Callable[[Conversation, Turn], None]
 class QuestionGate(Protocol):
     """Decides which questions a model may be asked that answers few of them (the demo's)."""
 
-    #: The question that was refused last, "" where the last one was admitted.
+    #: The question that was refused last, "" if the last one was admitted.
     refused: str
 
     def meant(self, typed: str) -> str:
@@ -27,7 +27,7 @@ class QuestionGate(Protocol):
         ...
 
     def admit(self, question: str, *, insist: bool) -> Sequence[Notice]:
-        """Return what to say before the answer. Raises UsageError where the model is not to be asked."""
+        """Return what to say before the answer. Raises UsageError if the model is not to be asked."""
         ...
 
 
@@ -35,7 +35,7 @@ class Recorder(Protocol):
     """Where turns are kept. Each call returns only when the change is safely stored."""
 
     def save(self, turn: Turn, stats: TurnStats, context: AnswerContext, *, instead_of: int = 0) -> None:
-        """Append one turn, in the place of that many last ones, which stay as another branch."""
+        """Append one turn, in place of that many last ones, which stay as another branch."""
         ...
 
     def extend(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
@@ -51,7 +51,7 @@ class Recorder(Protocol):
         ...
 
     def branches(self) -> Sequence[BranchPoint]:
-        """Return the places where the conversation has gone on in several ways."""
+        """Return the places where the conversation has continued in several ways."""
         ...
 
     def turns_at(self, point: BranchPoint) -> Sequence[SavedTurn]:
@@ -59,11 +59,13 @@ class Recorder(Protocol):
         ...
 
     def switch(self, position: int, way: int) -> Sequence[Turn] | None:
-        """Go on from that alternative at that place (from 1); return all turns as they then are, None for no such."""
+        """Continue from that alternative at that place (from 1); return all turns as they then are, None for
+        no such.
+        """
         ...
 
     def rewrite(self, change: Callable[[str], str]) -> None:
-        """Put `change(text)` in the place of every text that was stored."""
+        """Put `change(text)` in place of every text that was stored."""
         ...
 
 
@@ -98,5 +100,5 @@ class NoRecorder:
 
 
 def rewritten(turn: Turn, change: Callable[[str], str]) -> Turn:
-    """Return the turn with `change(text)` in the place of its question and answer."""
+    """Return the turn with `change(text)` in place of its question and answer."""
     return replace(turn, question=change(turn.question), answer=change(turn.answer))

@@ -1,4 +1,4 @@
-"""A command's conversation: the saved session it goes on with, its recorder, the checks on the user's words."""
+"""A command's conversation: the saved session it continues with, its recorder, the checks on the user's words."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PreparedChat:
         return self.opening.settings
 
     def begin(self, model: ChatModel, *, guard_loops: bool = False) -> ChatSession:
-        """Return the session, going on with what was said before."""
+        """Return the session, continuing what was said before."""
         conversation = conversation_of(self.store, self.record, str(self.settings.value("system") or ""))
         return begin_session(
             self.opening,
@@ -97,7 +97,7 @@ class PreparedChat:
         return new
 
     def recorder(self, record: SessionRecord | None = None) -> StoreRecorder:
-        """Return a recorder that goes on with `record`, or begins a session with its first turn."""
+        """Return a recorder that continues with `record`, or begins a session with its first turn."""
         self._recorder = StoreRecorder(
             self.store,
             self._create,
@@ -121,7 +121,7 @@ class PreparedChat:
         return self._recorder
 
     def saved_session(self) -> SessionRecord | None:
-        """Return the session on disk that is being held, None where nothing was saved."""
+        """Return the session on disk that is being held, None if nothing was saved."""
         return self._recorder.record if self._recorder is not None and self._recorder.on_disk else None
 
     def slash_commands(self) -> list[SlashCommand]:
@@ -203,7 +203,7 @@ def begin_session(
     conversation: Conversation,
     **kept: Any,
 ) -> ChatSession:
-    """Return a session with the loaded `model` that goes on with `conversation`.
+    """Return a session with the loaded `model` that continues with `conversation`.
 
     The checks of the user's words and of the answers are always among it. `kept` are further fields of
     `ChatSession`: its recorder, say.

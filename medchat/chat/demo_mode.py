@@ -1,6 +1,6 @@
 """What goes with the demo's miniature wherever it is loaded: it knows its own questions, each by itself, and no others.
 
-Bound to the checkpoint, not to `medchat demo`: going on with `chat -c`, or asking it with `ask --model` or
+Bound to the checkpoint, not to `medchat demo`: continuing `chat -c`, or asking it with `ask --model` or
 `infer`, must not lose the refusal.
 """
 

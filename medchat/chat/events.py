@@ -126,8 +126,8 @@ class LoopStopped:
 class AnswerFinished:
     """The answer is complete (see `turn.finish`) and, where sessions are saved, on disk.
 
-    `reasoning` is what the model wrote before it, `rejected` the settings that a server did not take, `seed` the
-    one it was drawn with, None where chance had no part or a server drew.
+    `reasoning` is what the model wrote before it, `rejected` the settings that a server did not take, `seed`
+    the one it was drawn with, None if chance had no part or a server drew.
     """
 
     turn: Turn

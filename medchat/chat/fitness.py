@@ -1,4 +1,4 @@
-"""Whether a backbone can do what was asked for, by what it declares; said before anything is loaded."""
+"""Whether a backbone can do what was requested, by what it declares; said before anything is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TYPED = (Layer.PROFILE, Layer.FLAG, Layer.COMMAND)
 
 
 def require_capabilities(backbone: str, can: Capabilities, settings: Settings, options: LoadOptions) -> None:
-    """Raise UsageError for what was asked for and cannot be done. `options` are those to load with.
+    """Raise UsageError for what was requested and cannot be done. `options` are those to load with.
 
     Device, precision and quantisation of the configuration are for every model: those that this one cannot have
     are said by `ineffective_settings`.
@@ -26,7 +26,7 @@ def require_capabilities(backbone: str, can: Capabilities, settings: Settings, o
 
 
 def require_beams(backbone: str, can: Capabilities, beams: int) -> None:
-    """Raise UsageError where so many beams are more than the backbone can search with."""
+    """Raise UsageError if so many beams are more than the backbone can search with."""
     if beams > 1 and not can.beams:
         raise _cannot(backbone, "--num-beams", str(beams), ("1",))
 

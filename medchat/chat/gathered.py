@@ -29,9 +29,9 @@ from medchat.templates import Fitted
 class AnswerRequest:
     """A question to answer after `before`.
 
-    `instead_of`: in the place of how many of the last turns, which stay as another branch. `begun` is the
-    answer so far, to be gone on with. `keeps_old`: an answer that was stopped or failed replaces nothing.
-    `insist` asks a model that would refuse.
+    `instead_of`: in place of how many of the last turns, which stay as another branch. `begun` is the answer
+    so far, to be continued. `keeps_old`: an answer that was stopped or failed replaces nothing. `insist` asks
+    a model that would refuse.
     """
 
     question: str
@@ -64,7 +64,7 @@ def begun_by(
     config: GenerationConfig,
     cancel: threading.Event,
 ) -> Iterator[Delta]:
-    """Let the model begin the answer, or go on with it. Raises UsageError for one that cannot go on."""
+    """Let the model begin the answer, or continue with it. Raises UsageError for one that cannot continue."""
     if not request.begun:
         return model.stream(fitted.segments, config, cancel)
     if not isinstance(model, ContinuingModel):
@@ -80,7 +80,7 @@ def begun_by(
 
 @dataclass(frozen=True, slots=True)
 class SentPrompt:
-    """What a model was sent: a prompt, and the answer so far where it was to go on with one."""
+    """What a model was sent: a prompt, and the answer so far where it was to continue with one."""
 
     segments: Sequence[Segment] = ()
     begun: str = ""
@@ -112,7 +112,7 @@ class Gathered:
         self.last = delta
 
     def left_alone(self, question: str) -> Turn | None:
-        """Return what has come as a stopped turn, None where nothing has, and take nothing more of it.
+        """Return what has come as a stopped turn, None if nothing has, and take nothing more of it.
 
         For another thread than the one that answers, where the model does not come back.
         """
@@ -142,7 +142,7 @@ class Gathered:
         return Turn(question, self.text, finish)
 
     def stats(self) -> TurnStats:
-        """Return what it cost up to now."""
+        """Return what it cost so far."""
         now = time.perf_counter()
         return TurnStats(
             prompt_tokens=self.last.prompt_tokens,

@@ -25,7 +25,7 @@ class LoadingCancelled(MedchatError):
 class Loading:
     """One model being loaded: `watch` is what the backbone calls, `stop` is set by whoever waits.
 
-    `read` and `total` are bytes of weights, both 0 where the backbone does not tell. `making_room` says that the
+    `read` and `total` are bytes of weights, both 0 if the backbone does not tell. `making_room` says that the
     model before was given back, because both would not fit; `ended` is set once the new one is there.
     """
 

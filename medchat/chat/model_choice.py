@@ -93,9 +93,9 @@ def _address_given(value: str) -> UsageError:
 
 
 def _model_file(path: Path, backbone: str | None, registry: Registry | None, flag: str) -> Path | None:
-    """Return the model file that `path` is or holds, None where no backbone takes one there.
+    """Return the model file that `path` is or holds, None if no backbone takes one there.
 
-    Raises CheckpointError where the folder holds several.
+    Raises CheckpointError if the folder holds several.
     """
     if path.is_dir() and (path / "config.json").exists():
         return None  # as every family of folders has it: no plugin need be imported to ask
@@ -140,9 +140,9 @@ def known_weights(registry: Registry | None = None) -> Catalogue:
 def recognize_backbone(registry: Registry, model: Path, flag: str = "--model") -> GuardedBackbone:
     """Return the backbone that knows the folder, asking each plugin that loads; `Registry.lines` tells of several.
 
-    What one of them says is wrong with the folder (a MedchatError) counts only if no other knows it.
-    Raises CheckpointError where no plugin knows it, naming one that could not be asked.
-    `flag` is what the user named the folder by.
+    What one of them says is wrong with the folder (a MedchatError) counts only if no other knows it. Raises
+    CheckpointError if no plugin knows it, naming one that could not be asked. `flag` is what the user named
+    the folder by.
     """
     objections: list[MedchatError] = []
 

@@ -1,4 +1,4 @@
-"""What a chat's own commands may change while it goes on: who answers, how it is asked, what is remembered."""
+"""What a chat's own commands may change while it continues: who answers, how it is asked, what is remembered."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class ModelControl:
     def beside(
         self, session: ChatSession, changes: Mapping[str, Any], command: str, loading: Loading
     ) -> AbstractContextManager[ChatSession]:
-        """Give a session with another model or adapter for a comparison: see `session_beside`."""
+        """Return a session with another model or adapter for a comparison: see `session_beside`."""
         return session_beside(self._prepared, session, changes, command, loading)
 
     def as_model(self, model: str) -> dict[str, Any]:
-        """Return the changes that put `model` in the place of the present one, with all that came with it."""
+        """Return the changes that put `model` in place of the present one, with all that came with it."""
         return another_model(self._prepared, model)
 
     # ------------------------------------------------------------ settings

@@ -26,9 +26,9 @@ class StoreRecorder:
     """Writes each turn into the session store; the session's row is made with its first turn.
 
     If the disk fails, or the session was deleted meanwhile, the user is warned once (`warn`) and the
-    conversation goes on in memory: an answer on the screen is worth more than a crash. If another MedChat
-    writes to the same session, that is said once too; no turn of either is lost: an answer given again
-    then follows the other's turns, and an undo that would take them is refused.
+    conversation continues in memory: an answer on the screen is worth more than a crash. If another MedChat
+    writes to the same session, that is said once too; no turn of either is lost: an answer given again then
+    follows the other's turns, and an undo that would take them is refused.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class StoreRecorder:
         *,
         in_chat: bool = True,
     ) -> None:
-        """`note_changes` is called once `existing` has got a turn: it may now go on with another model.
+        """`note_changes` is called once `existing` has got a turn: it may now continue with another model.
 
         So it is after `model_changed`.
 
@@ -72,7 +72,7 @@ class StoreRecorder:
         return self._record is not None and self._store.path is not None
 
     def save(self, turn: Turn, stats: TurnStats, context: AnswerContext, *, instead_of: int = 0) -> None:
-        """Append one turn, in the place of that many last ones, in one transaction."""
+        """Append one turn, in place of that many last ones, in one transaction."""
         store, kept = self._store, False
         with self._told():
             if self._record is None:
@@ -112,7 +112,7 @@ class StoreRecorder:
             self.extend(turn, stats, context)
 
     def undo(self, count: int) -> None:
-        """Take back the last `count` turns. Raises UsageError where another MedChat's are among them."""
+        """Take back the last `count` turns. Raises UsageError if another MedChat's are among them."""
         last = self._ours[-count:]
         if self._record is None or not last:
             return
@@ -130,7 +130,7 @@ class StoreRecorder:
     def redo(self, count: int) -> Sequence[Turn] | None:
         """Bring back undone turns, else the next branch; return all turns as they then are, None for neither.
 
-        Raises UsageError where another MedChat's turns are among the last.
+        Raises UsageError if another MedChat's turns are among the last.
         """
         if self._record is not None:
             with self._told():
@@ -139,7 +139,7 @@ class StoreRecorder:
         return self._go_to(None)
 
     def branches(self) -> Sequence[BranchPoint]:
-        """Return the places where the conversation has gone on in several ways."""
+        """Return the places where the conversation has continued in several ways."""
         if self._record is not None:
             with self._told():
                 return self._store.branches(self._record.id)
@@ -152,9 +152,9 @@ class StoreRecorder:
         return ()
 
     def switch(self, position: int, way: int) -> Sequence[Turn] | None:
-        """Go on from that alternative at that place (from 1); return all turns as they then are, None for no such.
+        """Continue from that alternative at that place (from 1); return all turns as they then are, None for no such.
 
-        Raises UsageError where another MedChat's turns are among the last.
+        Raises UsageError if another MedChat's turns are among the last.
         """
         return self._go_to((position, way))
 
@@ -198,7 +198,7 @@ class StoreRecorder:
     def rewrite(self, change: Callable[[str], str]) -> None:
         """Change every text of the saved session, so that the former words are not on the disk any more.
 
-        Raises MedchatError where that fails: whoever asked for it must not believe that they are gone.
+        Raises MedchatError if that fails: whoever asked for it must not believe that they are gone.
         """
         if self._record is not None:
             self._store.rewrite(self._record.id, change)
@@ -264,7 +264,7 @@ def _of_another() -> UsageError:
 
 
 def not_saved(error: MedchatError) -> str:
-    """Say that nothing is saved from now on, and why."""
+    """Return the message that nothing is saved from now on, and why."""
     return say(
         f"！！未保存：{error.what}。可以继续对话，但从这一轮起不再写入磁盘。{error.remedy}",
         f"!! not saved: {error.what}. You can go on, but from this turn on nothing is written to disk. {error.remedy}",

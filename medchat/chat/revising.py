@@ -1,4 +1,4 @@
-"""Changing what was said: editing a turn, going on with an answer, going back to another branch."""
+"""Changing what was said: editing a turn, continuing an answer, going back to another branch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medchat.language import say
 
 
 def turn_numbered(session: ChatSession, number: int) -> Turn:
-    """Return turn `number`, from 1. Raises UsageError where there is none."""
+    """Return turn `number`, from 1. Raises UsageError if there is none."""
     turns = session.conversation.turns
     if not turns:
         raise UsageError(say("还没有对话", "nothing has been said yet"), say("先问一个问题", "ask one first"))
@@ -31,7 +31,7 @@ def turn_numbered(session: ChatSession, number: int) -> Turn:
 def edit_question(
     session: ChatSession, number: int, question: str, cancel: threading.Event
 ) -> Iterator[Event]:
-    """Answer `question` in the place of turn `number` and all after it, which stay as another branch.
+    """Answer `question` in place of turn `number` and all after it, which stay as another branch.
 
     An answer that is stopped before its first word changes nothing. Raises UsageError for no such turn.
     """
@@ -54,9 +54,9 @@ def edit_answer(session: ChatSession, number: int, answer: str) -> Turn:
 
 
 def go_on(session: ChatSession, cancel: threading.Event) -> Iterator[Event]:
-    """Go on with the last answer where it was cut off; the events hold what is new.
+    """Continue with the last answer where it was cut off; the events hold what is new.
 
-    Raises UsageError where the answer is complete or there is none, or where the model cannot.
+    Raises UsageError if the answer is complete or there is none, or where the model cannot.
     """
     turn = turn_numbered(session, max(1, len(session.conversation.turns)))
     if turn.finish is Finish.STOP or not turn.answer:
@@ -72,15 +72,15 @@ def go_on(session: ChatSession, cancel: threading.Event) -> Iterator[Event]:
 def redo(session: ChatSession, count: int = 1) -> tuple[Turn, ...]:
     """Bring back `count` undone turns, else go to the next branch; return the turns that are new here.
 
-    Raises UsageError where there is neither.
+    Raises UsageError if there is neither.
     """
     return _go_to(session, session.recorder.redo(count))
 
 
 def switch(session: ChatSession, position: int, way: int) -> tuple[Turn, ...]:
-    """Go on from an alternative of `session.recorder.branches()`; return the turns that are new here.
+    """Continue from an alternative of `session.recorder.branches()`; return the turns that are new here.
 
-    Raises UsageError where there is no such.
+    Raises UsageError if there is no such.
     """
     return _go_to(session, session.recorder.switch(position, way))
 

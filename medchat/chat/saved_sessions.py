@@ -53,7 +53,7 @@ class SavedSessions:
         return self._prepared.store.list(SessionFilter(with_asks=False), limit=limit)
 
     def load(self, session: ChatSession, reference: str) -> ChatSession:
-        """Go on with another saved session, by id, name or the beginning of an id, with the present model.
+        """Continue with another saved session, by id, name or the beginning of an id, with the present model.
 
         Raises UsageError for none or several, and under `--no-save`.
         """
@@ -62,7 +62,7 @@ class SavedSessions:
         return self._on(session, record)
 
     def fork(self, session: ChatSession, name: str | None) -> ChatSession:
-        """Go on in a copy of the conversation as it stands. Raises UsageError where nothing has been said."""
+        """Continue in a copy of the conversation as it stands. Raises UsageError if nothing has been said."""
         recorder = self._prepared.recorder_in_use
         if recorder is None or recorder.record is None:
             raise UsageError(
@@ -84,7 +84,7 @@ class SavedSessions:
         return name
 
     def save(self, session: ChatSession, name: str | None) -> ChatSession:
-        """Write a conversation that was kept in memory to the disk, branches included, and go on there.
+        """Write a conversation that was kept in memory to the disk, branches included, and continue there.
 
         Raises UsageError if the name is taken or cannot be a name.
         """
@@ -102,11 +102,11 @@ class SavedSessions:
         return replace(session, recorder=self._prepared.recorder(record))
 
     def saved(self) -> SessionRecord | None:
-        """Return the session on disk that is being held, None where nothing was saved yet."""
+        """Return the session on disk that is being held, None if nothing was saved yet."""
         return self._prepared.saved_session()
 
     def transcript(self) -> Transcript:
-        """Return the conversation whole, branches included. Raises UsageError where nothing has been said."""
+        """Return the conversation whole, branches included. Raises UsageError if nothing has been said."""
         recorder = self._prepared.recorder_in_use
         found = recorder.transcript() if recorder is not None else None
         if found is None:
@@ -124,7 +124,7 @@ class SavedSessions:
     def search(
         self, terms: Sequence[str], limit: int, stop: threading.Event, progress: Callable[[int], None]
     ) -> list[tuple[FoundTurn, SessionRecord]] | None:
-        """Return the turns of all saved sessions that hold every term, None where `stop` was set meanwhile.
+        """Return the turns of all saved sessions that hold every term, None if `stop` was set meanwhile.
 
         `progress` is called with how many turns are still to be indexed. What was indexed by then stays so.
         Raises UsageError under `--no-save`.
@@ -160,7 +160,7 @@ class SavedSessions:
         return place
 
     def label(self, session: ChatSession) -> str:
-        """Return the saved session's name or first words, "" where nothing is saved."""
+        """Return the saved session's name or first words, "" if nothing is saved."""
         record = self._prepared.saved_session()
         if record is None:
             return ""

@@ -93,9 +93,9 @@ class ChatSession:
     def ask(self, question: str, cancel: threading.Event, *, insist: bool = False) -> Iterator[Event]:
         """Answer `question`, yielding events; the last one is `AnswerFinished` unless nothing was said before `cancel`.
 
-        The turn is recorded before `AnswerFinished` is yielded. If the model fails part-way, what had come
-        is recorded with Finish.ERROR and the error goes on to the caller; so it is with Finish.CANCELLED where the
-        program is asked to end in the middle of it.
+        The turn is recorded before `AnswerFinished` is yielded. If the model fails part-way, what had come is
+        recorded with Finish.ERROR and the error is passed to the caller; so it is with Finish.CANCELLED where
+        the program is asked to end in the middle of it.
         """
         check_question(question, self.max_question_bytes)
         self._attempt = 0
@@ -107,8 +107,8 @@ class ChatSession:
     def regenerate(self, cancel: threading.Event) -> Iterator[Event]:
         """Answer the last question again; the old turn stays as another branch once the new answer has ended.
 
-        A new answer that was stopped or failed replaces nothing: the last event is `OldAnswerKept`.
-        Raises UsageError where nothing was asked yet.
+        A new answer that was stopped or failed replaces nothing: the last event is `OldAnswerKept`. Raises
+        UsageError if nothing was asked yet.
         """
         if not self.conversation.turns:
             raise UsageError(
@@ -126,7 +126,7 @@ class ChatSession:
     def use(
         self, model: ChatModel, template: PromptTemplate, config: GenerationConfig, gate: QuestionGate | None
     ) -> None:
-        """Let the conversation go on with another model, template or configuration."""
+        """Let the conversation continue with another model, template or configuration."""
         self.model, self.template, self.config, self.gate = model, template, config, gate
         self._told_single_turn = self._told_left_out = False
         self._known_rejected.clear()
@@ -150,7 +150,7 @@ class ChatSession:
         return taken
 
     def rewrite(self, change: Callable[[str], str]) -> None:
-        """Put `change(text)` in the place of everything that was said, here and where it is recorded."""
+        """Put `change(text)` in place of everything that was said, here and where it is recorded."""
         turns = tuple(rewritten(turn, change) for turn in self.conversation.turns)
         self.conversation = replace(self.conversation, turns=turns, system=change(self.conversation.system))
         self.last_reasoning = change(self.last_reasoning)
@@ -170,7 +170,7 @@ class ChatSession:
         return replace(conversation, turns=tuple(turn for turn in turns if turn.answer.strip()))
 
     def _advise(self, before: Conversation, question: str, *, insist: bool) -> Iterator[Advice]:
-        """Say what there is to say about the words; raise UsageError where the model is not to be asked."""
+        """Say what there is to say about the words; raise UsageError if the model is not to be asked."""
         for adviser in self.advisers:
             for notice in adviser(before, question):
                 due = self._shortened(notice)

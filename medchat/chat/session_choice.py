@@ -1,4 +1,4 @@
-"""Which saved session a command goes on with, and what is said before its first answer."""
+"""Which saved session a command continues with, and what is said before its first answer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from medchat.store import SessionKind, SessionRecord, SessionStore
 
 @dataclass(frozen=True, slots=True)
 class SessionChoice:
-    """Which saved session to go on with: by name (opened or created), the latest, or one picked by id.
+    """Which saved session to continue with: by name (opened or created), the latest, or one picked by id.
 
-    The latest of a chat is a chat: what `ask` was asked is gone on with by name or id.
+    The latest of a chat is a chat: what `ask` was asked is continued by name or id.
     """
 
     name: str | None = None
@@ -44,7 +44,7 @@ def open_store(*, save: bool, warn: Callable[[str], None]) -> SessionStore:
 def session_to_go_on_with(
     store: SessionStore, choice: SessionChoice, warn: Callable[[str], None]
 ) -> tuple[SessionStore, SessionRecord | None]:
-    """Return the saved session that the flags ask for, and the store to go on with.
+    """Return the saved session that the flags ask for, and the store to continue with.
 
     That is one in memory where the file cannot be read and the flags ask for no words of it: an answer
     is worth more than its record. Raises what `choose_session` raises.

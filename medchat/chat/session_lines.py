@@ -24,12 +24,12 @@ def session_line(record: SessionRecord) -> str:
 
 
 def damage_mark(record: SessionRecord | SavedTurn) -> str:
-    """Say that a part could not be read, "" where all could."""
+    """Return the message that a part could not be read, "" if all could."""
     return say("（有损坏）", " (damaged)") if record.damaged else ""
 
 
 def ending_mark(finish: Finish) -> str:
-    """Say why an answer ended early, "" where the model ended it."""
+    """Return why an answer ended early, "" if the model ended it."""
     return {
         Finish.LENGTH: say("（达到长度上限）", " [length]"),
         Finish.CANCELLED: say("（已停止）", " [cancelled]"),
@@ -65,17 +65,17 @@ def _as_said(value: object) -> str:
 
 
 def edited_mark(saved: SavedTurn) -> str:
-    """Say that the user rewrote the answer, "" where it stands as it was generated."""
+    """Return the message that the user rewrote the answer, "" where it stands as it was generated."""
     return say("（已由用户修改）", " (edited by the user)") if saved.origin.edited else ""
 
 
 def notice_heading() -> str:
-    """Say whose words a notice before an answer is: neither the user's nor the model's."""
+    """Return whose words a notice before an answer is: neither the user's nor the model's."""
     return say("MedChat 提示", "MedChat's notice")
 
 
 def branch_mark(point: BranchPoint) -> str:
-    """Say that the conversation has gone on in several ways at this place, and which one is shown."""
+    """Return the message that the conversation has continued in several ways at this place, and which one is shown."""
     count = len(point.alternatives)
     if point.current is None:
         return say(f"（之后另有 {count} 个分支）", f"({count} other ways to go on from here)")
@@ -84,7 +84,7 @@ def branch_mark(point: BranchPoint) -> str:
 
 
 def indexing(left: int) -> str:
-    """Say that turns are being indexed for a search, and how many are left."""
+    """Return the message that turns are being indexed for a search, and how many are left."""
     return say(f"正在为搜索建立索引，还剩 {left} 轮", f"indexing for the search, {left} turns left")
 
 

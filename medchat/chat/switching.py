@@ -1,4 +1,4 @@
-"""Another model, adapter, template or system text while a conversation goes on; the old one after any failure."""
+"""Another model, adapter, template or system text while a conversation continues; the old one after any failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OF_THE_MODEL = ("backbone", "model", "adapter", "template", "option")
 
 
 def another_model(prepared: PreparedChat, model: str) -> dict[str, Any]:
-    """Return the changes of settings that put `model` in the place of the present one, with all that came with it."""
+    """Return the changes of settings that put `model` in place of the present one, with all that came with it."""
     unset: dict[str, Any] = dict.fromkeys(_OF_THE_MODEL)
     # A folder says what it is; an address does not.
     backbone = prepared.opening.backbone.name if "://" in model and prepared.opening.options.address else None
@@ -35,7 +35,7 @@ def another_model(prepared: PreparedChat, model: str) -> dict[str, Any]:
 def switch_model(
     prepared: PreparedChat, session: ChatSession, changes: Mapping[str, Any], command: str, loading: Loading
 ) -> None:
-    """Let the conversation go on with what `changes` of the settings, made by `command`, ask for.
+    """Let the conversation continue with what `changes` of the settings, made by `command`, ask for.
 
     Adapters are exchanged over the loaded weights where the backbone can. Another model is loaded beside the
     old one; where memory is too short for both, the old one goes first. Raises what resolving and loading
@@ -59,10 +59,10 @@ def choose_model(prepared: PreparedChat, changes: Mapping[str, Any], command: st
 def session_beside(
     prepared: PreparedChat, session: ChatSession, changes: Mapping[str, Any], command: str, loading: Loading
 ) -> Iterator[ChatSession]:
-    """Give a session with another model or adapter that says the same conversation on and keeps nothing.
+    """Yield a session with another model or adapter that says the same conversation on and keeps nothing.
 
     Adapters that can be exchanged are put back afterwards; a model loaded for this is closed. Raises what
-    `switch_model` raises, MemoryShortageError where there is no room beside the model in use.
+    `switch_model` raises, MemoryShortageError if there is no room beside the model in use.
     """
     opening, known = _reopened(prepared, changes, command)
     old, own = prepared.opening, session.model
@@ -130,7 +130,7 @@ def _switched(session: ChatSession, old: ChatSetup, new: ChatSetup, loading: Loa
 
 
 def _exchanged(model: ChatModel, old: ChatSetup, new: ChatSetup) -> ChatModel | None:
-    """Return the model with the adapters of `new`, None where that takes loading."""
+    """Return the model with the adapters of `new`, None if that takes loading."""
     if old.backbone.name != new.backbone.name or isinstance(model, GoneModel):
         return None
     if replace(old.options, adapters=()) != replace(new.options, adapters=()):

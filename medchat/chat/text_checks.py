@@ -1,4 +1,4 @@
-"""Checks on texts: whether a question may be asked, and whether an answer goes round in circles."""
+"""Checks on texts: whether a question may be asked, and whether an answer repeats itself without end."""
 
 from __future__ import annotations
 

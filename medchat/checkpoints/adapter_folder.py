@@ -34,7 +34,7 @@ BOTTLENECK, PREFIX = "MEDCHAT_HOULSBY", "PREFIX_TUNING"
 #: A prefix with an encoder of its own, which only ChatGLM has: no causal model takes it.
 CHATGLM_PREFIX = "CHATGLM_P_TUNING_V2"
 WEIGHTS_NAME = "adapter_model.safetensors"
-#: The one tensor of a prefix, and what a bottleneck is called in the linear it stands behind.
+#: The one tensor of a prefix, and what a bottleneck is called in the linear it follows.
 PREFIX_TENSOR, BOTTLENECK_CHILD = "prompt_embeddings", "bottleneck"
 _FILES: Candidates = ((WEIGHTS_NAME, "safetensors"), ("adapter_model.bin", "bin"))
 _MARK = f".{BOTTLENECK_CHILD}."
@@ -51,7 +51,7 @@ class BottleneckAdapter:
     template: str = ""
 
     def widths(self) -> dict[str, int]:
-        """Return the width of each linear that a bottleneck stands behind, by the model's name."""
+        """Return the width of each linear that a bottleneck follows, by the model's name."""
         found = {}
         for name, header in self.headers.items():
             module, mark, rest = name.partition(_MARK)
@@ -112,7 +112,7 @@ def open_adapter(folder: Path) -> Adapter:
 
 
 def kind_of(folder: Path) -> str:
-    """Return the `peft_type` that the folder states, "" where none. Raises CheckpointError: missing, damaged."""
+    """Return the `peft_type` that the folder states, "" if none. Raises CheckpointError: missing, damaged."""
     require_folder(folder, FLAG)
     return _text(read_json_object(folder / CONFIG_FILE).get("peft_type")) if is_lora_folder(folder) else ""
 

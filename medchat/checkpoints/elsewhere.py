@@ -1,4 +1,4 @@
-"""What to say where a path is not the model or adapter that was asked for: what it is, or where that lies.
+"""What to say where a path is not the model or adapter that was requested: what it is, or where that lies.
 
 One place for `--model`, `--adapter` and `models show`. Looks at names three levels down and never inside
 weights. No torch here.
@@ -36,7 +36,7 @@ def file_given(path: Path, flag: str) -> CheckpointError:
 
 
 def other_than_asked(folder: Path, flag: str) -> CheckpointError | None:
-    """Return what a folder is that lacks what `flag` asks for, with what to type; None where nothing tells.
+    """Return what a folder is that lacks what `flag` asks for, with what to type; None if nothing tells.
 
     `flag` is `--model`, `--adapter`, or the command that takes either.
     """
@@ -124,7 +124,7 @@ def _further_down(folder: Path, found: list[Path], flag: str, adapter: bool) -> 
 
 
 def _main_commit(snapshot: Path) -> str:
-    """Return the commit that a hub cache's `main` stands at, "" where `snapshot` is not in one."""
+    """Return the commit that a hub cache's `main` stands at, "" if `snapshot` is not in one."""
     if snapshot.parent.name != "snapshots":
         return ""
     try:

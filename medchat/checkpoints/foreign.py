@@ -163,7 +163,7 @@ _KINDS = (
     ),
 )
 
-#: What trainers keep beside weights to go on with: no weights themselves.
+#: What trainers keep beside weights to continue with: no weights themselves.
 _OF_TRAINING = ("optimizer.", "scheduler.", "rng_state", "scaler.", "training_args.")
 #: `quant_method` of config.json whose weights only its own library can read.
 _QUANTISED: Mapping[str, str] = {

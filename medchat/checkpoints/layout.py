@@ -75,7 +75,7 @@ def require_folder(folder: Path, flag: str = "--model") -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return `config.json` of a checkpoint folder. Raises CheckpointError where missing or damaged."""
+    """Return `config.json` of a checkpoint folder. Raises CheckpointError if missing or damaged."""
     require_folder(folder)
     path = folder / "config.json"
     if not path.exists():
@@ -94,7 +94,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def readable_config(folder: Path) -> dict[str, Any] | None:
-    """Return `config.json` of a folder that may be anything's, None where there is none that can be read."""
+    """Return `config.json` of a folder that may be anything's, None if there is none that can be read."""
     try:
         return read_config(folder) if (folder / "config.json").is_file() else None
     except (CheckpointError, OSError):
@@ -102,7 +102,7 @@ def readable_config(folder: Path) -> dict[str, Any] | None:
 
 
 def unrecognised(folder: Path, flag: str) -> CheckpointError | None:
-    """Return why no backbone knows a folder: its config.json, or what it is instead; None where nothing tells."""
+    """Return why no backbone knows a folder: its config.json, or what it is instead; None if nothing tells."""
     if found := other_than_asked(folder, flag):
         return found
     if flag != "--model" and not (folder / "config.json").is_file():

@@ -135,7 +135,7 @@ class LinearPattern:
             self._refuse()
 
     def _escaped(self) -> None:
-        """Pass over what stands behind a backslash: a class of characters, or a sign that is meant as it stands."""
+        """Pass over what follows a backslash: a class of characters, or a sign that is meant as it stands."""
         escaped = self._text[self._at : self._at + 1]
         if not escaped or (escaped.isalnum() and escaped not in _CLASSES):
             self._refuse()

@@ -52,9 +52,9 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class KnownAdapter:
-    """One published adapter. `blob` is the git blob id of its adapter_model.bin ("" where not known).
+    """One published adapter. `blob` is the git blob id of its adapter_model.bin ("" if not known).
 
-    `signature` is None where the size is not known: then the name alone tells it.
+    `signature` is None if the size is not known: then the name alone tells it.
     """
 
     name: str

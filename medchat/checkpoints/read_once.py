@@ -1,9 +1,9 @@
 """Files of a checkpoint folder, read once in the life of the process. No torch here.
 
-Every call of a backbone gets a folder anew (`LoadOptions`), and most need the same small files. What was
-read is kept with the file's identity, size and times, and is used again only while all of them are the
-same: a file that was written again, or replaced, is read again. Nothing is kept of a file whose times
-cannot tell a later change from an earlier one, because it was written a moment ago.
+Every call of a backbone gets a folder again (`LoadOptions`), and most need the same small files. What was
+read is kept with the file's identity, size and times, and is used again only while all of them are the same:
+a file that was written again, or replaced, is read again. Nothing is kept of a file whose times cannot tell a
+later change from an earlier one, because it was written a moment ago.
 """
 
 from __future__ import annotations

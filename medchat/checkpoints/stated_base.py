@@ -73,7 +73,7 @@ def _both_ends(path: Path) -> tuple[bytes, bytes]:
 
 
 def recorded_model(folder: Path) -> str:
-    """Return the fingerprint of what the run in `folder` trained, "" where there is no record that can be read."""
+    """Return the fingerprint of what the run in `folder` trained, "" if there is no record that can be read."""
     try:
         run = read_json(folder / RUN_RECORD, CONFIG_BYTES)
     except (OSError, ValueError):

@@ -43,7 +43,7 @@ def write_template(
 
 
 def stated_facts(folder: Path) -> Mapping[str, Any]:
-    """Return what the folder's small file states, empty where there is none."""
+    """Return what the folder's small file states, empty if there is none."""
     for name in STATING_FILES:
         if (folder / name).is_file():
             return read_json_object(folder / name)
@@ -97,8 +97,8 @@ class TemplateChoice:
     def trained(self, options: LoadOptions) -> PromptTemplate | None:
         """Return the template that the last adapter, else the weights, are known to have been trained on.
 
-        A published adapter has its own; what our trainer wrote states it. None where nothing says it.
-        Raises CheckpointError for a folder that is no adapter.
+        A published adapter has its own; what our trainer wrote states it. None if nothing says it. Raises
+        CheckpointError for a folder that is no adapter.
         """
         adapter = self.last_adapter(options)
         if adapter is None and options.adapters:

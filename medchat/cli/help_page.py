@@ -114,7 +114,7 @@ def _remarks(option: click.Option, ctx: click.Context) -> str:
 
 
 def range_of(kind: click.ParamType[Any]) -> str:
-    """Return the numbers that a parameter takes as an interval such as `[1, 4096]`, "" where all are taken."""
+    """Return the numbers that a parameter takes as an interval such as `[1, 4096]`, "" if all are taken."""
     if not isinstance(kind, click.IntRange | click.FloatRange) or kind.min is kind.max is None:
         return ""
     low = "(" if kind.min_open or kind.min is None else "["

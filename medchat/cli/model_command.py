@@ -51,7 +51,7 @@ def _as_option(typed: list[str], flag: str) -> list[str] | None:
 def _declared(typed: list[str]) -> Iterator[frozenset[str]]:
     """Yield the names of the options of the backbone that is named, else of each that there is.
 
-    Raises PluginError where the plugin that is named is broken.
+    Raises PluginError if the plugin that is named is broken.
     """
     try:
         registry, name = open_registry(Settings.load()), _named(typed)

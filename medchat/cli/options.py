@@ -28,7 +28,7 @@ def option_flag_of_backbones(command: F) -> F:
 
 
 def field_flags(command: F) -> F:
-    """Add the flags that name the fields of a data file, `question_field` and its like: "" where none is named."""
+    """Add the flags that name the fields of a data file, `question_field` and its like: "" if none is named."""
     for use, zh in (("context", "背景"), ("answer", "答案"), ("question", "问题")):
         command = click.option(
             f"--{use}-field",

@@ -102,12 +102,12 @@ def aligned(
 
 
 def stderr_redraws() -> bool:
-    """Whether a line of stderr can be drawn anew: on a terminal that is neither dumb nor without colour."""
+    """Whether a line of stderr can be drawn again: on a terminal that is neither dumb nor without colour."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ
 
 
 class MovingLine:
-    """Shows texts, each in the place of the one before; nothing where stderr cannot redraw a line (not `moves`)."""
+    """Shows texts, each in place of the one before; nothing where stderr cannot redraw a line (not `moves`)."""
 
     def __init__(self) -> None:
         self.moves = stderr_redraws()

@@ -30,7 +30,7 @@ class PluginCommand(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Let the command read its arguments, and show its help where that is asked for."""
+        """Let the command read its arguments, and show its help where that is requested."""
         with guarded(self._entry, f"medchat {self.name}", _IN_ORDER):
             context = self._inner.make_context(info_name, args, parent, **extra)
         context.command = self

@@ -97,7 +97,7 @@ def cancel_on_signals(
 
 @contextmanager
 def _announcing(on_first: Callable[[], None] | None) -> Iterator[Callable[[], None]]:
-    """Give a function that has `on_first` called, in a thread of its own and before the block is left.
+    """Yield a function that has `on_first` called, in a thread of its own and before the block is left.
 
     A signal may come in the middle of a write to the very stream that `on_first` writes to: its handler must
     not write. It may put something into a SimpleQueue, whatever the main thread was doing.

@@ -182,7 +182,7 @@ def _worded(
 
 
 def _filled(preset: Preset, words: str, values: Mapping[str, str]) -> str:
-    """Return the preset's question. Raises UsageError where a place of it stays empty."""
+    """Return the preset's question. Raises UsageError if a place of it stays empty."""
     question, missing = preset.filled(words, values)
     if missing:
         flags = " ".join(f"--fill {place}=…" for place in missing)

@@ -88,7 +88,7 @@ def _picked(style: str) -> str | None:
 
 
 def on_terminal() -> bool:
-    """Whether there is a terminal to chat on. Raises UsageError where neither that nor piped input is there."""
+    """Whether there is a terminal to chat on. Raises UsageError if neither that nor piped input is there."""
     if sys.stdin is not None and sys.stdin.isatty() and answer_stream().isatty():
         return True
     if sys.stdin is None or sys.stdin.isatty():

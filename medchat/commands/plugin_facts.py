@@ -99,7 +99,7 @@ def option_facts_of(option: Option) -> dict[str, Any]:
 
 
 def check_plugin(registry: Registry, entry: PluginEntry) -> str:
-    """Import the plugin and ask it for all that it offers; return what is wrong with it, "" where nothing is."""
+    """Import the plugin and ask it for all that it offers; return what is wrong with it, "" if nothing is."""
     try:
         if entry.group == COMMANDS:
             registry.command(entry.name, click.Command)

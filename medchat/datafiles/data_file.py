@@ -1,7 +1,8 @@
 """One door to data files: opens what a user names, recognises what it is, and yields its values one by one.
 
-Reads JSON lines, JSON arrays, objects in a row, an object with a list of records, CSV and TSV; and, where that
-is asked for, plain text. Any other kind of file is named with what to do. No more than one record is in memory.
+Reads JSON lines, JSON arrays, objects in a row, an object with a list of records, CSV and TSV; and, where
+that is requested, plain text. Any other kind of file is named with what to do. No more than one record is in
+memory.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class DataFile:
     def items(self) -> Iterator[Item]:
         """Yield the values, rows of a table as objects of text. A line that is none has a `problem`.
 
-        Raises DataError where what follows cannot be told apart, and for a record over `MAX_RECORD_BYTES`.
+        Raises DataError if what follows cannot be told apart, and for a record over `MAX_RECORD_BYTES`.
         """
         try:
             yield from self._items()

@@ -119,7 +119,7 @@ def sides_of(record: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def sides_named(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return the two of the names that are those of the two sides; None where a side has none or several."""
+    """Return the two of the names that are those of the two sides; None if a side has none or several."""
     said = {name.strip().casefold(): name for name in names}
     for asking, answering in _SIDES:
         asked = [said[name] for name in asking if name in said]

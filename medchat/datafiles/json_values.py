@@ -163,7 +163,7 @@ class TextWindow:
         return self._line_of(self._position)
 
     def next(self) -> str:
-        """Go on to the next character that is no white space and return it, "" at the end."""
+        """Continue to the next character that is no white space and return it, "" at the end."""
         while True:
             self._position = _skip(self._text, self._position)
             if self._position < len(self._text):
@@ -196,7 +196,7 @@ class TextWindow:
                 if self._ended or not self._is_cut(error):
                     raise self._broken(error) from None
             else:
-                # A number at the end of what has been read may go on.
+                # A number at the end of what has been read may continue.
                 if self._ended or len(self._text) - end > 2:
                     self._position = end
                     return Item(line, value, problem)
@@ -236,7 +236,7 @@ CONVERT = "iconv -f GB18030 -t UTF-8"
 
 
 def not_utf8() -> str:
-    """Say that a text is in no encoding that is read here."""
+    """Return the message that a text is in no encoding that is read here."""
     return say(f"不是 UTF-8 文本（可用 {CONVERT} 转换）", f"not UTF-8 text ({CONVERT} converts it)")
 
 

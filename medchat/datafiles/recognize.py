@@ -209,7 +209,7 @@ class _Codec:
     first_bytes: range
 
     def common_share(self, lines: list[bytes]) -> float:
-        """Return which part of the Chinese characters are common ones, 0 where few of the lines are in the encoding."""
+        """Return which part of the Chinese characters are common ones, 0 if few of the lines are in the encoding."""
         valid = [line for line in lines if _is(line, self.name)]
         if 2 * len(valid) < len(lines):
             return 0.0

@@ -50,7 +50,7 @@ class FieldTally:
 
 
 def unused_line(unused: Mapping[str, int]) -> str:
-    """Say which fields nothing was made of, and in how many records each holds something."""
+    """Return the message naming the fields that nothing was made of, and in how many records each holds something."""
     names = [f"{_shown(name)} × {count}" for name, count in unused.items()]
     return say("未使用的字段：", "unused fields: ") + _listed(names)
 

@@ -13,7 +13,7 @@ from medchat.datafiles.recognize import as_table, by_pandas
 from medchat.errors import DataError
 from medchat.language import say
 
-#: How each `orient` of pandas begins where the value itself goes on beyond what is looked at.
+#: How each `orient` of pandas begins where the value itself continues beyond what is looked at.
 _BEGINNINGS = {
     "split": re.compile(r'\{\s*"columns"\s*:\s*\['),
     "index": re.compile(r'\{\s*"\d+"\s*:\s*\{\s*"'),
@@ -27,7 +27,7 @@ _OF_SPLIT = _SPLIT | {"index", "index_names", "column_names"}
 
 
 def refuse_columns(start: str, path: Path) -> None:
-    """Raise DataError where a text that begins with `start` is a table that pandas wrote otherwise than as records."""
+    """Raise DataError if a text that begins with `start` is a table that pandas wrote otherwise than as records."""
     orient, width = _orient_of(start)
     if not orient:
         return

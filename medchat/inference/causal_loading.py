@@ -98,7 +98,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
     #: The backbone's name.
     name: str
     model_class: ClassVar[type[PreTrainedModel]]
-    #: Patterns of stored names that are computed anew.
+    #: Patterns of stored names that are computed again.
     ignored: ClassVar[tuple[str, ...]] = ()
 
     # ------------------------------------------------------------ what a family supplies
@@ -130,7 +130,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         return self.model_class(config)
 
     def never_read(self, model: PreTrainedModel, headers: Mapping[str, TensorHeader]) -> tuple[str, ...]:
-        """Return patterns of stored names that `model` computes anew."""
+        """Return patterns of stored names that `model` computes again."""
         return self.ignored
 
     def naming(self, model: PreTrainedModel, headers: Mapping[str, TensorHeader]) -> Callable[[str], str]:
@@ -142,7 +142,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         return ()
 
     def token_count(self, loaded: CausalModel[Shape, Tokenizer]) -> int | None:
-        """Return from which id on the rows are no tokens, None where all are."""
+        """Return from which id on the rows are no tokens, None if all are."""
         return None
 
     def cleanup(self, options: LoadOptions) -> Callable[[], TextFilter]:

@@ -97,7 +97,7 @@ class ChatTokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of an answer as it stands behind a prompt, no special ids among them."""
+        """Return the ids of an answer as it follows a prompt, no special ids among them."""
         ...
 
     def stream(self) -> TextDecoder:

@@ -63,7 +63,7 @@ class StoredTensor:
 
 
 class ReadCounter:
-    """Tells `watch`, where there is one, how many of `total` stored bytes were read; what it raises goes on."""
+    """Tells `watch`, where there is one, how many of `total` stored bytes were read; what it raises continues."""
 
     def __init__(self, total: int, watch: Callable[[int, int], None] | None) -> None:
         self._total, self._watch, self._read = total, watch, 0
@@ -118,7 +118,7 @@ def load_pickle(file: Path) -> dict[str, Tensor]:
     except MemoryError:
         raise
     except Exception as error:  # a hostile pickle can break its reader in any way; all mean one thing
-        # torch's own text goes on to say how to load the file unsafely.
+        # torch's own text continues to say how to load the file unsafely.
         raise unsafe_weights(file, say("无法安全读取的内容", "what cannot be read safely")) from error
     if not isinstance(table, dict):
         raise unsafe_weights(file, type(table).__name__)

@@ -76,7 +76,7 @@ def read_sentences(path: Path) -> list[Sentence]:
     """Return the sentences of a file of JSON lines, or another data file: `text`, `must`, and optionally `category`,
     `lang`, `vital`, `previous`.
 
-    Raises DataError where a line is none of that, CheckpointError where the file cannot be read.
+    Raises DataError if a line is none of that, CheckpointError if the file cannot be read.
     """
     sentences: list[Sentence] = []
     with open_data_file(path) as file:

@@ -63,7 +63,7 @@ class Mentions:
         return list(self._found)
 
     def first_from(self, names: tuple[str, ...], start: int, stop: int) -> Found | None:
-        """Return the first of these classes that begins in [start, stop], None where there is none."""
+        """Return the first of these classes that begins in [start, stop], None if there is none."""
         best: Found | None = None
         for name in names:
             all_of_it = self._found.get(name)
@@ -86,7 +86,7 @@ class Mentions:
             start = found.start + 1
 
     def nearest(self, names: tuple[str, ...], to: Found, reach: int) -> Found | None:
-        """Return the first that is `near`, None where there is none."""
+        """Return the first that is `near`, None if there is none."""
         return next(self.near(names, to, reach), None)
 
 
@@ -215,7 +215,7 @@ def _compounds(mentions: Mentions, compound: Compound, folded: FoldedText) -> li
 def _follow(
     mentions: Mentions, sequence: Sequence, first: Found, name: str, folded: FoldedText
 ) -> Found | None:
-    """Return the compound that begins with `first`, None where a step is missing."""
+    """Return the compound that begins with `first`, None if a step is missing."""
     last, negated = first, first.negated
     for names, gap in sequence.steps[1:]:
         # A word of Latin letters takes as much room as several characters of Chinese.

@@ -15,7 +15,7 @@ from medchat.medical_safety.scopes import Scopes, silenced_by
 
 #: So much of the end of the previous turn is read along.
 _PREVIOUS_CHARACTERS = 2000
-#: Of a conversation that goes on, so many turns are looked at for what was shown.
+#: Of a conversation that continues, so many turns are looked at for what was shown.
 _TURNS_LOOKED_AT = 50
 #: What separates the two turns: the end of a sentence.
 _BETWEEN_TURNS = "\n\n"
@@ -32,7 +32,7 @@ _LATIN_REACH = 3
 #: How near to the first part the words stand that a rule names under `unless`.
 _UNLESS_REACH = 20
 
-#: What stands in the place of a rule where none fired and the wording speaks for an emergency.
+#: What stands in place of a rule where none fired and the wording speaks for an emergency.
 _WORDING_RULE, _WORDING_SIGN, _WORDING_NOTICE = "weak signs that add up", "weak sign", "possible-emergency"
 _WORDING_SOURCE = "weights learned from labelled sentences: docs/safety.md"
 #: Notices on a mind in danger, and what the first becomes where a body is in danger too.
@@ -73,7 +73,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class RedFlags:
-    """What fired on one message. True where anything did.
+    """What fired on one message. True if anything did.
 
     `notices` are those to show, in order; `evidence` is everything that fired, which may have more keys;
     `silenced` is what would have fired but for a scope.

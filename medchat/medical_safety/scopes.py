@@ -41,7 +41,7 @@ _PREDICATE = ("time.now", "time.sudden", "time.duration", "help")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The scopes at a mention. `person` is "" where nobody is named; `genre` is "" for plain words."""
+    """The scopes at a mention. `person` is "" if nobody is named; `genre` is "" for plain words."""
 
     person: str = ""
     genre: str = ""
@@ -202,7 +202,7 @@ class Scopes:
 
 
 def silenced_by(scope: Scope, name: str, *, intent: bool) -> str:
-    """Return the name of the scope that makes a mention no emergency, "" where none does.
+    """Return the name of the scope that makes a mention no emergency, "" if none does.
 
     `name` is the mention's class and says how much the words claim alone: "term." is a textbook's word too
     and needs somebody or a predicate, "ill." is a diagnosis and needs a predicate always; any other is how

@@ -1,8 +1,8 @@
 """Finding the lexicon's words at a place of a text: one automaton for all, built as texts need it.
 
-A word may be a choice of pieces: "{喘,吸}不{上,进}气" is four words in one entry. Written out, the lexicon
-has millions of words; the automaton keeps what texts have begun to spell, and walks on from each place while
-some word can still go on.
+A word may be a choice of pieces: "{喘,吸}不{上,进}气" is four words in one entry. Written out, the lexicon has
+millions of words; the automaton keeps what texts have begun to spell, and walks on from each place while some
+word can still continue.
 """
 
 from __future__ import annotations

@@ -8,15 +8,15 @@ from medchat.registry.contract import ContractError, mismatch, require
 
 #: So many growing pieces from the first on, each beginning with the one before, are taken for the whole text each time.
 _GROWING = 4
-#: A last piece of so many characters that is all that came before is taken for the whole text once more; an answer
-#: that goes on with so many, too, where it begins with them.
+#: A last piece of so many characters that is all that came before is taken for the whole text once more; an
+#: answer that continues with so many, too, where it begins with them.
 _AGAIN = 4
 
 
 class AnswerCheck:
     """Holds every delta of one answer against the interface; `last` is the newest. Costs under a microsecond each.
 
-    `begun` is what was said before, where the model goes on with an answer.
+    `begun` is what was said before, where the model continues with an answer.
     """
 
     __slots__ = ("_begun", "_growing", "_pieces", "_previous", "_text", "last")

@@ -30,7 +30,7 @@ Answer = TypeVar("Answer")
 _METHODS = ("stream", "generate_batch", "score", "count", "describe", "close")
 #: What `describe` tells at least.
 _DESCRIBED = ("backbone", "model", "dtype", "device")
-#: An answer that goes on for so many seconds after it was cancelled is ended here.
+#: An answer that continues for so many seconds after it was cancelled is ended here.
 PATIENCE = 1.0
 #: A probability may come out above 1 by so much (its logarithm above 0): rounding in float16.
 _ROUNDING = 0.01
@@ -203,7 +203,7 @@ class _ContinuingWithIds(_Continuing, _WithIds):
     pass
 
 
-#: By what it can do beyond `ChatModel`: go on with an answer, tell ids. Others ask by `isinstance`.
+#: By what it can do beyond `ChatModel`: continue with an answer, tell ids. Others ask by `isinstance`.
 _KINDS: Mapping[tuple[bool, bool], type[GuardedModel]] = {
     (False, False): GuardedModel,
     (True, False): _Continuing,

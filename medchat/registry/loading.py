@@ -1,4 +1,4 @@
-"""The registry: which plugins there are, and the code of the one that is asked for.
+"""The registry: which plugins there are, and the code of the one that is requested.
 
 Knows no command line, no settings file and no model. Names come from `medchat.registry.metadata`;
 nothing is imported until a backbone, the extensions or a command is asked for.
@@ -77,8 +77,8 @@ class Registry:
     def backbone(self, name: str) -> GuardedBackbone:
         """Import the plugin that offers backbone `name`, and no other, and return the backbone behind its guard.
 
-        Its other hooks take part in `extensions` from then on. Raises UsageError for a name nobody
-        offers or that `MEDCHAT_PLUGINS` leaves out, PluginError where two offer it or the plugin fails.
+        Its other hooks take part in `extensions` from then on. Raises UsageError for a name nobody offers or
+        that `MEDCHAT_PLUGINS` leaves out, PluginError if two offer it or the plugin fails.
         """
         plugin = self._load(self._entry(BACKBONES, name))
         offered: list[Backbone] = plugin.items("medchat_backbones", Backbone)
@@ -144,7 +144,7 @@ class Registry:
     def command(self, name: str, kind: type[Command]) -> tuple[Command, PluginEntry]:
         """Import the plugin that offers `medchat NAME`; return that command, of class `kind`, and whose it is.
 
-        Call it under `guarded`. Raises UsageError for a name nobody offers, PluginError where two offer it or
+        Call it under `guarded`. Raises UsageError for a name nobody offers, PluginError if two offer it or
         the plugin fails.
         """
         plugin = self._load(self._entry(COMMANDS, name))

@@ -45,7 +45,7 @@ def scan(path: list[str] | None = None) -> list[PluginEntry]:
 
 
 def metadata_folder(distribution: str, path: list[str] | None = None) -> str:
-    """Return the folder of the metadata that counts for that distribution on `path`, "" where there is none."""
+    """Return the folder of the metadata that counts for that distribution on `path`, "" if there is none."""
     wanted = _normalized(distribution.replace("-", "_") + ".dist-info")
     for folder in sys.path if path is None else path:
         for info in _metadata_folders(folder or "."):

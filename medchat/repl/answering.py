@@ -118,7 +118,7 @@ class AnswerView(AnswerEvents):
             self._screen.tell(messages.footer(stats, self._context_length))
 
     def _fold_reasoning(self) -> None:
-        """Show one line in the place of the reasoning, once it is over."""
+        """Show one line in place of the reasoning, once it is over."""
         if self.reasoning_characters and not self._folded and self._reasoning_began:
             self._folded = True
             seconds = time.monotonic() - self._reasoning_began

@@ -88,7 +88,7 @@ class Chat:
 
     @property
     def control(self) -> ModelControl | None:
-        """What may be changed of model and settings; None where nothing may."""
+        """What may be changed of model and settings; None if nothing may."""
         return self.startup.control
 
     @property

@@ -30,7 +30,7 @@ class DrawingScreen(Screen, Protocol):
     """A screen that lays Markdown out and moves lines."""
 
     def markdown_rows(self, text: str, width: int) -> Rows:
-        """Return the rows of a model's Markdown, already inert, at `width` cells."""
+        """Return the rows of a model's Markdown, already sanitized, at `width` cells."""
         ...
 
     def print_rows(self, rows: Sequence[Sequence[Segment]]) -> None:
@@ -38,7 +38,7 @@ class DrawingScreen(Screen, Protocol):
         ...
 
     def preview_rows(self, rows: Callable[[], Sequence[Sequence[Segment]]]) -> None:
-        """Draw what `rows` gives, again each time, in the place of an answer's unfinished part until that ends."""
+        """Draw what `rows` gives, again each time, in place of an answer's unfinished part until that ends."""
         ...
 
 

@@ -75,7 +75,7 @@ def _compare(chat: Chat, words: str) -> None:
 
 
 def _asked(chat: Chat, typed: str, conversation: Conversation) -> AnswerRequest:
-    """Return what both are asked, with settings still to be put in. Raises UsageError where there is no question."""
+    """Return what both are asked, with settings still to be put in. Raises UsageError if there is no question."""
     if typed:
         check_question(typed, chat.startup.max_question_bytes)
         return AnswerRequest(typed, GenerationConfig(), conversation)
@@ -145,7 +145,7 @@ def _others(
 
 
 def _understood(chat: Chat, words: str) -> tuple[Other, str]:
-    """Return who else is asked, and the question, "" for the last one. Raises UsageError where that is open."""
+    """Return who else is asked, and the question, "" for the last one. Raises UsageError if that is open."""
     first, _, rest = words.partition(" ")
     path, question = path_and_rest(rest.strip()) if first in (*_ADAPTER, *_MODEL) else ("", "")
     control = control_of(chat)

@@ -1,4 +1,4 @@
-"""Tab in the input line: names of commands, and what a command says can stand behind its own."""
+"""Tab in the input line: names of commands, and what a command says can follow its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SlashCompleter(Completer):
         self._chat = chat
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """Give what can stand where the cursor is."""
+        """Yield what can stand where the cursor is."""
         typed = document.text_before_cursor
         if not typed.startswith(SLASHES) or "\n" in typed:
             return

@@ -73,7 +73,7 @@ def _statistics(session: ChatSession, last: Sequence[SavedTurn], width: int, own
 
 
 def _figures(saved: SavedTurn) -> TurnStats | None:
-    """Return what a saved answer cost, None where that was not recorded."""
+    """Return what a saved answer cost, None if that was not recorded."""
     if not saved.completion_tokens:
         return None
     return TurnStats(

@@ -20,7 +20,7 @@ _WORDS = re.compile(r"(\d+)?\s*([^\s\d]\S*)?(?:\s+(\S.*))?", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The question or the answer of turn `number`, from 1, which reads `text` up to now."""
+    """The question or the answer of turn `number`, from 1, which reads `text` so far."""
 
     number: int
     of_answer: bool
@@ -69,7 +69,7 @@ def begin_edit(chat: Chat, words: str) -> None:
 
 
 def _change_question(chat: Chat, part: _Part, text: str) -> bool:
-    """Ask `text` instead. False where nothing came of it, so that it can be sent again."""
+    """Ask `text` instead. False if nothing came of it, so that it can be sent again."""
     view = chat.show_answer(lambda session, cancel: edit_question(session, part.number, text, cancel))
     if view.stopped_early:
         chat.screen.tell(messages.nothing_said())

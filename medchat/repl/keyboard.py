@@ -160,13 +160,13 @@ def write_to_terminal(text: str) -> None:
 
 
 def last_length(text: str) -> int:
-    """Return how many code points the last character of `text` has; 0 where there is none."""
+    """Return how many code points the last character of `text` has; 0 if there is none."""
     *_, last = ("", *iter_graphemes(text[-_LONGEST_CHARACTER:]))
     return len(last)
 
 
 def first_length(text: str) -> int:
-    """Return how many code points the first character of `text` has; 0 where there is none."""
+    """Return how many code points the first character of `text` has; 0 if there is none."""
     return len(next(iter_graphemes(text[:_LONGEST_CHARACTER]), ""))
 
 

@@ -28,7 +28,7 @@ def chat_on_lines(startup: Startup, stream: IO[bytes]) -> int:
 
     A line that fails is reported on stderr and the next one is answered; the code is that of the first
     failure. Ctrl-C, SIGTERM and SIGHUP keep the partial answer and end with 130, 143 and 129. Raises what
-    loading the model raised, and BrokenPipeError where the reader of the answers has gone.
+    loading the model raised, and BrokenPipeError if the reader of the answers has gone.
     """
     screen = PlainScreen(answer_stream(), sys.stderr)
     lines = QuestionLines(stream, startup.max_question_bytes)

@@ -148,7 +148,7 @@ class _Table(TableElement):
 
 
 class ModelMarkdown(Markdown):
-    """One or more blocks of a model's Markdown, already inert."""
+    """One or more blocks of a model's Markdown, already sanitized."""
 
     elements = {  # noqa: RUF012
         **Markdown.elements,

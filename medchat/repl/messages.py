@@ -27,12 +27,12 @@ from medchat.repl.rows import excerpt
 from medchat.sanitize import sanitize_line
 from medchat.units import amount
 
-#: How many turns of a session that goes on are shown.
+#: How many turns of a session that continues are shown.
 SHOWN = 2
 
 
 def dropped(event: HistoryDropped) -> str:
-    """Say that old turns are not in the prompt: the context is full, or the template leaves them out."""
+    """Return the message that old turns are not in the prompt: the context is full, or the template leaves them out."""
     if not event.by_template:
         return say(
             f"上下文已满，最早的 {event.turns} 轮未发送（重新开始：/新建）",
@@ -58,7 +58,7 @@ def what_clear_means(word: str) -> str:
 
 
 def shortened(event: AnswerShortened) -> str:
-    """Say that the context leaves less room than asked for."""
+    """Return the message that the context leaves less room than asked for."""
     return say(
         f"上下文剩余空间只够回答约 {event.tokens} 个词元",
         f"the context leaves room for about {event.tokens} tokens of answer",
@@ -66,7 +66,7 @@ def shortened(event: AnswerShortened) -> str:
 
 
 def single_turn(event: SingleTurnTemplate) -> str:
-    """Say that the weights saw single turns."""
+    """Return the message that the weights saw single turns."""
     name = sanitize_line(event.template, 60)
     return say(
         f"模板 {name} 的权重只用单轮对话训练过，多轮效果可能变差（--history none 可逐题单独发送）",
@@ -76,12 +76,12 @@ def single_turn(event: SingleTurnTemplate) -> str:
 
 
 def loop_stopped() -> str:
-    """Say that an endless repetition was cut off."""
+    """Return the message that an endless repetition was cut off."""
     return say("模型陷入重复，已自动停止", "the model kept repeating itself and was stopped")
 
 
 def does_not_stop() -> str:
-    """Say that the model was asked to stop and has not, and how to leave it."""
+    """Return the message that the model was asked to stop and has not, and how to leave it."""
     return say(
         "模型还没有停下；再按一次 Ctrl-C，保存已有的内容并退出",
         "the model has not stopped; Ctrl-C again saves what has come and leaves",
@@ -89,7 +89,7 @@ def does_not_stop() -> str:
 
 
 def ending(finish: Finish, tokens: int) -> str:
-    """Say why the answer ended, or "" where it simply was complete."""
+    """Return why the answer ended, or "" where it simply was complete."""
     if finish is Finish.CANCELLED:
         return say("（已停止，保留部分回答）", "(stopped; the partial answer is kept)")
     if finish is Finish.LENGTH:
@@ -106,7 +106,7 @@ def ending(finish: Finish, tokens: int) -> str:
 
 
 def old_kept(event: OldAnswerKept) -> str:
-    """Say that the new answer did not take the old one's place."""
+    """Return the message that the new answer did not take the old one's place."""
     if event.finish is Finish.ERROR:
         return say(
             "（重答中途出错，保留原来的回答）", "(the new answer failed part-way; the earlier answer is kept)"
@@ -115,7 +115,7 @@ def old_kept(event: OldAnswerKept) -> str:
 
 
 def empty(answered: AnswerFinished) -> str:
-    """Say that the model ended without an answer; "" where it gave one."""
+    """Return the message that the model ended without an answer; "" where it gave one."""
     if answered.turn.answer.strip():
         return ""
     if not answered.reasoning.strip():
@@ -140,7 +140,7 @@ def reasoned(characters: int, seconds: float) -> str:
 
 
 def reasoned_unmarked(characters: int) -> str:
-    """Say that what was shown as the answer so far was reasoning."""
+    """Return the message that what was shown as the answer so far was reasoning."""
     return say(
         f"（以上 {characters} 字是模型的思考，不是回答，也不会再发给模型）",
         f"(the {characters} characters above are the model's reasoning: no answer, and not sent to it again)",
@@ -148,7 +148,7 @@ def reasoned_unmarked(characters: int) -> str:
 
 
 def rejected(event: SettingsRejected) -> str:
-    """Say which settings the server did not take."""
+    """Return the message naming the settings that the server did not take."""
     spelled = (
         name + say("（--greedy 即 temperature 0）", " (which --greedy sets to 0)") * (name == "temperature")
         for name in event.names
@@ -160,7 +160,7 @@ def rejected(event: SettingsRejected) -> str:
 
 
 def nothing_said() -> str:
-    """Say that the question was stopped before anything came."""
+    """Return the message that the question was stopped before anything came."""
     return say(
         "（已停止，还没有任何回答；问题已放回输入行）",
         "(stopped before any answer; the question is back in the prompt)",
@@ -181,7 +181,7 @@ def footer(stats: TurnStats, context_length: int) -> str:
 
 
 def unknown_to_demo(unknown: UnknownToDemo) -> str:
-    """Say that the demo's miniature has not learned the question, and offer those that it has."""
+    """Return the message that the demo's miniature has not learned the question, and offer those that it has."""
     lines = [say("演示模型没有学过这个问题，不作回答。", "The demo model has not learned this: no answer.")]
     if unknown.nearest:
         lines.append(say("它学过相近的（输入编号即可提问）：", "It has learned (type a number to ask):"))
@@ -200,7 +200,7 @@ _BAR = 12
 
 
 def loading_bar(loading: Loading) -> str:
-    """Return how far loading has come, of how many bytes; "" where that is not known."""
+    """Return how far loading has come, of how many bytes; "" if that is not known."""
     if not loading.total:
         return ""
     filled = min(_BAR, _BAR * loading.read // loading.total)
@@ -209,7 +209,7 @@ def loading_bar(loading: Loading) -> str:
 
 
 def out_of_memory() -> str:
-    """Say what an answer that ran out of memory leaves, and what takes less."""
+    """Return what an answer that ran out of memory leaves, and what takes less."""
     return say(
         "对话已保留，可以继续提问。减少内存：/设置 max-new-tokens 调低，/设置 num-beams 1，"
         "/设置 history none 或 /新建 缩短上下文",
@@ -219,7 +219,7 @@ def out_of_memory() -> str:
 
 
 def loading_stopped() -> str:
-    """Say that no model is there, because the user would not wait."""
+    """Return the message that no model is there, because the user would not wait."""
     return say(
         "已取消加载，问题已放回输入行；再次发送会重新加载",
         "loading was cancelled, and the question is back in the prompt; sending it again loads the model",
@@ -242,7 +242,7 @@ def failure(error: BaseException) -> str:
 
 
 def resumed_lines(sessions: SavedSessions, session: ChatSession) -> list[str]:
-    """Return the lines for a conversation that goes on; where another model answers from now on, they say so."""
+    """Return the lines for a conversation that continues; where another model answers from now on, they say so."""
     title, count = excerpt(sessions.label(session)), len(session.conversation.turns)
     lines = [say(f"继续会话 {title}（{count} 轮）", f"continuing session {title} ({count} turns)")]
     last = sessions.last_turns(SHOWN)

@@ -34,7 +34,7 @@ NOTHING = ("none", "无", "-")
 
 
 def control_of(chat: Chat) -> ModelControl:
-    """Return what may be changed in this chat. Raises UsageError where nothing may."""
+    """Return what may be changed in this chat. Raises UsageError if nothing may."""
     if chat.control is None:
         raise UsageError(
             say("此处不能更换模型", "the model of this chat cannot be changed"),

@@ -13,7 +13,7 @@ Row = Sequence[Segment]
 
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _ERASE_BELOW = "\x1b[J"
-#: Rows that one drawing may scroll by; more are written anew.
+#: Rows that one drawing may scroll by; more are written again.
 _MOST_SCROLLED = 5
 
 
@@ -47,11 +47,11 @@ class MovingRows:
         return bool(self._shown)
 
     def draw(self, rows: Sequence[Row]) -> None:
-        """Show these rows in the place of those that moved before; none end the moving."""
+        """Show these rows in place of those that moved before; none end the moving."""
         self._replace([], rows)
 
     def print_above(self, rows: Sequence[Row], moving: Sequence[Row] = ()) -> None:
-        """Print rows for good, and go on with others that move under them."""
+        """Print rows for good, and continue with others that move under them."""
         self._replace(rows, moving)
 
     def leave(self) -> None:

@@ -85,7 +85,7 @@ def settings(chat: Chat, words: str) -> Iterator[Offer]:
 
 
 def files(chat: Chat, words: str) -> Iterator[Offer]:
-    """Offer files to attach; what stands behind the first is a question."""
+    """Offer files to attach; what follows the first is a question."""
     if last_word(words) == words:
         yield from paths(words)
 
@@ -133,7 +133,7 @@ def named(typed: str, names: Iterable[str]) -> Iterator[Offer]:
 
 
 def paths(typed: str, *, quoted: bool = True, folders_alone: bool = False) -> Iterator[Offer]:
-    """Offer what a path that was begun can go on with; a folder's name ends with a slash.
+    """Offer what a path that was begun can continue with; a folder's name ends with a slash.
 
     Hidden names are offered once their dot is typed, and none that a terminal would obey or that takes several
     lines. `quoted`: a path with blanks is written as a shell reads it.

@@ -33,7 +33,7 @@ def _context(chat: Chat, words: str) -> None:
 def drawn_context(session: ChatSession, width: int) -> str:
     """Return how full the window would be with the next question, drawn in `width` cells, and which turns are out.
 
-    Raises UsageError where not even a question alone has room.
+    Raises UsageError if not even a question alone has room.
     """
     fitted = session.fitted("")
     total = session.model.context_length
@@ -116,7 +116,7 @@ def _raw(chat: Chat, words: str) -> None:
 def exact_prompt(session: ChatSession, question: str) -> str:
     """Return the prompt for `question`, else the last one that was sent, fit to be shown, and its ids.
 
-    An answer that the model was to go on with stands behind it. Raises UsageError where there is no prompt.
+    An answer that the model was to continue with follows it. Raises UsageError if there is no prompt.
     """
     prompt = SentPrompt(session.fitted(question).segments) if question else session.last_prompt
     if not prompt.segments:

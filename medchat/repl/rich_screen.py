@@ -84,14 +84,14 @@ class RichScreen:
         self.print_rows([[Segment(f"{OURS} ", style), *line] for line in lines])
 
     def wait_for(self, what: str, seconds: float = 0.0, progress: str = "") -> None:
-        """Show what is being waited for, how far it has come and for how long it has been."""
+        """Show what is pending, how far it has come and for how long it has been."""
         text = " ".join(part for part in (f"{what}…", progress, f"{seconds:.0f}s") if part) if what else ""
         if text != self._waiting:
             self._waiting = text
             self._stale = True
 
     def markdown_rows(self, text: str, width: int) -> list[list[Segment]]:
-        """Return the rows of a model's Markdown, already inert, at `width` cells."""
+        """Return the rows of a model's Markdown, already sanitized, at `width` cells."""
         return rendered(text, self._console, width)
 
     def print_rows(self, rows: Sequence[Sequence[Segment]]) -> None:
@@ -100,7 +100,7 @@ class RichScreen:
             self._moving.print_above(rows, self._moving_lines() if self._moving else ())
 
     def preview_rows(self, rows: Callable[[], Sequence[Sequence[Segment]]]) -> None:
-        """Draw what `rows` gives in the place of an answer's unfinished part, until the answer ends."""
+        """Draw what `rows` gives in place of an answer's unfinished part, until the answer ends."""
         self._preview = rows
         self._stale = True
 
@@ -142,7 +142,7 @@ class RichScreen:
         return wrapped(text, self.width).count("\n") + 1 >= self._console.height
 
     def resumed(self) -> None:
-        """Draw what moves anew, below what the shell has written."""
+        """Draw what moves again, below what the shell has written."""
         self._moving.leave()
         self._stale = True
 

@@ -1,4 +1,4 @@
-"""What several commands show: two columns of text, and one line in the place of a longer text."""
+"""What several commands show: two columns of text, and one line in place of a longer text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def two_columns(rows: Sequence[tuple[str, str]], width: int) -> str:
     """Return two columns of text for `width` cells, side by side.
 
     A row whose left text takes over half of the width has its right one underneath; all rows do where more
-    than a fifth of them are so. Lines that go on do so below the text that they belong to.
+    than a fifth of them are so. Lines that continue do so below the text that they belong to.
     """
     sizes = [cell_len(left) for left, _ in rows]
     beside = [size for size in sizes if 2 * size <= width]

@@ -31,12 +31,12 @@ class Tone(Enum):
 
 
 def unforgeable(text: str) -> str:
-    """Return already inert `text` without the glyphs of our lines and the prompt. Character by character."""
+    """Return already sanitized `text` without the glyphs of our lines and the prompt. Character by character."""
     return text.translate(_UNFORGEABLE)
 
 
 def untrusted(text: str) -> str:
-    """Return `text` fit to be shown among our lines: inert, and never like one of them."""
+    """Return `text` fit to be shown among our lines: sanitized, and never like one of them."""
     return unforgeable(sanitize(text))
 
 
@@ -62,7 +62,7 @@ class Screen(Protocol):
         ...
 
     def wait_for(self, what: str, seconds: float = 0.0, progress: str = "") -> None:
-        """Show what is being waited for and since when, in place of what was shown before. "" takes it away.
+        """Show what is pending and since when, in place of what was shown before. "" takes it away.
 
         `progress` is shown where a line can move.
         """
@@ -105,5 +105,5 @@ class Screen(Protocol):
         ...
 
     def copy(self, text: str) -> bool:
-        """Hand `text` to the terminal's clipboard. False where no terminal takes it; whether it did, none says."""
+        """Hand `text` to the terminal's clipboard. False if no terminal takes it; whether it did, none says."""
         ...

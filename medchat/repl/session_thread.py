@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 #: Seconds between two looks at the keyboard, the clock and the screen while work is under way.
 _POLL = 0.04
-#: How long the loading of a model may take to stop: one that does not goes on behind the prompt.
+#: How long the loading of a model may take to stop: one that does not continues behind the prompt.
 _STOPPING = 0.5
 #: How long an answer may take to stop, and to be saved, once the program was asked to end.
 _LAST_WORDS = 10.0
@@ -114,7 +114,7 @@ class SessionThread:
     def _waited(self, job: Job[Result], loading: Loading, began: float, *, switching: bool = False) -> bool:
         """Show how far the loading is until the job ends; Ctrl-C stops it.
 
-        False if it went on all the same. A switch is waited for, unless the program is asked to end.
+        False if it continued all the same. A switch is waited for, unless the program is asked to end.
         """
         stopped_at = math.inf
         with self._interrupts.stopping(loading.stop) as stop:
@@ -175,7 +175,7 @@ class SessionThread:
         return job.result()
 
     def change(self, work: Callable[[ChatSession], ChatSession]) -> None:
-        """Put another session in the place of the present one."""
+        """Put another session in place of the present one."""
 
         def replace(session: ChatSession) -> None:
             self._session = work(session)
@@ -184,7 +184,7 @@ class SessionThread:
         self.call(replace)
 
     def switch(self, changes: Mapping[str, Any], command: str) -> Sequence[str]:
-        """Let the conversation go on with another model, adapter, template or system text; return what to say of it.
+        """Let the conversation continue with another model, adapter, template or system text; return what to say of it.
 
         Raises what `ModelControl.switch` raises, LoadingCancelled included. Only after `ready`.
         """

@@ -21,7 +21,7 @@ SLASHES = ("/", "／")
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What Tab puts in the place of the last `length` characters that were typed, and a note beside it."""
+    """What Tab puts in place of the last `length` characters that were typed, and a note beside it."""
 
     text: str
     length: int
@@ -63,7 +63,7 @@ class ReplCommand(Generic[Target]):
 
     @property
     def details(self) -> str:
-        """What else there is to know, in the interface language; "" where the line of help says it all."""
+        """What else there is to know, in the interface language; "" if the line of help says it all."""
         return say(*self.more)
 
     @property

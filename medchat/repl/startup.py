@@ -58,7 +58,7 @@ class Startup:
     `remember_input` is called in the main thread. All texts may hold untrusted words.
     """
 
-    #: Loads the model. Whatever it raises ends the chat and goes on to the caller of `run_repl`.
+    #: Loads the model. Whatever it raises ends the chat and is passed to the caller of `run_repl`.
     open_session: Callable[[], ChatSession]
     #: What is loaded, for the status line: "chatglm · tiny".
     model_label: str = ""
@@ -71,9 +71,9 @@ class Startup:
     remember_input: Callable[[str], None] = _forget
     #: `/new`: makes the next conversation, with its own recorder, out of the present session.
     new_session: Callable[[ChatSession], ChatSession] = afresh
-    #: The saved session's name or id, for the status line; "" where nothing is saved.
+    #: The saved session's name or id, for the status line; "" if nothing is saved.
     session_label: Callable[[ChatSession], str] = _unnamed
-    #: The saved sessions, for the commands about them; None where there are none.
+    #: The saved sessions, for the commands about them; None if there are none.
     sessions: SavedSessions | None = None
     #: Said once the model is there: warnings, "going on with session …".
     ready_lines: Callable[[ChatSession], Sequence[str]] = _nothing_to_say
@@ -85,7 +85,7 @@ class Startup:
     max_question_bytes: int = MAX_QUESTION_BYTES
     #: How far the loading by `open_session` has come, and how it is stopped.
     loading: Loading = field(default_factory=Loading)
-    #: What the commands change of model and settings; None where neither can be changed.
+    #: What the commands change of model and settings; None if neither can be changed.
     control: ModelControl | None = None
     #: Figures under each answer; a bell when one ends that took so many seconds; colours, one of THEMES.
     footer: bool = True

@@ -104,7 +104,7 @@ def _note(chat: Chat, name: str, value: str) -> None:
 
 
 def _where(chat: Chat, name: str, value: str, saved: bool) -> str:
-    """Save the choice where that was asked for, and say where; else say how."""
+    """Save the choice where that was requested, and say where; else say how."""
     if chat.control is None:
         return ""
     if not saved:

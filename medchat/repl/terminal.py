@@ -64,7 +64,7 @@ def chat_on_terminal(startup: Startup) -> int:
 
 
 def pick_session(records: Sequence[SessionRecord]) -> SessionRecord | None:
-    """Let the user of the terminal of stdin and stdout pick one of `records`; return None where none was wanted."""
+    """Let the user of the terminal of stdin and stdout pick one of `records`; return None if none was wanted."""
     width = min(shutil.get_terminal_size().columns, WIDEST)
     lines = [session_offer(record, width) for record in records]
     chosen = Picker(say("会话", "session"), lines, create_input(sys.stdin), create_output(sys.stdout)).run()

@@ -1,4 +1,4 @@
-"""The slash commands that change what was said: answer again, go on, edit, take back, other branches."""
+"""The slash commands that change what was said: answer again, continue, edit, take back, other branches."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _show_branches(chat: Chat, position: int | None = None) -> None:
 
 
 def _ways(point: BranchPoint, turns: Sequence[SavedTurn], width: int) -> Iterator[str]:
-    """Give the lines that list what stood at one place of the conversation."""
+    """Yield the lines that list what stood at one place of the conversation."""
     yield say(f"第 {point.position} 轮：", f"Turn {point.position}:")
     for number, (way, saved) in enumerate(zip(point.alternatives, turns, strict=False), 1):
         mark = "*" if number - 1 == point.current else " "

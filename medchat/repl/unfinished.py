@@ -25,7 +25,7 @@ _FURTHER_UP = 12
 
 
 class Unfinished:
-    """The unfinished part of one answer's Markdown, already inert."""
+    """The unfinished part of one answer's Markdown, already sanitized."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []

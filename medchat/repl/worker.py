@@ -1,6 +1,6 @@
 """One background thread that loads the model and answers, so that the main thread can draw and listen.
 
-All work on a session happens in this thread, in the order in which it was asked for. Knows nothing of
+All work on a session happens in this thread, in the order in which it was requested. Knows nothing of
 sessions or screens.
 """
 

@@ -133,7 +133,7 @@ class Settings:
         return replace(self, _layers={**self._layers, Layer.COMMAND: over})
 
     def value(self, name: str) -> Any:
-        """Return the value that counts: str, bool, int, float, a tuple of str, or None where unset.
+        """Return the value that counts: str, bool, int, float, a tuple of str, or None if unset.
 
         `name` is full (`generation.top_p`) or short (`top_p`). Raises UsageError for an unknown one.
         """

@@ -39,7 +39,7 @@ def save_setting(path: Path, name: str, value: Any) -> None:
 
 
 def save_profile(path: Path, name: str, values: Mapping[str, Any]) -> None:
-    """Put the profile into the file at `path`, in the place of one of that name. Raises UsageError, OSError."""
+    """Put the profile into the file at `path`, in place of one of that name. Raises UsageError, OSError."""
     check_name(name)
     headers = {f"[{TABLE}{name}]", f"[{TABLE}{json.dumps(name, ensure_ascii=False)}]"}
     header = f"[{TABLE}{name if name.isascii() else json.dumps(name, ensure_ascii=False)}]"

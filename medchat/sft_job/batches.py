@@ -14,10 +14,10 @@ def batch_layout(
     *,
     default: tuple[int, int] = (16, 8),
 ) -> tuple[int, int, int]:
-    """Return (effective batch, records a forward pass, passes an update) from what was asked for.
+    """Return (effective batch, records a forward pass, passes an update) from what was requested.
 
     batch = micro x accumulation x processes. None: nobody asked; `default` is a batch and a micro batch to
-    start from. Raises UsageError where what was asked for does not divide.
+    start from. Raises UsageError if what was requested does not divide.
     """
     if batch is None and micro is not None and accumulation is not None:
         batch = micro * accumulation * processes

@@ -35,7 +35,7 @@ class _Curve:
 
 
 def loss_picture(metrics: Metrics) -> str:
-    """Return an SVG of the training and the held-out loss by step; empty where nothing was logged."""
+    """Return an SVG of the training and the held-out loss by step; empty if nothing was logged."""
     return _picture(
         [_Curve("training", metrics.loss), _Curve("held out", metrics.held_out_loss, dots=True)],
         "loss per label token",
@@ -43,7 +43,7 @@ def loss_picture(metrics: Metrics) -> str:
 
 
 def rate_picture(metrics: Metrics) -> str:
-    """Return an SVG of the learning rate by step; empty where nothing was logged."""
+    """Return an SVG of the learning rate by step; empty if nothing was logged."""
     return _picture([_Curve("learning rate", metrics.learning_rate)], "learning rate")
 
 

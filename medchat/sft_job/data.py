@@ -127,9 +127,9 @@ def read_training_data(
 ) -> TrainingFile:
     """Read a training file, recognised by what is in it (`medchat.datafiles`); `choice` names its fields.
 
-    Raises CheckpointError where it is not there or cannot be read; DataError with `file:line` for the
-    first bad record (how many there are is said too), unless `skip_bad`; DataError where a file is of
-    another kind or breaks off, or nothing is left to learn from.
+    Raises CheckpointError where it is not there or cannot be read; DataError with `file:line` for the first
+    bad record (how many there are is said too), unless `skip_bad`; DataError if a file is of another kind or
+    breaks off, or nothing is left to learn from.
     """
     reading = _Reading(choice)
     with open_data_file(path, is_known=choice.knows) as file:
@@ -167,7 +167,7 @@ def _is_greeting(asked: QuestionRecord, number: int) -> bool:
 
 
 def _examples(asked: QuestionRecord, where: str) -> Iterator[Example]:
-    """Yield what a record teaches. Raises RecordError where that is nothing."""
+    """Yield what a record teaches. Raises RecordError if that is nothing."""
     taught = 0
     for number, turn in enumerate(asked.turns if asked.is_conversation else ()):
         answer = _answer(turn.answer)

@@ -98,7 +98,7 @@ class RunFacts:
 
     @property
     def estimated(self) -> int:
-        """The estimated peak in bytes, 0 where there was no estimate."""
+        """The estimated peak in bytes, 0 if there was no estimate."""
         return sum((self.memory or {}).values())
 
     def setting(self, name: str) -> str:
@@ -132,7 +132,7 @@ def write_facts(folder: Path, facts: RunFacts, report: SFTReport | None) -> None
 
 
 def read_facts(folder: Path) -> tuple[RunFacts, SFTReport | None]:
-    """Read what `write_facts` wrote. Raises CheckpointError where the folder holds no such run."""
+    """Read what `write_facts` wrote. Raises CheckpointError if the folder holds no such run."""
     path = folder / FILE_NAME
     try:
         body = read_json(path, _LARGEST)

@@ -70,13 +70,13 @@ REPLACED: Mapping[str, tuple[str, str]] = {
 
 
 def key_for(original: str) -> str | None:
-    """Return our key for one of their names (`-` as good as `_`), None where there is none of the same meaning."""
+    """Return our key for one of their names (`-` as good as `_`), None if there is none of the same meaning."""
     name = _plain(original)
     return RENAMED.get(name) or (name if name in KEYS else None)
 
 
 def instead_of(original: str, *, in_file: bool = False) -> str | None:
-    """Say what to write instead of one of their flags, in the interface language; None for a name not theirs.
+    """Return what to write instead of one of their flags, in the interface language; None for a name not theirs.
 
     `in_file`: as keys of a configuration file rather than flags.
     """

@@ -34,7 +34,7 @@ class Metrics:
 
 
 def read_metrics(folder: Path) -> Metrics:
-    """Read the log of a run, empty where there is none. A torn last line is left out."""
+    """Read the log of a run, empty if there is none. A torn last line is left out."""
     try:
         lines = read_regular(folder / FILE_NAME, METRICS_BYTES).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

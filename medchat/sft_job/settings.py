@@ -88,7 +88,7 @@ class RunSettings:
 def choose_recipe(
     recipes: Mapping[str, SFTRecipe], backbone: str, method: str | None, where: str = ""
 ) -> SFTRecipe:
-    """Return the recipe of that name; a backbone's first one where none was asked for. Raises UsageError."""
+    """Return the recipe of that name; a backbone's first one where none was requested. Raises UsageError."""
     if not recipes:
         raise UsageError(
             say(f"{backbone} 没有微调方法", f"{backbone} offers no fine-tuning"),

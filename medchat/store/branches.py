@@ -83,7 +83,7 @@ def _moment(value: object) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """The id of a turn that the conversation could go on with, and how many followed it when it was left."""
+    """The id of a turn that the conversation could continue with, and how many followed it when it was left."""
 
     turn_id: int
     following: int
@@ -93,7 +93,7 @@ class Alternative:
 class BranchPoint:
     """A place in a conversation, from 1, with the turns that stood there, the oldest first.
 
-    `current` is the index of the one that stands there now, None where the conversation ends before it.
+    `current` is the index of the one that stands there now, None if the conversation ends before it.
     """
 
     position: int
@@ -126,7 +126,7 @@ class Tree:
         self._attach()
 
     def points(self) -> tuple[BranchPoint, ...]:
-        """Return the places of the line, its end included, where the conversation has gone on in several ways."""
+        """Return the places of the line, its end included, where the conversation has continued in several ways."""
         found = []
         for place in range(1, self._said + 2):
             current = self._line[place - 1] if place <= self._said else None
@@ -159,7 +159,7 @@ class Tree:
         return tuple(found)
 
     def take(self, place: int, way: int) -> bool:
-        """Let the conversation go on from `place` in the way of that number, as it did when it was left.
+        """Let the conversation continue from `place` in the way of that number, as it did when it was left.
 
         False, and nothing is changed, where there is no such way.
         """
@@ -219,7 +219,7 @@ class Tree:
         return sorted(ids, key=lambda one: (self._made[one], one))
 
     def _way_on(self, turn_id: int) -> Iterator[int]:
-        """Give the turns that followed when the conversation was last there."""
+        """Yield the turns that followed when the conversation was last there."""
         if turn_id in self._on_line:  # the first one undone
             yield from self._line[self._said + 1 :]
             return
@@ -233,7 +233,7 @@ class Tree:
         return sum(1 for _ in self._way_on(turn_id))
 
     def _levels(self) -> Iterator[list[tuple[int, int]]]:
-        """Give (turn, the one it follows) of all first turns, all second ones and so on; the line's own come last."""
+        """Yield (turn, the one it follows) of all first turns, all second ones and so on; the line's own come last."""
         parents, place = [_BEGINNING], 0
         while parents:
             place += 1

@@ -53,7 +53,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE TABLE seen (key TEXT PRIMARY KEY, created REAL NOT NULL)",
     ),
-    # Tables of their own, so that a program of the step before, still running, goes on writing to the old ones.
+    # Tables of their own, so that a program of the step before, still running, continues writing to the old
+    # ones.
     (
         """CREATE TABLE turn_origin (
             turn_id INTEGER PRIMARY KEY REFERENCES turn(id) ON DELETE CASCADE,

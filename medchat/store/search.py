@@ -70,7 +70,7 @@ def find_turns(connection: sqlite3.Connection, terms: Sequence[str], limit: int)
 
 
 def _candidates(connection: sqlite3.Connection, wanted: Sequence[str]) -> Iterator[sqlite3.Row]:
-    """Give the turns, newest first, that may hold every term."""
+    """Yield the turns, newest first, that may hold every term."""
     newest = "SELECT turn.*, depth FROM turn LEFT JOIN branch_turn ON turn_id = id {} ORDER BY id DESC"
     if not search_index.exists(connection):
         yield from connection.execute(newest.format(""))

@@ -34,7 +34,8 @@ _TABLES = (
 )
 #: With FTS5's own figures (4 and 16) half the time of a first search goes into merging parts of the index.
 _MERGING = (("automerge", 16), ("crisismerge", 64))
-#: Of the former index, which had pairs without their order. An older MedChat that is still running makes it anew.
+#: Of the former index, which had pairs without their order. An older MedChat that is still running makes it
+#: again.
 _FORMER_TABLES = ("search_turn", "search_pairs")
 
 _SAME_TURN = (
@@ -93,12 +94,12 @@ def forget(connection: sqlite3.Connection, condition: str, values: Sequence[obje
         return
     try:
         _take_out(connection, condition, values)
-    except sqlite3.DatabaseError:  # a damaged index holds nothing that cannot be made anew
+    except sqlite3.DatabaseError:  # a damaged index holds nothing that cannot be made again
         forget_all(connection)
 
 
 def erase(connection: sqlite3.Connection) -> None:
-    """Write the index anew without what was taken out, which until then is only marked as gone."""
+    """Write the index again without what was taken out, which until then is only marked as gone."""
     if not exists(connection):
         return
     try:
@@ -108,7 +109,7 @@ def erase(connection: sqlite3.Connection) -> None:
 
 
 def forget_all(connection: sqlite3.Connection) -> None:
-    """Drop the index; the next search makes it anew."""
+    """Drop the index; the next search makes it again."""
     _drop(connection, (*_FORMER_TABLES, "indexed_turn", "indexed_text"))
 
 
@@ -119,7 +120,7 @@ def exists(connection: sqlite3.Connection) -> bool:
 
 
 def turns_holding(connection: sqlite3.Connection, terms: Sequence[str]) -> Iterator[int]:
-    """Give the ids of the indexed turns that hold every folded term, newest first."""
+    """Yield the ids of the indexed turns that hold every folded term, newest first."""
     query = " AND ".join(sorted({_phrase(term) for term in terms}))
     for row in connection.execute(
         "SELECT rowid FROM indexed_text WHERE indexed_text MATCH ? ORDER BY rowid DESC", (query,)

@@ -60,7 +60,7 @@ class SessionFilter:
 
 
 def insert_session(connection: sqlite3.Connection, record: SessionRecord) -> None:
-    """Write a session under its id. Raises sqlite3.IntegrityError where the id, UsageError where the name is taken."""
+    """Write a session under its id. Raises sqlite3.IntegrityError if the id, UsageError if the name is taken."""
     refuse_taken(connection, record.name)
     about = (record.backbone, record.model, json.dumps(list(record.adapters)), record.template, record.system)
     times = (record.created.timestamp(), record.updated.timestamp())

@@ -25,8 +25,8 @@ INPUT_LIMIT = 5000
 class SessionStore(TurnStore):
     """The saved sessions. Each writing call returns only when its change is on disk.
 
-    Every call raises MedchatError where the file cannot be read or written (CheckpointError where
-    it is damaged); a caller in a chat says so loudly and goes on with `SessionStore.unsaved()`.
+    Every call raises MedchatError if the file cannot be read or written (CheckpointError where it is
+    damaged); a caller in a chat says so loudly and continues with `SessionStore.unsaved()`.
     """
 
     @classmethod
@@ -125,7 +125,7 @@ class SessionStore(TurnStore):
         return self._records(f"WHERE {condition} {NEWEST_FIRST} LIMIT ? OFFSET ?", (*values, limit, skip))
 
     def rename(self, session_id: str, name: str) -> SessionRecord:
-        """Give a session another name. Raises UsageError if it is taken or cannot be a name."""
+        """Return a session another name. Raises UsageError if it is taken or cannot be a name."""
         name = checked_name(name)
         with self._database.transaction() as connection:
             refuse_taken(connection, name, besides=session_id)
@@ -143,7 +143,7 @@ class SessionStore(TurnStore):
         template: str = "",
         system: str = "",
     ) -> SessionRecord:
-        """Note that the session goes on with another model, template or system prompt."""
+        """Note that the session continues with another model, template or system prompt."""
         record = replace(
             self._record(session_id),
             backbone=backbone,
@@ -216,12 +216,12 @@ class SessionStore(TurnStore):
         return Transcript(self._record(session_id), self.turns(session_id), self.others(session_id))
 
     def conversation(self, session_id: str) -> Conversation:
-        """Return what was said, ready to go on with. Raises UsageError if there is no such session."""
+        """Return what was said, ready to continue with. Raises UsageError if there is no such session."""
         record = self._record(session_id)
         return Conversation(tuple(saved.turn for saved in self.turns(session_id)), record.system)
 
     def rewrite(self, session_id: str, change: Callable[[str], str]) -> int:
-        """Put `change(text)` in the place of every question and answer of a session, on the disk too.
+        """Put `change(text)` in place of every question and answer of a session, on the disk too.
 
         The system text, the editor's lines for these questions and turns that were undone are changed as
         well. Returns how many questions and answers are now other than before.

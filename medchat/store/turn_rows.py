@@ -117,7 +117,7 @@ def mark_undone(
 
 
 def rewrite(connection: sqlite3.Connection, session_id: str, change: Callable[[str], str]) -> int:
-    """Put `change(text)` in the place of each text of the session and of each line typed for it.
+    """Put `change(text)` in place of each text of the session and of each line typed for it.
 
     Undone turns and the system text count too. Returns how many questions and answers are other than before.
     """

@@ -39,7 +39,7 @@ class TurnStore:
         instead_of: Sequence[PlacedTurn] = (),
         in_chat: bool = False,
     ) -> int:
-        """Save a turn in the place of the last ones, which stay as another branch; return its position, from 1.
+        """Save a turn in place of the last ones, which stay as another branch; return its position, from 1.
 
         Turns that were undone stay as a branch too. Where the last turns are not `instead_of` (oldest first),
         another MedChat wrote meanwhile: all stay, and the turn follows them. A position other than expected
@@ -100,7 +100,7 @@ class TurnStore:
             return turn_rows.mark_undone(connection, session_id, count, undone=False)
 
     def branches(self, session_id: str) -> tuple[BranchPoint, ...]:
-        """Return the places where the conversation has gone on in several ways, its end included."""
+        """Return the places where the conversation has continued in several ways, its end included."""
         with self._database.reading() as connection:
             return Tree(connection, session_id).points()
 
@@ -121,7 +121,7 @@ class TurnStore:
         *,
         expected: Sequence[PlacedTurn] = (),
     ) -> bool:
-        """Go on from another branch: from position and alternative (an index of `BranchPoint.alternatives`).
+        """Continue from another branch: from position and alternative (an index of `BranchPoint.alternatives`).
 
         Without `where`: from the next alternative at the last place that has several. False, and nothing is
         changed, where there is none, or where the last turns are not `expected` (another MedChat wrote).
@@ -152,7 +152,7 @@ class TurnStore:
         try:
             return self._search(terms, limit, progress)
         except (MedchatError, sqlite3.DatabaseError):
-            # A damaged index is made anew; where more than that is damaged, this says so.
+            # A damaged index is made again; where more than that is damaged, this says so.
             with self._database.transaction() as connection:
                 search_index.forget_all(connection)
             return self._search(terms, limit, progress)

@@ -34,9 +34,9 @@ def fit(
     """Return the prompt for `question` with as many of the latest turns as `budget` tokens hold.
 
     Counting is the costly part, so it is done once where everything fits and about log2(turns) times
-    otherwise. That takes for granted that a prompt never grows by dropping its oldest turn; where it
-    does, the result still fits but may hold a turn fewer than it could. Raises UsageError where the
-    question alone (with the system text) is over the budget.
+    otherwise. That takes for granted that a prompt never grows by dropping its oldest turn; where it does,
+    the result still fits but may hold a turn fewer than it could. Raises UsageError if the question alone
+    (with the system text) is over the budget.
     """
 
     def without(dropped: int) -> Fitted:

@@ -118,7 +118,7 @@ _CURRENT: ContextVar[Budget] = ContextVar("budget")
 
 
 def current() -> Budget:
-    """Return the budget of the rendering under way. Raises LookupError where there is none."""
+    """Return the budget of the rendering under way. Raises LookupError if there is none."""
     return _CURRENT.get()
 
 

@@ -62,7 +62,7 @@ def _counted(items: Iterable[Any], cost: int) -> Iterator[Any]:
 
 
 def _compare(left: Any, *compared: Any) -> Any:
-    """A chain of comparisons: by turns an operator's name and what stands behind it."""
+    """A chain of comparisons: by turns an operator's name and what follows it."""
     result: Any = True
     for name, right in zip(compared[::2], compared[1::2], strict=True):
         if name in ("in", "notin"):

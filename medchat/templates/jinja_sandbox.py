@@ -47,7 +47,7 @@ _FOREIGN = (
 
 
 class Unprintable(Undefined):
-    """What nobody set: false and empty where tested.
+    """What nobody set: false and empty if tested.
 
     Printed, it is nothing where a message lacks a field or the vocabulary a token, as in transformers, and
     an error where it is a name that nobody knows or an attribute that nobody may read.

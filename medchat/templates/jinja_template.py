@@ -113,7 +113,7 @@ class _Marks:
     def cut(
         self, written: str, specials: Sequence[str]
     ) -> tuple[tuple[Segment, ...], set[int]] | tuple[None, set[int]]:
-        """Return the segments and the numbers of the marks used; None where a mark was damaged."""
+        """Return the segments and the numbers of the marks used; None if a mark was damaged."""
         segments: list[Segment] = []
         used: set[int] = set()
         end = 0

@@ -94,7 +94,7 @@ def newest(folder: Path, damaged: list[CheckpointError] | None = None) -> Traini
 def remove_old(folder: Path, keep: int, best_step: int | None, last_step: int) -> None:
     """Remove all but the newest `keep` checkpoints and that of `best_step`; `last_step` was just written.
 
-    One of a later step is damaged, or the run would have gone on from it: it counts for nothing.
+    One of a later step is damaged, or the run would have continued from it: it counts for nothing.
     """
     every = listed(folder)
     usable = [checkpoint for checkpoint in every if checkpoint.step <= last_step]
@@ -135,7 +135,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Go on drawing where `random_state` was taken; GPUs that one of the two lacks are left alone."""
+    """Continue drawing where `random_state` was taken; GPUs that one of the two lacks are left alone."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     numpy.random.set_state((kind, keys.numpy().astype("uint32"), *rest))
@@ -185,7 +185,7 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_tensors(folder: Path, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Give the tensors that `save_tensors` wrote, one at a time, on the CPU.
+    """Yield the tensors that `save_tensors` wrote, one at a time, on the CPU.
 
     Shapes and dtypes are those saved.
     """
@@ -247,12 +247,9 @@ def _restored(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {_restored(key, tensors): _restored(item, tensors) for key, item in content}
 
 
-# What a checkpoint holds, by name, and reading it back.
-#
-# trained-*.safetensors     the trained weights
-# optimizer-*, .json        the optimizer's state
-# state-*, .json            scheduler, random generators, what the log goes on from
-# trainer_state.json        the Trainer's own record: step, epoch, best held-out loss
+# What a checkpoint holds, by name, and reading it back.  trained-*.safetensors     the trained weights
+# optimizer-*, .json        the optimizer's state state-*, .json            scheduler, random generators, what
+# the log continues from trainer_state.json        the Trainer's own record: step, epoch, best held-out loss
 
 #: The Trainer reads the last one by itself.
 WEIGHTS, OPTIMIZER, STATE, TRAINER_STATE = "trained", "optimizer", "state", "trainer_state.json"
@@ -265,7 +262,7 @@ def load_trained_weights(model: Any, checkpoint: Path, processes: ProcessGroup) 
 
 
 def load_counters(checkpoint: Path) -> Counters:
-    """Return what the log has to go on from."""
+    """Return what the log has to continue from."""
     return Counters(**load_pytree(checkpoint, STATE)["log"])
 
 

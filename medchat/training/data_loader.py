@@ -22,12 +22,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from medchat.training.features import Feature
 from medchat.training.fused_loss import NO_LABEL
 
-# In which order a run sees its records: optimizer steps of like lengths, themselves in random order.
-#
-# Padding is then nearly gone: 0.95 of the tokens are real at batch 8, 0.70 without
-# (docs/specs/training.md, "Throughput"). Which records make up a step depends on the seed, the
-# epoch and the effective batch alone: not on micro batches, nor on the number of processes, nor on any
-# generator's state. So a run may go on with other ones.
+# In which order a run sees its records: optimizer steps of like lengths, themselves in random order.  Padding
+# is then nearly gone: 0.95 of the tokens are real at batch 8, 0.70 without (docs/specs/training.md,
+# "Throughput"). Which records make up a step depends on the seed, the epoch and the effective batch alone:
+# not on micro batches, nor on the number of processes, nor on any generator's state. So a run may continue
+# with other ones.
 
 #: Records are sorted within windows of so many steps: enough to be like one another, few enough that every
 #: epoch puts others together.
@@ -125,7 +124,7 @@ class BatchSampler:
         return [indices[start : start + size] for start in range(0, len(indices), size)]
 
     def of_process(self, number: int, process: int) -> Iterator[list[int]]:
-        """Give one process's micro-batches of an epoch: as many as each other's, some empty at the end."""
+        """Yield one process's micro-batches of an epoch: as many as each other's, some empty at the end."""
         micro, at_once = self.micro_batch_size, self.micro_batch_size * self.processes
         for step in self.epoch(number):
             for start in range(0, len(step), at_once):

@@ -190,7 +190,7 @@ class FsdpGroup(ProcessGroup):
         return bool(word)
 
     def barrier(self) -> None:
-        """Go on when every process is here."""
+        """Continue when every process is here."""
         dist.barrier(group=self._words)
 
     def from_main(self, make: Callable[[], Made]) -> Made:

@@ -33,8 +33,8 @@ class Family(ABC):
     name: str
     #: Linears that LoRA is attached to, unless `--lora-targets` names others.
     lora_targets: tuple[str, ...]
-    #: The linears whose output enters the residual: of attention, then of the feed-forward part.
-    #: Houlsby's bottlenecks stand behind them.
+    #: The linears whose output enters the residual: of attention, then of the feed-forward part. Houlsby's
+    #: bottlenecks follow them.
     bottleneck_targets: tuple[str, str]
     #: What `--collator` takes; the first is the default.
     collators: ClassVar[tuple[str, ...]] = ("default",)

@@ -27,7 +27,7 @@ _KEPT = 2**26
 
 
 def trim_malloc() -> bool:
-    """Fix glibc's thresholds for the rest of this process; False where there is no glibc."""
+    """Fix glibc's thresholds for the rest of this process; False if there is no glibc."""
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt

@@ -1,7 +1,7 @@
 """What a run says while it runs: events for who watches, and a line of metrics.jsonl each.
 
 The log of a run that was killed and resumed is that of one that never stopped: what comes after the
-checkpoint is cut off, and sums over a logging interval go on from where they were.
+checkpoint is cut off, and sums over a logging interval continue from where they were.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _LARGEST = 256 * 2**20
 
 @dataclass
 class Counters:
-    """What has to go on after a break for the log to be whole. Kept in every checkpoint."""
+    """What has to continue after a break for the log to be whole. Kept in every checkpoint."""
 
     first_loss: float | None = None
     last_loss: float | None = None
     tokens: int = 0
     seconds: float = 0.0
-    #: The held-out loss before the first step, None where nothing is held out.
+    #: The held-out loss before the first step, None if nothing is held out.
     loss_before: float | None = None
     evaluations_since_best: int = 0
     stopped_early: bool = False

@@ -65,7 +65,7 @@ def check_early_stopping(options: SFTOptions, *, held_out: bool) -> None:
 
 
 def micro_batch_of(options: SFTOptions, processes: int) -> int:
-    """Return how many examples each process computes at once: what was asked for, or less where that is too many.
+    """Return how many examples each process computes at once: what was requested, or less where that is too many.
 
     Raises UsageError if the effective batch cannot be shared evenly.
     """

@@ -1,6 +1,6 @@
 """The output folder of a run: `run.json`, the log of steps, checkpoints, and at the end the result.
 
-    OUTPUT/run.json       what was asked for, and a fingerprint of the data and of the model
+    OUTPUT/run.json       what was requested, and a fingerprint of the data and of the model
     OUTPUT/metrics.jsonl  one line a logged step
     OUTPUT/.lock          held while a run is at it; never unlinked while the folder stands
     OUTPUT/checkpoints/   step-00000032/ …, each whole or not there (`checkpoints`)
@@ -57,7 +57,7 @@ class RunFolder:
 
     def __init__(self, path: Path, notes: tuple[str, ...] = (), resumed: bool = False) -> None:
         self.path = path
-        #: What the user should know about going on, in the interface language.
+        #: What the user should know about continuing, in the interface language.
         self.notes = notes
         #: Whether an earlier run of the same settings began here.
         self.resumed = resumed
@@ -76,7 +76,7 @@ class RunFolder:
 
     @property
     def last_step(self) -> int:
-        """The optimizer step of the newest checkpoint, 0 where there is none."""
+        """The optimizer step of the newest checkpoint, 0 if there is none."""
         return max((checkpoint.step for checkpoint in checkpoints.listed(self.checkpoints)), default=0)
 
     @property
@@ -85,7 +85,7 @@ class RunFolder:
         return self.metrics.is_file() and self.metrics.stat().st_size > 0
 
     def way_on(self) -> str:
-        """Return what to do to go on after the run failed, in the interface language."""
+        """Return what to do to continue after the run failed, in the interface language."""
         step = self.last_step
         if not step and (self.resumed or self.has_log):
             return say("在同一条命令后加上 --resume", "run the same command with --resume")
@@ -98,9 +98,9 @@ class RunFolder:
 
     @contextmanager
     def result(self) -> Iterator[Path]:
-        """Give the folder to write the result into, `config.json` or `adapter_config.json` after the weights.
+        """Yield the folder to write the result into, `config.json` or `adapter_config.json` after the weights.
 
-        After an error nothing of it stays: checkpoints do, and the run can go on from them.
+        After an error nothing of it stays: checkpoints do, and the run can continue from them.
         """
         for name in LOADABLE_NAMES:
             (self.path / name).unlink(missing_ok=True)
@@ -120,7 +120,7 @@ class RunFolder:
     def finish(self, report: SFTReport, facts: Mapping[str, Any]) -> None:
         """Write the manifest, by which the run counts as finished, and remove the checkpoints.
 
-        A finished run goes on from none of them, and each is several times as large as the result.
+        A finished run continues from none of them, and each is several times as large as the result.
         """
         report_fields = {key: value for key, value in asdict(report).items() if key != "output"}
         facts = {"medchat": __version__, **facts, "report": report_fields}
@@ -139,7 +139,7 @@ def close_finished(output: Path) -> SFTNote:
 def check_output(options: SFTOptions) -> SFTReport | None:
     """Look at `options.output` before anything is loaded; writes nothing.
 
-    Returns the report of a finished run that `options.resume` asks to go on with, else None. Raises
+    Returns the report of a finished run that `options.resume` asks to continue with, else None. Raises
     UsageError if there is something that may not be overwritten, or a run with other settings, and
     CheckpointError if a finished run's files are not what its manifest says.
     """
@@ -179,7 +179,7 @@ def open_run_folder(
                 yield folder
             except BaseException:
                 # Where an earlier run began, what stands there need not all be ours. A log of steps is worth
-                # keeping: it says how far the run came, and `--resume` goes on there.
+                # keeping: it says how far the run came, and `--resume` continues there.
                 if not (folder.resumed or folder.has_result or folder.last_step or folder.has_log):
                     _empty(path, remove=not existed)
                 raise

@@ -1,4 +1,4 @@
-"""`run.json`: what a run was asked for, and whether what is asked for now would end in the same result.
+"""`run.json`: what a run was asked for, and whether what is requested now would end in the same result.
 
 Standard library only.
 """
@@ -23,9 +23,9 @@ from medchat.whole_file import write_whole_file
 FILE_NAME = RUN_RECORD
 FORMAT = "medchat-run-1"
 
-#: Options that may differ when a run goes on: they decide where and how it computes and what it tells,
-#: not what comes out. `micro_batch_size` and `gradient_checkpointing` are what one changes when memory ran
-#: out; the sums then round differently.
+#: Options that may differ when a run continues: they decide where and how it computes and what it tells, not
+#: what comes out. `micro_batch_size` and `gradient_checkpointing` are what one changes when memory ran out;
+#: the sums then round differently.
 FREE_OPTIONS = frozenset(
     (
         *("output", "resume", "device", "threads", "workers", "micro_batch_size", "gradient_checkpointing"),

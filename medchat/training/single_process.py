@@ -71,7 +71,7 @@ class ProcessGroup:
         return flag
 
     def barrier(self) -> None:
-        """Go on when every process is here."""
+        """Continue when every process is here."""
 
     def from_main(self, make: Callable[[], Made]) -> Made:
         """Return what the main process made; the others do not call `make`."""

@@ -1,4 +1,4 @@
-"""Training on features, so that it can be stopped at any moment and goes on as if it had not been.
+"""Training on features, so that it can be stopped at any moment and continues as if it had not been.
 
     with open_run_folder(options, fingerprint_of(features, held_out)) as folder:
         trained = train(model, features, held_out, collate, options, folder, watch)
@@ -223,7 +223,7 @@ def _run(
 
 
 def _newest_checkpoint(run: Run) -> TrainingCheckpoint | None:
-    """Return where to go on, and say so; None is at the beginning."""
+    """Return where to continue, and say so; None is at the beginning."""
 
     def look() -> TrainingCheckpoint | None:
         damaged: list[CheckpointError] = []

@@ -278,7 +278,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
     # ------------------------------------------------------------ checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write everything that the run needs to go on as if it had never stopped."""
+        """Write everything that the run needs to continue as if it had never stopped."""
         run, step = self.run, self.state.global_step
         counters = run.log.counters
         summed_losses = run.processes.all_gather(self._tr_loss.item())

@@ -1,7 +1,7 @@
 """Bringing published weights into a folder: what is needed, whether it fits, every file checked.
 
 What has come of a file is kept in the folder's `.medchat-pull`, so the same call after a lost connection,
-Ctrl-C or a kill goes on where it stopped. A file takes its place only once its checksum is right; one that
+Ctrl-C or a kill continues where it stopped. A file takes its place only once its checksum is right; one that
 turns out wrong is set aside as NAME.wrong, never deleted.
 """
 

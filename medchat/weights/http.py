@@ -20,9 +20,9 @@ def fetch(
     backoff: Backoff,
     on_bytes: Callable[[int], None],
 ) -> None:
-    """Bring `partial` to `size` bytes, going on where it ends.
+    """Bring `partial` to `size` bytes, continuing where it ends.
 
-    `on_bytes` gets the bytes gained, or lost where the server cannot go on and begins anew. Raises
+    `on_bytes` gets the bytes gained, or lost where the server cannot continue and begins again. Raises
     Interrupted soon after `cancel` is set, what the network raises once `backoff` ends, and OSError.
     """
     import httpx2
@@ -59,7 +59,7 @@ def _receive(
 
     from medchat.weights.client import READ_TO_ITS_SIZE, use_bounded_client
 
-    # Compressed on the way, a file has another length and cannot be gone on with.
+    # Compressed on the way, a file has another length and cannot be continued.
     headers = {**request.headers, "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"

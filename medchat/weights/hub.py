@@ -29,7 +29,7 @@ _TRUE = ("1", "ON", "YES", "TRUE")
 
 
 def offline_variable() -> str:
-    """Return the name of the variable that forbids the network, "" where none does."""
+    """Return the name of the variable that forbids the network, "" if none does."""
     return next((name for name in OFFLINE_VARIABLES if os.environ.get(name, "").upper() in _TRUE), "")
 
 

@@ -37,7 +37,7 @@ def write_pull_record(
 
 
 def read_pull_record(folder: Path) -> PullRecord | None:
-    """Return what `folder` says of itself, or None where there is no such list, or one of somebody else's."""
+    """Return what `folder` says of itself, or None if there is no such list, or one of somebody else's."""
     path = folder / FILE_NAME
     try:
         whole = read_json(path, _LARGEST)

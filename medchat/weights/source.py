@@ -24,7 +24,7 @@ class RemoteFile:
 
     @property
     def key(self) -> str:
-        """What names this content: a partial download goes on only where this is unchanged."""
+        """What names this content: a partial download continues only where this is unchanged."""
         return (self.sha256 or self.blob or f"size{self.size}")[:16]
 
     def matches(self, file: Path) -> bool:
@@ -72,7 +72,7 @@ class Source(Protocol):
         ...
 
     def listing(self, repository: str, revision: str) -> Listing:
-        """Return what the repository holds. Raises CheckpointError where there is no such thing."""
+        """Return what the repository holds. Raises CheckpointError if there is no such thing."""
         ...
 
     def request(self, listing: Listing, file: RemoteFile) -> DownloadRequest:

@@ -49,7 +49,7 @@ class FileVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """A folder. `known` is the published weights it was held against, None where nothing fitted."""
+    """A folder. `known` is the published weights it was held against, None if nothing fitted."""
 
     folder: Path
     known: KnownWeights | None

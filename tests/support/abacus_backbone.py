@@ -1,8 +1,8 @@
 """A backbone that keeps to every property of `medchat.testing`, in plain Python: what the broken plugins break.
 
-Its tokens are bytes and four control tokens. The next one follows from all those before: a checksum of them gives the
-logits of the bytes that may go on a character of `LETTERS`, or end the answer. Fine-tuning remembers answers.
-(PYTEST_DONT_REWRITE: imported by name.)
+Its tokens are bytes and four control tokens. The next one follows from all those before: a checksum of them
+gives the logits of the bytes that may continue a character of `LETTERS`, or end the answer. Fine-tuning
+remembers answers. (PYTEST_DONT_REWRITE: imported by name.)
 """
 
 from __future__ import annotations

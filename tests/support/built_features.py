@@ -16,7 +16,7 @@ def build_features(
     *,
     allow_left_out: bool = False,
 ) -> FeatureSet:
-    """Encode one set of examples. Raises DataError where `refuse_left_out` does."""
+    """Encode one set of examples. Raises DataError if `refuse_left_out` does."""
     made = encode_examples(examples, template, encoder, max_length)
     refuse_left_out((made,), max_length, allow=allow_left_out)
     return made

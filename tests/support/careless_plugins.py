@@ -60,7 +60,7 @@ class Careless:
 
     @property
     def ends_the_program(self) -> bool:
-        """Whether nothing is said after the error: `infer` and `chat` go on with other questions first."""
+        """Whether nothing is said after the error: `infer` and `chat` continue with other questions first."""
         return self.verb.partition(" ")[0] not in ("infer", "chat")
 
     def install(self, site: Path) -> None:

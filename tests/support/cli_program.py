@@ -167,7 +167,7 @@ Call = Callable[..., Outcome]
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
-    """Give a function that runs the program in this process: `call("ask", "-", stdin="头痛？")`.
+    """Yield a function that runs the program in this process: `call("ask", "-", stdin="头痛？")`.
 
     For the many cases that need torch, which is imported once here. Help pages keep the language of
     their first use in a process, so those are tested with `run`.
@@ -307,7 +307,7 @@ class Scripted:
 
 @pytest.fixture
 def scripted(scripted_site: Path, tmp_path: Path) -> Scripted:
-    """Give the program with the scripted backbone, a model folder of its own and an empty MEDCHAT_HOME."""
+    """Return the program with the scripted backbone, a model folder of its own and an empty MEDCHAT_HOME."""
     from scripted_backbone import Scripted as Backbone
 
     model = tmp_path / "脚本模型"

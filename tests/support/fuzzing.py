@@ -103,7 +103,7 @@ def fuzz(
 
 
 def _forget_peak() -> None:
-    """Have Linux count the peak anew: below a higher one of an earlier test nothing would be seen."""
+    """Have Linux count the peak again: below a higher one of an earlier test nothing would be seen."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -48,7 +48,7 @@ def steps(model: nn.Module, optimizer: torch.optim.Optimizer, numbers: range) ->
 
 
 def apart(left: nn.Module, right: nn.Module, first: Any, second: Any, count: int) -> float:
-    """Give both the same made-up gradients; return how far their weights then are apart."""
+    """Return both the same made-up gradients; return how far their weights then are apart."""
     noise = torch.Generator().manual_seed(7)
     for _ in range(count):
         for one, other in zip(left.parameters(), right.parameters(), strict=True):

@@ -121,7 +121,7 @@ class Terminal:
         self.wait(lambda: self.cursor_row() != f"› {line}", f"{line!r} sent")
 
     def open_gate(self, name: str) -> None:
-        """Let the scripted model go on."""
+        """Let the scripted model continue."""
         (self.folder / name).touch()
 
     def resize(self, columns: int, rows: int) -> None:

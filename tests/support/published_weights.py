@@ -72,7 +72,7 @@ def known_as(name: str, files: dict[str, bytes], stated: tuple[str, ...], **more
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """Give a running hub with one repository; `HF_ENDPOINT` names it, and nothing waits long."""
+    """Yield a running hub with one repository; `HF_ENDPOINT` names it, and nothing waits long."""
     with running_hub() as server:
         server.repositories[REPOSITORY] = Repository(published_files())
         monkeypatch.setenv("HF_ENDPOINT", server.url)
@@ -125,7 +125,7 @@ class Program:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    """Give the program; it knows `tiny-6b` with all its checksums."""
+    """Return the program; it knows `tiny-6b` with all its checksums."""
     site = tmp_path / "site"
     write_distribution(site, "medchat-published", {"medchat": {"published": "published_backbone"}})
     made = Program(site, tmp_path / "weights.json")

@@ -117,7 +117,7 @@ class Journal(NoRecorder):
         self._path = path
 
     def save(self, turn: Turn, stats: object, context: object, *, instead_of: int = 0) -> None:
-        """Append one turn, or put it in the place of the last ones."""
+        """Append one turn, or put it in place of the last ones."""
         said = [turn.question, turn.answer, turn.finish.value]
         self._write({"replace": said} if instead_of else {"save": said})
 

@@ -88,7 +88,7 @@ def text_of(segment: Segment) -> str:
 
 
 class ScriptedContinuer(ScriptedModel):
-    """A scripted model that can also go on with an answer, by its script too."""
+    """A scripted model that can also continue with an answer, by its script too."""
 
     def go_on(
         self, segments: Sequence[Segment], answer: str, config: GenerationConfig, cancel: threading.Event

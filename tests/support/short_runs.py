@@ -1,4 +1,4 @@
-"""A small fine-tuning run, to be stopped, killed and gone on with.
+"""A small fine-tuning run, to be stopped, killed and continued.
 
 It draws dropout, accumulates, groups by length, evaluates, and makes its batches in other processes. As a
 program it is a nursery of such runs: for each line `KIND OUTPUT [--resume]` on its input it forks a process
@@ -107,7 +107,7 @@ def collate(features: Sequence[Feature]) -> Mapping[str, Tensor]:
 
 
 def run(kind: str, output: Path, watcher: Watcher | None = None, **changes: Any) -> tuple[TrainResult, str]:
-    """Train, or go on training, in `output`. Returns what was done and the hash of the weights."""
+    """Train, or continue training, in `output`. Returns what was done and the hash of the weights."""
     options = replace(OPTIONS, output=output, **changes)
     features, held_out = some_features(), some_features(8, seed=1)
     model = trainable(kind, options)

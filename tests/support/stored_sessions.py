@@ -16,7 +16,7 @@ def begin(store: SessionStore, name: str | None = None) -> str:
 
 
 def last_turns(store: SessionStore, session: str, count: int = 1) -> list[PlacedTurn]:
-    """Return the last turns of a session, as a chat that goes on with it knows them."""
+    """Return the last turns of a session, as a chat that continues with it knows them."""
     return [(saved.position, saved.turn) for saved in store.turns(session)][-count:]
 
 

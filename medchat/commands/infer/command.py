@@ -163,7 +163,7 @@ def _refuse_inputs(target: Path, opening: ChatSetup, data: Path) -> None:
 
 
 def _batch_size(opening: ChatSetup, asked: int | None) -> int:
-    """Return how many questions go together. Raises UsageError where the backbone answers one at a time."""
+    """Return how many questions go together. Raises UsageError if the backbone answers one at a time."""
     if opening.backbone.capabilities.batch:
         return asked or BATCH_SIZE
     if (asked or 1) > 1:

@@ -61,7 +61,7 @@ Tell = Callable[[str], None]
 
 @contextmanager
 def show_progress(progress: InferProgress, *, quiet: bool) -> Iterator[tuple[Show, Tell]]:
-    """Give a function that shows `progress` as it is now on stderr, and one that says a line meanwhile."""
+    """Yield a function that shows `progress` as it is now on stderr, and one that says a line meanwhile."""
     if quiet:
         yield (lambda: None), say_aside
     elif stderr_redraws():

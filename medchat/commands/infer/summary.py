@@ -1,4 +1,4 @@
-"""What `infer` says when it is done: how many answers there are, and which are not what was asked for."""
+"""What `infer` says when it is done: how many answers there are, and which are not what was requested."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _TEMPLATE = "medchat_template"
 class AdapterFolder:
     """An adapter folder. `config` is what its file states, trusted in nothing; `entry` is the published one it is.
 
-    `card` is what a backbone says of it, None where none does: then `entry` goes by the folder's name alone.
+    `card` is what a backbone says of it, None if none does: then `entry` goes by the folder's name alone.
     """
 
     path: Path

@@ -55,7 +55,7 @@ def state_in_words(entry: Entry) -> str:
 
 
 def kind_in_words(entry: Entry) -> str:
-    """Say what the weights are; for an adapter, which bases it fits."""
+    """Return what the weights are; for an adapter, which bases it fits."""
     known = entry.known
     if known.kind == "base":
         return say("模型", "model")
@@ -64,7 +64,7 @@ def kind_in_words(entry: Entry) -> str:
 
 
 def note_of(entry: Entry) -> str:
-    """Return the note in the interface language, "" where there is none."""
+    """Return the note in the interface language, "" if there is none."""
     note = entry.known.note
     return note.get(current_language()) or next(iter(note.values()), "")
 

@@ -46,7 +46,7 @@ class PullProgress:
 
 @contextmanager
 def show_pull(label: str = "") -> Iterator[PullProgress]:
-    """Give the progress of a download, shown on stderr. The libraries' own words are kept back."""
+    """Yield the progress of a download, shown on stderr. The libraries' own words are kept back."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

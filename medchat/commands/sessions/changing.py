@@ -70,7 +70,7 @@ def delete_command(
 
 
 def _wanted(records: Sequence[SessionRecord]) -> bool:
-    """Show what would go and ask. Raises UsageError where there is no terminal to ask on."""
+    """Show what would go and ask. Raises UsageError if there is no terminal to ask on."""
     if not sys.stdin.isatty():
         raise UsageError(
             say("没有终端，无法询问是否删除", "there is no terminal to ask on"),

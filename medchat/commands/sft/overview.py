@@ -167,7 +167,7 @@ def _changes(changes: Mapping[str, Any] | None) -> str:
 
 
 def nearest_line(memory: MemoryEstimate) -> str:
-    """Say which flags would make it fit."""
+    """Return the message naming the flags that would make it fit."""
     if memory.nearest:
         flags = as_typed(memory.nearest)
         return say(f"最接近的可行设置：加上 {flags}", f"the nearest setting that fits: add {flags}")

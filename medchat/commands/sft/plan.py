@@ -91,7 +91,7 @@ def _layers(flags: Mapping[str, Any], program: Settings) -> list[Given]:
     if flags["config"]:
         layers.append(read_run_file(user_path(flags["config"])))
     elif flags["resume"] and "output" in typed:
-        # A run that goes on is the run it was: `medchat sft --output DIR --resume` says enough.
+        # A run that continues is the run it was: `medchat sft --output DIR --resume` says enough.
         earlier = user_path(typed["output"][0]) / FILE_NAME
         if earlier.is_file():
             layers.append(read_run_file(earlier))

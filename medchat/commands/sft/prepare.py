@@ -24,7 +24,7 @@ from medchat.units import amount, gib
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """What a run would do. `survey` and `memory` are None where the recipe cannot tell.
+    """What a run would do. `survey` and `memory` are None if the recipe cannot tell.
 
     `leaves_out_input`: the template of that name leaves out the `input` of records.
     """

@@ -42,7 +42,7 @@ class SilentWatcher:
 
 @contextmanager
 def show_training(*, quiet: bool = False) -> Iterator[EventPrinter]:
-    """Give a function that shows each event on stderr; `quiet` for all but one of several processes."""
+    """Yield a function that shows each event on stderr; `quiet` for all but one of several processes."""
     if quiet:
         yield _everywhere
     elif on_colour_terminal():

@@ -34,7 +34,7 @@ class RunWatcher:
     kept: bool = False
 
     def on_event(self, event: SFTEvent) -> None:
-        """Show the event; keep the settings in the folder as soon as there is one, for whoever goes on."""
+        """Show the event; keep the settings in the folder as soon as there is one, for whoever continues."""
         if isinstance(event, SFTNote) and event.everywhere:
             self.show(event)  # said before the run has begun, and no part of what is told of it
             return
@@ -64,7 +64,7 @@ class RunWatcher:
             write_facts(folder, self.prepared.facts(), None)
 
     def _write_settings(self, folder: Path) -> None:
-        # Whole or not at all: it is what `--resume` goes on with.
+        # Whole or not at all: it is what `--resume` continues with.
         write_whole_file(folder / FILE_NAME, as_toml(self.prepared.plan.settings))
 
 

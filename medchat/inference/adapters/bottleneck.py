@@ -1,9 +1,9 @@
 """Houlsby's adapters: two small bottlenecks a layer, behind attention and behind the feed-forward part.
 
-Each stands behind the linear whose output enters the residual: y + up(gelu(down(y))). `up` begins at zero,
-so an untrained one changes nothing (Houlsby et al., arXiv 1902.00751). They hang on the linears as a child
-and a hook, so every other name of the model stays what it was. peft has no such type; the folder looks
-like one of its, with a `peft_type` of our own:
+Each follows the linear whose output enters the residual: y + up(gelu(down(y))). `up` begins at zero, so an
+untrained one changes nothing (Houlsby et al., arXiv 1902.00751). They hang on the linears as a child and a
+hook, so every other name of the model stays what it was. peft has no such type; the folder looks like one of
+its, with a `peft_type` of our own:
 
     adapter_config.json         {"peft_type": "MEDCHAT_HOULSBY", "size": 64, "modules": ["o_proj", ...]}
     adapter_model.safetensors   {module}.bottleneck.{down,up}.{weight,bias}, float32
@@ -106,7 +106,7 @@ def insert_bottlenecks(model: nn.Module, targets: Sequence[str], size: int) -> t
 
 
 def bottlenecks(model: nn.Module) -> dict[str, Bottleneck]:
-    """Return the bottlenecks of `model` by the names of the linears they stand behind."""
+    """Return the bottlenecks of `model` by the names of the linears they follow."""
     return {
         name.removesuffix(f".{CHILD}"): module
         for name, module in model.named_modules()

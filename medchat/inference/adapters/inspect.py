@@ -40,7 +40,7 @@ def inspect_adapter(folder: Path) -> AdapterCard | None:
 
 
 def _lacking(adapter: LoraAdapter) -> str:
-    """Say which matrix lacks its partner, or that there are none."""
+    """Return the message naming the matrix that lacks its partner, or that there are none."""
     stored = set(adapter.headers)
     pairs = [found for name in sorted(stored) if (found := _MATRIX.fullmatch(name))]
     if not pairs:
@@ -53,7 +53,9 @@ def _lacking(adapter: LoraAdapter) -> str:
 
 
 def _idle(adapter: LoraAdapter) -> str:
-    """Say that no module's delta is other than zero. Raises CheckpointError for values that are not finite."""
+    """Return the message that no module's delta is other than zero. Raises CheckpointError for values that
+    are not finite.
+    """
     from medchat.inference.load_weights import check_finite
     from medchat.inference.shards import read_tensors
 

@@ -3,10 +3,10 @@
     adapter_config.json         peft's, with "peft_type": "PREFIX_TUNING"
     adapter_model.safetensors   prompt_embeddings [n, 2 * layers * key_value_width]
 
-As in peft the prefix is the beginning of the cache: n positions that every token sees, and text counts
-its positions from n. peft does this in a model of its own around ours, which reads every prompt anew; here
-a hook in front of the decoder fills an empty cache, so that training, streaming, kept caches and `generate`
-all go on working with the model itself. There is no way for a prefix to begin without any effect.
+As in peft the prefix is the beginning of the cache: n positions that every token sees, and text counts its
+positions from n. peft does this in a model of its own around ours, which reads every prompt again; here a
+hook in front of the decoder fills an empty cache, so that training, streaming, kept caches and `generate` all
+continue working with the model itself. There is no way for a prefix to begin without any effect.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class BottleneckMethod(Method):
     defaults: ClassVar = BENTSAO
 
     def refuse(self, family: Family, options: SFTOptions) -> None:
-        """Raise UsageError for a size that none has, and for adapters that it cannot stand behind."""
+        """Raise UsageError for a size that none has, and for adapters that it cannot follow."""
         super().refuse(family, options)
         if options.adapter_size < 1:
             raise UsageError(
@@ -38,7 +38,7 @@ class BottleneckMethod(Method):
     def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
         """Put the bottlenecks in; their second matrices are zero, so they change nothing yet.
 
-        Raises UsageError where the targets name no module.
+        Raises UsageError if the targets name no module.
         """
         if not bottleneck.insert_bottlenecks(model, family.bottleneck_targets, options.adapter_size):
             raise no_modules(family, family.bottleneck_targets, model)

@@ -68,7 +68,7 @@ class LoraMethod(Method):
     def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
         """Attach an untrained LoRA to the targets; its second matrices are zero, so it changes nothing yet.
 
-        Raises UsageError where the targets name no module.
+        Raises UsageError if the targets name no module.
         """
         before = adapters.attached(model)
         targets = options.lora_targets or family.lora_targets

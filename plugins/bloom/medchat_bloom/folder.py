@@ -15,7 +15,7 @@ MODEL_TYPE = "bloom"
 #: The library's class puts this before every name; files saved from the inner model lack it.
 PREFIX = "transformer."
 EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
-#: Tables that the first releases stored and that are computed anew.
+#: Tables that the first releases stored and that are computed again.
 IGNORED = ("*.scale_mask_softmax.causal_mask",)
 #: Tokens of one text in pre-training (docs/specs/models.md, "Bloom").
 CONTEXT_LENGTH = 2048

@@ -57,7 +57,7 @@ class PrefixAdapter:
 
         Layout: docs/specs/models.md, "P-tuning prefix".
 
-        Raises CheckpointError where the file does not say.
+        Raises CheckpointError if the file does not say.
         """
         embedding = self.headers.get(f"{PREFIX}embedding.weight")
         if embedding is None or len(embedding.shape) != 2:
@@ -136,7 +136,7 @@ def _generation_of(adapter: Adapter) -> str:
 
 
 def find_prefix(folder: Path, candidates: Candidates = PREFIX_FILES) -> PrefixAdapter:
-    """Open a folder that holds a P-tuning prefix. Raises CheckpointError where there is none."""
+    """Open a folder that holds a P-tuning prefix. Raises CheckpointError if there is none."""
     checkpoint = open_checkpoint(folder, candidates, FLAG)
     # Older P-tuning checkpoints repeat the whole model; only the prefix is the adapter.
     stored = read_headers(checkpoint)

@@ -70,7 +70,7 @@ def _of_loaded(loaded: LoadedModel) -> ChatGLMChatModel:
 
 
 class ChatGLMChatModel(TokenChatModel):
-    """One model and its tokenizer. One caller at a time; the prompt is read anew each turn."""
+    """One model and its tokenizer. One caller at a time; the prompt is read again each turn."""
 
     _model: ChatGLMForConditionalGeneration
     _stepper: ChatGLMStepper

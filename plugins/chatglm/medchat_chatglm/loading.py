@@ -52,7 +52,7 @@ from medchat_chatglm.tokenizer import ChatGLMTokenizer
 
 #: Tensors that stay as the model declares them: norms and prefix in float32, scales in float16.
 _KEPT = ("*layernorm.weight", "*layernorm.bias", f"{PREFIX}*", "*.weight_scale")
-#: Stored tables that are always computed anew (docs/specs/models.md, "ChatGLM-6B tensors").
+#: Stored tables that are always computed again (docs/specs/models.md, "ChatGLM-6B tensors").
 _IGNORED = ("*.rotary_emb.inv_freq",)
 _SWITCHES = (
     "position_encoding_2d",
@@ -284,7 +284,7 @@ def _bits_to_make(options: LoadOptions, config: ChatGLMConfig) -> int:
 def _prepare_prefix(
     config: ChatGLMConfig, folder: Path, headers: Mapping[str, TensorHeader], adapters: list[Adapter]
 ) -> bool:
-    """Give `config` the shape of the prefix to come; return whether the model's own files hold it.
+    """Return `config` the shape of the prefix to come; return whether the model's own files hold it.
 
     A prefix among `adapters` goes before the model's own. One that lies beside the weights in a file of
     its own is added to `adapters`.

@@ -37,7 +37,7 @@ class ChatGLMPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     _supports_sdpa = True
     _no_split_modules = ["ChatGLMBlock"]  # noqa: RUF012 (the library's own attribute)
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    # Always computed anew: the files hold float16 copies of it.
+    # Always computed again: the files hold float16 copies of it.
     _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$"]  # noqa: RUF012
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -251,7 +251,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin): 
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Give `generate` the positions and masks of the configured rule, for prompts and single tokens.
+        """Return `generate` the positions and masks of the configured rule, for prompts and single tokens.
 
         `input_ids` and `attention_mask` are int64 [B, T]; positions and mask as `forward` takes them.
         """

@@ -146,11 +146,11 @@ def fit_to_keys(
 ) -> Tensor | None:
     """Make a mask that covers exactly the `keys` an attention will see.
 
-    `filled` of them hold something; the rest are free slots of a static cache and hidden. `visible` is
-    None (all cached, then causal), [B, W] (1 = token) or bool [B, 1, queries, W]; W < `filled` leaves
-    out what stands first, such as a P-tuning prefix, which every row sees. Returns bool
-    [B or 1, 1, queries or 1, keys], or None where nothing is hidden. Rows that would see nothing
-    (padding) see everything, so that their softmax has a value; nobody reads it.
+    `filled` of them hold something; the rest are free slots of a static cache and hidden. `visible` is None
+    (all cached, then causal), [B, W] (1 = token) or bool [B, 1, queries, W]; W < `filled` leaves out what
+    stands first, such as a P-tuning prefix, which every row sees. Returns bool [B or 1, 1, queries or 1,
+    keys], or None if nothing is hidden. Rows that would see nothing (padding) see everything, so that their
+    softmax has a value; nobody reads it.
     """
     if visible is None and queries == 1 and keys == filled:
         return None

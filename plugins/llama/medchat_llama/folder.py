@@ -18,7 +18,7 @@ from medchat.plugin_kit import say
 
 MODEL_TYPE = "llama"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-#: Tables that the published files store and that are computed anew.
+#: Tables that the published files store and that are computed again.
 IGNORED = ("*.rotary_emb.inv_freq",)
 CONTEXT_LENGTH = 2048
 #: Rows of the published vocabularies, and the base each belongs to (a key of known_adapters.BASES).

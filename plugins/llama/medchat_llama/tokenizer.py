@@ -84,7 +84,7 @@ class LlamaTokenizer:
         return list(self._processor.encode(well_formed(text)))
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text as it stands behind a prompt: no word border in front, no special id."""
+        """Return the ids of a text as it follows a prompt: no word border in front, no special id."""
         return list(self._processor.encode(self._lead + well_formed(text)))[self._lead_length :]
 
     def build_prompt(self, segments: Sequence[Segment]) -> list[int]:

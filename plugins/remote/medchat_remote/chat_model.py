@@ -29,7 +29,7 @@ _RELEASE_SECONDS = 1.0
 class RemoteFacts:
     """What is known of a remote model. `context_length` in tokens; `notes` is what the user should know.
 
-    `prices` are those of `ChatModel.describe`, empty where the endpoint states none.
+    `prices` are those of `ChatModel.describe`, empty if the endpoint states none.
     """
 
     model: str
@@ -58,7 +58,7 @@ class RemoteModel:
     ) -> Iterator[Delta]:
         """Answer one prompt as the chunks come. Cancelling closes the connection at once.
 
-        Raises MedchatError where the endpoint fails; what had come by then has been given.
+        Raises MedchatError if the endpoint fails; what had come by then has been given.
         """
         request = ChatRequest.build(segments, config)
         answer = self._answer(segments, config)

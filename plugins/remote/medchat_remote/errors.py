@@ -29,8 +29,8 @@ class RequestError(Exception):
     """One try failed. `reported` is what the user sees if it was the last.
 
     `retryable` says that another try may succeed, `retry_after` when (seconds). `status` is that of the
-    answer, 0 where there was none, and `reached` whether the endpoint was reached at all. `server_message`
-    is what the server says is wrong with the request, without the user's words; "" for any other failure.
+    answer, 0 if there was none, and `reached` whether the endpoint was reached at all. `server_message` is
+    what the server says is wrong with the request, without the user's words; "" for any other failure.
     """
 
     def __init__(

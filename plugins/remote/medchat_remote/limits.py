@@ -36,7 +36,7 @@ _CHARACTERS_A_TOKEN, _MORE_CHARACTERS = 64, 4096
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`context_length` in tokens, None where the user does not say; the rest in seconds.
+    """`context_length` in tokens, None if the user does not say; the rest in seconds.
 
     `timeout` is how long the endpoint may be silent, `deadline` how long a question may take altogether,
     its retries included.

@@ -14,7 +14,7 @@ async def answer_scores(connection: Connection, model: str, prompt: str, answer:
     """Return the log-probability of each token of `answer` behind `prompt`.
 
     A token that reaches from the prompt into the answer counts as the answer's. Raises RequestError, and
-    UsageError where the server does not echo.
+    UsageError if the server does not echo.
     """
     body = {
         "model": model,
