@@ -50,17 +50,19 @@ class TokenCount:
     #: What `cost` is in, "" where there is none.
     currency: str = ""
     _prices: Mapping[str, Any] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, prompt_tokens: int, completion_tokens: int, *, estimated: bool = False) -> None:
-        """Count one answer."""
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
-        self.estimated = self.estimated or estimated
-        if self._prices:
-            self.currency = str(self._prices["currency"])
-            whole = self.prompt_tokens * self._prices["prompt"]
-            whole += self.completion_tokens * self._prices["completion"]
-            self.cost = whole / _PRICED
+        """Count one answer. May be called from several threads."""
+        with self._lock:
+            self.prompt_tokens += prompt_tokens
+            self.completion_tokens += completion_tokens
+            self.estimated = self.estimated or estimated
+            if self._prices:
+                self.currency = str(self._prices["currency"])
+                whole = self.prompt_tokens * self._prices["prompt"]
+                whole += self.completion_tokens * self._prices["completion"]
+                self.cost = whole / _PRICED
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,10 @@ class Answer:
 
 
 class OpenedModel:
-    """A loaded model with its template, adapters and settings. Made by `open_model`; used in one thread."""
+    """A loaded model with its template, adapters and settings. Made by `open_model`.
+
+    Used in one thread, but for `ask` of a model that can take several questions at a time (`is_concurrent`).
+    """
 
     def __init__(self, setup: BatchSetup, model: ChatModel) -> None:
         self._setup = setup
@@ -97,6 +102,11 @@ class OpenedModel:
     def backbone(self) -> str:
         """The name of its backbone."""
         return self._setup.opening.backbone.name
+
+    @property
+    def is_concurrent(self) -> bool:
+        """Whether `ask` may be called from several threads at a time (`Capabilities.concurrent`)."""
+        return self._setup.opening.backbone.capabilities.concurrent
 
     @property
     def provenance(self) -> Mapping[str, Any]:

@@ -72,6 +72,8 @@ class Capabilities:
     adapters: bool = True
     #: Several prompts at once take less time than one after the other. False: `infer` asks one at a time.
     batch: bool = True
+    #: `ChatModel.stream` may be called from several threads at a time, and their answers come at the same time.
+    concurrent: bool = False
     #: What `--device` may be, a card's number left out; empty where the model does not run on this machine.
     devices: tuple[str, ...] = ("cpu", "cuda", "mps")
     #: What `--dtype` may be besides "auto".

@@ -71,7 +71,7 @@ class AdapterCard:
 
 @runtime_checkable
 class ChatModel(Protocol):
-    """A loaded model. One caller at a time; `cancel` may be set from any thread."""
+    """A loaded model. One caller at a time, or several (`Capabilities.concurrent`); `cancel` comes from any thread."""
 
     @property
     def context_length(self) -> int:

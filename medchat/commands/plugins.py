@@ -133,7 +133,7 @@ def _offers(registry: Registry, facts: dict[str, Any], entry: PluginEntry) -> li
         return []
     listed, none = say("、", ", ").join, say("无", "none")
     can = facts["capabilities"]
-    able = [name for name in ("beams", "score", "adapters", "batch") if can[name]]
+    able = [name for name in ("beams", "score", "adapters", "batch", "concurrent") if can[name]]
     able += [f"{name} {'|'.join(can[name])}" for name in ("devices", "dtypes", "quantize") if can[name]]
     methods = facts["methods"]
     if len(methods) > 1:

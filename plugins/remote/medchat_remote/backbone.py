@@ -17,12 +17,14 @@ from medchat.plugin_kit import (
     GenerationConfig,
     LoadOptions,
     ModelCard,
+    Option,
     PromptTemplate,
     UsageError,
     say,
 )
 from medchat_remote.address import Endpoint
 from medchat_remote.key import find_key
+from medchat_remote.limits import RATES
 from medchat_remote.messages import MessagesTemplate
 from medchat_remote.notices import destination_notices
 from medchat_remote.proxy import proxy_for
@@ -37,7 +39,10 @@ class RemoteBackbone(Backbone):
         "zh": "任何 OpenAI 兼容的接口（vLLM、SGLang、Ollama、transformers serve）；问题会发送到该接口",
         "en": "any OpenAI-compatible endpoint (vLLM, SGLang, Ollama, transformers serve); questions are sent to it",
     }
-    capabilities = Capabilities(beams=False, adapters=False, devices=(), dtypes=(), quantize=())
+    capabilities = Capabilities(
+        beams=False, adapters=False, concurrent=True, devices=(), dtypes=(), quantize=()
+    )
+    load_keys: Mapping[str, Option | tuple[str, ...]] = RATES
     not_applicable: Mapping[str, str] = {
         "test_a_kept_cache_answers_as_a_fresh_one": "what is kept of a prompt is the endpoint's affair",
         "test_an_unknown_control_token_is_a_usage_error": "an endpoint gets text: a control token goes as its name",

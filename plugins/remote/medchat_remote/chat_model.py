@@ -39,7 +39,7 @@ class RemoteFacts:
 
 
 class RemoteModel:
-    """One model of one endpoint. One caller at a time."""
+    """One model of one endpoint, for as many callers at a time as like."""
 
     def __init__(self, connection: Connection, facts: RemoteFacts, counter: Counter) -> None:
         """The connection is closed with the model."""
@@ -188,7 +188,7 @@ class RemoteModel:
             dialect, began = self._dialect, False
             body, rejected = request.body(self._facts.model, dialect)
             try:
-                chunks = self._connection.stream(request.call, body, request.budget)
+                chunks = self._connection.stream(request.call, body, request.budget, request.tokens)
                 async with aclosing(chunks):
                     async for chunk in chunks:
                         yield replace(chunk, rejected=rejected)

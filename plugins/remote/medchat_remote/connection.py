@@ -27,6 +27,7 @@ from medchat_remote.chunks import MalformedPayloadError, StreamChunk
 from medchat_remote.errors import EndpointErrors, RequestError
 from medchat_remote.key import ApiKey
 from medchat_remote.limits import DOCUMENT_BYTES, ERROR_BYTES, Limits
+from medchat_remote.pace import Pace
 from medchat_remote.payloads import Payload, read_payloads
 from medchat_remote.proxy import proxy_for
 from medchat_remote.server_errors import FailureKind, ServerError
@@ -41,8 +42,6 @@ AFTERWARDS_SECONDS = 5.0
 TOGETHER = 32
 #: So much of a body that is no answer is kept to be shown.
 _EXCERPT = 200
-
-
 #: What reading an answer can raise before it is made a RequestError.
 _FAILURES = (TimeoutError, httpx2.HTTPError, OverBudgetError, MalformedPayloadError, ServerError)
 
@@ -77,6 +76,7 @@ class Connection:
         #: A question waits here for its turn, so that its deadline begins with its request.
         self._turns = asyncio.Semaphore(TOGETHER)
         self._loop = asyncio.new_event_loop()
+        self._pace = Pace(limits.requests_per_minute, limits.tokens_per_minute, self._loop.time)
         self._thread = threading.Thread(target=self._loop.run_forever, name="medchat-remote", daemon=True)
         self._thread.start()
 
@@ -119,18 +119,20 @@ class Connection:
         await self._loop.shutdown_asyncgens()
 
     async def stream(
-        self, call: str, body: Mapping[str, Any], budget: int
+        self, call: str, body: Mapping[str, Any], budget: int, tokens: int
     ) -> AsyncGenerator[StreamChunk, None]:
         """Yield an answer's chunks. Tries again as long as nothing has come. Raises RequestError.
 
-        `budget` is the most bytes that may come in one try.
+        `budget` is the most bytes that may come in one try, `tokens` the most that prompt and answer take.
         """
         async with self._turns:
+            await self._pace.wait(tokens)
             deadline = self._loop.time() + self._limits.deadline
             failures, began = 0, False
             while True:
                 try:
-                    async with aclosing(self._try(call, body, budget, deadline)) as chunks:
+                    tried = self._try(call, body, budget, deadline)
+                    async with aclosing(tried), aclosing(self._pace.counted(tried, tokens)) as chunks:
                         async for chunk in chunks:
                             began = began or bool(chunk.text or chunk.reasoning)
                             yield chunk
@@ -138,6 +140,7 @@ class Connection:
                 except RequestError as error:
                     failures += 1
                     await self._wait_or_raise(error, failures, deadline, final=began)
+                    await self._pace.wait(tokens)
 
     async def fetch(
         self,

@@ -48,8 +48,9 @@ class Counter:
 
     def known(self, segments: Sequence[Segment]) -> int:
         """Return the count of the prompt counted last, a guess for any other: asks no one."""
-        if self._last is not None and self._last[0] == segments:
-            return self._last[1]
+        last = self._last  # looked at once: another thread may count meanwhile
+        if last is not None and last[0] == segments:
+            return last[1]
         return _guess(segments)
 
     async def _ask(self, what: dict[str, Any]) -> dict[str, Any]:

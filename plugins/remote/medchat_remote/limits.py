@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from medchat.api import Range
-from medchat.plugin_kit import UsageError, say
+from medchat.plugin_kit import Option, UsageError, say
 
 CONTEXT, TIMEOUT, DEADLINE = "MEDCHAT_REMOTE_CONTEXT", "MEDCHAT_REMOTE_TIMEOUT", "MEDCHAT_REMOTE_DEADLINE"
 #: Assumed where neither the endpoint nor the user says: the least of today's servers' defaults.
@@ -22,6 +24,25 @@ _RANGES: Mapping[str, Range] = {
     CONTEXT: CONTEXTS,
     TIMEOUT: Range(1, 86_400),
     DEADLINE: Range(1, 86_400),
+}
+
+#: The rates that may be set, by `--option`.
+RATES: Mapping[str, Option] = {
+    "rpm": Option(
+        kind=int,
+        low=1,
+        high=1_000_000,
+        summary={"zh": "每分钟最多请求数（含重试）", "en": "most requests a minute, retries included"},
+    ),
+    "tpm": Option(
+        kind=int,
+        low=1,
+        high=1_000_000_000,
+        summary={
+            "zh": "每分钟最多词元数，问题与回答合计",
+            "en": "most tokens a minute, prompts and answers together",
+        },
+    ),
 }
 
 #: Bytes of a list of models, a count, scores. (OpenRouter's list of 400 models has 0.6 MB.)
@@ -39,21 +60,30 @@ class Limits:
     """`context_length` in tokens, None if the user does not say; the rest in seconds.
 
     `timeout` is how long the endpoint may be silent, `deadline` how long a question may take altogether,
-    its retries included.
+    its retries included. The rates are what the endpoint gets in a minute at most, 0 for no limit.
     """
 
     context_length: int | None = None
     timeout: float = SILENCE_SECONDS
     deadline: float = REQUEST_SECONDS
+    requests_per_minute: float = 0
+    tokens_per_minute: float = 0
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Limits:
-        """Return what the variables say. Raises UsageError naming the variable and the valid range."""
+    def from_environment(
+        cls, environment: Mapping[str, str], options: Mapping[str, Any] = MappingProxyType({})
+    ) -> Limits:
+        """Return what the variables and the backbone's own options say.
+
+        Raises UsageError naming the variable and the valid range.
+        """
         context = _number(CONTEXT, environment)
         return cls(
             None if context is None else int(context),
             _number(TIMEOUT, environment) or SILENCE_SECONDS,
             _number(DEADLINE, environment) or REQUEST_SECONDS,
+            options.get("rpm", 0),
+            options.get("tpm", 0),
         )
 
 

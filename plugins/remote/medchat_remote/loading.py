@@ -54,7 +54,7 @@ def load_remote_model(options: LoadOptions, backoff: RetrySchedule | None = None
             say("远程模型不能在这里加适配器", "a remote model takes no adapter here"),
             say("在服务端加载适配器，再用 # 写它的名称", "load it at the server and give its name behind #"),
         )
-    limits = Limits.from_environment(os.environ)
+    limits = Limits.from_environment(os.environ, options.extra)
     try:
         connection = Connection(endpoint, find_key(endpoint, os.environ), limits, backoff)
     except OSError as error:

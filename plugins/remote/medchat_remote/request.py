@@ -11,6 +11,7 @@ from typing import Any
 from medchat.plugin_kit import GenerationConfig, Segment, UsageError, say
 from medchat_remote.limits import answer_bytes
 from medchat_remote.messages import as_messages, as_text
+from medchat_remote.tokens import guess
 
 #: How tokens are drawn: the server's own way unless the user chose. Sent under these names.
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
@@ -87,6 +88,12 @@ class ChatRequest:
     def budget(self) -> int:
         """The most bytes that an answer to it may have."""
         return answer_bytes(self.config.max_new_tokens)
+
+    @property
+    def tokens(self) -> int:
+        """About the most tokens that prompt and answer take together."""
+        said = dict(self.prompt).get("messages") or [{"content": dict(self.prompt)["prompt"]}]
+        return guess(message["content"] for message in said) + self.config.max_new_tokens
 
     @classmethod
     def build(cls, segments: Sequence[Segment], config: GenerationConfig) -> ChatRequest:
