@@ -1,7 +1,8 @@
-"""What the forward pass keeps for the backward pass, in bytes, as torch really keeps it.
+"""The memory of tensors that the forward pass saves for the backward pass, in bytes, as torch saves them.
 
-The numbers of kept tensors were counted with `torch.autograd.graph.saved_tensors_hooks` on the models
-themselves (torch 2.13, transformers 5.23, sdpa attention); `tests/training/test_memory_estimate.py` counts them again.
+The numbers of saved tensors were counted with `torch.autograd.graph.saved_tensors_hooks` on the models
+themselves (torch 2.13, transformers 5.23, sdpa attention); `tests/training/test_memory_estimate.py` counts
+them again.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from typing import Literal
 from medchat.api import SFTOptions
 from medchat.training.fused_loss import chunk_rows
 
-# The measures of a decoder that its memory follows from. Plain figures of a configuration; no tensors.
+# The dimensions of a decoder that determine its memory: plain numbers from a configuration, no tensors.
 
-#: What a block is made of. `gated`: RMS norms, a gated feed-forward (LLaMA). `plain`: layer norms, two
-#: linears (ChatGLM). `alibi`: as `plain`, and attention keeps its scores (Bloom in transformers).
+#: The architecture of a block. `gated`: RMS norms, a gated feed-forward (LLaMA). `plain`: layer norms, two
+#: linears (ChatGLM). `alibi`: as `plain`, and attention saves its scores (Bloom in transformers).
 Block = Literal["gated", "plain", "alibi"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDims:
-    """A decoder's measures. `parameters` counts tied ones once.
+    """A decoder's dimensions. `parameters` counts tied ones once.
 
     `trainable` are the parameters that each method but `full` trains. `tied`: the output head is the
-    embedding. `packed` are those `qlora` keeps in 4 bits: the decoder's linears; none
-    where the architecture has no linears that can be packed.
+    embedding. `packed` are those `qlora` keeps in 4 bits: the decoder's linear layers, 0 if none of them can
+    be packed.
     """
 
     layers: int
@@ -63,10 +64,10 @@ def model_dims(
     targets: Sequence[tuple[int, int]],
     parameters: int = 0,
 ) -> ModelDims:
-    """Return the shape of a model from its configuration.
+    """Return the dimensions of a model from its configuration.
 
-    `targets` are (inputs, outputs) of each linear of one layer that LoRA changes. `parameters` is their
-    number where the files' headers tell it, else it follows from the measures.
+    `targets` are (inputs, outputs) of each linear layer of one block that LoRA changes. `parameters` is the
+    number of parameters if known from the files' headers; by default it is computed from the dimensions.
     """
     matrices = 4 * hidden * hidden + (3 if block == "gated" else 2) * hidden * inner
     if not parameters:
@@ -90,22 +91,22 @@ def model_dims(
     )
 
 
-#: Inner-width and hidden-width gradients that one block holds at once in its backward pass.
+#: Gradients of inner and of hidden width that one block holds at once in its backward pass.
 _BACK_INNER, _BACK_HIDDEN = 3, 4
-#: Copies of the attention scores at once, where a model computes them outside a fused kernel.
+#: Copies of the attention scores held at once by a model that computes them outside a fused kernel.
 _BACK_SCORES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class SavedTensors:
-    """Tensors a block keeps: `wide` of hidden width in float32, `hidden` and `inner` in the compute dtype."""
+    """Tensors a block saves: `wide` of hidden width in float32, `hidden` and `inner` in the compute dtype."""
 
     wide: int
     hidden: int
     inner: int
 
 
-#: By block, by whether all is trained or something beside a frozen base, by precision.
+#: Keyed by block, by whether all weights or parts beside a frozen base are trained, and by precision.
 KEPT: Mapping[tuple[Block, bool, str], SavedTensors] = {
     ("gated", True, "float32"): SavedTensors(0, 10, 4),
     ("gated", True, "mixed"): SavedTensors(4, 9, 4),
@@ -129,7 +130,7 @@ KEPT: Mapping[tuple[Block, bool, str], SavedTensors] = {
 
 
 def block_bytes(shape: ModelDims, *, full: bool, precision: str, rows: int, length: int) -> int:
-    """Return what one block keeps of a batch of `rows` x `length` tokens, padding included."""
+    """Return the bytes that one block saves for a batch of `rows` x `length` tokens, padding included."""
     kept = KEPT[shape.block, full, precision]
     wide, size = 4, 4 if precision == "float32" else 2
     token = shape.hidden * (kept.wide * wide + kept.hidden * size) + shape.inner * kept.inner * size
@@ -143,7 +144,7 @@ def block_bytes(shape: ModelDims, *, full: bool, precision: str, rows: int, leng
 
 
 def working_bytes(shape: ModelDims, *, precision: str, rows: int, length: int) -> int:
-    """Return what one block needs beside that while gradients pass back through it."""
+    """Return the bytes that one block needs in addition during its backward pass."""
     size = 4 if precision == "float32" else 2
     token = (shape.inner * _BACK_INNER + shape.hidden * _BACK_HIDDEN) * size
     if shape.block == "alibi":
@@ -154,24 +155,24 @@ def working_bytes(shape: ModelDims, *, precision: str, rows: int, length: int) -
 def kept_bytes(
     shape: ModelDims, *, full: bool, precision: str, checkpointing: bool, rows: int, length: int
 ) -> int:
-    """Return what all blocks keep: everything, or with gradient checkpointing each block's input.
+    """Return the bytes that all blocks save: everything, or with gradient checkpointing each block's input.
 
-    With checkpointing one block at a time is computed again, so that its own are kept for a while.
+    With checkpointing one block at a time is recomputed, and its saved tensors exist for that time.
     """
     block = block_bytes(shape, full=full, precision=precision, rows=rows, length=length)
-    # Weights in float32 hand their dtype on from block to block.
+    # With float32 weights the hidden state between blocks is float32.
     stream = 2 if precision == "bfloat16" or (precision == "mixed" and not full) else 4
     between = rows * length * shape.hidden * stream
-    # Around the blocks: the embedding's output, the last norm's input and output.
+    # Outside the blocks: the embedding's output, the last norm's input and output.
     ends = 3 * between
     return (shape.layers * between + block if checkpointing else shape.layers * block) + ends
 
 
 def logit_bytes(shape: ModelDims, *, full: bool, precision: str, labels: int) -> int:
-    """Return what head and loss hold beside the head's gradient: a chunk of logits (see `label_loss`)."""
-    # float32 logits; computed in bfloat16 they, or their gradient, exist in that as well.
+    """Return the bytes of head and loss besides the head's gradient: a chunk of logits (see `label_loss`)."""
+    # float32 logits; if computed in bfloat16, a bfloat16 copy of them or of their gradient exists as well.
     chunk = (
         min(labels, chunk_rows(shape.vocabulary)) * shape.vocabulary * (4 if precision == "float32" else 6)
     )
-    # Beside float32 weights the head is copied to bfloat16, and so is each chunk's share of its gradient.
+    # With float32 weights there is a bfloat16 copy of the head, and of each chunk's part of its gradient.
     return chunk + (2 * shape.embedding * (2 if full else 0) if precision == "mixed" else 0)

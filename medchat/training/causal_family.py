@@ -1,4 +1,4 @@
-"""What fine-tuning needs of a family that transformers computes, from how its folders are loaded and asked."""
+"""What fine-tuning needs of a family whose model class is transformers' own, taken from its backbone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medchat.training.family import Family
 
 
 class CausalFamily(Family):
-    """A family adds its targets, its measures (`shape`) and the small files of a whole checkpoint."""
+    """A family adds its LoRA targets, its dimensions (`shape`) and the small files of a complete checkpoint."""
 
     loading: CausalLoading[Any, Any]
     templates: TemplateChoice
@@ -31,7 +31,7 @@ class CausalFamily(Family):
         return self.loading.chat(options)
 
     def check(self, options: LoadOptions) -> None:
-        """Check all that shows without reading weights."""
+        """Check everything that can be checked without reading weights."""
         self.loading.prepare(options)
 
     def template(self, options: LoadOptions) -> PromptTemplate:
@@ -39,11 +39,11 @@ class CausalFamily(Family):
         return self.templates.chosen(options)
 
     def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
-        """Return the template that what lies below was trained in, else that of the family's adapters."""
+        """Return the template that the base was trained with, else that of the family's adapters."""
         return self.templates.trained(options) or self.templates.named(self.templates.adapted)
 
     def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
-        """Return the vocabulary of the weights, or of an adapter that brings one."""
+        """Return the tokenizer of the weights, or of an adapter that has one."""
         found: ChatTokenizer = self.loading.tokenizer(options)
         return found
 
@@ -58,7 +58,7 @@ class CausalFamily(Family):
         block: Block,
         parameters: int,
     ) -> ModelDims:
-        """Return the measures; `linears` are (inputs, outputs) of each linear of a layer by its name."""
+        """Return the dimensions; `linears` are (inputs, outputs) of each linear of a decoder layer by its name."""
         return model_dims(
             options,
             layers=shape.layers,

@@ -1,7 +1,7 @@
-"""Checkpoints of a run on the disk: each appears whole or not at all; which is the newest, which may go.
+"""Checkpoints of a run: written atomically, the newest intact one found, old ones removed.
 
-Written beside its place, each file fsynced, the manifest last, then renamed: a kill at any moment leaves
-either the complete folder or remains whose name says so. Standard library only.
+Written to a temporary folder, each file fsynced, the manifest last, then renamed: a process killed at any
+moment leaves either the complete folder or a folder whose name marks it as incomplete.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from medchat.whole_file import sync
 FOLDER_NAME = "checkpoints"
 _NAME = re.compile(r"step-(\d{8,})")
 _PARTIAL = ".partial"
-#: Bytes of the state of a training that is not tensors.
+#: The limit in bytes of the state that is not tensors.
 _STATE_BYTES = 64 * 2**20
 
 
@@ -48,7 +48,7 @@ class TrainingCheckpoint:
 
 @contextmanager
 def new_checkpoint(folder: Path, step: int) -> Iterator[Path]:
-    """Yield an empty folder that becomes `folder`/step-… when the block ends without an error.
+    """Yield an empty folder that is renamed to `folder`/step-… when the block ends without an error.
 
     After an error it is removed. A checkpoint of the same step is replaced.
     """
@@ -69,16 +69,16 @@ def new_checkpoint(folder: Path, step: int) -> Iterator[Path]:
 
 
 def listed(folder: Path) -> list[TrainingCheckpoint]:
-    """Return the checkpoints by their names, oldest first, unread."""
+    """Return the checkpoints by their names, oldest first, without reading them."""
     found = [(_NAME.fullmatch(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ())]
     every = [TrainingCheckpoint(int(match[1]), path) for match, path in found if match]
     return sorted(every, key=lambda checkpoint: checkpoint.step)
 
 
 def newest(folder: Path, damaged: list[CheckpointError] | None = None) -> TrainingCheckpoint | None:
-    """Return the newest checkpoint whose every file is as its manifest says, None if there is none.
+    """Return the newest checkpoint whose files all match its manifest, None if there is none.
 
-    What is wrong with newer ones is added to `damaged`.
+    The errors of newer, damaged ones are appended to `damaged`.
     """
     for checkpoint in reversed(listed(folder)):
         try:
@@ -94,7 +94,7 @@ def newest(folder: Path, damaged: list[CheckpointError] | None = None) -> Traini
 def remove_old(folder: Path, keep: int, best_step: int | None, last_step: int) -> None:
     """Remove all but the newest `keep` checkpoints and that of `best_step`; `last_step` was just written.
 
-    One of a later step is damaged, or the run would have continued from it: it counts for nothing.
+    A checkpoint of a later step must be damaged, or the run would have resumed from it: it is ignored.
     """
     every = listed(folder)
     usable = [checkpoint for checkpoint in every if checkpoint.step <= last_step]
@@ -104,7 +104,7 @@ def remove_old(folder: Path, keep: int, best_step: int | None, last_step: int) -
 
 
 def _remove(checkpoint: Path) -> None:
-    """Rename, then remove: a kill in between must not leave what looks like a damaged checkpoint."""
+    """Rename, then remove: killed in between, this must not leave what looks like a damaged checkpoint."""
     if checkpoint.is_dir():
         remains = checkpoint.with_name(f".{checkpoint.name}.old{_PARTIAL}")
         shutil.rmtree(remains, ignore_errors=True)
@@ -113,17 +113,17 @@ def _remove(checkpoint: Path) -> None:
 
 
 def clear_remains(folder: Path) -> None:
-    """Remove what a killed run left half-written or half-removed."""
+    """Remove what a killed run left partly written or partly removed."""
     if folder.is_dir():
         for path in folder.glob(f".*{_PARTIAL}"):
             shutil.rmtree(path, ignore_errors=True)
 
 
-# The state of every random generator that training may draw from, and setting it back.
+# The state of every random generator that training may use, and restoring it.
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the state as a tree of numbers and tensors (see `tensor_trees`)."""
+    """Return the state as a tree of numbers and tensors (see `save_pytree`)."""
     state: Any = numpy.random.get_state(legacy=True)
     kind, keys, position, has_gauss, gauss = state
     return {
@@ -135,7 +135,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Continue drawing where `random_state` was taken; GPUs that one of the two lacks are left alone."""
+    """Restore a state returned by `rng_state`; GPUs that are missing on either side are skipped."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     numpy.random.set_state((kind, keys.numpy().astype("uint32"), *rest))
@@ -147,11 +147,11 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 # Nested state (dictionaries, lists, numbers, tensors) on the disk: tensors in safetensors, the rest JSON.
 #
-# No pickle: what is read back can only ever be data.
+# No pickle: a file that is read back cannot run code.
 
-#: Tensors on a GPU pass through memory a file at a time.
+#: The size of one file: tensors on a GPU are copied to the host one file at a time.
 FILE_BYTES = 4 * 2**30
-#: Keys that stand for what JSON has no word for.
+#: Keys that mark values JSON has no type for.
 _TENSOR, _TUPLE, _PAIRS = "__tensor__", "__tuple__", "__pairs__"
 
 
@@ -173,7 +173,7 @@ def save_tensors(tensors: Mapping[str, Tensor], folder: Path, name: str) -> None
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors takes them: dense, contiguous, no two over the same bytes."""
+    """Tensors as safetensors requires them: dense, contiguous, no two sharing memory."""
     seen: set[int] = set()
     apart = {}
     for key, tensor in tensors.items():
@@ -204,7 +204,7 @@ def save_pytree(tree: Any, folder: Path, name: str) -> None:
 
 
 def load_pytree(folder: Path, name: str) -> Any:
-    """Return what `save_pytree` wrote. Raises CheckpointError if it is not there or makes no sense."""
+    """Return what `save_pytree` wrote. Raises CheckpointError if it is missing or damaged."""
     path = folder / f"{name}.json"
     try:
         return _restored(read_json(path, _STATE_BYTES), dict(load_tensors(folder, name)))
@@ -247,22 +247,25 @@ def _restored(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {_restored(key, tensors): _restored(item, tensors) for key, item in content}
 
 
-# What a checkpoint holds, by name, and reading it back.  trained-*.safetensors     the trained weights
-# optimizer-*, .json        the optimizer's state state-*, .json            scheduler, random generators, what
-# the log continues from trainer_state.json        the Trainer's own record: step, epoch, best held-out loss
+# What a checkpoint holds, by name, and reading it back.
+#
+# trained-*.safetensors     the trained weights
+# optimizer-*, .json        the optimizer's state
+# state-*, .json            scheduler, random generators, the counters that the log continues from
+# trainer_state.json        the Trainer's own record: step, epoch, best held-out loss
 
-#: The Trainer reads the last one by itself.
+#: The Trainer reads the last one itself.
 WEIGHTS, OPTIMIZER, STATE, TRAINER_STATE = "trained", "optimizer", "state", "trainer_state.json"
 
 
 def load_trained_weights(model: Any, checkpoint: Path, processes: ProcessGroup) -> None:
-    """Put a checkpoint's weights into a model."""
+    """Load a checkpoint's weights into a model."""
     for name, tensor in load_tensors(checkpoint, WEIGHTS):
         processes.load_weight(model, name, tensor)
 
 
 def load_counters(checkpoint: Path) -> Counters:
-    """Return what the log has to continue from."""
+    """Return the counters that the log continues from."""
     return Counters(**load_pytree(checkpoint, STATE)["log"])
 
 

@@ -1,7 +1,7 @@
-"""Which examples each training batch holds, and how a batch becomes the model's inputs.
+"""Which examples each training batch holds, and how a batch is collated into the model's inputs.
 
-The order is a function of the seed and the epoch alone: no state of it needs to be kept, and any number
-of processes learns from the same examples at the same step.
+The order is a function of the seed and the epoch alone: no state has to be saved, and any number of processes
+trains on the same examples at the same step.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from medchat.training.features import Feature
 from medchat.training.fused_loss import NO_LABEL
 
-# In which order a run sees its records: optimizer steps of like lengths, themselves in random order.  Padding
-# is then nearly gone: 0.95 of the tokens are real at batch 8, 0.70 without (docs/specs/training.md,
-# "Throughput"). Which records make up a step depends on the seed, the epoch and the effective batch alone:
-# not on micro batches, nor on the number of processes, nor on any generator's state. So a run may continue
-# with other ones.
+# The order in which a run sees its records: optimizer steps of similar lengths, the steps in random order.
+#
+# This removes nearly all padding: 0.95 of the tokens are real at batch 8, 0.70 without
+# (docs/specs/training.md, "Throughput"). Which records make up a step depends on the seed, the epoch and the
+# effective batch alone: not on micro batches, nor on the number of processes, nor on any generator's state.
+# So these may change when a run is resumed.
 
-#: Records are sorted within windows of so many steps: enough to be like one another, few enough that every
-#: epoch puts others together.
+#: Records are sorted by length within windows of this many steps: large enough for similar lengths, small
+#: enough that each epoch combines different records.
 WINDOW = 50
 
 
 class LengthSampler(Sampler[int]):
-    """Indices of records, epoch by epoch; consecutive `step` of them are one optimizer step's.
+    """Indices of records, epoch by epoch; each run of `step` indices is one optimizer step.
 
-    Within a step the longest come first: whoever cuts it into micro batches, on one process or side by side
-    on several, gets batches of like lengths. Without `group` the order is random.
+    Within a step the longest come first, so that its micro batches, on one process or on several, hold
+    similar lengths. Without `group` the order is random.
     """
 
     def __init__(self, lengths: Sequence[int], step: int, seed: int, *, group: bool = True) -> None:
@@ -45,7 +46,7 @@ class LengthSampler(Sampler[int]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is of, from 0."""
+        """Set the epoch of the next iteration, from 0."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -59,7 +60,7 @@ class LengthSampler(Sampler[int]):
         return iter(self._grouped(order, random) if self._group and order else order)
 
     def _grouped(self, order: list[int], random: torch.Generator) -> list[int]:
-        # Memory is to run out in the first step or never: the longest record is not left to the last.
+        # The longest record comes first: if memory runs out, it does so in the first step.
         longest = max(order, key=self._length_of)
         order.remove(longest)
         order.insert(0, longest)
@@ -79,16 +80,16 @@ class LengthSampler(Sampler[int]):
         return self._lengths[index]
 
 
-#: Of prctl(2).
+#: PR_SET_PDEATHSIG of prctl(2).
 _SIGNAL_AT_PARENTS_DEATH = 1
-#: Makes the model's inputs of some features: tensors by argument name, `labels` [B, T] among them, not
-#: shifted, `NO_LABEL` where there is none. The rows may come in another order than the features.
+#: Turns features into the model's inputs: tensors by argument name, `labels` [B, T] among them, not shifted,
+#: `NO_LABEL` where there is none. The rows may be in another order than the features.
 Collator = Callable[[Sequence[Feature]], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSampler:
-    """Which examples each micro-batch of each process holds. `batch_size` is over all processes.
+    """Which examples each micro-batch of each process holds. `batch_size` is the total over all processes.
 
     `lengths` are of the examples, in tokens. A step's examples are the same for any number of processes.
     """
@@ -102,7 +103,7 @@ class BatchSampler:
 
     @property
     def accumulation(self) -> int:
-        """How many micro-batches each process adds up in one step."""
+        """How many micro-batches each process accumulates in one step."""
         return self.batch_size // (self.micro_batch_size * self.processes)
 
     @property
@@ -124,7 +125,7 @@ class BatchSampler:
         return [indices[start : start + size] for start in range(0, len(indices), size)]
 
     def of_process(self, number: int, process: int) -> Iterator[list[int]]:
-        """Yield one process's micro-batches of an epoch: as many as each other's, some empty at the end."""
+        """Yield one process's micro-batches of an epoch: the same number for all, some empty at the end."""
         micro, at_once = self.micro_batch_size, self.micro_batch_size * self.processes
         for step in self.epoch(number):
             for start in range(0, len(step), at_once):
@@ -133,7 +134,7 @@ class BatchSampler:
 
 
 class EpochBatches(Sampler[list[int]]):
-    """One process's micro-batches of the epoch that is set."""
+    """One process's micro-batches of the current epoch."""
 
     def __init__(self, order: BatchSampler, process: int) -> None:
         self._order = order
@@ -141,7 +142,7 @@ class EpochBatches(Sampler[list[int]]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is of, from 0."""
+        """Set the epoch of the next iteration, from 0."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -169,30 +170,31 @@ class BatchLoader(DataLoader[tuple[int, Feature]]):
             num_workers=workers,
             pin_memory=pin,
             worker_init_fn=partial(_begin_worker, os.getpid()),
-            # Its own: the seeds it draws for workers would otherwise move what dropout draws.
+            # A generator of its own: drawing the workers' seeds from the global one would change dropout.
             generator=torch.Generator().manual_seed(0),
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is of, from 0."""
+        """Set the epoch of the next iteration, from 0."""
         assert isinstance(self.batch_sampler, EpochBatches)
         self.batch_sampler.set_epoch(epoch)
 
 
 class LabelCollator:
-    """A family's collator, and beside its tensors what training needs to know of the batch."""
+    """A family's collator, which adds what training needs to know of the batch."""
 
     def __init__(self, collate: Collator, features: Sequence[Feature]) -> None:
         self._collate = collate
         self._features = features
 
     def __call__(self, rows: Sequence[tuple[int, Feature]]) -> dict[str, Tensor]:
-        """Return the collator's tensors, `shift_labels` [B, T], `rows` (indices) and `tokens` (a count)."""
+        """Return the collator's tensors with `shift_labels` [B, T], `rows` (indices) and `tokens` (a count)."""
         batch = dict(self._collate([feature for _, feature in rows] or self._features[:1]))
         if not rows:
-            # This process has nothing left to learn from in this step; it still computes with the others.
+            # This process has no examples left in this step; it still takes part in the collective
+            # operations.
             batch["labels"] = torch.full_like(batch["labels"], NO_LABEL)
-        # The Trainer counts label tokens over an accumulated batch in these.
+        # The Trainer counts the label tokens of an accumulated batch from these.
         batch["shift_labels"] = shifted(batch["labels"])
         batch["rows"] = torch.tensor([index for index, _ in rows], dtype=torch.long)
         batch["tokens"] = torch.tensor(sum(feature.length for _, feature in rows))
@@ -211,15 +213,15 @@ class _Indexed(Dataset[tuple[int, Feature]]):
 
 
 def shifted(labels: Tensor) -> Tensor:
-    """Return labels [B, T] moved one to the left: each position's own next token."""
+    """Return labels [B, T] shifted one to the left: each position has its next token."""
     return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=NO_LABEL)
 
 
 def _begin_worker(run: int, worker: int) -> None:
-    """Leave signals to the run (process `run`), which decides when its workers end, and end with it.
+    """Ignore signals, which the run (process `run`) handles for its workers, and end when it ends.
 
-    Ctrl-C and a closing terminal reach every process. torch's own watch over the run begins later: a worker
-    whose run was killed in its first moment would wait for ever.
+    Ctrl-C and a closing terminal signal every process. torch watches its parent only later: a worker whose
+    parent was killed right after the start would wait for ever.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -234,7 +236,7 @@ def _begin_worker(run: int, worker: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CausalCollator:
-    """Labels stand on the answer and its end token, and nowhere else. Padding is neither seen nor learned."""
+    """Only the answer and its end token are labelled. Padding is neither attended to nor learned."""
 
     pad_id: int
 

@@ -1,7 +1,7 @@
-"""How much room a run takes on the disk, estimated from the model's shape before anything is loaded.
+"""How much disk space a run takes, estimated from the model's dimensions before anything is loaded.
 
-A checkpoint holds the trained weights and the optimizer's state. The newest are kept, the best one beside
-them, and the next stands there in whole before an older one goes; at the end the result is added.
+A checkpoint holds the trained weights and the optimizer's state. The newest ones and the best one are kept,
+and the next is complete before an older one is removed; at the end the result is added.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from medchat.training.memory_estimate import optimizer_bytes
 from medchat.training.optimizers import precision_of
 from medchat.training.schedule import make_schedule
 
-#: Random generators, scheduler and manifest of a checkpoint; log, report and settings of a run.
+#: Bytes of random generators, scheduler and manifest of a checkpoint; and of log, report and settings.
 _SMALL = 1 << 20
-#: Files of a base that a whole model's result takes over: its vocabulary and configuration, and no weights.
+#: Files copied from the base into a complete model's result: tokenizer and configuration, no weights.
 _WEIGHTS = {".bin", ".safetensors", ".pt", ".pth", ".gguf", ".h5", ".msgpack"}
 
 
 def estimate_disk(
     shape: ModelDims, options: SFTOptions, survey: SFTSurvey | None, device: torch.device
 ) -> DiskEstimate:
-    """Return the most that a run has on the disk at once, and what is free there.
+    """Return the largest size that a run reaches on the disk, and the free space there.
 
-    What a run to be resumed has in checkpoints counts as free: they are replaced.
+    The checkpoints of a run to be resumed count as free space: they are replaced.
     """
     precision = precision_of(options, device)
     trained = shape.trained(options.method) * precision.weights.itemsize

@@ -1,8 +1,8 @@
 """Several processes that train one model, under `torchrun` or `accelerate launch`, on one machine or more.
 
-What trains every weight is sharded (FSDP2, a unit for each decoder layer): no process ever holds all
-gradients and optimizer states. What trains a part beside frozen weights is copied (DDP). Checkpoints and
-results are those of one process: gathered by the main one, read by each.
+Full fine-tuning is sharded (FSDP2, one unit per decoder layer): no process ever holds all gradients and
+optimizer states. Methods that train a part beside frozen weights are replicated (DDP). Checkpoints and
+results have the format of a single process: gathered and written by the main one, read by each.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from medchat.training.single_process import ProcessGroup, ReportedElsewhere, tra
 
 Made = TypeVar("Made")
 
-#: One process may answer questions, or write, while the others wait for it.
+#: The timeout in seconds: one process may generate samples, or write, while the others wait.
 _PATIENCE = timedelta(hours=2)
-#: So long a process that failed waits for word that the main one speaks.
-_HEARING = 2.0
+#: How many seconds a failed process waits for the main one to say that it reports an error.
+_REPORT_TIMEOUT = 2.0
 
 
 class FsdpGroup(ProcessGroup):
-    """This process among those that a launcher started together (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)."""
+    """This process in the group that a launcher started (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)."""
 
     def __init__(self, device: torch.device) -> None:
         if device.type == "cuda":
@@ -58,7 +58,7 @@ class FsdpGroup(ProcessGroup):
                 world_size=self.count,
                 timeout=_PATIENCE,
             )
-            # Words and flags pass beside the tensors, and no GPU has to be waited for.
+            # Messages and flags use a CPU backend, so that they never wait for a GPU.
             self._words = dist.new_group(backend="gloo", timeout=_PATIENCE)
         except (dist.DistError, RuntimeError, ValueError, OSError) as error:
             raise launcher.nobody_came(launcher.other_ranks(), str(error)) from error
@@ -71,7 +71,7 @@ class FsdpGroup(ProcessGroup):
     def prepare(self, model: nn.Module) -> None:
         """Shard a model whose every parameter is trained; any other is copied by the Trainer (DDP).
 
-        Raises MedchatError if some of it stays whole in each process.
+        Raises MedchatError if part of it was not sharded.
         """
         if not all(parameter.requires_grad for parameter in model.parameters()):
             return
@@ -92,7 +92,7 @@ class FsdpGroup(ProcessGroup):
             )
 
     def wrap_accelerator(self, accelerator: Any) -> None:
-        """Keep the Trainer's accelerator from laying DDP around shards, or moving them."""
+        """Keep the Trainer's accelerator from wrapping the sharded model in DDP, or moving it."""
         if self._skeleton is not None:
             whole = accelerator.prepare_model
             accelerator.prepare_model = lambda model, **_: whole(
@@ -101,7 +101,7 @@ class FsdpGroup(ProcessGroup):
 
     @torch.no_grad()
     def unshard(self, model: nn.Module) -> None:
-        """Turn a sharded model back, in place: a whole one in the main process, an empty one in the others."""
+        """Unshard the model in place: the full model in the main process, an empty one in the others."""
         if self._skeleton is None:
             return
         whole = self.weights(model)
@@ -110,7 +110,7 @@ class FsdpGroup(ProcessGroup):
             _fill(skeleton, whole)
             skeleton.to(self._place_for(skeleton))
         skeleton.train(model.training)
-        # Everybody who holds the model holds the whole one now; hooks and shards go with the old content.
+        # Every reference to the model now sees the full one; hooks and shards are freed with the old content.
         model.__class__ = skeleton.__class__
         model.__dict__.clear()
         model.__dict__.update(skeleton.__dict__)
@@ -123,11 +123,11 @@ class FsdpGroup(ProcessGroup):
         free, _ = torch.cuda.mem_get_info(self._device)
         return self._device if needed * 1.2 < free else torch.device("cpu")
 
-    # ------------------------------------------------------------ states, whole
+    # ------------------------------------------------------------ gathered states
 
     @torch.no_grad()
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the trained parameters whole, by name, in the main process; elsewhere nothing.
+        """Return the full trained parameters by name in the main process; empty elsewhere.
 
         Shapes as in the model of one process, dtype as trained.
         """
@@ -137,7 +137,7 @@ class FsdpGroup(ProcessGroup):
 
     @torch.no_grad()
     def load_weight(self, model: nn.Module, name: str, tensor: Tensor) -> None:
-        """Put a whole tensor, which every process has read, where `weights` found it.
+        """Copy a full tensor, which every process has read, into the parameter of that name.
 
         Its shape and dtype are the parameter's.
         """
@@ -147,7 +147,7 @@ class FsdpGroup(ProcessGroup):
 
     @torch.no_grad()
     def optimizer_state(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the state as one process would have it; elsewhere than in the main process no tensors."""
+        """Return the full state, as a single process has it; outside the main process without tensors."""
         tree = optimizer.state_dict()
         states = {
             index: {key: self._whole(value) for key, value in state.items()}
@@ -157,7 +157,7 @@ class FsdpGroup(ProcessGroup):
 
     @torch.no_grad()
     def load_optimizer_state(self, model: nn.Module, optimizer: Optimizer, tree: Mapping[str, Any]) -> None:
-        """Take over a whole state, sharing it out as the parameters are."""
+        """Load a full state, sharded as the parameters are."""
         order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         states = {
             index: {
@@ -169,32 +169,32 @@ class FsdpGroup(ProcessGroup):
         optimizer.load_state_dict({**tree, "state": states})
 
     def _whole(self, value: Any) -> Any:
-        """One tensor at a time is gathered where the shards are, and then kept by the main process alone."""
+        """Gather one tensor at a time on the shards' device; only the main process keeps it."""
         if not isinstance(value, DTensor):
             return value
         whole = value.full_tensor()
         return whole.cpu() if self.is_main else None
 
-    # ------------------------------------------------------------ words
+    # ------------------------------------------------------------ messages
 
     def all_gather(self, value: Any) -> list[Any]:
-        """Return the value that each process has, by rank."""
+        """Return each process's value, by rank."""
         values = [None] * self.count
         dist.all_gather_object(values, value, group=self._words)
         return values
 
     def any(self, flag: bool) -> bool:
-        """Return whether it is so in any process."""
+        """Return whether the value is true in any process."""
         word = torch.tensor(int(flag))
         dist.all_reduce(word, dist.ReduceOp.MAX, group=self._words)
         return bool(word)
 
     def barrier(self) -> None:
-        """Continue when every process is here."""
+        """Wait until every process has arrived here."""
         dist.barrier(group=self._words)
 
     def from_main(self, make: Callable[[], Made]) -> Made:
-        """Return what the main process made. Where that failed, the others raise ReportedElsewhere."""
+        """Return what `make` returned in the main process. If it failed, the others raise ReportedElsewhere."""
         said: list[Any] = [(False, None)]
         try:
             if self.is_main:
@@ -209,18 +209,18 @@ class FsdpGroup(ProcessGroup):
 
     @contextmanager
     def single_reporter(self) -> Iterator[None]:
-        """Let one process alone raise what went wrong; the others raise ReportedElsewhere."""
+        """Let only one process raise the error; the others raise ReportedElsewhere."""
         try:
             yield
         except Exception as error:
-            # A group of which one process failed cannot be left together.
+            # After a failure the processes cannot destroy their group together.
             atexit.unregister(_leave)
-            if self._is_told_elsewhere(error):
+            if self._is_reported_elsewhere(error):
                 raise ReportedElsewhere from error
             raise
 
-    def _is_told_elsewhere(self, error: Exception) -> bool:
-        """The main process speaks if it knows what went wrong itself; otherwise whoever failed first."""
+    def _is_reported_elsewhere(self, error: Exception) -> bool:
+        """Whether another process reports: the main one if it failed itself, otherwise the one that failed first."""
         if isinstance(error, ReportedElsewhere):
             return True
         if self.is_main:
@@ -231,7 +231,7 @@ class FsdpGroup(ProcessGroup):
             return lost
         first = self._store.add("first", 1) == 1
         self._store.set(str(self.rank), "failed")
-        until = time.monotonic() + _HEARING
+        until = time.monotonic() + _REPORT_TIMEOUT
         while time.monotonic() < until:
             if self._has_failed("0"):
                 return True
@@ -243,7 +243,7 @@ class FsdpGroup(ProcessGroup):
 
 
 def _skeleton(model: nn.Module) -> nn.Module:
-    """A copy of the model without its weights, shared ones shared."""
+    """A copy of the model on the meta device, with shared parameters still shared."""
     empty: dict[int, Any] = {
         id(parameter): nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
         for parameter in model.parameters()
@@ -252,13 +252,13 @@ def _skeleton(model: nn.Module) -> nn.Module:
 
 
 def _only_shards(model: nn.Module) -> None:
-    """Drop the whole parameters that the outermost unit keeps from its last forward pass to the next backward."""
+    """Free the unsharded parameters that the root unit keeps between a forward and the next backward pass."""
     if isinstance(model, FSDPModule):
         model.reshard()
 
 
 def _fill(skeleton: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put weights into a model without any, those it shares once."""
+    """Put weights into a model on the meta device, shared ones once."""
     full = {
         id(empty): nn.Parameter(weights[name], requires_grad=empty.requires_grad)
         for name, empty in skeleton.named_parameters()
@@ -274,7 +274,7 @@ def _is_of(parameter: Tensor, value: Any) -> bool:
 
 
 def _like(parameter: Tensor, whole: Tensor) -> Tensor:
-    """A whole tensor as the parameter is: in shards of which this process has its own, or as it stands."""
+    """A full tensor laid out like the parameter: this process's shard of it, or unchanged."""
     if not isinstance(parameter, DTensor):
         return whole
     device = parameter.to_local().device

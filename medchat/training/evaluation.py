@@ -1,4 +1,4 @@
-"""The loss on examples that are not learned from."""
+"""Evaluation: held-out loss, the reloaded result compared with the trained model, sample answers."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from medchat.training.single_process import ProcessGroup
 
 @torch.no_grad()
 def label_losses(model: nn.Module, features: Sequence[Feature], collate: Collator) -> Tensor:
-    """Return the loss of every label token of some features, float32 on the CPU, without training.
+    """Return the loss of every label token of some features, float32 on the CPU, without gradients.
 
-    One feature at a time: of more the logits could outweigh all that training needed.
+    One feature at a time: the logits of several could take more memory than training did.
     """
     losses = []
     with _at_rest(model):
@@ -59,8 +59,8 @@ def mean_loss(
 ) -> float:
     """Return the mean loss per label token over all features, computed `at_once` examples at a time.
 
-    `head` is as `label_loss` takes it. Draws no random numbers. Every process takes its share of the batches
-    and gets the same mean.
+    `head` is that of `label_loss`. Uses no random numbers. Each process computes its share of the batches,
+    and all return the same mean.
     """
     longest_first = sorted(features, key=lambda feature: -feature.length)
     batches = [longest_first[start : start + at_once] for start in range(0, len(features), at_once)]
@@ -68,7 +68,8 @@ def mean_loss(
     total, count = 0.0, 0
     with _at_rest(model):
         for number in range(processes.rank, rounds, processes.count):
-            # Several processes compute together: one without a batch of its own takes any, and adds nothing.
+            # Collective operations need every process: one without a batch of its own computes any, and adds
+            # 0.
             batch, shift_labels = _inputs(model, batches[min(number, len(batches) - 1)], collate)
             loss = float(label_loss(model, head, batch, shift_labels, 1))
             if number < len(batches):
@@ -87,7 +88,7 @@ def _inputs(
 
 @contextmanager
 def _at_rest(model: nn.Module) -> Iterator[None]:
-    """Within this block nothing is dropped out."""
+    """Evaluation mode: no dropout within this block."""
     was_training = model.training
     model.eval()
     try:
@@ -96,17 +97,17 @@ def _at_rest(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-# Whether a written result, loaded again as chat loads it, is the model that was trained.
+# Round trip: whether the written result, reloaded as chat loads it, is the trained model.
 
-#: The reloaded model's token losses may differ from the trained one's by this: the order of sums, no more.
-#: In bfloat16 a sum in another order differs by its rounding.
+#: The tolerance of the reloaded model's token losses: a different order of summation and no more. In bfloat16
+#: a different order of summation differs by the rounding.
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
 def check_round_trip(
     same_facts: bool, losses: Tensor, expected: Tensor, dtype: torch.dtype, folder: Path
 ) -> None:
-    """Raise MedchatError unless the result states what was trained and gives some tokens the same losses.
+    """Raise MedchatError unless the result's metadata and its token losses match the trained model.
 
     `losses` and `expected` [N] are of the reloaded and of the trained model, which compute in `dtype`.
     """
@@ -124,7 +125,7 @@ def check_round_trip(
     )
 
 
-# What a model answers to a few questions before it is trained, and after.
+# Sample answers before and after training.
 
 #: The longest sample answer in tokens.
 MOST_TOKENS = 128
@@ -135,7 +136,7 @@ def sample_questions(
 ) -> tuple[Example, ...]:
     """Return the first `count` held-out examples, else the first learned ones, that leave room for an answer.
 
-    An answer may always have half of the context: a prefix can leave it little.
+    An answer may take half of the context at most: a trained prefix can leave it little.
     """
     room = loaded.context_length - min(MOST_TOKENS, loaded.context_length // 2)
     fitting = (
@@ -149,9 +150,9 @@ def sample_questions(
 def generate_answers(
     loaded: TokenChatModel, asked: Sequence[Example], template: PromptTemplate, cancel: threading.Event
 ) -> list[str]:
-    """Return what the model says to the questions, greedily; in training or not, it stays as it was.
+    """Return the model's greedy answers to the questions; restores training or evaluation mode.
 
-    Once `cancel` is set the answer under way is dropped, and no further question asked.
+    Once `cancel` is set the current answer is dropped, and no further question is asked.
     """
     config = GenerationConfig(greedy=True, max_new_tokens=MOST_TOKENS, stop=template.stop)
     was_training = loaded.model.training
@@ -171,9 +172,9 @@ def generate_answers(
 def answer_again(
     loaded: TokenChatModel, asked: Sequence[Example], template: PromptTemplate, watch: SFTWatcher
 ) -> list[str]:
-    """Return what `generate_answers` does of a trained model, and nothing where that fails: a note says so.
+    """Return what `generate_answers` does, and nothing if it fails, which is noted.
 
-    What was trained is still to be written, and worth more than a look at it.
+    The trained weights are not written yet, and a failed sample must not lose them.
     """
     if asked:
         count = len(asked)

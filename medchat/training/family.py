@@ -1,8 +1,8 @@
-"""What a model family supplies so that every method of fine-tuning works on it.
+"""What a model family implements so that every fine-tuning method works on it.
 
-A backbone that MedChat brings subclasses `Family` (for a plugin `medchat.hf` does so) and offers
-`recipes_of(MyFamily())` as its recipes. Most of it is what the backbone has already, its chat's own calls: training
-prompts, masks and loading are then those of chat, and cannot differ from them.
+A built-in backbone subclasses `Family` (for a plugin `medchat.hf` does so) and returns
+`recipes_of(MyFamily())` as its recipes. Most methods call what the backbone's chat uses already, so that
+prompts, masks and loading in training are those of chat.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Family(ABC):
 
     #: Its backbone's name.
     name: str
-    #: Linears that LoRA is attached to, unless `--lora-targets` names others.
+    #: Linear layers that LoRA is attached to, unless `--lora-targets` names others.
     lora_targets: tuple[str, ...]
-    #: The linears whose output enters the residual: of attention, then of the feed-forward part. Houlsby's
-    #: bottlenecks follow them.
+    #: The linear layers whose output is added to the residual stream: of attention, then of the feed-forward
+    #: part. Houlsby's bottlenecks follow them.
     bottleneck_targets: tuple[str, str]
     #: What `--collator` takes; the first is the default.
     collators: ClassVar[tuple[str, ...]] = ("default",)
-    #: The templates of its own that a trained folder may name; not those that are shipped.
+    #: The family's own templates that a trained folder may name; not the shipped ones.
     own_templates: ClassVar[tuple[PromptTemplate, ...]] = ()
     #: The methods it does not offer.
     without: ClassVar[frozenset[str]] = frozenset()
@@ -49,7 +49,7 @@ class Family(ABC):
 
     @abstractmethod
     def check(self, options: LoadOptions) -> None:
-        """Refuse what `load` would, as far as it shows without reading weights."""
+        """Refuse what `load` would refuse, as far as can be checked without reading weights."""
 
     @abstractmethod
     def template(self, options: LoadOptions) -> PromptTemplate:
@@ -57,22 +57,22 @@ class Family(ABC):
 
     @abstractmethod
     def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
-        """Return the vocabulary that `load` would use. Reads no weights."""
+        """Return the tokenizer that `load` would use. Reads no weights."""
 
     @abstractmethod
     def write_small_files(self, options: LoadOptions, model: nn.Module, folder: Path) -> dict[str, Any]:
-        """Write what a whole checkpoint needs beside its weights; return its config.json's content.
+        """Write the files of a complete checkpoint other than its weights; return the content of config.json.
 
-        config.json itself is written later, by the recipe, with what it has to add. Special ids must be
-        the right ones, whatever the files that training started from said.
+        config.json itself is written later, by the recipe, which adds its keys. Special ids must be correct
+        even if the files that training started from were wrong.
         """
 
     def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
-        """Return the template to train in where none was chosen. `kind`: what comes out, "model" or "adapter"."""
+        """Return the template to train with if none was chosen. `kind`: of the result, "model" or "adapter"."""
         return self.template(options)
 
     def end_id(self, tokenizer: ChatTokenizer, template: PromptTemplate) -> int:
-        """Return the id that ends a learned answer in this template. Chat must stop on it."""
+        """Return the id that ends a training answer in this template. Chat must stop on it."""
         return tokenizer.eos_token_id
 
     def collator(
@@ -82,26 +82,26 @@ class Family(ABC):
         return CausalCollator(tokenizer.pad_token_id)
 
     def preview_collator(self, name: str, options: LoadOptions) -> Collator | None:
-        """Return a collator that labels other tokens than the answer and its end, for showing them; else None.
+        """Return a collator for the preview if it labels other tokens than the answer and its end; else None.
 
         No weights are loaded yet.
         """
         return None
 
     def trained_facts(self, model: nn.Module) -> Mapping[str, str]:
-        """Return keys for the result's small file that chat must find again (ChatGLM: its position rule)."""
+        """Return metadata for the result's configuration file that chat needs (ChatGLM: its position rule)."""
         return {}
 
     def shape(self, options: SFTOptions) -> ModelDims | None:
-        """Return the model's measures for an estimate of memory, from small files and headers; None: unknown."""
+        """Return the model's dimensions for a memory estimate, from small files and headers; None: unknown."""
         return None
 
     def trial_prompt(self, model: nn.Module) -> Sequence[int]:
-        """Return ids that every model of the family can read, for trying out an adapter; () for any few."""
+        """Return ids that are valid for every model of the family, for testing an adapter; () for any ids."""
         return ()
 
     def resolved(self, options: SFTOptions) -> Mapping[str, str]:
-        """Return the family's own keys as a run of these options has them. Reads small files only."""
+        """Return the family's own settings, resolved for these options. Reads small files only."""
         return {}
 
     def refuse(self, options: SFTOptions) -> None:
@@ -111,7 +111,7 @@ class Family(ABC):
 
 @dataclass(frozen=True, slots=True)
 class FamilyEncoder:
-    """Prompts and answers as ids, by the same tokenizer calls that chat makes."""
+    """Prompts and answers as ids, with the same tokenizer calls as chat."""
 
     tokenizer: ChatTokenizer
     end_id: int
@@ -126,25 +126,25 @@ class FamilyEncoder:
 
 
 def base_options(options: SFTOptions, *, device: str = "", dtype: str = "float32") -> LoadOptions:
-    """Return how to load what training starts from."""
+    """Return the options to load the base that training starts from."""
     return LoadOptions(
         options.model,
         options.adapters,
         device=device or options.device,
         dtype=dtype,
-        engine="torch",  # what is trained needs gradients
+        engine="torch",  # the native engine computes no gradients
         extra=dict(options.extra),
     )
 
 
 def stored_parameters(folder: Path, ignore: Callable[[str], bool]) -> int:
-    """Return how many numbers a checkpoint's tensors hold, by their headers, but for names to `ignore`."""
+    """Return the number of elements of a checkpoint's tensors, from the headers, without names in `ignore`."""
     headers = read_headers(open_checkpoint(folder))
     return sum(header.count for name, header in headers.items() if not ignore(name))
 
 
 def copy_files(source: Path, folder: Path, names: Sequence[str]) -> None:
-    """Copy those of the files that are there."""
+    """Copy those of the files that exist."""
     for name in names:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

@@ -1,8 +1,8 @@
-"""From examples to token ids: the prompt exactly as chat renders it, the answer, and its end token.
+"""Turns examples into token ids: the prompt exactly as chat renders it, the answer, and its end token.
 
-What is too long is cut in this order: whole oldest turns; the beginning of `input`, then of the question,
-of which the last half and at least 16 tokens stay; the end of the answer, whose end token always stays.
-Text is cut between characters, never inside one. Knows no tensors: a family's collator makes those.
+Too long examples are truncated in this order: whole oldest turns; the beginning of `input`, then of the
+question, of which the last half and at least 16 tokens stay; the end of the answer, whose end token always
+stays. Text is cut between characters, never inside one. No tensors here: a family's collator makes those.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from medchat.errors import DataError
 from medchat.language import say
 from medchat.templates import takes_dialogues, with_input
 
-#: More examples than this share without a label and the run is refused
-#: (docs/specs/training.md, "Truncation").
+#: A run is refused if more than this share of the examples have no label (docs/specs/training.md,
+#: "Truncation").
 LEFT_OUT_ALLOWED = 0.01
-#: Of a text whose beginning is cut, at least so many tokens stay.
+#: The fewest tokens that stay of a text whose beginning is cut.
 TOKENS_KEPT = 16
 
 
 class Encoder(Protocol):
-    """A family's way from text to ids: the same calls that chat makes."""
+    """Turns text into ids, with the same calls as chat."""
 
     def encode_prompt(self, segments: Sequence[Segment]) -> list[int]:
         """Return the ids of a whole prompt, special ones included."""
@@ -43,9 +43,9 @@ class Feature:
 
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
-    #: Which example it was, from 1.
+    #: The number of the example, from 1.
     record: int
-    #: Its place as `file:line`: what an error about a batch names.
+    #: Its position as `file:line`, which errors about a batch name.
     where: str = ""
 
     @property
@@ -56,7 +56,7 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An example that keeps no answer. With `needed` tokens it would keep its end token and one character."""
+    """An example left without an answer. `needed`: a length that leaves one character and the end token."""
 
     record: int
     where: str
@@ -65,7 +65,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class FeatureSet:
-    """All features of a run, and what it took to make them fit.
+    """All features of a run, and how many were truncated.
 
     `lengths` are of all examples, uncut, in tokens. The counts are of features that lost oldest turns, the
     beginning of `input` or question, the end of the answer; one may count in several.
@@ -80,7 +80,7 @@ class FeatureSet:
 
     @property
     def tokens(self) -> int:
-        """Return how many tokens one pass over the features holds."""
+        """Return how many tokens one epoch has."""
         return sum(feature.length for feature in self.features)
 
     @property
@@ -94,13 +94,13 @@ def encode_examples(
 ) -> FeatureSet:
     """Encode the examples, each cut to `max_length` tokens where it is longer.
 
-    One that would keep no answer is left out: see `refuse_left_out`.
+    An example that would keep no answer is left out: see `refuse_left_out`.
     """
     features: list[Feature] = []
     left_out: list[LeftOut] = []
     lengths: list[int] = []
     lost: Counter[str] = Counter()
-    # Each id is one object however often it comes: a large data set is a quarter of the size.
+    # Equal ids share one object: a large data set takes a quarter of the memory.
     same: dict[int, int] = {}
     for record, example in enumerate(examples, start=1):
         fitted = _Fitting(example, template, encoder, max_length).fitted()
@@ -125,7 +125,7 @@ def encode_examples(
 def refuse_left_out(sets: Sequence[FeatureSet], max_length: int, *, allow: bool = False) -> None:
     """Raise DataError if over one example in a hundred of all sets keeps no answer, unless `allow`.
 
-    And if none is left in the first, in any case. The advice is for all sets together.
+    Also raises it if the first set is empty. The advice is for all sets together.
     """
     lengths = [length for made in sets for length in made.lengths]
     left_out = [record for made in sets for record in made.left_out]
@@ -134,7 +134,7 @@ def refuse_left_out(sets: Sequence[FeatureSet], max_length: int, *, allow: bool 
 
 
 def prompt_of(example: Example, template: PromptTemplate) -> tuple[Segment, ...]:
-    """Return the whole prompt, as batch inference asks it: with its `input`, a dialogue as it stands."""
+    """Return the full prompt as batch inference renders it: with its `input`, or the dialogue's turns."""
     if example.dialogue and takes_dialogues(template):
         return _rendered(replace(example, turns=(), question=example.dialogue), template)
     return _rendered(example, template)
@@ -147,7 +147,7 @@ def _rendered(example: Example, template: PromptTemplate) -> tuple[Segment, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
-    """`length` uncut; no `answer_ids` where nothing of the answer fits, and then `needed` would do.
+    """`length` is before truncation; `answer_ids` is empty if nothing of the answer fits, and `needed` would.
 
     `lost` names what something was taken from: "turns", "question", "answer".
     """
@@ -169,7 +169,7 @@ class _Fitting:
     max_length: int
 
     def fitted(self) -> _Fitted:
-        """Return the ids, cut no more than they must be. Most examples are encoded once, whole."""
+        """Return the ids, truncated no more than necessary. Most examples are encoded once, in full."""
         answer_ids = self.encoder.encode_answer(self.example.answer)
         prompt_ids = self.encoder.encode_prompt(prompt_of(self.example, self.template))
         length = len(prompt_ids) + len(answer_ids)
@@ -194,7 +194,7 @@ class _Fitting:
         return self.encoder.encode_prompt(_rendered(example, self.template))
 
     def without_oldest_turns(self, room: int) -> Example:
-        """The example with as many of its latest turns as fit beside the whole question and answer."""
+        """The example with as many of its latest turns as fit with the complete question and answer."""
 
         def later(dropped: int) -> Example:
             return replace(self.example, turns=self.example.turns[dropped:])
@@ -204,7 +204,7 @@ class _Fitting:
         )
 
     def without_beginning(self, example: Example, name: str, room: int) -> Example:
-        """The example with the beginning of a field cut off until it fits, or as far as may be cut."""
+        """The example with the beginning of a field cut off until it fits, or as far as is allowed."""
         text: str = getattr(example, name)
         kept = min(TOKENS_KEPT, self.tokens(text))
         most = _least(len(text) // 2, lambda cut: self.tokens(text[cut + 1 :]) < kept)
@@ -227,7 +227,7 @@ class _Fitting:
         return answer[: len(answer) - len(answer.lstrip()) + 1]
 
     def tokens(self, text: str) -> int:
-        """How many tokens a text is by itself."""
+        """The number of tokens of a text on its own."""
         return len(self.encoder.encode_prompt((Text(text),))) - len(self.encoder.encode_prompt(()))
 
 
@@ -236,7 +236,7 @@ def _replaced(example: Example, name: str, text: str) -> Example:
 
 
 def _least(most: int, fits: Callable[[int], bool]) -> int:
-    """Return the least number that fits, found by halving; `most` where no smaller one does."""
+    """Return the smallest number that fits, by bisection; `most` if no smaller one does."""
     return bisect_left(range(most), True, key=fits)
 
 

@@ -1,8 +1,9 @@
-"""The loss of the label tokens without ever holding their logits: computed in the output head, some rows at a time.
+"""The loss of the label tokens fused with the output head: logits exist only for some rows at a time.
 
-A row of logits is as wide as the vocabulary; over 130k tokens they, their softmax and its gradient outweigh
-everything else a small micro batch needs (docs/specs/training.md, "Throughput"). Here the gradients are
-taken while a chunk's logits are at hand, in one buffer, and the logits are gone before the backward pass begins.
+A row of logits is as wide as the vocabulary; with 130k tokens the logits, their softmax and its gradient take
+more memory than everything else of a small micro batch (docs/specs/training.md, "Throughput"). Here the
+gradients are computed from each chunk's logits, in one buffer, and the logits are freed before the backward
+pass begins.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-# An embedding whose gradient is added to what is there, row by row, instead of being made as a table first.
+# An embedding lookup that adds its gradient to `.grad` row by row, without a dense copy of the table.
 #
-# autograd's own makes a table as large as the vocabulary for the few rows that a batch uses, and then adds it
-# to the gradient: beside a real vocabulary most of a backward pass's memory traffic, and a peak of its own.
+# autograd allocates a dense gradient as large as the vocabulary for the few rows that a batch uses, and then
+# adds it to `.grad`: with a large vocabulary this is most of a backward pass's memory traffic, and a memory
+# peak.
 
 
 def plain_embedding(model: Any) -> nn.Embedding | None:
-    """Return the model's input embedding if it is one that `look_up` stands for, and is trained; else None."""
+    """Return the model's input embedding if it is trained and `look_up` can replace it; else None."""
     found = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
     if type(found) is not nn.Embedding or not found.weight.requires_grad:
         return None
@@ -32,13 +34,13 @@ def plain_embedding(model: Any) -> nn.Embedding | None:
 
 
 def look_up(embedding: nn.Embedding, ids: Tensor) -> Tensor:
-    """Return the rows of `ids` [...] as [..., H]; their gradients go into `embedding.weight.grad` directly."""
+    """Return the rows of `ids` [...] as [..., H]; their gradients are added to `embedding.weight.grad` directly."""
     apply: Callable[..., Tensor] = _LookUp.apply
     return apply(ids, embedding.weight, embedding.padding_idx)
 
 
 def gradient_of(weight: Tensor) -> Tensor:
-    """Return the gradient of a weight, made of zeros where there is none yet.
+    """Return the gradient of a weight, initialised to zeros if there is none yet.
 
     Shape and dtype are the weight's.
     """
@@ -48,7 +50,7 @@ def gradient_of(weight: Tensor) -> Tensor:
 
 
 class _LookUp(torch.autograd.Function):
-    """Rows of `weight` [V, H]; its `.grad` takes up their gradients, but for the rows of `padding`."""
+    """Rows of `weight` [V, H]; their gradients are added to its `.grad`, except for the rows of `padding`."""
 
     @staticmethod
     def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
@@ -58,13 +60,13 @@ class _LookUp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
-        """Add each row's gradient where it belongs."""
+        """Add each row's gradient to the weight's `.grad`."""
         into = gradient_of(ctx.weight)
         ids, rows = ctx.ids.flatten(), grad.flatten(0, -2)
         if ctx.padding is not None:
             learned = ids != ctx.padding
             ids, rows = ids[learned], rows[learned]
-        # Each in its device's operation that adds in a fixed order: a resumed run must end the same.
+        # On each device the operation that adds in a fixed order: a resumed run must give the same weights.
         if rows.is_cuda:
             into.index_put_((ids,), rows, accumulate=True)
         else:
@@ -72,23 +74,24 @@ class _LookUp(torch.autograd.Function):
         return None, None, None
 
 
-#: Ignored by the loss, as torch's cross entropy has it.
+#: Ignored by the loss, as in torch's cross entropy.
 NO_LABEL = -100
-#: Logits in memory at once, in float32; at least one row. With fewer the gradient of a wide head is read and
-#: written too often.
+#: The number of float32 logits in memory at once; at least one row. With fewer, the gradient of a wide head
+#: is read and written too often.
 CHUNK_BYTES = 1 << 27
-#: On so many label positions a model is asked whether it returns its head's output as it is.
+#: The number of label positions on which `label_head` compares the model's logits with its head's output.
 _PROBED = 4
 
 
 def logits_at(model: Any, inputs: Mapping[str, Tensor], keep: Tensor) -> Tensor:
     """Return the logits [N, V] of the positions where `keep` [B, T] is true.
 
-    A model of transformers makes no others. Any other module is called with `input_ids` [B, T] alone and returns
-    the logits [B, T, V] of all; it sees nothing to the right of a position, so padding there changes none.
+    A model of transformers computes only these. Any other module is called with `input_ids` [B, T] alone and
+    returns the logits [B, T, V] of all; it sees nothing to the right of a position, so padding there changes
+    none.
     """
     inner = model.module if isinstance(model, DistributedDataParallel) else model
-    # Of transformers, or a wrapper such as peft's, which passes all on.
+    # A model of transformers, or a wrapper such as peft's, which forwards all arguments.
     if hasattr(inner, "prepare_inputs_for_generation"):
         logits: Tensor = model(**inputs, use_cache=False, logits_to_keep=keep).logits
         return logits
@@ -99,9 +102,9 @@ def logits_at(model: Any, inputs: Mapping[str, Tensor], keep: Tensor) -> Tensor:
 def label_head(model: Any, batch: Mapping[str, Tensor]) -> nn.Linear | None:
     """Return the head that `label_loss` may compute in, or None if the model needs its logits whole.
 
-    `batch` is some input with `shift_labels`. The head must be a plain matrix, and the model must return what
-    comes out of it unchanged (some scale or cap their logits), which is tried on a few positions.
-    The head's weight has shape [V, hidden].
+    `batch` is any input with `shift_labels`. The head must be a plain matrix, and the model must return its
+    output unchanged (some scale or cap their logits), which is checked on a few positions. The head's weight
+    has shape [V, hidden].
     """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if type(head) is not nn.Linear or head.bias is not None:
@@ -112,7 +115,7 @@ def label_head(model: Any, batch: Mapping[str, Tensor]) -> nn.Linear | None:
     seen: list[Tensor] = []
     hook = head.register_forward_hook(lambda module, given, made: seen.append(made))
     was_training = model.training
-    model.eval()  # no dropout: a run must draw the same random numbers whether or not it was asked
+    model.eval()  # no dropout: this check must not change the random numbers of a run
     try:
         with torch.no_grad():
             logits = logits_at(model, inputs, keep)
@@ -132,15 +135,15 @@ def label_loss(
     *,
     in_place: bool = False,
 ) -> Tensor:
-    """Return the summed loss of the labels over `items`, or their mean without.
+    """Return the summed loss of the labels divided by `items`, or their mean if that is None.
 
     `inputs` are those of `model`, without labels; `shift_labels` [B, T] has each position's next token, or
-    `NO_LABEL`. `head` is from `label_head`; with None the logits of all label positions are made at once.
-    Accurate to float32 at least, whatever the model computes in.
+    `NO_LABEL`. `head` is from `label_head`; with None the logits of all label positions are computed at once.
+    Computed in float32 at least, whatever the model's dtype.
 
     `in_place` adds the gradients of head and input embedding, tables as large as the vocabulary, to their
-    `.grad` and tells autograd of none: no copies. For who starts the backward pass at this very loss, in
-    one process, and updates after it.
+    `.grad` and returns none to autograd: no copies. Only valid if the backward pass starts at this loss, in
+    one process, and the update comes after it.
     """
     keep = shift_labels != NO_LABEL
     labels = shift_labels[keep]
@@ -149,7 +152,8 @@ def label_loss(
         logits = logits_at(model, inputs, keep)
         wide = torch.promote_types(logits.dtype, torch.float32)
         return nn.functional.cross_entropy(logits.to(wide), labels, reduction="sum") * scale
-    # Inside the model's forward, where wrappers (DDP, FSDP) have the head's weight ready and watch its use.
+    # Inside the forward, where wrappers (DDP, FSDP) have gathered the head's weight and track its
+    # use.
     compute: Callable[..., Tensor] = _HeadLoss.apply
     learning = torch.is_grad_enabled()
     into = gradient_of(head.weight) if in_place and head.weight.requires_grad else None
@@ -158,8 +162,8 @@ def label_loss(
         forwards.enter_context(
             _forward_of(
                 head,
-                # Looked up when it is called: FSDP has the whole weight there only then. Without gradients
-                # to take (evaluation) no buffer is made for any.
+                # Looked up at call time: FSDP has the full weight only then. Without gradients (evaluation)
+                # no buffer is allocated for them.
                 lambda states: compute(
                     states, head.weight if learning else head.weight.detach(), labels, scale, into
                 ),
@@ -172,7 +176,7 @@ def label_loss(
 
 
 def chunk_rows(vocabulary: int) -> int:
-    """Return how many label positions have their logits in memory at once."""
+    """Return the number of label positions whose logits are in memory at once."""
     return max(1, CHUNK_BYTES // (4 * vocabulary))
 
 
@@ -186,9 +190,9 @@ def _forward_of(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Itera
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Cross entropy of `states` [N, H] times `weight` [V, H], summed and scaled, with its gradients at once.
+    """Cross entropy of `states` [N, H] times `weight` [V, H], summed and scaled; computes its gradients too.
 
-    `into` [V, H] takes up the weight's gradient, if given.
+    The weight's gradient is added to `into` [V, H] if given.
     """
 
     @staticmethod
@@ -200,7 +204,7 @@ class _HeadLoss(torch.autograd.Function):
         scale: Tensor | float,
         into: Tensor | None,
     ) -> Tensor:
-        """Return the loss, a scalar, of float32 or wider."""
+        """Return the loss, a scalar, in float32 or wider."""
         device = states.device.type
         computed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         rows, matrix = states.to(computed), weight.to(computed)
@@ -228,7 +232,7 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        """Hand out the gradients; they are the only ones, so a second call is an error."""
+        """Return the gradients computed by `forward`; there is one copy, so a second call is an error."""
         if ctx.in_place and float(grad) != 1.0:
             raise RuntimeError("a loss whose gradients are added in place cannot be scaled")
         found = []

@@ -1,13 +1,13 @@
-"""Keeping a process that trains on the CPU small: freed memory is returned to the system, compiled kernels are few.
+"""Limits the memory of a process that trains on the CPU: malloc's thresholds and oneDNN's kernel cache.
 
-oneDNN, which computes bfloat16, compiles a kernel for every shape and keeps 1024 of them, and so does the
-layer between it and torch. Batches of all lengths have many shapes: a miniature of 1 MB grew by 1.1 GB in a
-hundred steps. With 64 kept it did not, and was no slower (docs/measurements.md).
+oneDNN, which computes bfloat16, compiles a kernel for every shape and caches 1024 of them, and so does the
+layer between it and torch. Batches of varying lengths have many shapes: the process of a 1 MB model grew by
+1.1 GB in a hundred steps. With a cache of 64 it did not, and was no slower (docs/measurements.md).
 
-glibc's malloc takes large blocks from the system one by one, but every one that is freed raises the size from
-which it does so, up to 32 MiB. Tensors of a training run then share one heap in which what is freed cannot be
-given back as long as something small lies above it: a run that holds 2.0 GB stood at 3.3 GB
-(docs/measurements.md). Fixing that size costs page faults: nothing to a quarter of the time.
+glibc's malloc allocates large blocks with mmap, but each one that is freed raises the mmap threshold, up to
+32 MiB. Tensors of a training run then share one heap whose freed memory cannot be returned while anything
+small is allocated above it: a run with 2.0 GB of tensors took 3.3 GB (docs/measurements.md). A fixed
+threshold costs page faults: between nothing and a quarter of the time.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import platform
 
 #: Of malloc.h, mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-#: From this size on a block is the system's own. Smaller tensors, a small model's, stay quick.
+#: Blocks of at least this size are mapped. Smaller tensors, those of a small model, stay fast.
 OWN_BLOCK = 2**20
-#: The shapes of a few steps.
+#: Enough for the shapes of a few steps.
 KERNELS_KEPT = 64
-#: How much the heap may keep at its top: fixing one threshold leaves the others at 128 kB.
+#: Free bytes that may stay at the top of the heap: fixing one threshold leaves the others at 128 kB.
 _KEPT = 2**26
 
 
@@ -43,6 +43,6 @@ def trim_malloc() -> bool:
 
 
 def limit_onednn_cache() -> None:
-    """Limit the kernels kept for the rest of this process. Has to come before its first computation."""
+    """Limit oneDNN's kernel cache for the rest of this process. Call it before the first computation."""
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, str(KERNELS_KEPT))

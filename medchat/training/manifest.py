@@ -1,6 +1,6 @@
-"""The list of a folder's files with their sizes and SHA-256, written last: no manifest, not whole.
+"""The list of a folder's files with their sizes and SHA-256, written last: without it a folder is incomplete.
 
-Standard library only; knows nothing of what the files hold.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from medchat.whole_file import sync, write_whole_file
 
 FILE_NAME = "manifest.json"
 FORMAT = "medchat-checkpoint-1"
-#: Bytes of a manifest; one line a file, and a result's also has its samples.
+#: The limit of a manifest in bytes: it has one line per file, and a result's has its samples too.
 MOST_BYTES = 64 * 2**20
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()) -> None:
-    """Describe every file of `folder` as it is now, and make sure that all of it is on the disk.
+    """Write the manifest of every file in `folder`, and fsync all of them.
 
-    `facts` (JSON values) says what made them; entries of `folder` named in `leave_out` are not described.
-    The manifest itself appears whole or not at all. Raises OSError.
+    `facts` (JSON values) are added; entries of `folder` named in `leave_out` are not listed. The manifest
+    itself is written atomically. Raises OSError.
     """
     files = {}
     for path in _files(folder, {FILE_NAME, *leave_out}):
@@ -44,10 +44,10 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], leave_out: Collection
 def verify_manifest(
     folder: Path, *, read_up_to: int | None = None, but_for: re.Pattern[str] | None = None
 ) -> dict[str, Any]:
-    """Check every listed file, `but_for` names like that, and return the manifest.
+    """Check every listed file except names that match `but_for`, and return the manifest.
 
-    Of files of more than `read_up_to` bytes only the size is held against it; None: every file is read.
-    Raises CheckpointError if the manifest is missing or unreadable, or a file is missing or changed.
+    Of files of more than `read_up_to` bytes only the size is compared; None: every file is read. Raises
+    CheckpointError if the manifest is missing or unreadable, or a file is missing or changed.
     """
     path = folder / FILE_NAME
     try:
@@ -83,17 +83,17 @@ def _files(folder: Path, leave_out: Collection[str]) -> Iterator[Path]:
             yield entry
 
 
-# Saying that a disk is full, or cannot be written, as the one error family does. Standard library only.
+# Translates a full or unwritable disk into MedchatError.
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TROUBLE = (*_FULL, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-#: How libraries written in Rust tell an OSError in words.
+#: How libraries written in Rust word an OSError.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 @contextmanager
 def translate_disk_errors(path: Path, way_on: Callable[[], str]) -> Iterator[None]:
-    """Within this block a disk that is full or cannot be written raises MedchatError, with what `way_on` gives."""
+    """Within this block a full or unwritable disk raises MedchatError, with `way_on()` as the remedy."""
     try:
         yield
     except MedchatError:

@@ -1,7 +1,7 @@
-"""How much memory a run takes at its peak, estimated from the model's shape before anything is loaded.
+"""The peak memory of a run, estimated from the model's dimensions before anything is loaded.
 
-The peak is the largest of four moments of a step: the loss, the last block going back, the end of the
-backward pass, the update. See `activations` for what the forward pass keeps.
+The peak is the largest of four moments of a step: the loss, the backward pass of the last block, the end of
+the backward pass, the update. For saved tensors see `activation_memory`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from medchat.training.activation_memory import ModelDims, kept_bytes, logit_byte
 from medchat.training.optimizers import Precision, precision_of
 from medchat.training.update_rules import BLOCK_8BIT, SLICE_CPU, SLICE_GPU
 
-#: Sizes of cards an estimate answers for, in 10^9 bytes: what a card so named has at least.
+#: The GPU sizes that an estimate answers for, in 10^9 bytes: the least that such a card has.
 CARDS = (24, 32, 40, 80)
-#: Without a survey: the share of positions that are learned (docs/specs/training.md, "Throughput").
+#: The assumed share of label positions without a survey (docs/specs/training.md, "Throughput").
 LEARNED_SHARE = 0.3
-#: What a process that trains on the CPU takes beside its tensors and what it had when the estimate was
-#: made: threads' stacks, oneDNN's kernels and buffers. Measured: 20 to 51 MiB (docs/measurements.md).
+#: What a process that trains on the CPU takes besides its tensors and its size at the time of the estimate:
+#: thread stacks, oneDNN's kernels and buffers. Measured: 20 to 51 MiB (docs/measurements.md).
 CPU_GROWTH = 64 * 2**20
-#: cuBLAS workspaces and the allocator's unused remainders; the context is in what a card has free.
+#: cuBLAS workspaces and fragmentation; the CUDA context is already missing from a card's free memory.
 CUDA_RUNTIME, CUDA_CONTEXT = 256 * 2**20, 512 * 2**20
-#: Temporaries of an update, in slices of float32.
+#: Temporaries of an update, in float32 slices.
 _UPDATE_SLICES = 6
 #: nf4 with double quantisation: a byte per 64 weights, 4 bytes per 256 of those.
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
-#: From the most memory to the least.
+#: In order of decreasing memory.
 _METHODS = ("full", "lora", "qlora")
 
 Changes = Mapping[str, Any]
@@ -52,7 +52,7 @@ class _Batch:
 
 
 def memory_for(device: torch.device) -> int:
-    """Return the bytes a run could have on `device`, what this process holds already included."""
+    """Return the bytes that a run could use on `device`, including what this process holds already."""
     if device.type == "cuda":
         return available_memory(device)
     return available_memory(device) // launcher.local_world_size() + _resident()
@@ -65,10 +65,10 @@ def estimate(
     device: torch.device,
     available: int | None = None,
 ) -> MemoryEstimate:
-    """Return the peak of a run, what else could be run, and the nearest setting that fits.
+    """Return the peak of a run, that of alternative settings, and the nearest settings that fit.
 
-    `available` is by default what `memory_for` finds: bytes that include what this process holds now, as
-    the part `runtime` does on the CPU.
+    `available` is by default `memory_for(device)`: bytes including what this process holds now, as the part
+    `runtime` does on the CPU.
     """
     room = memory_for(device) if available is None else available
     runtime = _runtime(device)
@@ -117,7 +117,7 @@ def _runtime(device: torch.device) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Needs:
-    """What a model needs on a device under any options. Bytes, without the program itself."""
+    """What a model needs on a device with any options. In bytes, without the program itself."""
 
     shape: ModelDims
     survey: SFTSurvey | None
@@ -131,7 +131,7 @@ class _Needs:
         return sum(self.parts(options).values())
 
     def parts(self, options: SFTOptions) -> dict[str, int]:
-        """Return the parts of the highest of a step's moments."""
+        """Return the parts of the largest moment of a step."""
         return max(self._moments(options), key=lambda parts: sum(parts.values()))
 
     def _moments(self, options: SFTOptions) -> Iterator[dict[str, int]]:
@@ -144,7 +144,7 @@ class _Needs:
         head = shape.embedding * precision.weights.itemsize if full else 0
         sharing = self.processes if full else 1
         if sharing > 1:
-            # FSDP2: each process holds its share, and a block and the head as a whole for a while.
+            # FSDP2: each process holds its shards, and temporarily one full block and the full head.
             whole = (shape.packed // shape.layers * 2 + shape.embedding) * precision.weights.itemsize
             weights, states, gradients = weights // sharing + whole, states // sharing, gradients // sharing
         accumulated = gradients if options.batch_size > batch.rows * self.processes else 0
@@ -157,7 +157,7 @@ class _Needs:
             length=batch.length,
         )
         logits = logit_bytes(shape, full=full, precision=precision.name, labels=batch.labels)
-        # See `label_loss`: added where it belongs, or handed to autograd and then added or summed.
+        # See `label_loss`: added to `.grad` in place, or returned to autograd and then added or summed.
         in_place = self.processes == 1 and not options.fused_backward
         before = max(accumulated, head) if in_place else accumulated + head
         loaded = {"weights": weights + casts, "optimizer": states, "gradients": before}
@@ -168,7 +168,7 @@ class _Needs:
         at_end = {"weights": weights, "optimizer": states, "activations": 0, "logits": 0}
         if options.fused_backward:
             gradients = head or gradients
-        # A tied head's gradient waits for the embedding's, which is as large, and is summed with it.
+        # A tied head's gradient is kept until the embedding's, which is as large, is added to it.
         waiting = head if shape.tied and not in_place else 0
         yield {**at_end, "gradients": gradients + waiting}
         update = _update_bytes(shape, options, precision, self.device)
@@ -186,7 +186,7 @@ class _Needs:
         return _Batch(rows, length, labels)
 
     def _unpacked(self, options: SFTOptions, precision: Precision) -> int:
-        """A 4-bit linear is unpacked whenever it is used."""
+        """A 4-bit linear layer is dequantized each time it is used."""
         if options.method != "qlora":
             return 0
         return self.shape.hidden * max(self.shape.inner, 3 * self.shape.hidden) * precision.compute.itemsize
@@ -202,7 +202,7 @@ class _Needs:
 
 
 def training_weight_bytes(shape: ModelDims, options: SFTOptions, precision: Precision) -> tuple[int, int]:
-    """Return the bytes of all weights, and of the bfloat16 copies that computing beside float32 makes."""
+    """Return the bytes of all weights, and of the bfloat16 copies that autocast makes of float32 ones."""
     own, base = precision.weights.itemsize, precision.base.itemsize
     if options.method == "full":
         copied = shape.parameters - (0 if shape.tied else shape.embedding)
@@ -220,7 +220,7 @@ def optimizer_bytes(shape: ModelDims, options: SFTOptions, precision: Precision)
         return 2 * precision.weights.itemsize * trained
     if options.optimizer == "adamw8bit":
         return 2 * trained + 2 * 4 * trained // BLOCK_8BIT
-    # One float32 for each row and column.
+    # One float32 per row and column.
     return 4 * 2 * trained // shape.hidden
 
 
@@ -232,9 +232,9 @@ def _update_bytes(shape: ModelDims, options: SFTOptions, precision: Precision, d
 
 
 def _table(options: SFTOptions, processes: int) -> Iterator[Changes]:
-    """The settings an estimate compares with: every optimizer, and the methods that take less."""
+    """The alternatives of an estimate: every optimizer, and the methods that take less."""
     if options.method == "full" and processes > 1:
-        # Shared out over processes, neither: see `check_optimizer`.
+        # Neither is available with sharding: see `check_optimizer`.
         yield from ({"optimizer": "adamw", "precision": precision} for precision in ("mixed", "bfloat16"))
     elif options.method == "full":
         for optimizer, precision in (
@@ -256,12 +256,12 @@ def _table(options: SFTOptions, processes: int) -> Iterator[Changes]:
 
 
 def _fused(options: SFTOptions, rows: int) -> dict[str, Any]:
-    """What the step inside the backward pass asks for beside itself."""
+    """The settings that `fused_backward` requires."""
     return {"fused_backward": True, "batch_size": min(rows, options.batch_size), "max_grad_norm": 0.0}
 
 
 def _changes(options: SFTOptions, processes: int) -> Iterator[dict[str, Any]]:
-    """Yield changes of options in the order of preference: first what leaves the result as it is."""
+    """Yield changes of options in order of preference: first those that do not change the result."""
     rows = min(options.micro_batch_size, options.batch_size)
     sizes = [rows >> shift for shift in range(rows.bit_length()) if options.batch_size % (rows >> shift) == 0]
     for method in (
@@ -292,12 +292,12 @@ def _different(options: SFTOptions, wanted: Changes) -> dict[str, Any]:
 
 
 def _cost(options: SFTOptions, changes: Changes) -> tuple[int, int]:
-    """Another method is another result: only when nothing else fits. Then the number of changes."""
+    """Another method gives another result, so it comes last; then by the number of changes."""
     return _METHODS.index(changes["method"]) if "method" in changes else 0, len(changes)
 
 
 def _typed(changes: Changes) -> str:
-    """The setting as flags: what it changes beside `fused_backward`'s own conditions."""
+    """The setting as flags: its changes without those that `fused_backward` implies."""
     own = ("batch_size", "max_grad_norm")
     return as_typed(
         {name: value for name, value in changes.items() if value is not False and name not in own}

@@ -1,7 +1,7 @@
-"""What a run says while it runs: events for who watches, and a line of metrics.jsonl each.
+"""The progress of a run: events for the watcher, each also logged as a line of metrics.jsonl.
 
-The log of a run that was killed and resumed is that of one that never stopped: what comes after the
-checkpoint is cut off, and sums over a logging interval continue from where they were.
+The log of a run that was killed and resumed equals that of an uninterrupted one: lines after the checkpoint
+are cut off, and sums over a logging interval are restored.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from medchat.regular_files import read_regular
 from medchat.training.single_process import ProcessGroup
 from medchat.whole_file import write_whole_file
 
-#: Bytes of a run's log: about a million steps.
+#: The limit of a run's log in bytes: about a million steps.
 _LARGEST = 256 * 2**20
 
 
 @dataclass
 class Counters:
-    """What has to continue after a break for the log to be whole. Kept in every checkpoint."""
+    """The counters that a resumed run's log continues from. Saved in every checkpoint."""
 
     first_loss: float | None = None
     last_loss: float | None = None
     tokens: int = 0
     seconds: float = 0.0
-    #: The held-out loss before the first step, None if nothing is held out.
+    #: The held-out loss before the first step, None without held-out data.
     loss_before: float | None = None
     evaluations_since_best: int = 0
     stopped_early: bool = False
@@ -43,7 +43,7 @@ class Counters:
 
 
 class StepLog:
-    """Writes metrics.jsonl and tells each event. Only the main process of several is given a `tell`."""
+    """Writes metrics.jsonl and passes each event to `tell`, which only the main process has."""
 
     def __init__(self, path: Path, tell: Callable[[SFTEvent], None] | None) -> None:
         self._path = path
@@ -51,7 +51,7 @@ class StepLog:
         self._file: TextIO | None = None
         self._started = self._reported = time.perf_counter()
         self._tokens_reported = 0
-        #: Tokens, padding left out, that this process learned from since `collect_tokens`.
+        #: Tokens without padding that this process trained on since `collect_tokens`.
         self.pending_tokens = 0
         self.counters = Counters()
 
@@ -65,7 +65,7 @@ class StepLog:
             self._file.close()
 
     def begin(self, step: int, counters: Counters | None) -> None:
-        """Start the clock after `step`; lines of later steps, which a killed run wrote, are cut off."""
+        """Start the clock after `step`; lines of later steps, which a killed run wrote, are removed."""
         self.counters = counters or Counters()
         self._tokens_reported = self.counters.tokens
         self._reported = time.perf_counter()
@@ -77,21 +77,21 @@ class StepLog:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training so far, breaks left out."""
+        """Seconds of training so far, without interruptions."""
         return time.perf_counter() - self._started
 
     def tell(self, event: SFTEvent) -> None:
-        """Pass an event on."""
+        """Pass on an event."""
         if self._tell:
             self._tell(event)
 
     def collect_tokens(self, processes: ProcessGroup) -> None:
-        """Count the tokens of all processes."""
+        """Add up the tokens of all processes."""
         self.counters.tokens += sum(processes.all_gather(self.pending_tokens))
         self.pending_tokens = 0
 
     def state(self) -> dict[str, Any]:
-        """Return the counters for a checkpoint, after everything logged is on the disk."""
+        """Return the counters for a checkpoint, after flushing the log to disk."""
         if self._file:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -101,7 +101,7 @@ class StepLog:
     def log_step(
         self, step: int, total: int, loss: float, rate: float, epoch: float, grad_norm: float | None
     ) -> None:
-        """Report the mean loss since the last logged step."""
+        """Log the mean loss since the last logged step."""
         now, counters = time.perf_counter(), self.counters
         speed = (counters.tokens - self._tokens_reported) / max(now - self._reported, 1e-9)
         self._tokens_reported, self._reported = counters.tokens, now
@@ -123,13 +123,13 @@ class StepLog:
         self.tell(progress)
 
     def log_initial_eval(self, loss: float) -> None:
-        """Report the held-out loss before the first step: what all later ones are held against."""
+        """Log the held-out loss before the first step, the baseline of all later ones."""
         self.counters.loss_before = loss
         self.log_eval(0, loss, 0.0, best=False)
         self._started = self._reported
 
     def log_eval(self, step: int, loss: float, epoch: float, *, best: bool) -> None:
-        """Report a held-out loss. The time it took counts towards no speed."""
+        """Log a held-out loss. Its time is left out of the training speed."""
         evaluation = SFTEvaluation(step, loss, perplexity(loss), best)
         row = {"step": step, "eval_loss": loss, "perplexity": evaluation.perplexity, "best": best}
         self._write({**row, "epoch": epoch, "seconds": round(self.seconds, 3)})
@@ -142,7 +142,7 @@ class StepLog:
 
 
 def perplexity(loss: float) -> float:
-    """Return e to the loss, infinite where that is beyond a float."""
+    """Return e to the loss, infinite if that overflows a float."""
     try:
         return math.exp(loss)
     except OverflowError:
@@ -150,7 +150,7 @@ def perplexity(loss: float) -> float:
 
 
 def _lines(path: Path) -> list[str]:
-    """The whole lines of a log that may end in the middle of one."""
+    """The complete lines of a log, whose last one may be torn."""
     if not path.exists():
         return []
     text = read_regular(path, _LARGEST).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Which optimizer and which precision a run has, and whether this machine can do it."""
+"""Chooses a run's optimizer and precision, and checks that this machine supports them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from medchat.inference.device import pick_dtype
 from medchat.language import say
 from medchat.training.update_rules import SMALLEST_8BIT, Adafactor, Adam8bit, AdamW, UpdateRule, noise_for
 
-# An optimizer that updates one parameter at a time, in its step or already during the backward pass.
+# An optimizer that updates one parameter at a time, in its step or during the backward pass.
 #
-# In the backward pass a gradient is used and freed as soon as it is complete, so that all of them never
-# exist together. Knows nothing of how a parameter is updated: see `update_rules`.
+# During the backward pass a gradient is applied and freed as soon as it is complete, so that they never all
+# exist at once. How a parameter is updated: see `update_rules`.
 
 
 class PerParameterOptimizer(Optimizer):
     """Applies `rule` to each parameter with a gradient.
 
     `groups` are torch's parameter groups, each with `lr`, `betas`, `eps` and `weight_decay`. With
-    `in_backward` the update happens as soon as a gradient is complete; the gradient is gone then, and
-    `step` finds nothing left to do. Rounding noise comes from `seed`, the parameter's number and its
-    step, so the state saved and loaded is all there is.
+    `in_backward` the update happens as soon as a gradient is complete; the gradient is then freed, and `step`
+    does nothing. Rounding noise depends on `seed`, the parameter's number and its step, so the optimizer's
+    state is complete without a generator's.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class PerParameterOptimizer(Optimizer):
         self._rule.update(parameter, parameter.grad, state, self.param_groups[group], noise)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state as `state_dict` gave it, every tensor in the dtype it has.
+        """Load a state from `state_dict`, keeping the dtype of every tensor.
 
-        torch's own would cast the state to the dtype of the weights. Raises ValueError if the state
+        torch's own method would cast the state to the dtype of the weights. Raises ValueError if the state
         belongs to other parameter groups.
         """
         saved = state_dict["param_groups"]
@@ -101,7 +101,7 @@ class PerParameterOptimizer(Optimizer):
 
 
 def _hook(optimizer: PerParameterOptimizer, number: int, group: int) -> Callable[[Tensor], None]:
-    # The model must not keep the optimizer and all its state alive after training.
+    # The hooks must not keep the optimizer and its state alive after training.
     owner = weakref.ref(optimizer)
 
     def update_and_free(parameter: Tensor) -> None:
@@ -113,18 +113,18 @@ def _hook(optimizer: PerParameterOptimizer, number: int, group: int) -> Callable
     return update_and_free
 
 
-#: Parameters that are not decayed, as transformers' Trainer has it (`get_decay_parameter_names`).
+#: Parameters without weight decay, as in transformers' Trainer (`get_decay_parameter_names`).
 _NOT_DECAYED = (r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)")
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """The dtypes of a run. `autocast`: computes in bfloat16 beside float32 weights."""
+    """The dtypes of a run. `autocast`: computes in bfloat16 with float32 weights."""
 
     name: str
-    #: What is trained.
+    #: Of the trained parameters.
     weights: torch.dtype
-    #: What is frozen beside it, where a method freezes anything.
+    #: Of the frozen parameters, if a method has any.
     base: torch.dtype
     autocast: bool = False
 
@@ -135,7 +135,7 @@ class Precision:
 
 
 def precision_of(options: SFTOptions, device: torch.device) -> Precision:
-    """Return the dtypes for `options.precision` on `device`; `auto` is `mixed` where bfloat16 is native."""
+    """Return the dtypes for `options.precision` on `device`; `auto` is `mixed` if bfloat16 is native."""
     name = options.precision
     if name == "auto":
         name = "mixed" if pick_dtype("auto", device) is torch.bfloat16 else "float32"
@@ -154,7 +154,7 @@ def build_optimizer(model: nn.Module, options: SFTOptions) -> Optimizer:
     groups = _groups(model, options)
     rounded = any(parameter.dtype is torch.bfloat16 for group in groups for parameter in group["params"])
     if options.optimizer == "adamw" and not rounded and not options.fused_backward:
-        # One kernel for all: no temporaries as large as the model.
+        # Fused: no temporaries as large as the model.
         return torch.optim.AdamW(groups, fused=True)
     rules: dict[str, type[UpdateRule]] = {"adamw": AdamW, "adamw8bit": Adam8bit, "adafactor": Adafactor}
     rule = rules[options.optimizer]()
@@ -204,7 +204,7 @@ def check_optimizer(options: SFTOptions, device: torch.device) -> None:
 
 
 def _check_fused(options: SFTOptions) -> None:
-    """The update uses a gradient at once: there is nothing to add up, to clip as a whole, to exchange."""
+    """A fused update applies each gradient at once: no accumulation, clipping or all-reduce is possible."""
     if options.batch_size > options.micro_batch_size:
         raise UsageError(
             say(
@@ -264,14 +264,14 @@ def _check_8bit(device: torch.device) -> None:
 
 @cache
 def why_no_8bit(device: torch.device) -> str:
-    """Take one step with the smallest tensor kept in 8 bits: builds differ in which kernels they bring."""
+    """Take one step with the smallest tensor that is kept in 8 bits: builds differ in their kernels."""
     parameter = nn.Parameter(torch.zeros(SMALLEST_8BIT, device=device))
     group = {"lr": 1.0, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
     try:
         with torch.no_grad():
             noise = torch.Generator(device)
             Adam8bit().update(parameter, torch.ones_like(parameter), {}, group, noise)
-    except Exception as error:  # whatever a library's missing kernel raises
+    except Exception as error:  # the type depends on which kernel is missing
         return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     moved = bool((parameter < 0).all())
     return "" if moved else say("更新没有生效", "an update changed nothing")

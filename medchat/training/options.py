@@ -1,4 +1,4 @@
-"""Settings no run can have, refused by the flag's name before anything is loaded."""
+"""Refuses settings that no run can have, by the flag's name, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def check_options(options: SFTOptions) -> None:
     for name, facts in option_facts().items():
         value = getattr(options, name)
         allowed = facts.allowed
-        # What a person types is held to the whole range before. No run is impossible for being too much of
-        # something, but for shares, whose ranges end below 1.
+        # What a person types was checked against the full range before. Here only lower bounds count, and the
+        # upper bounds of shares, which are below 1.
         if allowed is not None and value not in allowed and (not value > allowed.high or allowed.high < 1):
             raise _invalid(name, value, str(allowed))
         if facts.choices and not set(value if isinstance(value, tuple) else (value,)) <= set(facts.choices):
@@ -41,7 +41,7 @@ def _invalid(name: str, value: object, meaning: str) -> UsageError:
 
 
 def check_collator(options: SFTOptions, collators: Sequence[str]) -> None:
-    """Raise UsageError for a collator that the family has not."""
+    """Raise UsageError for a collator that the family does not have."""
     if options.collator not in collators:
         raise UsageError(
             say(f"没有名为“{options.collator}”的 collator", f"no collator is named {options.collator!r}"),
@@ -50,7 +50,7 @@ def check_collator(options: SFTOptions, collators: Sequence[str]) -> None:
 
 
 def check_early_stopping(options: SFTOptions, *, held_out: bool) -> None:
-    """Raise UsageError if a run is to stop by evaluations that it never makes."""
+    """Raise UsageError for early stopping without evaluations."""
     if options.early_stopping and not (held_out and options.eval_steps >= 0):
         raise UsageError(
             say(
@@ -65,9 +65,9 @@ def check_early_stopping(options: SFTOptions, *, held_out: bool) -> None:
 
 
 def micro_batch_of(options: SFTOptions, processes: int) -> int:
-    """Return how many examples each process computes at once: what was requested, or less where that is too many.
+    """Return how many examples each process computes at once: what was requested, or fewer if that is too many.
 
-    Raises UsageError if the effective batch cannot be shared evenly.
+    Raises UsageError if the effective batch cannot be divided evenly.
     """
     share, rest = divmod(options.batch_size, processes)
     if rest:

@@ -1,4 +1,4 @@
-"""Which processes a run consists of: this one, or those that a launcher started together."""
+"""The processes of a run: this one alone, or those that a launcher started together."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from medchat.language import say
 from medchat.training.distributed import FsdpGroup
 from medchat.training.single_process import ProcessGroup
 
-#: Processes that have come together stay so.
+#: Initialised once per process.
 _groups: dict[torch.device, ProcessGroup] = {}
 
 
 def process_group(device: torch.device, tell: Callable[[str], None] | None = None) -> ProcessGroup:
-    """Return the processes of this run: as many as a launcher started (WORLD_SIZE), one without.
+    """Return the processes of this run: as many as a launcher started (WORLD_SIZE), one without a launcher.
 
-    `tell` is called, from another thread, once it takes long until all of them have come. Raises MedchatError
-    if they do not. What an earlier launcher left in the environment is removed from it.
+    `tell` is called, from another thread, if the rendezvous takes long. Raises MedchatError if it fails.
+    Variables left by an earlier launcher are removed from the environment.
     """
     launcher.undo_accelerate_configuration()
     if launcher.world_size() == 1:
@@ -45,7 +45,7 @@ def _telling(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def launcher_note() -> str:
-    """Return what a user of a launcher that started fewer processes than requested must know, else ""."""
+    """Return a warning if a launcher started fewer processes than requested, else ""."""
     if launcher.world_size() == 1 and launcher.accelerate_on_cpu():
         return say(
             "accelerate launch --cpu 只启动了一个进程，不论 --num_processes 是多少；要用多个进程请用 torchrun",

@@ -1,9 +1,9 @@
-"""The one recipe of all families and methods: from examples to a result that chat has loaded again.
+"""The recipe of all families and methods: from examples to a result that was reloaded and checked.
 
     class MyFamily(Family): ...
     recipes = recipes_of(MyFamily())          # what a backbone's `recipes` returns
 
-template -> features -> model with its trainable part -> training -> files -> loaded again and compared.
+template -> features -> model with its trainable part -> training -> files -> reloaded and compared.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ from medchat.training.train import (
 )
 from medchat.training.training_arguments import check_trackers
 
-#: On how many examples the reloaded model is compared.
+#: The number of examples on which the reloaded model is compared.
 _COMPARED = 8
 
 METHODS: tuple[type[Method], ...] = (FullMethod, LoraMethod, QLoraMethod, BottleneckMethod, PrefixMethod)
@@ -76,7 +76,7 @@ METHODS: tuple[type[Method], ...] = (FullMethod, LoraMethod, QLoraMethod, Bottle
 def recipes_of(family: Family, own: Sequence[Method] = (), first: str = "") -> Mapping[str, SFTRecipe]:
     """Return a family's recipes by name: the shared methods, or in place of one the family's `own`.
 
-    `first` is the method where none is named.
+    `first` is the default method.
     """
     methods = {method.name: method for method in (*(kind() for kind in METHODS), *own)}
     ordered = sorted(methods, key=lambda name: name != first)
@@ -85,7 +85,7 @@ def recipes_of(family: Family, own: Sequence[Method] = (), first: str = "") -> M
 
 @dataclass(frozen=True, slots=True)
 class EncodedData:
-    """What a run is about to learn: its template, its data as ids, and how text became ids."""
+    """The encoded data of a run: its template, its features, and the encoder that made them."""
 
     template: PromptTemplate
     train: FeatureSet
@@ -103,26 +103,26 @@ class FamilyRecipe(SFTRecipe):
 
     @cached_property
     def defaults(self) -> Mapping[str, object]:  # type: ignore[override]
-        """The method's own defaults, and what it leaves to the family."""
+        """The method's defaults, with the family's values."""
         return self.tuning_method.defaults_for(self.family)
 
     @property
     def collators(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The family's."""
+        """The family's collators."""
         return self.family.collators
 
     def resolve_options(self, options: SFTOptions) -> SFTOptions:
-        """Return the options with precision and the family's own keys as they are for this model here."""
+        """Return the options with precision and the family's own settings resolved for this model and machine."""
         self._check(options)
         own = {**options.extra, **self.family.resolved(options)}
         return replace(options, precision=precision(options).name, extra=own)
 
     def template(self, options: SFTOptions) -> PromptTemplate:
-        """Return the family's template for these weights and what comes out of this method."""
+        """Return the family's template for these weights and this method's kind of result."""
         return self.family.training_template(base_options(options), self.tuning_method.kind)
 
     def survey(self, data: SFTData, options: SFTOptions) -> SFTSurvey:
-        """Tokenise the data as `run` would, and say what becomes of it. Reads no weights.
+        """Tokenise the data as `run` would, and return statistics of it. Reads no weights.
 
         Raises what `run` raises for bad options, data and folders.
         """
@@ -140,17 +140,17 @@ class FamilyRecipe(SFTRecipe):
         )
 
     def estimate(self, options: SFTOptions, survey: SFTSurvey | None) -> MemoryEstimate | None:
-        """Say how much memory the run would take. Reads small files and headers only. None: unknown."""
+        """Return an estimate of the run's memory. Reads small files and headers only. None: unknown."""
         shape = self.family.shape(options)
         return estimate(shape, options, survey, pick_device(options.device)) if shape else None
 
     def disk(self, options: SFTOptions, survey: SFTSurvey | None) -> DiskEstimate | None:
-        """Say how much room the run would take on the disk. Reads small files and headers only. None: unknown."""
+        """Return an estimate of the run's disk space. Reads small files and headers only. None: unknown."""
         shape = self.family.shape(options)
         return estimate_disk(shape, options, survey, pick_device(options.device)) if shape else None
 
     def run(self, data: SFTData, options: SFTOptions, watch: SFTWatcher) -> SFTReport:
-        """Train, write `options.output`, and load it again before saying that it worked.
+        """Train, write `options.output`, and reload it to check the result.
 
         Raises UsageError for bad options or an output that exists, DataError, CheckpointError,
         MemoryShortageError, and MedchatError if training diverged or was interrupted.
@@ -177,7 +177,7 @@ class FamilyRecipe(SFTRecipe):
             run_folder(options, fingerprint, processes, data.unused_fields) as folder,
         ):
             if processes.is_main:
-                # Reported at once, before what takes minutes: the watcher keeps the settings in the folder.
+                # Reported before the slow part, because the watcher writes the settings into the folder.
                 watch.on_event(SFTStatus(say("加载权重", "loading the weights")))
                 if note := launcher_note():
                     watch.on_event(SFTNote(note))
@@ -201,7 +201,7 @@ class FamilyRecipe(SFTRecipe):
         return report
 
     def _check(self, options: SFTOptions, processes: int = 1) -> None:
-        """Raise UsageError for options that no run can have; those that passed a moment ago pass again."""
+        """Raise UsageError for options that no run can have."""
         if options != self._checked:
             check_options(options)
         micro_batch_of(options, processes)
@@ -223,8 +223,8 @@ class FamilyRecipe(SFTRecipe):
         self.family.check(base)
         template = data.template or self.template(options)
         encoder = self._encoder(base, template)
-        # A run follows the survey of the same data: what that encoded is still right if nothing it was made
-        # from is another. A vocabulary is the same object while its files are unchanged.
+        # `run` follows `survey` of the same data: its encoded data is reused if all inputs are the same. A
+        # tokenizer is the same object while its files are unchanged.
         made_from = (tuple(data.train), tuple(data.held_out), template, encoder, options.max_length)
         if self._encoded is None or self._encoded[0] != made_from:
             parts = [
@@ -240,7 +240,7 @@ class FamilyRecipe(SFTRecipe):
         tokenizer = self.family.tokenizer(base)
         return FamilyEncoder(tokenizer, self.family.end_id(tokenizer, template))
 
-    # ------------------------------------------------------------ training and what follows
+    # ------------------------------------------------------------ training and afterwards
 
     def _train_and_write(
         self, data: SFTData, encoded: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
@@ -280,7 +280,7 @@ class FamilyRecipe(SFTRecipe):
     def _write_and_check(
         self, loaded: TokenChatModel, encoded: EncodedData, options: SFTOptions, folder: RunFolder
     ) -> None:
-        """Write the result and load it as chat does. Closes `loaded`: two copies would need twice the memory."""
+        """Write the result and load it as chat does. Closes `loaded` first: two copies would need twice the memory."""
         compared = encoded.train.features[:_COMPARED]
         facts = self.family.trained_facts(loaded.model)
         expected = label_losses(loaded.model, compared, self._collator_of(loaded, options))
@@ -289,14 +289,14 @@ class FamilyRecipe(SFTRecipe):
             self.tuning_method.save(loaded.model, self.family, options, metadata, output)
             loaded.close()
             reloaded = self.tuning_method.load_result(self.family, options, output)
-            # Asked before the collator, which may set it.
+            # Read before the collator is made, which may set it.
             same = self.family.trained_facts(reloaded.model) == facts
             losses = label_losses(reloaded.model, compared, self._collator_of(reloaded, options))
             check_round_trip(same, losses, expected, dtype_of(reloaded.model), output)
             reloaded.close()
 
     def _make_trainable(self, model: torch.nn.Module, options: SFTOptions) -> None:
-        # What a method adds begins at random: by the seed alone, or a run that starts over would be another.
+        # New parameters are initialised at random: from the seed alone, so that a restarted run is the same.
         torch.manual_seed(options.seed)
         self.tuning_method.make_trainable(model, self.family, options)
         _cast_trained(model, precision(options).weights)
@@ -304,7 +304,7 @@ class FamilyRecipe(SFTRecipe):
     def _train_along(
         self, data: SFTData, encoded: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
     ) -> tuple[TrainResult, tuple[SFTSample, ...]]:
-        """Train beside the main process, which alone writes and answers."""
+        """Train in a process other than the main one, which alone writes files and samples answers."""
         loaded = self.tuning_method.load(self.family, options)
         self._make_trainable(loaded.model, options)
         learned, held_out = encoded.train.features, encoded.held_out
@@ -318,9 +318,9 @@ class FamilyRecipe(SFTRecipe):
         return self.family.collator(options.collator, loaded.model, loaded.tokenizer, options)
 
     def _note_lost_template(self, encoded: EncodedData, options: SFTOptions, watch: SFTWatcher) -> None:
-        """Say so where chat would ask the result with another template than it was trained on.
+        """Note it if chat would use another template for the result than it was trained with.
 
-        That is so for a template that is code of another plugin: there is no file of it to write.
+        This happens with a template that is another plugin's code: there is no file of it to write.
         """
         found = self.family.template(self.tuning_method.result_options(options, options.output))
         if not same_template(found, encoded.template):
@@ -336,7 +336,7 @@ class FamilyRecipe(SFTRecipe):
 
 
 def _cast_trained(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Give what is trained the precision that its updates are made in; the rest keeps its own."""
+    """Cast the trained parameters to the dtype of their updates; the others keep theirs."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)

@@ -35,33 +35,33 @@ if TYPE_CHECKING:
 
 METRICS_NAME = "metrics.jsonl"
 LOCK_NAME = ".lock"
-#: Where TensorBoard's files go.
+#: The folder of TensorBoard's files.
 TRACKER_NAME = "tensorboard"
 
-#: What belongs to the run and not to its result.
+#: Files of the run that are not part of its result.
 RUN_NAMES = (run_record.FILE_NAME, METRICS_NAME, LOCK_NAME, TRACKER_NAME, checkpoints.FOLDER_NAME)
-#: What makes a folder loadable: written after the weights, taken back first.
+#: The files that make a folder loadable: written after the weights, and removed first.
 LOADABLE_NAMES = (manifest.FILE_NAME, "config.json", "adapter_config.json")
 
-#: What a kill leaves of a file that was being written: by us, and by safetensors.
+#: Names of partly written files that a killed process leaves: ours, and those of safetensors.
 _REMAINS = re.compile(r"\..+\.partial|\.tmp[A-Za-z0-9]{6}")
 
-#: What people read, and may edit or throw away, of a finished run: no weights depend on it.
+#: Files of a finished run that people may edit or delete: no weights depend on them.
 _REPORTS = re.compile(r".+\.(md|html|svg|png)|report\.json")
-#: Up to this size a finished run's files are read again before it is called finished; of others, the size.
+#: Up to this size a finished run's files are verified by content; larger ones by size.
 _READ_UP_TO = 1 << 20
 
 
 class RunFolder:
-    """A locked output folder, from `open_run_folder`."""
+    """A locked output folder, made by `open_run_folder`."""
 
     def __init__(self, path: Path, notes: tuple[str, ...] = (), resumed: bool = False) -> None:
         self.path = path
-        #: What the user should know about continuing, in the interface language.
+        #: Warnings about resuming, in the interface language.
         self.notes = notes
-        #: Whether an earlier run of the same settings began here.
+        #: Whether an earlier run with the same settings was started here.
         self.resumed = resumed
-        #: Whether a whole result stands here: from then on nothing is taken back.
+        #: Whether a complete result is here: from then on nothing is removed.
         self.has_result = False
 
     @property
@@ -71,7 +71,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints are; it need not exist yet."""
+        """The folder of checkpoints; it may not exist yet."""
         return self.path / checkpoints.FOLDER_NAME
 
     @property
@@ -85,7 +85,7 @@ class RunFolder:
         return self.metrics.is_file() and self.metrics.stat().st_size > 0
 
     def way_on(self) -> str:
-        """Return what to do to continue after the run failed, in the interface language."""
+        """Return how to continue after a failure, in the interface language."""
         step = self.last_step
         if not step and (self.resumed or self.has_log):
             return say("在同一条命令后加上 --resume", "run the same command with --resume")
@@ -98,9 +98,9 @@ class RunFolder:
 
     @contextmanager
     def result(self) -> Iterator[Path]:
-        """Yield the folder to write the result into, `config.json` or `adapter_config.json` after the weights.
+        """Yield the folder to write the result into; `config.json` or `adapter_config.json` after the weights.
 
-        After an error nothing of it stays: checkpoints do, and the run can continue from them.
+        After an error the partial result is removed; checkpoints stay, and the run can resume from them.
         """
         for name in LOADABLE_NAMES:
             (self.path / name).unlink(missing_ok=True)
@@ -112,15 +112,16 @@ class RunFolder:
                 _remove(self.path / name)
             raise
         for path in self.path.iterdir():
-            # Some writers make files for their owner alone: a result is as readable as the run's other files.
+            # Some libraries create files readable by their owner only: give results the mode of the other
+            # files.
             if path.is_file():
                 shutil.copymode(self.path / run_record.FILE_NAME, path)
         self.has_result = True
 
     def finish(self, report: SFTReport, facts: Mapping[str, Any]) -> None:
-        """Write the manifest, by which the run counts as finished, and remove the checkpoints.
+        """Write the manifest, which marks the run as finished, and remove the checkpoints.
 
-        A finished run continues from none of them, and each is several times as large as the result.
+        A finished run does not need them, and each is several times as large as the result.
         """
         report_fields = {key: value for key, value in asdict(report).items() if key != "output"}
         facts = {"medchat": __version__, **facts, "report": report_fields}
@@ -129,7 +130,7 @@ class RunFolder:
 
 
 def close_finished(output: Path) -> SFTNote:
-    """Return what to say when `check_output` returned a report; checkpoints that a kill left there are removed."""
+    """Return the notes on a finished run, and remove the checkpoints that a killed run left there."""
     shutil.rmtree(output / checkpoints.FOLDER_NAME, ignore_errors=True)
     return SFTNote(
         say(f"{output} 里的训练已经完成，不必继续", f"the run in {output} is finished; nothing to do")
@@ -137,11 +138,11 @@ def close_finished(output: Path) -> SFTNote:
 
 
 def check_output(options: SFTOptions) -> SFTReport | None:
-    """Look at `options.output` before anything is loaded; writes nothing.
+    """Check `options.output` before anything is loaded; writes nothing.
 
-    Returns the report of a finished run that `options.resume` asks to continue with, else None. Raises
-    UsageError if there is something that may not be overwritten, or a run with other settings, and
-    CheckpointError if a finished run's files are not what its manifest says.
+    Returns the report of a finished run that `options.resume` asks to continue, else None. Raises UsageError
+    if there is something that may not be overwritten, or a run with other settings, and CheckpointError if a
+    finished run's files do not match its manifest.
     """
     output = options.output
     if not output.exists() or (output.is_dir() and not _entries(output)):
@@ -156,12 +157,12 @@ def check_output(options: SFTOptions) -> SFTReport | None:
 def open_run_folder(
     options: SFTOptions, fingerprint: str, unused_fields: Mapping[str, int] | None = None
 ) -> Iterator[RunFolder]:
-    """Lock `options.output`, creating it, for the length of the block.
+    """Create and lock `options.output` for the length of the block.
 
-    `fingerprint` is of the training data as the model sees it (see `training.fingerprint_of`), `unused_fields`
-    what the data's files hold besides, for the record. If the block
-    fails before a step was logged, nothing is left behind of a run that began with it. Raises
-    UsageError: what `check_output` says, other data, or another run at work there.
+    `fingerprint` is of the training data as the model sees it (see `fingerprint_of`), `unused_fields` the
+    fields of the data's files that are not used, for the record. If the block fails before a step was logged,
+    everything that a new run wrote is removed. Raises UsageError: what `check_output` says, other data, or
+    another run at work there.
     """
     path = options.output.absolute()
     check_output(options)
@@ -170,7 +171,7 @@ def open_run_folder(
     with translate_disk_errors(path, folder.way_on):
         path.mkdir(parents=True, exist_ok=True)
         with _locked(path):
-            # Between the first look and the lock another run may have begun, or finished.
+            # Another run may have started or finished between the first check and the lock.
             if check_output(options):
                 raise _occupied(path, options.resume)
             folder.resumed = bool(_entries(path))
@@ -178,8 +179,8 @@ def open_run_folder(
                 folder.notes = _begin(path, options, fingerprint, unused_fields, folder.resumed)
                 yield folder
             except BaseException:
-                # Where an earlier run began, what stands there need not all be ours. A log of steps is worth
-                # keeping: it says how far the run came, and `--resume` continues there.
+                # A folder of an earlier run may hold other files too. A log of steps is worth keeping: it
+                # shows how far the run came, and `--resume` continues there.
                 if not (folder.resumed or folder.has_result or folder.last_step or folder.has_log):
                     _empty(path, remove=not existed)
                 raise
@@ -192,9 +193,9 @@ def run_folder(
     processes: ProcessGroup,
     unused_fields: Mapping[str, int] | None = None,
 ) -> Iterator[RunFolder]:
-    """Open the run's folder in the main process, and see that every other one finds it.
+    """Open the run's folder in the main process, and check that every other one sees it.
 
-    Raises UsageError: what `open_run_folder` says, or a folder that is not on a file system they share.
+    Raises UsageError like `open_run_folder`, and for a folder that is not on a shared file system.
     """
     with ExitStack() as stack:
         opened: list[RunFolder] = []
@@ -266,13 +267,13 @@ def _occupied(output: Path, resume: bool) -> UsageError:
 
 
 def _let_go_in_a_child() -> None:
-    """A worker that outlives its killed run for a moment must not hold the folder."""
+    """Release the lock in a forked worker, which may outlive its killed run for a moment."""
     for lock in _held:
         os.close(lock)
     _held.clear()
 
 
-#: The locks this process holds.
+#: The locks that this process holds.
 _held: set[int] = set()
 os.register_at_fork(after_in_child=_let_go_in_a_child)
 
@@ -284,7 +285,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A run that failed removes its folder: the lock just taken may stand nowhere any more.
+            # A failed run removes its folder: the file that was just locked may be unlinked.
             if os.fstat(lock).st_ino != (path / LOCK_NAME).stat().st_ino:
                 raise BlockingIOError
         except OSError:
@@ -300,7 +301,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _entries(path: Path) -> set[str]:
-    """What is in the folder, but for what a run killed in its very first moment leaves."""
+    """The entries of the folder, except those that a run killed right after its start leaves."""
     return {name for name in _names(path) if name != LOCK_NAME and not _REMAINS.fullmatch(name)}
 
 

@@ -1,4 +1,4 @@
-"""`run.json`: what a run was asked for, and whether what is requested now would end in the same result.
+"""`run.json`: the options of a run, and whether the present ones would give the same result.
 
 Standard library only.
 """
@@ -23,29 +23,29 @@ from medchat.whole_file import write_whole_file
 FILE_NAME = RUN_RECORD
 FORMAT = "medchat-run-1"
 
-#: Options that may differ when a run continues: they decide where and how it computes and what it tells, not
-#: what comes out. `micro_batch_size` and `gradient_checkpointing` are what one changes when memory ran out;
-#: the sums then round differently.
+#: Options that may differ when a run is resumed: they change where and how it computes and what it reports,
+#: but not the result. `micro_batch_size` and `gradient_checkpointing` are changed when memory ran out; sums
+#: then round differently.
 FREE_OPTIONS = frozenset(
     (
         *("output", "resume", "device", "threads", "workers", "micro_batch_size", "gradient_checkpointing"),
         *("logging_steps", "save_steps", "save_total", "report_to", "samples", "allow_truncation"),
     )
 )
-#: Of those, the ones after which the result is no longer equal bit by bit.
+#: Those of them after which the result is no longer bitwise equal.
 ROUNDING_OPTIONS = ("device", "threads", "micro_batch_size", "gradient_checkpointing")
-#: Bytes of `run.json`; it names every data file and setting.
+#: The limit of `run.json` in bytes; it names every data file and setting.
 _LARGEST = 64 * 2**20
-#: Compared by what the folders hold, not by where they are.
+#: Compared by the content of the folders, not by their paths.
 _BY_CONTENT = ("model", "adapters")
 
 
 def write_run_record(
     folder: Path, options: SFTOptions, data: str, unused_fields: Mapping[str, int] | None = None
 ) -> None:
-    """Put a run on record. `data` is the fingerprint of what it learns from (`training.fingerprint_of`).
+    """Write the record of a run. `data` is the fingerprint of its training data (`fingerprint_of`).
 
-    `unused_fields` counts the records in which the data's files hold something that nothing is learned from.
+    `unused_fields` counts the records that have each field of the data's files that is not used.
     """
     record = {
         "format": FORMAT,
@@ -60,7 +60,7 @@ def write_run_record(
 
 
 def compare_options(folder: Path, options: SFTOptions) -> None:
-    """Raise UsageError, naming them, if options differ from the recorded ones that change the result."""
+    """Raise UsageError, naming the options, if any that change the result differ from the recorded ones."""
     run = read_run_record(folder)
     now = _plain(options)
     fixed = [item.name for item in fields(SFTOptions) if item.name not in {*FREE_OPTIONS, *_BY_CONTENT}]
@@ -91,7 +91,7 @@ def compare_options(folder: Path, options: SFTOptions) -> None:
 def compare_data(folder: Path, options: SFTOptions, data: str) -> tuple[str, ...]:
     """Raise UsageError if the fingerprint `data` is not the recorded one.
 
-    Returns what to tell about options that may change but leave their mark, in the interface language.
+    Returns notes on changed options after which the result is not bitwise equal, in the interface language.
     """
     run = read_run_record(folder)
     if run["data"] != data:
@@ -133,6 +133,6 @@ def read_run_record(folder: Path) -> dict[str, Any]:
 
 
 def _plain(options: SFTOptions) -> dict[str, Any]:
-    """The options as JSON has them: paths as text, tuples as lists."""
+    """The options as JSON types: paths as text, tuples as lists."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(options), default=str, ensure_ascii=False))
     return plain

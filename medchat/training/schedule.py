@@ -1,4 +1,4 @@
-"""How many steps a run takes, and after which of them it logs, evaluates and saves. Knows no tensors."""
+"""How many steps a run takes, and after which of them it logs, evaluates and saves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from medchat.api import SFTOptions
 from medchat.language import say
 
-#: A run shorter than so many intervals gets shorter ones (docs/specs/training.md, "Small runs").
+#: A run with fewer intervals than this gets shorter ones (docs/specs/training.md, "Small runs").
 FEWEST_INTERVALS = 10
 
 
@@ -20,17 +20,17 @@ class Schedule:
     logging: int
     evaluation: int
     saving: int
-    #: The share of the steps in which the learning rate rises from 0.
+    #: The share of the steps in which the learning rate warms up from 0.
     warmup: float = 0.0
-    #: What was made shorter, in the interface language.
+    #: Notes on intervals that were made shorter, in the interface language.
     notes: tuple[str, ...] = ()
 
     def logs_at(self, step: int) -> bool:
-        """Whether the loss is reported after this step: the first, the last, and before an evaluation."""
+        """Whether the loss is logged after this step: also after the first and last, and before an evaluation."""
         return step in (1, self.steps) or step % self.logging == 0 or self.evaluates_at(step)
 
     def evaluates_at(self, step: int) -> bool:
-        """Whether the held-out loss is taken after this step."""
+        """Whether the held-out loss is computed after this step."""
         return bool(self.evaluation) and (step == self.steps or step % self.evaluation == 0)
 
     def saves_at(self, step: int) -> bool:
@@ -39,7 +39,7 @@ class Schedule:
 
 
 def make_schedule(options: SFTOptions, steps_per_epoch: int, *, evaluates: bool) -> Schedule:
-    """Return the schedule of a run; without `evaluates` there is nothing to evaluate on."""
+    """Return the schedule of a run; `evaluates` is False without held-out data."""
     steps = options.max_steps or math.ceil(options.num_epochs * steps_per_epoch)
     notes: list[str] = []
 
@@ -60,7 +60,7 @@ def make_schedule(options: SFTOptions, steps_per_epoch: int, *, evaluates: bool)
 
     warmup = options.warmup_ratio
     if steps == 1 and warmup and options.scheduler != "constant":
-        # Its only step would be the first of the warm-up, at a learning rate of 0.
+        # A single step would be the first of the warm-up, with a learning rate of 0.
         warmup = 0.0
         notes.append(say("训练只有 1 步：不预热", "the run has only 1 step: there is no warm-up"))
     return Schedule(

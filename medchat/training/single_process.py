@@ -1,4 +1,4 @@
-"""What a run needs to know of the processes it consists of. Here there is one; `distributed` has several."""
+"""The process group of a run in a single process; `distributed` has that of several."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Made = TypeVar("Made")
 
 
 class ReportedElsewhere(MedchatError):
-    """Another process of the run failed, and says why: there is nothing to add."""
+    """Another process of the run failed and reports the error."""
 
     def __init__(self) -> None:
         super().__init__("")
@@ -30,20 +30,20 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this one writes files and is the only one to be heard."""
+        """Whether this process writes the files and the messages."""
         return self.rank == 0
 
     def prepare(self, model: nn.Module) -> None:
-        """Share out a loaded model in place, before an optimizer is made over its parameters."""
+        """Shard a loaded model in place, before an optimizer is made over its parameters."""
 
     def wrap_accelerator(self, accelerator: Any) -> None:
-        """Tell the Trainer's accelerator what `prepare` did already."""
+        """Adapt the Trainer's accelerator to what `prepare` did already."""
 
     def unshard(self, model: nn.Module) -> None:
-        """Make a model that was shared out whole again, in place, in the main process."""
+        """Unshard the model in place, in the main process."""
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the trained parameters whole, by name; only the main process needs to have them.
+        """Return the full trained parameters by name; needed in the main process only.
 
         Shapes as in the model of one process, dtype as trained.
         """
@@ -51,35 +51,35 @@ class ProcessGroup:
 
     @torch.no_grad()
     def load_weight(self, model: nn.Module, name: str, tensor: Tensor) -> None:
-        """Put a whole tensor where `weights` found it. Its shape and dtype are the parameter's."""
+        """Copy a full tensor into the parameter of that name. Its shape and dtype are the parameter's."""
         trained_parameters(model)[name].copy_(tensor)
 
     def optimizer_state(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the optimizer's state, whole, as a tree; only the main process needs to have it."""
+        """Return the full optimizer state as a tree; needed in the main process only."""
         return optimizer.state_dict()
 
     def load_optimizer_state(self, model: nn.Module, optimizer: Optimizer, tree: Mapping[str, Any]) -> None:
-        """Take over what `optimizer_state` gave."""
+        """Load what `optimizer_state` returned."""
         optimizer.load_state_dict(dict(tree))
 
     def all_gather(self, value: Any) -> list[Any]:
-        """Return the value that each process has, by rank. Values are trees (see `tensor_trees`)."""
+        """Return each process's value, by rank. Values are trees (see `save_pytree`)."""
         return [value]
 
     def any(self, flag: bool) -> bool:
-        """Return whether it is so in any process. Asked after every step: has to be quick."""
+        """Return whether the value is true in any process. Called after every step, so it must be fast."""
         return flag
 
     def barrier(self) -> None:
-        """Continue when every process is here."""
+        """Wait until every process has arrived here."""
 
     def from_main(self, make: Callable[[], Made]) -> Made:
-        """Return what the main process made; the others do not call `make`."""
+        """Return what `make` returned in the main process; the others do not call it."""
         return make()
 
     @contextmanager
     def single_reporter(self) -> Iterator[None]:
-        """Within this block a failure of any process is raised as itself in one of them alone."""
+        """Within this block the failure of any process is raised in only one of them."""
         yield
 
 

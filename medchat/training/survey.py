@@ -1,6 +1,6 @@
-"""What a run's data became: lengths, what was cut, and the first example as the model sees it.
+"""Statistics of a run's data: lengths, truncation, and the first example as the model sees it.
 
-Needs the vocabulary, no weights.
+Needs the tokenizer, no weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from medchat.training.features import Feature, FeatureSet
 
 
 class PreviewTokenizer(Protocol):
-    """What showing ids as text takes."""
+    """What a tokenizer must offer to show ids as text."""
 
     @property
     def special_ids(self) -> Mapping[str, int]:
@@ -23,7 +23,7 @@ class PreviewTokenizer(Protocol):
         ...
 
     def stream(self) -> TextDecoder:
-        """Return a decoder for ids that come one by one; special ids give no text."""
+        """Return a streaming decoder for ids; special ids give no text."""
         ...
 
 
@@ -39,9 +39,9 @@ def survey(
     max_length: int,
     collate: Collator | None = None,
 ) -> SFTSurvey:
-    """Return what to show before training. `template` is its name.
+    """Return the statistics to show before training. `template` is the template's name.
 
-    With `collate` the preview shows what that collator labels (some add to the answer and its end token).
+    With `collate` the preview shows what that collator labels (some label more than the answer).
     """
     first = made.features[0]
     return SFTSurvey(
@@ -61,10 +61,10 @@ def survey(
 
 
 def preview(vocabulary: PreviewTokenizer, labelled: Sequence[tuple[int, bool]]) -> tuple[PreviewPiece, ...]:
-    """Return (id, learned) pairs as text: one piece a special token, one each stretch between those.
+    """Return (id, learned) pairs as text: a piece per special token, and one per stretch between them.
 
-    A stretch is decoded as one, for the bytes of a Chinese character may be several ids. The pieces that
-    are not special, joined, are the decoded text.
+    A stretch is decoded as one, because a Chinese character may take several ids. The pieces that are not
+    special, joined, are the decoded text.
     """
     names = {number: name for name, number in vocabulary.special_ids.items()}
     pieces: list[PreviewPiece] = []
@@ -86,7 +86,7 @@ def _labelled(feature: Feature) -> list[tuple[int, bool]]:
 
 
 def _collated(feature: Feature, collate: Collator) -> list[tuple[int, bool]]:
-    """The one row of a batch of one, as far as it is more than padding. Labels stand at the token itself."""
+    """The row of a batch of one, without padding. Labels are not shifted."""
     batch = collate([feature])
     ids, labels = (batch[name][0].tolist() for name in ("input_ids", "labels"))
     learned = [label >= 0 for label in labels]

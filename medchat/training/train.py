@@ -1,9 +1,9 @@
-"""Training on features, so that it can be stopped at any moment and continues as if it had not been.
+"""The training run on features; it can be stopped at any moment and resumed with the same result.
 
     with open_run_folder(options, fingerprint_of(features, held_out)) as folder:
         trained = train(model, features, held_out, collate, options, folder, watch)
 
-Knows no model family, and writes nothing but the run's log and its checkpoints.
+Independent of the model family; writes only the run's log and its checkpoints.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ from medchat.training.single_process import ProcessGroup
 from medchat.training.trainer import LabelTrainer, Run
 from medchat.training.training_arguments import trackers, training_arguments
 
-# What training did, in figures.
+# The figures of a training run.
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What training did, by the names of `SFTReport`: `SFTReport(**asdict(trained), ...)`.
+    """The figures of a training run, by the names of `SFTReport`: `SFTReport(**asdict(trained), ...)`.
 
-    Losses are means per label token, of the first and last logged steps. `tokens` counts all that was
-    learned from, padding left out. The weights are those of `best_step` where something was held out;
-    `best_loss` and, of what training started from, `loss_before` are held-out losses.
+    Losses are means per label token, of the first and last logged steps. `tokens` counts all that was trained
+    on, without padding. With held-out data the weights are those of `best_step`; `best_loss` and
+    `loss_before` (before training) are held-out losses.
     """
 
     steps: int
@@ -86,7 +86,7 @@ def train_result(
     best_loss: float | None,
     start: TrainingCheckpoint | None,
 ) -> TrainResult:
-    """Return what a run did that ended at `steps`, having begun at `start`."""
+    """Return the figures of a run from step `start` to `steps`."""
     gc.collect()
     counters = run.log.counters
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
@@ -109,7 +109,7 @@ def train_result(
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """The most memory ever held at once: on a GPU by tensors, else by this process."""
+    """The peak memory: on a GPU of tensors, else of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if os.name != "posix":
@@ -119,7 +119,7 @@ def _peak_bytes(device: torch.device) -> int:
     status = Path("/proc/self/status")
     text = read_regular(status, SYSTEM_BYTES).decode("ascii", "replace") if status.exists() else ""
     if found := re.search(r"VmHWM:\s+(\d+) kB", text):
-        # What `getrusage` tells on Linux may be the peak of whoever started this process.
+        # On Linux `getrusage` may return the peak of the process that started this one.
         return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
@@ -138,7 +138,7 @@ __all__ = [
 
 
 def fingerprint_of(features: Sequence[Feature], held_out: Sequence[Feature] = ()) -> str:
-    """Return what tells one run's data from another's: of the ids that the model sees, in their order."""
+    """Return the fingerprint of a run's data: of the ids that the model sees, in their order."""
     digest = hashlib.sha256()
     for part in (features, held_out):
         digest.update(f"{len(part)}\n".encode())
@@ -170,10 +170,10 @@ def train(
 ) -> TrainResult:
     """Train the parameters of `model` that require gradients, from the newest checkpoint in `folder`.
 
-    They end as those of the best held-out loss where something is held out. The same seed, data, settings
-    and machine give the same weights, however often the run was killed and resumed. Raises UsageError,
-    MemoryShortageError, and MedchatError when the loss or a gradient is no longer finite (naming the
-    records) or once `watch.cancel` is set, after a checkpoint.
+    With held-out data they end as those of the best held-out loss. The same seed, data, settings and machine
+    give the same weights, however often the run was killed and resumed. Raises UsageError,
+    MemoryShortageError, and MedchatError when the loss or a gradient is no longer finite (naming the records)
+    or once `watch.cancel` is set, after a checkpoint.
     """
     check_options(options)
     device = device_of(model)
@@ -223,7 +223,7 @@ def _run(
 
 
 def _newest_checkpoint(run: Run) -> TrainingCheckpoint | None:
-    """Return where to continue, and say so; None is at the beginning."""
+    """Return the checkpoint to resume from, and report it; None is the beginning."""
 
     def look() -> TrainingCheckpoint | None:
         damaged: list[CheckpointError] = []
@@ -240,7 +240,7 @@ def _newest_checkpoint(run: Run) -> TrainingCheckpoint | None:
             )
         return newest
 
-    # Reading every byte of it once is enough.
+    # One process verifies it: reading every byte once is enough.
     found = run.processes.from_main(look)
     if found:
         run.log.tell(
@@ -261,7 +261,7 @@ def _newest_checkpoint(run: Run) -> TrainingCheckpoint | None:
 def _go_on(model: nn.Module, run: Run, start: TrainingCheckpoint | None) -> tuple[int, int, float | None]:
     """Train to the end. Returns the last step, the best one (0: none) and its held-out loss."""
     if start and (start.step >= run.schedule.steps or run.log.counters.stopped_early):
-        # Trained to the end, but killed before the result was written.
+        # The run finished training, but was killed before the result was written.
         load_trained_weights(model, start.folder, run.processes)
         state = load_trainer_state(start.folder)
         return start.step, state.best_global_step or 0, state.best_metric
@@ -275,7 +275,7 @@ def _go_on(model: nn.Module, run: Run, start: TrainingCheckpoint | None) -> tupl
     try:
         trainer.train(resume_from_checkpoint=str(start.folder) if start else None)
     finally:
-        # The model's own forward again, without autocast around it.
+        # Restore the model's own forward, without autocast around it.
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     state = trainer.state
     if run.processes.any(run.watch.cancel.is_set()):
@@ -340,7 +340,7 @@ def _tell_if_nothing_was_gained(run: Run, best_loss: float | None) -> None:
 
 @contextmanager
 def _training_mode(model: Any, options: SFTOptions) -> Iterator[None]:
-    config = getattr(model, "config", None)  # a module that is not of transformers has none
+    config = getattr(model, "config", None)  # a module other than transformers' has none
     use_cache = getattr(config, "use_cache", None)
     if options.gradient_checkpointing:
         if not getattr(model, "supports_gradient_checkpointing", False):

@@ -1,7 +1,7 @@
-"""transformers' Trainer with what it lacks: logits on label positions alone, exact checkpoints, a loud NaN.
+"""transformers' Trainer, extended: logits on label positions only, exact checkpoints, an error for NaN.
 
-Its loop, gradient accumulation, clipping and schedulers are used as they are. When it logs, evaluates
-and saves is decided here; what it would write with pickle is not written.
+Its loop, gradient accumulation, clipping and schedulers are used unchanged. When it logs, evaluates and saves
+is decided here; nothing is written with pickle.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ from medchat.training.run_folder import RunFolder
 from medchat.training.schedule import Schedule
 from medchat.training.single_process import ProcessGroup, trained_parameters
 
-# When the trainer logs, evaluates, saves and stops, and what it does before its first step.
+# Callbacks: when the trainer logs, evaluates, saves and stops, and what it does before its first step.
 
 
 class ScheduleCallback(TrainerCallback):  # type: ignore[misc]
-    """Says after which steps the Trainer logs, evaluates, saves and stops."""
+    """Decides after which steps the Trainer logs, evaluates, saves and stops."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -75,7 +75,7 @@ class ScheduleCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Report a logged step; the Trainer's closing summary and evaluations have no such loss."""
+        """Log a step; the Trainer's final summary and evaluations have no such loss."""
         if logs and "loss" in logs:
             self._run.log.collect_tokens(self._run.processes)
             self._run.log.log_step(
@@ -89,26 +89,26 @@ class ScheduleCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class InitialEvalCallback(TrainerCallback):  # type: ignore[misc]
-    """Looks at what training starts from; takes up the sums of the interval within which a run was stopped."""
+    """Evaluates before the first step; restores the sums of the logging interval in which a run was stopped."""
 
     def __init__(self, trainer: LabelTrainer) -> None:
         self._trainer = trainer
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called after the Trainer set its sums to zero."""
+        """Runs after the Trainer set its sums to zero."""
         counters = self._trainer.run.log.counters
         self._trainer._tr_loss += counters.summed_loss
         self._trainer._globalstep_last_logged = counters.last_logged_step
         self._trainer.evaluate_start()
 
 
-#: So many records of a batch are named.
+#: The number of records of a batch that an error names.
 _NAMED = 16
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything about a run but the model."""
+    """Everything about a run except the model."""
 
     features: Sequence[Feature]
     held_out: Sequence[Feature]
@@ -123,18 +123,19 @@ class Run:
 
 
 class LabelTrainer(Trainer):  # type: ignore[misc]
-    """Trains `run` on one model."""
+    """The Trainer of one model for `run`."""
 
     def __init__(self, *, run: Run, trackers: Sequence[Any] = (), **arguments: Any) -> None:
         callbacks = [ScheduleCallback(run), InitialEvalCallback(self), *trackers]
         super().__init__(train_dataset=run.features, callbacks=callbacks, **arguments)
-        # It prints to stdout, which is the answer's.
+        # It prints to stdout, which is for the program's results.
         self.remove_callback(PrinterCallback)
         self.run = run
-        # Whatever the model takes: `compute_loss` divides by the label tokens of the whole step.
+        # Even if the model's forward does not take it: `compute_loss` divides by the label tokens of the full
+        # step.
         self.model_accepts_loss_kwargs = True
         run.processes.wrap_accelerator(self.accelerator)
-        #: Examples of the step at work, and of the one before.
+        #: Examples of the current step, and of the one before.
         self._step_rows: list[int] = []
         self._last_rows: list[int] = []
         example = LabelCollator(run.collate, run.features)([(0, run.features[0])])
@@ -165,17 +166,17 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         """Return the loss; raise MedchatError naming the batch if it is not finite. A scalar."""
         rows, tokens = inputs.pop("rows").tolist(), int(inputs.pop("tokens"))
         inputs.pop("labels")
-        # Several processes exchange the gradients that autograd hands out, a fused update waits for them.
+        # All-reduce and fused updates need the gradients that autograd returns.
         alone = self.run.processes.count == 1 and not self.run.options.fused_backward
         labels = inputs.pop("shift_labels")
         in_place = alone and self.model.training
         loss = label_loss(model, self._label_head, inputs, labels, num_items_in_batch, in_place=in_place)
         if num_items_in_batch is not None:
-            # The items are those of all processes, and their gradients will be averaged.
+            # The items are those of all processes, whose gradients are averaged.
             loss = loss * self.run.processes.count
         if not math.isfinite(value := float(loss.detach())):
             if self.run.options.fused_backward:
-                # Nobody looked at the gradients of the last step: its batch may be the one to name.
+                # The gradients of the last step were not checked: its batch may be the cause.
                 self._refuse_infinite(trained_parameters(self.model))
             raise self._diverged(rows, say(f"损失变成了 {value}", f"the loss became {value}"))
         self._step_rows += rows
@@ -183,7 +184,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Stop before an update that would leave no finite weights to save."""
+        """Stop before an update that would make the weights non-finite."""
         if self.run.options.fused_backward:
             self._end_step()
             return None
@@ -199,7 +200,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         self._last_rows, self._step_rows = self._step_rows, []
 
     def _refuse_infinite(self, weights: Mapping[str, Tensor]) -> None:
-        """Raise MedchatError rather than let a checkpoint without use push out one that has."""
+        """Raise MedchatError before a checkpoint with non-finite weights replaces a good one."""
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 what = say(f"权重 {name} 变成了无效数值", f"the weight {name} became NaN or infinite")
@@ -230,7 +231,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
     # ------------------------------------------------------------ evaluation
 
     def evaluate_start(self) -> None:
-        """Take the held-out loss of what training starts from, once."""
+        """Compute the held-out loss before training, once."""
         log, count = self.run.log, len(self.run.held_out)
         if self.run.schedule.evaluation and not self.state.global_step and log.counters.loss_before is None:
             log.tell(
@@ -246,10 +247,10 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         )
 
     def _evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Take the held-out loss; a new best one is saved, too many without end the run."""
+        """Compute the held-out loss; a new best one is saved, too many without one end the run."""
         run, state, counters = self.run, self.state, self.run.log.counters
         loss = self._held_out_loss()
-        # A warm-up begins with a learning rate of 0: what has not moved yet is no result, however good it is.
+        # Warm-up starts with a learning rate of 0: unchanged weights are no result, however good their loss.
         moved = loss != counters.loss_before
         best = moved and (state.best_metric is None or loss < state.best_metric)
         if best:
@@ -260,25 +261,25 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         self.log({"eval_loss": loss})
         patience = run.options.early_stopping
         counters.stopped_early = bool(patience) and counters.evaluations_since_best >= patience
-        # The best weights must be somewhere, and a run that ended must be known to have ended.
+        # The best weights must be on disk, and so must the state of a run that ended.
         self.control.should_save |= best or counters.stopped_early
         self.control.should_training_stop |= counters.stopped_early
         self.control.should_evaluate = False
         return {}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Tell the trackers; what was logged is in metrics.jsonl and need not grow in memory."""
+        """Call the trackers; the history is in metrics.jsonl and must not grow in memory."""
         super().log(logs, start_time)
         self.state.log_history.clear()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Return 0: nothing reads it, and counting walks over all parameters at each batch."""
+        """Return 0: nothing reads it, and counting would visit all parameters for each batch."""
         return 0
 
     # ------------------------------------------------------------ checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write everything that the run needs to continue as if it had never stopped."""
+        """Write everything that the run needs to resume exactly."""
         run, step = self.run, self.state.global_step
         counters = run.log.counters
         summed_losses = run.processes.all_gather(self._tr_loss.item())
@@ -307,7 +308,7 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
 
     @property
     def _own_optimizer(self) -> Optimizer:
-        """The optimizer without what accelerate wraps around it."""
+        """The optimizer without accelerate's wrapper."""
         wrapped: Any = self.optimizer
         own: Optimizer = getattr(wrapped, "optimizer", wrapped)
         return own
@@ -330,5 +331,5 @@ class LabelTrainer(Trainer):  # type: ignore[misc]
         if rank < len(states):
             set_rng_state(states[rank])
         else:
-            # There were fewer processes: nothing to repeat, but this one must not draw what another does.
+            # The checkpoint had fewer processes: this one needs a seed that no other has.
             torch.manual_seed(self.args.seed + 1_000_003 * rank + self.state.global_step)

@@ -1,4 +1,4 @@
-"""The settings of a run in the words of transformers' Trainer, and the trackers it reports to."""
+"""A run's settings as transformers' TrainingArguments, and the trackers it reports to."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from medchat.training.trainer import Run
 
 
 def training_arguments(model: nn.Module, run: Run) -> TrainingArguments:
-    """Return the Trainer's settings. When to log, evaluate and save is not its business: see `trainer`."""
+    """Return the Trainer's settings. When to log, evaluate and save is decided in `trainer`."""
     options, device = run.options, device_of(model)
-    # A model in float64 is one that sums are compared in: nothing may round them.
+    # A float64 model is used to compare sums exactly: no autocast may round them.
     double = any(parameter.dtype is torch.float64 for parameter in model.parameters())
     if device.type == "cuda" and device.index and run.processes.count == 1:
-        # The Trainer takes the first GPU where no device is given.
+        # The Trainer takes the first GPU by default.
         launcher.train_on(str(device))
     arguments = TrainingArguments(
         output_dir=str(run.folder.path),
@@ -45,12 +45,12 @@ def training_arguments(model: nn.Module, run: Run) -> TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=device.type == "cpu",
-        # Every parameter that is trained takes part in every step, and looking for others costs.
+        # Every trained parameter takes part in every step, and searching for unused ones costs time.
         ddp_find_unused_parameters=False,
         bf16=precision_of(options, device).autocast and not double,
     )
     if device.type == "cuda" and run.processes.count == 1:
-        # One process computes on one GPU, its model's, however many there are.
+        # One process uses one GPU, its model's, even if there are more.
         arguments._setup_devices  # noqa: B018 (computed once, then kept in the attribute)
         arguments.__dict__["_setup_devices"] = torch.device("cuda", device.index or 0)
         arguments._n_gpu = 1
@@ -71,7 +71,7 @@ def check_trackers(options: SFTOptions) -> None:
 
 
 def trackers(run: Run) -> list[Any]:
-    """Return the callbacks of the trackers asked for; nothing of theirs is imported unless asked.
+    """Return the callbacks of the requested trackers, importing no others.
 
     Raises UsageError if one is not installed.
     """

@@ -1,8 +1,8 @@
 """How one parameter is updated from its gradient: AdamW, 8-bit AdamW, Adafactor.
 
-The arithmetic is float32, a slice of the parameter at a time: temporaries stay small beside an embedding
-of a gigabyte. float32 parameters are changed in place; bfloat16 ones, and the bfloat16 state kept for
-them, are rounded stochastically (see `rounding`). Knows nothing of models, steps and schedules.
+The arithmetic is float32, a slice of the parameter at a time: temporaries stay small even with an embedding
+of a gigabyte. float32 parameters are changed in place; bfloat16 ones, and their bfloat16 state, are rounded
+stochastically (see `stochastic_round`).
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
 
-# Stochastic rounding to bfloat16: right on average, however small the change.
+# Stochastic rounding to bfloat16: unbiased, however small the change.
 #
-# A bfloat16 weight has 8 significant bits: at a learning rate of 2e-5 one of 0.02 would never move if each
-# update were rounded to the nearest (docs/specs/training.md, "Memory"). Rounded up with a probability
-# equal to the fraction cut off, it moves as far as it should in expectation.
+# A bfloat16 weight has 8 significant bits: at a learning rate of 2e-5 a weight of 0.02 would never change if
+# each update were rounded to the nearest (docs/specs/training.md, "Memory"). Rounded up with a probability
+# equal to the fraction cut off, it changes by the right amount in expectation.
 
-#: The bits of a float32 that bfloat16 has no room for.
+#: The number of bits that a float32 has more than a bfloat16.
 _CUT_BITS = 16
 
 
 def noise_for(device: torch.device, *numbers: int) -> torch.Generator:
-    """Return a generator that depends on these numbers alone.
+    """Return a generator seeded by these numbers alone.
 
-    Given the seed of the run, the parameter and the step, a resumed run draws what an uninterrupted one
-    would have, with no generator's state to be saved.
+    With the run's seed, the parameter's number and the step, a resumed run draws the same noise as an
+    uninterrupted one, and no generator's state has to be saved.
     """
     digest = hashlib.blake2b(repr(numbers).encode("ascii"), digest_size=7).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big"))
 
 
 def stochastic_round(values: Tensor, noise: torch.Generator) -> Tensor:
-    """Return float32 `values` as bfloat16, each rounded up or down so that its expectation is the value.
+    """Return float32 `values` as bfloat16, each rounded up or down so that its expected value is exact.
 
-    What bfloat16 can hold exactly stays; infinities and NaN stay what they are.
+    Values that bfloat16 represents exactly, infinities and NaN do not change.
     """
     bits = values.view(torch.int32)
     added = torch.randint(
@@ -52,21 +52,21 @@ def stochastic_round(values: Tensor, noise: torch.Generator) -> Tensor:
     return torch.where(values.isfinite(), rounded, values).to(torch.bfloat16)
 
 
-#: Elements handled at once: a CPU's cache, or enough work for a GPU's kernel.
+#: Elements per slice: they fit a CPU's cache, or are enough work for a GPU kernel.
 SLICE_CPU, SLICE_GPU = 2**21, 2**24
-#: bitsandbytes keeps one scale per so many 8-bit numbers, and small tensors in 32 bits.
+#: bitsandbytes has one scale per this many 8-bit numbers, and keeps small tensors in 32 bits.
 BLOCK_8BIT, SMALLEST_8BIT = 256, 4096
 #: Adafactor as transformers' Trainer sets it: https://arxiv.org/abs/1804.04235, section 7.
 _DECAY_POWER, _TINY_SQUARE, _LARGEST_RMS = -0.8, 1e-30, 1.0
 
 
-#: What a rule keeps of one parameter between steps; and a parameter group of torch's optimizers.
+#: The state of one parameter between steps; and a parameter group of torch's optimizers.
 State = dict[str, Any]
 Group = dict[str, Any]
 
 
 class UpdateRule(Protocol):
-    """A way of updating one parameter. `state` is empty at first, later what the rule put there."""
+    """A way of updating one parameter. `state` is empty at first and then filled by the rule."""
 
     def update(
         self, parameter: Tensor, gradient: Tensor, state: State, group: Group, noise: torch.Generator
@@ -170,7 +170,7 @@ class Adam8bit:
 class Adafactor:
     """Adafactor with an outer learning rate, as transformers' Trainer sets it up; no first moment.
 
-    transformers' own holds three float32 copies of a parameter at a time, of an embedding several GB.
+    transformers' own holds three float32 copies of a parameter at a time: several GB for an embedding.
     """
 
     def update(
@@ -208,7 +208,7 @@ class Adafactor:
 def _scales(
     gradients: Tensor, parts: list[slice], state: dict[str, Any], kept: float
 ) -> tuple[Tensor, Tensor]:
-    """Update the kept squares; return what rows [N, 1] and columns [M] of the gradient are multiplied with."""
+    """Update the running squares; return the factors of the gradient's rows [N, 1] and columns [M]."""
     if "exp_avg_sq" in state:
         square = gradients[0].float().square().add_(_TINY_SQUARE)
         state["exp_avg_sq"].mul_(kept).add_(square, alpha=1.0 - kept)
@@ -225,14 +225,14 @@ def _scales(
 
 @cache
 def _codes(device: torch.device) -> tuple[Tensor, Tensor]:
-    """The 256 values an 8-bit number stands for, of either sign and not negative."""
+    """The 256 values that an 8-bit code stands for: signed, and unsigned."""
     from bitsandbytes.functional import create_dynamic_map
 
     return create_dynamic_map(signed=True).to(device), create_dynamic_map(signed=False).to(device)
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """A view, never a copy: what is written there must arrive. Of FSDP's sharded tensors, the own share."""
+    """A flat view, never a copy, because it is written to. Of FSDP's sharded tensors, the local shard."""
     local: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return local.view(-1)
 

@@ -1,7 +1,7 @@
 """One of the processes that `test_sft_distributed` starts with torchrun: trains tiny models and says what it saw.
 
-torchrun --nproc-per-node 2 distributed_worker.py FOLDER         train, be stopped, continue torchrun
---nproc-per-node 2 distributed_worker.py FOLDER fail    fail in the second process alone
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER         train, be stopped, continue
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER fail    fail in the second process alone
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The methods of fine-tuning: what each trains, how that is written, and that chat loads it again."""
+"""The fine-tuning methods: what each one trains, and how the result is written and reloaded."""
 
 from medchat.training.methods.bottleneck import BottleneckMethod
 from medchat.training.methods.full import FullMethod

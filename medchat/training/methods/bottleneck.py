@@ -1,4 +1,4 @@
-"""Houlsby's adapters: two bottlenecks a layer are trained, the model stays as it is."""
+"""Houlsby's adapters: two bottlenecks per layer are trained, the model is frozen."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from medchat.training.methods.method import Metadata, Method, no_modules, write_
 
 
 class BottleneckMethod(Method):
-    """Defaults are BenTsao's for LoRA, whose data they suit; the size is that of Houlsby's paper."""
+    """The defaults are BenTsao's for LoRA, which suit its data; the size is that of Houlsby's paper."""
 
     name = "adapter"
     defaults: ClassVar = BENTSAO
 
     def refuse(self, family: Family, options: SFTOptions) -> None:
-        """Raise UsageError for a size that none has, and for adapters that it cannot follow."""
+        """Raise UsageError for an invalid size, and for adapters that it cannot be trained on."""
         super().refuse(family, options)
         if options.adapter_size < 1:
             raise UsageError(
@@ -36,7 +36,7 @@ class BottleneckMethod(Method):
         refuse_other_kinds(options)
 
     def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
-        """Put the bottlenecks in; their second matrices are zero, so they change nothing yet.
+        """Insert the bottlenecks; their second matrices are zero, so they change nothing yet.
 
         Raises UsageError if the targets name no module.
         """

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight is trained, and the result is a checkpoint by itself."""
+"""Full fine-tuning: every weight is trained, and the result is a complete checkpoint."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from medchat.language import say
 from medchat.training.family import Family, base_options
 from medchat.training.methods.method import Metadata, Method, dtype_name, precision
 
-# Writing a trained model's weights, and reading them back before the run counts as finished.
+# Writes a trained model's weights, and reads them back before the run counts as finished.
 
 WEIGHTS_NAME = "model.safetensors"
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the model's tensors by name, each once: of tied ones only the first name.
+    """Return the model's tensors by name, tied ones once under their first name.
 
     Shapes and dtypes are the model's.
     """
@@ -66,11 +66,12 @@ def save_weights(model: nn.Module, folder: Path) -> None:
 
 
 class FullMethod(Method):
-    """Adapters that training starts from are merged first: what comes out needs none of them."""
+    """Adapters that training starts from are merged first, so that the result does not need them."""
 
     name = "full"
     kind: ClassVar[Literal["model", "adapter"]] = "model"
-    # Med-ChatGLM's, which `SFTOptions` has but for this one (docs/specs/training.md, "Methods and defaults").
+    # Med-ChatGLM's defaults are those of `SFTOptions`, except this one (docs/specs/training.md, "Methods and
+    # defaults").
     defaults: ClassVar = {"adam_epsilon": 1e-3}
 
     def make_trainable(self, model: nn.Module, family: Family, options: SFTOptions) -> None:
@@ -85,16 +86,16 @@ class FullMethod(Method):
     def save(
         self, model: nn.Module, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
-        """Write model.safetensors, the tokenizer's and other small files, then config.json."""
+        """Write model.safetensors, the tokenizer and other small files, then config.json."""
         save_weights(model, folder)
         config = family.write_small_files(base_options(options), model, folder)
         write_json(folder / "config.json", {**config, **metadata})
 
     def result_options(self, options: SFTOptions, folder: Path) -> LoadOptions:
-        """Return how chat is asked for the result: as a model, without adapters."""
+        """Return the options to load the result in chat: as a model, without adapters."""
         asked = base_options(options, dtype=self.dtype(options))
         return replace(asked, model=folder, adapters=(), extra={})
 
     def dtype(self, options: SFTOptions) -> str:
-        """Return float32, or bfloat16 where the options ask for weights that coarse."""
+        """Return float32, or bfloat16 if the options ask for bfloat16 weights."""
         return dtype_name(precision(options).weights)

@@ -1,4 +1,4 @@
-"""LoRA through peft: small matrices beside frozen linears, in the layout of peft's files."""
+"""LoRA with peft: low-rank matrices beside frozen linear layers, written in peft's format."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from medchat.language import say
 from medchat.training.family import Family
 from medchat.training.methods.method import Metadata, Method, no_modules, write_adapter
 
-#: The new adapter's name while it is trained.
+#: The new adapter's name during training.
 TRAINED = "trained"
 _MARK = f".{TRAINED}.weight"
 #: What peft puts before the model's own names in its files.
 _PEFT_PREFIX = "base_model.model."
 
-#: BenTsao's fine-tuning (docs/specs/training.md, "Methods and defaults"), which the other adapters
-#: follow but for what is theirs.
+#: BenTsao's fine-tuning (docs/specs/training.md, "Methods and defaults"), which the other adapters share
+#: except for their own settings.
 BENTSAO = {
     "learning_rate": 3e-4,
     "num_epochs": 10.0,
@@ -40,17 +40,17 @@ BENTSAO = {
 
 
 class LoraMethod(Method):
-    """Plain LoRA. Over others that are given (`options.adapters`) it is one more, and needs them in chat too."""
+    """Plain LoRA. Trained on top of others (`options.adapters`) it is one more, and chat needs them too."""
 
     name = "lora"
     defaults: ClassVar = BENTSAO
 
     def defaults_for(self, family: Family) -> Mapping[str, Any]:
-        """Return the defaults with the linears that LoRA is attached to in this family."""
+        """Return the defaults with the linear layers that LoRA is attached to in this family."""
         return {**self.defaults, "lora_targets": family.lora_targets}
 
     def refuse(self, family: Family, options: SFTOptions) -> None:
-        """Raise UsageError for settings that no LoRA has, and for adapters that it cannot lie over."""
+        """Raise UsageError for invalid settings, and for adapters that LoRA cannot be trained on top of."""
         super().refuse(family, options)
         for flag, valid, meaning in (
             ("--lora-r", options.lora_r >= 1, ">= 1"),
@@ -75,7 +75,7 @@ class LoraMethod(Method):
         config = LoraConfig(**self._settings(targets, options))
         try:
             with warnings.catch_warnings():
-                # That there are adapters already is meant.
+                # The adapters that are there already are intended.
                 warnings.simplefilter("ignore")
                 inject_adapter_in_model(config, model, adapter_name=TRAINED)
         except ValueError:
@@ -90,7 +90,7 @@ class LoraMethod(Method):
         """Write adapter_model.safetensors and adapter_config.json as peft has them, with the template's key."""
         targets = options.lora_targets or family.lora_targets
         stated = LoraConfig(**self._settings(targets, options), inference_mode=True).to_dict()
-        # A set has no order of its own, and the same run must give the same bytes.
+        # A set has no fixed order, and the same run must write the same bytes.
         stated |= {"target_modules": list(targets), "base_model_name_or_path": options.model.name}
         stated["fan_in_fan_out"] = any(layer.fan_in_fan_out for layer in adapters.lora_layers(model))
         write_adapter(self._tensors(model), _plain(stated), metadata, folder)
@@ -114,7 +114,7 @@ class LoraMethod(Method):
 
 
 def refuse_other_kinds(options: SFTOptions) -> None:
-    """Raise UsageError for adapters to start from that are no LoRA: the order of the layers would not hold."""
+    """Raise UsageError for adapters to start from that are not LoRA: their order could not be kept."""
     for folder in options.adapters:
         if not isinstance(open_adapter(folder), LoraAdapter):
             raise UsageError(
@@ -125,7 +125,7 @@ def refuse_other_kinds(options: SFTOptions) -> None:
 
 
 def _plain(stated: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings as JSON has them: names in place of enumerations, no sets."""
+    """Return the settings as JSON types: names in place of enumerations, lists in place of sets."""
     return {
         key: str(getattr(value, "value", value)) if key in ("peft_type", "task_type") else value
         for key, value in stated.items()

@@ -1,4 +1,4 @@
-"""What a method of fine-tuning is to the recipe that runs it."""
+"""The interface of a fine-tuning method, and what all methods share."""
 
 from __future__ import annotations
 
@@ -26,63 +26,63 @@ from medchat.language import say
 from medchat.training.family import Family, base_options
 from medchat.training.optimizers import Precision, precision_of
 
-#: What chat must find again in a result's small file, by key.
+#: Metadata in a result's configuration file that chat reads, by key.
 Metadata = Mapping[str, str]
 
 
 class Method(ABC):
-    """One way to train a model. The recipe calls these in the order they stand here."""
+    """One way to train a model. The recipe calls the methods in this order."""
 
-    #: What `--method` takes, and what comes out: a whole model or an adapter.
+    #: The name for `--method`, and the kind of the result: a complete model or an adapter.
     name: ClassVar[str]
     kind: ClassVar[Literal["model", "adapter"]] = "adapter"
     #: Fields of `SFTOptions` whose defaults differ.
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def defaults_for(self, family: Family) -> Mapping[str, Any]:
-        """Return `defaults` with what the family decides of this method's settings."""
+        """Return `defaults` with the family's values of this method's settings."""
         return self.defaults
 
     def refuse(self, family: Family, options: SFTOptions) -> None:
-        """Raise UsageError for options that this method cannot have. Reads small files only."""
+        """Raise UsageError for options that this method does not support. Reads small files only."""
         family.refuse(options)
 
     def load(self, family: Family, options: SFTOptions) -> TokenChatModel:
-        """Load what training starts from, by the loader of chat."""
+        """Load what training starts from, with chat's loader."""
         return family.load(base_options(options, dtype=self.dtype(options)))
 
     @abstractmethod
     def make_trainable(self, model: nn.Module, family: Family, options: SFTOptions) -> None:
-        """Add what is trained, and let that and nothing else require gradients."""
+        """Add the trainable parameters; nothing else requires gradients afterwards."""
 
     @abstractmethod
     def save(
         self, model: nn.Module, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
-        """Write the result: weights first, then the small files, last the one that makes it loadable.
+        """Write the result: weights first, then the small files, and last the one that makes it loadable.
 
         `metadata` (`metadata_of`) goes into that last file.
         """
 
     def load_result(self, family: Family, options: SFTOptions, folder: Path) -> TokenChatModel:
-        """Load what was written as chat would, from the folder alone."""
+        """Load the result as chat would, from the folder alone."""
         return family.load(self.result_options(options, folder))
 
     def result_options(self, options: SFTOptions, folder: Path) -> LoadOptions:
-        """Return how chat is asked for the result: its rule, template and adapters must be found in it."""
+        """Return the options to load the result in chat, which must find position rule, template and adapters in it."""
         base = base_options(options, dtype=self.dtype(options))
         return replace(base, adapters=(*options.adapters, folder), extra={})
 
     def positions_taken(self, options: SFTOptions) -> int:
-        """Return how many positions of the context what is trained takes from prompt and answer."""
+        """Return how many positions of the context the trained part takes."""
         return 0
 
     def parameters(self, model: nn.Module) -> int:
-        """Return how many parameters the model has, packed ones counted one by one."""
+        """Return how many parameters the model has; packed ones are counted individually."""
         return sum(parameter.numel() for parameter in model.parameters())
 
     def dtype(self, options: SFTOptions) -> str:
-        """Return the dtype to load the base in: frozen, it may be as coarse as the device computes."""
+        """Return the dtype to load the base in: while frozen, the device's compute dtype."""
         return dtype_name(precision(options).base)
 
 
@@ -92,7 +92,7 @@ def precision(options: SFTOptions) -> Precision:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """Return the word that `--dtype` and config.json have for a dtype."""
+    """Return the name of a dtype in `--dtype` and config.json."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -104,8 +104,8 @@ def write_adapter(
 ) -> None:
     """Write an adapter's folder and compare its weights with the trained ones, tensor by tensor.
 
-    `stated` is its kind and shape, `metadata` what chat must find again (`metadata_of`). Raises MedchatError if
-    a weight is not finite or the file differs from the trained tensors.
+    `stated` is its type and shape, `metadata` what chat must find again (`metadata_of`). Raises MedchatError
+    if a weight is not finite or the file differs from the trained tensors.
     """
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path = folder / WEIGHTS_NAME
@@ -124,7 +124,7 @@ def write_adapter(
 
 
 def metadata_of(model: nn.Module, family: Family, template: PromptTemplate, folder: Path) -> dict[str, str]:
-    """Return what chat must find again of a result, after writing the template's file into its folder."""
+    """Return the metadata that chat reads from a result, and write the template's file into its folder."""
     return {**family.trained_facts(model), **write_template(template, folder, family.own_templates)}
 
 
@@ -139,7 +139,7 @@ def check_finite_result(tensors: Mapping[str, Tensor]) -> None:
 
 
 def no_modules(family: Family, targets: tuple[str, ...], model: nn.Module) -> UsageError:
-    """Return the error for targets that name nothing in the model."""
+    """Return the error for targets that match no module of the model."""
     linears = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if linear_sizes(part)})
     return UsageError(
         say(f"模型里没有 {' '.join(targets)}", f"the model has no {' '.join(targets)}"),

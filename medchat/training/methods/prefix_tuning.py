@@ -1,4 +1,4 @@
-"""P-tuning v2 (prefix tuning): keys and values before the text are trained, the model stays as it is."""
+"""P-tuning v2 (prefix tuning): keys and values before the text are trained, the model is frozen."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from medchat.training.family import Family
 from medchat.training.methods.lora import BENTSAO, refuse_other_kinds
 from medchat.training.methods.method import Metadata, Method, write_adapter
 
-#: The official P-tuning's length (a field's own default) and rate
-#: (docs/specs/training.md, "Methods and defaults").
+#: The official P-tuning's length (the default of the field) and learning rate (docs/specs/training.md,
+#: "Methods and defaults").
 P_TUNING = {**BENTSAO, "learning_rate": 2e-2, "batch_size": 16}
 
 
@@ -27,7 +27,7 @@ class PrefixMethod(Method):
     defaults: ClassVar = P_TUNING
 
     def refuse(self, family: Family, options: SFTOptions) -> None:
-        """Raise UsageError for a length that none has, gradient checkpointing, and adapters below."""
+        """Raise UsageError for an invalid length, gradient checkpointing, and adapters to start from."""
         super().refuse(family, options)
         refuse_length(options)
         if options.gradient_checkpointing:
@@ -45,11 +45,11 @@ class PrefixMethod(Method):
         refuse_other_kinds(options)
 
     def positions_taken(self, options: SFTOptions) -> int:
-        """Return the prefix's length: text counts its positions from there."""
+        """Return the prefix's length: the text's positions start there."""
         return options.pre_seq_len
 
     def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
-        """Put a random prefix before the text. Unlike the others it has an effect at once."""
+        """Put a random prefix before the text. Unlike other methods it has an effect before training."""
         prefix_tuning.insert_prefix(model, options.pre_seq_len, projection=options.prefix_projection)
 
     def save(
@@ -68,7 +68,7 @@ class PrefixMethod(Method):
 
 
 def refuse_length(options: SFTOptions) -> None:
-    """Raise UsageError for a prefix of no length."""
+    """Raise UsageError for an empty prefix."""
     if options.pre_seq_len < 1:
         raise UsageError(
             say(

@@ -1,7 +1,7 @@
-"""QLoRA: LoRA beside a base whose linears are packed to four bits (nf4, scales packed too) by bitsandbytes.
+"""QLoRA: LoRA on a base whose linear layers bitsandbytes packs to four bits (nf4, double quantization).
 
-The base is packed as it is loaded and never written. What comes out is a LoRA like any other, and chat may
-attach it to the unpacked base.
+The base is packed while it is loaded and never written. The result is a normal LoRA, and chat may attach it
+to the unpacked base.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from medchat.training.methods.method import precision
 
 
 class QLoraMethod(LoraMethod):
-    """LoRA's options and output; only what lies below the matrices differs while they are trained."""
+    """LoRA with the same options and output; only the base differs during training."""
 
     name = "qlora"
 
     def refuse(self, family: Family, options: SFTOptions) -> None:
-        """Raise UsageError for what LoRA refuses, and where bitsandbytes is not installed."""
+        """Raise UsageError for what LoRA refuses, and if bitsandbytes is not installed."""
         super().refuse(family, options)
         try:
             import bitsandbytes  # noqa: F401
@@ -45,9 +45,9 @@ class QLoraMethod(LoraMethod):
             ) from None
 
     def load(self, family: Family, options: SFTOptions) -> TokenChatModel:
-        """Load the base into the host's memory, pack its linears one by one, and take it to the device.
+        """Load the base into host memory, pack its linear layers one by one, and move it to the device.
 
-        Raises UsageError where it has none.
+        Raises UsageError if it has none.
         """
         loaded = family.load(base_options(options, device="cpu", dtype=self.dtype(options)))
         if not pack_nf4(loaded.model, pick_device(options.device), precision(options).base):
@@ -60,10 +60,10 @@ class QLoraMethod(LoraMethod):
         return sum(size.numel() for size in sizes)
 
     def load_result(self, family: Family, options: SFTOptions, folder: Path) -> TokenChatModel:
-        """Load the packed base again and attach what was written to it, by the loader of chat.
+        """Load the packed base again and attach the written adapter, with chat's loader.
 
-        Over the unpacked base the same adapter answers a little differently: the packing's error is gone.
-        That it fits there is checked too.
+        On the unpacked base the same adapter answers slightly differently: without the quantization error.
+        That it fits that base is checked too.
         """
         family.check(self.result_options(options, folder))
         loaded = self.load(family, options)
@@ -75,12 +75,12 @@ class QLoraMethod(LoraMethod):
 
 
 def nothing_to_pack() -> UsageError:
-    """Return the refusal of a base without linears that can be packed: it would take as much memory as LoRA's."""
+    """Return the error for a base without linear layers that can be packed: it would save no memory over LoRA."""
     return not_quantisable(say("改用 --method lora", "use --method lora"))
 
 
 def pack_nf4(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> int:
-    """Pack every linear but the head to nf4 and take the model to `device`; return how many were packed.
+    """Pack every linear layer except the head to nf4 and move the model to `device`; return how many were packed.
 
     They compute in `dtype`. The packed weights are frozen.
     """
@@ -88,7 +88,7 @@ def pack_nf4(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -
 
     head, count = model.get_output_embeddings(), 0
     for path, parent in list(model.named_modules()):
-        # The matrices of LoRA adapters that training starts from stay what they are.
+        # The matrices of LoRA adapters that training starts from are not packed.
         names = () if ".lora_" in path else list(parent.named_children())
         for name, child in names:
             if type(child) is not nn.Linear or child is head:
@@ -110,11 +110,11 @@ def pack_nf4(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -
                 module=packed,
             ).to(device)
             packed.bias = child.bias
-            # On some CPUs it would repack itself, coarser, at the first answer, and train on that.
+            # On some CPUs it would repack itself less precisely at the first forward pass, and train on that.
             packed.support_avx512bf16_for_cpu = False
             setattr(parent, name, packed)
             count += 1
     model.to(device)
-    # peft asks for this before it attaches LoRA to such linears.
+    # peft checks this attribute before it attaches LoRA to such layers.
     model.is_loaded_in_4bit = True
     return count
