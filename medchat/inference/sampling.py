@@ -1,29 +1,22 @@
 """Choosing the next token from logits. Knows nothing of models, text or where an answer ends.
 
-The filters are transformers' own logits processors, in its order: repetition penalty, temperature,
-top-k, top-p. Randomness comes from a generator on the CPU, so that one seed means one answer on any device.
+The filters are those of transformers, in its order: repetition penalty, temperature, top-k, top-p. A token is chosen
+on the CPU with a generator of its own, so that one seed means one answer on any device.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import (
-    LogitsProcessorList,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import RepetitionPenaltyLogitsProcessor
 
 from medchat.api import GenerationConfig
 from medchat.errors import MedchatError
+from medchat.inference.token_draw import SMALLEST_DIVISOR, TokenFilters, draw
 from medchat.language import say
-
-#: Temperatures and penalties below this act as this: nearer to zero they vanish in float32, and 0/0 is NaN.
-_SMALLEST_DIVISOR = 1e-30
 
 
 def refuse_non_finite(logits: Tensor) -> None:
@@ -31,7 +24,8 @@ def refuse_non_finite(logits: Tensor) -> None:
 
     Any shape.
     """
-    if not bool(torch.isfinite(logits).all()):
+    # A sum is NaN or infinite where one of its terms is; where it is too large itself, each is looked at.
+    if not math.isfinite(logits.sum(dtype=torch.float32)) and not bool(torch.isfinite(logits).all()):
         raise MedchatError(
             say(
                 "模型算出了无效数值（NaN 或无穷大），无法继续生成",
@@ -54,9 +48,9 @@ class TokenChooser:
         self._token_count = token_count
         self._samples = config.samples
         self._penalises = config.repetition_penalty != 1.0
-        self._seen = list(prompt_ids) if self._penalises else []
-        self._penalty = RepetitionPenaltyLogitsProcessor(max(config.repetition_penalty, _SMALLEST_DIVISOR))
-        self._filters = _sampling_filters(config)
+        self._seen = torch.tensor([list(dict.fromkeys(prompt_ids))], dtype=torch.long)
+        self._penalty = RepetitionPenaltyLogitsProcessor(max(config.repetition_penalty, SMALLEST_DIVISOR))
+        self._filters = TokenFilters(config)
         self._generator = torch.Generator()
         if config.seed is None:
             self._generator.seed()
@@ -66,31 +60,12 @@ class TokenChooser:
     def choose(self, logits: Tensor) -> int:
         """Return the next token id from `logits` [V] of any float dtype. Raises MedchatError on NaN or infinity."""
         refuse_non_finite(logits)
-        scores = logits[: self._token_count].detach().float().unsqueeze(0)
+        scores = logits[: self._token_count].detach().float().cpu()
         if self._penalises:
-            seen = torch.tensor([self._seen], dtype=torch.long, device=scores.device)
             limits = torch.finfo(scores.dtype)
-            # A penalty near zero divides into infinity, and infinity minus infinity below would be NaN.
-            scores = self._penalty(seen, scores).clamp(limits.min, limits.max)
-        token = self._draw(scores) if self._samples else int(scores.argmax())
-        if self._penalises:
-            self._seen.append(token)
+            # A penalty near zero divides into infinity, and infinity minus infinity in the draw would be NaN.
+            scores = self._penalty(self._seen, scores.unsqueeze(0))[0].clamp(limits.min, limits.max)
+        token = draw(scores, self._filters, self._generator) if self._samples else int(scores.argmax())
+        if self._penalises and not bool((self._seen == token).any()):
+            self._seen = torch.cat((self._seen, torch.tensor([[token]])), dim=1)
         return token
-
-    def _draw(self, scores: Tensor) -> int:
-        # Softmax does not mind the shift, and a temperature near zero then cannot overflow.
-        scores = scores - scores.max()
-        filtered = self._filters(torch.empty(1, 0, dtype=torch.long), scores)
-        probabilities = filtered.softmax(dim=-1).cpu()
-        return int(torch.multinomial(probabilities[0], 1, generator=self._generator))
-
-
-def _sampling_filters(config: GenerationConfig) -> LogitsProcessorList:
-    filters = LogitsProcessorList()
-    if config.temperature != 1.0:
-        filters.append(TemperatureLogitsWarper(max(float(config.temperature), _SMALLEST_DIVISOR)))
-    if config.top_k:
-        filters.append(TopKLogitsWarper(config.top_k))
-    if config.top_p < 1.0:
-        filters.append(TopPLogitsWarper(float(config.top_p)))
-    return filters
