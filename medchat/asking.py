@@ -12,6 +12,7 @@ from medchat import medical_safety
 from medchat.api import ChatModel, Conversation, Finish, Notice, Turn
 from medchat.batch.answering import BatchHalved
 from medchat.batch.questions import Question
+from medchat.batch.resuming import require_same
 from medchat.batch.setup import BatchSetup
 from medchat.batch.work import WorkPlan
 from medchat.chat.conversation import begin_session
@@ -60,9 +61,13 @@ class TokenCount:
             self.estimated = self.estimated or estimated
             if self._prices:
                 self.currency = str(self._prices["currency"])
-                whole = self.prompt_tokens * self._prices["prompt"]
-                whole += self.completion_tokens * self._prices["completion"]
-                self.cost = whole / _PRICED
+                self.cost = cost_of(self._prices, self.prompt_tokens, self.completion_tokens)
+
+
+def cost_of(prices: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> float:
+    """Return what the tokens cost by prices in the form of `ChatModel.describe`."""
+    whole: float = prompt_tokens * prices["prompt"] + completion_tokens * prices["completion"]
+    return whole / _PRICED
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,10 @@ class OpenedModel:
     def provenance(self) -> Mapping[str, Any]:
         """What answers, as each line of `medchat infer` states it: model, backbone, adapter, template, decoding."""
         return self._setup.provenance.as_fields()
+
+    def require_same(self, row: Mapping[str, Any], where: str) -> None:
+        """Raise UsageError, naming `where`, for a line of a result file that another model or other settings made."""
+        require_same(row, self._setup.provenance, where)
 
     @property
     def mark(self) -> str:

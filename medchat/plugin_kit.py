@@ -46,12 +46,15 @@ from medchat.hookspecs import Finding, hookimpl
 from medchat.language import say
 from medchat.sanitize import StreamSanitizer, sanitize, sanitize_line
 from medchat.templates import load_template
+from medchat.token_guess import guess_tokens
 
 if TYPE_CHECKING:
     from medchat.asking import OpenedModel, open_model
     from medchat.batch.command_results import open_results
     from medchat.batch.questions import read_questions
     from medchat.batch.rows import as_line
+    from medchat.calls.limits import CallLimits, call_flags
+    from medchat.calls.stored import StoredCalls, open_calls
     from medchat.chat.events import AnswerFinished, AnswerPiece
     from medchat.cli.group import Group, LocalizedCommand
     from medchat.cli.options import field_flags, generation_flags, model_flags
@@ -69,6 +72,7 @@ __all__ = [
     "AnswerFinished",
     "AnswerPiece",
     "Backbone",
+    "CallLimits",
     "Capabilities",
     "ChatModel",
     "CheckpointError",
@@ -103,17 +107,21 @@ __all__ = [
     "Segment",
     "SlashCommand",
     "SpecialTokens",
+    "StoredCalls",
     "StreamSanitizer",
     "Text",
     "Turn",
     "UsageError",
     "as_line",
+    "call_flags",
     "check_output_file",
     "field_flags",
     "generation_flags",
+    "guess_tokens",
     "hookimpl",
     "load_template",
     "model_flags",
+    "open_calls",
     "open_data_file",
     "open_model",
     "open_results",
@@ -136,6 +144,10 @@ _FOR_COMMANDS = {
     "open_results": "medchat.batch.command_results",
     "read_questions": "medchat.batch.questions",
     "as_line": "medchat.batch.rows",
+    "CallLimits": "medchat.calls.limits",
+    "call_flags": "medchat.calls.limits",
+    "StoredCalls": "medchat.calls.stored",
+    "open_calls": "medchat.calls.stored",
     "AnswerFinished": "medchat.chat.events",
     "AnswerPiece": "medchat.chat.events",
     "Group": "medchat.cli.group",

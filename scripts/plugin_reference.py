@@ -21,6 +21,7 @@ from medchat.api import Example, KnownFile, option_facts
 from medchat.asking import Answer, TokenCount
 from medchat.batch.command_results import Results
 from medchat.batch.questions import Question, QuestionFile
+from medchat.calls.stored import CallEstimate, StoredAnswer
 from medchat.chat.events import TurnStats
 from medchat.chat.session import ChatSession
 from medchat.datafiles.data_file import DataFile
@@ -47,8 +48,10 @@ SECTIONS: Mapping[str, str] = {
     "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTWatcher SFTProgress SFTReport",
     "Errors and texts": "MedchatError UsageError CheckpointError DataError say sanitize StreamSanitizer sanitize_line",
     "Commands": "model_flags generation_flags open_model OpenedModel AnswerPiece AnswerFinished open_results "
+    "call_flags CallLimits open_calls StoredCalls "
     "read_questions read_training_data parse_record QuestionRecord RecordError field_flags FieldChoice open_data_file "
-    "plugin_settings Group LocalizedCommand write_out write_whole_file as_line check_output_file user_path",
+    "guess_tokens plugin_settings Group LocalizedCommand write_out write_whole_file as_line check_output_file "
+    "user_path",
 }
 #: The members of a class that plugins may use, where it has others too.
 PUBLIC_MEMBERS: Mapping[type, tuple[str, ...]] = {
@@ -72,6 +75,8 @@ GIVEN = (
     ChatSession,
     TurnStats,
     Results,
+    StoredAnswer,
+    CallEstimate,
     QuestionFile,
     Question,
     TrainingFile,

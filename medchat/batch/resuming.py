@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from medchat.batch.questions import Question
 from medchat.batch.results import Line
@@ -35,16 +36,21 @@ def check_belongs(
                 ),
                 where=f"{output}:{line.number}",
             )
-        if name := provenance.differs_from(line.row):
-            ours, theirs = provenance.as_fields()[name], line.row[name]
-            raise UsageError(
-                say(
-                    f"结果文件中的回答是用其他设置生成的：{name} 是 {theirs}，现在是 {ours}",
-                    f"the answers there were made with other settings: {name} was {theirs} and is now {ours}",
-                ),
-                say(
-                    "沿用原来的设置继续，或换一个 --output，或用 --overwrite 重新开始",
-                    "continue with the same settings, use another --output, or start over with --overwrite",
-                ),
-                where=f"{output}:{line.number}",
-            )
+        require_same(line.row, provenance, f"{output}:{line.number}")
+
+
+def require_same(row: Mapping[str, Any], provenance: Provenance, where: str) -> None:
+    """Raise UsageError, naming `where`, for a line that was made by another model or with other settings."""
+    if name := provenance.differs_from(row):
+        ours, theirs = provenance.as_fields()[name], row[name]
+        raise UsageError(
+            say(
+                f"结果文件中的回答是用其他设置生成的：{name} 是 {theirs}，现在是 {ours}",
+                f"the answers there were made with other settings: {name} was {theirs} and is now {ours}",
+            ),
+            say(
+                "沿用原来的设置继续，或换一个 --output，或用 --overwrite 重新开始",
+                "continue with the same settings, use another --output, or start over with --overwrite",
+            ),
+            where=where,
+        )

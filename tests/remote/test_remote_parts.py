@@ -22,10 +22,10 @@ from medchat_remote.messages import MessagesTemplate, as_messages, as_text
 from medchat_remote.notices import destination_notices
 from medchat_remote.proxy import Proxy
 from medchat_remote.request import ChatRequest, Dialect
-from medchat_remote.tokens import guess
 
 from medchat.api import Control, Finish, GenerationConfig, LoadOptions, Text, Turn
 from medchat.errors import UsageError
+from medchat.plugin_kit import guess_tokens
 from medchat.retry import RetrySchedule, seconds_to_wait
 from medchat.templates import load_template
 
@@ -229,5 +229,5 @@ def test_a_server_that_never_ends_is_left_in_the_end() -> None:
 
 @given(st.lists(st.text(), max_size=4))
 def test_the_guess_grows_with_the_text(texts: list[str]) -> None:
-    assert guess(texts) <= guess([*texts, "水"])
-    assert guess(["头痛怎么办"]) == 5 and guess(["headache"]) == 3 and guess([]) == 0
+    assert guess_tokens(texts) <= guess_tokens([*texts, "水"])
+    assert guess_tokens(["头痛怎么办"]) == 5 and guess_tokens(["headache"]) == 3 and guess_tokens([]) == 0

@@ -7,14 +7,13 @@ from dataclasses import replace
 
 from medchat.inference.detokenizer import StopText
 from medchat.inference.postprocess import StrippedAnswer
-from medchat.plugin_kit import Delta, Finish
+from medchat.plugin_kit import Delta, Finish, guess_tokens
 from medchat_remote.channels import SplitText
 from medchat_remote.chunks import StreamChunk, Usage, WholeCharacters
 from medchat_remote.increments import Increments
 from medchat_remote.key_filter import KeyFilter
 from medchat_remote.limits import answer_characters
 from medchat_remote.reasoning import ReasoningSplitter, begins_inside, leaves_channel_names
-from medchat_remote.tokens import guess
 
 #: More chunks than this for each token asked for, and the server does not mean to end. (One chunk a token is
 #: the rule; gateways that type an answer out letter by letter send some more.)
@@ -123,5 +122,5 @@ class AnswerStream:
                 reused_tokens=usage.reused_tokens,
             )
         # One chunk a token is how servers stream; one that sends everything at once is guessed by length.
-        tokens = self._chunks if self._chunks != 1 else guess(self._written)
+        tokens = self._chunks if self._chunks != 1 else guess_tokens(self._written)
         return replace(delta, completion_tokens=tokens, estimated=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from medchat.plugin_kit import Segment
+from medchat.plugin_kit import Segment, guess_tokens
 from medchat_remote.connection import Connection
 from medchat_remote.errors import RequestError
 from medchat_remote.limits import CONTEXTS
 from medchat_remote.messages import as_messages, as_text
-from medchat_remote.tokens import AROUND_MESSAGE, guess
 
+#: What a chat template puts around a message: markers, the role, line ends.
+_AROUND_MESSAGE = 6
 #: A count is not worth more: the guess is good enough.
 _SECONDS = 5.0
 
@@ -67,8 +68,8 @@ class Counter:
 def _guess(segments: Sequence[Segment]) -> int:
     messages = as_messages(segments)
     if messages is None:
-        return guess([as_text(segments)]) + 1
-    return guess(message["content"] for message in messages) + AROUND_MESSAGE * (len(messages) + 1)
+        return guess_tokens([as_text(segments)]) + 1
+    return guess_tokens(message["content"] for message in messages) + _AROUND_MESSAGE * (len(messages) + 1)
 
 
 def _whole_number(value: object) -> int | None:

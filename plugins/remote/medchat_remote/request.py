@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medchat.plugin_kit import GenerationConfig, Segment, UsageError, say
+from medchat.plugin_kit import GenerationConfig, Segment, UsageError, guess_tokens, say
 from medchat_remote.limits import answer_bytes
 from medchat_remote.messages import as_messages, as_text
-from medchat_remote.tokens import guess
 
 #: How tokens are drawn: the server's own way unless the user chose. Sent under these names.
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
@@ -93,7 +92,7 @@ class ChatRequest:
     def tokens(self) -> int:
         """About the most tokens that prompt and answer take together."""
         said = dict(self.prompt).get("messages") or [{"content": dict(self.prompt)["prompt"]}]
-        return guess(message["content"] for message in said) + self.config.max_new_tokens
+        return guess_tokens(message["content"] for message in said) + self.config.max_new_tokens
 
     @classmethod
     def build(cls, segments: Sequence[Segment], config: GenerationConfig) -> ChatRequest:
