@@ -1,4 +1,4 @@
-"""What the events of an answer mean, read once for everybody who shows answers: `medchat ask` and the chat."""
+"""Interprets the events of an answer, for both `medchat ask` and the chat."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from medchat.repl import messages
 
 
 class AnswerEvents(ABC):
-    """Takes the events of one answer and keeps what has come so far; a subclass says how each thing is shown."""
+    """Handles the events of one answer and accumulates its text; subclasses implement how things are shown."""
 
     def __init__(self) -> None:
-        #: The answer up to here, raw.
+        #: The raw text of the answer so far.
         self.text = ""
         #: Notices about the question, and those about the answer.
         self.notices: list[Notice] = []
@@ -25,7 +25,7 @@ class AnswerEvents(ABC):
         self.old_kept: events.OldAnswerKept | None = None
 
     def take(self, event: events.Event) -> None:
-        """Show what one event says, and keep what is needed at the end."""
+        """Handle one event: show it, and keep what is needed at the end."""
         match event:
             case events.AnswerPiece(text=text):
                 self.text += text
@@ -61,7 +61,7 @@ class AnswerEvents(ABC):
                 assert_never(event)
 
     def show_notices_again(self) -> None:
-        """Show what the review of the answer found, and what is urgent where the answer drove it off the screen."""
+        """Show the notices of the answer's review, and urgent ones again that the answer scrolled off the screen."""
         for notice in self.reviews:
             self.show_notice(notice.text, urgent=False)
         urgent = [notice for notice in self.notices if notice.urgent]
@@ -75,11 +75,11 @@ class AnswerEvents(ABC):
 
     @abstractmethod
     def show_reasoning(self, text: str) -> None:
-        """Show that the model reasons, or what."""
+        """Show that the model is reasoning, or its reasoning."""
 
     @abstractmethod
     def show_restart(self, remark: str) -> None:
-        """Part what was shown so far, which was reasoning, from the answer."""
+        """Separate what was shown so far, which was reasoning, from the answer."""
 
     @abstractmethod
     def show_advice(self, advice: events.Advice) -> None:
@@ -87,11 +87,11 @@ class AnswerEvents(ABC):
 
     @abstractmethod
     def show_question(self, question: str) -> None:
-        """Show the question that a number stood for."""
+        """Show the question that was chosen by its number."""
 
     @abstractmethod
     def show_remark(self, text: str) -> None:
-        """Show a line of ours about the answer."""
+        """Show a remark of the program about the answer."""
 
     @abstractmethod
     def show_notice(self, text: str, *, urgent: bool) -> None:
@@ -99,4 +99,4 @@ class AnswerEvents(ABC):
 
     @abstractmethod
     def fills_screen(self) -> bool:
-        """Whether the answer is so long that nothing above it is seen any more."""
+        """Whether the answer is so long that nothing above it is visible any more."""

@@ -1,4 +1,4 @@
-"""An answer's events on the screen: notices first, then the text, then the mark and the remarks."""
+"""Shows an answer's events on the screen: notices, then the text, then the AI mark and the remarks."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class AnswerView(AnswerEvents):
 
     @property
     def stopped_early(self) -> bool:
-        """Whether the answer was stopped so that there is no new turn."""
+        """Whether the answer was stopped before there was a new turn."""
         return self.answered is None and self.error is None
 
     def show_piece(self, text: str) -> None:
-        """Show the next piece of the answer under all notices."""
+        """Show the next piece of the answer, below all notices."""
         self._show_notices()
         self._fold_reasoning()
         self.text_came = True
         self._screen.piece(text)
 
     def show_reasoning(self, text: str) -> None:
-        """Count it; one line stands for it once it is over."""
+        """Count its length; a single line is shown once it ends."""
         self._reasoning_began = self._reasoning_began or time.monotonic()
         self.reasoning_characters += len(text)
 
@@ -52,35 +52,35 @@ class AnswerView(AnswerEvents):
         self.text_came, self._folded = False, True
 
     def show_question(self, question: str) -> None:
-        """Show it as if it had been typed."""
+        """Show the question as if it had been typed."""
         self._screen.show(f"{PROMPT} " + untrusted(question))
 
     def show_advice(self, advice: Advice) -> None:
-        """Show what is urgent at once, the rest when all advisers are done."""
+        """Show urgent advice at once, the rest when all advisers have finished."""
         if not advice.notice.urgent:
             self._not_shown.append(advice.notice)
-        elif not advice.said:  # a life may be at risk: not even the other advisers are waited for
+        elif not advice.said:  # a life may be at risk: do not even wait for the other advisers
             self._screen.tell(advice.notice.text, Tone.URGENT)
 
     def show_remark(self, text: str) -> None:
-        """Show it under the notices."""
+        """Show the remark below the notices."""
         self._show_notices()
         self._screen.tell(text)
 
     def show_notice(self, text: str, *, urgent: bool) -> None:
-        """Show a notice under the mark."""
+        """Show a notice below the AI mark."""
         self._screen.tell(text, Tone.URGENT if urgent else Tone.WARNING)
 
     def fills_screen(self) -> bool:
-        """Whether the notices are out of sight."""
+        """Whether the notices have scrolled off the screen."""
         return self._screen.is_filled_by(self.text)
 
     def idle(self) -> None:
-        """Nothing came for a moment: the advisers are done and the model is at work."""
+        """No event came for a moment: the advisers have finished and the model is running."""
         self._show_notices()
 
     def close(self, error: BaseException | None = None) -> None:
-        """End the answer: the mark once, why it ended, and the figures."""
+        """End the answer: show the AI mark once, why it ended, and the figures."""
         self.error = error
         self._show_notices()
         self._fold_reasoning()
@@ -118,7 +118,7 @@ class AnswerView(AnswerEvents):
             self._screen.tell(messages.footer(stats, self._context_length))
 
     def _fold_reasoning(self) -> None:
-        """Show one line in place of the reasoning, once it is over."""
+        """Show one line in place of the reasoning, once it ends."""
         if self.reasoning_characters and not self._folded and self._reasoning_began:
             self._folded = True
             seconds = time.monotonic() - self._reasoning_began

@@ -1,4 +1,4 @@
-"""One chat: a line goes in, an answer or a command's outcome is shown, and a draft may come back."""
+"""One chat: handles each input line, shows the answer or a command's result, and may return a draft."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from medchat.repl.slash import ReplCommand, Typed, find, parse
 from medchat.repl.startup import Startup
 from medchat.sanitize import sanitize
 
-#: Whole lines that other chat programs take for commands. The second kind empties the history there and the
+#: Complete lines that are commands in other chat programs. The second set clears the history there and the
 #: screen in a shell, so the user is asked.
 _LEAVING = ("exit", "quit", "退出")
 _CLEARING = ("clear", "清空", "清屏")
@@ -32,19 +32,19 @@ _CLEARING = ("clear", "清空", "清屏")
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What is being edited: its name for the status line, and what takes the text and says whether it did."""
+    """What is being edited: its name for the status line, and a function that takes the text and returns success."""
 
     label: str
     finish: Callable[[str], bool]
 
 
 class Chat:
-    """What the terminal and the line-by-line chat have in common. Main thread only.
+    """The common part of the terminal chat and the line-by-line chat. Main thread only.
 
     `leaving` is set by `/exit`; `failed` holds the exit code of the first line that could not be answered.
-    `edit` is what `/edit` is about: the next line that is no command is its text. `draft` is what a command
-    puts into the next prompt. `pick` lets the user choose one of several lines and returns its index, where the
-    terminal allows it.
+    `edit` is set by `/edit`: the next line that is no command is the new text. `draft` is what a command puts
+    into the next prompt. `pick` lets the user choose one of several lines and returns its index, if the
+    terminal supports it.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Chat:
         commands: Sequence[ReplCommand[Chat]],
         insisting: Sequence[ReplCommand[Chat]] = (),
     ) -> None:
-        """`insisting` are there while the model answers only what it has learned."""
+        """`insisting` are the commands that exist while the model answers only what it has learned."""
         self._commands, self._insisting = commands, insisting
         self.startup = startup
         self.exchange = exchange
@@ -69,12 +69,12 @@ class Chat:
 
     @property
     def screen(self) -> Screen:
-        """Where everything is shown."""
+        """The screen that everything is shown on."""
         return self.exchange.screen
 
     @property
     def commands(self) -> Sequence[ReplCommand[Chat]]:
-        """Every command that can be typed now: the built-in ones, then those of plugins whose names are free."""
+        """All available commands: the built-in ones, then those of plugins whose names are not taken."""
         insists = self.control is not None and self.control.insists
         ours = (*self._commands, *(self._insisting if insists else ()))
         taken = {name for command in ours for name in (command.name, command.zh_name)}
@@ -88,16 +88,16 @@ class Chat:
 
     @property
     def control(self) -> ModelControl | None:
-        """What may be changed of model and settings; None if nothing may."""
+        """The control of model and settings; None if they cannot be changed."""
         return self.startup.control
 
     @property
     def model_label(self) -> str:
-        """What answers, for the status line."""
+        """The name of the model, for the status line."""
         return self.control.label if self.control is not None else self.startup.model_label
 
     def handle_typed(self, line: str) -> str:
-        """`handle` for a person at a terminal, who may type what leaves other programs without a slash."""
+        """`handle` for a person at a terminal, who may type other programs' exit commands without a slash."""
         word, before = line.strip().lower(), self._asked_back
         self._asked_back = ""
         if self.edit is not None:
@@ -112,10 +112,10 @@ class Chat:
         return self.handle(line)
 
     def handle(self, line: str) -> str:
-        """Answer a line or run its command. Returns what goes back into the prompt ("" mostly).
+        """Answer a line or run its command. Returns the draft for the next prompt (usually "").
 
-        A question comes back if nothing was said to it: stopped, or refused as it stands (too long).
-        Raises what loading the model raised: there is nothing to chat with.
+        A question is returned if it has no answer: it was stopped, or refused (too long). Raises what loading
+        the model raised: without a model there is no chat.
         """
         typed = parse(line)
         self._confirming, self._to_confirm = self._to_confirm, ""
@@ -138,7 +138,7 @@ class Chat:
         view = self.show_answer(lambda session, cancel: session.ask(question, cancel))
         if view.stopped_early:
             self.screen.tell(messages.nothing_said())
-        # What the demo has not learned is not edited but replaced by one of the questions that it offers.
+        # A question unknown to the demo is not edited but replaced by one of those that it offers.
         edited = isinstance(view.error, UsageError) and not isinstance(view.error, UnknownToDemo)
         refused = edited and not view.text_came
         if view.stopped_early or refused:
@@ -147,20 +147,20 @@ class Chat:
         return ""
 
     def _with_attachment(self, typed: str) -> str:
-        """Return the question that is sent. Raises UsageError for one that cannot be."""
+        """Return the question to send. Raises UsageError for one that cannot be sent."""
         most = self.startup.max_question_bytes
         check_question(typed, most)
         return typed if self.attachment is None else self.attachment.under(typed, most)
 
     def confirmed(self, what: str) -> bool:
-        """Whether the line before asked for the same; else the next one may confirm it."""
+        """Whether the previous line requested the same; else the next one may confirm it."""
         if self._confirming == what:
             return True
         self._to_confirm = what
         return False
 
     def leave_edit(self) -> None:
-        """Take the next line for a question again."""
+        """Treat the next line as a question again."""
         self.edit = None
 
     def _finish(self, edit: Edit, text: str, line: str) -> str:
@@ -171,7 +171,7 @@ class Chat:
         return line
 
     def _say_early(self, question: str) -> None:
-        """Say what is urgent while the model is still loading: it may take minutes, or fail."""
+        """Show urgent advice while the model is still loading, which may take minutes, or fail."""
         if self.exchange.loading_seconds is not None or self.exchange.load_error is not None:
             for notice in self.startup.early_notices(question):
                 self.screen.tell(notice.text, Tone.URGENT)
@@ -182,9 +182,9 @@ class Chat:
         screen: Screen | None = None,
         loading: Loading | None = None,
     ) -> AnswerView:
-        """Show an answer, on `screen` where not on the chat's own, and return what came of it.
+        """Show an answer on `screen` (default: the chat's own), and return its result.
 
-        `loading` is that of the model that answers, where it is loaded first.
+        `loading` is the progress of the model that answers, if it has to be loaded first.
         """
         view = self.exchange.answer(ask, screen, loading)
         if view.error is not None:
@@ -202,7 +202,7 @@ class Chat:
         command.run(self, typed.words)
 
     def report(self, error: Exception) -> None:
-        """Show what failed and what to do; the exit code of a chat without a terminal remembers it."""
+        """Show what failed and what to do, and set the exit code of a chat without a terminal."""
         self._count(error)
         if self.startup.debug:
             self.screen.show(sanitize("".join(traceback.format_exception(error))))

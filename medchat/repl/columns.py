@@ -1,4 +1,4 @@
-"""Two answers side by side, as a screen that answers can be shown on."""
+"""A screen that shows two answers side by side."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from medchat.repl.screen import Screen, Tone, unforgeable, untrusted_line
 from medchat.repl.unfinished import Unfinished
 from medchat.sanitize import StreamSanitizer
 
-#: A narrower screen shows answers one after another: half of it is too little for lists and tables.
+#: The minimum width: half of a narrower screen is too little for lists and tables.
 NARROWEST = 100
 _GAP = " │ "
-#: While an answer comes, so many rows of its end are shown.
+#: The number of rows of an answer's end that are shown while it streams.
 _ROWS = 12
 
-#: Rows of the screen, as rich lays them out.
+#: Rows of the screen, as rich renders them.
 Rows = list[list[Segment]]
 
 
 @runtime_checkable
 class DrawingScreen(Screen, Protocol):
-    """A screen that lays Markdown out and moves lines."""
+    """A screen that renders Markdown and redraws lines."""
 
     def markdown_rows(self, text: str, width: int) -> Rows:
         """Return the rows of a model's Markdown, already sanitized, at `width` cells."""
@@ -38,12 +38,12 @@ class DrawingScreen(Screen, Protocol):
         ...
 
     def preview_rows(self, rows: Callable[[], Sequence[Sequence[Segment]]]) -> None:
-        """Draw what `rows` gives, again each time, in place of an answer's unfinished part until that ends."""
+        """Redraw the result of `rows` in place of an answer's unfinished part until the answer ends."""
         ...
 
 
 class _Column:
-    """One answer under its label: blocks that have ended are laid out once, the rest each time it is drawn."""
+    """One answer below its label: finished blocks are rendered once, the rest each time it is drawn."""
 
     def __init__(self, screen: DrawingScreen, label: str, width: int) -> None:
         self._screen = screen
@@ -57,20 +57,20 @@ class _Column:
         self.has_text = False
 
     def add(self, text: str) -> None:
-        """Take the next piece. `text` is raw."""
+        """Add the next piece. `text` is raw."""
         self.has_text = True
         for block in self._unfinished.add(unforgeable(self._inert.feed(text))):
             self._rows += self._behind(block)
 
     def end(self) -> Rows:
-        """Take what is left of the answer for its end, and return all of it."""
+        """Treat the rest as finished, and return all rows of the answer."""
         left = self._unfinished.add(unforgeable(self._inert.flush()))
         for block in [*left, *self._unfinished.take()]:
             self._rows += self._behind(block)
         return self._rows
 
     def last(self, count: int) -> Rows:
-        """Return the rows of its end, or what is waited for."""
+        """Return the last rows, or what is pending."""
         if not self.has_text:
             return [[Segment(set_cell_size(self.waiting, self._width).rstrip())]]
         rest = self._behind(self._unfinished.last_lines(count, self._width))
@@ -84,8 +84,8 @@ class _Column:
 class Columns:
     """Shows the first answer on the left and, after `next`, the other on the right of `screen`.
 
-    Both are redrawn while they come and printed once, by `finish`. What is said of an answer waits until then and names
-    it, but for what is said of both; what is urgent, and what comes before an answer, is shown at once.
+    Both are redrawn while they stream and printed once, by `finish`. Remarks about an answer are kept until
+    then and name it, unless they apply to both; urgent ones, and those before an answer, are shown at once.
     """
 
     def __init__(self, screen: DrawingScreen, labels: tuple[str, str]) -> None:
@@ -94,7 +94,7 @@ class Columns:
         self._half = (screen.width - len(_GAP)) // 2
         self._columns = [_Column(screen, label, self._half) for label in labels]
         self._side = 0
-        #: What was said, how it is meant, and of which sides.
+        #: The remarks, their tones, and the sides they apply to.
         self._remarks: dict[str, tuple[Tone, set[int]]] = {}
         screen.preview_rows(self._moving)
 
@@ -104,11 +104,11 @@ class Columns:
         return self._screen.width
 
     def next(self) -> None:
-        """Take the other answer from now on."""
+        """Switch to the other answer."""
         self._side = 1
 
     def finish(self) -> None:
-        """Print both columns, then what was remarked."""
+        """Print both columns, then the remarks."""
         self._screen.end_answer()
         left, right = self._columns
         self._screen.print_rows(self._beside([*left.head, *left.end()], [*right.head, *right.end()]))
@@ -118,33 +118,33 @@ class Columns:
             self._screen.tell(named + text, tone)
 
     def piece(self, text: str) -> None:
-        """Take the next piece of an answer. `text` is raw."""
+        """Add the next piece of an answer. `text` is raw."""
         self._columns[self._side].add(text)
         self._redraw()
 
     def wait_for(self, what: str, seconds: float = 0.0, progress: str = "") -> None:
-        """Show it where the answer will come."""
+        """Show it in the answer's column."""
         shown = " ".join(part for part in (f"{what}…", progress, f"{seconds:.0f}s") if part) if what else ""
         if shown != self._columns[self._side].waiting:
             self._columns[self._side].waiting = shown
             self._redraw()
 
     def tell(self, text: str, tone: Tone = Tone.REMARK) -> None:
-        """Print lines of ours, those about an answer later."""
+        """Print the program's lines; those about an answer later."""
         if tone is Tone.URGENT or (tone is Tone.WARNING and not self._columns[self._side].has_text):
             self._screen.tell(text, tone)
         else:
             self._remarks.setdefault(text, (tone, set()))[1].add(self._side)
 
     def show(self, text: str) -> None:
-        """Print the outcome of a command."""
+        """Print the result of a command."""
         self._screen.show(text)
 
     def end_answer(self) -> None:
-        """The answer is printed by `finish`."""
+        """Do nothing: `finish` prints the answer."""
 
     def show_typed(self, text: str) -> None:
-        """Pass on what is being typed."""
+        """Show what is being typed, on the underlying screen."""
         self._screen.show_typed(text)
 
     def tick(self) -> None:
@@ -152,11 +152,11 @@ class Columns:
         self._screen.tick()
 
     def is_filled_by(self, text: str) -> bool:
-        """Whether an answer drives what stands before it off the screen: half as wide, it is twice as long."""
+        """Whether an answer scrolls what precedes it off the screen: at half the width, it is twice as long."""
         return self._screen.is_filled_by(text + text)
 
     def resumed(self) -> None:
-        """Take note that the program was suspended."""
+        """Note that the program was suspended."""
         self._screen.resumed()
 
     def ring(self) -> None:
@@ -164,11 +164,11 @@ class Columns:
         self._screen.ring()
 
     def use_theme(self, name: str) -> None:
-        """Take other colours."""
+        """Change the colours."""
         self._screen.use_theme(name)
 
     def copy(self, text: str) -> bool:
-        """Pass on what is to be copied."""
+        """Copy with the underlying screen."""
         return self._screen.copy(text)
 
     def clear(self) -> None:

@@ -1,6 +1,6 @@
-"""`/compare`: the same question through another model or adapter, beside the answer of the one in use.
+"""`/compare`: asks another model or adapter the same question and shows both answers.
 
-Side by side where the terminal is wide enough and can redraw, else one after another. Nothing of it is kept.
+Side by side if the terminal is wide enough and can redraw, else one after another. Nothing of it is saved.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ADAPTER, _MODEL = ("adapter", "适配器"), ("model", "模型")
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """Who else is asked: the changes of settings that make it answer, and what it is called."""
+    """The other model: the changes of settings that select it, and its name."""
 
     changes: Mapping[str, Any]
     label: str
@@ -75,7 +75,7 @@ def _compare(chat: Chat, words: str) -> None:
 
 
 def _asked(chat: Chat, typed: str, conversation: Conversation) -> AnswerRequest:
-    """Return what both are asked, with settings still to be put in. Raises UsageError if there is no question."""
+    """Return the request for both, its settings still to be filled in. Raises UsageError if there is no question."""
     if typed:
         check_question(typed, chat.startup.max_question_bytes)
         return AnswerRequest(typed, GenerationConfig(), conversation)
@@ -88,12 +88,12 @@ def _asked(chat: Chat, typed: str, conversation: Conversation) -> AnswerRequest:
 
 
 def _columns(screen: Screen, labels: tuple[str, str]) -> Columns | None:
-    """Return two columns of the screen, None where it is too narrow or cannot redraw."""
+    """Return two columns of the screen, None if it is too narrow or cannot redraw."""
     from medchat.repl.columns import (
         NARROWEST,
         Columns,
         DrawingScreen,
-    )  # rich takes time the first prompt has not
+    )  # importing rich would delay the first prompt
 
     if screen.width >= NARROWEST and isinstance(screen, DrawingScreen):
         return Columns(screen, labels)
@@ -101,7 +101,7 @@ def _columns(screen: Screen, labels: tuple[str, str]) -> Columns | None:
 
 
 def _show_given(chat: Chat, shown: Columns | None, label: str, answer: str) -> None:
-    """Show the answer that the conversation has already."""
+    """Show the answer that is in the conversation already."""
     screen = shown or chat.screen
     if shown is None:
         chat.screen.tell(label)
@@ -112,7 +112,7 @@ def _show_given(chat: Chat, shown: Columns | None, label: str, answer: str) -> N
 def _answered(
     chat: Chat, shown: Columns | None, label: str, ask: Any, loading: Loading | None = None
 ) -> bool:
-    """Show an answer; say whether it came to its end, not stopped by the user."""
+    """Show an answer; return whether it ended by itself, not stopped by the user."""
     if shown is None:
         chat.screen.tell(label)
     view = chat.show_answer(ask, shown, loading)
@@ -134,7 +134,7 @@ def _others(
     loading: Loading,
     cancel: threading.Event,
 ) -> Iterator[Event]:
-    loading.stop = cancel  # whoever stops the answer stops the loading before it
+    loading.stop = cancel  # Ctrl-C stops the loading, as it stops the answer
     command = say("/对比", "/compare")
     with (
         suppress(LoadingCancelled),
@@ -145,7 +145,7 @@ def _others(
 
 
 def _understood(chat: Chat, words: str) -> tuple[Other, str]:
-    """Return who else is asked, and the question, "" for the last one. Raises UsageError if that is open."""
+    """Return the other model and the question, "" for the last one. Raises UsageError if that is ambiguous."""
     first, _, rest = words.partition(" ")
     path, question = path_and_rest(rest.strip()) if first in (*_ADAPTER, *_MODEL) else ("", "")
     control = control_of(chat)

@@ -1,4 +1,4 @@
-"""Tab in the input line: names of commands, and what a command says can follow its own."""
+"""Tab completion in the input line: names of commands, and their arguments."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from medchat.repl.slash import SLASHES, Offer, find
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
 
-#: So many are offered at once: more are looked through by nobody.
+#: The number of candidates offered at once: nobody reads through more.
 _MOST = 200
 
 
 class SlashCompleter(Completer):
-    """Offers commands while their names are typed, in the language they were begun in; on Tab, what follows them."""
+    """Completes names of commands while they are typed, in the language being typed; on Tab, their arguments."""
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """Yield what can stand where the cursor is."""
+        """Yield the completions at the cursor."""
         typed = document.text_before_cursor
         if not typed.startswith(SLASHES) or "\n" in typed:
             return
@@ -56,12 +56,12 @@ class SlashCompleter(Completer):
         try:
             command = find(name, self._chat.commands)
             return list(islice(command.complete(self._chat, words), _MOST))
-        except (MedchatError, OSError):  # nothing is said of it in the middle of a line
+        except (MedchatError, OSError):  # errors are not reported in the middle of a line
             return []
 
 
 def complete_now(buffer: Buffer, completer: Completer) -> None:
-    """Do what Tab does: take the next candidate, or the only one at once, or list them."""
+    """The action of Tab: take the next candidate, insert the only one at once, or list them."""
     if buffer.complete_state is not None:
         buffer.complete_next()
         return

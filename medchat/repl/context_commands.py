@@ -1,4 +1,4 @@
-"""The slash commands about what the model did: its figures, its reasoning."""
+"""The slash commands about the last answer: its figures, its reasoning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medchat.store import SavedTurn
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
 
-#: What models say of themselves, as it is called on the screen; a backbone's own options state their names.
+#: The labels of facts that models describe; a backbone's own options state their names.
 FACT_NAMES = {
     "adapters": ("适配器", "adapters"),
     "backbone": ("模型家族", "model family"),
@@ -59,7 +59,7 @@ def _statistics(session: ChatSession, last: Sequence[SavedTurn], width: int, own
     shown = two_columns(rows, width)
     stats = session.last_stats
     for saved in last:
-        if stats is None or stats.seconds != saved.seconds:  # those of an answer taken back, say
+        if stats is None or stats.seconds != saved.seconds:  # for example those of an answer that was undone
             stats = _figures(saved)
     if stats is not None:
         reused = say(f"复用 {stats.reused_tokens} 个词元", f"{stats.reused_tokens} tokens reused")
@@ -73,7 +73,7 @@ def _statistics(session: ChatSession, last: Sequence[SavedTurn], width: int, own
 
 
 def _figures(saved: SavedTurn) -> TurnStats | None:
-    """Return what a saved answer cost, None if that was not recorded."""
+    """Return the cost of a saved answer, None if it was not recorded."""
     if not saved.completion_tokens:
         return None
     return TurnStats(

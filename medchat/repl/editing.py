@@ -1,4 +1,4 @@
-"""Editing a question or an answer: which one was meant, the text in the prompt, and what becomes of it."""
+"""Editing a question or an answer: which one is meant, its text in the prompt, and applying the change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORDS = re.compile(r"(\d+)?\s*([^\s\d]\S*)?(?:\s+(\S.*))?", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The question or the answer of turn `number`, from 1, which reads `text` so far."""
+    """The question or the answer of turn `number`, from 1, with its present text."""
 
     number: int
     of_answer: bool
@@ -36,13 +36,13 @@ class _Part:
 
     @property
     def draft(self) -> str:
-        """The text without what no prompt may hold; a leading slash is doubled."""
+        """The text without characters that a prompt cannot hold; a leading slash is doubled."""
         text = untrusted(self.text)
         return text[0] + text if text.startswith(SLASHES) else text
 
 
 def begin_edit(chat: Chat, words: str) -> None:
-    """Put the text that `words` name into the prompt, or edit it at once where the new text follows.
+    """Put the text that `words` name into the prompt, or edit it at once if the new text follows.
 
     Raises UsageError for what names no turn.
     """
@@ -69,7 +69,7 @@ def begin_edit(chat: Chat, words: str) -> None:
 
 
 def _change_question(chat: Chat, part: _Part, text: str) -> bool:
-    """Ask `text` instead. False if nothing came of it, so that it can be sent again."""
+    """Ask `text` instead. False if it was not answered and can be sent again."""
     view = chat.show_answer(lambda session, cancel: edit_question(session, part.number, text, cancel))
     if view.stopped_early:
         chat.screen.tell(messages.nothing_said())
@@ -77,7 +77,7 @@ def _change_question(chat: Chat, part: _Part, text: str) -> bool:
 
 
 def _change_answer(chat: Chat, part: _Part, text: str) -> bool:
-    """Let the answer be `text`."""
+    """Set the answer to `text`."""
     if text in (part.text, untrusted(part.text)):
         chat.screen.tell(say("回答没有改动", "the answer is as it was"))
         return True

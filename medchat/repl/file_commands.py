@@ -1,4 +1,4 @@
-"""`/file`: a text file that goes with the next question."""
+"""`/file`: attaches a text file to the next question."""
 
 from __future__ import annotations
 

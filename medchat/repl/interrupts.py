@@ -1,4 +1,4 @@
-"""Signals as requests: Ctrl-C stops what is under way, SIGTERM and SIGHUP ask the chat to end.
+"""Signals as requests: Ctrl-C stops the current operation, SIGTERM and SIGHUP ask the chat to end.
 
 A handler raises only where the main thread is blocked in a read: an exception in the middle of drawing
 would leave half a frame and a broken terminal.
@@ -24,10 +24,10 @@ class Interrupted(Interruption):
 
 
 class Interrupts:
-    """A context manager that holds the handlers of SIGINT, SIGTERM and SIGHUP. Main thread only.
+    """A context manager that installs handlers for SIGINT, SIGTERM and SIGHUP. Main thread only.
 
-    `exit_code` is set by the first SIGTERM or SIGHUP; `on_end` is then called, from the handler.
-    Ctrl-C ends the program too where `end_on_ctrl_c`: there is no prompt to go back to.
+    `exit_code` is set by the first SIGTERM or SIGHUP; `on_end` is then called, from the handler. Ctrl-C ends
+    the program too if `end_on_ctrl_c`: there is no prompt to return to.
     """
 
     def __init__(self, *, end_on_ctrl_c: bool = False) -> None:
@@ -37,13 +37,14 @@ class Interrupts:
         self.on_end: Callable[[], None] = lambda: None
         self._stoppable: threading.Event | None = None
         self._stopped_at = 0.0
-        #: Whether a signal, or Esc, has come again long enough after the first that stopped what is under way.
+        #: Whether a second signal, or Esc, came long enough after the first that stopped the current
+        #: operation.
         self.insists = False
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
         for number in (signal.SIGINT, *_EXIT_CODES):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # turned off, as nohup does
+            if signal.getsignal(number) is not signal.SIG_IGN:  # ignored, as under nohup
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -55,7 +56,7 @@ class Interrupts:
 
     @contextmanager
     def stopping(self, event: threading.Event) -> Iterator[threading.Event]:
-        """While inside, each of the signals sets `event`."""
+        """Within this block each of the signals sets `event`."""
         outer, self._stoppable = self._stoppable, event
         self._stopped_at, self.insists = 0.0, False
         if self.exit_code is not None:
@@ -66,7 +67,7 @@ class Interrupts:
             self._stoppable = outer
 
     def stop(self) -> None:
-        """Stop what is under way, as Ctrl-C does."""
+        """Stop the current operation, as Ctrl-C does."""
         if self._stoppable is not None:
             now = time.monotonic()
             self._stopped_at = self._stopped_at or now
@@ -75,12 +76,12 @@ class Interrupts:
 
     @property
     def waiting_since(self) -> float:
-        """How many seconds ago what is under way was asked to stop; 0 where it was not."""
+        """Seconds since the current operation was asked to stop; 0 if it was not."""
         return time.monotonic() - self._stopped_at if self._stopped_at else 0.0
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """While inside, each of the signals raises `Interrupted`: for a read that nothing else can end."""
+        """Within this block each of the signals raises `Interrupted`: for a read that nothing else can end."""
         self._raising = True
         try:
             if self.exit_code is not None:

@@ -1,6 +1,6 @@
 """The keyboard between two prompts: nothing typed is echoed into an answer, and nothing is lost.
 
-And the keys that act on a whole character at a prompt, which may be several code points (👍🏽, 👨‍👩‍👧).
+Also the keys that act on a complete character at a prompt, which may be several code points (👍🏽, 👨‍👩‍👧).
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ from prompt_toolkit.keys import Keys
 from wcwidth import iter_graphemes
 
 _INPUT_FLAGS, _LOCAL_FLAGS, _CONTROL_CHARACTERS = 0, 3, 6
-#: How long the rest of a key that begins as Esc does is waited for.
+#: How long to wait for the rest of a key sequence that begins with Esc.
 _ESCAPE_SECONDS = 0.15
-#: So many code points at most are looked at for one character.
+#: The largest number of code points examined for one character.
 _LONGEST_CHARACTER = 64
 _PASTE_ON, _PASTE_OFF, _SHOW_CURSOR = "\x1b[?2004h", "\x1b[?2004l", "\x1b[?25h"
 
 
 class Keyboard:
-    """A context manager that keeps the terminal quiet, and puts it back as it was.
+    """A context manager that turns off the terminal's echo, and restores its mode.
 
-    The mode holds for the whole chat, prompts included (they add to it and come back to it), so there is
-    no moment between an answer and a prompt at which a key would be echoed or a line sent by the kernel.
-    Ctrl-C and Ctrl-Z stay signals.
+    The mode lasts for the whole chat, prompts included (they change it and return to it), so that between an
+    answer and a prompt no key is echoed and no line is sent by the kernel. Ctrl-C and Ctrl-Z stay signals.
     """
 
     def __init__(self, keys: Input) -> None:
@@ -43,12 +42,13 @@ class Keyboard:
         self._descriptor = keys.fileno()
         self._before = termios.tcgetattr(self._descriptor)
         self._read_at = 0.0
-        #: Called in the main thread, in the middle of whatever it does, after the program was suspended.
+        #: Called in the main thread, at any point, after the program was suspended and resumed.
         self.on_resume: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Keyboard:
         self._quieten()
-        # What came before was cooked by the kernel: an Enter among it reads as Ctrl-J, a new line in the draft.
+        # Earlier input was read in the kernel's cooked mode: an Enter in it is Ctrl-J, a new line in the
+        # draft.
         early = self._keys.read_keys()
         store_typeahead(
             self._keys,
@@ -62,7 +62,7 @@ class Keyboard:
         self.restore()
 
     def restore(self) -> None:
-        """Put the terminal back as it was found. Never raises: the terminal may be gone."""
+        """Restore the terminal's mode. Never raises: the terminal may be gone."""
         with suppress(OSError, ValueError):
             write_to_terminal(_PASTE_OFF + _SHOW_CURSOR)
         with suppress(OSError, termios.error):
@@ -70,9 +70,9 @@ class Keyboard:
 
     @contextmanager
     def away_from_prompt(self) -> Iterator[None]:
-        """While inside, `collect` may be called; what was typed is in the next prompt afterwards.
+        """Within this block `collect` may be called; what was typed goes into the next prompt afterwards.
 
-        Pastes stay marked as such, so that a pasted block typed ahead does not send itself either.
+        Bracketed paste stays on, so that a block pasted ahead does not send itself either.
         """
         self._write(_PASTE_ON)
         before = signal.signal(signal.SIGTSTP, self._suspend)
@@ -83,10 +83,11 @@ class Keyboard:
             self.collect()
 
     def collect(self) -> bool:
-        """Take what was typed so far (the kernel keeps 4 KiB, a paste may be longer); say whether to stop.
+        """Read what was typed so far (the kernel buffers 4 KiB, a paste may be longer); return whether to stop.
 
-        So say Esc, and a Ctrl-C so soon behind Enter that the prompt read both: no signal came of it. Many keys
-        begin with the byte of Esc: it counts as Esc once nothing has followed it for a moment.
+        Esc means stop, and so does a Ctrl-C so soon after Enter that the prompt read both and it caused no
+        signal. Many keys begin with the byte of Esc: it counts as Esc once nothing has followed it for a
+        moment.
         """
         ahead = get_typeahead(self._keys)
         store_typeahead(self._keys, [key for key in ahead if key.key is not Keys.ControlC])
@@ -103,27 +104,27 @@ class Keyboard:
         return any(key.key is Keys.Escape for key in left)
 
     def typed(self) -> str:
-        """Return as text what was typed and is in no prompt yet; it stays there."""
+        """Return the text that was typed ahead, and keep it."""
         keys = get_typeahead(self._keys)
         store_typeahead(self._keys, keys)
         return _as_text(keys)
 
     def take_typed(self) -> str:
-        """Return as text, and forget, what was typed and is in no prompt yet."""
+        """Return the text that was typed ahead, and clear it."""
         return _as_text(get_typeahead(self._keys)).strip()
 
     def _quieten(self) -> None:
         flags = termios.tcgetattr(self._descriptor)
         flags[_INPUT_FLAGS] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR | termios.IXON)
         flags[_LOCAL_FLAGS] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
-        # Without NOFLSH the kernel throws typed keys away at Ctrl-C.
+        # Without NOFLSH the kernel discards typed keys at Ctrl-C.
         flags[_LOCAL_FLAGS] |= termios.ISIG | termios.NOFLSH
         flags[_CONTROL_CHARACTERS][termios.VMIN] = 1
         flags[_CONTROL_CHARACTERS][termios.VTIME] = 0
         termios.tcsetattr(self._descriptor, termios.TCSANOW, flags)
 
     def _suspend(self, number: int, frame: FrameType | None) -> None:
-        """Ctrl-Z during an answer: hand the terminal to the shell, and take it again afterwards."""
+        """Ctrl-Z during an answer: give the terminal to the shell, and set its mode again afterwards."""
         self.restore()
         before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
@@ -152,7 +153,7 @@ def _as_text(keys: Sequence[KeyPress]) -> str:
 
 
 def write_to_terminal(text: str) -> None:
-    """Write to the terminal of stdout past its buffer, which may be in use: Ctrl-Z comes in the middle of a write.
+    """Write to stdout's terminal, bypassing the buffer, which may be in use: Ctrl-Z can interrupt a write.
 
     Raises OSError if the terminal is gone, ValueError if stdout is closed.
     """

@@ -16,10 +16,9 @@ from medchat.repl.screen import untrusted
 from medchat.repl.session_thread import SessionThread
 from medchat.repl.startup import Startup
 
-#: What a line may have beside its question, a byte-order mark and a line end, and one byte that tells
-#: that it is too long.
+#: Bytes of a line beyond its question: a byte-order mark, a line end, and one that shows it is too long.
 _MARK_AND_END = 3 + 2 + 1
-#: The rest of a line that is too long is read in pieces of so many bytes, and forgotten.
+#: The size of the chunks in which the rest of a line that is too long is read and discarded.
 _PIECE = 1 << 16
 
 
@@ -56,14 +55,14 @@ def chat_on_lines(startup: Startup, stream: IO[bytes]) -> int:
 
 
 class QuestionLines:
-    """Reads questions, one a line, in UTF-8 whatever the locale says, never much more than one may take.
+    """Reads questions, one per line, in UTF-8 independent of the locale, with bounded memory.
 
-    What is not UTF-8 comes out as lone surrogates, which no question may hold: it is refused like one
-    that is too long, and costs only itself.
+    Bytes that are not UTF-8 become lone surrogates, which no question may hold: only that question is
+    refused, like one that is too long.
     """
 
     def __init__(self, stream: IO[bytes], max_bytes: int) -> None:
-        """`max_bytes` is the longest question; a longer line is cut off behind it, still too long."""
+        """`max_bytes` is the longest question; a longer line is cut off so that it is still too long."""
         self._stream = stream
         self._limit = max_bytes + _MARK_AND_END
         self._first = True

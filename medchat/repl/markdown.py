@@ -1,4 +1,4 @@
-"""How a model's Markdown looks on the terminal. rich draws it; here is what we want otherwise."""
+"""Rendering of a model's Markdown on the terminal, by rich with a few changes."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from medchat.repl.markdown_syntax import parsed
 
 
 class MixedText(Text):
-    """Text whose lines break where `break_offsets` says, and those of its copies."""
+    """Text that wraps at `break_offsets`, and whose copies do."""
 
     def blank_copy(self, plain: str = "") -> MixedText:
-        """Return `plain` as this text is set, without its styles."""
+        """Return `plain` with this text's layout, without its styles."""
         return MixedText(
             plain, self.style, justify=self.justify, overflow=self.overflow,
             no_wrap=self.no_wrap, end=self.end, tab_size=self.tab_size,
         )  # fmt: skip
 
     def copy(self) -> MixedText:
-        """Return a copy: rich's would break its lines as rich does."""
+        """Return a copy: rich's own method would return a text that wraps as rich does."""
         copied = self.blank_copy(self.plain)
         copied.spans = self.spans.copy()
         return copied
@@ -61,7 +61,7 @@ class MixedText(Text):
             for piece in pieces:
                 piece.rstrip()
             aligned = justify or self.justify or "left"
-            if aligned in ("center", "right"):  # "left" would fill every line with blanks
+            if aligned in ("center", "right"):  # "left" would pad every line with spaces
                 pieces.justify(console, width, justify=aligned, overflow="fold")
             lines.extend(pieces)
         return lines
@@ -94,7 +94,7 @@ class _Code(CodeBlock):
 
 class _Quotation(BlockQuote):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # rich draws quotations with the glyph of our own notices.
+        # rich marks quotations with the glyph of the program's own notices.
         lines = console.render_lines(
             self.elements, options.update(width=max(1, options.max_width - 2)), style=self.style
         )
@@ -106,7 +106,7 @@ class _Quotation(BlockQuote):
 
 class _Item(ListItem):
     def behind(self, marker: str, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the item's lines behind `marker`, all after the first indented by its width."""
+        """Yield the item's lines after `marker`, all but the first indented by its width."""
         width = len(marker)
         style = console.get_style("markdown.item.bullet", default="none")
         narrowed = options.update(width=max(1, options.max_width - width))
@@ -138,7 +138,7 @@ class _Cell(TableDataElement):
 
 class _Table(TableElement):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # rich leaves out what has no room in a column, and takes as long for columns nobody sees.
+        # rich drops columns without room, and takes as long for columns that nobody sees.
         head = self.header.row if self.header else None
         if head is None or len(head.cells) * LEAST_COLUMN < options.max_width:
             yield from super().__rich_console__(console, options)
@@ -171,7 +171,7 @@ class ModelMarkdown(Markdown):
 
 
 def rendered(text: str, console: Console, width: int) -> list[list[Segment]]:
-    """Return the lines of `text` at `width` cells; as plain text should its Markdown ever fail to render."""
+    """Return the lines of `text` at `width` cells; as plain text if its Markdown cannot be rendered."""
     options = console.options.update(width=max(1, width), height=None)
     try:
         lines = console.render_lines(ModelMarkdown(text), options, pad=False)

@@ -1,8 +1,8 @@
-"""How a model's Markdown is read, and which of its blocks are finished.
+"""Parsing of a model's Markdown, and which of its blocks are finished.
 
-Only what a model may say is parsed: no HTML, links, images, entities or references. Those stay as they
-were written, so no address hides behind other words and nothing escapes the sanitiser by being decoded
-after it. A single line end stays a line end: chat models mean it.
+HTML, links, images, entities and references are not parsed. They stay as they were written, so no address
+hides behind other words and nothing escapes the sanitizer by being decoded after it. A single newline stays a
+newline: chat models mean it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from rich.cells import cell_len
 
 
 class _ChineseState(StateInline):
-    """Decides where emphasis begins and ends in text without blanks between words."""
+    """Decides where emphasis begins and ends in text without spaces between words."""
 
     def scanDelims(self, start: int, canSplitWord: bool) -> Scanned:
         """Return whether the markers at `start` can open or close emphasis.
 
-        CommonMark looks for blanks around punctuation, so `**注意：**多喝水` would show its asterisks:
-        a wide neighbour counts as a border here. Between two ASCII letters or digits a marker is itself:
-        `2*3*5` must not become 235.
+        CommonMark requires spaces around punctuation, so `**注意：**多喝水` would show its asterisks: here a wide
+        neighbour counts as a space. Between two ASCII letters or digits a marker is literal: `2*3*5` must not
+        become 235.
         """
         scanned = super().scanDelims(start, canSplitWord)
         end = start + scanned.length
@@ -43,7 +43,7 @@ class _ChineseState(StateInline):
 
 class _ChineseInline(ParserInline):
     def parse(self, src: str, md: MarkdownIt, env: EnvType, tokens: list[Token]) -> list[Token]:
-        """Parse one inline stretch, as the base class does, with our state."""
+        """Parse one inline run, as the base class does, with `_ChineseState`."""
         state = _ChineseState(src, md, env, tokens)
         self.tokenize(state)
         for rule in self.ruler2.getRules(""):
@@ -59,12 +59,12 @@ def _parser() -> MarkdownIt:
 
 
 _PARSER = _parser()
-#: Finds blocks alone: what stands inside them takes most of the time and moves no border.
+#: Finds blocks only: parsing inlines takes most of the time and changes no block boundary.
 _BLOCKS = _parser().disable(["inline"])
 
 
 def parsed(text: str) -> list[Token]:
-    """Return the tokens of `text`, with line ends that are meant."""
+    """Return the tokens of `text`, with hard line breaks."""
     tokens = _PARSER.parse(text)
     for token in tokens:
         for child in token.children or ():
@@ -76,8 +76,8 @@ def parsed(text: str) -> list[Token]:
 def split_finished(text: str) -> tuple[list[str], str]:
     """Return the blocks of `text` that no later text can change, and the unfinished rest.
 
-    A block is a paragraph, heading, list, table, fence or quotation at the top level. Only the last one
-    can still grow: once another has begun, those before it are closed for good. The pieces joined are `text`.
+    A block is a paragraph, heading, list, table, fence or quotation at the top level. Only the last one can
+    still grow: once another has begun, those before it are final. The pieces joined are `text`.
     """
     tokens = _BLOCKS.parse(text)
     starts = [token.map[0] for token in tokens if token.level == 0 and token.map and token.nesting >= 0]

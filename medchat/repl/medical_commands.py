@@ -1,4 +1,4 @@
-"""The slash commands that medical duties ask for: the disclaimer, whom to call, masking, the demo's insisting."""
+"""The slash commands of medical safety: the disclaimer, hotlines, masking, insisting in the demo."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _redact(chat: Chat, words: str) -> None:
 
 
 def _redacted(session: ChatSession) -> dict[str, int]:
-    from medchat.redaction import (  # its patterns take time that the first prompt has not
+    from medchat.redaction import (  # compiling its patterns would delay the first prompt
         find_personal,
         redact,
     )
@@ -67,11 +67,11 @@ def _redacted(session: ChatSession) -> dict[str, int]:
     said, elsewhere = set(texts), set[str]()
 
     def masked(text: str) -> str:
-        if text not in said:  # of another branch, a line that was not sent
+        if text not in said:  # of another branch, or a line that was not sent
             elsewhere.add(text)
         return redact(text)
 
-    session.rewrite(masked)  # also where none is left: the disk may not have been cleared the last time
+    session.rewrite(masked)  # even if none is left: the disk may not have been cleared the last time
     kinds = Counter(str(span.kind) for text in (*texts, *elsewhere) for span in find_personal(text))
     return {kind: kinds[kind] for kind in _KINDS if kinds[kind]}
 

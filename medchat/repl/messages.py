@@ -1,4 +1,4 @@
-"""What MedChat says around an answer, in the interface language."""
+"""The messages around an answer, in the interface language."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from medchat.repl.rows import excerpt
 from medchat.sanitize import sanitize_line
 from medchat.units import amount
 
-#: How many turns of a session that continues are shown.
+#: The number of turns shown of a session that is continued.
 SHOWN = 2
 
 
@@ -50,7 +50,7 @@ def dropped(event: HistoryDropped) -> str:
 
 
 def what_clear_means(word: str) -> str:
-    """Ask what a bare `clear` was meant to do."""
+    """Return the question what a `clear` without a slash was meant to do."""
     return say(
         f"没有发送。开始新会话：/新建；只清空屏幕：/清屏；要把 {word} 这个词发给模型，请再输入一次",
         f"not sent. A new conversation: /new; the screen alone: /clear; to send the word {word}, type it again",
@@ -195,12 +195,12 @@ def unknown_to_demo(unknown: UnknownToDemo) -> str:
     return "\n".join(lines)
 
 
-#: Cells of the bar that shows how far loading has come.
+#: The width in cells of the loading progress bar.
 _BAR = 12
 
 
 def loading_bar(loading: Loading) -> str:
-    """Return how far loading has come, of how many bytes; "" if that is not known."""
+    """Return the loading progress and the total bytes; "" if unknown."""
     if not loading.total:
         return ""
     filled = min(_BAR, _BAR * loading.read // loading.total)
@@ -209,7 +209,7 @@ def loading_bar(loading: Loading) -> str:
 
 
 def out_of_memory() -> str:
-    """Return what an answer that ran out of memory leaves, and what takes less."""
+    """Return what happened to an answer that ran out of memory, and what takes less memory."""
     return say(
         "对话已保留，可以继续提问。减少内存：/设置 max-new-tokens 调低，/设置 num-beams 1，"
         "/设置 history none 或 /新建 缩短上下文",
@@ -268,7 +268,7 @@ def _short(model: str) -> str:
 
 
 def load_with_line(opening: ChatSetup) -> ChatModel:
-    """Load the model; show how far it has come where stderr can redraw a line. Raises what loading raises."""
+    """Load the model; show the progress if stderr can redraw a line. Raises what loading raises."""
     with MovingLine() as line:
         if not line.moves:
             return opening.load()

@@ -1,4 +1,4 @@
-"""The slash commands about who answers and how: model, adapters, template, system text, settings."""
+"""The slash commands about the model and how it answers: adapters, template, system text, settings."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from medchat.repl.typed_paths import paths_in
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
 
-#: What takes something away, in either language.
+#: The words that remove something, in both languages.
 NOTHING = ("none", "无", "-")
 
 
 def control_of(chat: Chat) -> ModelControl:
-    """Return what may be changed in this chat. Raises UsageError if nothing may."""
+    """Return the control of model and settings. Raises UsageError if nothing can be changed."""
     if chat.control is None:
         raise UsageError(
             say("此处不能更换模型", "the model of this chat cannot be changed"),
@@ -107,7 +107,7 @@ def _template(chat: Chat, words: str) -> None:
 
 
 def _switch(chat: Chat, changes: Mapping[str, Any], command: str) -> None:
-    """Switch, and say who answers now; whatever fails or is stopped, it says who still does."""
+    """Switch, and say who answers now; after a failure or an interruption, who still does."""
     try:
         lines = chat.exchange.switch(changes, command)
     except LoadingCancelled:
@@ -128,7 +128,7 @@ def _switch(chat: Chat, changes: Mapping[str, Any], command: str) -> None:
 
 
 def _still(chat: Chat) -> str:
-    """Say who answers as before; where no model is left, how to load one."""
+    """Say which model still answers; if no model is left, how to load one."""
     if chat.exchange.held_back or chat.exchange.call(lambda session: isinstance(session.model, GoneModel)):
         return say("现在没有加载任何模型：/模型 加载一个。", "No model is loaded now: /model loads one.")
     return say(f"仍由 {chat.model_label} 回答。", f"{chat.model_label} still answers.")
@@ -154,7 +154,7 @@ def _system(chat: Chat, words: str) -> None:
 
 
 def _set_system(session: ChatSession, text: str) -> str:
-    """Change the system text; return a remark where the template has no place for one."""
+    """Change the system text; return a remark if the template has no place for one."""
     session.set_system(text)
     if not text or session.template.render((), "?", text) != session.template.render((), "?"):
         return ""

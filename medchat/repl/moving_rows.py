@@ -1,4 +1,4 @@
-"""Rows at the bottom of a terminal that change: of each drawing only what differs from the last is written."""
+"""Rows at the bottom of a terminal that are redrawn: only the differences are written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Row = Sequence[Segment]
 
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _ERASE_BELOW = "\x1b[J"
-#: Rows that one drawing may scroll by; more are written again.
+#: The largest number of rows scrolled by one drawing; beyond that all are rewritten.
 _MOST_SCROLLED = 5
 
 
 class _Rows:
-    """Rows that were laid out before, as something rich can print: a line end between two."""
+    """Rendered rows as a rich renderable, with a line end between two."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
@@ -31,10 +31,10 @@ class _Rows:
 
 
 class MovingRows:
-    """The rows that move, and those that are printed above them for good.
+    """The redrawn rows, and printing of permanent rows above them.
 
-    While there are rows that move the cursor is hidden and stands behind the last of them, so that what an answer
-    grows by is written and nothing else: what a terminal believes of a character's width does not matter.
+    While there are such rows the cursor is hidden and stays at the end of the last one, so that only what is
+    appended to an answer is written: the width that a terminal assumes for a character does not matter.
     """
 
     def __init__(self, console: Console) -> None:
@@ -47,15 +47,15 @@ class MovingRows:
         return bool(self._shown)
 
     def draw(self, rows: Sequence[Row]) -> None:
-        """Show these rows in place of those that moved before; none end the moving."""
+        """Show these rows in place of the previous ones; no rows end the redrawing."""
         self._replace([], rows)
 
     def print_above(self, rows: Sequence[Row], moving: Sequence[Row] = ()) -> None:
-        """Print rows for good, and continue with others that move under them."""
+        """Print permanent rows, and continue with other redrawn rows below them."""
         self._replace(rows, moving)
 
     def leave(self) -> None:
-        """Leave the rows where they are: something else has been written below them, and the next are drawn there."""
+        """Leave the rows where they are: something else was written below them, and the next are drawn there."""
         self._left = True
 
     def _replace(self, printed: Sequence[Row], moving: Sequence[Row]) -> None:
@@ -63,7 +63,7 @@ class MovingRows:
         size, anew = self._console.size, self._left
         if anew:
             written = "\r" + _ERASE_BELOW + self._text(rows)
-        elif before and size != self._size:  # the terminal has broken the rows elsewhere
+        elif before and size != self._size:  # the terminal was resized and has rewrapped the rows
             written = self._back_to(0) + self._text(rows)
         else:
             written = self._difference(before, rows)
@@ -79,7 +79,7 @@ class MovingRows:
             self._console.file.flush()
 
     def _difference(self, before: list[list[Segment]], rows: list[list[Segment]]) -> str:
-        """Return what brings the screen from `before`, the cursor behind its last row, to `rows`."""
+        """Return what to write to change the screen from `before`, the cursor at its end, to `rows`."""
         same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(before, rows, strict=False))))
         if same == len(before):
             return self._text([[], *rows[same:]] if before and rows[same:] else rows[same:])
@@ -91,12 +91,12 @@ class MovingRows:
             same = len(before) - 1 - gone
             down = f"\x1b[{same}B" if same else ""
             return f"\x1b[{len(before) - 1}A\r\x1b[{gone}M{down}{_ERASE_BELOW}" + self._text(rows[same:])
-        if same == len(rows) and rows:  # fewer than before: the cursor goes behind the last one that stays
+        if same == len(rows) and rows:  # fewer: the cursor goes to the end of the last one that stays
             same -= 1
         return self._back_to(same) + self._text(rows[same:])
 
     def _back_to(self, row: int) -> str:
-        """Return what puts the cursor at the beginning of a row that is shown and erases from there."""
+        """Return the sequence that moves the cursor to the beginning of a visible row and erases from there."""
         up = len(self._shown) - 1 - row
         return (f"\x1b[{up}A" if up > 0 else "") + "\r" + _ERASE_BELOW
 
@@ -109,7 +109,7 @@ class MovingRows:
 
 
 def _as_written(row: Row) -> list[Segment]:
-    """Return a row without what nobody sees: colours of blanks, and blanks at its end."""
+    """Return a row without invisible parts: colours of spaces, and trailing spaces."""
     plain = [
         Segment(part.text) if part.text.isspace() and not _shows_on_blanks(part.style) else part
         for part in row
@@ -127,7 +127,7 @@ def _shows_on_blanks(style: Style | None) -> bool:
 
 
 def _scrolled(before: Sequence[Row], rows: Sequence[Row]) -> int:
-    """Return how many rows have left at the top while those below stayed, but for the last one; 0 for none."""
+    """Return how many rows were removed at the top while the others, except the last, are unchanged; 0 for none."""
     return next(
         (
             gone
@@ -139,7 +139,7 @@ def _scrolled(before: Sequence[Row], rows: Sequence[Row]) -> int:
 
 
 def _added(before: Row, after: Row) -> list[Segment] | None:
-    """Return what `after` has more than `before`, None where it does not begin like it."""
+    """Return the suffix that `after` adds to `before`, None if it does not begin with it."""
     rest = list(after)
     for segment in before:
         if not rest or rest[0].style != segment.style or not rest[0].text.startswith(segment.text):

@@ -1,4 +1,4 @@
-"""What Tab offers behind a command's name: names of sessions, weights, templates and settings, and paths."""
+"""Tab completion of commands' arguments: names of sessions, weights, templates and settings, and paths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from medchat.user_paths import user_path
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
 
-#: Entries of a folder that are looked at, and sessions that are offered, the newest first.
+#: The number of a folder's entries that are read, and of sessions that are offered, newest first.
 _ENTRIES, _SESSIONS = 5000, 200
 
 
@@ -49,7 +49,7 @@ def models(chat: Chat, words: str) -> Iterator[Offer]:
 
 
 def adapters(chat: Chat, words: str) -> Iterator[Offer]:
-    """Offer the adapters in the models folder, what takes adapters off, and folders."""
+    """Offer the adapters in the models folder, the word that removes adapters, and folders."""
     yield from _weights(chat, last_word(words), "adapter", [] if " " in words else ["none"])
 
 
@@ -62,7 +62,7 @@ def _weights(
 
 
 def compared(chat: Chat, words: str) -> Iterator[Offer]:
-    """Offer whom `/compare` can ask, then the models or adapters there are."""
+    """Offer the kinds that `/compare` takes, then the models or adapters there are."""
     who, blank, rest = words.partition(" ")
     if not blank:
         yield from named(words, [say("底座", "base"), say("适配器", "adapter"), say("模型", "model")])
@@ -71,7 +71,7 @@ def compared(chat: Chat, words: str) -> Iterator[Offer]:
 
 
 def templates(chat: Chat, words: str) -> Iterator[Offer]:
-    """Offer the templates by name, what takes the model's own, and files."""
+    """Offer the templates by name, the word for the model's own, and files."""
     names = [template.name for template in list_templates()]
     added = chat.control.templates if chat.control is not None else ()
     yield from named(words, [*dict.fromkeys((*added, *names)), "none"])
@@ -104,19 +104,19 @@ def presets(chat: Chat, words: str) -> Iterator[Offer]:
 
 
 def commands(chat: Chat, words: str) -> Iterator[Offer]:
-    """Offer the names of commands, in the language that was begun."""
+    """Offer the names of commands, in the language being typed."""
     names = [say(command.zh_name, command.name) for command in chat.commands]
     others = [say(command.name, command.zh_name) for command in chat.commands] if words else []
     yield from named(words, [*names, *others])
 
 
 def languages(chat: Chat, words: str) -> Iterator[Offer]:
-    """Offer the languages, then what saves the choice."""
+    """Offer the languages, then the word that saves the choice."""
     yield from _choice(words, LANGUAGES)
 
 
 def themes(chat: Chat, words: str) -> Iterator[Offer]:
-    """Offer the colours, then what saves the choice."""
+    """Offer the themes, then the word that saves the choice."""
     yield from _choice(words, THEMES)
 
 
@@ -126,17 +126,17 @@ def _choice(words: str, choices: Iterable[str]) -> Iterator[Offer]:
 
 
 def named(typed: str, names: Iterable[str]) -> Iterator[Offer]:
-    """Offer the names that begin with what was typed, in any case."""
+    """Offer the names that begin with what was typed, ignoring case."""
     for name in names:
         if name.casefold().startswith(typed.casefold()) and name != typed:
             yield Offer(name, len(typed))
 
 
 def paths(typed: str, *, quoted: bool = True, folders_alone: bool = False) -> Iterator[Offer]:
-    """Offer what a path that was begun can continue with; a folder's name ends with a slash.
+    """Offer completions of a path; a folder's name ends with a slash.
 
-    Hidden names are offered once their dot is typed, and none that a terminal would obey or that takes several
-    lines. `quoted`: a path with blanks is written as a shell reads it.
+    Hidden names are offered once their dot is typed; names with control characters or line ends never.
+    `quoted`: a path with spaces is quoted as for a shell.
     """
     begun = typed.strip("'\"") if quoted else typed
     folder, slash, start = begun.rpartition("/")

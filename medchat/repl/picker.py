@@ -1,4 +1,4 @@
-"""Choosing one of several lines: what is typed narrows them down, the arrows choose, Enter takes, Esc goes back."""
+"""A picker for one of several lines: typing filters them, the arrows choose, Enter accepts, Esc cancels."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rich.cells import set_cell_size
 from medchat.language import say
 from medchat.repl.screen import PROMPT
 
-#: Rows of the list at most, and those of the window that it leaves free.
+#: The largest number of rows of the list, and the rows of the window that it leaves free.
 _ROWS, _ROWS_LEFT = 12, 4
 
 
 def fitting(typed: str, lines: Sequence[str]) -> list[int]:
-    """Return the indices of the lines that hold each word of `typed`, letter for letter or with letters between.
+    """Return the indices of the lines that contain each word of `typed`, exactly or as a subsequence.
 
-    Those that hold all of it as it stands come first. Case and width of letters do not count.
+    Those that contain the whole text come first. Case and width of letters are ignored.
     """
     wanted, folded = [_folded(word) for word in typed.split()], [_folded(line) for line in lines]
     whole = [all(word in line for word in wanted) for line in folded]
@@ -46,10 +46,10 @@ def _in_order(word: str, line: str) -> bool:
 
 
 class Picker:
-    """Shows lines under a row for typing, and gives the terminal back as it was."""
+    """Shows lines below an input row, and restores the terminal."""
 
     def __init__(self, title: str, lines: Sequence[str], keys: Input, output: Output) -> None:
-        """`lines` are printed as they stand; untrusted words in them went through `untrusted`."""
+        """`lines` are printed unchanged; untrusted words in them went through `untrusted`."""
         self._lines = lines
         self._output = output
         self._found = list(range(len(lines)))
@@ -65,11 +65,11 @@ class Picker:
         self._application: Application[int | None] = Application(
             layout=Layout(rows), key_bindings=self._keys(), input=keys, output=output, erase_when_done=True
         )
-        # Esc is waited for no longer than a terminal needs to send the rest of an arrow key.
+        # The timeout after Esc is just long enough for a terminal to send the rest of an arrow key.
         self._application.ttimeoutlen = 0.05
 
     def run(self) -> int | None:
-        """Return the index of the line that was chosen, None for none."""
+        """Return the index of the chosen line, None for none."""
         return self._application.run(handle_sigint=False)
 
     def _narrow(self) -> None:

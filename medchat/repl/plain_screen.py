@@ -9,7 +9,7 @@ from medchat.cli.cjk_wrap import WIDEST, taller_than_screen
 from medchat.repl.screen import OURS, Tone, unforgeable, untrusted
 from medchat.sanitize import StreamSanitizer
 
-#: Seconds after which a wait is said at all.
+#: Seconds after which a wait is reported at all.
 _WORTH_SAYING = 1.0
 
 
@@ -29,11 +29,11 @@ class PlainScreen:
         return min(shutil.get_terminal_size().columns, WIDEST)
 
     def show(self, text: str) -> None:
-        """Print the outcome of a command."""
+        """Print the result of a command."""
         self._write(self._aside, text + "\n")
 
     def tell(self, text: str, tone: Tone = Tone.REMARK) -> None:
-        """Print lines of ours. An urgent one also goes before the answer, where that goes elsewhere."""
+        """Print the program's lines. An urgent one is also written before the answer if that goes elsewhere."""
         framed = "".join(f"{OURS} {line}\n" for line in untrusted(text).split("\n"))
         if self._line_open and self._answers is self._aside:
             self._close_line()
@@ -42,7 +42,7 @@ class PlainScreen:
             self._write(self._answers, framed)
 
     def wait_for(self, what: str, seconds: float = 0.0, progress: str = "") -> None:
-        """Say it once, if it takes a while: a line that counts seconds would be a moving one."""
+        """Say it once, if it takes a while: a line that counts seconds would have to be redrawn."""
         if not what:
             self._waiting = ""
         elif what != self._waiting and seconds >= _WORTH_SAYING:
@@ -50,27 +50,27 @@ class PlainScreen:
             self._waiting = what
 
     def show_typed(self, text: str) -> None:
-        """Nothing moves here."""
+        """Do nothing: this screen is not redrawn."""
 
     def piece(self, text: str) -> None:
         """Write the piece as it comes."""
         self._write_answer(self._inert.feed(text))
 
     def end_answer(self) -> None:
-        """Write what was held back, and end the line."""
+        """Write what the sanitizer held back, and end the line."""
         self._write_answer(self._inert.flush())
         self._close_line()
         self._waiting = ""
 
     def tick(self) -> None:
-        """Nothing moves here."""
+        """Do nothing: this screen is not redrawn."""
 
     def is_filled_by(self, text: str) -> bool:
-        """On a terminal, whether it takes all of its lines; nothing is lost where there is none."""
+        """On a terminal, whether the text fills all of its lines; elsewhere nothing scrolls away."""
         return self._answers is self._aside and taller_than_screen(text)
 
     def resumed(self) -> None:
-        """Nothing moves here."""
+        """Do nothing: this screen is not redrawn."""
 
     def ring(self) -> None:
         """Ring the bell of a terminal."""
@@ -78,13 +78,13 @@ class PlainScreen:
             self._write(self._aside, "\a")
 
     def use_theme(self, name: str) -> None:
-        """There are no colours."""
+        """Do nothing: there are no colours."""
 
     def clear(self) -> None:
-        """Nothing is taken back here."""
+        """Do nothing: output is never erased here."""
 
     def copy(self, text: str) -> bool:
-        """Nothing but text is ever written here."""
+        """Return False: only text is ever written here."""
         return False
 
     def _write_answer(self, shown: str) -> None:

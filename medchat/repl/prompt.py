@@ -1,4 +1,4 @@
-"""The input line: editing, history, completion and the status under it, with prompt_toolkit."""
+"""The input line: editing, history, completion and the status line below it, with prompt_toolkit."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from medchat.repl.screen import PROMPT
 from medchat.repl.slash import SLASHES
 
 _MARK = f"{PROMPT} "
-#: Rows above the input that a long draft leaves free: what was said of it last stays on the screen.
+#: Rows above the input that a long draft leaves free, so that the last message stays on the screen.
 _ROWS_ABOVE = 8
-#: What turns the direction of writing, and what stands for it.
+#: Characters that change the text direction, and what is shown for them.
 _DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _SHOWN = str.maketrans(dict.fromkeys(_DIRECTIONS, "\ufffd"))
 _STYLE = Style.from_dict({"mark": "bold", "bottom-toolbar": "noreverse", "status": "fg:ansibrightblack"})
 
 
 class Ended(Exception):
-    """The prompt was ended by the program; what had been typed is in `LinePrompt.text`."""
+    """The prompt was ended by the program; the text typed so far is in `LinePrompt.text`."""
 
 
 class LinePrompt:
-    """Asks for one line (of any number of rows) at a time. Main thread only, but for `post`."""
+    """Reads one line (of any number of rows) at a time. Main thread only, except `post`."""
 
     def __init__(
         self,
@@ -74,21 +74,21 @@ class LinePrompt:
             search_ignore_case=True,
             input_processors=[_VisibleMarks()],
         )
-        # No scolding of terminals that do not tell the cursor's position: they go without the status line.
+        # No warning on terminals that do not report the cursor's position: they have no status line.
         self._session.app.renderer.cpr_not_supported_callback = lambda: None
         self._name_search()
         self._limit_height()
 
     @property
     def text(self) -> str:
-        """What stands in the input line."""
+        """The text in the input line."""
         return self._session.default_buffer.text
 
     def read(self, draft: str, begin: Callable[[], None], *, ticking: bool) -> str:
-        """Return the line the user sends. `begin` is called once the prompt is on the screen.
+        """Return the line that the user sends. `begin` is called once the prompt is shown.
 
-        `ticking` brings the status line up to date every second. Raises EOFError on Ctrl-D in an empty
-        line, and Ended after `end`.
+        `ticking` updates the status line every second. Raises EOFError on Ctrl-D in an empty line, and Ended
+        after `end`.
         """
 
         def started() -> None:
@@ -102,23 +102,23 @@ class LinePrompt:
             self._context = None
 
     def post(self, action: Callable[[], None]) -> None:
-        """From any thread or signal handler: run `action` in the prompt's own loop, if there is a prompt."""
+        """Run `action` in the prompt's event loop, if there is a prompt. Any thread or signal handler may call it."""
         context, loop = self._context, self._session.app.loop
         if context is not None and loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(action, context=context)
 
     def end(self) -> None:
-        """End the prompt under way: `read` raises Ended. Called through `post`."""
+        """End the current prompt: `read` raises Ended. Called through `post`."""
         future = self._session.app.future
         if future is not None and not future.done():
             self._session.app.exit(exception=Ended())
 
     def print_above(self, print_lines: Callable[[], None]) -> None:
-        """Run `print_lines` with the input line out of the way. Called through `post`."""
+        """Run `print_lines` with the input line hidden. Called through `post`."""
         run_in_terminal(print_lines)
 
     def redraw(self) -> None:
-        """Bring the status line up to date. Called through `post`."""
+        """Redraw the status line. Called through `post`."""
         self._session.app.invalidate()
 
     def _keys(self, completer: Completer) -> KeyBindings:
@@ -160,13 +160,13 @@ class LinePrompt:
 
     def _limited(self, height: AnyDimension) -> Dimension:
         wanted, rows = to_dimension(height), self._session.app.output.get_size().rows
-        if self._session.app.is_done:  # what was sent goes into the scrollback whole
+        if self._session.app.is_done:  # the full text that was sent goes into the scrollback
             return wanted
         most = max(wanted.min, 3, rows - _ROWS_ABOVE)
         return Dimension(min=wanted.min, max=most)
 
     def _name_search(self) -> None:
-        """Say in the interface language what Ctrl-R does."""
+        """Label the search of Ctrl-R in the interface language."""
         name = say("搜索输入历史：", "search history: ")
         for control in self._session.app.layout.find_all_controls():
             if isinstance(control, SearchBufferControl):
@@ -174,9 +174,9 @@ class LinePrompt:
 
 
 class _VisibleMarks(Processor):
-    """Shows what turns the direction of writing as a character of its own: pasted, it would mix up the whole row.
+    """Shows direction controls as visible characters: pasted, they would scramble the whole row.
 
-    Controls are shown by prompt_toolkit itself.
+    Other controls are shown by prompt_toolkit itself.
     """
 
     def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
@@ -185,7 +185,7 @@ class _VisibleMarks(Processor):
 
 
 class _PastInputs(History):
-    """What was typed in this chat and before, newest first."""
+    """The inputs of this chat and earlier ones, newest first."""
 
     def __init__(self, past: Sequence[str], remember: Callable[[str], None]) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class _PastInputs(History):
         self._remember(string)
 
     def keep_until_end(self, text: str) -> None:
-        """Make a line that was cleared reachable with Up in this chat, and leave nothing on disk."""
+        """Make a cleared line available with Up in this chat, without saving it."""
         remember, self._remember = self._remember, lambda text: None
         try:
             if text.strip():

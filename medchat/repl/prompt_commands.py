@@ -1,4 +1,4 @@
-"""The slash commands about what the model is sent: how full the window is, and the exact prompt."""
+"""The slash commands about the prompt: how full the context is, and the exact text."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from medchat.repl.slash import ReplCommand
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
 
-#: The widest bar, in cells.
+#: The largest width of the bar, in cells.
 _BAR = 60
 _USED, _KEPT_FREE, _FREE = "█", "▒", "░"
-#: What control tokens stand in. Never in text.
+#: The brackets around control tokens. Never in text.
 _OPEN, _CLOSE = "⟦", "⟧"
 _TEXT = str.maketrans({_OPEN: "[", _CLOSE: "]"})
 
@@ -31,7 +31,7 @@ def _context(chat: Chat, words: str) -> None:
 
 
 def drawn_context(session: ChatSession, width: int) -> str:
-    """Return how full the window would be with the next question, drawn in `width` cells, and which turns are out.
+    """Return a drawing, `width` cells wide, of the context with the next question, and which turns are left out.
 
     Raises UsageError if not even a question alone has room.
     """
@@ -114,9 +114,10 @@ def _raw(chat: Chat, words: str) -> None:
 
 
 def exact_prompt(session: ChatSession, question: str) -> str:
-    """Return the prompt for `question`, else the last one that was sent, fit to be shown, and its ids.
+    """Return the prompt for `question`, else the last one sent, sanitized, with its ids.
 
-    An answer that the model was to continue with follows it. Raises UsageError if there is no prompt.
+    The beginning of an answer that the model was to continue follows it. Raises UsageError if there is no
+    prompt.
     """
     prompt = SentPrompt(session.fitted(question).segments) if question else session.last_prompt
     if not prompt.segments:
@@ -136,7 +137,7 @@ def exact_prompt(session: ChatSession, question: str) -> str:
 
 
 def _counted(model: ChatModel, prompt: SentPrompt) -> str:
-    """Return how many tokens the prompt has and their ids, those of an answer that was begun behind a bar."""
+    """Return the prompt's number of tokens and their ids, those of a begun answer after a bar."""
     ids = model.prompt_ids(prompt.segments) if isinstance(model, PromptIds) else ()
     if not ids:
         return say("这个模型不给出词元编号。", "This model does not report token ids.")

@@ -1,4 +1,4 @@
-"""The screen with colour: finished Markdown blocks go into the scrollback once, only the rest is redrawn."""
+"""The screen with colour: finished Markdown blocks are printed into the scrollback, only the rest is redrawn."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from medchat.repl.screen import OURS, PROMPT, Tone, unforgeable, untrusted
 from medchat.repl.unfinished import Unfinished
 from medchat.sanitize import StreamSanitizer, sanitize_line
 
-#: Seconds between two drawings of the unfinished part.
+#: Seconds between two redraws of the unfinished part.
 FRAME_SECONDS = 0.08
-#: Terminals take some 75 KB of text; xterm drops a longer sequence without a word.
+#: Terminals accept about 75 KB of text; xterm silently drops a longer sequence.
 MOST_CLIPBOARD_BYTES = 74_994
 
-#: How our lines look, by the name of the theme: the default, one without dim text, one without colours.
+#: The styles of the program's lines by theme: the default, one without dim text, one without colours.
 _STYLES = {
     "default": {
         Tone.REMARK: Style(dim=True),
@@ -45,7 +45,7 @@ _STYLES = {
 
 
 class RichScreen:
-    """Draws on the terminal behind `stream`; `theme` is one of THEMES. `width` and `clock` are fixed by tests."""
+    """Draws on the terminal of `stream`; `theme` is one of THEMES. Tests fix `width` and `clock`."""
 
     def __init__(
         self,
@@ -74,17 +74,17 @@ class RichScreen:
         return min(self._console.width, WIDEST)
 
     def show(self, text: str) -> None:
-        """Print the outcome of a command."""
+        """Print the result of a command."""
         self.print_rows(self._laid_out(text))
 
     def tell(self, text: str, tone: Tone = Tone.REMARK) -> None:
-        """Print lines of ours, wrapped so that each of them begins with the glyph."""
+        """Print the program's lines, wrapped so that each row begins with the glyph."""
         style = self._styles[tone]
         lines = self._laid_out(untrusted(text), less=len(OURS) + 1, style=style)
         self.print_rows([[Segment(f"{OURS} ", style), *line] for line in lines])
 
     def wait_for(self, what: str, seconds: float = 0.0, progress: str = "") -> None:
-        """Show what is pending, how far it has come and for how long it has been."""
+        """Show what is pending, its progress and the elapsed time."""
         text = " ".join(part for part in (f"{what}…", progress, f"{seconds:.0f}s") if part) if what else ""
         if text != self._waiting:
             self._waiting = text
@@ -95,17 +95,17 @@ class RichScreen:
         return rendered(text, self._console, width)
 
     def print_rows(self, rows: Sequence[Sequence[Segment]]) -> None:
-        """Print finished rows: into the scrollback, above whatever is still being redrawn."""
+        """Print finished rows into the scrollback, above what is still being redrawn."""
         if rows:
             self._moving.print_above(rows, self._moving_lines() if self._moving else ())
 
     def preview_rows(self, rows: Callable[[], Sequence[Sequence[Segment]]]) -> None:
-        """Draw what `rows` gives in place of an answer's unfinished part, until the answer ends."""
+        """Redraw the result of `rows` in place of an answer's unfinished part, until the answer ends."""
         self._preview = rows
         self._stale = True
 
     def show_typed(self, text: str) -> None:
-        """Show its end on one line, under the answer's unfinished part."""
+        """Show the end of the typed text on one line, below the answer's unfinished part."""
         line = (
             unforgeable(sanitize_line(text[-4 * self.width :].replace("\n", "⏎"), 4 * self.width))
             if text
@@ -118,11 +118,11 @@ class RichScreen:
             self._stale = True
 
     def piece(self, text: str) -> None:
-        """Take the next piece; blocks that are finished with it are printed at once."""
+        """Add the next piece; blocks that it finishes are printed at once."""
         self._add(self._inert.feed(text))
 
     def end_answer(self) -> None:
-        """Print what is left and end the redrawing."""
+        """Print the rest and end the redrawing."""
         self._waiting = self._typed = ""
         self._preview = None
         self._add(self._inert.flush())
@@ -138,11 +138,11 @@ class RichScreen:
             self._draw()
 
     def is_filled_by(self, text: str) -> bool:
-        """Whether its lines, blank ones between blocks included, are as many as the window's."""
+        """Whether the text, blank lines between blocks included, has as many rows as the window."""
         return wrapped(text, self.width).count("\n") + 1 >= self._console.height
 
     def resumed(self) -> None:
-        """Draw what moves again, below what the shell has written."""
+        """Redraw the unfinished part, below what the shell has written."""
         self._moving.leave()
         self._stale = True
 
@@ -151,7 +151,7 @@ class RichScreen:
         self._console.bell()
 
     def use_theme(self, name: str) -> None:
-        """Show our lines in other colours from now on."""
+        """Change the colours of the program's lines."""
         self._styles = _STYLES[name]
 
     def clear(self) -> None:
@@ -159,7 +159,7 @@ class RichScreen:
         self._console.clear()
 
     def copy(self, text: str) -> bool:
-        """Hand `text` to the terminal's clipboard, unless it is too long."""
+        """Send `text` to the terminal's clipboard, unless it is too long."""
         sequence = clipboard_sequence(text)
         if sequence is not None:
             self._console.file.write(sequence)
@@ -179,7 +179,7 @@ class RichScreen:
         lines = self.markdown_rows(block, self.width)
         if lines:
             separated = [[], *lines] if self._blocks else lines
-            self._blocks += 1  # before printing: what is redrawn under it then keeps its distance
+            self._blocks += 1  # before printing, so that what is redrawn below keeps its distance
             self.print_rows(separated)
 
     def _laid_out(self, text: str, less: int = 0, style: Style | None = None) -> list[list[Segment]]:
@@ -187,7 +187,7 @@ class RichScreen:
         return self._console.render_lines(MixedText(text), options, style=style, pad=False)
 
     def _moving_lines(self) -> list[list[Segment]]:
-        """Return the unfinished block's last lines, as many as the screen certainly holds, and what is being typed."""
+        """Return the unfinished block's last rows, as many as surely fit the screen, and what is being typed."""
         typed = [[Segment(f"{PROMPT} {self._typed}", self._styles[Tone.REMARK])]] if self._typed else []
         return [*self._unfinished_lines(max(1, self._console.height - 2 - len(typed))), *typed]
 
@@ -210,9 +210,9 @@ class RichScreen:
 
 
 def clipboard_sequence(text: str) -> str | None:
-    """Return what puts `text` on the clipboard (OSC 52), None where it is too long for most terminals.
+    """Return the sequence that copies `text` to the clipboard (OSC 52), None if most terminals would drop it.
 
-    Untrusted text gets there in Base64 alone, and only when the user asks.
+    Untrusted text is sent in Base64 only, and only when the user asks.
     """
     content = text.encode("utf-8", "replace")
     if len(content) > MOST_CLIPBOARD_BYTES:

@@ -1,4 +1,4 @@
-"""What several commands show: two columns of text, and one line in place of a longer text."""
+"""Layouts shared by several commands: two columns of text, and a one-line excerpt."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from medchat.sanitize import sanitize_line
 def two_columns(rows: Sequence[tuple[str, str]], width: int) -> str:
     """Return two columns of text for `width` cells, side by side.
 
-    A row whose left text takes over half of the width has its right one underneath; all rows do where more
-    than a fifth of them are so. Lines that continue do so below the text that they belong to.
+    A row whose left text takes over half of the width has its right one below; all rows do if more than a
+    fifth of them are so wide. Continuation lines are indented to their own column.
     """
     sizes = [cell_len(left) for left, _ in rows]
     beside = [size for size in sizes if 2 * size <= width]
@@ -29,12 +29,12 @@ def two_columns(rows: Sequence[tuple[str, str]], width: int) -> str:
 
 
 def _indented(text: str, before: str, width: int) -> str:
-    """Return `before` and the text in lines of `width` cells, the further ones as far in as the first."""
+    """Return `before` and the text wrapped to `width` cells, continuation lines indented like the first."""
     indent = cell_len(before)
     return f"{before}{wrapped(text, max(1, width - indent))}".replace("\n", "\n" + " " * indent).rstrip()
 
 
 def excerpt(text: str, cells: int = 60) -> str:
-    """Return the beginning of untrusted `text` on one line of at most `cells` cells, fit to be shown."""
+    """Return the beginning of untrusted `text`, sanitized, on one line of at most `cells` cells."""
     line = unforgeable(sanitize_line(text, 2 * cells))
     return line if cell_len(line) <= cells else chop_cells(line, cells - 1)[0] + "…"

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: Sessions offered, and places shown where a text was found.
+#: The number of sessions offered, and of search hits shown.
 OFFERED, _HITS = 200, 20
-#: Sessions listed where nothing can be picked.
+#: The number of sessions listed if the terminal has no picker.
 _LISTED = 20
 _OPTIONS = {"--redact": "redact", "--脱敏": "redact", "--overwrite": "overwrite", "--覆盖": "overwrite"}
 
@@ -37,7 +37,7 @@ def _sessions_of(chat: Chat) -> SavedSessions:
 
 
 def _call(chat: Chat, work: Callable[[SavedSessions], Result]) -> Result:
-    """Do `work` in the thread that the sessions belong to."""
+    """Run `work` in the thread that owns the sessions."""
     sessions = _sessions_of(chat)
     return chat.exchange.call(lambda _: work(sessions))
 
@@ -111,7 +111,7 @@ def _pick(chat: Chat, words: str) -> None:
 
 
 def session_offer(record: SessionRecord, width: int) -> str:
-    """Return a session on one line whose beginning says the most: at 40 cells title, time and turns."""
+    """Return a session on one line, the most important first: at 40 cells title, time and turns."""
     title = excerpt(record.title, max(16, width - 50))
     when = record.updated.astimezone().strftime("%m-%d %H:%M")
     turns = say(f"{record.turns} 轮", f"{record.turns} turns")
@@ -146,7 +146,7 @@ def _search(chat: Chat, words: str) -> None:
 def _rename(chat: Chat, words: str) -> None:
     if chat.exchange.ready():
         name = _call(chat, lambda sessions: sessions.rename(words))
-        chat.exchange.change(lambda session: session)  # the status line takes up the name
+        chat.exchange.change(lambda session: session)  # the status line shows the name
         chat.screen.show(
             say(f"会话名为：{untrusted_line(name)}", f"The session's name: {untrusted_line(name)}")
         )
@@ -184,7 +184,7 @@ def _export(chat: Chat, words: str) -> None:
         )
     if not chat.exchange.ready():
         return
-    from medchat.transcripts import (  # its patterns take time that the first prompt has not
+    from medchat.transcripts import (  # compiling its patterns would delay the first prompt
         left_out,
         write_export,
     )

@@ -1,4 +1,4 @@
-"""What is drawn, apart from how: the screen's operations, and the glyphs that no untrusted text ever holds."""
+"""The interface of a screen, and the glyphs that are kept out of untrusted text."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Protocol
 
 from medchat.sanitize import sanitize, sanitize_line
 
-#: Every line of ours among a model's words begins with this. No untrusted text ever holds it.
+#: Every line of the program among a model's text begins with this. Untrusted text never contains it.
 OURS = "▌"
 
-#: What a line to be typed begins with.
+#: The prompt.
 PROMPT = "›"
 
-#: Block elements and ornaments that could be taken for it, and the dividers a frame could be drawn with.
+#: Block elements and ornaments that look like it, and the line characters of a fake frame.
 _LOOK_ALIKES = "▀▁▂▃▄▅▆▇█▉▊▋▌▍▎▏▐▔▕▖▗▘▙▚▛▜▝▞▟❘❙❚⎸⎹⏐｜￨🭰🭱🭲🭳🭴🭵"
-#: What could be taken for the prompt: a model would seem to quote the user, or to hand over.
+#: Characters that look like the prompt: a model could seem to quote the user, or to have finished.
 _PROMPT_ALIKES = "›❯❱❭⟩"
-#: Longer than any path that a system takes.
+#: Longer than any valid path.
 _LONGEST_LINE = 5000
 _UNFORGEABLE = str.maketrans(dict.fromkeys(_LOOK_ALIKES, "|") | dict.fromkeys(_PROMPT_ALIKES, "＞"))
 
 
 class Tone(Enum):
-    """How a line of ours is meant."""
+    """The tone of a line of the program."""
 
     REMARK = "remark"
     WARNING = "warning"
@@ -31,22 +31,22 @@ class Tone(Enum):
 
 
 def unforgeable(text: str) -> str:
-    """Return already sanitized `text` without the glyphs of our lines and the prompt. Character by character."""
+    """Return already sanitized `text` without the glyphs of the program's lines and prompt. Works per character."""
     return text.translate(_UNFORGEABLE)
 
 
 def untrusted(text: str) -> str:
-    """Return `text` fit to be shown among our lines: sanitized, and never like one of them."""
+    """Return `text` sanitized for display among the program's lines, so that it cannot imitate one."""
     return unforgeable(sanitize(text))
 
 
 def untrusted_line(text: str) -> str:
-    """Return a name or a path as `untrusted` does, and on one line: another could look like one of ours."""
+    """Return a name or a path as `untrusted` does, and on one line: a second could imitate the program's."""
     return unforgeable(sanitize_line(text, _LONGEST_LINE))
 
 
 class Screen(Protocol):
-    """Where a chat is shown. Used by the main thread only."""
+    """The display of a chat. Used by the main thread only."""
 
     @property
     def width(self) -> int:
@@ -54,22 +54,22 @@ class Screen(Protocol):
         ...
 
     def show(self, text: str) -> None:
-        """Print the outcome of a command, as it stands. Untrusted words in it went through `untrusted`."""
+        """Print the result of a command, unchanged. Untrusted words in it went through `untrusted`."""
         ...
 
     def tell(self, text: str, tone: Tone = Tone.REMARK) -> None:
-        """Print lines of ours, each behind the glyph, above an answer's unfinished part."""
+        """Print the program's lines, each after the glyph, above an answer's unfinished part."""
         ...
 
     def wait_for(self, what: str, seconds: float = 0.0, progress: str = "") -> None:
-        """Show what is pending and since when, in place of what was shown before. "" takes it away.
+        """Show what is pending and since when, in place of what was shown before. "" removes it.
 
-        `progress` is shown where a line can move.
+        `progress` is shown if lines can be redrawn.
         """
         ...
 
     def show_typed(self, text: str) -> None:
-        """Show under all that moves what is being typed for the next prompt. `text` is raw."""
+        """Show what is being typed for the next prompt, below everything else. `text` is raw."""
         ...
 
     def piece(self, text: str) -> None:
@@ -77,33 +77,35 @@ class Screen(Protocol):
         ...
 
     def end_answer(self) -> None:
-        """Print what is left of the answer, and take away what is waited for."""
+        """Print the rest of the answer, and remove what is pending."""
         ...
 
     def tick(self) -> None:
-        """Called some ten times a second while something is under way."""
+        """Called about ten times a second during an operation."""
         ...
 
     def is_filled_by(self, text: str) -> bool:
-        """Whether an answer of that text drives what stands before it off the screen."""
+        """Whether an answer of that text scrolls what precedes it off the screen."""
         ...
 
     def resumed(self) -> None:
-        """Take note that the program was suspended: what moved stays where it is, above what was written since."""
+        """Note that the program was suspended: redrawn rows stay where they are, above what was written since."""
         ...
 
     def ring(self) -> None:
-        """Ring the terminal's bell, where there is one."""
+        """Ring the terminal's bell, if there is one."""
         ...
 
     def use_theme(self, name: str) -> None:
-        """Take other colours, one of THEMES, where there are any."""
+        """Change the colours to one of THEMES, if there are any."""
         ...
 
     def clear(self) -> None:
-        """Empty the screen, where there is one."""
+        """Clear the screen, if there is one."""
         ...
 
     def copy(self, text: str) -> bool:
-        """Hand `text` to the terminal's clipboard. False if no terminal takes it; whether it did, none says."""
+        """Send `text` to the terminal's clipboard. False if that is impossible; success is not reported by
+        terminals.
+        """
         ...

@@ -1,4 +1,4 @@
-"""The slash commands about the conversation as a whole: begin another, look back."""
+"""The slash commands about the conversation as a whole: starting another, looking back."""
 
 from __future__ import annotations
 

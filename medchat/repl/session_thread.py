@@ -1,4 +1,4 @@
-"""Questions to the background thread and answers back to the screen, with everything that can interrupt them."""
+"""Sends questions to the background thread and shows its answers, with all interruptions."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from medchat.repl.worker import Job, Worker
 
 Result = TypeVar("Result")
 
-#: Seconds between two looks at the keyboard, the clock and the screen while work is under way.
+#: Seconds between two polls of the keyboard, the clock and the screen during an operation.
 _POLL = 0.04
-#: How long the loading of a model may take to stop: one that does not continues behind the prompt.
+#: How long the loading of a model may take to stop; otherwise it continues behind the prompt.
 _STOPPING = 0.5
-#: How long an answer may take to stop, and to be saved, once the program was asked to end.
+#: How long an answer may take to stop and to be saved, once the program was asked to end.
 _LAST_WORDS = 10.0
 
 
 class SessionThread:
-    """The chat's session behind its thread. `meanwhile` is called some twenty times a second while waiting."""
+    """The chat's session and its thread. `meanwhile` is called about twenty times a second while waiting."""
 
     def __init__(self, startup: Startup, make_screen: Callable[[], Screen], interrupts: Interrupts) -> None:
         self.meanwhile: Callable[[], None] = lambda: None
@@ -50,18 +50,18 @@ class SessionThread:
         self._began = 0.0
         self._loading: Job[None] | None = None
         self.footer, self.bell = startup.footer, startup.bell
-        #: Whether the user stopped the loading: it begins again when the model is needed.
+        #: Whether the user stopped the loading: it starts again when the model is needed.
         self.held_back = False
 
     @cached_property
     def screen(self) -> Screen:
-        """The screen, made when it is first drawn on: rich takes a third of the time to the first prompt."""
+        """The screen, created on first use: importing rich takes a third of the time to the first prompt."""
         return self._make_screen()
 
     # ------------------------------------------------------------ loading
 
     def begin(self) -> Job[None]:
-        """Start loading the model, once, and again where that was stopped and the model is needed."""
+        """Start loading the model, once, and again if that was stopped and the model is needed."""
         if self._loading is None:
             self._began = time.monotonic()
             self._loading = self._engine.start(self._load)
@@ -79,24 +79,24 @@ class SessionThread:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the model is there, so that `call` can be used."""
+        """Whether the model is loaded, so that `call` can be used."""
         return self._session is not None
 
     @property
     def loading_seconds(self) -> float | None:
-        """How long the model has been loading, or None once it is there (or has failed)."""
+        """Seconds since the loading began, or None once it ended or failed."""
         if self._loading is None or self._loading.finished:
             return None
         return time.monotonic() - self._began
 
     @property
     def load_error(self) -> BaseException | None:
-        """Why there will be no model. That the user stopped the loading is no such reason."""
+        """The error of loading the model. Stopped loading is none."""
         error = self._loading.error if self._loading is not None and not self.held_back else None
         return None if isinstance(error, LoadingCancelled) else error
 
     def ready(self) -> bool:
-        """Wait for the model, visibly. False if the user would not wait; raises what loading raised."""
+        """Wait for the model, showing progress. False if the user stopped it; raises what loading raised."""
         if self.held_back:
             self.held_back, self._loading = False, None
         loading = self.begin()
@@ -112,9 +112,9 @@ class SessionThread:
         return True
 
     def _waited(self, job: Job[Result], loading: Loading, began: float, *, switching: bool = False) -> bool:
-        """Show how far the loading is until the job ends; Ctrl-C stops it.
+        """Show the loading progress until the job ends; Ctrl-C stops it.
 
-        False if it continued all the same. A switch is waited for, unless the program is asked to end.
+        False if it did not stop. A switch of models is always waited for, unless the program is asked to end.
         """
         stopped_at = math.inf
         with self._interrupts.stopping(loading.stop) as stop:
@@ -138,15 +138,15 @@ class SessionThread:
         return job.finished
 
     def greet(self) -> None:
-        """Say, once, what there is to say about the loaded model."""
+        """Show, once, the notes on the loaded model."""
         lines, self.ready_lines = self.ready_lines, ()
         for line in lines:
             self.screen.tell(line)
 
-    # ------------------------------------------------------------ working
+    # ------------------------------------------------------------ work
 
     def call(self, work: Callable[[ChatSession], Result]) -> Result:
-        """Do `work` on the session, in its thread, and return the outcome. Only after `ready`."""
+        """Run `work` on the session, in its thread, and return the result. Only after `ready`."""
         job = self._engine.start(lambda _: work(self._the_session()))
         while not job.finished:
             job.take(_POLL)
@@ -158,9 +158,9 @@ class SessionThread:
         work: Callable[[ChatSession, threading.Event], Result],
         progress: Callable[[], str] = str,
     ) -> Result:
-        """`call` for what may take long: says what is waited for and what `progress` gives, again and again.
+        """`call` for slow work: shows what is pending, and the result of `progress` repeatedly.
 
-        Ctrl-C sets the event, and `work` is to end early.
+        Ctrl-C sets the event, and `work` must end early.
         """
         began = time.monotonic()
         job = self._engine.start(lambda job: work(self._the_session(), job.cancel))
@@ -175,7 +175,7 @@ class SessionThread:
         return job.result()
 
     def change(self, work: Callable[[ChatSession], ChatSession]) -> None:
-        """Put another session in place of the present one."""
+        """Replace the present session."""
 
         def replace(session: ChatSession) -> None:
             self._session = work(session)
@@ -184,7 +184,7 @@ class SessionThread:
         self.call(replace)
 
     def switch(self, changes: Mapping[str, Any], command: str) -> Sequence[str]:
-        """Let the conversation continue with another model, adapter, template or system text; return what to say of it.
+        """Switch the conversation to another model, adapter, template or system text; return notes on it.
 
         Raises what `ModelControl.switch` raises, LoadingCancelled included. Only after `ready`.
         """
@@ -206,7 +206,7 @@ class SessionThread:
         return job.result() if job.finished else ()
 
     def _load_instead(self, control: ModelControl, changes: Mapping[str, Any], command: str) -> Sequence[str]:
-        """Load another model than the one whose loading the user stopped; where that fails, none is loaded still."""
+        """Load another model than the one whose loading the user stopped; if that fails, none is loaded."""
         take_back = control.choose(changes, command)
         try:
             if self.ready():
@@ -224,9 +224,10 @@ class SessionThread:
         screen: Screen | None = None,
         loading: Loading | None = None,
     ) -> AnswerView:
-        """Show the events of `ask` until they end, on `screen` where not on ours; before them, how far `loading` is.
+        """Show the events of `ask` on `screen` (default: the chat's) until they end; before them the
+        `loading` progress.
 
-        Ctrl-C ends them early; the view tells what came.
+        Ctrl-C ends them early; the view has what came.
         """
         screen = screen or self.screen
 
@@ -240,7 +241,7 @@ class SessionThread:
         try:
             with self._interrupts.stopping(job.cancel):
                 self._watch(job, view, screen, loading)
-        except BaseException:  # the screen is gone: what had come must be saved all the same
+        except BaseException:  # the screen is gone: what had come must still be saved
             job.cancel.set()
             self._engine.idle_within(_LAST_WORDS)
             raise
@@ -279,7 +280,7 @@ class SessionThread:
                 return
 
     def at_rest(self, seconds: float) -> bool:
-        """Whether the thread has nothing to do, waiting up to `seconds` for it to finish."""
+        """Whether the thread is idle, waiting up to `seconds` for it to finish."""
         return self._engine.idle_within(seconds)
 
     def _the_session(self) -> ChatSession:

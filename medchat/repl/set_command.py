@@ -1,4 +1,4 @@
-"""`/set`: the decoding settings of the next answers, validated as the flags are."""
+"""`/set`: the decoding settings of the next answers, validated like the flags."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medchat.settings.keys import Key, Kind, key_named
 from medchat.settings.values import from_text
 
 _KEYS = (*GENERATION_RANGES, "greedy")
-#: Known to `/set` alone: whether earlier turns are sent.
+#: Only in `/set`: whether earlier turns are sent.
 _HISTORY = Key(
     "history",
     Kind.TEXT,
@@ -23,7 +23,7 @@ _HISTORY = Key(
     "whether earlier turns are sent",
     choices=("all", "none"),
 )
-#: How the chat looks and sounds: `SessionThread` has an attribute of each name.
+#: Settings of the display and the bell: attributes of `SessionThread`.
 ON_SCREEN = ("footer", "bell")
 _WHEN_LOADING = ("backbone", "device", "dtype", "quantize", "engine")
 _COMMANDS = {
@@ -38,7 +38,7 @@ _UNSET = ("none", "off", "random", "随机", "无")
 
 
 def spelled(key: str) -> str:
-    """Return `key` as it is typed: `max-new-tokens`."""
+    """Return `key` as users type it: `max-new-tokens`."""
     return key.replace("_", "-")
 
 
@@ -48,7 +48,7 @@ def setting_names() -> tuple[str, ...]:
 
 
 def setting_values(name: str) -> tuple[str, ...]:
-    """Return the values of a setting that takes one of a few, () of any other or of none."""
+    """Return the values of a setting with fixed choices, () of any other or of none."""
     if name == _HISTORY.name:
         return _HISTORY.choices
     if name not in setting_names():
@@ -70,7 +70,7 @@ def values_in_force(session: ChatSession) -> list[tuple[str, str]]:
 
 
 def typed_setting(words: str) -> tuple[str, str]:
-    """Return the full name and the value of what was typed (`top-p 0.8`, `top=0.8`). Raises UsageError."""
+    """Return the full name and the value that were typed (`top-p 0.8`, `top=0.8`). Raises UsageError."""
     typed, _, value = words.replace("=", " ", 1).partition(" ")
     name, value = _named(typed), value.strip().lower()
     if not value:
@@ -82,12 +82,12 @@ def typed_setting(words: str) -> tuple[str, str]:
 
 
 def screen_setting(name: str, value: str) -> bool:
-    """Return what was typed for a setting of ON_SCREEN. Raises UsageError."""
+    """Return the value typed for a setting of ON_SCREEN. Raises UsageError."""
     return bool(from_text(key_named(name), value, name))
 
 
 def apply_setting(session: ChatSession, name: str, value: str) -> Any:
-    """Change a setting of the session and return its new value. Raises UsageError, and changes nothing then."""
+    """Change a setting of the session and return its new value. Raises UsageError, without a change."""
     chosen = _read(name, value)
     if name == _HISTORY.name:
         session.remember_history = chosen == "all"
@@ -98,7 +98,7 @@ def apply_setting(session: ChatSession, name: str, value: str) -> Any:
 
 
 def without_effect(session: ChatSession, name: str) -> str:
-    """Return a remark if the setting changes nothing while no token is drawn at random, else ""."""
+    """Return a remark if the setting has no effect without sampling, else ""."""
     if name not in ("temperature", "top-p", "top-k", "seed") or session.config.samples:
         return ""
     if session.config.greedy:

@@ -1,4 +1,4 @@
-"""Slash commands as a table: how one is found from what was typed. What each does stands elsewhere."""
+"""Slash commands as a table, and how one is found from what was typed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from medchat.repl.screen import untrusted
 
 Target = TypeVar("Target")
 
-#: The keyboard of a Chinese input method gives the wide one.
+#: Chinese input methods type the full-width one.
 SLASHES = ("/", "／")
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What Tab puts in place of the last `length` characters that were typed, and a note beside it."""
+    """A completion that replaces the last `length` characters, and a note on it."""
 
     text: str
     length: int
@@ -34,10 +34,10 @@ def _nothing(target: object, words: str) -> Iterable[Offer]:
 
 @dataclass(frozen=True, slots=True)
 class ReplCommand(Generic[Target]):
-    """One command: its two names, what may follow it, one line of help in each language, what it does.
+    """One command: its two names, its arguments, one line of help in each language, its function.
 
-    `more` is what else there is to know of it and `examples` a line to type, each in Chinese and in English.
-    `complete` gives what Tab offers behind the name, for the words typed so far.
+    `more` is further help and `examples` a line to type, each in Chinese and in English. `complete` returns
+    the completions of its arguments for the words typed so far.
     """
 
     name: str
@@ -57,18 +57,18 @@ class ReplCommand(Generic[Target]):
 
     @property
     def placeholders(self) -> str:
-        """What may follow the name, in the interface language; words that are typed as they are stay."""
+        """The arguments, in the interface language; literal words are not translated."""
         chinese = re.sub("[a-z]+", lambda word: PLACEHOLDERS.get(word[0].upper(), word[0]), self.words)
         return say(chinese, self.words)
 
     @property
     def details(self) -> str:
-        """What else there is to know, in the interface language; "" if the line of help says it all."""
+        """Further help in the interface language; "" if there is none."""
         return say(*self.more)
 
     @property
     def example(self) -> str:
-        """A line to type, by default the name alone."""
+        """An example line, by default the name alone."""
         return say(*self.examples) or say(f"/{self.zh_name}", f"/{self.name}")
 
 
@@ -81,7 +81,7 @@ class Typed:
 
 
 def parse(line: str) -> Typed | str:
-    """Return the command that `line` calls, or the question it is. A doubled slash begins a question."""
+    """Return the command of `line`, or the question that it is. A doubled slash begins a question."""
     text = line.strip()
     if not text.startswith(SLASHES):
         return line
@@ -92,7 +92,7 @@ def parse(line: str) -> Typed | str:
 
 
 def find(name: str, commands: Sequence[ReplCommand[Target]]) -> ReplCommand[Target]:
-    """Return the command of that name or unique prefix. Raises UsageError with what was perhaps meant."""
+    """Return the command of that name or unique prefix. Raises UsageError with suggestions."""
     wanted = name.lower()
     for command in commands:
         if wanted in (command.name, command.zh_name):

@@ -1,4 +1,4 @@
-"""What a chat starts with: everything the terminal needs and does not find out by itself."""
+"""What a chat starts with: everything that the terminal is given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medchat.chat.text_checks import MAX_QUESTION_BYTES
 
 
 def afresh(session: ChatSession) -> ChatSession:
-    """Return a new conversation with the same model and settings, kept nowhere."""
+    """Return a new conversation with the same model and settings, not saved."""
     return ChatSession(
         model=session.model,
         template=session.template,
@@ -42,7 +42,7 @@ def _no_commands() -> Sequence[SlashCommand]:
 
 
 def _forget(text: str) -> None:
-    """Keep no input history."""
+    """Save no input history."""
 
 
 def _nothing_early(question: str) -> Sequence[Notice]:
@@ -58,36 +58,36 @@ class Startup:
     `remember_input` is called in the main thread. All texts may hold untrusted words.
     """
 
-    #: Loads the model. Whatever it raises ends the chat and is passed to the caller of `run_repl`.
+    #: Loads the model. An exception ends the chat and is passed to the caller of `run_repl`.
     open_session: Callable[[], ChatSession]
-    #: What is loaded, for the status line: "chatglm · tiny".
+    #: The model's name for the status line: "chatglm · tiny".
     model_label: str = ""
     #: Printed before the first prompt: banner, disclaimer if it is due, start line.
     opening: Sequence[str] = ()
     #: "rich" or "plain". Plain wherever the terminal has no colour.
     style: str = "rich"
-    #: What was typed in earlier chats, newest first.
+    #: The inputs of earlier chats, newest first.
     past_inputs: Sequence[str] = ()
     remember_input: Callable[[str], None] = _forget
-    #: `/new`: makes the next conversation, with its own recorder, out of the present session.
+    #: `/new`: makes the next conversation, with its own recorder, from the present session.
     new_session: Callable[[ChatSession], ChatSession] = afresh
     #: The saved session's name or id, for the status line; "" if nothing is saved.
     session_label: Callable[[ChatSession], str] = _unnamed
-    #: The saved sessions, for the commands about them; None if there are none.
+    #: The saved sessions, for the session commands; None if there are none.
     sessions: SavedSessions | None = None
-    #: Said once the model is there: warnings, "going on with session …".
+    #: Shown once the model is loaded: warnings, "going on with session …".
     ready_lines: Callable[[ChatSession], Sequence[str]] = _nothing_to_say
-    #: Slash commands of plugins. Their failures are contained; a name of ours cannot be taken.
+    #: Slash commands of plugins. Their failures are caught; they cannot replace a built-in name.
     slash_commands: Callable[[], Sequence[SlashCommand]] = _no_commands
-    #: What must be said of a question while the model is still loading. Called in the main thread.
+    #: The notices about a question while the model is still loading. Called in the main thread.
     early_notices: Callable[[str], Sequence[Notice]] = _nothing_early
-    #: A question over this is refused before the model is waited for.
+    #: A longer question is refused before waiting for the model.
     max_question_bytes: int = MAX_QUESTION_BYTES
-    #: How far the loading by `open_session` has come, and how it is stopped.
+    #: The progress of loading by `open_session`, and how to stop it.
     loading: Loading = field(default_factory=Loading)
-    #: What the commands change of model and settings; None if neither can be changed.
+    #: The control of model and settings; None if neither can be changed.
     control: ModelControl | None = None
-    #: Figures under each answer; a bell when one ends that took so many seconds; colours, one of THEMES.
+    #: Figures below each answer; a bell after an answer that took this many seconds; colours, one of THEMES.
     footer: bool = True
     bell: bool = False
     bell_after: float = 10.0

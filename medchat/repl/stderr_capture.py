@@ -1,4 +1,4 @@
-"""What libraries print while the model loads or answers, kept out of the prompt and of the answer."""
+"""Captures what libraries print while the model loads or answers, to keep it out of prompt and answer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from types import TracebackType
 
 
 class StderrCapture(io.TextIOBase):
-    """Stands in for `sys.stdout` and `sys.stderr`: whole lines are kept until the main thread shows them.
+    """Replaces `sys.stdout` and `sys.stderr`: complete lines are buffered until the main thread shows them.
 
-    A line overwritten by carriage returns (a progress bar) counts as its last state. `on_line` is called
-    from whichever thread printed.
+    Of a line overwritten by carriage returns (a progress bar) the last state counts. `on_line` is called in
+    the thread that printed.
     """
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class StderrCapture(io.TextIOBase):
         sys.stdout, sys.stderr = self._before
 
     def writable(self) -> bool:
-        """Text may be written."""
+        """Return True."""
         return True
 
     def write(self, text: str) -> int:
-        """Take `text`; nothing is shown yet."""
+        """Buffer `text`; nothing is shown yet."""
         with self._lock:
             *lines, self._open = (self._open + text).split("\n")
             for line in lines:

@@ -16,7 +16,7 @@ from medchat.settings.keys import THEMES
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
 
-#: What keeps a choice for all chats to come.
+#: The word that saves a choice for all later chats.
 _SAVE = ("save", "保存")
 
 
@@ -86,7 +86,7 @@ def _theme(chat: Chat, words: str) -> None:
 
 
 def _choice(words: str, choices: Sequence[str], name: str) -> tuple[str, bool]:
-    """Return what was chosen, "" for nothing, and whether it is to be saved. Raises UsageError."""
+    """Return the choice, "" for none, and whether to save it. Raises UsageError."""
     chosen, *rest = words.lower().split() or [""]
     if (chosen and chosen not in choices) or (rest and rest not in ([word] for word in _SAVE)):
         raise UsageError(
@@ -104,7 +104,7 @@ def _note(chat: Chat, name: str, value: str) -> None:
 
 
 def _where(chat: Chat, name: str, value: str, saved: bool) -> str:
-    """Save the choice where that was requested, and say where; else say how."""
+    """Save the choice if requested, and return where; else return how to."""
     if chat.control is None:
         return ""
     if not saved:

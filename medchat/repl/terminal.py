@@ -1,4 +1,4 @@
-"""The chat on a terminal: prompt, answer, prompt, until the user leaves or a signal says so."""
+"""The chat on a terminal: prompt, answer, prompt, until the user leaves or a signal ends it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from medchat.store import SessionRecord
 def chat_on_terminal(startup: Startup) -> int:
     """Chat on the terminal of stdin and stdout, and return the exit code: 0, 143 (SIGTERM) or 129 (SIGHUP).
 
-    Raises what loading the model raised, with the draft printed and the terminal put back.
+    Raises what loading the model raised, with the draft printed and the terminal restored.
     """
     terminal = sys.stdout
     bare = _is_bare()
@@ -64,7 +64,7 @@ def chat_on_terminal(startup: Startup) -> int:
 
 
 def pick_session(records: Sequence[SessionRecord]) -> SessionRecord | None:
-    """Let the user of the terminal of stdin and stdout pick one of `records`; return None if none was wanted."""
+    """Let the user pick one of `records` on the terminal of stdin and stdout; return None for none."""
     width = min(shutil.get_terminal_size().columns, WIDEST)
     lines = [session_offer(record, width) for record in records]
     chosen = Picker(say("会话", "session"), lines, create_input(sys.stdin), create_output(sys.stdout)).run()
@@ -72,7 +72,7 @@ def pick_session(records: Sequence[SessionRecord]) -> SessionRecord | None:
 
 
 def may_redraw(style: str = "rich") -> bool:
-    """Whether lines may move on this terminal: it can move them, and nobody asked for plain ones."""
+    """Whether this terminal can redraw lines, and no plain output was requested."""
     return not (_is_bare() or style == "plain" or os.environ.get("NO_COLOR"))
 
 
@@ -89,7 +89,7 @@ def _screen(startup: Startup, terminal: TextIO) -> Screen:
 
 
 class _Terminal:
-    """A chat with an editing prompt. The model loads behind the first one."""
+    """A chat with an editing prompt. The model loads in the background during the first one."""
 
     def __init__(self, chat: Chat, terminal: TextIO, interrupts: Interrupts, stack: ExitStack) -> None:
         keys, output = create_input(sys.stdin), create_output(terminal)
@@ -123,7 +123,7 @@ class _Terminal:
         except OSError:
             if self._interrupts.exit_code is None:
                 raise
-            # The terminal has gone (SIGHUP): what is still to be written can go nowhere.
+            # The terminal is gone (SIGHUP): nothing can be written any more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
             return self._interrupts.exit_code
         finally:
@@ -163,13 +163,13 @@ class _Terminal:
         return draft
 
     def _remember(self, text: str) -> None:
-        with suppress(MedchatError, OSError):  # a full disk is said where the turn is saved
+        with suppress(MedchatError, OSError):  # saving a turn reports a full disk
             self._chat.startup.remember_input(text)
 
     def _keep_draft(self, text: str) -> None:
         if text.strip():
             self._remember(text)
-            with suppress(OSError):  # a terminal that has gone
+            with suppress(OSError):  # the terminal is gone
                 self._chat.screen.show(say("未发送的内容：", "Not sent: ") + untrusted(text))
 
     # ------------------------------------------------------------ while the prompt is shown
@@ -204,7 +204,7 @@ class _Terminal:
         room = self._chat.screen.width - cell_len(between + way_to_help)
         return between.join(part for part in (excerpt(named, room), way_to_help) if part)
 
-    # ------------------------------------------------------------ while there is none
+    # ------------------------------------------------------------ without a prompt
 
     def _meanwhile(self) -> None:
         if self._keyboard.collect():

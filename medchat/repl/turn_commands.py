@@ -1,4 +1,4 @@
-"""The slash commands that change what was said: answer again, continue, edit, take back, other branches."""
+"""The slash commands that change the conversation: answer again, continue, edit, undo, other branches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medchat.store import BranchPoint, SavedTurn
 if TYPE_CHECKING:
     from medchat.repl.chat import Chat
 
-#: Places of a conversation whose branches are listed at once, the last ones.
+#: How many places with branches are listed at once, the last ones.
 _PLACES_LISTED = 10
 
 
@@ -126,7 +126,7 @@ def _branch(chat: Chat, words: str) -> None:
 
 
 def _show_branches(chat: Chat, position: int | None = None) -> None:
-    """List what stood at one place of the conversation, else at the last ones that have branches."""
+    """List the alternatives at one place of the conversation, else at the last ones with branches."""
     points = [
         point
         for point in chat.exchange.call(lambda session: session.recorder.branches())
@@ -157,7 +157,7 @@ def _show_branches(chat: Chat, position: int | None = None) -> None:
 
 
 def _ways(point: BranchPoint, turns: Sequence[SavedTurn], width: int) -> Iterator[str]:
-    """Yield the lines that list what stood at one place of the conversation."""
+    """Yield the lines that list the alternatives at one place of the conversation."""
     yield say(f"第 {point.position} 轮：", f"Turn {point.position}:")
     for number, (way, saved) in enumerate(zip(point.alternatives, turns, strict=False), 1):
         mark = "*" if number - 1 == point.current else " "
@@ -167,7 +167,7 @@ def _ways(point: BranchPoint, turns: Sequence[SavedTurn], width: int) -> Iterato
 
 
 def _show_where(chat: Chat, turns: Sequence[Turn]) -> None:
-    """Say which turns have come into the conversation, and show its end."""
+    """Say which turns were added to the conversation, and show its end."""
     have = chat.exchange.call(lambda session: session.conversation.turns)
     first = len(have) - len(turns) + 1
     rows = [

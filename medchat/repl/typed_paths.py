@@ -1,4 +1,4 @@
-"""Paths behind a command: read as a shell reads words, so that one with blanks can be put into quotation marks."""
+"""Paths after a command, parsed like a shell's words, so that one with spaces can be quoted."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.user_paths import user_path
 
-#: A word; its last quotation may still be open.
+#: A word; its last quotation mark may still be open.
 _WORD = re.compile(r"""(?:[^\s'"]|'[^']*(?:'|$)|"[^"]*(?:"|$))+""")
 
 
 def paths_in(words: str) -> list[str]:
-    """Return the paths that were typed: one with blanks in it as it stands if it exists, else each word is one.
+    """Return the paths that were typed: an unquoted one with spaces if it exists, else one per word.
 
-    Raises UsageError for a quotation without an end.
+    Raises UsageError for an unclosed quotation mark.
     """
     if user_path(words).exists():
         return [words]
@@ -41,6 +41,6 @@ def path_and_rest(words: str) -> tuple[str, str]:
 
 
 def last_word(words: str) -> str:
-    """Return the last word as it was typed, quotation marks included; "" behind a blank."""
+    """Return the last word as it was typed, quotation marks included; "" after a space."""
     found = [*_WORD.finditer(words)]
     return found[-1][0] if found and found[-1].end() == len(words) else ""

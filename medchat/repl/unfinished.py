@@ -1,8 +1,8 @@
-"""The part of an answer that is still being written: its finished blocks taken off, its last lines to look at.
+"""The unfinished part of an answer: finished blocks are split off, the last lines are shown.
 
-Both at a cost that grows with the answer's length and no faster: how often a block is read again to see
-whether it has ended is limited by what there is to read, and what moves on the screen is laid out from
-as much text as the screen holds, however long the block has become.
+The total cost is linear in the answer's length: how often a block is parsed again to see whether it has ended
+is limited by its length, and the redrawn rows are rendered from as much text as the screen holds, however
+long the block has become.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import re
 from medchat.cli.cjk_wrap import LEAST_COLUMN
 from medchat.repl.markdown_syntax import split_finished
 
-#: All reading for ends of blocks together may cost so many times the answer's length, the second figure where
-#: a line has come that blocks end with. Most ends are then seen at once, and each before the answer has grown
-#: by a fifth.
+#: All parsing for ends of blocks may cost this many times the answer's length, the second number after a line
+#: that can end a block. Most ends are then found at once, and each before the answer has grown by a fifth.
 _READINGS, _READINGS_AT_A_BORDER = 6, 14
 _BORDER = re.compile(r"\s*(`{3,}|~{3,})?\s*")
 _LONGEST_BORDER = 80
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[^\n]*\n")
 _TABLE = re.compile(r"(?=[^\n|]*\|)[^\n]*\n([ |:]*-[-| :]*)\n")
-#: Lines above the visible ones among which a beginning is looked for that stands at the margin.
+#: The number of lines above the visible ones that are searched for one that is not indented.
 _FURTHER_UP = 12
 
 
@@ -32,11 +31,11 @@ class Unfinished:
         self._length = 0
         self._came = 0
         self._read = 0
-        self._line = ""  # the beginning of the line that is being written
-        self._border = False  # such a line came, and has not been read behind yet
+        self._line = ""  # the beginning of the last, incomplete line
+        self._border = False  # a line that can end a block came, and was not parsed yet
 
     def add(self, text: str) -> list[str]:
-        """Take the next piece and return the blocks that have ended, each without what follows it."""
+        """Add the next piece and return the blocks that have ended, each without what follows it."""
         if not self._length:
             text = text.lstrip("\n")
         self._pieces.append(text)
@@ -48,7 +47,7 @@ class Unfinished:
         border = self._border
         self._border = border or any(map(self._may_end, ended))
         most = _READINGS_AT_A_BORDER if border else _READINGS
-        begun = any(line.strip() for line in ended)  # behind a blank line alone nothing has
+        begun = any(line.strip() for line in ended)  # after a blank line alone nothing has ended
         if not begun or self._read + self._length > most * self._came:
             return []
         self._border = any(map(self._may_end, ended))
@@ -58,7 +57,7 @@ class Unfinished:
         return finished
 
     def take(self) -> list[str]:
-        """Return the blocks of what is left, and begin another answer."""
+        """Return the blocks of the rest, and start another answer."""
         finished, rest = split_finished(self.text)
         self._keep("")
         self._came = self._read = 0
@@ -75,8 +74,8 @@ class Unfinished:
     def last_lines(self, count: int, width: int) -> str:
         """Return Markdown that shows what `text` would show in its last `count` rows of `width` cells.
 
-        A table keeps its head and a fence its first line, without which their rows would be other things,
-        unless no screen could hold it: it is drawn again each time.
+        A table keeps its header and a fence its first line, without which their rows would parse differently,
+        unless no screen could hold it: it is redrawn each time.
         """
         text, most = self.text, 2 * count * width
         start = max(_start_of_last(text, count), len(text) - most)
@@ -88,7 +87,7 @@ class Unfinished:
         return text[: opening.end()] + text[max(start, opening.end()) :]
 
     def _may_end(self, line: str) -> bool:
-        """Whether blocks end with such a line: a blank one, but code with its fence alone."""
+        """Whether such a line can end a block: a blank one, or in code the closing fence."""
         border = _BORDER.fullmatch(line[:_LONGEST_BORDER])
         return border is not None and bool(border[1] or not _FENCE.match(self._pieces[0]))
 
@@ -97,7 +96,7 @@ class Unfinished:
 
 
 def _start_of_last(text: str, lines: int) -> int:
-    """Return where the last `lines` lines begin."""
+    """Return the offset at which the last `lines` lines begin."""
     start = len(text) - text.endswith("\n")
     for _ in range(lines):
         start = text.rfind("\n", 0, start)
@@ -107,15 +106,15 @@ def _start_of_last(text: str, lines: int) -> int:
 
 
 def _head(text: str, most: int, width: int) -> re.Match[str] | None:
-    """Return the head of the table that `text` is, if it is at most so long and its columns have room."""
+    """Return the header of the table `text`, if it is not too long and its columns fit."""
     head = _TABLE.match(text, 0, most)
     return head if head and (head[1].count("|") - 1) * LEAST_COLUMN <= width else None
 
 
 def _margin(text: str, start: int) -> int:
-    """Return the beginning of the line at `start`, or of the nearest one above it that is not indented.
+    """Return the offset of the line at `start`, or of the nearest one above it that is not indented.
 
-    An item of an inner list, seen without the outer one, would be code.
+    An item of a nested list, parsed without the outer one, would be code.
     """
     found = start
     for _ in range(_FURTHER_UP):

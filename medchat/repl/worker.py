@@ -1,7 +1,6 @@
 """One background thread that loads the model and answers, so that the main thread can draw and listen.
 
-All work on a session happens in this thread, in the order in which it was requested. Knows nothing of
-sessions or screens.
+All work on a session happens in this thread, in the order in which it was requested.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class Job(Generic[Result]):
-    """A piece of work under way. Only the thread that asked for it takes events and the result."""
+    """A running job. Only the thread that started it takes events and the result."""
 
     def __init__(self, work: Callable[[Job[Result]], Result]) -> None:
         self.cancel = threading.Event()
@@ -30,7 +29,7 @@ class Job(Generic[Result]):
         self._result: Result | None = None
 
     def emit(self, event: Any) -> None:
-        """Called by the work: hand `event` to whoever waits for it."""
+        """Queue `event` for the waiting thread. Called by the work."""
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()
@@ -57,7 +56,7 @@ class Job(Generic[Result]):
 
     @property
     def error(self) -> BaseException | None:
-        """What the work raised, if it did."""
+        """The exception that the work raised, if any."""
         return self._error
 
     def result(self) -> Result:
@@ -69,10 +68,10 @@ class Job(Generic[Result]):
         return self._result  # type: ignore[return-value]
 
     def run(self) -> None:
-        """Do the work. Called by the engine's thread."""
+        """Do the work. Called in the worker's thread."""
         try:
             self._result = self._work(self)
-        except BaseException as error:  # handed over whole: the main thread decides what it means
+        except BaseException as error:  # passed on as it is: the main thread handles it
             self._error = error
         with self._changed:
             self._ended = True
@@ -91,7 +90,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="medchat-engine", daemon=True)
 
     def start(self, work: Callable[[Job[Result]], Result]) -> Job[Result]:
-        """Do `work` after everything asked for before."""
+        """Do `work` after all earlier jobs."""
         job = Job(work)
         with self._idle:
             self._unfinished += 1
@@ -101,7 +100,7 @@ class Worker:
         return job
 
     def idle_within(self, seconds: float) -> bool:
-        """Wait up to `seconds` for all work to end and say whether it has."""
+        """Wait up to `seconds` for all work to end and return whether it has."""
         deadline = time.monotonic() + seconds
         with self._idle:
             while self._unfinished and (left := deadline - time.monotonic()) > 0:

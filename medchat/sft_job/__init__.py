@@ -1,1 +1,1 @@
-"""Fine-tuning as the command line knows it: settings, data, and the reports of a run. Knows no torch."""
+"""Fine-tuning as the command line sees it: settings, data, and the reports of a run. Never imports torch."""

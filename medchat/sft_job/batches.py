@@ -1,4 +1,4 @@
-"""How an effective batch is divided over processes, accumulated steps and forward passes."""
+"""How an effective batch is divided over processes, accumulation steps and forward passes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def batch_layout(
     *,
     default: tuple[int, int] = (16, 8),
 ) -> tuple[int, int, int]:
-    """Return (effective batch, records a forward pass, passes an update) from what was requested.
+    """Return (effective batch, records per forward pass, passes per update) from what was requested.
 
-    batch = micro x accumulation x processes. None: nobody asked; `default` is a batch and a micro batch to
-    start from. Raises UsageError if what was requested does not divide.
+    batch = micro x accumulation x processes. None: not requested; `default` is a batch and a micro batch to
+    start from. Raises UsageError if what was requested is not divisible.
     """
     if batch is None and micro is not None and accumulation is not None:
         batch = micro * accumulation * processes
     if batch is None:
-        # The default batch, made a multiple of what must divide it.
+        # The default batch, rounded to a multiple of its required divisors.
         unit = processes * (micro or accumulation or 1)
         batch = max(1, round(default[0] / unit)) * unit
     share, rest = divmod(batch, processes)

@@ -1,4 +1,4 @@
-"""What is written beside a result for people: the model card, Chinese first, and the report with pictures and facts."""
+"""The files for people next to a result: the model card, Chinese first, and the report with curves and facts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from medchat.whole_file import write_whole_file
 
 CARD, REPORT, PAGE = "README.md", "report.md", "report.html"
 
-#: The settings that say most of how it was trained; the rest are in `sft.toml`.
+#: The most important settings of the training; the rest are in `sft.toml`.
 _TOLD = (
     "method", "collator", "learning_rate", "num_epochs", "batch_size", "max_length", "scheduler",
     "warmup_ratio", "optimizer", "adam_epsilon", "weight_decay", "precision", "seed",
@@ -84,7 +84,7 @@ def _page(facts: RunFacts, report: SFTReport) -> Document:
 
 
 def _disclaimer() -> list[Block]:
-    # The numbered points as paragraphs of their own: Markdown makes a list of them.
+    # The numbered points as separate paragraphs: Markdown makes a list of them.
     points = [" ".join(point.split()) for point in re.split(r"\n(?=\d\.)", medical_safety.disclaimer())]
     licence = say(
         "许可：这份结果由底座权重和训练数据而来，二者的许可都适用于它；发布之前请逐一核对。",
@@ -97,10 +97,10 @@ def _disclaimer() -> list[Block]:
 def use_command(
     facts: RunFacts, report: SFTReport, output: str, base: str, adapters: Sequence[str] = ()
 ) -> str:
-    """Return what to type to chat with the result in `output`, trained from `base` and `adapters` on it."""
+    """Return the command to chat with the result in `output`, trained from `base` with `adapters`."""
     words = ["medchat", "chat", "--backbone", facts.backbone]
     if report.kind == "adapter":
-        # One that was trained over others is nothing without them.
+        # An adapter trained on top of others needs them.
         words += ["--model", base, *(word for name in (*adapters, output) for word in ("--adapter", name))]
     else:
         words += ["--model", output]
@@ -112,12 +112,12 @@ def _command(facts: RunFacts, report: SFTReport) -> Block:
 
 
 def _base(facts: RunFacts) -> str:
-    """The base's own name: a card is published, and the folders of this machine concern nobody."""
+    """The base's name without its folder: a card is published, and this machine's paths are private."""
     return Path(facts.base).name
 
 
 def _adapters(facts: RunFacts) -> list[str]:
-    """The names of the adapters that training started from, in their order."""
+    """The names of the adapters that training started from, in order."""
     # A list of texts is the same in TOML, as `facts` has it, and in JSON.
     return [Path(folder).name for folder in json.loads(facts.setting("adapters") or "[]")]
 
@@ -174,7 +174,7 @@ def _pairs(rows: list[tuple[str, str]]) -> Table:
 
 
 def write_report(folder: Path, facts: RunFacts, report: SFTReport | None) -> None:
-    """Write `report.md`, `report.html`, the pictures and `report.json` from the log in `folder`."""
+    """Write `report.md`, `report.html`, the curves and `report.json` from the log in `folder`."""
     document = run_document(facts, report, read_metrics(folder))
     for picture in document.pictures:
         write_whole_file(folder / picture.file, picture.svg)

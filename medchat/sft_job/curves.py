@@ -1,6 +1,6 @@
-"""Pictures of a run's curves, as SVG: readable at any size, and no plotting library to install.
+"""The curves of a run as SVG: readable at any size, and no plotting library is needed.
 
-The words on the axes are in English, as in the metrics' own names.
+The labels are in English, like the names of the metrics.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from itertools import pairwise
 
 from medchat.sft_job.metrics import Metrics, Point
 
-#: The picture and the part of it inside the axes, in pixels: width, height, then left, top, right, bottom.
+#: The image and its plot area, in pixels: width, height, then left, top, right, bottom.
 _WIDTH, _HEIGHT = 720, 360
 _LEFT, _TOP, _RIGHT, _BOTTOM = 78, 16, 704, 312
-#: About as many grid lines on an axis.
+#: The approximate number of grid lines on an axis.
 _TICKS = 6
 _LEAST_SPREAD = 1e-300
 _COLOURS = ("#1f77b4", "#d62728")
@@ -30,7 +30,7 @@ _HEAD = (
 class _Curve:
     name: str
     points: Sequence[Point]
-    #: Whether each point gets a dot, for curves of few points.
+    #: Whether each point is marked, for curves of few points.
     dots: bool = False
 
 
@@ -59,7 +59,7 @@ class _Axis:
     @classmethod
     def over(cls, values: Sequence[float], start: float, end: float) -> _Axis:
         low, high = min(values), max(values)
-        # Wide enough for numbers of its size to differ, also where all values are equal or next to nothing.
+        # Wide enough for distinct floats, even if all values are equal or nearly zero.
         spread = max(high - low, 1e-9 * max(abs(low), abs(high)), _LEAST_SPREAD)
         margin = 0.04 * spread
         return cls(low - margin, high + margin, start, end)
@@ -116,7 +116,7 @@ def _drawn(curve: _Curve, colour: str, across: _Axis, up: _Axis) -> Iterator[str
 
 
 def _thinned(points: Sequence[Point]) -> Sequence[Point]:
-    """Keep two points a pixel, the lowest and the highest, so that a long run gives a small file."""
+    """Keep two points per pixel, the lowest and the highest, so that a long run gives a small file."""
     stretch = -(-len(points) // (_RIGHT - _LEFT))
     if stretch <= 2:
         return points

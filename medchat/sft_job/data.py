@@ -1,6 +1,6 @@
-"""Reading training data: the published forms, told apart record by record, and what is held out of it.
+"""Reads training data in the published formats, recognised record by record, and splits off held-out data.
 
-Every answer that a file teaches becomes one `Example`. Knows no template and no tokenizer.
+Every answer to be learned becomes one `Example`. No template or tokenizer is needed.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from medchat.datafiles.tally import FieldTally
 from medchat.errors import DataError, UsageError
 from medchat.language import say
 
-#: `--val-size` -1 holds out a tenth of the data, at most so many, and none of fewer than `FEWEST_TO_SPLIT`
+#: `--val-size` -1 holds out a tenth of the data, at most this many, and nothing below `FEWEST_TO_SPLIT`
 #: (docs/specs/training.md, "Small runs").
 MOST_HELD_OUT = 500
 FEWEST_TO_SPLIT = 20
-#: So many bad records are named in the error about them.
+#: The number of bad records that an error names.
 _NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class InvalidExample:
-    """A record nothing can be learned from. `where` is `file:line`, in an array with the record's number.
+    """A record from which nothing can be learned. `where` is `file:line`, in an array with the record's number.
 
-    `remedy` is what to do, "" for correcting or skipping it.
+    `remedy` is what to do, "" for the default: correct or skip it.
     """
 
     where: str
@@ -45,12 +45,13 @@ class InvalidExample:
 
 @dataclass(frozen=True, slots=True)
 class TrainingFile:
-    """A data file, read. `forms` counts its good records by form (`medchat.datafiles.forms`), most frequent first.
+    """A data file that was read. `forms` counts its valid records by format (`medchat.datafiles.forms`), most
+    frequent first.
 
-    A conversation teaches each of its answers, and a record each wording of its question, so there may be more
-    `examples` than records. Of conversations `unanswered` counts those whose last question nobody answers, which
-    is left out, and `unlearned` the answers with weight 0, which are context alone. `sha256` is of the file's
-    bytes, `file_type` what kind of file it is in the interface language.
+    A conversation gives an example for each answer, and a record one for each wording of its question, so
+    there may be more `examples` than records. `unanswered` counts conversations whose last question has no
+    answer and is left out, `unlearned` the answers with weight 0, which are context only. `sha256` is of the
+    file's bytes, `file_type` the type of file in the interface language.
     """
 
     path: Path
@@ -66,11 +67,11 @@ class TrainingFile:
 
     @property
     def records(self) -> int:
-        """How many good records there are."""
+        """The number of valid records."""
         return sum(self.forms.values())
 
     def remarks(self) -> Iterator[str]:
-        """Yield what is said of the fields, and of what is not learned, in the interface language."""
+        """Yield remarks on the fields and on what is not learned, in the interface language."""
         yield from self.fields.lines()
         if self.unanswered:
             yield say(
@@ -85,7 +86,7 @@ class TrainingFile:
 
     @property
     def described(self) -> str:
-        """What the file is, in the interface language."""
+        """A description of the file, in the interface language."""
         names = [
             form_name(form) + (f" × {count}" if len(self.forms) > 1 else "")
             for form, count in self.forms.items()
@@ -95,7 +96,7 @@ class TrainingFile:
 
 @dataclass
 class _Reading:
-    """What has been read of a file so far."""
+    """The state of reading a file."""
 
     choice: FieldChoice
     forms: Counter[str] = field(default_factory=Counter)
@@ -106,7 +107,7 @@ class _Reading:
     unlearned: int = 0
 
     def add(self, item: Item, where: str) -> None:
-        """Take in one value of the file, a bad one as such."""
+        """Add one value of the file, or note that it is bad."""
         try:
             if item.problem:
                 raise RecordError(item.problem)
@@ -125,17 +126,17 @@ class _Reading:
 def read_training_data(
     path: Path, *, skip_bad: bool = False, choice: FieldChoice = NO_CHOICE
 ) -> TrainingFile:
-    """Read a training file, recognised by what is in it (`medchat.datafiles`); `choice` names its fields.
+    """Read a training file, recognised by its content (`medchat.datafiles`); `choice` names its fields.
 
-    Raises CheckpointError where it is not there or cannot be read; DataError with `file:line` for the first
-    bad record (how many there are is said too), unless `skip_bad`; DataError if a file is of another kind or
-    breaks off, or nothing is left to learn from.
+    Raises CheckpointError if it is missing or unreadable; DataError with `file:line` for the first bad record
+    (and their number), unless `skip_bad`; DataError if a file is of another type or truncated, or nothing is
+    left to learn from.
     """
     reading = _Reading(choice)
     with open_data_file(path, is_known=choice.knows) as file:
         for number, item in enumerate(file.items(), start=1):
             where = f"{path}:{item.line}"
-            if file.is_counted:  # all may stand on one line, as BenTsao's do
+            if file.is_counted:  # all may be on one line, as in BenTsao's files
                 where += say(f"（第 {number} 条）", f" (record {number})")
             reading.add(item, where)
     bad = reading.bad
@@ -162,12 +163,12 @@ def read_training_data(
 
 
 def _is_greeting(asked: QuestionRecord, number: int) -> bool:
-    """Whether that answer is what the assistant said before anybody asked."""
+    """Whether that answer is a greeting before the first question."""
     return number < len(asked.turns) and not asked.turns[number].question
 
 
 def _examples(asked: QuestionRecord, where: str) -> Iterator[Example]:
-    """Yield what a record teaches. Raises RecordError if that is nothing."""
+    """Yield the examples of a record. Raises RecordError if there are none."""
     taught = 0
     for number, turn in enumerate(asked.turns if asked.is_conversation else ()):
         answer = _answer(turn.answer)
@@ -175,7 +176,7 @@ def _examples(asked: QuestionRecord, where: str) -> Iterator[Example]:
             taught += 1
             yield Example(turn.question, answer, asked.turns[:number], asked.system, where=where)
     if taught and asked.reference is None:
-        return  # nobody answers the last question
+        return  # the last question has no answer
     if asked.reference is None and (others := [name for name in asked.unused if "[]" not in name]):
         raise _no_known_answer(others)
     answer = _answer(asked.reference)
@@ -241,12 +242,12 @@ def _bad_records(bad: Sequence[InvalidExample], good: int) -> DataError:
 def split(
     examples: Sequence[Example], val_size: int, seed: int
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Return (what to train on, what is held out), each in the order of the data.
+    """Return (training examples, held-out examples), each in the order of the data.
 
-    `val_size` examples are held out; -1 is min(500, a tenth), 0 below 20. What begins with the same question
-    (with the same system text and `input`) or comes from one record stays together, so that no conversation
-    and no question is on both sides; the held out are fewer where no group of the right size is left. The
-    same data and seed give the same split. Raises UsageError if nothing would be left to train on.
+    `val_size` examples are held out; -1 is min(500, a tenth), 0 below 20. Examples that begin with the same
+    question (with the same system text and `input`) or come from one record stay together, so that no
+    conversation and no question is in both parts; fewer are held out if no group of the right size is left.
+    The same data and seed give the same split. Raises UsageError if nothing would be left to train on.
     """
     if val_size < 0:
         val_size = 0 if len(examples) < FEWEST_TO_SPLIT else min(MOST_HELD_OUT, len(examples) // 10)
@@ -272,7 +273,7 @@ def split(
 
 
 def _kept_together(examples: Sequence[Example]) -> list[int]:
-    """Return for each example the number of the first one that it belongs together with."""
+    """Return for each example the index of the first example of its group."""
     parent = list(range(len(examples)))
 
     def first(number: int) -> int:

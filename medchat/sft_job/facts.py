@@ -1,4 +1,4 @@
-"""What is known of a run when it is told of afterwards: plain values, kept as JSON beside the result."""
+"""The facts of a run for its reports: plain values, saved as JSON next to the result."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from medchat.sft_job.settings import RunSettings
 from medchat.whole_file import write_whole_file
 
 FILE_NAME = "report.json"
-#: Bytes of it: the figures of a run are a thousandth of that, its settings and samples more.
+#: The limit of the file in bytes: the metrics of a run take a thousandth of it, settings and samples more.
 _LARGEST = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
-    """One data file: its name, its form in words, how many records it gave and how many were left out.
+    """One data file: its name, its format in words, how many records were read and how many left out.
 
-    `remarks` say in words which fields were read and which not, and what else of it is not learned.
+    `remarks` say which fields were read and which not, and what else is not learned.
     """
 
     name: str
@@ -57,7 +57,7 @@ class LengthFacts:
 
     @classmethod
     def of(cls, survey: SFTSurvey) -> LengthFacts:
-        """Return the numbers of a survey. `high` is the length that 95 % of the records do not exceed."""
+        """Return the numbers of a survey. `high` is the 95th percentile of the lengths."""
         lengths = sorted(survey.lengths) or [0]
         return cls(
             survey.template,
@@ -78,7 +78,7 @@ class LengthFacts:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """One run: what it was told to do and on what. `settings` are name, value as in TOML, origin."""
+    """One run: its settings and its data. `settings` are name, value as in TOML, origin."""
 
     backbone: str
     method: str
@@ -116,14 +116,14 @@ def settings_rows(settings: RunSettings) -> tuple[tuple[str, str, str], ...]:
 
 
 def memory_facts(memory: MemoryEstimate | None) -> dict[str, Any]:
-    """Return the fields of `RunFacts` that an estimate fills."""
+    """Return the fields of `RunFacts` that come from a memory estimate."""
     if memory is None:
         return {}
     return {"memory": dict(memory.parts), "available": memory.available, "device": memory.device}
 
 
 def write_facts(folder: Path, facts: RunFacts, report: SFTReport | None) -> None:
-    """Write `report.json`; `report` None says that the run has not come to its end."""
+    """Write `report.json`; `report` is None for an unfinished run."""
     body: dict[str, Any] = {"run": asdict(facts), "result": asdict(report) if report else None}
     text = json.dumps(body, ensure_ascii=False, default=str)
     body |= {"disclaimer": medical_safety.ai_mark(), "AIGC": medical_safety.aigc_metadata(text)}

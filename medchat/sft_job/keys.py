@@ -1,7 +1,8 @@
-"""The one table of a fine-tuning run's settings: each is a flag, and a key of `--config FILE.toml`.
+"""The table of a fine-tuning run's settings: each is a flag, and a key of `--config FILE.toml`.
 
-What a setting may be and means is stated on the field of `SFTOptions`; here stand the few that are none of its
-fields, and in which groups all are shown. Defaults are those of `SFTOptions`, with a recipe's own over them.
+The range and meaning of a setting are stated on the field of `SFTOptions`; here are the few that are not
+fields of it, and the groups in which all are shown. Defaults are those of `SFTOptions`, overridden by a
+recipe's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from medchat.language import say
 from medchat.settings import Key
 from medchat.settings.keys import Kind
 
-#: The table of a backbone's own keys, `[extra]` in a file; its flag is `--option`.
+#: The table of a backbone's own settings, `[extra]` in a file; its flag is `--option`.
 EXTRA = "extra."
 
 
@@ -35,7 +36,7 @@ class KeyGroup:
         return say(self.zh, self.en)
 
 
-#: Settings of the command that a recipe never sees.
+#: Settings of the command that are not passed to a recipe.
 _COMMAND_KEYS = (
     Key(
         "backbone",
@@ -95,7 +96,7 @@ def _keys() -> dict[str, Key]:
     return stated | {key.name: key for key in _COMMAND_KEYS}
 
 
-#: In which groups, and in which order, settings are shown.
+#: The groups and the order in which settings are shown.
 _GROUPS = (
     (
         "模型、数据与输出",
@@ -130,7 +131,7 @@ _GROUPS = (
 
 
 def _grouped(keys: Mapping[str, Key]) -> tuple[KeyGroup, ...]:
-    """Return the groups; a setting that none of them names is shown in the last."""
+    """Return the groups; settings that none of them names are added to the last."""
     named = {name for _, _, names in _GROUPS for name in names.split()}
     rest = tuple(name for name in keys if name not in named)
     last = len(_GROUPS) - 1

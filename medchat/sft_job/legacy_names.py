@@ -1,4 +1,4 @@
-"""What the original projects' scripts call a setting, and what it is called here.
+"""The original projects' names of settings, mapped to the names here.
 
 From BenTsao's `finetune.py`, Med-ChatGLM's `run_clm.py` and ChatGLM-6B's `ptuning/main.py` (the last two
 take transformers' own training arguments).
@@ -37,7 +37,7 @@ _TRACKER = (
     "use --report-to wandb; its variables set the rest",
 )
 
-#: Theirs -> what to do instead, in each language; empty: it needs nothing.
+#: Theirs -> what to do instead, in each language; empty: nothing is needed.
 REPLACED: Mapping[str, tuple[str, str]] = {
     "resume_from_checkpoint": ("用 --resume（从 --output 里最新的检查点继续）",
                                "use --resume (goes on from the newest checkpoint in --output)"),
@@ -70,13 +70,13 @@ REPLACED: Mapping[str, tuple[str, str]] = {
 
 
 def key_for(original: str) -> str | None:
-    """Return our key for one of their names (`-` as good as `_`), None if there is none of the same meaning."""
+    """Return our key for one of their names (`-` equals `_`), None if there is none of the same meaning."""
     name = _plain(original)
     return RENAMED.get(name) or (name if name in KEYS else None)
 
 
 def instead_of(original: str, *, in_file: bool = False) -> str | None:
-    """Return what to write instead of one of their flags, in the interface language; None for a name not theirs.
+    """Return what to write instead of one of their flags, in the interface language; None for an unknown name.
 
     `in_file`: as keys of a configuration file rather than flags.
     """

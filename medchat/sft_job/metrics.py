@@ -1,4 +1,4 @@
-"""The log of a run, `metrics.jsonl`: what was reported at which step."""
+"""Reads the log of a run, `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from medchat.regular_files import read_regular
 
 FILE_NAME = "metrics.jsonl"
-#: Bytes of it: about a million steps.
+#: The limit of the log in bytes: about a million steps.
 METRICS_BYTES = 256 * 2**20
 
 

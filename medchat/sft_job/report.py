@@ -1,4 +1,4 @@
-"""The report of a run: `report.md` and `report.html`, with the loss curves as pictures."""
+"""The report of a run: `report.md` and `report.html`, with the loss curves as images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PARTS = {
 
 
 def run_document(facts: RunFacts, report: SFTReport | None, metrics: Metrics) -> Document:
-    """Return the report; `report` None is of a run that has not come to its end."""
+    """Return the report; `report` is None for an unfinished run."""
     title = say(
         f"微调报告：{facts.backbone} · {facts.method}",
         f"Fine-tuning report: {facts.backbone} · {facts.method}",
@@ -48,12 +48,12 @@ def run_document(facts: RunFacts, report: SFTReport | None, metrics: Metrics) ->
 
 
 def part_name(name: str) -> str:
-    """Return what a part of a memory estimate is called."""
+    """Return the label of a part of a memory estimate."""
     return say(*_PARTS.get(name, (name, name)))
 
 
 def result_rows(facts: RunFacts, report: SFTReport) -> list[tuple[str, str]]:
-    """Return what came out, for the report, the model card and the screen."""
+    """Return the results, for the report, the model card and the screen."""
     rows = [
         (say("步数", "steps"), f"{report.steps}"),
         (say("训练损失", "training loss"), f"{report.first_loss:.4f} → {report.last_loss:.4f}"),
@@ -89,7 +89,7 @@ def result_rows(facts: RunFacts, report: SFTReport) -> list[tuple[str, str]]:
 
 
 def cost_rows(facts: RunFacts, report: SFTReport) -> list[tuple[str, str]]:
-    """Return what the run took: time, tokens a second, memory."""
+    """Return the cost of the run: time, tokens per second, memory."""
     rows = [(say("用时", "time"), clock(report.seconds))]
     if report.tokens and report.seconds:
         rows.append((say("词元/秒", "tokens/s"), f"{report.tokens / report.seconds:.0f}"))
@@ -107,7 +107,7 @@ def cost_rows(facts: RunFacts, report: SFTReport) -> list[tuple[str, str]]:
 
 
 def length_rows(lengths: LengthFacts) -> list[tuple[str, str, str]]:
-    """Return what was cut, from how many records, and their share."""
+    """Return what was truncated, in how many records, and their share."""
     counts = (
         (say("最早的几轮对话", "oldest turns"), lengths.lost_turns),
         (say("问题的开头", "beginning of the question"), lengths.cut_questions),
@@ -118,7 +118,7 @@ def length_rows(lengths: LengthFacts) -> list[tuple[str, str, str]]:
 
 
 def lengths_in_words(lengths: LengthFacts) -> list[tuple[str, str]]:
-    """Return template, lengths and label tokens as rows of name and text."""
+    """Return template, lengths and label tokens as rows of label and text."""
     over = share(lengths.over, lengths.records)
     rows = [
         (say("模板", "template"), lengths.template),
@@ -168,7 +168,7 @@ def _result(facts: RunFacts, report: SFTReport | None, metrics: Metrics) -> Iter
 
 
 def _so_far(metrics: Metrics) -> list[tuple[str, str]]:
-    """What the log of a run tells before its end."""
+    """The log's figures of an unfinished run."""
     rows = []
     if metrics.loss:
         first, last = metrics.loss[0], metrics.loss[-1]

@@ -1,4 +1,4 @@
-"""The TOML file of a run: read for `--config`, written beside the result so that it can be read again."""
+"""The TOML file of a run: read for `--config`, and written next to the result so that it can be reused."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FILE_NAME = "sft.toml"
 
 
 def read_run_file(path: Path) -> Given:
-    """Return the settings in the file at `path`, checked. `./`, `../` and `~` are seen from that file.
+    """Return the checked settings of the file at `path`. `./`, `../` and `~` are relative to that file.
 
-    Raises CheckpointError if it is not there, UsageError naming file, line and key for anything unknown
-    (with what may have been meant) or of the wrong type.
+    Raises CheckpointError if it is missing, UsageError with file, line and key for anything unknown (with a
+    suggestion) or of the wrong type.
     """
     entries = entries_of(path)
     if entries is None:
@@ -44,7 +44,7 @@ def read_run_file(path: Path) -> Given:
 
 
 def require_text(settings: RunSettings) -> None:
-    """Raise UsageError for a value that no TOML file can hold: a path whose bytes are not UTF-8."""
+    """Raise UsageError for a value that TOML cannot represent: a path whose bytes are not UTF-8."""
     for name, row in settings.settings.items():
         for value in row.value if isinstance(row.value, tuple | list) else (row.value,):
             if isinstance(value, str | Path) and not _is_text(str(value)):
@@ -64,13 +64,13 @@ def require_text(settings: RunSettings) -> None:
 def _is_text(value: str) -> bool:
     try:
         value.encode()
-    except UnicodeEncodeError:  # a lone surrogate, as Python writes a byte that is no UTF-8
+    except UnicodeEncodeError:  # a lone surrogate, as Python decodes a byte that is not UTF-8
         return False
     return True
 
 
 def as_toml(settings: RunSettings) -> str:
-    """Return the settings as a file that `read_run_file` takes, with where each came from as a comment."""
+    """Return the settings as a file for `read_run_file`, with the origin of each as a comment."""
     return "\n".join(_lines(settings)) + "\n"
 
 
@@ -81,7 +81,7 @@ def _lines(settings: RunSettings) -> Iterator[str]:
         yield f"\n# {group.title}"
         for row in rows:
             if row.value is not None:
-                # What follows from other settings would contradict them under another number of processes.
+                # Derived settings could contradict the others with another number of processes.
                 mark = "# " if row.follows else ""
                 yield f"{mark}{row.name} = {toml_value(row.value)}  # {sanitize_line(row.origin, 200)}"
     extra = {name: row for name, row in settings.settings.items() if name.startswith(EXTRA)}
@@ -92,9 +92,9 @@ def _lines(settings: RunSettings) -> Iterator[str]:
 
 
 def toml_value(value: Any) -> str:
-    """Return a text, number, truth value or list of those in TOML."""
+    """Return a string, number, boolean or list of those in TOML."""
     if isinstance(value, str | Path):
-        # A basic string has JSON's escapes, and wants DEL escaped too.
+        # A basic string has JSON's escapes, and requires DEL to be escaped too.
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple | list):
         return "[" + ", ".join(map(toml_value, value)) + "]"

@@ -1,6 +1,6 @@
-"""From flags, a file, a recipe's defaults and the built-in ones to the settings of one run.
+"""Resolves the settings of a run from flags, a file, a recipe's defaults and the built-in ones.
 
-Every value keeps where it came from: that is shown before training, and written beside the result.
+Every value keeps its origin, which is shown before training, and written next to the result.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from medchat.sft_job.batches import batch_layout
 from medchat.sft_job.keys import EXTRA, KEYS
 from medchat.sft_job.legacy_names import instead_of
 
-#: What a file or the flags give, by name: (value, where it came from), as "--learning-rate" or "run.toml:3".
+#: Values of a file or of flags by name: (value, origin), an origin such as "--learning-rate" or "run.toml:3".
 Given = Mapping[str, tuple[Any, str]]
 
-#: Fields of `SFTOptions` that are no settings of a file: the command decides them.
+#: Fields of `SFTOptions` that cannot be set in a file: the command sets them.
 _BY_COMMAND = ("resume", "extra")
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as it counts. `origin` is in the interface language.
+    """One effective setting. `origin` is in the interface language.
 
-    `chosen`: a person set it. `follows`: it was made to fit other settings, and need not be written down.
+    `chosen`: the user set it. `follows`: it was derived from other settings, and need not be saved.
     """
 
     name: str
@@ -52,11 +52,11 @@ class RunSettings:
         return self.settings[name].value
 
     def resolved(self, options: SFTOptions) -> RunSettings:
-        """Return the settings with what a recipe made of those that were left open."""
+        """Return the settings with the values that a recipe chose for unset ones."""
         found = self
         rows = {field.name: getattr(options, field.name) for field in fields(SFTOptions)}
         for name, row in self.settings.items():
-            # Folders are not the recipe's to choose, and keep what they were found as.
+            # A recipe does not choose folders: they stay as they were resolved.
             if name in rows and KEYS[name].is_path is False and row.value != rows[name]:
                 found = found.with_resolved(name, rows[name])
         for key, value in options.extra.items():
@@ -64,7 +64,7 @@ class RunSettings:
         return found
 
     def with_resolved(self, name: str, value: Any) -> RunSettings:
-        """Return the settings with one that was left open as weights and machine have it."""
+        """Return the settings with an unset one resolved from weights and machine."""
         before = self.settings.get(name)
         if before and before.value == value:
             return self
@@ -74,7 +74,7 @@ class RunSettings:
     def options(
         self, *, model: Path, output: Path, adapters: tuple[Path, ...] = (), resume: bool = False
     ) -> SFTOptions:
-        """Return the options for a recipe, with folders in place of names."""
+        """Return the options for a recipe, with names replaced by folders."""
         given: dict[str, Any] = {"model": model, "output": output, "adapters": adapters, "resume": resume}
         extra = {
             name.removeprefix(EXTRA): setting.value
@@ -88,7 +88,7 @@ class RunSettings:
 def choose_recipe(
     recipes: Mapping[str, SFTRecipe], backbone: str, method: str | None, where: str = ""
 ) -> SFTRecipe:
-    """Return the recipe of that name; a backbone's first one where none was requested. Raises UsageError."""
+    """Return the recipe of that name, by default a backbone's first one. Raises UsageError."""
     if not recipes:
         raise UsageError(
             say(f"{backbone} 没有微调方法", f"{backbone} offers no fine-tuning"),
@@ -110,14 +110,14 @@ def choose_recipe(
 
 
 def first_of(layers: Sequence[Given], name: str) -> tuple[Any, str]:
-    """Return what the highest of some layers says of a setting, and where; (None, "") if none does."""
+    """Return a setting's value and origin from the highest layer that has it; (None, "") if none does."""
     return next((layer[name] for layer in layers if name in layer), (None, ""))
 
 
 def resolve_settings(layers: Sequence[Given], recipe: SFTRecipe, *, processes: int = 1) -> RunSettings:
-    """Put the layers (highest first, checked) over the recipe's defaults, and those over the built-in ones.
+    """Merge the checked layers (highest first) with the recipe's defaults and the built-in ones.
 
-    How a batch is divided follows from what was chosen (`batch_layout`). Raises UsageError.
+    The division of a batch is derived from what was chosen (`batch_layout`). Raises UsageError.
     """
     found: dict[str, Setting] = {}
     builtin = {field.name: field.default for field in fields(SFTOptions) if field.name not in _BY_COMMAND}
@@ -151,7 +151,7 @@ def resolve_settings(layers: Sequence[Given], recipe: SFTRecipe, *, processes: i
 
 
 def unknown_key(name: str, where: str) -> UsageError:
-    """Return the error for a name in a file that is no setting: the originals' name of one, or a slip."""
+    """Return the error for a name in a file that is not a setting: an original project's name, or a typo."""
     told = instead_of(name, in_file=True)
     near = difflib.get_close_matches(name, KEYS, n=1, cutoff=0.6)
     if told:
@@ -167,10 +167,10 @@ def unknown_key(name: str, where: str) -> UsageError:
 
 
 def checked_value(name: str, value: Any, label: str, where: str = "") -> Any:
-    """Return a setting's value in its final type. Raises UsageError naming `label`, `where` and what is valid."""
+    """Return a setting's value in its final type. Raises UsageError with `label`, `where` and the valid values."""
     if name.startswith(EXTRA):
         if isinstance(value, str | bool | int | float) and value != "":
-            return value  # in which type, and whether it is taken, the backbone says
+            return value  # the backbone checks it and converts its type
         raise UsageError(
             say(f"{label} 的值类型不对", f"{label} is of the wrong type"),
             say("应为文本、数字或 true、false", "it must be a text, a number, true or false"),
@@ -192,7 +192,7 @@ def _check_defaults(recipe: SFTRecipe) -> None:
 
 
 def _divided(found: Mapping[str, Setting], processes: int) -> dict[str, Setting]:
-    """Return the three settings of a batch, those that nobody chose made to fit the others."""
+    """Return the three settings of a batch, unset ones derived from the others."""
     names = ("batch_size", "micro_batch_size", "gradient_accumulation")
     asked = {name: found[name].value if found[name].chosen else None for name in names}
     layout = batch_layout(

@@ -1,4 +1,4 @@
-"""Commands for people to copy: a shell reads the very words, and a terminal obeys nothing in them."""
+"""Commands for people to copy: quoted for a shell, and without terminal escape sequences."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def joined(words: Iterable[str]) -> str:
 
 
 def quoted(word: str) -> str:
-    r"""Return a word as it is typed in a shell.
+    r"""Return a word quoted for a shell.
 
-    One that a terminal would obey, or that is not on one line, is written by its bytes: `$'a\x1bb'`.
+    A word with control characters or line ends is written by its bytes: `$'a\x1bb'`.
     """
     if sanitize(word) == word and not {"\n", "\t"} & set(word):
         return shlex.quote(word)
