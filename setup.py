@@ -84,6 +84,7 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require={
         "qlora": ["bitsandbytes>=0.48"],
+        "serve": ["starlette>=1", "uvicorn>=0.30"],
         "tensorboard": ["tensorboard>=2.18"],
         "wandb": ["wandb>=0.19"],
         "swanlab": ["swanlab>=0.5"],
@@ -104,6 +105,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.12",
             "setuptools>=68",
+            "starlette>=1",
             "tensorboard>=2.18",
             "uvicorn>=0.30",
         ],

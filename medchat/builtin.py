@@ -29,6 +29,13 @@ BUILTIN_COMMANDS = (
         "构建、检查、整理训练数据",
         "build, check and prepare training data",
     ),
+    BuiltinCommand(
+        "serve",
+        "medchat_serve",
+        "medchat_serve.plugin",
+        "供多人和其他程序使用：OpenAI 兼容接口",
+        "for several users and other programs: an OpenAI-compatible interface",
+    ),
 )
 
 #: Environment variables that built-in plugins read, so that one that is nearly one of them can be pointed out.
@@ -37,4 +44,5 @@ PLUGIN_VARIABLES = (
     "MEDCHAT_REMOTE_CONTEXT",
     "MEDCHAT_REMOTE_TIMEOUT",
     "MEDCHAT_REMOTE_DEADLINE",
+    "MEDCHAT_SERVE_TOKEN",
 )

@@ -55,13 +55,15 @@ if TYPE_CHECKING:
     from medchat.batch.rows import as_line
     from medchat.calls.limits import CallLimits, call_flags
     from medchat.calls.stored import StoredCalls, open_calls
-    from medchat.chat.events import AnswerFinished, AnswerPiece
+    from medchat.chat.events import Advice, AnswerFinished, AnswerPiece, AnswerReviewed, ReasoningPiece
     from medchat.cli.group import Group, LocalizedCommand
     from medchat.cli.options import field_flags, generation_flags, model_flags
     from medchat.cli.output import write_out
     from medchat.datafiles.data_file import open_data_file
     from medchat.datafiles.fields import FieldChoice, RecordError
     from medchat.datafiles.record import QuestionRecord, parse_record
+    from medchat.medical_safety import aigc_metadata, disclaimer, notice_texts, urgent_notices
+    from medchat.regular_files import read_regular
     from medchat.settings.plugin_options import plugin_settings
     from medchat.sft_job.data import read_training_data
     from medchat.user_paths import user_path
@@ -69,8 +71,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdapterCard",
+    "Advice",
     "AnswerFinished",
     "AnswerPiece",
+    "AnswerReviewed",
     "Backbone",
     "CallLimits",
     "Capabilities",
@@ -97,6 +101,7 @@ __all__ = [
     "Option",
     "PromptTemplate",
     "QuestionRecord",
+    "ReasoningPiece",
     "RecordError",
     "SFTData",
     "SFTOptions",
@@ -112,15 +117,18 @@ __all__ = [
     "Text",
     "Turn",
     "UsageError",
+    "aigc_metadata",
     "as_line",
     "call_flags",
     "check_output_file",
+    "disclaimer",
     "field_flags",
     "generation_flags",
     "guess_tokens",
     "hookimpl",
     "load_template",
     "model_flags",
+    "notice_texts",
     "open_calls",
     "open_data_file",
     "open_model",
@@ -128,10 +136,12 @@ __all__ = [
     "parse_record",
     "plugin_settings",
     "read_questions",
+    "read_regular",
     "read_training_data",
     "sanitize",
     "sanitize_line",
     "say",
+    "urgent_notices",
     "user_path",
     "write_out",
     "write_whole_file",
@@ -148,8 +158,11 @@ _FOR_COMMANDS = {
     "call_flags": "medchat.calls.limits",
     "StoredCalls": "medchat.calls.stored",
     "open_calls": "medchat.calls.stored",
+    "Advice": "medchat.chat.events",
     "AnswerFinished": "medchat.chat.events",
     "AnswerPiece": "medchat.chat.events",
+    "AnswerReviewed": "medchat.chat.events",
+    "ReasoningPiece": "medchat.chat.events",
     "Group": "medchat.cli.group",
     "LocalizedCommand": "medchat.cli.group",
     "field_flags": "medchat.cli.options",
@@ -161,6 +174,11 @@ _FOR_COMMANDS = {
     "RecordError": "medchat.datafiles.fields",
     "QuestionRecord": "medchat.datafiles.record",
     "parse_record": "medchat.datafiles.record",
+    "aigc_metadata": "medchat.medical_safety",
+    "disclaimer": "medchat.medical_safety",
+    "notice_texts": "medchat.medical_safety",
+    "urgent_notices": "medchat.medical_safety",
+    "read_regular": "medchat.regular_files",
     "plugin_settings": "medchat.settings.plugin_options",
     "read_training_data": "medchat.sft_job.data",
     "user_path": "medchat.user_paths",

@@ -55,7 +55,10 @@ def open_regular(path: str | os.PathLike[str], *, most: int) -> io.BufferedReade
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
-    """Return the content of a file of at most `most` bytes. Raises what `open_regular` raises."""
+    """Return the content of a file of at most `most` bytes.
+
+    Raises OSError: missing, unreadable, no regular file (NotRegularError), larger (TooLargeError).
+    """
     with open_regular(path, most=most) as stream:
         # What is asked for is reserved at once: no more than the file says that it has.
         size = min(os.fstat(stream.fileno()).st_size, most)

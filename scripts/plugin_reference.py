@@ -47,11 +47,12 @@ SECTIONS: Mapping[str, str] = {
     "Conversations, and what hooks give": "hookimpl Conversation Turn Notice SlashCommand Finding",
     "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTWatcher SFTProgress SFTReport",
     "Errors and texts": "MedchatError UsageError CheckpointError DataError say sanitize StreamSanitizer sanitize_line",
-    "Commands": "model_flags generation_flags open_model OpenedModel AnswerPiece AnswerFinished open_results "
-    "call_flags CallLimits open_calls StoredCalls "
+    "Commands": "model_flags generation_flags open_model OpenedModel Advice ReasoningPiece AnswerPiece AnswerReviewed "
+    "AnswerFinished open_results call_flags CallLimits open_calls StoredCalls "
     "read_questions read_training_data parse_record QuestionRecord RecordError field_flags FieldChoice open_data_file "
-    "guess_tokens plugin_settings Group LocalizedCommand write_out write_whole_file as_line check_output_file "
-    "user_path",
+    "guess_tokens plugin_settings Group LocalizedCommand write_out write_whole_file read_regular as_line "
+    "check_output_file user_path",
+    "Medical duties": "urgent_notices notice_texts disclaimer aigc_metadata",
 }
 #: The members of a class that plugins may use, where it has others too.
 PUBLIC_MEMBERS: Mapping[type, tuple[str, ...]] = {
@@ -60,6 +61,7 @@ PUBLIC_MEMBERS: Mapping[type, tuple[str, ...]] = {
         "template",
         "config",
         "last_stats",
+        "said_early",
         "ask",
         "regenerate",
         "undo",
@@ -91,7 +93,7 @@ def page() -> str:
     parts = [HEAD]
     for title, names in SECTIONS.items():
         parts.append(f"## {title}\n")
-        parts += [entry(name, getattr(plugin_kit, name)) for name in names.split()]
+        parts += [entry(name, inspect.unwrap(getattr(plugin_kit, name))) for name in names.split()]
     parts.append(
         "## Hooks\n\nFunctions of the plugin's module, marked with `@hookimpl`. Arguments may be left out.\n"
     )

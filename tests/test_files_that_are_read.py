@@ -13,6 +13,7 @@ from locations import ROOT
 from medchat_bloom.tokenizer import BloomTokenizer
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 from medchat_llama.tokenizer import LlamaTokenizer
+from medchat_serve.access_token import find_token
 
 from medchat.api import SFTOptions
 from medchat.batch.results import read_results
@@ -108,6 +109,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda path: StepLog(path, lambda event: None).begin(1, Counters()),
     ),
     "medchat/sft_job/metrics.py": ("metrics.jsonl", lambda path: read_metrics(path.parent)),
+    "plugins/serve/medchat_serve/access_token.py": ("token", lambda path: find_token({}, path)),
     "medchat/sft_job/facts.py": ("report.json", lambda path: read_facts(path.parent)),
 }
 #: Takes what is no file for the text itself.

@@ -86,12 +86,7 @@ class PreparedChat:
             conversation = conversation_of(self.store, self.record, "")
         except MedchatError:  # said by `begin`; a notice does not wait for that either
             conversation = Conversation()
-        shown = medical_safety.keys_shown(conversation)
-        due = [
-            replace(notice, text=notice.short) if notice.key in shown and notice.short else notice
-            for notice in medical_safety.advise(conversation, question)
-            if notice.urgent
-        ]
+        due = medical_safety.urgent_notices(conversation, question)
         new = [notice for notice in due if notice.text not in self._said_early]
         self._said_early.update(notice.text for notice in new)
         return new

@@ -16,6 +16,7 @@ from medchat.language import current_language, say
 
 #: The placeholders of flags, arguments and slash commands, which are named in English.
 PLACEHOLDERS = {
+    "ADDRESS": "地址",
     "ARGS": "参数",
     "COMMAND": "命令",
     "DIR": "目录",
@@ -27,6 +28,7 @@ PLACEHOLDERS = {
     "LABEL": "列名",
     "NAME": "名称",
     "OPTIONS": "选项",
+    "ORIGIN": "来源",
     "OWNER": "用户",
     "PATH": "路径",
     "QUESTION": "问题",

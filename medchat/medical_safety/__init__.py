@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         keys_shown,
         merge_notices,
         red_flag_notices,
+        urgent_notices,
     )
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "red_flag_notices",
     "review_answer",
     "start_line",
+    "urgent_notices",
 ]
 
 

@@ -299,6 +299,19 @@ def keys_shown(conversation: Conversation) -> set[str]:
     return shown
 
 
+def urgent_notices(conversation: Conversation, question: str) -> tuple[Notice, ...]:
+    """Return our urgent notices on `question`, short where the conversation has shown the same in full.
+
+    For whoever must not wait for the model: the chat engine gives the same before its answer.
+    """
+    shown = keys_shown(conversation)
+    return tuple(
+        replace(notice, text=notice.short) if notice.key in shown and notice.short else notice
+        for notice in advise(conversation, question)
+        if notice.urgent
+    )
+
+
 def advise(conversation: Conversation, question: str) -> tuple[Notice, ...]:
     """Run our rules as the chat engine's first adviser: on the question, and the one before it."""
     previous = conversation.turns[-1].question if conversation.turns else None

@@ -116,7 +116,7 @@ def test_a_context_that_cannot_be_asked_ends_with_2_before_the_model_is_loaded(
     assert refused.code == 2 and refused.out == "" and said in "\n".join(refused.failure())
 
 
-@pytest.mark.parametrize("name", ["corpus", "seek", "serve", "train", "history"])
+@pytest.mark.parametrize("name", ["corpus", "speak", "train", "history"])
 def test_an_unknown_command_is_not_answered_with_one_of_another_meaning(name: str) -> None:
     for words in ((name,), ("sessions", name)):
         what, remedy = run(*words).failure()

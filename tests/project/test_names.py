@@ -13,6 +13,7 @@ from locations import ROOT
 REQUIRED = {
     "command": "the click command of each module under medchat/commands: medchat.cli loads them by this name",
     "medchat_backbones": "a hook: pluggy finds the implementation of each plugin by its name",
+    "medchat_commands": "a hook, as above",
     "medchat_templates": "a hook, as above",
 }
 

@@ -1,0 +1,65 @@
+"""Refusals and failures in OpenAI's form, so that every client shows them as its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from medchat.plugin_kit import MedchatError, Notice, UsageError, say
+
+#: The `type` that goes with a status.
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+@dataclass
+class ApiError(Exception):
+    """A request that gets no answer.
+
+    `code` and `param` are as OpenAI has them, `notices` what must be said all the same.
+    """
+
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    notices: Sequence[Notice] = ()
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON of the refusal. Urgent notices stand in its message too: a client shows that."""
+        urgent = [notice.text for notice in self.notices if notice.urgent]
+        error = {
+            "message": "\n\n".join([*urgent, self.message]),
+            "type": _TYPES.get(self.status, "server_error"),
+            "param": self.param,
+            "code": self.code,
+        }
+        return {"error": error}
+
+
+def as_api_error(error: BaseException) -> ApiError:
+    """Return what a client is told of a failure: nothing of our own code where it was not meant for users."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, UsageError):
+        return ApiError(400, _sentence(error), "invalid_value")
+    if isinstance(error, MedchatError):
+        return ApiError(500, _sentence(error), "model_failed")
+    return ApiError(
+        500, say("服务出错，详情见服务端日志", "the server failed; its log says more"), "internal_error"
+    )
+
+
+def _sentence(error: MedchatError) -> str:
+    joined = say("；", "; ")
+    return joined.join(part for part in (error.what, error.remedy) if part)

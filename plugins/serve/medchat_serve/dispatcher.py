@@ -1,0 +1,105 @@
+"""The one thread that uses the model, and the queue before it: one decode at a time."""
+
+from __future__ import annotations
+
+import threading
+
+from medchat.plugin_kit import OpenedModel, say
+from medchat_serve.api_error import ApiError
+from medchat_serve.fair_queue import FairQueue, QueueFullError
+from medchat_serve.job import AnswerJob, JobEnded, Queued
+
+#: What a client is asked to wait before it tries again, in seconds for each that waits already.
+_SECONDS_EACH = 5
+
+
+class Dispatcher:
+    """Takes jobs and has the model answer them one after the other."""
+
+    def __init__(self, opened: OpenedModel, most_waiting: int) -> None:
+        self._opened = opened
+        self._most = most_waiting
+        self._queue: FairQueue[AnswerJob] = FairQueue(most_waiting)
+        self._jobs: set[AnswerJob] = set()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="answer", daemon=True)
+        #: No new question is taken.
+        self.stopping = False
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    @property
+    def under_way(self) -> int:
+        """How many questions wait or are being answered."""
+        return len(self._jobs)
+
+    def submit(self, job: AnswerJob, client: str) -> None:
+        """Let `job` wait for its turn. Raises ApiError where too many wait, or the server is being stopped."""
+        if self.stopping:
+            raise stopping_error()
+        with self._lock:
+            self._jobs.add(job)
+        try:
+            self._queue.put(client, job)
+        except QueueFullError:
+            self._forget(job)
+            seconds = max(1, _SECONDS_EACH * self._most)
+            raise ApiError(
+                429,
+                say(
+                    f"已有 {self._most} 个问题在排队，请稍后再试",
+                    f"{self._most} questions wait already: try later",
+                ),
+                "queue_full",
+                headers={"Retry-After": str(seconds)},
+                notices=job.said,
+            ) from None
+        self._tell_places()
+
+    def drop(self, job: AnswerJob) -> None:
+        """Stop `job`: it leaves the queue, or the model ends its answer with the token that it is at."""
+        job.cancel.set()
+        if self._queue.remove(job):
+            self._forget(job)
+            self._tell_places()
+
+    def stop(self) -> None:
+        """Stop the answer under way, which ends with what has come of it, and refuse what waits."""
+        self.stopping = True
+        with self._lock:
+            jobs = tuple(self._jobs)
+        for job in jobs:
+            job.cancel.set()
+            if self._queue.remove(job):
+                self._forget(job)
+                job.tell(JobEnded(stopping_error()))
+
+    def close(self, seconds: float) -> bool:
+        """End the thread once nothing waits; return whether it came to its end within `seconds`."""
+        self._queue.close()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (job := self._queue.take()) is not None:
+            self._tell_places()
+            job.run(self._opened)
+            self._forget(job)
+
+    def _forget(self, job: AnswerJob) -> None:
+        with self._lock:
+            self._jobs.discard(job)
+
+    def _tell_places(self) -> None:
+        for place, job in enumerate(self._queue.in_order(), start=1):
+            if job.request.shows_queue:
+                job.tell(Queued(place))
+
+
+def stopping_error() -> ApiError:
+    """Return the refusal of a server that is being stopped."""
+    return ApiError(
+        503, say("服务正在停止", "the server is being stopped"), "stopping", headers={"Retry-After": "30"}
+    )
