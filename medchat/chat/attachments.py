@@ -1,4 +1,4 @@
-"""A file that goes with a question: read within a limit, as text, without what no reader sees."""
+"""Attaches a file to a question: read within a limit, as text, without invisible characters."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ ATTACHMENT_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A text and the name of the file it is from. `text` is sanitized."""
+    """The text of a file and the file's name. `text` is sanitized."""
 
     name: str
     text: str
 
     def under(self, question: str, max_bytes: int) -> str:
-        """Return the question with the text under it. Raises UsageError if both together are too long."""
+        """Return the question followed by the text. Raises UsageError if both together are too long."""
         whole = f"{question}\n\n{self.text}"
         check_question(whole, max_bytes)
         return whole
 
 
 def read_attachment(place: str) -> Attachment:
-    """Read a file of UTF-8 text. Raises UsageError: missing, no regular file, too large, empty, no text."""
+    """Read a file of UTF-8 text. Raises UsageError: missing, not a regular file, too large, empty, not text."""
     path = user_path(place)
     try:
         content = read_regular(path, ATTACHMENT_BYTES)

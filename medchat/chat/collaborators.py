@@ -1,4 +1,4 @@
-"""Who takes part in a conversation beside the model: advisers, reviewers, listeners, a gate, a recorder."""
+"""The parts of a conversation other than the model: advisers, reviewers, listeners, a gate, a recorder."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from medchat.api import Conversation, Notice, Turn
 from medchat.chat.events import AnswerContext, TurnStats
 from medchat.store import BranchPoint, SavedTurn
 
-#: Looks at a question on which a red flag fired, its answer, and the keys of what was shown before.
+#: Takes a question on which a red flag fired, its answer, and the keys of the notices shown before.
 Reviewer = Callable[[str, str, frozenset[str]], Iterable[Notice]]
 Adviser = Callable[[Conversation, str], Iterable[Notice]]
 Listener = Callable[[Conversation, Turn], None]
 
 
 class QuestionGate(Protocol):
-    """Decides which questions a model may be asked that answers few of them (the demo's)."""
+    """Decides which questions are passed to a model that can answer only a few (the demo's)."""
 
-    #: The question that was refused last, "" if the last one was admitted.
+    #: The last question if it was refused, else "".
     refused: str
 
     def meant(self, typed: str) -> str:
@@ -27,78 +27,78 @@ class QuestionGate(Protocol):
         ...
 
     def admit(self, question: str, *, insist: bool) -> Sequence[Notice]:
-        """Return what to say before the answer. Raises UsageError if the model is not to be asked."""
+        """Return notices to show before the answer. Raises UsageError if the question is refused."""
         ...
 
 
 class Recorder(Protocol):
-    """Where turns are kept. Each call returns only when the change is safely stored."""
+    """Saves turns. Each call returns only when the change is stored durably."""
 
     def save(self, turn: Turn, stats: TurnStats, context: AnswerContext, *, instead_of: int = 0) -> None:
-        """Append one turn, in place of that many last ones, which stay as another branch."""
+        """Append one turn, replacing that many last ones, which stay as another branch."""
         ...
 
     def extend(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
-        """Put the longer answer of `turn` into the last one."""
+        """Replace the last turn's answer with the longer one of `turn`."""
         ...
 
     def undo(self, count: int) -> None:
-        """Take back the last `count` turns."""
+        """Undo the last `count` turns."""
         ...
 
     def redo(self, count: int) -> Sequence[Turn] | None:
-        """Bring back undone turns, else the next branch; return all turns as they then are, None for neither."""
+        """Redo undone turns, else switch to the next branch; return all turns afterwards, None if there is neither."""
         ...
 
     def branches(self) -> Sequence[BranchPoint]:
-        """Return the places where the conversation has continued in several ways."""
+        """Return the places where the conversation branches."""
         ...
 
     def turns_at(self, point: BranchPoint) -> Sequence[SavedTurn]:
-        """Return what stood at a place of `branches`, in the order of its alternatives."""
+        """Return the turns at a place of `branches`, in the order of its alternatives."""
         ...
 
     def switch(self, position: int, way: int) -> Sequence[Turn] | None:
-        """Continue from that alternative at that place (from 1); return all turns as they then are, None for
-        no such.
+        """Switch to that alternative at that place (from 1); return all turns afterwards, None if there is
+        none.
         """
         ...
 
     def rewrite(self, change: Callable[[str], str]) -> None:
-        """Put `change(text)` in place of every text that was stored."""
+        """Replace every stored text with `change(text)`."""
         ...
 
 
 class NoRecorder:
-    """Keeps nothing (`--no-save`)."""
+    """Saves nothing (`--no-save`)."""
 
     def save(self, turn: Turn, stats: TurnStats, context: AnswerContext, *, instead_of: int = 0) -> None:
-        """Forget the turn."""
+        """Do nothing."""
 
     def extend(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
-        """Forget the turn."""
+        """Do nothing."""
 
     def undo(self, count: int) -> None:
-        """Nothing was kept, so there is nothing to take back."""
+        """Do nothing: nothing was saved."""
 
     def redo(self, count: int) -> None:
-        """Nothing was kept, so nothing comes back."""
+        """Return None: nothing was saved."""
 
     def branches(self) -> Sequence[BranchPoint]:
-        """Nothing was kept."""
+        """Return nothing: nothing was saved."""
         return ()
 
     def turns_at(self, point: BranchPoint) -> Sequence[SavedTurn]:
-        """Nothing was kept."""
+        """Return nothing: nothing was saved."""
         return ()
 
     def switch(self, position: int, way: int) -> None:
-        """Nothing was kept, so there is nowhere to go."""
+        """Return None: nothing was saved."""
 
     def rewrite(self, change: Callable[[str], str]) -> None:
-        """Nothing was kept, so there is nothing to change."""
+        """Do nothing: nothing was saved."""
 
 
 def rewritten(turn: Turn, change: Callable[[str], str]) -> Turn:
-    """Return the turn with `change(text)` in place of its question and answer."""
+    """Return the turn with `change` applied to its question and answer."""
     return replace(turn, question=change(turn.question), answer=change(turn.answer))

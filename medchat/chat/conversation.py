@@ -1,4 +1,4 @@
-"""A command's conversation: the saved session it continues with, its recorder, the checks on the user's words."""
+"""A command's conversation: the saved session it continues, its recorder, the checks on the user's words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from medchat.user_paths import user_path
 
 @dataclass(frozen=True, slots=True)
 class _About:
-    """What a session is held with, as it is saved."""
+    """The model and settings of a session, as they are saved."""
 
     backbone: str
     model: str
@@ -36,7 +36,7 @@ class _About:
 
 @dataclass
 class PreparedChat:
-    """Everything but the model: `begin` turns a loaded model into a session."""
+    """Everything except the model: `begin` turns a loaded model into a session."""
 
     opening: ChatSetup
     store: SessionStore
@@ -50,11 +50,11 @@ class PreparedChat:
 
     @property
     def settings(self) -> Settings:
-        """The settings in force."""
+        """The effective settings."""
         return self.opening.settings
 
     def begin(self, model: ChatModel, *, guard_loops: bool = False) -> ChatSession:
-        """Return the session, continuing what was said before."""
+        """Return the session, continuing the saved conversation."""
         conversation = conversation_of(self.store, self.record, str(self.settings.value("system") or ""))
         return begin_session(
             self.opening,
@@ -68,23 +68,23 @@ class PreparedChat:
         )
 
     def go_on_with(self, opening: ChatSetup, demo: KnownQuestions | None) -> None:
-        """Answer from now on with another model or other settings: what is saved says so from the next turn on."""
+        """Answer from now on with another model or other settings, which are saved with the next turn."""
         self.opening, self.demo = opening, demo
         if self._recorder is not None:
             self._recorder.model_changed()
 
     def change(self, values: Mapping[str, Any], command: str) -> None:
-        """Note settings, checked, that `command` changed in this chat and that take no loading."""
+        """Note checked settings that `command` changed in this chat and that need no loading."""
         self.go_on_with(replace(self.opening, settings=self.settings.changed(values, command)), self.demo)
 
     def early_notices(self, question: str) -> list[Notice]:
-        """Return what must be said of the first question at once: loading the model may take minutes.
+        """Return the notices on the first question to show at once: loading the model may take minutes.
 
-        The session that `begin` returns knows what was said so.
+        The session that `begin` returns does not repeat them.
         """
         try:
             conversation = conversation_of(self.store, self.record, "")
-        except MedchatError:  # said by `begin`; a notice does not wait for that either
+        except MedchatError:  # raised again by `begin`; the notices do not wait for it
             conversation = Conversation()
         due = medical_safety.urgent_notices(conversation, question)
         new = [notice for notice in due if notice.text not in self._said_early]
@@ -92,7 +92,7 @@ class PreparedChat:
         return new
 
     def recorder(self, record: SessionRecord | None = None) -> StoreRecorder:
-        """Return a recorder that continues with `record`, or begins a session with its first turn."""
+        """Return a recorder that continues `record`, or creates a session with its first turn."""
         self._recorder = StoreRecorder(
             self.store,
             self._create,
@@ -106,17 +106,17 @@ class PreparedChat:
 
     @property
     def answering(self) -> tuple[str, str]:
-        """The backbone and the model (a path or an address) that answer, as each turn's origin has them."""
+        """The backbone and the model (a path or a URL) that answer, as in each turn's origin."""
         about = self._about()
         return about.backbone, about.model
 
     @property
     def recorder_in_use(self) -> StoreRecorder | None:
-        """What the turns are written with, None before `begin`."""
+        """The recorder of the turns, None before `begin`."""
         return self._recorder
 
     def saved_session(self) -> SessionRecord | None:
-        """Return the session on disk that is being held, None if nothing was saved."""
+        """Return the present session on disk, None if nothing was saved."""
         return self._recorder.record if self._recorder is not None and self._recorder.on_disk else None
 
     def slash_commands(self) -> list[SlashCommand]:
@@ -125,7 +125,7 @@ class PreparedChat:
         return [*ours, *self.opening.extensions.slash_commands()]
 
     def plugin_lines(self) -> list[str]:
-        """Return what is to be said of the plugins (`Registry.lines`) since this was last asked."""
+        """Return the lines about plugins (`Registry.lines`) that are new since the last call."""
         lines = self.opening.registry.lines()
         shown, self._shown_lines = self._shown_lines, len(lines)
         return list(lines[shown:])
@@ -180,12 +180,12 @@ class PreparedChat:
         )
 
     def system_text(self, held: str) -> str:
-        """Return the system text in force; `held` is what the saved session was held with."""
+        """Return the effective system text; `held` is that of the saved session."""
         chosen = str(self.settings.value("system") or "")
         return chosen if self.settings.origin("system").layer is Layer.COMMAND else chosen or held
 
     def _template(self) -> str:
-        """What `--template` takes to get this template again."""
+        """The value of `--template` for this template."""
         chosen = self.settings.value("template")
         path = user_path(str(chosen)) if chosen else None
         return str(path.absolute()) if path is not None and path.is_file() else self.opening.template.name
@@ -198,10 +198,10 @@ def begin_session(
     conversation: Conversation,
     **kept: Any,
 ) -> ChatSession:
-    """Return a session with the loaded `model` that continues with `conversation`.
+    """Return a session with the loaded `model` that continues `conversation`.
 
-    The checks of the user's words and of the answers are always among it. `kept` are further fields of
-    `ChatSession`: its recorder, say.
+    The checks of the user's words and of the answers are always included. `kept` are further fields of
+    `ChatSession`, for example its recorder.
     """
 
     def advised_by_plugins(before: Conversation, question: str) -> tuple[Notice, ...]:
@@ -212,7 +212,7 @@ def begin_session(
         template=opening.template,
         config=opening.generation,
         conversation=conversation,
-        # Ours first: a slow plugin must not hold back an urgent notice.
+        # The built-in one first: a slow plugin must not delay an urgent notice.
         advisers=(medical_safety.advise, advised_by_plugins),
         reviewers=(medical_safety.review_answer,),
         remember_history=opening.settings.value("history") != "none",
@@ -228,7 +228,7 @@ def prepare_conversation(
 ) -> PreparedChat:
     """Check flags, settings, the saved session and the model's folder; load nothing yet.
 
-    A saved session brings its own backbone, model, adapters, template and system text; flags go over them.
+    A saved session has its own backbone, model, adapters, template and system text; flags override them.
     """
     settings = read_settings(flags)
     save = choice.save and bool(settings.value("save"))
@@ -238,7 +238,7 @@ def prepare_conversation(
         if record is not None:
             given = _given(flags)
             held = _of_session(record, given, settings, _options_of(store, record))
-            if OPTION in held and OPTION in given:  # the later one of a key counts
+            if OPTION in held and OPTION in given:  # the last value of a key counts
                 given[OPTION] = (*held[OPTION], *given[OPTION])
             settings = read_settings({**held, **given})
         if notice := settings.folder_notice():
@@ -255,7 +255,7 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _options_of(store: SessionStore, record: SessionRecord) -> tuple[str, ...]:
-    """Return the backbone's own options, KEY=VALUE, that the last answer of the session was given with."""
+    """Return the backbone's own options, KEY=VALUE, of the session's last answer."""
     saved = store.turns(record.id)
     chosen = saved[-1].origin.settings.get(OPTION) if saved else None
     return tuple(one for one in chosen if isinstance(one, str)) if isinstance(chosen, list) else ()
@@ -264,9 +264,9 @@ def _options_of(store: SessionStore, record: SessionRecord) -> tuple[str, ...]:
 def _of_session(
     record: SessionRecord, given: dict[str, Any], settings: Settings, options: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What the session was held with, but for what the profile sets.
+    """The session's model and settings, except those that the profile sets.
 
-    A backbone or model given by flag or profile comes with its own template, adapters and options.
+    A backbone or model given by flag or profile has its own template, adapters and options.
     """
     held = {
         "backbone": record.backbone,

@@ -1,7 +1,6 @@
-"""What goes with the demo's miniature wherever it is loaded: it knows its own questions, each by itself, and no others.
+"""The restrictions of the demo's tiny model wherever it is loaded: it answers its own questions only, without history.
 
-Bound to the checkpoint, not to `medchat demo`: continuing `chat -c`, or asking it with `ask --model` or
-`infer`, must not lose the refusal.
+They belong to the checkpoint, not to `medchat demo`: they also hold for `chat -c`, `ask --model` and `infer`.
 """
 
 from __future__ import annotations
@@ -21,32 +20,32 @@ from medchat.demo_data import DemoPair, demo_examples
 from medchat.errors import UsageError
 from medchat.language import say
 
-#: Said before the miniature's words to a question that it has not learned.
+#: The notice before the tiny model's answer to a question that it has not learned.
 _MEANS_NOTHING = (
     "这不是演示模型学过的问题，下面的回答没有意义，请不要当真。",
     "This is not one of the demo's own questions: the answer below means nothing.",
 )
-#: The file that marks a miniature. A copy of the folder takes it along.
+#: The file that marks a demo model. A copy of the folder includes it.
 MARK = "medchat_demo.json"
 
 
 def demo_folder() -> Path:
-    """Return the folder that holds the trained miniatures."""
+    """Return the folder of the trained demo models."""
     return paths.cache_dir() / "demo"
 
 
 def mark_as_demo(model: Path) -> None:
-    """Write into the folder that it holds the demo's miniature. Its last file: without it training did not end."""
+    """Mark the folder as the demo's model. Written last: without it training did not end."""
     (model / MARK).write_text("{}\n", encoding="utf-8")
 
 
 def is_demo(model: Path) -> bool:
-    """Whether `model` is a miniature that `medchat demo` trained, wherever it was copied to."""
+    """Whether `model` was trained by `medchat demo`, even if it was copied."""
     return (model / MARK).is_file()
 
 
 def as_demo(opening: ChatSetup) -> tuple[ChatSetup, KnownQuestions | None]:
-    """Return `opening` as the miniature needs it, and what it has learned; unchanged, and None, for other weights."""
+    """Return `opening` adapted to the demo's model, and its known questions; unchanged, and None, for other weights."""
     if not is_demo(opening.options.model):
         return opening, None
     known, generation = KnownQuestions(demo_examples()), opening.generation
@@ -56,12 +55,12 @@ def as_demo(opening: ChatSetup) -> tuple[ChatSetup, KnownQuestions | None]:
 
 
 def says_it_means_nothing(notice: str) -> bool:
-    """Whether `notice`, in either language, is what is said before words of the miniature that mean nothing."""
+    """Whether `notice`, in either language, is the one before a meaningless answer of the demo's model."""
     return notice in _MEANS_NOTHING
 
 
 class UnknownToDemo(UsageError):
-    """The miniature was asked what it has not learned. `nearest` are learned questions, the likest first."""
+    """The demo's model was asked something it has not learned. `nearest` are learned questions, most similar first."""
 
     def __init__(self, nearest: Sequence[str]) -> None:
         self.nearest = tuple(nearest)
@@ -79,17 +78,17 @@ class UnknownToDemo(UsageError):
         )
 
 
-#: Words that every question may hold: they say nothing about what is asked.
+#: Stop words: they say nothing about the topic.
 _ASKING = re.compile(
     r"为什么|是什么|什么|怎么办|怎么样|怎么|怎样|如何|应该|需要|可以|能不能|有没有|是不是|多少|哪些|哪种"
     r"|[吗呢吧啊了的是有我他她你]|[\W\d]"
 )
-#: How many learned questions are offered, and the least likeness of one.
+#: The number of learned questions to offer, and the least similarity of one.
 _OFFERED, _LIKE = 3, 4.0
 
 
 class KnownQuestions:
-    """The questions that the miniature has learned. Punctuation, width and case of what is typed do not count."""
+    """The questions that the demo's model has learned. Punctuation, width and case are ignored."""
 
     def __init__(self, pairs: Sequence[DemoPair]) -> None:
         self._questions = tuple(pair.question for pair in pairs)
@@ -104,10 +103,10 @@ class KnownQuestions:
         return self._by_form.get(_form(question))
 
     def nearest(self, question: str) -> tuple[str, ...]:
-        """Return up to three learned questions that `question` may have meant, the likest first.
+        """Return up to three learned questions that `question` may have meant, most similar first.
 
-        Likeness is the sum of what shared couples of characters weigh (the logarithm of how rare they are
-        among the pairs); a couple that stands in the learned question itself, not its answer, weighs twice.
+        The similarity is the sum of the weights of shared bigrams (the logarithm of how rare they are among
+        the pairs); a bigram in the learned question itself, not its answer, counts twice.
         """
         couples = _couples(question)
         scores: list[tuple[float, str]] = []
@@ -125,13 +124,13 @@ class KnownQuestions:
             raise UnknownToDemo(self.nearest(question))
 
     def warnings(self, question: str) -> tuple[Notice, ...]:
-        """Return what to say before the miniature's words to a question that it has not learned."""
+        """Return the notices before an answer to a question that the model has not learned."""
         if self.learned(question) is not None:
             return ()
         return (Notice(say(*_MEANS_NOTHING)),)
 
     def slash_command(self) -> SlashCommand:
-        """Return `/questions`, which lists what can be asked, or what of it holds the words given."""
+        """Return `/questions`, which lists the known questions, or those that contain the given words."""
 
         def listed(conversation: Conversation, words: str) -> str:
             found = [question for question in self._questions if words.strip() in question]
@@ -142,9 +141,9 @@ class KnownQuestions:
 
 
 class DemoGate:
-    """Lets the miniature answer what it has learned, and anything else only when the user insists.
+    """Lets the demo's model answer what it has learned, and anything else only if the user insists.
 
-    What was refused last, and what was offered in its place, is kept: a number then chooses.
+    The last refused question and the questions offered instead are kept, so that a number can choose one.
     """
 
     def __init__(self, known: KnownQuestions) -> None:
@@ -160,7 +159,7 @@ class DemoGate:
         return typed
 
     def admit(self, question: str, *, insist: bool) -> tuple[Notice, ...]:
-        """Return what to say before the answer. Raises UnknownToDemo where there is to be none."""
+        """Return notices to show before the answer. Raises UnknownToDemo for an unknown question."""
         self._offered, self.refused = (), ""
         if insist:
             return self._known.warnings(question)
@@ -173,10 +172,10 @@ class DemoGate:
 
 
 class LearnedAlone:
-    """The miniature's template: each question as it was learned, without the turns before it.
+    """The demo model's template: each question in its learned wording, without the turns before it.
 
-    It saw every pair alone and letter by letter; with a turn in front, or another question mark, a question
-    is one it has never seen.
+    It saw every pair on its own and verbatim; after another turn, or with another question mark, a question
+    is unknown to it.
     """
 
     def __init__(self, inner: PromptTemplate, known: KnownQuestions) -> None:
@@ -185,33 +184,33 @@ class LearnedAlone:
 
     @property
     def name(self) -> str:
-        """The name of the template itself."""
+        """The name of the wrapped template."""
         return self._inner.name
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """The template's own stop texts."""
+        """The wrapped template's stop texts."""
         return self._inner.stop
 
     @property
     def multi_turn(self) -> bool:
-        """Nothing to remark on: earlier turns are never sent."""
+        """True, so that no remark is made: earlier turns are never sent."""
         return True
 
     def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
-        """Return the prompt for the question alone, as it was learned where it was."""
+        """Return the prompt for the question alone, in its learned wording if it has one."""
         return self._inner.render((), self._known.learned(question) or question)
 
 
 def _form(question: str) -> str:
-    """What of a question counts: its letters, digits and ideographs."""
+    """A question's letters, digits and ideographs, which are compared."""
     return "".join(
         character for character in unicodedata.normalize("NFKC", question).casefold() if character.isalnum()
     )
 
 
 def _couples(text: str) -> frozenset[str]:
-    """Every two neighbouring characters of what is asked about, and every whole number."""
+    """The bigrams of the topic, and every whole number."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     couples = [part[index : index + 2] for part in _ASKING.split(plain) for index in range(len(part) - 1)]
     return frozenset([*couples, *re.findall(r"\d+", plain)])

@@ -1,4 +1,4 @@
-"""What happens while a question is answered, in the order in which it happens; the last event ends the turn."""
+"""The events of answering a question, in order; the last one ends the turn."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from medchat.api import Finish, GenerationConfig, Notice, Turn
 
 @dataclass(frozen=True, slots=True)
 class TurnStats:
-    """What one answer cost. Times in seconds; `first_token_seconds` counts from the question.
+    """The cost of one answer. Times in seconds; `first_token_seconds` counts from the question.
 
-    `estimated` says that the token counts are guesses.
+    `estimated`: the token counts are estimates.
     """
 
     prompt_tokens: int = 0
@@ -26,7 +26,8 @@ class TurnStats:
     def tokens_per_second(self) -> float:
         """Decoding speed: the tokens after the first piece of text over the time after it.
 
-        `first_tokens` counts those up to it. An answer that came in one piece (beam search) counts whole.
+        `first_tokens` counts those up to it. Of an answer that came in one piece (beam search) all tokens and
+        the total time count.
         """
         rest, time_for_rest = (
             self.completion_tokens - self.first_tokens,
@@ -39,7 +40,7 @@ class TurnStats:
 
 @dataclass(frozen=True, slots=True)
 class AnswerContext:
-    """How an answer came about: the decoding settings, the notices shown before it, whether the user rewrote it."""
+    """The context of an answer: the decoding settings, the notices shown before it, whether the user edited it."""
 
     config: GenerationConfig
     notices: tuple[Notice, ...] = ()
@@ -48,7 +49,9 @@ class AnswerContext:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A notice about the user's words, before the model runs. `said`: it was shown while the model was loading."""
+    """A notice about the user's words, before the model runs. `said`: it was already shown while the model
+    was loading.
+    """
 
     notice: Notice
     said: bool = False
@@ -63,7 +66,7 @@ class AnswerReviewed:
 
 @dataclass(frozen=True, slots=True)
 class QuestionChosen:
-    """What was typed stands for `question`, which is answered."""
+    """The typed number or text selected `question`, which is answered."""
 
     question: str
 
@@ -86,33 +89,33 @@ class AnswerShortened:
 
 @dataclass(frozen=True, slots=True)
 class SingleTurnTemplate:
-    """Said once a session: the template repeats its block, but the weights saw single turns."""
+    """Sent once per session: the template repeats its block, but the weights were trained on single turns."""
 
     template: str
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerPiece:
-    """The next piece of the answer, raw: whoever shows it feeds it to a `StreamSanitizer` first."""
+    """The next piece of the answer, raw: pass it through a `StreamSanitizer` before showing it."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReasoningPiece:
-    """The next piece of what the model writes before its answer, raw: no part of the answer or the history."""
+    """The next piece of the model's reasoning, raw: not part of the answer or the history."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerRestarted:
-    """The pieces up to here were reasoning, which the model had not marked: the answer begins now."""
+    """The pieces so far were unmarked reasoning: the answer begins now."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsRejected:
-    """The server did not take these settings (`temperature`); it answers without them. Said once a session."""
+    """The server rejected these settings (`temperature`) and answers without them. Sent once per session."""
 
     names: tuple[str, ...]
 
@@ -126,8 +129,8 @@ class LoopStopped:
 class AnswerFinished:
     """The answer is complete (see `turn.finish`) and, where sessions are saved, on disk.
 
-    `reasoning` is what the model wrote before it, `rejected` the settings that a server did not take, `seed`
-    the one it was drawn with, None if chance had no part or a server drew.
+    `reasoning` is what the model wrote before it, `rejected` the settings that a server rejected, `seed` that
+    of the sampling, None for greedy decoding or a server's.
     """
 
     turn: Turn
@@ -139,7 +142,7 @@ class AnswerFinished:
 
 @dataclass(frozen=True, slots=True)
 class OldAnswerKept:
-    """The question was to be answered again, but the new answer was stopped or failed: nothing changed."""
+    """A regenerated answer was stopped or failed, and the old one stays."""
 
     finish: Finish
 

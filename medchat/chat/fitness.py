@@ -1,4 +1,4 @@
-"""Whether a backbone can do what was requested, by what it declares; said before anything is loaded."""
+"""Checks what was requested against a backbone's declared capabilities, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from medchat.errors import UsageError
 from medchat.language import say
 from medchat.settings import Layer, Settings, key_named
 
-#: A person chose these for this very run, and not for all that they ever ask.
+#: The origins of settings that were chosen for this run only.
 _TYPED = (Layer.PROFILE, Layer.FLAG, Layer.COMMAND)
 
 
 def require_capabilities(backbone: str, can: Capabilities, settings: Settings, options: LoadOptions) -> None:
-    """Raise UsageError for what was requested and cannot be done. `options` are those to load with.
+    """Raise UsageError for a request that the backbone cannot fulfil. `options` are those to load with.
 
-    Device, precision and quantisation of the configuration are for every model: those that this one cannot have
-    are said by `ineffective_settings`.
+    Device, precision and quantisation in the configuration apply to every model: those that this one does not
+    support are reported by `ineffective_settings`.
     """
     if options.adapters and not can.adapters:
         raise _cannot(backbone, "--adapter", str(options.adapters[0]), ())
@@ -26,7 +26,7 @@ def require_capabilities(backbone: str, can: Capabilities, settings: Settings, o
 
 
 def require_beams(backbone: str, can: Capabilities, beams: int) -> None:
-    """Raise UsageError if so many beams are more than the backbone can search with."""
+    """Raise UsageError if the backbone does not support that many beams."""
     if beams > 1 and not can.beams:
         raise _cannot(backbone, "--num-beams", str(beams), ("1",))
 
@@ -43,7 +43,7 @@ def ineffective_settings(backbone: str, can: Capabilities, settings: Settings) -
 
 
 def honoured(name: str, can: Capabilities, settings: Settings) -> str:
-    """Return the value of `device`, `dtype`, `quantize` or `engine` to load with: left open where it cannot be had."""
+    """Return the value of `device`, `dtype`, `quantize` or `engine` to load with: unset if it is not supported."""
     open_value = "none" if name == "quantize" else "auto"
     if name in dict(_unfit(can, settings)):
         return open_value
@@ -51,12 +51,12 @@ def honoured(name: str, can: Capabilities, settings: Settings) -> str:
 
 
 def _unfit(can: Capabilities, settings: Settings) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the settings that this family cannot have, each with what it can."""
+    """Return the settings that this family does not support, each with the supported values."""
     possible = {
         "device": ("auto", *can.devices),
         "dtype": ("auto", *can.dtypes),
         "quantize": ("none", *can.quantize),
-        # There is but one engine for what is not quantised, or not on a CPU.
+        # Only torch computes weights that are not quantised, or not on a CPU.
         "engine": ENGINES if can.quantize and "cpu" in can.devices else ("auto",),
     }
     return [

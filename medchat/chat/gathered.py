@@ -29,9 +29,9 @@ from medchat.templates import Fitted
 class AnswerRequest:
     """A question to answer after `before`.
 
-    `instead_of`: in place of how many of the last turns, which stay as another branch. `begun` is the answer
-    so far, to be continued. `keeps_old`: an answer that was stopped or failed replaces nothing. `insist` asks
-    a model that would refuse.
+    `instead_of`: the number of last turns to replace, which stay as another branch. `begun` is the answer so
+    far, to be continued. `keeps_old`: an answer that was stopped or failed replaces nothing. `insist` asks
+    even if the gate refuses.
     """
 
     question: str
@@ -43,14 +43,14 @@ class AnswerRequest:
     insist: bool = False
 
 
-#: Seeds that are drawn are short enough to be typed again, and small enough for any generator.
+#: The range of drawn seeds: short enough to type, and small enough for any generator.
 _SEEDS = 1 << 31
 
 
 def with_seed(config: GenerationConfig) -> GenerationConfig:
-    """Return `config` with a seed drawn where chance decides and none was given, so that it can be recorded.
+    """Return `config` with a drawn seed if it samples and has none, so that the seed can be recorded.
 
-    What a server decides (`config.unset`) stays its own.
+    Settings left to a server (`config.unset`) stay unset.
     """
     if config.seed is not None or not config.samples or "seed" in config.unset:
         return config
@@ -64,7 +64,7 @@ def begun_by(
     config: GenerationConfig,
     cancel: threading.Event,
 ) -> Iterator[Delta]:
-    """Let the model begin the answer, or continue with it. Raises UsageError for one that cannot continue."""
+    """Start the model's answer, or continue it. Raises UsageError for a model that cannot continue."""
     if not request.begun:
         return model.stream(fitted.segments, config, cancel)
     if not isinstance(model, ContinuingModel):
@@ -80,7 +80,7 @@ def begun_by(
 
 @dataclass(frozen=True, slots=True)
 class SentPrompt:
-    """What a model was sent: a prompt, and the answer so far where it was to continue with one."""
+    """What a model was sent: a prompt, and the answer so far if it was to continue one."""
 
     segments: Sequence[Segment] = ()
     begun: str = ""
@@ -88,7 +88,7 @@ class SentPrompt:
 
 @dataclass
 class Gathered:
-    """An answer under way. `text` begins with what was there of it before, `begun` characters."""
+    """An answer in progress. `text` begins with the part that existed before, `begun` characters."""
 
     started: float
     text: str = ""
@@ -112,15 +112,15 @@ class Gathered:
         self.last = delta
 
     def left_alone(self, question: str) -> Turn | None:
-        """Return what has come as a stopped turn, None if nothing has, and take nothing more of it.
+        """Return what has come as a stopped turn, None if nothing has, and ignore later pieces.
 
-        For another thread than the one that answers, where the model does not come back.
+        Called from another thread than the one that answers, if the model hangs.
         """
         self.abandoned = True
         return self.turn(question, Finish.CANCELLED) if self.has_come else None
 
     def stop_loop(self, cancel: threading.Event) -> None:
-        """Set `cancel` where the answer repeats itself without end."""
+        """Set `cancel` if the answer repeats itself without end."""
         self.looped = repeats_without_end(self.text)
         if self.looped:
             cancel.set()
@@ -142,7 +142,7 @@ class Gathered:
         return Turn(question, self.text, finish)
 
     def stats(self) -> TurnStats:
-        """Return what it cost so far."""
+        """Return the cost so far."""
         now = time.perf_counter()
         return TurnStats(
             prompt_tokens=self.last.prompt_tokens,

@@ -1,4 +1,4 @@
-"""How far the loading of a model has come, seen from another thread, and how it is stopped."""
+"""The progress of loading a model, seen from another thread, and stopping it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medchat.language import say
 
 
 class LoadingCancelled(MedchatError):
-    """The user would not wait for the weights."""
+    """The user stopped loading the weights."""
 
     exit_code = 130
 
@@ -23,10 +23,10 @@ class LoadingCancelled(MedchatError):
 
 @dataclass
 class Loading:
-    """One model being loaded: `watch` is what the backbone calls, `stop` is set by whoever waits.
+    """One model being loaded: the backbone calls `watch`, the waiting thread sets `stop`.
 
-    `read` and `total` are bytes of weights, both 0 if the backbone does not tell. `making_room` says that the
-    model before was given back, because both would not fit; `ended` is set once the new one is there.
+    `read` and `total` are bytes of weights, both 0 if the backbone does not report them. `making_room`: the
+    previous model was freed, because both would not fit; `ended` is set once the new one is loaded.
     """
 
     read: int = 0
@@ -36,7 +36,7 @@ class Loading:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def watch(self, read: int, total: int) -> None:
-        """Take the bytes read so far and in all. Raises LoadingCancelled once `stop` is set."""
+        """Note the bytes read so far and in all. Raises LoadingCancelled once `stop` is set."""
         self.read, self.total = read, total
         if self.stop.is_set():
             raise LoadingCancelled

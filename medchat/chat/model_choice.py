@@ -1,4 +1,4 @@
-"""Which model on this machine is meant, and whose it is: paths, names of published weights, files, foreign folders."""
+"""Finds the model that is meant and its backbone: paths, names of published weights, files, foreign folders."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from medchat.user_paths import user_path
 from medchat.weights.catalogue import Catalogue
 from medchat.weights.folders import locate_weights
 
-#: So many of the models in a folder are named.
+#: The number of a folder's models that an error names.
 _NAMED = 5
-#: Pages of weights, and the command of their own program that fetches a repository into a folder.
+#: Web pages of weights, and the command of their own program that downloads a repository into a folder.
 _HUBS = {
     **dict.fromkeys(("huggingface.co", "hf-mirror.com"), "hf download {} --local-dir"),
     **dict.fromkeys(("modelscope.cn", "www.modelscope.cn"), "modelscope download {} --local_dir"),
@@ -30,7 +30,7 @@ _HUBS = {
 
 
 def open_registry(settings: Settings) -> Registry:
-    """Return the registry, held to the allow-list in the settings where there is one."""
+    """Return the registry, restricted to the allow-list in the settings if there is one."""
     allowed = settings.value("plugins")
     return Registry() if allowed is None else Registry(allowed=tuple(allowed))
 
@@ -45,9 +45,9 @@ def find_model(
 ) -> Path:
     """Return the model that `--model` names: a path, or a name under the models folder; an adapter too if `either`.
 
-    It is a folder, or a file where the backbone (any, where none is named) takes files. `flag` is what the user
-    names it by. Raises CheckpointError; for published weights that are not here it names the command that
-    fetches them, for a folder of several model files each of them.
+    It is a folder, or a file if the backbone (any, if none is named) takes files. `flag` is the flag that the
+    user gave. Raises CheckpointError; for published weights that are missing it names the command that
+    downloads them, for a folder of several model files each of them.
     """
     if not value:
         raise CheckpointError(
@@ -70,7 +70,7 @@ def find_model(
 
 
 def _address_given(value: str) -> UsageError:
-    """Return the refusal of an address where a folder is asked for: of a file, a hub's page, or a service."""
+    """Return the error for a URL in place of a folder: of a file, a hub's page, or a service."""
     scheme, _, rest = value.partition("://")
     host, _, page = rest.rpartition("@")[2].partition("/")
     repository = "/".join(page.removeprefix("models/").split("/")[:2])
@@ -93,12 +93,12 @@ def _address_given(value: str) -> UsageError:
 
 
 def _model_file(path: Path, backbone: str | None, registry: Registry | None, flag: str) -> Path | None:
-    """Return the model file that `path` is or holds, None if no backbone takes one there.
+    """Return the model file that `path` is or contains, None if no backbone takes one.
 
     Raises CheckpointError if the folder holds several.
     """
     if path.is_dir() and (path / "config.json").exists():
-        return None  # as every family of folders has it: no plugin need be imported to ask
+        return None  # every folder format has it: no plugin has to be imported
     registry = registry or open_registry(Settings.load())
     if backbone:
         offered = list(registry.backbone(backbone).models_in(path))
@@ -130,7 +130,7 @@ def find_adapter(value: str, registry: Registry | None = None) -> Path:
 
 
 def known_weights(registry: Registry | None = None) -> Catalogue:
-    """Return the published weights of every backbone that loads and can name them."""
+    """Return the published weights of every backbone whose plugin loads and lists them."""
     registry = registry or open_registry(Settings.load())
     return Catalogue(
         [backbone for backbone, _ in registry.call_each(lambda backbone: backbone.known_weights)]
@@ -138,11 +138,11 @@ def known_weights(registry: Registry | None = None) -> Catalogue:
 
 
 def recognize_backbone(registry: Registry, model: Path, flag: str = "--model") -> GuardedBackbone:
-    """Return the backbone that knows the folder, asking each plugin that loads; `Registry.lines` tells of several.
+    """Return the backbone that recognises the folder, asking each plugin; `Registry.lines` reports several.
 
-    What one of them says is wrong with the folder (a MedchatError) counts only if no other knows it. Raises
-    CheckpointError if no plugin knows it, naming one that could not be asked. `flag` is what the user named
-    the folder by.
+    An error of one of them about the folder (a MedchatError) counts only if no other recognises it. Raises
+    CheckpointError if no plugin recognises it, naming one that could not be loaded. `flag` is the flag that
+    the user gave.
     """
     objections: list[MedchatError] = []
 
@@ -175,7 +175,7 @@ def _unrecognised(model: Path, registry: Registry) -> CheckpointError:
 
 
 def _beside_failures(refusal: MedchatError, failures: tuple[PluginFailure, ...]) -> MedchatError:
-    """Return the refusal, which then names a plugin that could not be asked: the model may be that one's."""
+    """Return the error with the name of a plugin that could not be loaded: the model may be that one's."""
     if failures:
         refusal.what += say("；", "; ") + str(failures[0])
         refusal.remedy = say(

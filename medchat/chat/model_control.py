@@ -1,4 +1,4 @@
-"""What a chat's own commands may change while it continues: who answers, how it is asked, what is remembered."""
+"""What a chat's commands may change: the model, its settings, and what is saved."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from medchat.weights.folders import weights_here
 
 
 class ModelControl:
-    """The model and the settings of a prepared chat.
+    """Changes model and settings of a prepared chat.
 
-    What takes a session belongs to the thread that answers; the rest to the main thread, while no answer and no
-    loading is under way. `command` is what the user typed (`/model`): the origin of what it sets.
+    Methods that take a session run in the thread that answers; the others in the main thread, while no answer
+    and no loading is running. `command` is what the user typed (`/model`): the origin of what it sets.
     """
 
     def __init__(self, prepared: PreparedChat) -> None:
@@ -39,7 +39,7 @@ class ModelControl:
     def switch(
         self, session: ChatSession, changes: Mapping[str, Any], command: str, loading: Loading
     ) -> list[str]:
-        """Change who answers; return what is to be said of it. Raises what `switch_model` raises."""
+        """Switch the model; return notes on it. Raises what `switch_model` raises."""
         switch_model(self._prepared, session, changes, command, loading)
         notes = session.model.describe().get("notes", ())
         return [
@@ -48,7 +48,7 @@ class ModelControl:
         ]
 
     def choose(self, changes: Mapping[str, Any], command: str) -> Callable[[], None]:
-        """Have another model loaded, where none is yet: see `choose_model`."""
+        """Choose another model before any is loaded: see `choose_model`."""
         return choose_model(self._prepared, changes, command)
 
     def beside(
@@ -65,14 +65,14 @@ class ModelControl:
 
     @property
     def label(self) -> str:
-        """What answers, for the status line: `llama · tiny + lora`."""
+        """The name of the model for the status line: `llama · tiny + lora`."""
         opening = self._prepared.opening
         adapters = "".join(f" + {adapter.name}" for adapter in opening.options.adapters)
         return sanitize_line(f"{opening.backbone.name} · {_short_place(opening.options)}{adapters}", 60)
 
     @property
     def insists(self) -> bool:
-        """Whether the model answers only what it has learned, unless the user insists."""
+        """Whether the model answers only what it has learned unless the user insists."""
         return self._prepared.demo is not None
 
     @property
@@ -82,7 +82,7 @@ class ModelControl:
 
     @property
     def model(self) -> str:
-        """What `--model` takes to load the model in use."""
+        """The value of `--model` for the model in use."""
         return self._prepared.opening.options.location
 
     @property
@@ -98,7 +98,7 @@ class ModelControl:
 
     @property
     def option_names(self) -> Mapping[str, str]:
-        """What each of the backbone's own options is called in the interface language, as far as it says so."""
+        """The labels of the backbone's own options in the interface language, as far as it has them."""
         declared = declared_options(self._prepared.opening.backbone.load_keys)
         return {key: name for key, option in declared.items() if (name := option_key(key, option).summary)}
 
@@ -108,29 +108,29 @@ class ModelControl:
         return self._prepared.settings.presets
 
     def effective(self) -> tuple[Effective, ...]:
-        """Return every setting as it counts, and where it came from."""
+        """Return every effective setting with its origin."""
         opening = self._prepared.opening
         own = opening.backbone.generation
         of_weights: dict[str, Any] = {"backbone": opening.backbone.name, "template": opening.template.name}
-        for name in (*GENERATION_RANGES, "greedy"):  # what the miniature of the demo is asked with
+        for name in (*GENERATION_RANGES, "greedy"):  # the decoding settings of the demo's model
             if (value := getattr(opening.generation, name)) != getattr(own, name):
                 of_weights[GENERATION + name] = value
         return self._prepared.settings.effective(opening.backbone.name, own, of_weights)
 
     def check_setting(self, name: str, typed: str) -> None:
-        """Raise UsageError for a decoding setting, as it is typed behind `/set`, that the model in use cannot have."""
+        """Raise UsageError for a decoding setting, as typed after `/set`, that the model in use does not support."""
         backbone = self._prepared.opening.backbone
         if name == "num-beams" and typed.isdecimal():
             require_beams(backbone.name, backbone.capabilities, int(typed[:9]))
 
     def change(self, values: Mapping[str, Any], command: str) -> None:
-        """Note settings that were changed in this chat; their values are checked."""
+        """Note settings that were changed in this chat; their values were checked."""
         self._prepared.change(values, command)
 
     # ------------------------------------------------------------ the user's own configuration
 
     def save_profile(self, name: str) -> Path:
-        """Save who answers and how as a profile; return the file. Raises UsageError, OSError."""
+        """Save model and settings as a profile; return the file. Raises UsageError, OSError."""
         options = self._prepared.opening.options
         values: dict[str, Any] = {
             "backbone": self._prepared.opening.backbone.name,
@@ -149,7 +149,7 @@ class ModelControl:
         return paths.config_file()
 
     def save_setting(self, name: str, value: Any) -> Path:
-        """Save one setting for all chats to come; return the file. Raises UsageError, OSError."""
+        """Save one setting for all later chats; return the file. Raises UsageError, OSError."""
         save_setting(paths.config_file(), name, value)
         return paths.config_file()
 

@@ -1,4 +1,4 @@
-"""The user's own questions with placeholders, `[preset]` of the configuration: which one is meant, and filling it."""
+"""The user's own questions with placeholders, `[preset]` of the configuration: finding one and filling it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _PLACEHOLDER = re.compile(r"\{([\w-]{1,40})\}")
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A question in which `{name}` stands for what is filled in."""
+    """A question in which `{name}` is a placeholder."""
 
     name: str
     text: str
 
     @property
     def placeholders(self) -> tuple[str, ...]:
-        """The names of what is to be filled in, in their order."""
+        """The names of the placeholders, in order."""
         return tuple(dict.fromkeys(_PLACEHOLDER.findall(self.text)))
 
     def filled(self, words: str, values: Mapping[str, str] | None = None) -> tuple[str, list[str]]:
         """Return the question, and the placeholders that neither `values` nor `words` fill.
 
-        `words` are pairs `name=value` of placeholders; anything else fills the only one that `values` leave.
-        Raises UsageError for words that fill none.
+        `words` are pairs `name=value`; anything else fills the only placeholder that `values` leave. Raises
+        UsageError for words that fill none.
         """
         given = dict(values or {})
         left = [name for name in self.placeholders if name not in given]
@@ -39,12 +39,12 @@ class Preset:
         if pairs is None and len(left) != 1:
             raise self._fills_nothing(left)
         given |= {left[0]: words} if pairs is None else pairs
-        # In one pass: a value may hold what looks like a placeholder.
+        # In one pass: a value may contain what looks like a placeholder.
         whole = _PLACEHOLDER.sub(lambda found: given.get(found[1], found[0]), self.text)
         return whole, [name for name in left if name not in given]
 
     def pairs(self, typed: Sequence[str]) -> dict[str, str]:
-        """Return what `name=value` of each of `typed` fills. Raises UsageError for what is no placeholder of it."""
+        """Return the pairs `name=value` of `typed`. Raises UsageError for a name that is not a placeholder."""
         values = {}
         for one in typed:
             name, equals, value = one.partition("=")
@@ -67,7 +67,7 @@ class Preset:
 
 
 def preset_named(name: str, presets: Mapping[str, str]) -> Preset:
-    """Return the preset of that name. Raises UsageError naming those that were perhaps meant."""
+    """Return the preset of that name. Raises UsageError with suggestions."""
     if name in presets:
         return Preset(name, presets[name])
     near = difflib.get_close_matches(name, presets, n=3, cutoff=0.4) or list(presets)[:10]

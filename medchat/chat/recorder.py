@@ -1,4 +1,4 @@
-"""Writing the turns of a conversation into its saved session."""
+"""Writes the turns of a conversation into its saved session."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from medchat.store import (
 
 
 class StoreRecorder:
-    """Writes each turn into the session store; the session's row is made with its first turn.
+    """Writes each turn into the session store; the session's row is created with the first turn.
 
     If the disk fails, or the session was deleted meanwhile, the user is warned once (`warn`) and the
     conversation continues in memory: an answer on the screen is worth more than a crash. If another MedChat
-    writes to the same session, that is said once too; no turn of either is lost: an answer given again then
-    follows the other's turns, and an undo that would take them is refused.
+    process writes to the same session, the user is warned once too; no turn of either is lost: a regenerated
+    answer then follows the other's turns, and an undo that would remove them is refused.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class StoreRecorder:
         *,
         in_chat: bool = True,
     ) -> None:
-        """`note_changes` is called once `existing` has got a turn: it may now continue with another model.
+        """`note_changes` is called after the first new turn of `existing`, which may now have another model.
 
-        So it is after `model_changed`.
+        It is also called after `model_changed`.
 
-        `origin` says what produces the answers, kept beside each. `in_chat` False: an `ask` writes.
+        `origin` is what produces the answers, saved with each. `in_chat` False: an `ask` writes.
         """
         self._store = store
         self._create = create
@@ -72,7 +72,7 @@ class StoreRecorder:
         return self._record is not None and self._store.path is not None
 
     def save(self, turn: Turn, stats: TurnStats, context: AnswerContext, *, instead_of: int = 0) -> None:
-        """Append one turn, in place of that many last ones, in one transaction."""
+        """Append one turn, replacing that many last ones, in one transaction."""
         store, kept = self._store, False
         with self._told():
             if self._record is None:
@@ -92,10 +92,10 @@ class StoreRecorder:
             kept = True
             self._note()
         if not kept and store.path is not None:
-            self.save(turn, stats, context, instead_of=instead_of)  # into memory, with what was said before
+            self.save(turn, stats, context, instead_of=instead_of)  # into memory, with the earlier turns
 
     def extend(self, turn: Turn, stats: TurnStats, context: AnswerContext) -> None:
-        """Put the longer answer of `turn` into the last one, in one transaction."""
+        """Replace the last turn's answer with the longer one of `turn`, in one transaction."""
         if self._record is None or not self._ours:
             return
         store, kept = self._store, False
@@ -112,7 +112,7 @@ class StoreRecorder:
             self.extend(turn, stats, context)
 
     def undo(self, count: int) -> None:
-        """Take back the last `count` turns. Raises UsageError if another MedChat's are among them."""
+        """Undo the last `count` turns. Raises UsageError if another process's are among them."""
         last = self._ours[-count:]
         if self._record is None or not last:
             return
@@ -125,12 +125,12 @@ class StoreRecorder:
         if done:
             del self._ours[-count:]
         elif store.path is not None:
-            self.undo(count)  # in memory, with what was said before
+            self.undo(count)  # in memory, with the earlier turns
 
     def redo(self, count: int) -> Sequence[Turn] | None:
-        """Bring back undone turns, else the next branch; return all turns as they then are, None for neither.
+        """Redo undone turns, else switch to the next branch; return all turns afterwards, None if there is neither.
 
-        Raises UsageError if another MedChat's turns are among the last.
+        Raises UsageError if another process's turns are among the last.
         """
         if self._record is not None:
             with self._told():
@@ -139,22 +139,22 @@ class StoreRecorder:
         return self._go_to(None)
 
     def branches(self) -> Sequence[BranchPoint]:
-        """Return the places where the conversation has continued in several ways."""
+        """Return the places where the conversation branches."""
         if self._record is not None:
             with self._told():
                 return self._store.branches(self._record.id)
         return ()
 
     def turns_at(self, point: BranchPoint) -> Sequence[SavedTurn]:
-        """Return what stood at a place of `branches`, in the order of its alternatives."""
+        """Return the turns at a place of `branches`, in the order of its alternatives."""
         with self._told():
             return self._store.turns_at(point)
         return ()
 
     def switch(self, position: int, way: int) -> Sequence[Turn] | None:
-        """Continue from that alternative at that place (from 1); return all turns as they then are, None for no such.
+        """Switch to that alternative at that place (from 1); return all turns afterwards, None if there is none.
 
-        Raises UsageError if another MedChat's turns are among the last.
+        Raises UsageError if another process's turns are among the last.
         """
         return self._go_to((position, way))
 
@@ -175,11 +175,11 @@ class StoreRecorder:
         return tuple(turn for _, turn in self._ours)
 
     def transcript(self) -> Transcript | None:
-        """Return the session whole, branches included, None before its first turn."""
+        """Return the complete session, branches included, None before its first turn."""
         return None if self._record is None else self._store.transcript(self._record.id)
 
     def rename(self, name: str) -> str:
-        """Give the session another name and return it as it is kept. Raises what the store raises.
+        """Rename the session and return the name as saved. Raises what the store raises.
 
         Raises RuntimeError before the first turn.
         """
@@ -187,7 +187,7 @@ class StoreRecorder:
         return self._record.name or name
 
     def fork(self, name: str | None) -> SessionRecord:
-        """Copy the conversation as it stands into a session of its own. Raises RuntimeError before its first turn."""
+        """Copy the present conversation into a new session. Raises RuntimeError before its first turn."""
         return self._store.fork(self._recorded().id, name)
 
     def _recorded(self) -> SessionRecord:
@@ -196,16 +196,16 @@ class StoreRecorder:
         return self._record
 
     def rewrite(self, change: Callable[[str], str]) -> None:
-        """Change every text of the saved session, so that the former words are not on the disk any more.
+        """Change every text of the saved session, so that the old words are not on the disk any more.
 
-        Raises MedchatError if that fails: whoever asked for it must not believe that they are gone.
+        Raises MedchatError if that fails: the user must not believe that they are gone.
         """
         if self._record is not None:
             self._store.rewrite(self._record.id, change)
             self._ours = [(position, rewritten(turn, change)) for position, turn in self._ours]
 
     def model_changed(self) -> None:
-        """Have the session's row brought up to date with its next turn."""
+        """Update the session's row with its next turn."""
         self._noted = False
 
     def _note(self) -> None:
@@ -237,7 +237,7 @@ class StoreRecorder:
             self._warn(not_saved(error))
 
     def _go_on_in_memory(self) -> None:
-        """Keep what was said where it can be undone, exported and saved once more; from the file if it can be read."""
+        """Continue in a store in memory, so that undo, export and save work; filled from the file if readable."""
         ours, record = self._ours, self._record
         said = None
         if record is not None and ours:

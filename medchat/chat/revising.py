@@ -1,4 +1,4 @@
-"""Changing what was said: editing a turn, continuing an answer, going back to another branch."""
+"""Revising a conversation: editing a turn, continuing an answer, switching to another branch."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def turn_numbered(session: ChatSession, number: int) -> Turn:
 def edit_question(
     session: ChatSession, number: int, question: str, cancel: threading.Event
 ) -> Iterator[Event]:
-    """Answer `question` in place of turn `number` and all after it, which stay as another branch.
+    """Answer `question`, replacing turn `number` and all after it, which stay as another branch.
 
-    An answer that is stopped before its first word changes nothing. Raises UsageError for no such turn.
+    An answer that is stopped before its first word changes nothing. Raises UsageError if there is no such
+    turn.
     """
     check_question(question, session.max_question_bytes)
     turn_numbered(session, number)
@@ -43,7 +44,7 @@ def edit_question(
 
 
 def edit_answer(session: ChatSession, number: int, answer: str) -> Turn:
-    """Let the conversation end with turn `number`, answered so; what was there stays as another branch."""
+    """End the conversation with turn `number` and this answer; the old turns stay as another branch."""
     turn = replace(turn_numbered(session, number), answer=answer, finish=Finish.STOP)
     replaced = len(session.conversation.turns) - number + 1
     context = AnswerContext(session.config, edited=True)
@@ -54,9 +55,9 @@ def edit_answer(session: ChatSession, number: int, answer: str) -> Turn:
 
 
 def go_on(session: ChatSession, cancel: threading.Event) -> Iterator[Event]:
-    """Continue with the last answer where it was cut off; the events hold what is new.
+    """Continue the last answer where it was cut off; the events contain the new part.
 
-    Raises UsageError if the answer is complete or there is none, or where the model cannot.
+    Raises UsageError if the answer is complete or there is none, or if the model cannot continue.
     """
     turn = turn_numbered(session, max(1, len(session.conversation.turns)))
     if turn.finish is Finish.STOP or not turn.answer:
@@ -70,7 +71,7 @@ def go_on(session: ChatSession, cancel: threading.Event) -> Iterator[Event]:
 
 
 def redo(session: ChatSession, count: int = 1) -> tuple[Turn, ...]:
-    """Bring back `count` undone turns, else go to the next branch; return the turns that are new here.
+    """Redo `count` undone turns, else switch to the next branch; return the turns that were added.
 
     Raises UsageError if there is neither.
     """
@@ -78,9 +79,9 @@ def redo(session: ChatSession, count: int = 1) -> tuple[Turn, ...]:
 
 
 def switch(session: ChatSession, position: int, way: int) -> tuple[Turn, ...]:
-    """Continue from an alternative of `session.recorder.branches()`; return the turns that are new here.
+    """Switch to an alternative of `session.recorder.branches()`; return the turns that were added.
 
-    Raises UsageError if there is no such.
+    Raises UsageError if there is none.
     """
     return _go_to(session, session.recorder.switch(position, way))
 

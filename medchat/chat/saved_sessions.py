@@ -1,4 +1,4 @@
-"""What a chat under way does with saved sessions: saving, naming, loading, forking, finding."""
+"""Saved sessions within a chat: saving, naming, loading, forking, searching."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from medchat.store import FoundTurn, SavedTurn, SessionFilter, SessionRecord, Se
 from medchat.store.database import copied_answer
 from medchat.whole_file import write_whole_file
 
-#: Characters of the first question that stand for a session without a name.
+#: Characters of the first question that are shown for a session without a name.
 _TITLE = 16
 
 
 class _Stopped(Exception):
-    """The user would not wait any longer."""
+    """The user stopped waiting."""
 
 
 class SavedSessions:
-    """The saved sessions as a chat sees them. Every call is made in the thread that answers."""
+    """The saved sessions for a chat. Every call is made in the thread that answers."""
 
     def __init__(self, prepared: PreparedChat) -> None:
         self._prepared = prepared
 
     @property
     def on_disk(self) -> bool:
-        """Whether the chat saves (no `--no-save`)."""
+        """Whether the chat is saved (no `--no-save`)."""
         return self._prepared.store.path is not None
 
     @property
     def answering(self) -> tuple[str, str]:
-        """The backbone and the model that answer, as each turn's origin has them."""
+        """The backbone and the model that answer, as in each turn's origin."""
         return self._prepared.answering
 
     def new(self, session: ChatSession) -> ChatSession:
@@ -48,21 +48,21 @@ class SavedSessions:
         return self._with(session, Conversation(system=session.conversation.system), None)
 
     def recent(self, limit: int) -> tuple[SessionRecord, ...]:
-        """Return the saved chats, the one changed last first. Raises UsageError under `--no-save`."""
+        """Return the saved chats, the last changed first. Raises UsageError with `--no-save`."""
         self._need_disk()
         return self._prepared.store.list(SessionFilter(with_asks=False), limit=limit)
 
     def load(self, session: ChatSession, reference: str) -> ChatSession:
-        """Continue with another saved session, by id, name or the beginning of an id, with the present model.
+        """Continue another saved session, by id, name or prefix of an id, with the present model.
 
-        Raises UsageError for none or several, and under `--no-save`.
+        Raises UsageError for none or several, and with `--no-save`.
         """
         self._need_disk()
         record = self._prepared.store.get(reference)
         return self._on(session, record)
 
     def fork(self, session: ChatSession, name: str | None) -> ChatSession:
-        """Continue in a copy of the conversation as it stands. Raises UsageError if nothing has been said."""
+        """Continue in a copy of the conversation. Raises UsageError if it is empty."""
         recorder = self._prepared.recorder_in_use
         if recorder is None or recorder.record is None:
             raise UsageError(
@@ -72,7 +72,7 @@ class SavedSessions:
         return self._on(session, recorder.fork(name))
 
     def rename(self, name: str) -> str:
-        """Give the conversation a name, which its session gets with its first turn, and return it as it is kept.
+        """Name the conversation, and its session once it has a turn, and return the name as saved.
 
         Raises UsageError if it is taken or cannot be a name.
         """
@@ -84,7 +84,7 @@ class SavedSessions:
         return name
 
     def save(self, session: ChatSession, name: str | None) -> ChatSession:
-        """Write a conversation that was kept in memory to the disk, branches included, and continue there.
+        """Save a conversation that was in memory to disk, branches included, and continue there.
 
         Raises UsageError if the name is taken or cannot be a name.
         """
@@ -102,11 +102,11 @@ class SavedSessions:
         return replace(session, recorder=self._prepared.recorder(record))
 
     def saved(self) -> SessionRecord | None:
-        """Return the session on disk that is being held, None if nothing was saved yet."""
+        """Return the present session on disk, None if nothing was saved yet."""
         return self._prepared.saved_session()
 
     def transcript(self) -> Transcript:
-        """Return the conversation whole, branches included. Raises UsageError if nothing has been said."""
+        """Return the complete conversation, branches included. Raises UsageError if it is empty."""
         recorder = self._prepared.recorder_in_use
         found = recorder.transcript() if recorder is not None else None
         if found is None:
@@ -116,7 +116,7 @@ class SavedSessions:
         return found
 
     def last_turns(self, count: int) -> tuple[SavedTurn, ...]:
-        """Return the last turns of the conversation, with what made each answer."""
+        """Return the last turns of the conversation, with the origin of each answer."""
         recorder = self._prepared.recorder_in_use
         found = recorder.transcript() if recorder is not None else None
         return found.turns[-count:] if found else ()
@@ -124,10 +124,10 @@ class SavedSessions:
     def search(
         self, terms: Sequence[str], limit: int, stop: threading.Event, progress: Callable[[int], None]
     ) -> list[tuple[FoundTurn, SessionRecord]] | None:
-        """Return the turns of all saved sessions that hold every term, None if `stop` was set meanwhile.
+        """Return the turns of all saved sessions that contain every term, None if `stop` was set meanwhile.
 
-        `progress` is called with how many turns are still to be indexed. What was indexed by then stays so.
-        Raises UsageError under `--no-save`.
+        `progress` is called with the number of turns still to be indexed. What was indexed stays indexed.
+        Raises UsageError with `--no-save`.
         """
         self._need_disk()
         store = self._prepared.store
@@ -145,9 +145,9 @@ class SavedSessions:
         return [(hit, records[hit.session_id]) for hit in hits]
 
     def keep_copy(self, text: str) -> Path:
-        """Write an answer that was to be copied to a private file, and return where. It goes with any deletion.
+        """Write a copied answer to a private file, and return its path. Deleting sessions deletes it too.
 
-        Raises UsageError under `--no-save`.
+        Raises UsageError with `--no-save`.
         """
         path = self._prepared.store.path
         if path is None:

@@ -1,7 +1,7 @@
 """The chat engine: one conversation with one model, as a stream of events.
 
-It knows conversations, prompts and budgets. It does not know the terminal (who prints the events),
-SQLite (the `Recorder` it is given) or any model (the `ChatModel` it is given).
+It handles conversations, prompts and token budgets, and is independent of the terminal, which shows the
+events, of SQLite (see `Recorder`) and of any model (see `ChatModel`).
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ from medchat.templates import Fitted, fit
 
 @dataclass
 class ChatSession:
-    """One conversation. Call `ask` and iterate; `conversation` holds what has been said since.
+    """One conversation. Call `ask` and iterate; `conversation` holds the turns so far.
 
-    `advisers` look at the user's words before the model does; `reviewers` look at the answer where one of
-    them gave an urgent notice with a key; `listeners` are called with each turn once it is recorded.
-    `remember_history` False sends each question alone. `guard_loops` stops an answer that repeats itself
-    without end (chat only). `gate` may refuse a question that the advisers have seen. `notices_shown`: the keys
-    of what was shown in full (a short line follows); `said_early`: what was shown while the model was loading.
+    `advisers` check the user's words before the model runs; `reviewers` check the answer if an adviser gave
+    an urgent notice with a key; `listeners` are called with each turn once it is recorded. `remember_history`
+    False sends each question alone. `guard_loops` stops an answer that repeats itself without end (chat
+    only). `gate` may refuse a question that the advisers have seen. `notices_shown`: the keys of notices that
+    were shown in full (later ones are shortened); `said_early`: notices that were shown while the model was
+    loading.
     """
 
     model: ChatModel
@@ -91,11 +92,11 @@ class ChatSession:
     _attempt: int = 0
 
     def ask(self, question: str, cancel: threading.Event, *, insist: bool = False) -> Iterator[Event]:
-        """Answer `question`, yielding events; the last one is `AnswerFinished` unless nothing was said before `cancel`.
+        """Answer `question`, yielding events; the last one is `AnswerFinished` unless nothing came before `cancel`.
 
         The turn is recorded before `AnswerFinished` is yielded. If the model fails part-way, what had come is
-        recorded with Finish.ERROR and the error is passed to the caller; so it is with Finish.CANCELLED where
-        the program is asked to end in the middle of it.
+        recorded with Finish.ERROR and the error is passed to the caller; the same happens with
+        Finish.CANCELLED if the program is asked to end in between.
         """
         check_question(question, self.max_question_bytes)
         self._attempt = 0
@@ -117,7 +118,7 @@ class ChatSession:
             )
         self._attempt += 1
         config = self.config
-        if config.seed is not None:  # the same seed would give the same words
+        if config.seed is not None:  # the same seed would give the same answer
             config = replace(config, seed=(config.seed + self._attempt) % (1 << 63))
         before, question = self.conversation.without_last(), self.conversation.turns[-1].question
         request = AnswerRequest(question, config, before, instead_of=1, keeps_old=True, insist=True)
@@ -126,18 +127,18 @@ class ChatSession:
     def use(
         self, model: ChatModel, template: PromptTemplate, config: GenerationConfig, gate: QuestionGate | None
     ) -> None:
-        """Let the conversation continue with another model, template or configuration."""
+        """Continue the conversation with another model, template or configuration."""
         self.model, self.template, self.config, self.gate = model, template, config, gate
         self._told_single_turn = self._told_left_out = False
         self._known_rejected.clear()
         self.dropped = 0
 
     def set_system(self, text: str) -> None:
-        """Put another system text before the conversation, from the next answer on; "" is none."""
+        """Change the system text, from the next answer on; "" is none."""
         self.conversation = replace(self.conversation, system=text)
 
     def undo(self, count: int = 1) -> tuple[Turn, ...]:
-        """Take back the last `count` turns and return them. Raises UsageError if there are not that many."""
+        """Undo the last `count` turns and return them. Raises UsageError if there are not that many."""
         if not 1 <= count <= len(self.conversation.turns):
             have = len(self.conversation.turns)
             raise UsageError(
@@ -150,7 +151,7 @@ class ChatSession:
         return taken
 
     def rewrite(self, change: Callable[[str], str]) -> None:
-        """Put `change(text)` in place of everything that was said, here and where it is recorded."""
+        """Replace every question and answer with `change(text)`, here and in the recorder."""
         turns = tuple(rewritten(turn, change) for turn in self.conversation.turns)
         self.conversation = replace(self.conversation, turns=turns, system=change(self.conversation.system))
         self.last_reasoning = change(self.last_reasoning)
@@ -158,19 +159,19 @@ class ChatSession:
         self.recorder.rewrite(change)
 
     def fitted(self, question: str, *, before: Conversation | None = None) -> Fitted:
-        """Return the prompt as it would be sent: whole oldest turns dropped until it fits."""
+        """Return the prompt as it would be sent: without as many oldest turns as needed to fit."""
         conversation = self._remembered(self.conversation if before is None else before)
         reserve = min(self.config.max_new_tokens, self.model.context_length // 4)
         budget = self.model.context_length - max(1, reserve)
         return fit(self.template, conversation, question, self.model.count, budget)
 
     def _remembered(self, conversation: Conversation) -> Conversation:
-        """Return what may be sent of it: no turn without an answer, as many servers refuse empty messages."""
+        """Return the turns to send: none without an answer, as many servers reject empty messages."""
         turns = conversation.turns if self.remember_history else ()
         return replace(conversation, turns=tuple(turn for turn in turns if turn.answer.strip()))
 
     def _advise(self, before: Conversation, question: str, *, insist: bool) -> Iterator[Advice]:
-        """Say what there is to say about the words; raise UsageError if the model is not to be asked."""
+        """Yield advice on the user's words; raise UsageError if the gate refuses them."""
         for adviser in self.advisers:
             for notice in adviser(before, question):
                 due = self._shortened(notice)
@@ -242,7 +243,7 @@ class ChatSession:
         yield AnswerFinished(turn, stats, gathered.reasoning, gathered.last.rejected, config.seed)
 
     def leave_alone(self) -> None:
-        """Record what has come of the answer under way: its model does not come back. From another thread."""
+        """Record what has come of the current answer, whose model hangs. Called from another thread."""
         if self._under_way is not None:
             request, gathered, context = self._under_way
             turn = gathered.left_alone(request.question)
@@ -250,7 +251,7 @@ class ChatSession:
                 self._keep(turn, gathered.stats(), context, request)
 
     def _within(self, fitted: Fitted, config: GenerationConfig) -> GenerationConfig:
-        """Return the configuration with a seed, the room that the prompt leaves and the template's stop texts."""
+        """Return the configuration with a seed, the budget that the prompt leaves and the template's stop texts."""
         room = max(1, self.model.context_length - fitted.tokens)
         stop = (*config.stop, *self.template.stop)
         return replace(with_seed(config), max_new_tokens=min(config.max_new_tokens, room), stop=stop)
@@ -292,6 +293,6 @@ class ChatSession:
         self.tell_listeners(turn)
 
     def tell_listeners(self, turn: Turn) -> None:
-        """Tell those who want to know that `turn` was recorded."""
+        """Call the listeners with the recorded `turn`."""
         for listener in self.listeners:
             listener(self.conversation, turn)

@@ -1,4 +1,4 @@
-"""Which saved session a command continues with, and what is said before its first answer."""
+"""Chooses the saved session that a command continues, and what is shown before its first answer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from medchat.store import SessionKind, SessionRecord, SessionStore
 
 @dataclass(frozen=True, slots=True)
 class SessionChoice:
-    """Which saved session to continue with: by name (opened or created), the latest, or one picked by id.
+    """Which saved session to continue: by name (opened or created), the latest, or one by id.
 
-    The latest of a chat is a chat: what `ask` was asked is continued by name or id.
+    The latest is always a chat: a session of `ask` is continued by name or id.
     """
 
     name: str | None = None
@@ -31,7 +31,7 @@ class SessionChoice:
 
 
 def open_store(*, save: bool, warn: Callable[[str], None]) -> SessionStore:
-    """Open the sessions file, or a store in memory: for `--no-save`, and (said loudly) where the file fails."""
+    """Open the sessions file, or a store in memory: for `--no-save`, and (with a warning) if the file fails."""
     if not save:
         return SessionStore.unsaved(paths.sessions_file())
     try:
@@ -44,10 +44,10 @@ def open_store(*, save: bool, warn: Callable[[str], None]) -> SessionStore:
 def session_to_go_on_with(
     store: SessionStore, choice: SessionChoice, warn: Callable[[str], None]
 ) -> tuple[SessionStore, SessionRecord | None]:
-    """Return the saved session that the flags ask for, and the store to continue with.
+    """Return the saved session that the flags select, and the store to continue with.
 
-    That is one in memory where the file cannot be read and the flags ask for no words of it: an answer
-    is worth more than its record. Raises what `choose_session` raises.
+    The store is in memory if the file cannot be read and the flags need nothing of it: an answer is worth
+    more than its record. Raises what `choose_session` raises.
     """
     try:
         record = choose_session(store, choice)
@@ -68,7 +68,7 @@ def session_to_go_on_with(
 
 
 def choose_session(store: SessionStore, choice: SessionChoice) -> SessionRecord | None:
-    """Return the saved session that the flags ask for, None for a new one. Raises UsageError where it is not there."""
+    """Return the saved session that the flags select, None for a new one. Raises UsageError if it is missing."""
     if sum([choice.name is not None, choice.latest, choice.resume is not None]) > 1:
         raise UsageError(
             say(
@@ -110,7 +110,7 @@ def _latest(store: SessionStore, *, with_asks: bool) -> SessionRecord:
 
 
 def conversation_of(store: SessionStore, record: SessionRecord | None, system: str) -> Conversation:
-    """Return what was said in the saved session, or an empty conversation."""
+    """Return the saved session's conversation, or an empty one."""
     if record is None:
         return Conversation(system=system)
     saved = store.conversation(record.id)
@@ -118,11 +118,9 @@ def conversation_of(store: SessionStore, record: SessionRecord | None, system: s
 
 
 def disclaimer_lines(store: SessionStore) -> list[str]:
-    """Return the full disclaimer once per install (at each start where that cannot be kept), and a line."""
+    """Return the full disclaimer once per install (at each start if that cannot be saved), and a line."""
     lines = [medical_safety.start_line()]
-    with suppress(
-        MedchatError
-    ):  # a damaged file stops no answer; whoever saves to it says that it is damaged
+    with suppress(MedchatError):  # a damaged file prevents no answer; saving to it reports the damage
         if store.seen(medical_safety.DISCLAIMER_KEY):
             return lines
         store.mark_seen(medical_safety.DISCLAIMER_KEY)
@@ -130,10 +128,11 @@ def disclaimer_lines(store: SessionStore) -> list[str]:
 
 
 def opening_lines(opening: ChatSetup, warn: Callable[[str], None]) -> list[str]:
-    """Return what a command that keeps no session says before it loads the model.
+    """Return the lines that a command without a session shows before it loads the model.
 
     The disclaimer, the notices of the backbone and the template, what the folder's own `medchat.toml` chose,
-    which plugins have failed, and which others know the model. `warn` is told of a sessions file that cannot be used.
+    which plugins failed, and which others recognise the model. `warn` is called if the sessions file cannot
+    be used.
     """
     store = open_store(save=bool(opening.settings.value("save")), warn=warn)
     try:
@@ -147,5 +146,5 @@ def opening_lines(opening: ChatSetup, warn: Callable[[str], None]) -> list[str]:
 
 
 def model_notes(model: ChatModel) -> list[str]:
-    """Return what loading has to tell the user (a rule that was assumed, two heads that differ)."""
+    """Return notes on loading for the user (a rule that was assumed, two heads that differ)."""
     return [sanitize_line(str(note), 300) for note in model.describe().get("notes", ())]

@@ -1,4 +1,4 @@
-"""Saved sessions, and what was found in them, as lines of text for a list. All of it is fit to be shown."""
+"""Saved sessions, and search hits in them, as lines of text for a list. All of it is sanitized."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medchat.store import BranchPoint, Excerpt, FoundTurn, SavedTurn, SessionKin
 
 
 def session_line(record: SessionRecord) -> str:
-    """Return a session on one line: id, time, turns, family, title, and how it came to be if not by chat."""
+    """Return a session on one line: id, time, turns, family, title, and its kind if it is not a chat."""
     when = record.updated.astimezone().strftime("%Y-%m-%d %H:%M")
     kind = {SessionKind.ASK: " [ask]", SessionKind.IMPORTED: say("（导入）", " [imported]")}.get(
         record.kind, ""
@@ -38,9 +38,9 @@ def ending_mark(finish: Finish) -> str:
 
 
 def said_with(saved: SavedTurn, *, seeded: bool = True) -> list[str]:
-    """Return what a saved answer was said with, a line each: who answered, the template, the decoding settings.
+    """Return the context of a saved answer, a line each: the model, the template, the decoding settings.
 
-    What was not recorded is left out, and the seed, which each answer has of its own, where not `seeded`.
+    What was not recorded is left out, and the seed, which differs for each answer, unless `seeded`.
     """
     origin = saved.origin
     folders = (Path(place).name for place in (origin.model, *origin.adapters))
@@ -65,17 +65,17 @@ def _as_said(value: object) -> str:
 
 
 def edited_mark(saved: SavedTurn) -> str:
-    """Return the message that the user rewrote the answer, "" where it stands as it was generated."""
+    """Return the message that the user edited the answer, "" if it is as it was generated."""
     return say("（已由用户修改）", " (edited by the user)") if saved.origin.edited else ""
 
 
 def notice_heading() -> str:
-    """Return whose words a notice before an answer is: neither the user's nor the model's."""
+    """Return the heading of a notice before an answer: neither the user nor the model wrote it."""
     return say("MedChat 提示", "MedChat's notice")
 
 
 def branch_mark(point: BranchPoint) -> str:
-    """Return the message that the conversation has continued in several ways at this place, and which one is shown."""
+    """Return the message that the conversation branches at this place, and which branch is shown."""
     count = len(point.alternatives)
     if point.current is None:
         return say(f"（之后另有 {count} 个分支）", f"({count} other ways to go on from here)")
@@ -89,7 +89,7 @@ def indexing(left: int) -> str:
 
 
 def hit_lines(hit: FoundTurn, record: SessionRecord, marks: tuple[str, str] = ("【", "】")) -> str:
-    """Return where a text was found: a line for the turn, one for each excerpt, each match between `marks`."""
+    """Return a search hit: a line for the turn, one for each excerpt, each match between `marks`."""
     branch = say("（在另一分支）", " (on another branch)") if hit.elsewhere else ""
     turn = f"{record.id}  #{hit.saved.position:<3} {sanitize_line(record.title, 20)}{branch}"
     return "\n".join([turn, *(f"    {_excerpt_line(excerpt, marks)}" for excerpt in hit.excerpts)])

@@ -1,4 +1,4 @@
-"""From flags and settings to something that can be asked: every cheap check first, the model last."""
+"""From flags and settings to a model that can answer: cheap checks first, loading last."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from medchat.settings import Settings
 from medchat.settings.plugin_options import option_values
 from medchat.templates import load_template
 
-# Which template `--template` names: a shipped one, a file, the backbone's own, or another backbone's.
+# The template that `--template` names: a shipped one, a file, the backbone's own, or another backbone's.
 #
-# A template made for one family is plain text in most cases, and then any vocabulary can write it. Other
+# A template made for one family is plain text in most cases, and then any vocabulary can encode it. Other
 # plugins are imported only for a name that nothing else has, and take no part in the chat.
 
 
 def named_template(
     wanted: str, backbone: GuardedBackbone, options: LoadOptions, registry: Registry, extensions: Extensions
 ) -> PromptTemplate:
-    """Return the template that `wanted` names or whose path it is, for a chat with `backbone`.
+    """Return the template with the name or path `wanted`, for a chat with `backbone`.
 
-    Raises UsageError: no such template, a file that is none, or another backbone's template whose control
+    Raises UsageError: no such template, not a template file, or another backbone's template whose control
     tokens this vocabulary lacks.
     """
     owners: dict[str, str] = {}
@@ -50,19 +50,20 @@ def named_template(
             for template in registry.templates_of(name) if name != backbone.name else ():
                 owners.setdefault(template.name, name)
                 found.append(template)
-        # The weights' own counts first: a saved session names it, whether or not its plugin offers it by name.
+        # The weights' own comes first: a saved session names it, even if its plugin does not offer it by
+        # name.
         return [*found, backbone.template(options)]
 
     def asked_specials() -> SpecialTokens:
         return backbone.special_tokens(options)
 
     template = load_template(wanted, extensions.templates(), asked_specials, elsewhere)
-    # An endpoint keeps its vocabulary to itself, and gets control tokens by their names.
+    # An endpoint does not expose its vocabulary, and gets control tokens by their names.
     if template.name == wanted and not options.address:
         used = {part.token for part in template.render((), "?") if isinstance(part, Control)}
         lacking = sorted(used.difference(asked_specials().tokens)) if used else []
         if lacking:
-            # One plugin may offer several backbones, and a template is named after the one that it is of.
+            # One plugin may offer several backbones, and a template is named after its own one.
             owner = wanted if wanted in registry.names() else owners.get(wanted, backbone.name)
             raise _foreign(wanted, owner, backbone.name, lacking)
     return template
@@ -83,7 +84,7 @@ def _foreign(template: str, owner: str, backbone: str, lacking: list[str]) -> Us
     )
 
 
-#: Flags whose values are settings of the same name, the highest layer but `/set`.
+#: Flags whose values are settings of the same name, the highest layer except `/set`.
 SETTING_FLAGS = (
     *("backbone", "model", "template", "system", "device", "dtype", "quantize", "engine"),
     *("style", "history"),
@@ -92,7 +93,7 @@ SETTING_FLAGS = (
 
 @dataclass(frozen=True)
 class ChatSetup:
-    """What a conversation needs, checked; `load` is the only slow step left."""
+    """A conversation's model and settings, checked; `load` is the only slow step left."""
 
     settings: Settings
     registry: Registry
@@ -107,7 +108,7 @@ class ChatSetup:
         return self.backbone.load(self.options)
 
     def notices(self, *, in_chat: bool = False) -> list[str]:
-        """Return what must be read before the first question: where the words go, a template of other weights.
+        """Return notices to show before the first question: where the text is sent, a template of other weights.
 
         `in_chat`: slash commands can be typed.
         """
@@ -138,7 +139,7 @@ class ChatSetup:
         ]
 
     def _same_template(self) -> bool:
-        """Whether the chosen template is the weights' own under another name, as a copy in a file is."""
+        """Whether the chosen template is the weights' own under another name, such as a copy in a file."""
         return _written(self.template) == _written(self.backbone.template(self.options))
 
 
@@ -148,7 +149,7 @@ def _written(template: PromptTemplate) -> str:
 
 
 def read_settings(flags: Mapping[str, Any]) -> Settings:
-    """Return the settings with the profile that this command's flags name, and the other flags, over them."""
+    """Return the settings overridden by the profile that this command's flags name, and by the other flags."""
     return Settings.load(as_settings(dict(flags)), profile=str(flags.get("profile") or ""))
 
 

@@ -1,4 +1,4 @@
-"""Another model, adapter, template or system text while a conversation continues; the old one after any failure."""
+"""Switching model, adapter, template or system text within a conversation; back to the old one after a failure."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from medchat.language import say
 if TYPE_CHECKING:
     from medchat.chat.conversation import PreparedChat
 
-#: What comes with a model and does not outlive it.
+#: Settings that belong to a model and are dropped with it.
 _OF_THE_MODEL = ("backbone", "model", "adapter", "template", "option")
 
 
 def another_model(prepared: PreparedChat, model: str) -> dict[str, Any]:
-    """Return the changes of settings that put `model` in place of the present one, with all that came with it."""
+    """Return the changes of settings that replace the present model, and all that belongs to it, with `model`."""
     unset: dict[str, Any] = dict.fromkeys(_OF_THE_MODEL)
-    # A folder says what it is; an address does not.
+    # A folder is recognised by its content; a URL is not.
     backbone = prepared.opening.backbone.name if "://" in model and prepared.opening.options.address else None
     return {**unset, "model": model, "backbone": backbone}
 
@@ -35,11 +35,11 @@ def another_model(prepared: PreparedChat, model: str) -> dict[str, Any]:
 def switch_model(
     prepared: PreparedChat, session: ChatSession, changes: Mapping[str, Any], command: str, loading: Loading
 ) -> None:
-    """Let the conversation continue with what `changes` of the settings, made by `command`, ask for.
+    """Apply `changes` of the settings, made by `command`, to the conversation.
 
-    Adapters are exchanged over the loaded weights where the backbone can. Another model is loaded beside the
-    old one; where memory is too short for both, the old one goes first. Raises what resolving and loading
-    raise, LoadingCancelled included: the session then has its old model, loaded again if it had to go.
+    Adapters are exchanged on the loaded weights if the backbone supports it. Another model is loaded while
+    the old one stays; if memory is too small for both, the old one is freed first. Raises what resolving and
+    loading raise, LoadingCancelled included: the session then has its old model, reloaded if it was freed.
     """
     opening, known = _reopened(prepared, changes, command)
     model = _switched(session, prepared.opening, _watched(opening, loading), loading)
@@ -49,7 +49,7 @@ def switch_model(
 
 
 def choose_model(prepared: PreparedChat, changes: Mapping[str, Any], command: str) -> Callable[[], None]:
-    """Let another model be loaded, before any is; return what takes that back. Raises what resolving raises."""
+    """Choose another model before any is loaded; return a function that reverts it. Raises what resolving raises."""
     before = prepared.opening, prepared.demo
     prepared.go_on_with(*_reopened(prepared, changes, command))
     return lambda: prepared.go_on_with(*before)
@@ -59,10 +59,10 @@ def choose_model(prepared: PreparedChat, changes: Mapping[str, Any], command: st
 def session_beside(
     prepared: PreparedChat, session: ChatSession, changes: Mapping[str, Any], command: str, loading: Loading
 ) -> Iterator[ChatSession]:
-    """Yield a session with another model or adapter that says the same conversation on and keeps nothing.
+    """Yield a session with another model or adapter that continues the same conversation and saves nothing.
 
-    Adapters that can be exchanged are put back afterwards; a model loaded for this is closed. Raises what
-    `switch_model` raises, MemoryShortageError if there is no room beside the model in use.
+    Exchanged adapters are restored afterwards; a model loaded for this is closed. Raises what `switch_model`
+    raises, MemoryShortageError if it does not fit next to the model in use.
     """
     opening, known = _reopened(prepared, changes, command)
     old, own = prepared.opening, session.model
@@ -130,7 +130,7 @@ def _switched(session: ChatSession, old: ChatSetup, new: ChatSetup, loading: Loa
 
 
 def _exchanged(model: ChatModel, old: ChatSetup, new: ChatSetup) -> ChatModel | None:
-    """Return the model with the adapters of `new`, None if that takes loading."""
+    """Return the model with the adapters of `new`, None if it has to be loaded."""
     if old.backbone.name != new.backbone.name or isinstance(model, GoneModel):
         return None
     if replace(old.options, adapters=()) != replace(new.options, adapters=()):
@@ -141,10 +141,10 @@ def _exchanged(model: ChatModel, old: ChatSetup, new: ChatSetup) -> ChatModel | 
 
 
 def _put_back(session: ChatSession, other: ChatModel, now: ChatSetup, old: ChatSetup) -> None:
-    """Give `session` its model again, whose weights `other` has borrowed."""
+    """Restore the model of `session`, whose weights `other` has used."""
     try:
         back = _exchanged(other, now, old)
-    except MedchatError:  # its adapter is not there any more, say: loading again will tell
+    except MedchatError:  # for example its adapter is missing: reloading will report it
         back = None
     if back is None:
         other.close()
@@ -176,14 +176,14 @@ def _load_one() -> str:
 
 
 class GoneModel:
-    """Stands where there is no model any more: asked for anything it says so (CheckpointError)."""
+    """A placeholder after a model was lost: every call raises CheckpointError."""
 
     context_length = 1
 
     def stream(
         self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
     ) -> Iterator[Delta]:
-        """Raise CheckpointError, as all that follows."""
+        """Raise CheckpointError, like all other calls."""
         raise _no_model()
 
     def generate_batch(
@@ -202,7 +202,7 @@ class GoneModel:
         return {}
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Do nothing: there is nothing to free."""
 
 
 def _no_model() -> CheckpointError:

@@ -1,4 +1,4 @@
-"""Checks on texts: whether a question may be asked, and whether an answer repeats itself without end."""
+"""Checks on texts: whether a question is valid, and whether an answer repeats itself without end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_QUESTION_BYTES = 1 << 20
 
 
 def check_question(question: str, max_bytes: int = MAX_QUESTION_BYTES) -> None:
-    """Refuse (UsageError) a question that is empty, over `max_bytes` of UTF-8, or not Unicode text."""
+    """Raise UsageError for a question that is empty, over `max_bytes` of UTF-8, or not Unicode text."""
     if len(question) > max_bytes or (
         4 * len(question) > max_bytes and len(question.encode("utf-8", "replace")) > max_bytes
     ):
