@@ -31,7 +31,7 @@ from medchat.store import SessionKind
 
 
 class _AskCommand(ModelCommand):
-    """`medchat ask`: a question that begins with a dash is taken for an option, and that is said."""
+    """The command class: explains that a question which begins with a dash was parsed as an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. Raises UsageError, with the command to type, for an option that may be a question."""
@@ -49,7 +49,7 @@ class _AskCommand(ModelCommand):
                 say(f"没有选项 {error.option_name}", f"there is no option {error.option_name}"), word
             ) from None
         except click.MissingParameter:
-            # `-fever?` reads as `-f ever?`, and then there is no question.
+            # `-fever?` parses as `-f ever?`, and then there is no question.
             word = next((word for word in typed if word[:2] == "-f" and word[2:]), "")
             if not word:
                 raise
@@ -159,9 +159,9 @@ def command(
 def _worded(
     settings: Settings, question: str | None, name: str | None, fills: Sequence[str]
 ) -> tuple[str, Callable[[str], str]]:
-    """Return the words to take, `-` for standard input, and what makes the question of them.
+    """Return the words to use, `-` for standard input, and a function that makes the question of them.
 
-    Raises UsageError for a preset that there is not, and for `--fill` without one or of no place in it.
+    Raises UsageError for an unknown preset, and for `--fill` without a preset or for an unknown placeholder.
     """
     if name is None and not fills:
         return str(question), str
@@ -176,13 +176,13 @@ def _worded(
     if question is None:
         on_terminal = sys.stdin is None or sys.stdin.isatty()
         question = "-" if left and not on_terminal else ""
-    if question == "-" and len(left) == 1:  # what is piped in is taken to the letter, pairs or not
+    if question == "-" and len(left) == 1:  # piped input is used verbatim, even if it looks like pairs
         return question, lambda text: _filled(preset, "", {**values, left[0]: text} if text else values)
     return question, lambda text: _filled(preset, text, values)
 
 
 def _filled(preset: Preset, words: str, values: Mapping[str, str]) -> str:
-    """Return the preset's question. Raises UsageError if a place of it stays empty."""
+    """Return the preset's question. Raises UsageError if a placeholder stays empty."""
     question, missing = preset.filled(words, values)
     if missing:
         flags = " ".join(f"--fill {place}=…" for place in missing)
@@ -212,9 +212,9 @@ def _answer(prepared: PreparedChat, asked: QuestionInput, style: str, *, figures
 
 
 def _written(answer: AskedAnswer, question: str, *, insist: bool) -> int:
-    """Ask the question and write what comes; return the exit code.
+    """Ask the question and write the events; return the exit code.
 
-    A signal asks the model to stop; the same again ends the program where the model does not, and saves what came.
+    A signal asks the model to stop; a second one ends the program if the model does not, and saves what came.
     """
     cancel = threading.Event()
     events = answer.session.ask(question, cancel, insist=insist)
@@ -227,7 +227,7 @@ def _written(answer: AskedAnswer, question: str, *, insist: bool) -> int:
         except OutputClosed as closed:
             silence_stdout()
             cancel.set()
-            for _ in events:  # what had come is saved all the same
+            for _ in events:  # what had come is still saved
                 pass
             return closed.exit_code()
         except UnknownToDemo as unknown:

@@ -22,7 +22,7 @@ from medchat.sanitize import StreamSanitizer, sanitize_line
 
 
 class AskedAnswer(AnswerEvents):
-    """What has come so far, and how it is written: text, one JSON object, or JSON lines."""
+    """The answer so far, and how it is written: text, one JSON object, or JSON lines."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class AskedAnswer(AnswerEvents):
         self.style, self.figures, self.screen = style, figures, screen
 
     def start(self, question: str) -> None:
-        """Write what stands before the first event."""
+        """Write what precedes the first event."""
         if self.style == "events":
             start = {"event": "start", "question": question, "disclaimer": medical_safety.ai_mark()}
             _line(start)
@@ -51,12 +51,12 @@ class AskedAnswer(AnswerEvents):
             _write(self.screen.feed(text) if self.screen else text)
 
     def show_reasoning(self, text: str) -> None:
-        """Write it where everything is written."""
+        """Write the reasoning in JSON lines, which have every event."""
         if self.style == "events":
             _line({"event": "reasoning", "text": text})
 
     def show_restart(self, remark: str) -> None:
-        """What was written so far was reasoning; what is on its way through a pipe cannot be taken back."""
+        """Note that the text so far was reasoning; what is in a pipe cannot be taken back."""
         if self.style == "events":
             _line({"event": "restart"})
         elif self.style == "text":
@@ -71,10 +71,10 @@ class AskedAnswer(AnswerEvents):
             say_notice(advice.notice, self.style)
 
     def show_question(self, question: str) -> None:
-        """Nothing: it stands in the command."""
+        """Do nothing: the question is in the command."""
 
     def show_remark(self, text: str) -> None:
-        """Write it beside the answer."""
+        """Write the remark to stderr."""
         say_aside(text)
 
     def show_notice(self, text: str, *, urgent: bool) -> None:
@@ -82,11 +82,11 @@ class AskedAnswer(AnswerEvents):
         say_aside(sanitize_line(text, 600) if urgent else text)
 
     def fills_screen(self) -> bool:
-        """Whether the notices are out of sight."""
+        """Whether the notices have scrolled off the screen."""
         return self.style == "text" and sys.stderr.isatty() and taller_than_screen(self.text)
 
     def finish(self) -> None:
-        """Write the end of the answer, the mark and what is worth a remark."""
+        """Write the end of the answer, the AI mark and the remarks."""
         turn = self.answered.turn if self.answered else None
         if self.style == "json":
             _line(self.as_json())
@@ -114,7 +114,7 @@ class AskedAnswer(AnswerEvents):
             say_aside(messages.footer(self.answered.stats, self.session.model.context_length))
 
     def refuse(self, unknown: UnknownToDemo) -> None:
-        """Write the object of a question that gets no answer; why is shown by whoever catches `unknown`."""
+        """Write the object of a question that gets no answer; the caller shows the error `unknown`."""
         refused = {**self.as_json(), "finish": "refused", "nearest": list(unknown.nearest)}
         if self.style == "json":
             _line(refused)
@@ -122,7 +122,7 @@ class AskedAnswer(AnswerEvents):
             _line({"event": "end", **refused})
 
     def break_off(self) -> None:
-        """End what the model said before it failed; the failure itself is shown by whoever catches it."""
+        """End the partial answer of a model that failed; the caller shows the error."""
         if self.text:
             if self.style == "text":
                 self._end_line()
@@ -169,14 +169,14 @@ class AskedAnswer(AnswerEvents):
 
 
 class OutputClosed(Exception):
-    """Standard output takes no more. Apart from OSError, which a model may raise for reasons of its own."""
+    """Standard output is closed. Distinct from OSError, which a model may raise for its own reasons."""
 
     def __init__(self, reason: OSError) -> None:
         super().__init__(str(reason))
         self.reason = reason
 
     def exit_code(self) -> int:
-        """Return the exit code for a reader that has gone; raise MedchatError for any other reason."""
+        """Return the exit code if the reader has gone; raise MedchatError for any other cause."""
         if isinstance(self.reason, BrokenPipeError):
             return CLOSED_PIPE
         why = self.reason.strerror or str(self.reason)
@@ -207,10 +207,10 @@ def _speaks_unicode() -> bool:
 
 
 def say_notice(notice: Notice, style: str) -> None:
-    """Show a notice on stderr, and an urgent one before the answer where that is text. Raises OutputClosed."""
+    """Show a notice on stderr, and an urgent one also before the answer if that is text. Raises OutputClosed."""
     line = sanitize_line(notice.text, 600)
     if style == "text" and notice.urgent:
         _write(line + "\n")
         if answer_stream().isatty() and sys.stderr.isatty():
-            return  # one screen: it is there already
+            return  # both are one screen: it was shown already
     say_aside(line)

@@ -27,7 +27,7 @@ from medchat.repl.messages import resumed_lines
 from medchat.sanitize import sanitize_line
 from medchat.store import SessionFilter, SessionStore
 
-#: How many earlier questions the line editor offers.
+#: The number of earlier questions in the line editor's history.
 PAST_INPUTS = 1000
 
 
@@ -53,7 +53,7 @@ def command(context: click.Context, /, **flags: Any) -> int:
         if picked is None:
             return 0
         flags["resume"] = picked
-    on_terminal()  # before the disclaimer counts as shown, or anything is loaded
+    on_terminal()  # before the disclaimer is marked as shown, or anything is loaded
     choice = SessionChoice(flags["session"], flags["continue_"], flags["resume"], not flags["no_save"])
     prepared = prepare_conversation(flags, choice, say_aside)
     if flags["quiet"]:
@@ -67,9 +67,9 @@ def command(context: click.Context, /, **flags: Any) -> int:
 
 
 def _picked(style: str) -> str | None:
-    """Return the id of the chat that the user picks, None for none; where nothing can be picked, list them.
+    """Return the id of the chat that the user picks, None for none; without a picker, list them.
 
-    Raises UsageError then.
+    Raises UsageError in that case.
     """
     from medchat.commands.sessions.listing import print_sessions
     from medchat.repl.saved_commands import OFFERED
@@ -88,7 +88,7 @@ def _picked(style: str) -> str | None:
 
 
 def on_terminal() -> bool:
-    """Whether there is a terminal to chat on. Raises UsageError if neither that nor piped input is there."""
+    """Whether there is a terminal to chat on. Raises UsageError if there is neither that nor piped input."""
     if sys.stdin is not None and sys.stdin.isatty() and answer_stream().isatty():
         return True
     if sys.stdin is None or sys.stdin.isatty():
@@ -100,7 +100,7 @@ def on_terminal() -> bool:
 
 
 def hold(prepared: PreparedChat, startup: Startup) -> int:
-    """Chat on the terminal, or line by line where there is none; return the exit code."""
+    """Chat on the terminal, or line by line without one; return the exit code."""
     if on_terminal():
         exit_code = run_repl(startup)
         record = prepared.saved_session()
@@ -121,7 +121,7 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
     control, loading = ModelControl(prepared), Loading()
 
     def open_session() -> ChatSession:
-        opening = prepared.opening  # another may have been chosen meanwhile
+        opening = prepared.opening  # another model may have been chosen meanwhile
         watched = replace(opening, options=replace(opening.options, watch=loading.watch))
         return prepared.begin(watched.load(), guard_loops=True)
 

@@ -1,4 +1,4 @@
-"""`medchat config`: what is set, and where it came from."""
+"""`medchat config`: the settings and their origins."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from medchat.language import say
 from medchat.sanitize import sanitize_line
 from medchat.settings import Effective, Settings
 
-#: `config show --origin` lines up what is not longer.
+#: The widest value that `config show --origin` aligns.
 _VALUE_CELLS = 44
 
 
 def _effective(settings: Settings) -> tuple[Effective, ...]:
-    """Return the settings as they count, the chosen backbone's own defaults among them."""
+    """Return the effective settings, including the chosen backbone's own defaults."""
     name = settings.value("backbone")
     if not name:
         return settings.effective()
     try:
         backbone = open_registry(settings).backbone(str(name))
-    except MedchatError:  # config show must work above all when something is broken
+    except MedchatError:  # config show must work especially when something is broken
         return settings.effective()
     return settings.effective(backbone.name, backbone.generation)
 
@@ -40,7 +40,7 @@ def _shown(value: Any) -> str:
 
 @click.group(cls=Group, help=say("查看配置。", "Look at the configuration."))
 def command() -> None:
-    """Hold the subcommands."""
+    """The command group."""
 
 
 @command.command("show", help=say("显示每个配置项现在的值。", "Show the value of every setting."))
@@ -60,7 +60,7 @@ def show_settings(origin: bool, profile: str, as_json: bool) -> int:
         from rich.cells import cell_len  # slow to import
 
         origins = [f"# {sanitize_line(str(row.origin), 200)}" for row in rows]
-        # What is longer, such as a path, stands out: it must not push all the others off the screen.
+        # Longer values, such as paths, are not aligned: they would push all others off the screen.
         short = [at for at, line in enumerate(lines) if cell_len(line) <= _VALUE_CELLS]
         beside = aligned([(lines[at], origins[at]) for at in short], indent=0)
         lines = [f"{line}  {where}" for line, where in zip(lines, origins, strict=True)]

@@ -16,13 +16,13 @@ from medchat.cli.output import write_out
 from medchat.language import say
 from medchat.sanitize import sanitize_line
 
-#: So many characters of a segment are shown; `--json` has all.
+#: The number of characters shown of a segment; `--json` has all.
 _SHOWN = 2000
 
 
 @click.group(cls=Group, help=say("查看模型实际收到的内容。", "See what a model is given."))
 def command() -> None:
-    """Hold the subcommands."""
+    """The command group."""
 
 
 @command.command(

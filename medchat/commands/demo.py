@@ -1,4 +1,4 @@
-"""`medchat demo`: no weights, no GPU: a miniature model trained on our own questions, then a chat with it."""
+"""`medchat demo`: no weights, no GPU: trains a tiny model on the demo's questions, then chats with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from medchat.language import say
 from medchat.sanitize import sanitize
 from medchat.settings import Settings
 
-#: Asked and answered where there is no terminal to chat on.
+#: The questions answered if there is no terminal to chat on.
 SAMPLES = 3
 
 
@@ -48,7 +48,7 @@ SAMPLES = 3
 @click.option("--no-save", is_flag=True, help=say("不保存会话", "do not save the session"))
 @click.option("--style", type=click.Choice(["rich", "plain"]), help=say("显示样式", "how answers look"))
 def command(backbone: str, retrain: bool, no_save: bool, style: str | None) -> int:
-    """Train if need be, then chat, or answer a few samples where there is no terminal."""
+    """Train if necessary, then chat, or answer a few samples without a terminal."""
     chosen = open_registry(Settings.load()).backbone(backbone)
     pairs = demo_examples()
     for line in banner(len(pairs)):
@@ -66,7 +66,7 @@ def command(backbone: str, retrain: bool, no_save: bool, style: str | None) -> i
 
 
 def banner(count: int) -> list[str]:
-    """Return what is said before anything else; it names 120."""
+    """Return the first lines; they name the emergency number 120."""
     return [
         say(
             f"MedChat 演示：一个只学过 {count} 条健康常识的微型模型。它只会这些题，不能回答真实的病情。",
@@ -80,20 +80,20 @@ def banner(count: int) -> list[str]:
 
 
 def invitation(pairs: Sequence[DemoPair]) -> list[str]:
-    """Return the lines that say what can be asked: a question from each of a few topics."""
+    """Return the lines with questions to try, one from each of several topics."""
     shown = "  ".join(pair.question for pair in spread(pairs, SAMPLES))
     return [say(f"可以问：{shown}  （/题目 列出全部）", f"ask for example: {shown}  (/questions lists all)")]
 
 
 def spread(pairs: Sequence[DemoPair], count: int) -> list[DemoPair]:
-    """Return `count` pairs evenly spread over the file, so from different topics."""
+    """Return `count` pairs evenly spaced in the file, so from different topics."""
     return [pairs[(2 * index + 1) * len(pairs) // (2 * count)] for index in range(count)]
 
 
 def trained_model(backbone: Backbone, pairs: Sequence[DemoPair], *, retrain: bool = False) -> Path:
-    """Return the folder of the trained miniature, training it (with progress on stderr) where it is not there yet.
+    """Return the folder of the trained model, training it (with progress on stderr) if it does not exist yet.
 
-    The folder's name changes with the data, the recipe and the code's version, so what is stale is never used.
+    The folder's name depends on the data, the recipe and the code's version, so a stale model is never used.
     Two demos at once train once: the second waits. Raises UsageError for a backbone without a demo.
     """
     recipe = DEMO_RECIPES.get(backbone.name)
@@ -119,13 +119,13 @@ def _no_demo(backbone: Backbone) -> UsageError:
 
 
 def fingerprint(recipe: DemoRecipe, pairs: Sequence[DemoPair]) -> str:
-    """Return 16 hex digits that change with what is taught, how, and the version of the code."""
+    """Return 16 hex digits that depend on the training data, the recipe, and the version of the code."""
     taught = "\n".join(f"{pair.question}\t{pair.answer}" for pair in pairs)
     return hashlib.sha256(f"{__version__}\n{recipe.fingerprint}\n{taught}".encode()).hexdigest()[:16]
 
 
 def _train(backbone: Backbone, recipe: DemoRecipe, pairs: Sequence[DemoPair], target: Path) -> None:
-    # Asked here alone: the answer takes torch's import, seconds before a first prompt.
+    # Imported only here: it needs torch, whose import would delay the first prompt by seconds.
     if not backbone.recipes:
         raise _no_demo(backbone)
     say_aside(

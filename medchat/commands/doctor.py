@@ -1,4 +1,4 @@
-"""`medchat doctor`: is this machine ready, and if not, what to do."""
+"""`medchat doctor`: checks whether this machine is ready, and says what to do if not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from medchat.registry import Registry
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 
-#: What is looked at, in Chinese; programs and libraries go by their own names.
+#: The names of the checks in Chinese; programs and libraries keep their own names.
 _NAMES = {
     "cache": "缓存",
     "config": "配置",
@@ -41,7 +41,7 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class CheckedItem:
-    """One thing looked at: `status` is ok, warn or fail; `remedy` what to do when it is not ok."""
+    """One check: `status` is ok, warn or fail; `remedy` what to do if it is not ok."""
 
     name: str
     status: str
@@ -132,7 +132,7 @@ def _plugins(registry: Registry, settings: Settings) -> Iterator[CheckedItem]:
 
 
 def torch_devices() -> Iterator[CheckedItem]:
-    """Ask a child process for the devices: torch stays out of this one, and a broken driver cannot take it down."""
+    """Ask a child process for the devices: torch is not imported here, and a broken driver cannot crash us."""
     import subprocess
 
     script = (
@@ -156,19 +156,19 @@ def torch_devices() -> Iterator[CheckedItem]:
 
 
 def native_engine(file: Path = LIBRARY_FILE) -> Iterator[CheckedItem]:
-    """Say whether the library of the native engine, at `file`, can be used here."""
+    """Check whether the library of the native engine, at `file`, can be used here."""
     try:
         library = open_library(file)
         chosen = chosen_instructions(library)
     except MedchatError as error:
-        # Without it torch computes everything: slower, and nothing is missing.
+        # Without it torch computes everything: slower, but complete.
         yield CheckedItem("native engine", "warn", error.what, error.remedy)
     else:
         yield CheckedItem("native engine", "ok", chosen)
 
 
 def _named(item: CheckedItem) -> str:
-    """Return what an item is called on the screen; `--json` keeps its name."""
+    """Return the label of a check on the screen; `--json` has its name."""
     kind, _, rest = sanitize_line(item.name).partition(" ")
     if item.name == "torch devices":
         return say("计算设备", item.name)
@@ -178,7 +178,7 @@ def _named(item: CheckedItem) -> str:
 
 
 def findings() -> list[CheckedItem]:
-    """Look at everything and return what was found, in a fixed order."""
+    """Run all checks and return the results in a fixed order."""
     found = [*_versions(), *_folders(), *_terminal()]
     try:
         settings = Settings.load()

@@ -1,4 +1,4 @@
-"""`medchat plugins new`: a distribution with a backbone that works, and its tests, to be changed step by step."""
+"""`medchat plugins new`: writes a distribution with a working backbone and its tests, as a starting point."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from medchat.settings import Settings
 from medchat.sft_job.shell_words import joined
 from medchat.user_paths import user_path
 
-#: Of each family: the files of its package by the template that they are made from, and that of its tests.
+#: For each family: the files of its package and of its tests, with their templates.
 FAMILIES: Mapping[str, Mapping[str, str]] = {
     "transformers": {"__init__.py": "transformers.py", "tests": "properties.py"},
     "custom": {"__init__.py": "custom.py", "model.py": "model.py", "tests": "properties.py"},
@@ -115,7 +115,7 @@ def new_plugin(name: str, family: str, output: str) -> int:
 
 
 def distribution_files(name: str, family: str) -> dict[str, str]:
-    """Return the text of each file of a new distribution by its place in the folder."""
+    """Return the text of each file of a new distribution by its relative path."""
     package = f"medchat_{name}"
     words = "".join(part.capitalize() for part in name.split("_"))
     todo = "\n".join(_FIRST[family])
@@ -131,7 +131,7 @@ def distribution_files(name: str, family: str) -> dict[str, str]:
 
 
 def _check_name(name: str) -> None:
-    """Raise UsageError for what cannot be the name, or is that of another plugin or package."""
+    """Raise UsageError for an invalid name, or one of another plugin or package."""
     shown = sanitize_line(name, 60)
     if not _NAME.fullmatch(name) or keyword.iskeyword(name) or keyword.issoftkeyword(name):
         plain = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_0123456789")[:40]

@@ -1,4 +1,4 @@
-"""What is known of an installed plugin: where it comes from, what it offers, whether its files are those installed."""
+"""The facts about an installed plugin: its origin, what it offers, whether its files are unchanged."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from medchat.registry import Registry
 from medchat.registry.metadata import BACKBONES, COMMANDS, EXTENSIONS, PluginEntry, metadata_folder
 from medchat.regular_files import read_regular
 
-#: What the entry-point groups are called in lists.
+#: The labels of the entry-point groups in lists.
 KINDS = {BACKBONES: "backbone", EXTENSIONS: "extension", COMMANDS: "command"}
-#: Bytes of a RECORD: some hundred thousand files.
+#: The limit of a RECORD in bytes: some hundred thousand files.
 _LARGEST_RECORD = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class RecordCheck:
-    """A plugin's files against the hashes that were noted when it was installed.
+    """A plugin's files compared with the hashes recorded at its installation.
 
-    `same` counts those that are as installed. No file is `same`, `changed` or `missing` where nothing was noted
-    (an editable install).
+    `same` counts the unchanged ones. No file is `same`, `changed` or `missing` if no hashes were recorded (an
+    editable install).
     """
 
     same: int = 0
@@ -40,7 +40,7 @@ class RecordCheck:
 
 
 def plugin_facts(registry: Registry, entry: PluginEntry) -> dict[str, Any]:
-    """Import the plugin behind `entry` and return what there is to say of it, in plain values. Raises PluginError."""
+    """Import the plugin of `entry` and return the facts about it, in plain values. Raises PluginError."""
     plugin = registry.plugin(entry.group, entry.name)
     module = entry.value.partition("[")[0].partition(":")[0].strip()
     facts: dict[str, Any] = {
@@ -87,7 +87,7 @@ def _backbone_facts(registry: Registry, name: str) -> dict[str, Any]:
 
 
 def option_facts_of(option: Option) -> dict[str, Any]:
-    """Return what an option may hold, in plain values."""
+    """Return the allowed values of an option, in plain values."""
     return {
         "type": option.kind.__name__.lower(),
         "choices": list(option.choices),
@@ -99,7 +99,7 @@ def option_facts_of(option: Option) -> dict[str, Any]:
 
 
 def check_plugin(registry: Registry, entry: PluginEntry) -> str:
-    """Import the plugin and ask it for all that it offers; return what is wrong with it, "" if nothing is."""
+    """Import the plugin and request all that it offers; return its error, "" if there is none."""
     try:
         if entry.group == COMMANDS:
             registry.command(entry.name, click.Command)
@@ -111,7 +111,7 @@ def check_plugin(registry: Registry, entry: PluginEntry) -> str:
 
 
 def check_record(distribution: str, package: str, path: list[str] | None = None) -> RecordCheck:
-    """Hold the files of the top-level `package` against its RECORD on `path` (default: sys.path)."""
+    """Compare the files of the top-level `package` with its RECORD on `path` (default: sys.path)."""
     folder = metadata_folder(distribution, path)
     same, changed, missing = 0, [], []
     for name, noted in _noted(Path(folder) / "RECORD") if folder else ():
@@ -128,7 +128,7 @@ def check_record(distribution: str, package: str, path: list[str] | None = None)
 
 
 def _noted(record: Path) -> Iterator[tuple[str, str]]:
-    """Yield path and SHA-256 (in base64, as RECORD has it) of each file that was noted with one."""
+    """Yield path and SHA-256 (in base64, as in RECORD) of each file that has one."""
     try:
         text = read_regular(record, _LARGEST_RECORD).decode("utf-8", "replace")
     except OSError:  # an egg-info has none

@@ -1,4 +1,4 @@
-"""`medchat plugins test`: whether a backbone keeps to what every backbone must keep to."""
+"""`medchat plugins test`: checks a backbone against the contract of all backbones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _MOST = 600
 )
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
 def test_plugin(name: str, model: str | None, only: tuple[str, ...], as_json: bool) -> int:
-    """Try the properties one after the other; the exit code is 5 where one does not hold."""
+    """Check the properties one after the other; the exit code is 5 if one fails."""
     from medchat.testing.kit import PROPERTIES
     from medchat.testing.running import run_properties
 
@@ -80,7 +80,7 @@ def _tests_of(registry: Registry, name: str, model: str | None) -> type[Backbone
     else:
         with (
             TemporaryDirectory() as folder
-        ):  # one that has no miniature says so at once, and not with each test
+        ):  # a backbone without a tiny model is reported once, not for each test
             guarded.tiny(Path(folder) / "tiny")
     tests: type[BackboneTests] = type("Tests", (BackboneTests,), given)
     return tests

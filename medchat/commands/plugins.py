@@ -1,4 +1,4 @@
-"""`medchat plugins`: what is installed, what each plugin offers, and whether it works."""
+"""`medchat plugins`: the installed plugins, what each offers, and whether it works."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from medchat.settings.plugin_options import option_key
 
 @click.group(cls=Group, help=say("查看、检查和新建插件。", "Look at plugins, check them, write a new one."))
 def command() -> None:
-    """Hold the subcommands."""
+    """The command group."""
 
 
 @command.command(
@@ -67,7 +67,7 @@ def _key(row: dict[str, str]) -> tuple[str, str, str]:
 
 
 def _faults() -> dict[tuple[str, str, str], str]:
-    """Load every plugin that is allowed; return what is wrong, by kind, name and distribution."""
+    """Load every allowed plugin; return the errors by kind, name and distribution."""
     registry = open_registry(Settings.load())
     found = {}
     for entry in registry.entries:
@@ -86,14 +86,14 @@ def _faults() -> dict[tuple[str, str, str], str]:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
 def show_plugin(name: str, as_json: bool) -> int:
-    """Show what goes by that name: a backbone first, then an extension, then a command."""
+    """Show the plugin of that name: a backbone first, then an extension, then a command."""
     registry = open_registry(Settings.load())
     named = sorted(
         (entry for entry in registry.entries if entry.name == name),
         key=lambda entry: list(KINDS).index(entry.group),
     )
     if not named:
-        registry.backbone(name)  # says which there are
+        registry.backbone(name)  # raises an error that lists them
     facts = [plugin_facts(registry, entry) for entry in dict.fromkeys(named)]
     if as_json:
         return write_out(json.dumps(facts[0], ensure_ascii=False, indent=2) + "\n")
@@ -128,7 +128,7 @@ def _summary(facts: dict[str, Any]) -> str:
 
 
 def _offers(registry: Registry, facts: dict[str, Any], entry: PluginEntry) -> list[str]:
-    """Return the lines on what a backbone offers; none for other kinds."""
+    """Return lines on what a backbone offers; none for other kinds."""
     if "methods" not in facts:
         return []
     listed, none = say("、", ", ").join, say("无", "none")

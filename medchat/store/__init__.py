@@ -1,6 +1,6 @@
-"""Saved sessions: SQLite, one transaction a turn, on disk before the call returns.
+"""Saved sessions: SQLite, one transaction per turn, on disk before the call returns.
 
-Start at `SessionStore`. Knows conversations and files; knows nothing of models or the terminal.
+Start at `SessionStore`. Independent of models and the terminal.
 """
 
 from medchat.store.branches import Alternative, BranchPoint

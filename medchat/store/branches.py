@@ -1,9 +1,9 @@
-"""The branches of a session, inside a transaction that the caller holds: setting turns aside, going back to them.
+"""The branches of a session, inside the caller's transaction: moving turns to a branch, switching to it.
 
-A conversation has a line of turns: those said (`undone` 0) and, behind them, those that `/redo` brings back
-(`undone` 1), numbered by `position`. A turn that another one took the place of is on a branch (`undone` 2):
-`branch_turn` keeps which turn it follows. Its position is negative and no whole number, so that a program of the
-format before, which numbers behind the highest position and deletes what is undone, neither counts nor deletes it.
+A conversation has a line of turns: the current ones (`undone` 0) and, after them, those that `/redo` restores
+(`undone` 1), numbered by `position`. A turn that was replaced is on a branch (`undone` 2): `branch_turn` has
+the turn that it follows. Its position is negative and not an integer, so that a program of the previous
+format, which numbers after the highest position and deletes undone turns, neither counts nor deletes it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from medchat.store.records import BranchTurn, SavedTurn, turn_from
 from medchat.store.turn_rows import insert
 
 SAID, UNDONE, ON_A_BRANCH = 0, 1, 2
-#: The turn that the first one of a session follows.
+#: The parent of a session's first turn.
 _BEGINNING = 0
 
 _TURN = "SELECT turn.*, origin FROM turn LEFT JOIN turn_origin ON turn_id = turn.id WHERE turn.id = ?"
 
 
 def branch_off(connection: sqlite3.Connection, session_id: str, first: int | None = None) -> None:
-    """Put the turns from position `first` on (None: none of those said), and those undone, on a branch of their own."""
+    """Move the turns from position `first` on (None: no current ones), and undone ones, to a new branch."""
     rows = connection.execute(
         "SELECT id, position FROM turn WHERE session_id = ? AND (undone = ? OR undone = ? AND position >= ?)"
         " ORDER BY position",
@@ -45,7 +45,7 @@ def branch_off(connection: sqlite3.Connection, session_id: str, first: int | Non
 def insert_branches(
     connection: sqlite3.Connection, session_id: str, line: Sequence[int], others: Sequence[BranchTurn]
 ) -> None:
-    """Write the turns that are on branches of a session whose line has the turns of ids `line`."""
+    """Write the turns on branches of a session whose line has the turns of ids `line`."""
     ids, depths = [_BEGINNING, *line], [*range(len(line) + 1)]
     for order, other in enumerate(others, 1):
         saved = other.saved
@@ -73,7 +73,7 @@ def _next_order(connection: sqlite3.Connection, session_id: str) -> int:
 
 
 def _whole(value: object) -> int:
-    """Return a number of ours, 1 for anything else that a damaged file holds in its place."""
+    """Return a stored number, 1 for any other value in a damaged file."""
     return int(value) if isinstance(value, int) and 0 < value < 1 << 50 else 1
 
 
@@ -83,7 +83,7 @@ def _moment(value: object) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """The id of a turn that the conversation could continue with, and how many followed it when it was left."""
+    """The id of an alternative turn, and the number of turns after it on its branch."""
 
     turn_id: int
     following: int
@@ -91,9 +91,9 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class BranchPoint:
-    """A place in a conversation, from 1, with the turns that stood there, the oldest first.
+    """A place in a conversation, from 1, with its alternative turns, oldest first.
 
-    `current` is the index of the one that stands there now, None if the conversation ends before it.
+    `current` is the index of the one in the conversation, None if that ends before it.
     """
 
     position: int
@@ -102,7 +102,7 @@ class BranchPoint:
 
 
 def turns_at(connection: sqlite3.Connection, point: BranchPoint) -> tuple[SavedTurn, ...]:
-    """Return what stood at a place; a turn that was deleted meanwhile is left out."""
+    """Return the turns at a place; one that was deleted meanwhile is left out."""
     rows = (connection.execute(_TURN, (way.turn_id,)).fetchone() for way in point.alternatives)
     return tuple(turn_from(row, point.position) for row in rows if row is not None)
 
@@ -126,7 +126,7 @@ class Tree:
         self._attach()
 
     def points(self) -> tuple[BranchPoint, ...]:
-        """Return the places of the line, its end included, where the conversation has continued in several ways."""
+        """Return the places of the line, its end included, that have alternatives."""
         found = []
         for place in range(1, self._said + 2):
             current = self._line[place - 1] if place <= self._said else None
@@ -137,10 +137,10 @@ class Tree:
         return tuple(found)
 
     def next_way(self) -> tuple[int, int] | None:
-        """Return place and number (from 0) of the way after the one in force at the last point, None for no point."""
+        """Return place and index of the alternative after the current one at the last point, None without points."""
         for place in range(self._said + 1, 0, -1):
             ids = self._ways(place)
-            if place > self._said and ids:  # what was undone, else what was set aside last
+            if place > self._said and ids:  # the undone turns, else the most recent branch
                 latest = self._line[place - 1 : place] or self._children[self._before(place)][-1:]
                 return place, ids.index(latest[0])
             if len(ids) > 1:
@@ -148,7 +148,7 @@ class Tree:
         return None
 
     def others(self) -> tuple[BranchTurn, ...]:
-        """Return every turn that is not in the conversation as it stands, each behind the one it follows."""
+        """Return every turn that is not in the current conversation, each after the one it follows."""
         numbers = {one: number for number, one in enumerate((_BEGINNING, *self._line[: self._said]))}
         found: list[BranchTurn] = []
         for depth, level in enumerate(self._levels(), 1):
@@ -159,9 +159,9 @@ class Tree:
         return tuple(found)
 
     def take(self, place: int, way: int) -> bool:
-        """Let the conversation continue from `place` in the way of that number, as it did when it was left.
+        """Switch the conversation to the alternative of that index at `place`, with the turns after it.
 
-        False, and nothing is changed, where there is no such way.
+        False, without a change, if there is no such alternative.
         """
         if not 1 <= place <= self._said + 1:
             return False
@@ -182,7 +182,7 @@ class Tree:
         return True
 
     def _attach(self) -> None:
-        """Find what follows each turn. One whose former turn is gone follows the line's turn in that place."""
+        """Find the successors of each turn. One whose parent is gone follows the line's turn at that place."""
         rows = self._connection.execute(
             "SELECT turn_id, parent, depth, created FROM branch_turn JOIN turn ON id = turn_id"
             " WHERE session_id = ? AND undone = ? ORDER BY set_aside, turn_id",
@@ -214,17 +214,17 @@ class Tree:
         return self._line[place - 2] if place > 1 else _BEGINNING
 
     def _ways(self, place: int) -> list[int]:
-        """Return the ids of the turns that the conversation has had at `place`, in the order they were made."""
+        """Return the ids of all turns at `place`, in the order of creation."""
         ids = [*self._line[place - 1 : place], *self._children[self._before(place)]]
         return sorted(ids, key=lambda one: (self._made[one], one))
 
     def _way_on(self, turn_id: int) -> Iterator[int]:
-        """Yield the turns that followed when the conversation was last there."""
+        """Yield the turns that followed when this branch was last current."""
         if turn_id in self._on_line:  # the first one undone
             yield from self._line[self._said + 1 :]
             return
         while children := self._children[turn_id]:
-            turn_id = children[-1]  # the one set aside last
+            turn_id = children[-1]  # the most recently replaced one
             yield turn_id
 
     def _following(self, turn_id: int, place: int) -> int:
@@ -233,7 +233,7 @@ class Tree:
         return sum(1 for _ in self._way_on(turn_id))
 
     def _levels(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield (turn, the one it follows) of all first turns, all second ones and so on; the line's own come last."""
+        """Yield (turn, parent) of all first turns, all second ones and so on; those of the line come last."""
         parents, place = [_BEGINNING], 0
         while parents:
             place += 1

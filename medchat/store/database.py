@@ -1,6 +1,6 @@
-"""One SQLite file, private to its owner and safe to kill: how it is opened, written and emptied.
+"""One SQLite file, private to its owner and crash-safe: opening, writing and purging it.
 
-Knows files, locks and transactions. Does not know what the tables mean (see `sessions`).
+Handles files, locks and transactions. For the meaning of the tables see `sessions`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from medchat.store.faults import damaged_database, explained
 from medchat.store.schema import LATEST_FORMAT, check_ours, check_tables, format_of, migrate, tables_as_made
 from medchat.whole_file import PRIVATE_FILE_MODE
 
-#: How long to wait for another MedChat that is writing. A turn takes it milliseconds.
+#: How long to wait for another MedChat process that is writing. Saving a turn takes milliseconds.
 BUSY_SECONDS = 10.0
 IN_MEMORY = ":memory:"
 
@@ -30,8 +30,8 @@ _PRAGMAS = (
     "foreign_keys = ON",
     "synchronous = FULL",  # in WAL mode NORMAL may lose the last turns when the power goes
     "fullfsync = ON",  # macOS: fsync alone does not reach the disk; elsewhere without effect
-    "secure_delete = ON",  # deleted words are overwritten
-    "temp_store = MEMORY",  # words never go to a temporary file outside our folder
+    "secure_delete = ON",  # deleted texts are overwritten
+    "temp_store = MEMORY",  # texts never go to a temporary file outside our folder
     "trusted_schema = OFF",
 )
 
@@ -55,7 +55,7 @@ class Database:
                 self._prepare()
             except BaseException as error:
                 self._connection.close()
-                # Nothing of what is asked here can be wrong but for what the file says of its own tables.
+                # These statements are fixed: they can only fail if the file's schema is damaged.
                 if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
                     raise damaged_database(self._where) from error
                 raise
@@ -63,7 +63,7 @@ class Database:
     def _prepare(self) -> None:
         connection = self._connection
         connection.row_factory = sqlite3.Row
-        # Text that is no UTF-8 is damage of one value, and must not hide the rows around it.
+        # Text that is not UTF-8 damages one value, and must not hide the rows around it.
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         check_ours(connection, self._where)
         for pragma in _PRAGMAS:
@@ -76,7 +76,7 @@ class Database:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """As `explained`; a fixed statement of ours that no longer fits met a damaged list of tables."""
+        """As `explained`; if a fixed statement does not compile, the schema is damaged."""
         with explained(self._where):
             try:
                 yield
@@ -87,7 +87,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write in one transaction: when the block ends, all of it is on disk; if it raises, none."""
+        """A write transaction: when the block ends, all of it is on disk; if it raises, none."""
         with self._lock, self._explained():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -101,7 +101,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Read in one snapshot; other programs may write meanwhile."""
+        """A read transaction: one snapshot; other programs may write meanwhile."""
         with self._lock, self._explained():
             self._connection.execute("BEGIN")
             try:
@@ -110,14 +110,14 @@ class Database:
                 self._connection.execute("ROLLBACK")
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """Return what a SELECT gives."""
+        """Return the rows of a SELECT."""
         with self._lock, self._explained():
             return self._connection.execute(statement, values).fetchall()
 
     def purge(self) -> None:
-        """Rebuild the file without what was deleted and empty its log, so no byte of it is left.
+        """Rebuild the file without deleted data and empty its log, so that no byte of it is left.
 
-        Raises MedchatError if another process keeps the old state open.
+        Raises MedchatError if another process has an open snapshot of the old state.
         """
         with self._lock, self._explained():
             self._connection.execute("VACUUM")
@@ -142,25 +142,25 @@ class Database:
                 time.sleep(0.05)
 
     def close(self) -> None:
-        """Close the file. The last one to leave folds the log into it."""
+        """Close the file. The last connection merges the log into it."""
         with self._lock, self._explained():
             self._connection.close()
 
 
 def copy_before_update(path: Path) -> Path:
-    """Return where the file stands as it was before this program brought it to a newer format."""
+    """Return the path of the copy made before the file was migrated to a newer format."""
     return path.with_name(path.name + ".before-update")
 
 
 def copied_answer(path: Path) -> Path:
-    """Return where an answer is kept that was copied and that the terminal's clipboard could not take."""
+    """Return the path of a copied answer that was too long for the terminal's clipboard."""
     return path.with_name("copied-answer.txt")
 
 
 def _copy_before_update(connection: sqlite3.Connection, path: Path) -> None:
-    """Keep the file as it is where it is about to change its format, until it was opened in the new one.
+    """Copy the file before a migration; opening it in the new format later removes the copy.
 
-    The change is one transaction; the copy is for whoever has to go back to the older program.
+    The migration is one transaction; the copy is for going back to the older program.
     """
     copy = copy_before_update(path)
     version = format_of(connection)
@@ -182,20 +182,20 @@ def _copy_before_update(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _born_private(path: Path) -> None:
-    """Make sure the file is there with mode 0600; SQLite gives its log and index the same mode."""
+    """Create the file with mode 0600 if necessary; SQLite gives its log and index the same mode."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), PRIVATE_FILE_MODE)
     try:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != PRIVATE_FILE_MODE:
-            with suppress(PermissionError):  # someone else's file that we may write: theirs to decide
+            with suppress(PermissionError):  # a writable file of another user: its owner decides
                 os.fchmod(descriptor, PRIVATE_FILE_MODE)
     finally:
         os.close(descriptor)
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switch to WAL. Where the file system cannot (it stays in rollback mode), FULL is as durable.
+    """Switch to WAL. If the file system cannot (it stays in rollback mode), FULL is as durable.
 
-    Two processes switching a new file at once meet SQLITE_BUSY at once, not after the busy timeout.
+    Two processes switching a new file at the same time get SQLITE_BUSY at once, not after the timeout.
     """
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
@@ -210,10 +210,10 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def keys_seen_in(path: Path) -> tuple[str, ...]:
-    """Return what the file says was seen, leaving no trace: () where it cannot be read.
+    """Return the keys marked as seen in the file, without changing it: () if it cannot be read.
 
-    `immutable` keeps SQLite from making a log beside it; a mark still in a log is not found, so at
-    worst something is shown once more.
+    `immutable` keeps SQLite from creating a log; a key still in a log is not found, so at worst something is
+    shown once more.
     """
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)

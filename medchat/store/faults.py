@@ -1,4 +1,4 @@
-"""What goes wrong with the sessions file, said so that the user knows what to type next."""
+"""Errors of the sessions file, with the command to type next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CLOSED_OFF = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Turn what SQLite and the system raise about the file at `where` into a MedchatError."""
+    """Translate errors of SQLite and the system about the file at `where` into MedchatError."""
     try:
         yield
     except sqlite3.Error as error:
@@ -34,10 +34,10 @@ def explained(where: str) -> Iterator[None]:
 
 
 def explain(error: sqlite3.Error, where: str) -> MedchatError | None:
-    """Return the error to show for `error`, or None where it can only be a defect of ours."""
+    """Return the error to show for `error`, or None if it can only be a bug."""
     extended = getattr(error, "sqlite_errorcode", 0)
     code = extended & 0xFF
-    # No row of ours breaks a rule of its table, but for an id that was drawn before: the table is damaged.
+    # Our rows violate no constraint, except an id that exists already: the table is damaged.
     constraint = code == sqlite3.SQLITE_CONSTRAINT and extended != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
     if code in _DAMAGED or constraint:
         return damaged_database(where)

@@ -1,4 +1,4 @@
-"""What the store hands out, and how texts and ids look inside it."""
+"""The store's records, and how texts and ids are stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from medchat.api import Finish, Turn
 
-#: Letters and digits that are hard to mistake for one another, read aloud or on a screen.
+#: Letters and digits that are hard to confuse, read aloud or on a screen.
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 #: The year 9000, Unix time: later ones overflow where they are shown in local time.
 _LATEST = 221_845_392_000.0
@@ -27,7 +27,7 @@ PlacedTurn = tuple[int, Turn]
 
 
 class AnswerCost(Protocol):
-    """What one answer cost: tokens, and seconds of wall time (the engine's `TurnStats`, or a `SavedTurn`)."""
+    """The cost of one answer: tokens, and seconds of wall time (the engine's `TurnStats`, or a `SavedTurn`)."""
 
     @property
     def prompt_tokens(self) -> int: ...
@@ -43,7 +43,7 @@ class AnswerCost(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AnswerOrigin:
-    """What produced an answer. Older programs did not record it, so each field may be empty.
+    """The origin of an answer. Older programs did not record it, so each field may be empty.
 
     `settings` are the decoding settings by name, `notices` the texts shown before the answer, `medchat` the
     version and `language` the interface's language at the time. `edited`: the user rewrote the answer.
@@ -61,7 +61,7 @@ class AnswerOrigin:
     edited: bool = False
 
     def to_json(self) -> str:
-        """Return what the store keeps."""
+        """Return the stored JSON."""
         return json.dumps(asdict(self), ensure_ascii=True, separators=(",", ":"))
 
     @classmethod
@@ -89,7 +89,7 @@ class AnswerOrigin:
 
 
 class SessionKind(StrEnum):
-    """How a session came to be: a chat, one `ask`, or an import."""
+    """The origin of a session: a chat, one `ask`, or an import."""
 
     CHAT = "chat"
     ASK = "ask"
@@ -100,7 +100,7 @@ class SessionKind(StrEnum):
 class SessionRecord:
     """One saved session. `turns` counts those not undone; `first_question` is "" before the first.
 
-    `damaged`: a part of it could not be read, and is empty here.
+    `damaged`: part of it could not be read, and is empty here.
     """
 
     id: str
@@ -119,7 +119,7 @@ class SessionRecord:
 
     @property
     def title(self) -> str:
-        """The name, else the beginning of the first question; may hold anything a user can type."""
+        """The name, else the beginning of the first question; may contain anything a user can type."""
         return self.name or " ".join(self.first_question.split())
 
 
@@ -127,7 +127,7 @@ class SessionRecord:
 class SavedTurn:
     """One saved turn. `position` counts from 1; `created` is when it was saved, in UTC.
 
-    `damaged`: a part of it could not be read, and is empty here.
+    `damaged`: part of it could not be read, and is empty here.
     """
 
     position: int
@@ -144,10 +144,10 @@ class SavedTurn:
 
 @dataclass(frozen=True, slots=True)
 class BranchTurn:
-    """A turn that is not in the conversation as it stands, its `position` counted along its own branch.
+    """A turn that is not in the current conversation, its `position` counted along its own branch.
 
-    `after` is the number of the turn that it follows, counted from 1 through the conversation and then through
-    the turns of this kind; 0 for the beginning.
+    `after` is the number of the turn that it follows, counted from 1 through the conversation and then
+    through the branch turns; 0 for the beginning.
     """
 
     saved: SavedTurn
@@ -156,7 +156,7 @@ class BranchTurn:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A session whole: its turns, oldest first, and those on other branches, each behind the one it follows."""
+    """A complete session: its turns, oldest first, and those on other branches, each after the one it follows."""
 
     record: SessionRecord
     turns: tuple[SavedTurn, ...]
@@ -164,20 +164,20 @@ class Transcript:
 
 
 def new_id() -> str:
-    """Return a fresh session id: the local date and four random characters, `20261120-k3f9`."""
+    """Return a new session id: the local date and four random characters, `20261120-k3f9`."""
     return time.strftime("%Y%m%d-") + "".join(secrets.choice(_ALPHABET) for _ in range(4))
 
 
 def looks_like_an_id(text: str) -> bool:
-    """Whether `text` has the form that `new_id` gives."""
+    """Whether `text` has the format of `new_id`."""
     return _ID.fullmatch(text) is not None
 
 
 def stored(text: str) -> str | bytes:
-    """Return what SQLite keeps for `text`, so that `restored` gives back the very same string.
+    """Return the value that SQLite stores for `text`, from which `restored` returns the same string.
 
-    Ordinary text is TEXT. Text that SQLite's own functions would cut (NUL) or that has no UTF-8
-    form (lone surrogates, which a broken paste can hold) is a BLOB of UTF-8 with surrogates passed.
+    Ordinary text is TEXT. Text that SQLite's own functions would truncate (NUL) or that is not valid UTF-8
+    (lone surrogates, from a broken paste) is a BLOB encoded with `surrogatepass`.
     """
     if "\0" not in text:
         try:
@@ -190,7 +190,7 @@ def stored(text: str) -> str | bytes:
 
 
 def restored(value: object) -> str:
-    """Return the string that `stored` was given; of what it never gave, what can be read of it."""
+    """Return the string that `stored` was given; of any other value, its readable part."""
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8", "surrogatepass")
@@ -200,9 +200,9 @@ def restored(value: object) -> str:
 
 
 class _Row:
-    """A row as the tables promise it, whatever stands there: one bad value must not hide all sessions.
+    """A row with the declared types, whatever it contains: one bad value must not hide all sessions.
 
-    SQLite holds any kind of value in any column. What cannot be read is empty or 0, and `damaged` says so.
+    SQLite allows any type in any column. Unreadable values become empty or 0, and set `damaged`.
     """
 
     def __init__(self, row: sqlite3.Row) -> None:
@@ -216,7 +216,7 @@ class _Row:
 
     def number(self, name: str, kind: type[int] | type[float], highest: float = 1e15) -> Any:
         value = self._row[name]
-        if type(value) in (int, float) and 0 <= value <= highest:  # so that NaN is none
+        if type(value) in (int, float) and 0 <= value <= highest:  # so that NaN is excluded
             return kind(value)
         self.damaged = True
         return kind(0)
@@ -245,7 +245,7 @@ class _Row:
 
 
 def turn_from(row: sqlite3.Row, position: int | None = None) -> SavedTurn:
-    """Return the saved turn in a row of table `turn`; `position` for one on a branch, which has none in its row."""
+    """Return the saved turn in a row of table `turn`; `position` for one on a branch, whose row has none."""
     read = _Row(row)
     saved = SavedTurn(
         position=read.number("position", int) if position is None else position,

@@ -1,4 +1,4 @@
-"""How users refer to sessions: what can be a name, and what to say when a reference fits none or several."""
+"""How users refer to sessions: valid names, and the errors for a reference that matches none or several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME_LIMIT = 100
 
 
 def checked_name(name: str) -> str:
-    """Return `name` as it is kept (trimmed, NFC). Raises UsageError for what cannot be a name."""
+    """Return `name` as it is stored (trimmed, NFC). Raises UsageError for an invalid name."""
     name = unicodedata.normalize("NFC", name.strip())
     if not name or len(name) > NAME_LIMIT or any(unicodedata.category(letter)[0] == "C" for letter in name):
         raise UsageError(
@@ -44,14 +44,14 @@ def refuse_taken(connection: sqlite3.Connection, name: str | None, besides: str 
 
 
 def matching(reference: str) -> tuple[tuple[str, list[object]], ...]:
-    """Return the conditions to try in turn for what a user typed: id, name, beginning of an id."""
+    """Return the conditions to try in turn for a reference: id, name, prefix of an id."""
     reference = unicodedata.normalize("NFC", reference.strip())
     text = stored(reference)
     exact: tuple[tuple[str, list[object]], ...] = (("WHERE id = ?", [text]), ("WHERE name = ?", [text]))
     if not reference:
         return exact
     length = len(reference)
-    # An id is eight digits, a hyphen and four characters: the last part may stand alone.
+    # An id is eight digits, a hyphen and four characters: the last part alone is a valid reference.
     return (
         *exact,
         ("WHERE substr(id, 1, ?) = ? OR substr(id, 10, ?) = ?", [length, text, length, text]),
@@ -59,7 +59,7 @@ def matching(reference: str) -> tuple[tuple[str, list[object]], ...]:
 
 
 def not_one(reference: str, found: Sequence[SessionRecord], known: Sequence[SessionRecord]) -> UsageError:
-    """Return the error for a reference that fits no session, or several."""
+    """Return the error for a reference that matches no session, or several."""
     if found:
         ids = "  ".join(record.id for record in found[:5])
         return UsageError(
@@ -79,7 +79,7 @@ def not_one(reference: str, found: Sequence[SessionRecord], known: Sequence[Sess
 
 
 def gone(session_id: str) -> UsageError:
-    """Return the error for a session that is not there, such as one deleted meanwhile."""
+    """Return the error for a session that does not exist, such as one deleted meanwhile."""
     return UsageError(
         say(f"会话 {session_id} 不存在或已被删除", f"session {session_id} does not exist or was deleted"),
         say("列出会话：medchat sessions list", "list them: medchat sessions list"),

@@ -1,4 +1,4 @@
-"""The tables, and the steps from each version of them to the next.
+"""The tables, and the migrations from each version of them to the next.
 
 `PRAGMA user_version` is the number of steps a file has been through, so a step is never edited once
 released: add another. Questions and answers are in table `turn` under a stable integer id, which is
@@ -12,7 +12,7 @@ import sqlite3
 from medchat.errors import CheckpointError
 from medchat.language import say
 
-#: "MEDC": marks a file as ours, so that no other program's database is ever changed.
+#: "MEDC": marks a file as MedChat's, so that no other program's database is ever changed.
 APPLICATION_ID = 0x4D454443
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -53,8 +53,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE TABLE seen (key TEXT PRIMARY KEY, created REAL NOT NULL)",
     ),
-    # Tables of their own, so that a program of the step before, still running, continues writing to the old
-    # ones.
+    # Separate tables, so that a running program of the previous version can still write to the old ones.
     (
         """CREATE TABLE turn_origin (
             turn_id INTEGER PRIMARY KEY REFERENCES turn(id) ON DELETE CASCADE,
@@ -65,7 +64,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             kind TEXT NOT NULL
         )""",
     ),
-    # No reference to the turn that it follows: an older program, still running, may delete that one. See `branches`.
+    # No foreign key to the turn that it follows: a running older program may delete that one. See `branches`.
     (
         """CREATE TABLE branch_turn (
             turn_id INTEGER PRIMARY KEY REFERENCES turn(id) ON DELETE CASCADE,
@@ -80,12 +79,12 @@ LATEST_FORMAT = len(MIGRATIONS)
 
 
 def format_of(connection: sqlite3.Connection) -> int:
-    """Return how many of `MIGRATIONS` the file has been through, 0 for a new one."""
+    """Return how many of `MIGRATIONS` were applied to the file, 0 for a new one."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version
 
 
-#: What the program reads and writes, by table.
+#: The columns that the program uses, by table.
 _COLUMNS = {
     "session": "id, name, created, updated, backbone, model, adapters, template, system",
     "turn": "id, session_id, position, question, answer, finish, created, prompt_tokens, reused_tokens,"
@@ -99,16 +98,16 @@ _COLUMNS = {
 
 
 def check_tables(connection: sqlite3.Connection) -> None:
-    """Raise sqlite3.OperationalError if a table or column is missing, also one that another refers to."""
+    """Raise sqlite3.OperationalError if a table or column is missing, or a referenced one."""
     for table, columns in _COLUMNS.items():
         values = ", ".join("NULL" for _ in columns.split(","))
-        # EXPLAIN compiles a statement, foreign keys and all, and runs nothing.
+        # EXPLAIN compiles a statement, foreign keys included, without running it.
         connection.execute(f"EXPLAIN INSERT INTO {table} ({columns}) VALUES ({values})")
         connection.execute(f"EXPLAIN DELETE FROM {table}")
 
 
 def tables_as_made(connection: sqlite3.Connection) -> bool:
-    """Whether the file's text encoding and its tables are, to the letter, what `migrate` makes."""
+    """Whether the file's text encoding and its tables are exactly those of `migrate`."""
     fresh = sqlite3.connect(":memory:", isolation_level=None)
     try:
         migrate(fresh)
@@ -128,8 +127,8 @@ def _definitions(connection: sqlite3.Connection) -> set[tuple[str, ...]]:
 
 
 def check_ours(connection: sqlite3.Connection, where: str) -> None:
-    """Raise CheckpointError if the file is another program's or a newer MedChat's. Changes nothing."""
-    connection.execute("BEGIN")  # one snapshot: another process may be creating the tables now
+    """Raise CheckpointError if the file is another program's or a newer MedChat's. Read-only."""
+    connection.execute("BEGIN")  # one snapshot: another process may be creating the tables
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = format_of(connection)
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -165,7 +164,7 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[tuple[str, ...], .
         for step in migrations[version:]:
             for statement in step:
                 connection.execute(statement)
-        # Pragmas take no parameters; both numbers are our own.
+        # Pragmas take no parameters; both numbers are constants.
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {max(version, len(migrations))}")
         connection.execute("COMMIT")

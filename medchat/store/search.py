@@ -1,7 +1,7 @@
-"""Searching what was said: the turns that hold every term, the best first, with an excerpt of each.
+"""Full-text search: the turns that contain every term, the best first, with an excerpt of each.
 
-The index (see `search_index`) says which turns they may be, and each is checked against the text itself.
-Where SQLite cannot have an index every turn is read.
+The index (see `search_index`) gives candidates, and each is checked against the text itself. Without FTS5 in
+SQLite every turn is read.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from medchat.store import search_index
 from medchat.store.records import SavedTurn, restored, turn_from
 from medchat.store.search_index import folded, folded_character
 
-#: Matching turns, newest first, among which the best are chosen.
+#: The number of matching turns, newest first, among which the best are chosen.
 _RANKED = 400
-#: Turns that are read from the disk together.
+#: The number of turns read from the disk together.
 _AT_ONCE = 100
-#: Characters shown on either side of a match.
+#: The number of characters shown on either side of a match.
 _CONTEXT = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """The first place of some terms in a question or an answer with what stands around it; "…": text was cut.
+    """The first match of some terms in a question or an answer, with its context; "…": text was cut.
 
     `matches` are (begin, end) in `text`, in its order.
     """
@@ -37,10 +37,10 @@ class Excerpt:
 
 @dataclass(frozen=True, slots=True)
 class FoundTurn:
-    """A turn that holds every term, in its question or its answer, with an excerpt of one or of each.
+    """A turn that contains every term, in its question or its answer, with an excerpt of one or of each.
 
     The answer's shows the terms that are not in the question. `elsewhere`: the turn was undone or is on
-    another branch, not in the conversation as it stands.
+    another branch, not in the current conversation.
     """
 
     session_id: str
@@ -50,10 +50,10 @@ class FoundTurn:
 
 
 def find_turns(connection: sqlite3.Connection, terms: Sequence[str], limit: int) -> tuple[FoundTurn, ...]:
-    """Return up to `limit` turns that hold every term, the best first (0: every one).
+    """Return up to `limit` turns that contain every term, the best first (0: all).
 
-    Upper and lower case, full and half width count as equal. A term may span words, but not a question and
-    its answer. Only what is indexed (`search_index.update`) is found, everything where there is no index.
+    Case and width are ignored. A term may span words, but not a question and its answer. Only indexed turns
+    (`search_index.update`) are found; without an index all are.
     """
     wanted = [text for term in terms if (text := folded(term).strip())]
     if not wanted:
@@ -70,7 +70,7 @@ def find_turns(connection: sqlite3.Connection, terms: Sequence[str], limit: int)
 
 
 def _candidates(connection: sqlite3.Connection, wanted: Sequence[str]) -> Iterator[sqlite3.Row]:
-    """Yield the turns, newest first, that may hold every term."""
+    """Yield the turns, newest first, that may contain every term."""
     newest = "SELECT turn.*, depth FROM turn LEFT JOIN branch_turn ON turn_id = id {} ORDER BY id DESC"
     if not search_index.exists(connection):
         yield from connection.execute(newest.format(""))
@@ -85,7 +85,7 @@ def _candidates(connection: sqlite3.Connection, wanted: Sequence[str]) -> Iterat
 
 
 def _score(sides: Sequence[str], wanted: Sequence[str]) -> int:
-    """How well a turn fits: a term counts up to three times, twice as much in the question."""
+    """The score of a turn: a term counts up to three times, twice as much in the question."""
     question, answer = sides
     return sum(2 * min(question.count(term), 3) + min(answer.count(term), 3) for term in wanted)
 
@@ -101,7 +101,7 @@ def _found(row: sqlite3.Row, question: str, wanted: Sequence[str]) -> FoundTurn:
 
 
 def _excerpt(in_answer: bool, text: str, terms: Sequence[str]) -> Excerpt:
-    """Return the first place of each folded term that a text holds, as written, with what stands around it."""
+    """Return an excerpt with the first match of each folded term in a text, and its context."""
     shown, matches, done = "", [], 0
     for begin, end in _places(text, terms):
         left, right = max(done, begin - _CONTEXT), min(len(text), end + _CONTEXT)
@@ -112,7 +112,7 @@ def _excerpt(in_answer: bool, text: str, terms: Sequence[str]) -> Excerpt:
 
 
 def _places(text: str, terms: Sequence[str]) -> list[tuple[int, int]]:
-    """Return where the terms first stand, first to last; those that overlap are one place."""
+    """Return the first matches of the terms in order; overlapping ones are merged."""
     parts: list[str] = []
     origins: list[int] = []
     for at, character in enumerate(text):

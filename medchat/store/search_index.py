@@ -1,10 +1,10 @@
-"""The index that a search reads: which turns hold which characters, and in what order.
+"""The search index: which turns contain which characters, and in what order.
 
-SQLite's own tokenizers find no Chinese word of two characters. Of each turn this index (FTS5, which many builds
-of SQLite have) holds the pairs of neighbouring characters one behind the other, then each character once. A
-phrase of pairs is found exactly where the text stands, however common its characters are; a single character,
-often in nearly every turn, is one word of the index. It is made and brought up to date when somebody searches:
-saving a turn costs nothing, and what an older MedChat wrote is found as well.
+SQLite's own tokenizers find no Chinese word of two characters. For each turn this index (FTS5, which many
+builds of SQLite have) holds the bigrams of its text in order, then each character once. A phrase of bigrams
+is found exactly, however common its characters are; a single character, often in nearly every turn, is one
+word of the index. It is created and updated when the user searches: saving a turn costs nothing, and turns
+written by an older MedChat are found as well.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from operator import add
 
 from medchat.store.records import restored
 
-#: Characters indexed in one transaction, about half a second in which other programs wait to write, and as how
-#: many a turn counts at least.
+#: Characters indexed in one transaction, about half a second in which other programs wait to write, and the
+#: least number that a turn counts as.
 _STEP, _LEAST = 500_000, 250
 _BLANKS = re.compile(" {2,}")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -28,14 +28,13 @@ _CODE_LENGTH = 4
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS indexed_turn (turn_id INTEGER PRIMARY KEY, created REAL NOT NULL)",
-    # Whether a turn is missing is seen from these two columns, without reading the texts.
+    # Missing turns are found by these two columns, without reading the texts.
     "CREATE INDEX IF NOT EXISTS turn_by_creation ON turn(created)",
     "CREATE VIRTUAL TABLE IF NOT EXISTS indexed_text USING fts5(text, content='', tokenize='ascii')",
 )
-#: With FTS5's own figures (4 and 16) half the time of a first search goes into merging parts of the index.
+#: With FTS5's defaults (4 and 16) half the time of a first search is spent on merging parts of the index.
 _MERGING = (("automerge", 16), ("crisismerge", 64))
-#: Of the former index, which had pairs without their order. An older MedChat that is still running makes it
-#: again.
+#: Of the former index, which had unordered bigrams. An older MedChat that is still running recreates it.
 _FORMER_TABLES = ("search_turn", "search_pairs")
 
 _SAME_TURN = (
@@ -50,18 +49,18 @@ _NOT_SAVED = "WHERE NOT EXISTS " + _SAME_TURN.format(
 
 
 def folded(text: str) -> str:
-    """Return a text as it is compared: upper and lower case, full and half width are one, white space is a blank."""
+    """Return a text normalised for comparison: case and width folded, white space as one space."""
     return _BLANKS.sub(" ", "".join(map(folded_character, text)))
 
 
 @lru_cache(maxsize=1 << 16)
 def folded_character(character: str) -> str:
-    """Return what one character is compared as; may be several, or none."""
+    """Return the normalised form of one character; may be several characters, or none."""
     return " " if character.isspace() else unicodedata.normalize("NFKC", character).casefold()
 
 
 def update(connection: sqlite3.Connection) -> int:
-    """Index a step's worth of turns that are not yet, and return how many are left: 0 without FTS5."""
+    """Index one batch of new turns, and return how many are left: 0 without FTS5."""
     _drop(connection, _FORMER_TABLES)
     if not exists(connection):
         try:
@@ -76,7 +75,7 @@ def update(connection: sqlite3.Connection) -> int:
     saved, indexed = _state(connection, "turn"), _state(connection, "indexed_turn")
     if saved == indexed:
         return 0
-    # What an older MedChat deleted, or replaced under the same id: without its text it cannot be taken out.
+    # Turns that an older MedChat deleted or replaced: without their text they cannot be removed.
     if connection.execute(f"SELECT 1 FROM indexed_turn {_NOT_SAVED} LIMIT 1").fetchone():
         connection.execute("INSERT INTO indexed_text (indexed_text) VALUES ('delete-all')")
         connection.execute("DELETE FROM indexed_turn")
@@ -85,21 +84,21 @@ def update(connection: sqlite3.Connection) -> int:
 
 
 def forget(connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> None:
-    """Take the turns of a condition on table `turn` out of the index, before they are deleted or changed.
+    """Remove the turns of a condition on table `turn` from the index, before they are deleted or changed.
 
-    Their words are on the disk until `erase`.
+    Their words stay on the disk until `erase`.
     """
     _drop(connection, _FORMER_TABLES)
     if not exists(connection):
         return
     try:
         _take_out(connection, condition, values)
-    except sqlite3.DatabaseError:  # a damaged index holds nothing that cannot be made again
+    except sqlite3.DatabaseError:  # a damaged index can be rebuilt
         forget_all(connection)
 
 
 def erase(connection: sqlite3.Connection) -> None:
-    """Write the index again without what was taken out, which until then is only marked as gone."""
+    """Rewrite the index without removed turns, which until then are only marked as deleted."""
     if not exists(connection):
         return
     try:
@@ -109,18 +108,18 @@ def erase(connection: sqlite3.Connection) -> None:
 
 
 def forget_all(connection: sqlite3.Connection) -> None:
-    """Drop the index; the next search makes it again."""
+    """Drop the index; the next search rebuilds it."""
     _drop(connection, (*_FORMER_TABLES, "indexed_turn", "indexed_text"))
 
 
 def exists(connection: sqlite3.Connection) -> bool:
-    """Whether there is an index. There is none before the first search, nor where SQLite lacks FTS5."""
+    """Whether there is an index. There is none before the first search, nor without FTS5."""
     found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'indexed_text'").fetchone()
     return found is not None
 
 
 def turns_holding(connection: sqlite3.Connection, terms: Sequence[str]) -> Iterator[int]:
-    """Yield the ids of the indexed turns that hold every folded term, newest first."""
+    """Yield the ids of the indexed turns that contain every folded term, newest first."""
     query = " AND ".join(sorted({_phrase(term) for term in terms}))
     for row in connection.execute(
         "SELECT rowid FROM indexed_text WHERE indexed_text MATCH ? ORDER BY rowid DESC", (query,)
@@ -137,13 +136,13 @@ def _drop(connection: sqlite3.Connection, tables: Sequence[str]) -> None:
 
 
 def _state(connection: sqlite3.Connection, table: str) -> tuple[int, float]:
-    """Return what differs where the index lags behind, without comparing row by row."""
+    """Return a summary that differs if the index is outdated, without comparing row by row."""
     row = connection.execute(f"SELECT count(*), total(created) FROM {table}").fetchone()
     return row[0], row[1]
 
 
 def _index_step(connection: sqlite3.Connection) -> int:
-    """Index turns until a step is full and return how many."""
+    """Index turns until a batch is full and return how many."""
     done: list[tuple[int, float]] = []
     missing = connection.execute(f"SELECT id, created, question, answer FROM turn {_NOT_INDEXED} ORDER BY id")
     size = 0
@@ -154,7 +153,7 @@ def _index_step(connection: sqlite3.Connection) -> int:
         size += max(_LEAST, len(text) // (2 * _CODE_LENGTH))
         if size >= _STEP:
             break
-    missing.close()  # not all of it was read, and the tables that it reads are about to change
+    missing.close()  # close the unfinished cursor before its tables change
     connection.executemany("INSERT INTO indexed_turn VALUES (?, ?)", done)
     return len(done)
 
@@ -171,7 +170,7 @@ def _take_out(connection: sqlite3.Connection, condition: str, values: Sequence[o
 
 
 def _indexed(row: sqlite3.Row) -> str:
-    """Return the words of the index for a turn: the pairs of its texts, then each character once."""
+    """Return the words of the index for a turn: the bigrams of its texts, then each character once."""
     words: list[str] = []
     characters: list[str] = []
     for column in ("question", "answer"):
@@ -182,7 +181,7 @@ def _indexed(row: sqlite3.Row) -> str:
 
 
 def _phrase(term: str) -> str:
-    """Return the query for a term: its pairs one behind the other, or its one character."""
+    """Return the query for a term: the phrase of its bigrams, or its one character."""
     if len(term) == 1:
         return f'"{_code(term)}"'
     codes = [_code(character) for character in term]
@@ -191,7 +190,7 @@ def _phrase(term: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def _code(character: str) -> str:
-    """Return four letters or digits for a character: SQLite's tokenizer then has nothing to interpret."""
+    """Return four letters or digits for a character, so that SQLite's tokenizer does not split them."""
     number, digits = ord(character), ""
     for _ in range(_CODE_LENGTH):
         number, digit = divmod(number, len(_DIGITS))

@@ -1,4 +1,4 @@
-"""Rows of table `session`: finding them, and writing them inside a transaction that the caller holds."""
+"""Rows of table `session`: finding them, and writing them inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SELECT = """SELECT session.*,
         AS first_question,
     (SELECT kind FROM session_kind WHERE session_id = session.id) AS kind
     FROM session"""
-#: Sessions that were opened and left without a word are clutter, unless they were given a name.
+#: Hides sessions without turns, unless they have a name.
 WORTH_SHOWING = "(name IS NOT NULL OR EXISTS (SELECT 1 FROM turn WHERE session_id = session.id))"
 NEWEST_FIRST = "ORDER BY updated DESC, rowid DESC"
 _IS_ASK = f"EXISTS (SELECT 1 FROM session_kind WHERE session_id = session.id AND kind = '{SessionKind.ASK}')"
@@ -45,7 +45,7 @@ class SessionFilter:
     with_asks: bool = True
 
     def condition(self) -> tuple[str, tuple[object, ...]]:
-        """Return what follows WHERE, and its values."""
+        """Return the WHERE condition, and its values."""
         parts, values = [WORTH_SHOWING], list[object]()
         if self.model:
             parts.append("instr(lower(backbone || ' ' || model), ?) > 0")
@@ -76,14 +76,14 @@ def insert_session(connection: sqlite3.Connection, record: SessionRecord) -> Non
 
 
 def become_chat(connection: sqlite3.Connection, session_id: str) -> None:
-    """Let a session that began as an `ask` be a chat from now on; others stay what they are."""
+    """Make a session of an `ask` a chat; others do not change."""
     connection.execute(
         "DELETE FROM session_kind WHERE session_id = ? AND kind = ?", (session_id, SessionKind.ASK.value)
     )
 
 
 def free_id(connection: sqlite3.Connection, wanted: str = "") -> str:
-    """Return `wanted` if it is an id that no session has, else a fresh one. Raises MedchatError for none."""
+    """Return `wanted` if it is a free id, else a new one. Raises MedchatError if none is found."""
     wanted_first = chain([wanted] if looks_like_an_id(wanted) else [], (new_id() for _ in range(100)))
     for identity in wanted_first:
         if connection.execute("SELECT 1 FROM session WHERE id = ?", (identity,)).fetchone() is None:
@@ -97,7 +97,7 @@ def name_is_free(connection: sqlite3.Connection, name: str) -> bool:
 
 
 def insert_turns(connection: sqlite3.Connection, session_id: str, turns: Iterable[SavedTurn]) -> list[int]:
-    """Write turns with the times they were saved at, in order, and return their ids."""
+    """Write turns with their times, in order, and return their ids."""
     written = (
         turn_rows.insert(
             connection, session_id, saved.turn, saved, saved.origin, created=saved.created.timestamp()
@@ -108,7 +108,7 @@ def insert_turns(connection: sqlite3.Connection, session_id: str, turns: Iterabl
 
 
 def change(connection: sqlite3.Connection, record: SessionRecord) -> None:
-    """Write what a session is held with: backbone, model, adapters, template, system text."""
+    """Update a session's backbone, model, adapters, template and system text."""
     about = (record.backbone, record.model, json.dumps(list(record.adapters)), record.template, record.system)
     connection.execute(
         "UPDATE session SET backbone = ?, model = ?, adapters = ?, template = ?, system = ?, updated = ?"

@@ -1,4 +1,4 @@
-"""Sessions, their turns, the line editor's history, and what has been shown once."""
+"""Sessions, their turns, the line editor's history, and notices already shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medchat.store.references import checked_name, gone, matching, not_one, refu
 from medchat.store.session_rows import NEWEST_FIRST, SELECT, SessionFilter
 from medchat.store.turns import TurnStore
 
-#: Lines the editor remembers; older ones are dropped.
+#: The number of lines in the editor's history; older ones are dropped.
 INPUT_LIMIT = 5000
 
 
@@ -26,19 +26,19 @@ class SessionStore(TurnStore):
     """The saved sessions. Each writing call returns only when its change is on disk.
 
     Every call raises MedchatError if the file cannot be read or written (CheckpointError where it is
-    damaged); a caller in a chat says so loudly and continues with `SessionStore.unsaved()`.
+    damaged); a chat then warns and continues with `SessionStore.unsaved()`.
     """
 
     @classmethod
     def open(cls, path: Path | None = None) -> SessionStore:
-        """Open the sessions file (the user's own, unless `path` says another), creating it if need be."""
+        """Open the sessions file at `path` (default: the user's own), creating it if necessary."""
         return cls(Database(path or sessions_file()))
 
     @classmethod
     def unsaved(cls, beside: Path | None = None) -> SessionStore:
-        """Return a store that leaves nothing on disk: all of it is in memory, and gone with `close`.
+        """Return a store in memory, which is gone with `close`.
 
-        What the file `beside` says was seen counts as seen here too; the file is only read.
+        Keys marked as seen in the file `beside` count as seen here too; the file is only read.
         """
         store = cls(Database(None))
         for key in keys_seen_in(beside) if beside else ():
@@ -74,7 +74,7 @@ class SessionStore(TurnStore):
         name: str | None = None,
         kind: SessionKind = SessionKind.CHAT,
     ) -> SessionRecord:
-        """Begin a session. Raises UsageError if the name is taken or cannot be a name."""
+        """Create a session. Raises UsageError if the name is taken or invalid."""
         now = datetime.now(UTC)
         name = checked_name(name) if name is not None else None
         with self._database.transaction() as connection:
@@ -86,9 +86,9 @@ class SessionStore(TurnStore):
         return record
 
     def get(self, reference: str) -> SessionRecord:
-        """Return the session with that id, that name, or the only one whose id begins so.
+        """Return the session with that id or name, or the only one whose id begins with it.
 
-        The four characters after the date may stand alone. Raises UsageError for none or several.
+        The four characters after the date are enough. Raises UsageError for none or several.
         """
         found: tuple[SessionRecord, ...] = ()
         for condition, values in matching(reference):
@@ -103,21 +103,21 @@ class SessionStore(TurnStore):
         return found[0] if found else None
 
     def free_name(self, name: str) -> str:
-        """Return a name as it would be kept. Raises UsageError if it is taken or cannot be a name."""
+        """Return a name as it would be stored. Raises UsageError if it is taken or invalid."""
         name = checked_name(name)
         with self._database.reading() as connection:
             refuse_taken(connection, name)
         return name
 
     def latest(self, *, with_asks: bool = True) -> SessionRecord | None:
-        """Return the session that was changed last and is not empty and nameless, or None."""
+        """Return the last changed session that is not both empty and nameless, or None."""
         found = self.list(SessionFilter(with_asks=with_asks), limit=1)
         return found[0] if found else None
 
     def list(
         self, chosen: SessionFilter | None = None, *, limit: int = -1, skip: int = 0
     ) -> tuple[SessionRecord, ...]:
-        """Return the sessions of a filter, the one changed last first, without the empty nameless ones.
+        """Return the sessions of a filter, the last changed first, without empty nameless ones.
 
         `limit` below 0 means all; `skip` leaves out as many of the newest.
         """
@@ -125,7 +125,7 @@ class SessionStore(TurnStore):
         return self._records(f"WHERE {condition} {NEWEST_FIRST} LIMIT ? OFFSET ?", (*values, limit, skip))
 
     def rename(self, session_id: str, name: str) -> SessionRecord:
-        """Return a session another name. Raises UsageError if it is taken or cannot be a name."""
+        """Rename a session. Raises UsageError if the name is taken or invalid."""
         name = checked_name(name)
         with self._database.transaction() as connection:
             refuse_taken(connection, name, besides=session_id)
@@ -143,7 +143,7 @@ class SessionStore(TurnStore):
         template: str = "",
         system: str = "",
     ) -> SessionRecord:
-        """Note that the session continues with another model, template or system prompt."""
+        """Update the session's model, template or system text."""
         record = replace(
             self._record(session_id),
             backbone=backbone,
@@ -158,9 +158,9 @@ class SessionStore(TurnStore):
         return self._record(session_id)
 
     def add(self, sessions: Sequence[Transcript]) -> tuple[SessionRecord, ...]:
-        """Write whole sessions in one transaction, all or none, and return them as they are kept.
+        """Write complete sessions in one transaction, all or none, and return them as stored.
 
-        One whose id is taken gets a fresh id; one whose name is taken loses its name.
+        One whose id is taken gets a new id; one whose name is taken loses its name.
         """
         added = []
         with self._database.transaction() as connection:
@@ -176,9 +176,9 @@ class SessionStore(TurnStore):
         return tuple(self._record(record.id) for record in added)
 
     def fork(self, session_id: str, name: str | None = None) -> SessionRecord:
-        """Copy the conversation as it stands into a session of its own, in one transaction.
+        """Copy the current conversation into a new session, in one transaction.
 
-        Other branches stay behind. Raises UsageError if the name is taken or cannot be a name.
+        Other branches are not copied. Raises UsageError if the name is taken or invalid.
         """
         now = datetime.now(UTC)
         name = checked_name(name) if name is not None else None
@@ -192,7 +192,7 @@ class SessionStore(TurnStore):
     def delete(self, *session_ids: str) -> int:
         """Delete sessions, their turns and their questions in the editor's history, from the disk too.
 
-        Returns how many. All or none: raises UsageError if one is not there.
+        Returns how many. All or none: raises UsageError if one does not exist.
         """
         with self._database.transaction() as connection:
             for session_id in session_ids:
@@ -212,19 +212,19 @@ class SessionStore(TurnStore):
         return count
 
     def transcript(self, session_id: str) -> Transcript:
-        """Return a session whole, other branches included. Raises UsageError if there is no such session."""
+        """Return a complete session, other branches included. Raises UsageError if there is no such session."""
         return Transcript(self._record(session_id), self.turns(session_id), self.others(session_id))
 
     def conversation(self, session_id: str) -> Conversation:
-        """Return what was said, ready to continue with. Raises UsageError if there is no such session."""
+        """Return the session's conversation. Raises UsageError if there is no such session."""
         record = self._record(session_id)
         return Conversation(tuple(saved.turn for saved in self.turns(session_id)), record.system)
 
     def rewrite(self, session_id: str, change: Callable[[str], str]) -> int:
-        """Put `change(text)` in place of every question and answer of a session, on the disk too.
+        """Replace every question and answer of a session with `change(text)`, on the disk too.
 
-        The system text, the editor's lines for these questions and turns that were undone are changed as
-        well. Returns how many questions and answers are now other than before.
+        The system text, the editor's lines for these questions and undone turns are changed as well. Returns
+        how many questions and answers changed.
         """
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)
@@ -233,10 +233,10 @@ class SessionStore(TurnStore):
         self._database.purge()
         return changed
 
-    # ------------------------------------------------------------ the editor's history, things seen
+    # ------------------------------------------------------------ the editor's history, notices already shown
 
     def remember_input(self, text: str) -> None:
-        """Add a line to the editor's history, unless it is the newest already. Keeps `INPUT_LIMIT`."""
+        """Add a line to the editor's history, unless it equals the newest. Keeps `INPUT_LIMIT` lines."""
         with self._database.transaction() as connection:
             newest = connection.execute("SELECT text FROM input ORDER BY id DESC LIMIT 1").fetchone()
             if newest is not None and newest["text"] == stored(text):
@@ -256,11 +256,11 @@ class SessionStore(TurnStore):
         return bool(self._database.rows("SELECT 1 FROM seen WHERE key = ?", (key,)))
 
     def mark_seen(self, key: str) -> None:
-        """Remember that `key` was shown. Survives `delete_all`: it holds no one's words."""
+        """Remember that `key` was shown. Survives `delete_all`: it contains no user's text."""
         with self._database.transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO seen (key, created) VALUES (?, ?)", (key, time.time()))
 
-    # ------------------------------------------------------------ inside
+    # ------------------------------------------------------------ internals
 
     def _records(self, condition: str, values: Sequence[object] = ()) -> tuple[SessionRecord, ...]:
         return tuple(record_from(row) for row in self._database.rows(f"{SELECT} {condition}", values))

@@ -1,4 +1,4 @@
-"""Writing turns inside a transaction that the caller holds."""
+"""Writes turns inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medchat.store.search_index import forget
 
 
 def touch(connection: sqlite3.Connection, session_id: str) -> None:
-    """Note that the session changes now. Raises UsageError if it is not there (any more)."""
+    """Set the session's time of change. Raises UsageError if it does not exist (any more)."""
     changed = connection.execute("UPDATE session SET updated = ? WHERE id = ?", (time.time(), session_id))
     if not changed.rowcount:
         raise gone(session_id)
@@ -29,10 +29,10 @@ def insert(
     *,
     created: float | None = None,
 ) -> tuple[int, int]:
-    """Write `turn` after the last one; return its position and its id. `created` is a Unix time, now if None."""
+    """Insert `turn` after the last one; return its position and its id. `created` is a Unix time, now if None."""
     last = connection.execute(
         "SELECT max(position) FROM turn WHERE session_id = ? AND typeof(position) = 'integer'"
-        " AND position < 1e15",  # a damaged row must not stop those after it
+        " AND position < 1e15",  # a damaged row must not affect those after it
         (session_id,),
     )
     position: int = (last.fetchone()[0] or 0) + 1
@@ -67,12 +67,12 @@ def extend_last(
     cost: AnswerCost | None,
     origin: AnswerOrigin | None,
 ) -> int:
-    """Put the longer answer of `turn` into the last turn, add what it cost, and return its position."""
+    """Replace the last turn's answer with the longer one of `turn`, add its cost, and return its position."""
     row = connection.execute(
         "SELECT id, position FROM turn WHERE session_id = ? AND undone = 0 ORDER BY position DESC LIMIT 1",
         (session_id,),
     ).fetchone()
-    forget(connection, "id = ?", (row["id"],))  # the next search indexes the new words
+    forget(connection, "id = ?", (row["id"],))  # the next search indexes the new text
     tokens, seconds = (cost.completion_tokens, cost.seconds) if cost else (0, 0.0)
     connection.execute(
         "UPDATE turn SET answer = ?, finish = ?, completion_tokens = completion_tokens + ?, seconds = seconds + ?"
@@ -103,9 +103,9 @@ def ends_with(connection: sqlite3.Connection, session_id: str, expected: Sequenc
 def mark_undone(
     connection: sqlite3.Connection, session_id: str, count: int, *, undone: bool
 ) -> tuple[SavedTurn, ...]:
-    """Mark up to `count` last turns as undone, or the first undone ones as not; return them, oldest first.
+    """Mark up to `count` last turns as undone, or the first undone ones as current; return them, oldest first.
 
-    Undone turns always follow the others, so both ends meet where the conversation now stops.
+    Undone turns always follow the others, so they begin where the conversation ends.
     """
     order = "DESC" if undone else "ASC"
     rows = connection.execute(
@@ -117,12 +117,12 @@ def mark_undone(
 
 
 def rewrite(connection: sqlite3.Connection, session_id: str, change: Callable[[str], str]) -> int:
-    """Put `change(text)` in place of each text of the session and of each line typed for it.
+    """Replace each text of the session and each line typed for it with `change(text)`.
 
-    Undone turns and the system text count too. Returns how many questions and answers are other than before.
+    Undone turns and the system text are included. Returns how many questions and answers changed.
     """
     _claim_inputs(connection, session_id)
-    forget(connection, "session_id = ?", (session_id,))  # the next search indexes the new words
+    forget(connection, "session_id = ?", (session_id,))  # the next search indexes the new text
     _rewrite_origins(connection, session_id, change)
     mine = {"session": session_id}
     _change(connection, "input", "text", "session_id = :session", mine, change)
@@ -154,7 +154,7 @@ def _change(
     values: Mapping[str, str],
     change: Callable[[str], str],
 ) -> int:
-    """Change a column of some rows and return in how many of them it is other than before."""
+    """Change a column of some rows and return in how many of them it changed."""
     rows = connection.execute(
         f"SELECT rowid AS number, {column} AS text FROM {table} WHERE {where}", values
     ).fetchall()
@@ -165,7 +165,7 @@ def _change(
 
 
 def delete_session(connection: sqlite3.Connection, session_id: str) -> None:
-    """Delete a session with its turns and the lines typed for them, and those for turns deleted before."""
+    """Delete a session with its turns and the lines typed for them and for turns deleted earlier."""
     connection.execute(
         "DELETE FROM input WHERE text IN (SELECT question FROM turn WHERE session_id = ?)", (session_id,)
     )
@@ -174,13 +174,13 @@ def delete_session(connection: sqlite3.Connection, session_id: str) -> None:
 
 
 def _delete_turns(connection: sqlite3.Connection, condition: str, session_id: str) -> int:
-    """Delete the turns of a condition, out of the search index too; return how many there were."""
+    """Delete the turns of a condition, also from the search index; return how many."""
     forget(connection, condition, (session_id,))
     return connection.execute(f"DELETE FROM turn WHERE {condition}", (session_id,)).rowcount
 
 
 def _claim_inputs(connection: sqlite3.Connection, session_id: str) -> None:
-    """Note whose lines these are before a turn goes, so that they can still go with the session."""
+    """Note the session of a turn's typed lines before it is deleted, so that they are deleted with the session."""
     connection.execute(
         "UPDATE input SET session_id = :session WHERE session_id IS NULL"
         " AND text IN (SELECT question FROM turn WHERE session_id = :session)",

@@ -1,4 +1,4 @@
-"""The turns of saved sessions: saving, taking back, branches, searching."""
+"""The turns of saved sessions: saving, undo, branches, searching."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TURNS = "SELECT turn.*, origin FROM turn LEFT JOIN turn_origin ON turn_id = tur
 
 
 class TurnStore:
-    """What a `SessionStore` does with turns. Each writing call is one transaction, on disk when it returns."""
+    """The part of `SessionStore` about turns. Each writing call is one transaction, on disk when it returns."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -39,11 +39,11 @@ class TurnStore:
         instead_of: Sequence[PlacedTurn] = (),
         in_chat: bool = False,
     ) -> int:
-        """Save a turn in place of the last ones, which stay as another branch; return its position, from 1.
+        """Save a turn, replacing the last ones, which stay as another branch; return its position, from 1.
 
-        Turns that were undone stay as a branch too. Where the last turns are not `instead_of` (oldest first),
-        another MedChat wrote meanwhile: all stay, and the turn follows them. A position other than expected
-        means the same. `in_chat`: a session that began as an `ask` is a chat from then on.
+        Undone turns stay as a branch too. If the last turns are not `instead_of` (oldest first), another
+        process wrote meanwhile: all stay, and the turn follows them. The same is true if the position is not
+        the expected one. `in_chat`: a session that began as an `ask` is a chat from then on.
         """
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)
@@ -64,9 +64,9 @@ class TurnStore:
         expected: PlacedTurn,
         in_chat: bool = False,
     ) -> int:
-        """Put the longer answer of `turn` into the last one and return its position.
+        """Replace the last turn's answer with the longer one of `turn` and return its position.
 
-        Where the last turn is not `expected`, it is another MedChat's: it stays, and the turn follows it.
+        If the last turn is not `expected`, it is another process's: it stays, and the turn follows it.
         `in_chat`: as for `append_turn`.
         """
         with self._database.transaction() as connection:
@@ -82,10 +82,10 @@ class TurnStore:
     def undo(
         self, session_id: str, count: int = 1, *, expected: Sequence[PlacedTurn] = ()
     ) -> tuple[SavedTurn, ...]:
-        """Take back up to `count` last turns and return them, oldest first. `restore` brings them back.
+        """Undo up to `count` last turns and return them, oldest first. `restore` redoes them.
 
-        Where the last turns are not `expected` (oldest first), another MedChat wrote meanwhile: nothing is
-        taken back, and () returned.
+        If the last turns are not `expected` (oldest first), another process wrote meanwhile: nothing is
+        undone, and () returned.
         """
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)
@@ -94,23 +94,23 @@ class TurnStore:
             return turn_rows.mark_undone(connection, session_id, count, undone=True)
 
     def restore(self, session_id: str, count: int = 1) -> tuple[SavedTurn, ...]:
-        """Bring back up to `count` turns that were undone since the last save; return them, oldest first."""
+        """Redo up to `count` turns that were undone since the last save; return them, oldest first."""
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)
             return turn_rows.mark_undone(connection, session_id, count, undone=False)
 
     def branches(self, session_id: str) -> tuple[BranchPoint, ...]:
-        """Return the places where the conversation has continued in several ways, its end included."""
+        """Return the places where the conversation branches, its end included."""
         with self._database.reading() as connection:
             return Tree(connection, session_id).points()
 
     def turns_at(self, point: BranchPoint) -> tuple[SavedTurn, ...]:
-        """Return what stood at a place of `branches`, in the order of its alternatives."""
+        """Return the turns at a place of `branches`, in the order of its alternatives."""
         with self._database.reading() as connection:
             return turns_at(connection, point)
 
     def others(self, session_id: str) -> tuple[BranchTurn, ...]:
-        """Return the turns that are not in the conversation as it stands, undone ones included."""
+        """Return the turns that are not in the current conversation, undone ones included."""
         with self._database.reading() as connection:
             return Tree(connection, session_id).others()
 
@@ -121,10 +121,10 @@ class TurnStore:
         *,
         expected: Sequence[PlacedTurn] = (),
     ) -> bool:
-        """Continue from another branch: from position and alternative (an index of `BranchPoint.alternatives`).
+        """Switch to another branch: `where` is position and alternative (an index of `BranchPoint.alternatives`).
 
-        Without `where`: from the next alternative at the last place that has several. False, and nothing is
-        changed, where there is none, or where the last turns are not `expected` (another MedChat wrote).
+        Without `where`: to the next alternative at the last place that has several. False, without a change,
+        if there is none, or if the last turns are not `expected` (another process wrote).
         """
         with self._database.transaction() as connection:
             turn_rows.touch(connection, session_id)
@@ -135,7 +135,7 @@ class TurnStore:
             return tree.take(*way)
 
     def turns(self, session_id: str) -> tuple[SavedTurn, ...]:
-        """Return the turns of the conversation as it stands, oldest first."""
+        """Return the turns of the current conversation, oldest first."""
         rows = self._database.rows(
             f"{_TURNS} WHERE session_id = ? AND undone = 0 ORDER BY position", (session_id,)
         )
@@ -144,15 +144,15 @@ class TurnStore:
     def search(
         self, terms: Sequence[str], limit: int = 20, progress: Callable[[int], None] | None = None
     ) -> tuple[FoundTurn, ...]:
-        """Return up to `limit` turns that hold every term, the best first; `limit` 0: every one.
+        """Return up to `limit` turns that contain every term, the best first; `limit` 0: all.
 
-        Turns of every branch are found. Those that were never searched are indexed first, in steps between
-        which other programs can write; `progress` is called after each with how many are left.
+        Turns of every branch are found. New turns are indexed first, in batches between which other programs
+        can write; `progress` is called after each with how many are left.
         """
         try:
             return self._search(terms, limit, progress)
         except (MedchatError, sqlite3.DatabaseError):
-            # A damaged index is made again; where more than that is damaged, this says so.
+            # A damaged index is rebuilt; if more than that is damaged, this raises the error.
             with self._database.transaction() as connection:
                 search_index.forget_all(connection)
             return self._search(terms, limit, progress)

@@ -31,10 +31,10 @@ from medchat.sanitize import sanitize_line
 from medchat.user_paths import user_path
 from medchat.whole_file import check_output_file
 
-#: Prompts that go through the model together unless told otherwise. On a CPU decoding is bound by reading
-#: the weights, so this many cost little more than one; out of memory halves it.
+#: The default batch size. On a CPU decoding is bound by reading the weights, so this many prompts cost little
+#: more than one; running out of memory halves it.
 BATCH_SIZE = 8
-#: So many bad records or failed questions are named; of more only the number is given.
+#: How many bad records or failed questions are named; of more only the number is given.
 NAMED = 10
 
 
@@ -132,7 +132,7 @@ def command(data: str, output: str, **flags: Any) -> int:
 
 
 def _refuse_contradictions(flags: dict[str, Any]) -> None:
-    """Raise UsageError for flags of which only one can be meant."""
+    """Raise UsageError for flags that exclude each other."""
     if flags["resume"] and flags["overwrite"]:
         raise UsageError(
             say("--resume 和 --overwrite 只能用一个", "use only one of --resume and --overwrite"),
@@ -152,7 +152,7 @@ def _refuse_contradictions(flags: dict[str, Any]) -> None:
 
 
 def _refuse_inputs(target: Path, opening: ChatSetup, data: Path) -> None:
-    """Refuse an output where one of its files would take the place of what the run reads. Raises UsageError."""
+    """Raise UsageError if an output file would overwrite an input of the run."""
     inputs = {"--data": data, "medchat config path": config_file(), "./medchat.toml": project_config_file()}
     if opening.options.model.is_file():
         inputs["--model"] = opening.options.model
@@ -163,7 +163,7 @@ def _refuse_inputs(target: Path, opening: ChatSetup, data: Path) -> None:
 
 
 def _batch_size(opening: ChatSetup, asked: int | None) -> int:
-    """Return how many questions go together. Raises UsageError if the backbone answers one at a time."""
+    """Return the batch size. Raises UsageError if the backbone answers one question at a time."""
     if opening.backbone.capabilities.batch:
         return asked or BATCH_SIZE
     if (asked or 1) > 1:
@@ -179,7 +179,7 @@ def _batch_size(opening: ChatSetup, asked: int | None) -> int:
 
 
 def _check(opening: ChatSetup, questions: int) -> int:
-    """Ask the backbone whether it would load; weights are not read."""
+    """Let the backbone check the model without reading weights."""
     opening.backbone.check(opening.options)
     for notice in opening.notices():
         say_aside(notice)
@@ -189,7 +189,7 @@ def _check(opening: ChatSetup, questions: int) -> int:
 
 
 def _generation(configured: GenerationConfig, flags: dict[str, Any]) -> GenerationConfig:
-    """Greedy, unless a flag of this command asks for sampling: a chat's temperature in a file does not."""
+    """Greedy unless a flag of this command requests sampling: a chat's temperature in a file does not count."""
     if flags["sample"] and flags["greedy"]:
         raise UsageError(say("--sample 和 --greedy 只能用一个", "use only one of --sample and --greedy"))
     asked = any(flags[name] is not None for name in ("temperature", "top_p", "top_k"))

@@ -11,13 +11,13 @@ from medchat.cli.output import say_aside, stderr_redraws
 from medchat.language import say
 from medchat.units import clock
 
-#: Where there is no bar, a line is printed each time this share is done, or so many seconds have gone by.
+#: Without a bar, a line is printed after each such share, or after this many seconds.
 LINE_EVERY, SECONDS_A_LINE = 0.1, 30.0
 
 
 @dataclass
 class InferProgress:
-    """How far a run is. `before` of the `total` questions were answered by earlier runs."""
+    """The progress of a run. `before` of the `total` questions were answered by earlier runs."""
 
     total: int
     before: int = 0
@@ -26,22 +26,22 @@ class InferProgress:
     started: float = field(default_factory=time.perf_counter)
 
     def start(self) -> None:
-        """Begin to count time: the model is ready."""
+        """Start the clock: the model is ready."""
         self.started = time.perf_counter()
 
     def add(self, questions: int, tokens: int) -> None:
-        """Count what has been stored."""
+        """Count answers that were stored."""
         self.answered += questions
         self.tokens += tokens
 
     @property
     def done(self) -> int:
-        """How many of the questions need no more work."""
+        """The number of questions that are done."""
         return self.before + self.answered
 
     @property
     def seconds(self) -> float:
-        """The time since the model was ready."""
+        """Seconds since the model was ready."""
         return max(1e-9, time.perf_counter() - self.started)
 
     def figures(self) -> str:
@@ -55,13 +55,13 @@ class InferProgress:
 
 
 Show = Callable[[], None]
-#: Says a line without breaking the bar.
+#: Prints a line without breaking the bar.
 Tell = Callable[[str], None]
 
 
 @contextmanager
 def show_progress(progress: InferProgress, *, quiet: bool) -> Iterator[tuple[Show, Tell]]:
-    """Yield a function that shows `progress` as it is now on stderr, and one that says a line meanwhile."""
+    """Yield a function that shows the present `progress` on stderr, and one that prints a line meanwhile."""
     if quiet:
         yield (lambda: None), say_aside
     elif stderr_redraws():
@@ -72,7 +72,7 @@ def show_progress(progress: InferProgress, *, quiet: bool) -> Iterator[tuple[Sho
 
 
 class _Lines:
-    """A line for each tenth of the run, and one now and then."""
+    """A line for each tenth of the run, and at intervals."""
 
     def __init__(self, progress: InferProgress) -> None:
         self._progress = progress

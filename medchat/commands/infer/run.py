@@ -1,4 +1,4 @@
-"""One run of batch inference: from checked flags and files to answers on disk, told on stderr."""
+"""One run of batch inference: from checked flags and files to answers on disk, with progress on stderr."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from medchat.templates import ignores_input
 
 @dataclass
 class BatchRun:
-    """One run of this process, everything checked that can be checked without the model."""
+    """One run of this process, with everything checked that needs no model."""
 
     setup: BatchSetup
     source: QuestionFile
@@ -44,7 +44,7 @@ class BatchRun:
         return self.setup.opening
 
     def complete(self) -> int:
-        """Answer what is missing, put the result file in order and return the exit code."""
+        """Answer what is missing, sort the result file and return the exit code."""
         wanted = {question.index for question in self.plan.questions}
         done = self.outputs.done & wanted
         progress = InferProgress(self._expected(len(done)), before=len(done))
@@ -63,7 +63,7 @@ class BatchRun:
         return self._report(progress, lines) if self._leads else 0
 
     def _expected(self, done: int) -> int:
-        """Where this process's progress ends: with its own share of what is missing."""
+        """The total of this process's progress: its own share of what is missing."""
         total, rank = len(self.plan.questions), self.outputs.process.rank
         return done + round((total - done) * self.plan.share(rank) / total)
 
@@ -156,7 +156,7 @@ class BatchRun:
             tell(f"{self._place(question)}: {sanitize_line(reason, 300)}")
 
     def _name_rejected(self, rows: Sequence[Mapping[str, Any]], tell: Tell) -> None:
-        """Say once of each setting that the server does not take it."""
+        """Report once for each setting that the server rejected it."""
         names = dict.fromkeys(name for row in rows for name in row.get("rejected_settings", ()))
         if news := tuple(name for name in names if name not in self._known_rejected):
             self._known_rejected.update(news)
@@ -173,7 +173,7 @@ class BatchRun:
                 f"已停止：还没有新的回答，{output} 里原有的结果没有改动",
                 f"stopped before the first new answer; the earlier results in {output} are unchanged",
             )
-        # Counted on disk: a signal may have come between storing answers and counting them.
+        # Counted from the file: a signal may have come between storing answers and counting them.
         stored = self.outputs.stored()
         with_resume = (
             say(

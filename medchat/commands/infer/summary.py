@@ -1,4 +1,4 @@
-"""What `infer` says when it is done: how many answers there are, and which are not what was requested."""
+"""The summary of `infer`: how many answers there are, and which ones are incomplete or failed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def summarize(rows: Rows, output: str, speed: float, *, skip_bad: bool) -> int:
-    """Say what became of the questions, one row each, and return the exit code. `speed` in tokens a second."""
+    """Print a row for each kind of result, and return the exit code. `speed` in tokens per second."""
     codes = Counter(int(row.get("error_code", 1)) for row in rows if row["finish"] == "error")
     answered, place = len(rows) - codes.total(), sanitize_line(output)
     say_aside(

@@ -1,4 +1,4 @@
-"""`medchat models`: which weights there are, what a folder holds, fetching them and checking them."""
+"""`medchat models`: listing, describing, downloading and verifying weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medchat.language import say
     ),
 )
 def command() -> None:
-    """Hold the subcommands."""
+    """The command group."""
 
 
 for subcommand in (list_module.command, show.command, pull.command, verify.command):

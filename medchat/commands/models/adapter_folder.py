@@ -1,4 +1,4 @@
-"""What an adapter folder is, from its `adapter_config.json` and what is known of published ones."""
+"""Describes an adapter folder, from its `adapter_config.json` and the published ones."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from medchat.units import amount
 from medchat.weights.catalogue import Catalogue, Entry
 
 _WEIGHTS = (".safetensors", ".bin")
-#: What our own fine-tuning states of the form it trained in.
+#: The key in which our fine-tuning states the template it trained with.
 _TEMPLATE = "medchat_template"
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterFolder:
-    """An adapter folder. `config` is what its file states, trusted in nothing; `entry` is the published one it is.
+    """An adapter folder. `config` is its untrusted configuration; `entry` the published adapter that it is.
 
-    `card` is what a backbone says of it, None if none does: then `entry` goes by the folder's name alone.
+    `card` is a backbone's description, None if there is none: then `entry` is found by the folder's name.
     """
 
     path: Path
@@ -98,7 +98,7 @@ class AdapterFolder:
 
 
 def read_adapter(folder: Path, catalogue: Catalogue, card: AdapterCard | None) -> AdapterFolder:
-    """Describe the folder, of which a backbone says what is in `card`.
+    """Describe the folder; `card` is a backbone's description of it.
 
     Raises CheckpointError if its configuration cannot be read.
     """

@@ -12,7 +12,7 @@ from medchat.weights.folders import State, folder_of, state_of
 
 
 def as_json(entry: Entry) -> dict[str, Any]:
-    """Return all that is known of the weights, and whether they are here."""
+    """Return all facts about the weights, and whether they are here."""
     known = entry.known
     folder = folder_of(known.name)
     state = state_of(folder)
@@ -38,12 +38,12 @@ def as_json(entry: Entry) -> dict[str, Any]:
 
 
 def size_of(entry: Entry) -> str:
-    """Return the size of the download in words."""
+    """Return the size of the download as text."""
     return amount(entry.known.size) if entry.known.size else say("大小未知", "size unknown")
 
 
 def state_in_words(entry: Entry) -> str:
-    """Say whether the weights are here, else how they are fetched."""
+    """Return whether the weights are here, else how to download them."""
     match state_of(folder_of(entry.known.name)):
         case State.HERE:
             return say("已在本机", "here")
@@ -70,7 +70,7 @@ def note_of(entry: Entry) -> str:
 
 
 def rows(entry: Entry) -> list[tuple[str, str]]:
-    """Return label and value of each fact worth reading, for weights that are not here or only in part."""
+    """Return label and value of the main facts, for weights that are missing or incomplete."""
     known = entry.known
     folder = folder_of(known.name)
     facts = [
@@ -98,10 +98,10 @@ def rows(entry: Entry) -> list[tuple[str, str]]:
 
 
 def note_line(note: str) -> str:
-    """Return a note on a folder as the line that is shown, sanitised."""
+    """Return a note on a folder as a sanitized line."""
     return say("！", "! ") + sanitize_line(note, 300)
 
 
 def table(facts: list[tuple[str, str]]) -> str:
-    """Return labelled lines, every value sanitised."""
+    """Return labelled lines, every value sanitized."""
     return "\n".join(f"{label}{say('：', ': ')}{sanitize_line(value, 300)}" for label, value in facts)

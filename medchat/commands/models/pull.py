@@ -117,7 +117,7 @@ def _entry(name: str, catalogue: Catalogue) -> Entry:
 
 
 def _repository(known: KnownWeights, origin: str, target: Path) -> str:
-    """Return where the source keeps the weights. Raises CheckpointError if a person must fetch them."""
+    """Return the source's repository of the weights. Raises CheckpointError if they need a manual download."""
     if origin == "modelscope":
         if known.modelscope:
             return known.modelscope

@@ -12,7 +12,7 @@ from medchat.cli.output import say_aside, stderr_redraws
 from medchat.language import say
 from medchat.units import amount
 
-#: Where there is no bar, a line is printed each time this share is done, or so many seconds have gone by.
+#: Without a bar, a line is printed after each such share, or after this many seconds.
 LINE_EVERY, SECONDS_A_LINE = 0.1, 30.0
 
 
@@ -27,26 +27,26 @@ class PullProgress:
         self._done = 0
 
     def begin(self, total: int, done: int = 0) -> None:
-        """Say how many bytes there are in all and how many of them are done."""
+        """Set the total number of bytes and how many of them are done."""
         with self._lock:
             self._total, self._done = total, done
             self._show(done, total)
 
     def advance(self, count: int) -> None:
-        """Count bytes gained, or lost where negative."""
+        """Add bytes; negative after a restart."""
         with self._lock:
             self._done += count
             self._show(self._done, self._total)
 
     def tell(self, line: str) -> None:
-        """Say a line without breaking the bar."""
+        """Print a line without breaking the bar."""
         with self._lock:
             self._tell(line)
 
 
 @contextmanager
 def show_pull(label: str = "") -> Iterator[PullProgress]:
-    """Yield the progress of a download, shown on stderr. The libraries' own words are kept back."""
+    """Yield the progress of a download, shown on stderr. The libraries' own messages are suppressed."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -61,7 +61,7 @@ def show_pull(label: str = "") -> Iterator[PullProgress]:
 
 
 class _Lines:
-    """A line for each tenth of the whole, and one now and then."""
+    """A line for each tenth of the whole, and at intervals."""
 
     def __init__(self) -> None:
         self._next = 0.0

@@ -1,4 +1,4 @@
-"""`medchat models show`: what a folder or a name is, learned without loading any weights."""
+"""`medchat models show`: describes a folder or a name without loading any weights."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ from medchat.units import amount
 from medchat.user_paths import user_path
 from medchat.weights.folders import State, folder_of, is_adapter, state_of
 
-#: Bytes a parameter takes at each width, for the memory table. int4 with one fp16 scale a row is just over a half.
+#: Bytes per parameter at each width, for the memory table. int4 with one fp16 scale per row is just over a
+#: half.
 WIDTHS = (("float32", 4.0), ("bfloat16", 2.0), ("float16", 2.0), ("int8", 1.0), ("int4", 0.5))
 
 _THIS = "medchat models show"
 
 
 def _widths(can: Capabilities) -> list[tuple[str, float]]:
-    """Return the widths that models of this family can be loaded in."""
+    """Return the widths in which models of this family can be loaded."""
     return [(name, width) for name, width in WIDTHS if name in (*can.dtypes, *can.quantize)]
 
 
@@ -64,7 +65,7 @@ def _card_as_json(card: ModelCard, can: Capabilities) -> dict[str, Any]:
 
 
 def _card_as_text(card: ModelCard, can: Capabilities) -> str:
-    """Return what is known of the model, a row each; what nobody knows has none."""
+    """Return the facts about the model, a row each; unknown ones are left out."""
     shape = f"{card.layers} / {card.hidden_size}" if card.layers else ""
     tokens = say(f"{card.context_length} 个词元", f"{card.context_length} tokens")
     memory = [f"{name} {_gib(card.memory(width))}" for name, width in _widths(can)]
@@ -95,7 +96,7 @@ def _card_as_text(card: ModelCard, can: Capabilities) -> str:
 
 
 def _missing(can: Capabilities) -> list[str]:
-    """Return the flags that the family does not take."""
+    """Return the flags that the family does not support."""
     flags = [
         ("--num-beams", can.beams),
         ("--adapter", can.adapters),
@@ -129,7 +130,7 @@ def _gib(size: int) -> str:
 @click.option("--backbone", metavar="NAME", help=say("按这个模型家族解读", "read it as this family"))
 @click.option("--json", "as_json_", is_flag=True, help=say("输出 JSON", "print JSON"))
 def command(model: str, backbone: str | None, as_json_: bool) -> int:
-    """Show what the folder or the name is."""
+    """Describe the folder or the name."""
     registry = open_registry(Settings.load())
     catalogue = known_weights(registry)
     given = user_path(model)
@@ -160,7 +161,7 @@ def command(model: str, backbone: str | None, as_json_: bool) -> int:
 
 
 def _adapter_card(registry: Registry, backbone: str | None, path: Path) -> AdapterCard | None:
-    """Return what the chosen backbone says of the folder, else the first that says anything."""
+    """Return the chosen backbone's description of the folder, else the first one of any backbone."""
     if backbone:
         return registry.backbone(backbone).inspect_adapter(path)
     cards = registry.call_each(lambda known: known.inspect_adapter(path))

@@ -1,4 +1,4 @@
-"""`medchat models verify`: hash a folder again and say of each file whether it is right. No network."""
+"""`medchat models verify`: hashes a folder's files and compares them. No network."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def command(model: str, as_json_: bool) -> int:
 
 
 def _find(model: str, registry: Registry, catalogue: Catalogue) -> tuple[Path, Entry | None]:
-    """Return the folder, and which published weights it should hold where the name says so."""
+    """Return the folder, and the published weights that it should hold if the name says so."""
     path = user_path(model)
     entry = None if path.exists() else catalogue.find(model)
-    if entry and folder_of(entry.known.name).is_dir():  # also one whose download is not finished
+    if entry and folder_of(entry.known.name).is_dir():  # also one whose download is incomplete
         return folder_of(entry.known.name), entry
     adapter = entry is not None and entry.known.kind == "adapter"
     folder = find_adapter(model, registry) if adapter else find_model(model, None, registry, either=True)

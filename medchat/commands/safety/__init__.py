@@ -1,4 +1,4 @@
-"""`medchat safety`: what the program does about emergencies, to be looked at and tried."""
+"""`medchat safety`: inspecting and testing the emergency rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medchat.language import say
     ),
 )
 def command() -> None:
-    """Hold the subcommands."""
+    """The command group."""
 
 
 @click.command(

@@ -1,4 +1,4 @@
-"""`medchat safety check`: what fires on a text, and why."""
+"""`medchat safety check`: which rules fire on a text, and why."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from medchat.medical_safety import Evidence, RedFlags, as_fields, find_red_flags
 from medchat.regular_files import TooLargeError, read_regular
 from medchat.sanitize import sanitize, sanitize_line
 
-#: More is not read from a file or from stdin.
+#: The most bytes read from a file or from stdin.
 MAX_BYTES = 1 << 20
 
-#: What the scopes of `medchat.medical_safety.scopes` are called on the screen; `--json` keeps their names.
+#: The labels of the scopes of `medchat.medical_safety.scopes`; `--json` has their names.
 _SCOPES = {
     "who.self": ("本人", "the writer"),
     "who.kin": ("亲友", "somebody close"),
@@ -58,7 +58,7 @@ _SCOPES = {
 )
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
 def command(text: str, previous: str, as_json: bool) -> int:
-    """Show what fires on a text."""
+    """Show the rules that fire on a text."""
     words = _words(text)
     if not words.strip():
         raise UsageError(say("没有要检查的文字", "there is no text to check"), 'medchat safety check "…"')
@@ -82,7 +82,7 @@ def _words(text: str) -> str:
         path = Path(text)
         if not path.is_file():
             return text
-    except (OSError, ValueError):  # too long for a name, or a NUL in it: it is the text itself
+    except (OSError, ValueError):  # too long for a file name, or it contains NUL: it is the text itself
         return text
     try:
         return _decoded(read_regular(path, MAX_BYTES), text)
@@ -156,7 +156,7 @@ def _lines(flags: RedFlags) -> list[str]:
 
 
 def scope_in_words(name: str) -> str:
-    """Return what a scope is called on the screen, in the interface language."""
+    """Return the label of a scope in the interface language."""
     return say(*_SCOPES.get(name, (name, name)))
 
 

@@ -1,4 +1,4 @@
-"""`medchat safety test`: how well the rules agree with a file of labelled sentences."""
+"""`medchat safety test`: scores the rules on a file of labelled sentences."""
 
 from __future__ import annotations
 

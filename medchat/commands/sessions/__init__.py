@@ -14,7 +14,7 @@ from medchat.language import say
     help=say("保存的会话：查看、搜索、导出、删除。", "Saved sessions: list, search, export, delete."),
 )
 def command() -> None:
-    """Hold the subcommands."""
+    """The command group."""
 
 
 for subcommand in (

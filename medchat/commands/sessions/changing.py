@@ -17,7 +17,7 @@ from medchat.language import say
 from medchat.sanitize import sanitize_line
 from medchat.store import SessionRecord, SessionStore
 
-#: Sessions shown before the question whether to delete them.
+#: The number of sessions listed before the deletion is confirmed.
 _PREVIEW = 10
 
 
@@ -70,7 +70,7 @@ def delete_command(
 
 
 def _wanted(records: Sequence[SessionRecord]) -> bool:
-    """Show what would go and ask. Raises UsageError if there is no terminal to ask on."""
+    """Show what would be deleted and ask. Raises UsageError if there is no terminal to ask on."""
     if not sys.stdin.isatty():
         raise UsageError(
             say("没有终端，无法询问是否删除", "there is no terminal to ask on"),

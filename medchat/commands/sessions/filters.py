@@ -1,4 +1,4 @@
-"""The flags that choose sessions, for `list` and `delete`."""
+"""The flags that filter sessions, for `list` and `delete`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def filter_flags(function: Command) -> Command:
 
 
 def chosen_filter(model: str, since: str | None, until: str | None, *, with_asks: bool) -> SessionFilter:
-    """Return the filter that the flags describe. Raises UsageError for a time that cannot be read."""
+    """Return the filter of the flags. Raises UsageError for a time that cannot be parsed."""
     return SessionFilter(model, _moment("--since", since), _moment("--until", until), with_asks)
 
 

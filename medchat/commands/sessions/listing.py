@@ -30,7 +30,7 @@ from medchat.store import FoundTurn, SavedTurn, SessionRecord, SessionStore
 
 
 def session_as_json(record: SessionRecord) -> dict[str, Any]:
-    """Return what `list --json` says of a session."""
+    """Return a session's object for `list --json`."""
     return {
         "id": record.id,
         "name": record.name,
@@ -50,7 +50,7 @@ def session_as_json(record: SessionRecord) -> dict[str, Any]:
 
 
 def print_sessions(records: tuple[SessionRecord, ...]) -> int:
-    """Print one line a session, the one changed last first."""
+    """Print one line per session, the last changed first."""
     if not records:
         say_aside(
             say(
@@ -62,7 +62,7 @@ def print_sessions(records: tuple[SessionRecord, ...]) -> int:
     return write_out("".join(session_line(record) + "\n" for record in records))
 
 
-#: How far in lines of ours stand below a turn, and the further lines of what was said.
+#: The indentation of the program's lines below a turn, and of continuation lines of a message.
 _IN, _FURTHER_IN = " " * 4, " " * 6
 
 
@@ -123,7 +123,7 @@ def list_command(
 @click.argument("session")
 @click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
 def show_command(session: str, as_json: bool) -> int:
-    """Show one session, by id, name or the beginning of an id."""
+    """Show one session, by id, name or prefix of an id."""
     with SessionStore.open() as store:
         record = store.get(session)
         transcript, points = store.transcript(record.id), store.branches(record.id)
@@ -147,7 +147,7 @@ def show_command(session: str, as_json: bool) -> int:
 
 
 def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
-    """Return a turn as lines, the notices before its answer, and with what it was said where that changes."""
+    """Return a turn as lines, with the notices before its answer, and its settings if they changed."""
     model, with_what = saved.origin.model, said_with(saved)
     if before and said_with(saved, seeded=False) == said_with(before, seeded=False):
         with_what = []
@@ -166,7 +166,7 @@ def _turn_lines(saved: SavedTurn, before: SavedTurn | None) -> list[str]:
 
 
 def _said(text: str) -> str:
-    """Return what somebody said, its further lines further in than any line of ours."""
+    """Return a message, its continuation lines indented more than any line of the program."""
     return sanitize(text).replace("\n", "\n" + _FURTHER_IN)
 
 

@@ -40,8 +40,8 @@ from medchat.user_paths import user_path
 def export_command(
     session: tuple[str, ...], everything: bool, output: Path, redact: bool, overwrite: bool
 ) -> int:
-    """Export sessions. Raises UsageError for no session, an unknown suffix, or a file that is there already."""
-    # Not needed by the other subcommands, which start faster without.
+    """Export sessions. Raises UsageError for no session, an unknown suffix, or an existing file."""
+    # Imported here because the other subcommands start faster without it.
     from medchat.transcripts import check_place, export_suffix, export_text, left_out, write_export
 
     if bool(session) == everything:

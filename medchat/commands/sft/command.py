@@ -28,8 +28,8 @@ from medchat.settings import Settings
 from medchat.sft_job.card import PAGE, write_report
 from medchat.sft_job.facts import read_facts
 
-#: An estimate may be wrong by 15 % (docs/specs/training.md, "Memory"): above this share of what is free
-#: a person is asked.
+#: An estimate may be wrong by 15 % (docs/specs/training.md, "Memory"): above this share of the free memory
+#: the user is asked.
 TIGHT = 0.85
 
 
@@ -62,7 +62,7 @@ TIGHT = 0.85
 )
 @click.option("--json", "as_json", is_flag=True, help=say("结果输出为 JSON", "print the result as JSON"))
 def command(**flags: Any) -> int:
-    """Show what would happen, then train."""
+    """Show the overview, then train."""
     process = Process.from_environment(os.environ)
     if flags["report"]:
         return _report(Path(flags["output"] or "."))
@@ -72,7 +72,7 @@ def command(**flags: Any) -> int:
             _show(prepared)
             prepared.refuse_what_cannot_fit()
     except MedchatError as error:
-        # Every process of a launcher finds the same: one on each machine says it.
+        # Every process of a launcher would report the same: one per machine does.
         if process.leads or launcher.local_rank() == 0:
             raise
         return error.exit_code
@@ -94,7 +94,7 @@ def command(**flags: Any) -> int:
 
 
 def _report(output: Path) -> int:
-    """Write what is known so far; a finished run has its report, which its manifest vouches for."""
+    """Write what is known so far; a finished run has its report, which its manifest lists."""
     facts, report = read_facts(output)
     if report is None:
         write_report(output, facts, None)
@@ -133,7 +133,7 @@ def _dry_run(prepared: PreparedRun, *, as_json: bool) -> int:
 
 
 def _go_on(prepared: PreparedRun) -> bool:
-    """Ask a person where the memory is tight; nobody is asked where there is no terminal to answer on."""
+    """Ask the user if memory is tight; without a terminal nobody is asked."""
     memory = prepared.memory
     if memory is None or memory.total <= TIGHT * memory.available:
         return True
@@ -149,7 +149,7 @@ def _go_on(prepared: PreparedRun) -> bool:
 
 
 def _keep_trackers_offline(prepared: PreparedRun) -> None:
-    """With `--offline` the trackers write to this machine alone, unless their own variables say otherwise."""
+    """With `--offline` the trackers write to local files only, unless their own variables say otherwise."""
     if prepared.plan.offline:
         os.environ.setdefault("WANDB_MODE", "offline")
         os.environ.setdefault("SWANLAB_MODE", "offline")

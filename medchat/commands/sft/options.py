@@ -1,4 +1,4 @@
-"""The flags of `medchat sft`: one for each setting of a run, and what to type for the originals' names."""
+"""The flags of `medchat sft`: one for each setting of a run, and hints for the original projects' names."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _METAVARS = {Kind.TEXT: "NAME", Kind.WHOLE: "N", Kind.NUMBER: "X", Kind.LIST: "A
 
 
 class _Switch(click.Option):
-    """A flag with a `--no-` form, which the help page shows once."""
+    """A flag with a `--no-` variant, which the help page shows once."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         return "--[no-]" + self.opts[0].removeprefix("--"), self.help or ""
 
 
 class RunCommand(ModelCommand):
-    """`medchat sft`: its help page in groups; an original's flag is answered with ours."""
+    """The command class: a help page in groups, and an error with our flag for an original project's."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments. Raises UsageError naming our flags for the originals' that were typed."""
+        """Parse the arguments. Raises UsageError with our flags if an original project's were typed."""
         typed = [word for word in args if word.startswith("--") and word != "--"]
         try:
             return super().parse_args(ctx, args)
@@ -53,7 +53,7 @@ class RunCommand(ModelCommand):
             ) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, those of a run in the groups of the configuration file."""
+        """Write the options, those of a run grouped as in the configuration file."""
         records = help_rows(self, ctx)
         for group in GROUPS:
             with formatter.section(group.title):
@@ -66,7 +66,7 @@ def run_flags(command: F) -> F:
     """Add a flag for every setting of a run."""
     for key in reversed(list(KEYS.values())):
         command = _option(key)(command)
-    command = click.option("--extra", multiple=True, hidden=True)(command)  # what `--option` was called
+    command = click.option("--extra", multiple=True, hidden=True)(command)  # the former name of `--option`
     return option_flag_of_backbones(command)
 
 
@@ -84,7 +84,7 @@ def _option(key: Key) -> Callable[[F], F]:
 
 
 def given_flags(flags: Mapping[str, Any]) -> Given:
-    """Return the settings that were typed, checked. Raises UsageError."""
+    """Return the given settings, checked. Raises UsageError."""
     found: dict[str, tuple[Any, str]] = {}
     for name, key in KEYS.items():
         value = flags.get(name)

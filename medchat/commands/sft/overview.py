@@ -1,4 +1,4 @@
-"""What is shown before training: settings, data, truncation, the first example with its labels, memory."""
+"""The overview before training: settings, data, truncation, the first example with its labels, memory."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from medchat.sft_job.run_file import toml_value
 from medchat.sft_job.settings import RunSettings, Setting
 from medchat.units import amount, gib, share
 
-#: Settings that say nothing to the other methods.
+#: Settings that do not apply to the other methods.
 _OF_METHODS: Mapping[str, tuple[str, ...]] = {
     "lora_": ("lora", "qlora"),
     "adapter_size": ("adapter",),
     "pre_seq_len": ("ptuning",),
     "prefix_projection": ("ptuning",),
 }
-#: A stretch of the first example that is longer is shown by its two ends.
+#: Of a longer stretch of the first example only the two ends are shown.
 _LONGEST_PIECE = 800
-#: Around what is learned, where there is no colour.
+#: The marks around learned text if there is no colour.
 _MARKS = ("⟦", "⟧")
-#: Above this share of answers without their end a word is said.
+#: A remark is made above this share of truncated answers.
 MANY_CUT = 0.1
-#: So many records without a label are named.
+#: The number of records without a label that are named.
 _NAMED = 5
 
 
 def settings_lines(settings: RunSettings) -> Iterator[str]:
-    """Yield the settings in their groups, each with where it came from; another method's are left out."""
+    """Yield the settings in their groups, each with its origin; those of other methods are left out."""
     method = str(settings.value("method"))
     for group in GROUPS:
         rows = [settings.settings[key.name] for key in group.keys]
@@ -56,7 +56,7 @@ def _concerns(row: Setting, method: str) -> bool:
 
 
 def survey_lines(survey: SFTSurvey) -> Iterator[str]:
-    """Yield template, lengths, and what had to be cut to fit."""
+    """Yield template, lengths, and what was truncated."""
     lengths = LengthFacts.of(survey)
     yield from aligned([(name, sanitize_line(text, 300)) for name, text in lengths_in_words(lengths)])
     yield say("截断（超长的数据被截去的部分）", "Truncation (what records over the limit lost)")
@@ -84,7 +84,7 @@ def preview_text(pieces: Sequence[PreviewPiece]) -> list[tuple[str, str]]:
 
 
 def preview_legend(*, colour: bool) -> str:
-    """Return the heading of the first example."""
+    """Return the heading of the first example, which explains the marks."""
     if colour:
         return say(
             "模型看到的第一条数据（绿色：学习的部分；灰色：特殊标记）",
@@ -98,7 +98,7 @@ def preview_legend(*, colour: bool) -> str:
 
 
 def marked_preview(pieces: Sequence[PreviewPiece]) -> str:
-    """Return the first example with marks around what is learned."""
+    """Return the first example with marks around the learned text."""
     left, right = _MARKS
     text, inside = "", False
     for piece, style in preview_text(pieces):
@@ -142,7 +142,7 @@ def memory_lines(memory: MemoryEstimate) -> Iterator[str]:
 
 
 def disk_lines(disk: DiskEstimate) -> Iterator[str]:
-    """Yield the room that the run takes on the disk by part, and the verdict."""
+    """Yield the disk space of the run by part, and the verdict."""
     yield say(
         f"磁盘（{sanitize_line(disk.place, 200)}，可用 {amount(disk.available)}）",
         f"Disk ({sanitize_line(disk.place, 200)}, {amount(disk.available)} free)",
@@ -167,7 +167,7 @@ def _changes(changes: Mapping[str, Any] | None) -> str:
 
 
 def nearest_line(memory: MemoryEstimate) -> str:
-    """Return the message naming the flags that would make it fit."""
+    """Return the message with the flags that would make it fit."""
     if memory.nearest:
         flags = as_typed(memory.nearest)
         return say(f"最接近的可行设置：加上 {flags}", f"the nearest setting that fits: add {flags}")

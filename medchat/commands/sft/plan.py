@@ -1,4 +1,4 @@
-"""From flags, a file and settings to what one run is: its backbone, recipe, settings, folders and template."""
+"""Makes the plan of a run from flags, a file and settings: backbone, recipe, settings, folders and template."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from medchat.sft_job.settings import Given, RunSettings, Setting, choose_recipe,
 from medchat.templates import same_template
 from medchat.user_paths import user_path
 
-#: Settings of the program at large that count here too, below flags and `--config`.
+#: The program's general settings that apply here too, below flags and `--config`.
 _SHARED = ("backbone", "model", "device")
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """One run, everything checked that can be checked without reading data or weights."""
+    """One run, with everything checked that needs no data or weights."""
 
     registry: Registry
     backbone: GuardedBackbone
@@ -44,7 +44,7 @@ class RunPlan:
 
 
 def make_plan(flags: Mapping[str, Any], process: Process) -> RunPlan:
-    """Put the layers together and check them against the backbone and its recipe.
+    """Merge the layers and check them against the backbone and its recipe.
 
     Raises UsageError (unknown backbone, method, setting, template; a bad value), CheckpointError (no such
     model or file), PluginError.
@@ -60,7 +60,7 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> RunPlan:
     layers = [*layers, _own_options(program, backbone)]
     settings = resolve_settings(layers, recipe, processes=process.world_size)
     settings = _with_checked_options(settings, backbone)
-    # Nothing is written by a dry run: it needs no place to write to.
+    # A dry run writes nothing: it needs no output folder.
     nowhere = flags["dry_run"] and not flags["resume"] and not settings.value("output")
     output = Path() if nowhere else user_path(_needed(settings, "output", "--output DIR"))
     adapters = tuple(find_adapter(value, registry) for value in settings.value("adapters") or ())
@@ -85,13 +85,13 @@ def make_plan(flags: Mapping[str, Any], process: Process) -> RunPlan:
 
 
 def _layers(flags: Mapping[str, Any], program: Settings) -> list[Given]:
-    """Return the layers, highest first: flags, the file, the program's own settings."""
+    """Return the layers, highest first: flags, the file, the program's general settings."""
     typed = given_flags(flags)
     layers: list[Given] = [typed]
     if flags["config"]:
         layers.append(read_run_file(user_path(flags["config"])))
     elif flags["resume"] and "output" in typed:
-        # A run that continues is the run it was: `medchat sft --output DIR --resume` says enough.
+        # A resumed run keeps its settings: `medchat sft --output DIR --resume` is enough.
         earlier = user_path(typed["output"][0]) / FILE_NAME
         if earlier.is_file():
             layers.append(read_run_file(earlier))
@@ -137,7 +137,7 @@ def _needed(settings: RunSettings, name: str, flag: str) -> Any:
 
 
 def _refuse_occupied(output: Path) -> None:
-    """Say before the data is read what the recipe would say after it."""
+    """Raise before the data is read what the recipe would raise after it."""
     if output.is_file() or (output.is_dir() and any(entry.name != ".lock" for entry in output.iterdir())):
         raise UsageError(
             say(
@@ -152,13 +152,13 @@ def _refuse_occupied(output: Path) -> None:
 
 
 def _own_options(program: Settings, backbone: GuardedBackbone) -> Given:
-    """Return what the configuration of the program chooses of the backbone's own options."""
+    """Return the backbone's own options in the program's configuration."""
     chosen = chosen_options(program, backbone.name, declared_options(backbone.load_keys))
     return {EXTRA + name: (one.value, one.place) for name, one in chosen.items()}
 
 
 def _with_checked_options(settings: RunSettings, backbone: GuardedBackbone) -> RunSettings:
-    """Return the settings with the backbone's own options in their types. Raises UsageError."""
+    """Return the settings with the backbone's own options converted. Raises UsageError."""
     declared, found = declared_options(backbone.load_keys), dict(settings.settings)
     for name, setting in settings.settings.items():
         if name.startswith(EXTRA):
@@ -191,20 +191,20 @@ def _own_template(
     registry: Registry,
     extensions: Extensions,
 ) -> str | None:
-    """Return the name of the form that a run takes by itself, if `--template` takes it and means the same."""
+    """Return the name of the default template of a run, if `--template` with that name means the same."""
     own = recipe.template(options)
     if own is None:
         return None
     try:
         named = _template(own.name, backbone, options, registry, extensions)
     except MedchatError:
-        # The weights bring it as a file.
+        # The weights' folder contains it as a file.
         return None
     return own.name if named is not None and same_template(own, named) else None
 
 
 def _as_found(settings: RunSettings, backbone: str, options: SFTOptions, data: Sequence[Path]) -> RunSettings:
-    """Return the settings with the folders that were found in place of what was typed: they can be used again."""
+    """Return the settings with the resolved folders in place of what was typed, so that they can be reused."""
     found: dict[str, Any] = {
         "backbone": backbone,
         "model": str(options.model.absolute()),

@@ -1,4 +1,4 @@
-"""A planned run with its data read and looked at: what can be known before any weight is loaded."""
+"""A planned run with its data read and encoded: everything known before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from medchat.units import amount, gib
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """What a run would do. `survey` and `memory` are None if the recipe cannot tell.
+    """A run before training. `survey` and `memory` are None if the recipe has none.
 
-    `leaves_out_input`: the template of that name leaves out the `input` of records.
+    `leaves_out_input`: the name of a template that does not use the `input` of records.
     """
 
     plan: RunPlan
@@ -39,7 +39,7 @@ class PreparedRun:
     leaves_out_input: bool = False
 
     def data_remarks(self, file: TrainingFile) -> tuple[str, ...]:
-        """Return what is said of a file: its fields, and what of it is not learned."""
+        """Return the remarks on a file: its fields, and what is not learned."""
         inputs = file.fields.by_use().get("input")
         if not (self.leaves_out_input and inputs):
             return tuple(file.remarks())
@@ -48,7 +48,7 @@ class PreparedRun:
         return (*file.remarks(), unused_line(inputs) + why)
 
     def facts(self, notes: tuple[str, ...] = ()) -> RunFacts:
-        """Return what is told of the run afterwards."""
+        """Return the facts of the run for its reports."""
         plan = self.plan
         return RunFacts(
             backbone=plan.backbone.name,
@@ -162,9 +162,9 @@ def _disk_json(disk: DiskEstimate) -> dict[str, Any]:
 
 
 def prepare_run(plan: RunPlan) -> PreparedRun:
-    """Read the data and ask the recipe what becomes of it, and what it takes.
+    """Read the data and ask the recipe for its survey and the estimates.
 
-    Raises DataError (with file:line), CheckpointError for what is missing, and what the recipe raises.
+    Raises DataError (with file:line), CheckpointError for missing files, and what the recipe raises.
     """
     settings, recipe, options = plan.settings, plan.recipe, plan.options
     choice = FieldChoice(
@@ -183,14 +183,14 @@ def prepare_run(plan: RunPlan) -> PreparedRun:
     )
     survey = recipe.survey(data, options)
     memory = recipe.estimate(options, survey)
-    # With nothing held out no step is the best one.
+    # Without held-out data no step is the best one.
     disk = recipe.disk(options if held_out else replace(options, val_size=0), survey)
     name = template.name if template is not None else ""
     return PreparedRun(plan, files, data, survey, memory, disk, name, leaves_out_input)
 
 
 def unused_fields(files: Sequence[TrainingFile], *, leaves_out_input: bool) -> dict[str, int]:
-    """Return the fields that nothing is learned from, each with the records in which it holds something."""
+    """Return the unused fields, each with the number of records that have it."""
     unused: Counter[str] = Counter()
     for file in files:
         unused.update(file.fields.unused)

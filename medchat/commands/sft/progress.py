@@ -1,4 +1,4 @@
-"""A training run on the screen: a bar with loss, speed and time left on a terminal, plain lines elsewhere."""
+"""The progress of a training run: a bar with loss, speed and time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from medchat.language import say
 from medchat.sanitize import sanitize_line
 from medchat.units import clock
 
-#: Where there is no bar, a line is printed each time this share of the run is done, or so many seconds went by.
+#: Without a bar, a line is printed after each such share of the run, or after this many seconds.
 LINE_EVERY, SECONDS_A_LINE = 0.1, 60.0
 
-#: Shows what happened in a run.
+#: Shows an event of a run.
 EventPrinter = Callable[[SFTEvent], None]
 
 
 @dataclass(frozen=True)
 class SilentWatcher:
-    """Shows a run that writes no report."""
+    """A watcher for a run without a report."""
 
     show: EventPrinter
     cancel: threading.Event = field(default_factory=threading.Event)
 
     def on_event(self, event: SFTEvent) -> None:
-        """Show it, unless it is about checkpoints."""
+        """Show the event, unless it is about checkpoints."""
         if not isinstance(event, SFTSaved):
             self.show(event)
 
     def finish(self, folder: Path, report: SFTReport) -> None:
-        """Add nothing."""
+        """Do nothing."""
 
 
 @contextmanager
 def show_training(*, quiet: bool = False) -> Iterator[EventPrinter]:
-    """Yield a function that shows each event on stderr; `quiet` for all but one of several processes."""
+    """Yield a function that shows each event on stderr; `quiet` for all but one process."""
     if quiet:
         yield _everywhere
     elif on_colour_terminal():
@@ -58,13 +58,13 @@ def _everywhere(event: SFTEvent) -> None:
 
 
 def on_colour_terminal() -> bool:
-    """Whether stderr is a terminal that takes colour and live regions."""
+    """Whether stderr is a terminal with colour and live regions."""
     plain = os.environ.get("TERM") == "dumb" or "NO_COLOR" in os.environ
     return sys.stderr is not None and sys.stderr.isatty() and not plain
 
 
 class _TimeLeft:
-    """How long the rest takes, by the speed since the first logged step: a resumed run starts in the middle."""
+    """Estimates the time left from the speed since the first logged step: a resumed run starts in the middle."""
 
     def __init__(self) -> None:
         self._first: SFTProgress | None = None
@@ -87,7 +87,7 @@ def _figures(progress: SFTProgress, left: str) -> str:
 
 
 def event_line(event: SFTEvent) -> str:
-    """Return what to say of an event that is no progress."""
+    """Return the line for an event other than progress."""
     if isinstance(event, SFTEvaluation) and not event.step:
         return say(
             f"训练前的评估：损失 {event.loss:.4f}，困惑度 {event.perplexity:.2f}",
@@ -108,7 +108,7 @@ def event_line(event: SFTEvent) -> str:
 
 
 class _Lines:
-    """A line for each tenth of the run and one now and then, and one for everything else that happens."""
+    """A line for each tenth of the run and at intervals, and one for every other event."""
 
     def __init__(self) -> None:
         self._next = 0.0

@@ -1,4 +1,4 @@
-"""One fine-tuning run, watched: progress, signals, the reports beside the result, and what to type next."""
+"""Runs fine-tuning: progress, signals, the reports next to the result, and the next command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from medchat.whole_file import write_whole_file
 
 @dataclass
 class RunWatcher:
-    """Shows a run and writes what people read about it. The recipe calls it from the leading process."""
+    """Shows a run and writes its reports. The recipe calls it in the main process."""
 
     prepared: PreparedRun
     show: EventPrinter
@@ -34,9 +34,9 @@ class RunWatcher:
     kept: bool = False
 
     def on_event(self, event: SFTEvent) -> None:
-        """Show the event; keep the settings in the folder as soon as there is one, for whoever continues."""
+        """Show the event; write the settings as soon as there is a folder, for `--resume`."""
         if isinstance(event, SFTNote) and event.everywhere:
-            self.show(event)  # said before the run has begun, and no part of what is told of it
+            self.show(event)  # comes before the run and is not part of its reports
             return
         if isinstance(event, SFTNote):
             self.notes.append(event.text)
@@ -45,7 +45,7 @@ class RunWatcher:
         self.show(event)
 
     def finish(self, folder: Path, report: SFTReport) -> None:
-        """Write settings, model card and report. Nothing that fails here may cost the trained weights."""
+        """Write settings, model card and report. A failure here must not lose the trained weights."""
         facts = self.prepared.facts(tuple(self.notes))
         try:
             self._write_settings(folder)
@@ -64,7 +64,7 @@ class RunWatcher:
             write_facts(folder, self.prepared.facts(), None)
 
     def _write_settings(self, folder: Path) -> None:
-        # Whole or not at all: it is what `--resume` continues with.
+        # Written atomically, because `--resume` reads it.
         write_whole_file(folder / FILE_NAME, as_toml(self.prepared.plan.settings))
 
 
@@ -98,13 +98,13 @@ def run_training(prepared: PreparedRun) -> tuple[int, SFTReport | None]:
                 stopped = error
             else:
                 return 0, report
-    # Of several processes the recipe lets one say why; in the others the error has no words.
+    # Of several processes only one has the error's message.
     show_failure(stopped, debug=False)
     return codes[0], None
 
 
 def summary_lines(prepared: PreparedRun, report: SFTReport) -> Iterator[str]:
-    """Yield what came out, what it took and where it is."""
+    """Yield the results, their cost and their folder."""
     facts = prepared.facts()
     output = sanitize_line(str(report.output))
     yield say(f"完成：结果在 {output}", f"done: the result is in {output}")
@@ -115,13 +115,13 @@ def summary_lines(prepared: PreparedRun, report: SFTReport) -> Iterator[str]:
 
 
 def next_command(prepared: PreparedRun, report: SFTReport) -> str:
-    """Return what to type to chat with the result."""
+    """Return the command to chat with the result."""
     options = prepared.plan.options
     adapters = [str(adapter) for adapter in options.adapters]
     return use_command(prepared.facts(), report, str(report.output), str(options.model), adapters)
 
 
 def tell(lines: Iterator[str]) -> None:
-    """Say some lines on stderr."""
+    """Print lines to stderr."""
     for line in lines:
         say_aside(line)

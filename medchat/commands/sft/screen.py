@@ -1,4 +1,4 @@
-"""The overview of a run on its way out: plain lines to a pipe or file, colour on a terminal that takes it."""
+"""Prints the overview of a run: plain lines to a pipe or file, colour on a terminal that supports it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medchat.commands.sft.prepare import PreparedRun
 from medchat.language import say
 from medchat.sanitize import sanitize_line
 
-#: So many bad records are named.
+#: The number of bad records that are named.
 _NAMED = 10
 _STYLES = {"learned": "bold green", "special": "dim", "": ""}
 
@@ -28,7 +28,7 @@ _STYLES = {"learned": "bold green", "special": "dim", "": ""}
 def show_overview(prepared: PreparedRun, stream: TextIO, write: Callable[[str], object]) -> None:
     """Show settings, data, truncation, the first example with its labels, and memory.
 
-    `write` takes one line; `stream` is where it goes, and says whether there is colour.
+    `write` prints one line; `stream` is its stream, which decides on colour.
     """
     for line in (*settings_lines(prepared.plan.settings), "", *_data_lines(prepared)):
         write(line)
