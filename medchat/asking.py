@@ -6,10 +6,10 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from medchat import medical_safety
-from medchat.api import ChatModel, Conversation, Finish, Notice, Turn
+from medchat.api import BatchScoringModel, ChatModel, Conversation, Finish, Notice, Turn
 from medchat.batch.answering import BatchHalved
 from medchat.batch.questions import Question
 from medchat.batch.resuming import require_same
@@ -26,6 +26,7 @@ from medchat.errors import UsageError
 from medchat.language import language_is_chosen, say, set_language
 from medchat.repl.messages import load_with_line
 from medchat.settings import configured_language
+from medchat.templates import Fitted
 
 #: Prompts that go through a model together.
 _BATCH = 8
@@ -185,14 +186,34 @@ class OpenedModel:
 
         Raises UsageError where the backbone cannot say (`Capabilities.score`).
         """
+        self._require_scores()
+        return self.model.score(self.prompt(question, history=history, system=system).segments, answer)
+
+    def prompt(self, question: str, *, history: Sequence[Turn] = (), system: str = "") -> Fitted:
+        """Return the prompt for `question` after `history` as it would be sent: see `Fitted`.
+
+        Raises UsageError for a question that does not fit the context by itself.
+        """
+        return self.chat(Conversation(tuple(history), system)).fitted(question)
+
+    def score_batch(
+        self, prompts: Sequence[Fitted], answers: Sequence[Sequence[str]]
+    ) -> list[list[tuple[float, ...]]]:
+        """Return for each prompt what `score` gives for each of its `answers`, each prompt read once.
+
+        A backbone that cannot do several at once (`BatchScoringModel`) scores one after the other. Raises as `score`.
+        """
+        self._require_scores()
+        model = cast(BatchScoringModel, self.model)  # behind the guard every model is one
+        return model.score_batch([prompt.segments for prompt in prompts], answers)
+
+    def _require_scores(self) -> None:
         if not self._setup.opening.backbone.capabilities.score:
             name = self.backbone
             raise UsageError(
                 say(f"{name} 不能给出回答的概率", f"{name} cannot tell the probability of an answer"),
                 say("换一个模型家族：medchat plugins list", "take another backbone: medchat plugins list"),
             )
-        fitted = self.chat(Conversation(tuple(history), system)).fitted(question)
-        return self.model.score(fitted.segments, answer)
 
     def answer_rows(
         self, questions: Sequence[Question], *, done: Collection[int] = (), batch_size: int = _BATCH

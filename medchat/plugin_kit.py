@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from medchat.api import (
     AdapterCard,
     Backbone,
+    BatchScoringModel,
     Capabilities,
     ChatModel,
     Completion,
@@ -51,7 +52,7 @@ from medchat.token_guess import guess_tokens
 if TYPE_CHECKING:
     from medchat.asking import OpenedModel, open_model
     from medchat.batch.command_results import open_results
-    from medchat.batch.questions import read_questions
+    from medchat.batch.questions import Question, read_questions
     from medchat.batch.rows import as_line
     from medchat.calls.limits import CallLimits, call_flags
     from medchat.calls.stored import StoredCalls, open_calls
@@ -76,6 +77,7 @@ __all__ = [
     "AnswerPiece",
     "AnswerReviewed",
     "Backbone",
+    "BatchScoringModel",
     "CallLimits",
     "Capabilities",
     "ChatModel",
@@ -100,6 +102,7 @@ __all__ = [
     "OpenedModel",
     "Option",
     "PromptTemplate",
+    "Question",
     "QuestionRecord",
     "ReasoningPiece",
     "RecordError",
@@ -152,6 +155,7 @@ _FOR_COMMANDS = {
     "OpenedModel": "medchat.asking",
     "open_model": "medchat.asking",
     "open_results": "medchat.batch.command_results",
+    "Question": "medchat.batch.questions",
     "read_questions": "medchat.batch.questions",
     "as_line": "medchat.batch.rows",
     "CallLimits": "medchat.calls.limits",

@@ -20,7 +20,7 @@ from medchat import plugin_kit
 from medchat.api import Example, KnownFile, option_facts
 from medchat.asking import Answer, TokenCount
 from medchat.batch.command_results import Results
-from medchat.batch.questions import Question, QuestionFile
+from medchat.batch.questions import QuestionFile
 from medchat.calls.stored import CallEstimate, StoredAnswer
 from medchat.chat.events import TurnStats
 from medchat.chat.session import ChatSession
@@ -29,6 +29,7 @@ from medchat.datafiles.json_values import Item
 from medchat.hf import HFTokenizer, NetBackbone, NetTokenizer, TransformersBackbone
 from medchat.hookspecs import Hooks
 from medchat.sft_job.data import InvalidExample, TrainingFile
+from medchat.templates import Fitted
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "plugins" / "reference.md"
 HEAD = """# Reference: `medchat.plugin_kit`
@@ -42,15 +43,15 @@ against the types below.
 #: Every name once, in the order of reading.
 SECTIONS: Mapping[str, str] = {
     "A model family": "Backbone KnownWeights ModelCard AdapterCard LoadOptions Option Capabilities",
-    "A loaded model": "ChatModel ContinuingModel GenerationConfig Delta Completion Finish",
+    "A loaded model": "ChatModel ContinuingModel BatchScoringModel GenerationConfig Delta Completion Finish",
     "Prompts": "PromptTemplate Segment Text Control SpecialTokens load_template",
     "Conversations, and what hooks give": "hookimpl Conversation Turn Notice SlashCommand Finding",
     "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTWatcher SFTProgress SFTReport",
     "Errors and texts": "MedchatError UsageError CheckpointError DataError say sanitize StreamSanitizer sanitize_line",
     "Commands": "model_flags generation_flags open_model OpenedModel Advice ReasoningPiece AnswerPiece AnswerReviewed "
     "AnswerFinished open_results call_flags CallLimits open_calls StoredCalls "
-    "read_questions read_training_data parse_record QuestionRecord RecordError field_flags FieldChoice open_data_file "
-    "guess_tokens plugin_settings Group LocalizedCommand write_out write_whole_file read_regular as_line "
+    "read_questions Question read_training_data parse_record QuestionRecord RecordError field_flags FieldChoice "
+    "open_data_file guess_tokens plugin_settings Group LocalizedCommand write_out write_whole_file read_regular as_line "
     "check_output_file user_path",
     "Medical duties": "urgent_notices notice_texts disclaimer aigc_metadata",
 }
@@ -74,13 +75,13 @@ GIVEN = (
     KnownFile,
     Answer,
     TokenCount,
+    Fitted,
     ChatSession,
     TurnStats,
     Results,
     StoredAnswer,
     CallEstimate,
     QuestionFile,
-    Question,
     TrainingFile,
     InvalidExample,
     DataFile,

@@ -54,6 +54,7 @@ from medchat.api.generation import (
 from medchat.api.models import (
     AdapterCard,
     AnswerIds,
+    BatchScoringModel,
     ChatModel,
     ContinuingModel,
     ModelCard,
@@ -97,6 +98,7 @@ __all__ = [
     "AdapterCard",
     "AnswerIds",
     "Backbone",
+    "BatchScoringModel",
     "Capabilities",
     "ChatModel",
     "Completion",

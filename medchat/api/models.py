@@ -130,6 +130,21 @@ class ContinuingModel(ChatModel, Protocol):
 
 
 @runtime_checkable
+class BatchScoringModel(ChatModel, Protocol):
+    """A model that scores the answers to several prompts together. Optional: others are asked for one at a time."""
+
+    def score_batch(
+        self, prompts: Sequence[Sequence[Segment]], answers: Sequence[Sequence[str]]
+    ) -> list[list[tuple[float, ...]]]:
+        """Return for each prompt what `score` gives for each of its `answers`, in their order.
+
+        A prompt is read once, however many answers it has, so that the options of a choice cost little more than
+        one of them. In float32 each value is what `score` gives, to rounding. Raises what `score` raises.
+        """
+        ...
+
+
+@runtime_checkable
 class PromptIds(Protocol):
     """A model that tells the ids of a prompt. Optional: `/raw` shows them."""
 

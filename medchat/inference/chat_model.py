@@ -38,6 +38,7 @@ from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_r
 from medchat.inference.kv_cache import CausalStepper
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.prompt_ids import with_added_controls
+from medchat.inference.scoring import PromptToScore, chosen_scores, keeps_every_key, score_causal
 from medchat.language import say
 
 
@@ -195,14 +196,37 @@ class TokenChatModel(ABC):
 
         Raises UsageError if prompt and answer together do not fit the context.
         """
+        return self._scored(self._ids_to_score(segments, [answer]))[0]
+
+    def score_batch(
+        self, prompts: Sequence[Sequence[Segment]], answers: Sequence[Sequence[str]]
+    ) -> list[list[tuple[float, ...]]]:
+        """Return for each prompt the scores of each of its answers: see `BatchScoringModel`.
+
+        Raises UsageError if a prompt and one of its answers do not fit the context.
+        """
+        pairs = zip(prompts, answers, strict=True)
+        rows = [self._ids_to_score(segments, options) for segments, options in pairs]
+        with self._freed_on_shortage(), torch.inference_mode():
+            return self.score_rows(rows)
+
+    def score_rows(self, rows: Sequence[PromptToScore]) -> list[list[tuple[float, ...]]]:
+        """Return the scores of the answers to each prompt: here one answer after the other."""
+        return [self._scored(row) for row in rows]
+
+    def _ids_to_score(self, segments: Sequence[Segment], answers: Sequence[str]) -> PromptToScore:
         prompt = self._tokenizer.build_prompt(segments)
-        target = [*self.answer_ids(answer), self._tokenizer.eos_token_id]
-        answer_room(len(prompt) + len(target) - 1, GenerationConfig(), self.context_length)
+        targets = [[*self.answer_ids(answer), self._tokenizer.eos_token_id] for answer in answers]
+        longest = max(map(len, targets), default=1)
+        answer_room(len(prompt) + longest - 1, GenerationConfig(), self.context_length)
+        return PromptToScore(prompt, targets)
+
+    def _scored(self, row: PromptToScore) -> list[tuple[float, ...]]:
         with torch.inference_mode(), raise_on_oom():
-            logits = self.logits_of_answer(prompt, target)
-            wanted = torch.tensor(target, device=logits.device)
-            chosen = logits.float().log_softmax(-1).gather(-1, wanted[:, None])
-        return tuple(chosen[:, 0].tolist())
+            return [
+                chosen_scores(self.logits_of_answer(row.prompt, target)[None], [target])[0]
+                for target in row.targets
+            ]
 
     def count(self, segments: Sequence[Segment]) -> int:
         """Return the length of the prompt in tokens, special ones included."""
@@ -319,3 +343,9 @@ class CausalChatModel(TokenChatModel):
         output = self._model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=len(target))
         logits: Tensor = output.logits[0]
         return logits
+
+    def score_rows(self, rows: Sequence[PromptToScore]) -> list[list[tuple[float, ...]]]:
+        """Return the scores of the answers to each prompt, which is read once, and several prompts together."""
+        if not keeps_every_key(self._model):
+            return super().score_rows(rows)
+        return score_causal(self._model, rows, self._tokenizer.pad_token_id)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from medchat.api import (
     AnswerIds,
+    BatchScoringModel,
     ChatModel,
     Completion,
     Control,
@@ -82,14 +83,29 @@ class GuardedModel:
     def score(self, segments: Sequence[Segment], answer: str) -> tuple[float, ...]:
         found = tuple(self._asked("score", lambda: self.inner.score(segments, answer), tuple[float, ...]))
         with guarded(self._entry, "score"):
-            if not found or not all(value <= _ROUNDING for value in found):
-                raise ContractError(
-                    say(
-                        "应为每个词元的对数概率（不大于 0）",
-                        "expected a log-probability for each token, none above 0",
-                    )
-                )
+            _require_scores(found)
         return found
+
+    def score_batch(
+        self, prompts: Sequence[Sequence[Segment]], answers: Sequence[Sequence[str]]
+    ) -> list[list[tuple[float, ...]]]:
+        """See `BatchScoringModel`; of any other model one answer after the other is scored."""
+        inner = self.inner
+        if not isinstance(inner, BatchScoringModel):
+            pairs = zip(prompts, answers, strict=True)
+            return [[self.score(prompt, answer) for answer in options] for prompt, options in pairs]
+        found = self._asked(
+            "score_batch", lambda: inner.score_batch(prompts, answers), list[list[tuple[float, ...]]]
+        )
+        with guarded(self._entry, "score_batch"):
+            if [len(scored) for scored in found] != [len(options) for options in answers]:
+                raise ContractError(
+                    say("结果与问题、答案的个数不符", "not one result for each answer of each prompt")
+                )
+            for scored in found:
+                for values in scored:
+                    _require_scores(values)
+        return [[tuple(values) for values in scored] for scored in found]
 
     def count(self, segments: Sequence[Segment]) -> int:
         found = self._asked("count", lambda: self.inner.count(segments), int)
@@ -232,6 +248,16 @@ def guarded_model(model: ChatModel, entry: PluginEntry, where: str) -> ChatModel
 def given_model(model: ChatModel) -> ChatModel:
     """Return the model as its plugin knows it."""
     return model.inner if isinstance(model, GuardedModel) else model
+
+
+def _require_scores(values: Sequence[float]) -> None:
+    if not values or not all(value <= _ROUNDING for value in values):
+        raise ContractError(
+            say(
+                "应为每个词元的对数概率（不大于 0）",
+                "expected a log-probability for each token, none above 0",
+            )
+        )
 
 
 def _cancelled(last: Delta) -> Delta:

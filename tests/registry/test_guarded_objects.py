@@ -53,6 +53,21 @@ def test_scores_are_log_probabilities(scores: object) -> None:
         with_model(score=lambda self, segments, answer: scores).score(PROMPT, "多")
 
 
+@pytest.mark.parametrize(
+    "scores", [None, [], [[(-1.0,)]], [[(-1.0,), ()]], [[(-1.0,), (0.5,)]], [[-1.0, -2.0]]]
+)
+def test_scores_of_a_batch_are_log_probabilities_for_each_answer(scores: object) -> None:
+    model: Any = with_model(score_batch=lambda self, prompts, answers: scores)
+    with pytest.raises(PluginError, match=r"third-careless.*score_batch: "):
+        model.score_batch([PROMPT], [("多", "少")])
+
+
+def test_a_model_without_a_batch_scores_one_answer_after_the_other() -> None:
+    model: Any = with_model(score=lambda self, segments, answer: (-1.0,) * len(answer))
+    scored = model.score_batch([PROMPT, PROMPT], [("多", "多喝水"), ("少",)])
+    assert scored == [[(-1.0,), (-1.0, -1.0, -1.0)], [(-1.0,)]]
+
+
 WRONG: dict[str, tuple[dict[str, Any], Callable[[Backbone], object]]] = {
     "inspect_adapter": (
         {"inspect_adapter": lambda self, path: "lora"},

@@ -15,6 +15,7 @@ from medchat.checkpoints.adapter_folder import files_passed_over
 from medchat.inference.adapters.structure import kept_on_failure
 from medchat.inference.chat_model import ModelFacts, TokenChatModel
 from medchat.inference.decode import Stepper
+from medchat.inference.scoring import PromptToScore, score_behind
 from medchat.plugin_kit import ChatModel, Delta, GenerationConfig, LoadOptions, Segment
 from medchat_chatglm import position_rules
 from medchat_chatglm.adapters import (
@@ -145,3 +146,12 @@ class ChatGLMChatModel(TokenChatModel):
             logits_to_keep=len(target),
         ).logits[0]
         return logits
+
+    def score_rows(self, rows: Sequence[PromptToScore]) -> list[list[tuple[float, ...]]]:
+        """Return the scores of the answers to each prompt, which is read once."""
+        found = []
+        for row in rows:
+            first = self._stepper.prefill(row.prompt)[None]
+            found += score_behind(first, [row.targets], lambda ids, _: self._stepper.read_answers(ids))
+        self._stepper.forget()
+        return found

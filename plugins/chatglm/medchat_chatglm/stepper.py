@@ -75,14 +75,28 @@ class ChatGLMStepper:
     def advance(self, token: int) -> Tensor:
         """Append one token to what has been read. Returns logits [V]; UsageError before any prefill."""
         if self._cache is None:
-            raise UsageError(
-                say("还没有读入提示词，无法继续生成", "nothing has been read yet"),
-                say("请先调用 prefill", "call prefill first"),
-            )
+            raise _nothing_read()
         self._block += 1
         device = self._model.device
         positions = torch.tensor([[[self._position], [self._block]]], device=device)
         return self._read(torch.tensor([[token]], device=device), positions, None, self._cache)
+
+    def read_answers(self, ids: Tensor) -> Tensor:
+        """Read several answers [N, L] behind the prompt that was read, and forget it. Returns logits [N, L, V].
+
+        Raises UsageError before any prefill.
+        """
+        if self._cache is None:
+            raise _nothing_read()
+        cache, (count, length) = self._cache, ids.shape
+        self.forget()
+        cache.batch_select_indices(torch.zeros(count, dtype=torch.long, device=ids.device))
+        blocks = self._block + 1 + torch.arange(length, device=ids.device)
+        positions = torch.stack([torch.full_like(blocks, self._position), blocks])
+        logits: Tensor = self._model(
+            ids, position_ids=positions.expand(count, -1, -1), past_key_values=cache, use_cache=True
+        ).logits
+        return logits
 
     def _read(self, ids: Tensor, positions: Tensor, visible: Tensor | None, cache: Cache) -> Tensor:
         try:
@@ -101,6 +115,13 @@ class ChatGLMStepper:
             raise
         logits: Tensor = output.logits[0, -1]
         return logits
+
+
+def _nothing_read() -> UsageError:
+    return UsageError(
+        say("还没有读入提示词，无法继续生成", "nothing has been read yet"),
+        say("请先调用 prefill", "call prefill first"),
+    )
 
 
 class BegunAnswer:
