@@ -36,6 +36,13 @@ BUILTIN_COMMANDS = (
         "供多人和其他程序使用：OpenAI 兼容接口",
         "for several users and other programs: an OpenAI-compatible interface",
     ),
+    BuiltinCommand(
+        "eval",
+        "medchat_eval",
+        "medchat_eval.plugin",
+        "评测模型：选择题、文本指标、急症",
+        "evaluate models: choice questions, text metrics, emergencies",
+    ),
 )
 
 #: Environment variables that built-in plugins read, so that one that is nearly one of them can be pointed out.

@@ -42,7 +42,8 @@ from medchat.api import (
     Text,
     Turn,
 )
-from medchat.errors import CheckpointError, DataError, MedchatError, UsageError
+from medchat.document import Document, Paragraph, Picture, Quotation, Section, Table, as_html, as_markdown
+from medchat.errors import CheckpointError, DataError, GateError, MedchatError, UsageError
 from medchat.hookspecs import Finding, hookimpl
 from medchat.language import say
 from medchat.sanitize import StreamSanitizer, sanitize, sanitize_line
@@ -88,9 +89,11 @@ __all__ = [
     "Conversation",
     "DataError",
     "Delta",
+    "Document",
     "FieldChoice",
     "Finding",
     "Finish",
+    "GateError",
     "GenerationConfig",
     "Group",
     "KnownWeights",
@@ -101,9 +104,12 @@ __all__ = [
     "Notice",
     "OpenedModel",
     "Option",
+    "Paragraph",
+    "Picture",
     "PromptTemplate",
     "Question",
     "QuestionRecord",
+    "Quotation",
     "ReasoningPiece",
     "RecordError",
     "SFTData",
@@ -112,16 +118,20 @@ __all__ = [
     "SFTRecipe",
     "SFTReport",
     "SFTWatcher",
+    "Section",
     "Segment",
     "SlashCommand",
     "SpecialTokens",
     "StoredCalls",
     "StreamSanitizer",
+    "Table",
     "Text",
     "Turn",
     "UsageError",
     "aigc_metadata",
+    "as_html",
     "as_line",
+    "as_markdown",
     "call_flags",
     "check_output_file",
     "disclaimer",

@@ -89,7 +89,10 @@ class GuardedModel:
     def score_batch(
         self, prompts: Sequence[Sequence[Segment]], answers: Sequence[Sequence[str]]
     ) -> list[list[tuple[float, ...]]]:
-        """See `BatchScoringModel`; of any other model one answer after the other is scored."""
+        """See `BatchScoringModel`; of any other model one answer after the other is scored.
+
+        Raises BrokenPluginError for what are no log-probabilities, or not one result for each answer.
+        """
         inner = self.inner
         if not isinstance(inner, BatchScoringModel):
             pairs = zip(prompts, answers, strict=True)

@@ -12,6 +12,7 @@ from wording import VALUE, faults_of_chinese
 #: Pages for users; the others under docs are for developers.
 USER_PAGES = (
     "data.md",
+    "eval.md",
     "first-minute.md",
     "infer.md",
     "models.md",

@@ -1,0 +1,31 @@
+"""Shares with their uncertainty. Pure functions; formulas by their usual names."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+#: The quantile of the normal distribution for intervals that hold the true value 95 times in 100.
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The ends of a 95 % interval."""
+
+    low: float
+    high: float
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` lies in it."""
+        return self.low <= value <= self.high
+
+
+def wilson(share: float, count: int) -> Interval:
+    """Return Wilson's score interval (1927) of a share of `count` trials; everything for none."""
+    if count == 0:
+        return Interval(0.0, 1.0)
+    scale = 1 + _Z**2 / count
+    middle = (share + _Z**2 / (2 * count)) / scale
+    half = _Z / scale * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
+    return Interval(max(0.0, middle - half), min(1.0, middle + half))
