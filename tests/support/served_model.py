@@ -39,6 +39,13 @@ class Served:
     opened: OpenedModel
     log: list[str] = field(default_factory=list)
 
+    def wait_until_idle(self) -> None:
+        """Wait until no question is under way."""
+        end = time.monotonic() + SECONDS
+        while self.service.dispatcher.under_way:
+            assert time.monotonic() < end
+            time.sleep(0.002)
+
     def logged(self, lines: int) -> str:
         """Wait for so many lines of the log, which are written once an answer is sent, and return them."""
         end = time.monotonic() + SECONDS
@@ -102,21 +109,30 @@ def serving(opened: OpenedModel, **options: Any) -> Iterator[Served]:
 Serve = Callable[..., AbstractContextManager[Served]]
 
 
-@pytest.fixture
-def scripted_model(
-    scripted_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[OpenedModel]:
+@pytest.fixture(scope="module")
+def scripted_model(scripted_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenedModel]:
     """Give the opened model of `scripted_backbone`."""
     from scripted_backbone import Scripted
 
-    monkeypatch.syspath_prepend(str(scripted_site))
-    Scripted().tiny(tmp_path / "脚本模型")
-    with open_model(backbone="scripted", model=str(tmp_path / "脚本模型")) as opened:
-        yield opened
+    folder = tmp_path_factory.mktemp("served")
+    Scripted().tiny(folder / "脚本模型")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDCHAT_HOME", str(folder / "home"))
+        patch.syspath_prepend(str(scripted_site))
+        with open_model(backbone="scripted", model=str(folder / "脚本模型")) as opened:
+            yield opened
+
+
+@pytest.fixture(scope="module")
+def running(scripted_model: OpenedModel) -> Iterator[Served]:
+    """Give the one server of a test module."""
+    with serving(scripted_model) as server:
+        yield server
 
 
 @pytest.fixture
-def served(scripted_model: OpenedModel) -> Iterator[Served]:
-    """Give a server of the scripted model."""
-    with serving(scripted_model) as running:
-        yield running
+def served(running: Served) -> Served:
+    """Give a server of the scripted model that has nothing to do and has logged nothing."""
+    running.wait_until_idle()
+    running.log.clear()
+    return running
