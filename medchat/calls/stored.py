@@ -93,10 +93,13 @@ class StoredCalls:
         `over_budget` say so. Raises what the model raises if it keeps failing; what had come is on disk.
         """
         wanted = dict.fromkeys(prompts)
-        waiting = deque(self._without_answer(wanted))
-        if waiting:
+        if waiting := deque(self._without_answer(wanted)):
             self._ask_all(waiting)
-        return {prompt: self._answers[key] for prompt in wanted if (key := _digest(prompt)) in self._answers}
+        return self.stored(wanted)
+
+    def stored(self, prompts: Iterable[str]) -> Mapping[str, StoredAnswer]:
+        """Return the answers that are on disk, by prompt; nothing is asked."""
+        return {prompt: self._answers[key] for prompt in prompts if (key := _digest(prompt)) in self._answers}
 
     def _without_answer(self, prompts: Iterable[str]) -> list[str]:
         return [prompt for prompt in dict.fromkeys(prompts) if _digest(prompt) not in self._answers]

@@ -1,24 +1,21 @@
-"""`medchat data build kg`: questions and answers from knowledge records, written by the prompt forms alone."""
+"""`medchat data build kg`: questions and answers from knowledge records, by the prompt forms or by a model."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import date
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 import click
 
 from medchat.plugin_kit import (
     DataError,
+    GenerationConfig,
     Group,
     LocalizedCommand,
     UsageError,
-    open_results,
+    sanitize,
     sanitize_line,
     say,
     user_path,
@@ -26,20 +23,27 @@ from medchat.plugin_kit import (
 )
 from medchat_data.building import TEMPLATE_WRITER, BuildPlan
 from medchat_data.knowledge import read_knowledge
+from medchat_data.model_writer import (
+    BACKBONE_WRITER,
+    REMOTE_WRITER,
+    BuildFiles,
+    planned,
+    writer_flags,
+)
 from medchat_data.prompt_forms import FORMS
+from medchat_data.sample_prompt import prompt_for
+from medchat_data.writing_knowledge import summary, write_by_forms, write_by_model
 
 #: `--dry-run` shows what so many knowledge records make.
 _SHOWN_RECORDS = 3
-#: So many rows go to the disk together. They cost nothing to make anew, and waiting for the disk takes longer.
-_ROWS_AT_ONCE = 200
 
 
 @click.group(
     "build",
     cls=Group,
     help=say(
-        "用知识生成训练数据，每条记录都注明出处。",
-        "Build training data from knowledge, with the origin of each record.",
+        "用知识或文献生成训练数据，每条记录都注明出处。",
+        "Build training data from knowledge or literature, with the origin of each record.",
     ),
 )
 def build() -> None:
@@ -63,10 +67,13 @@ def build() -> None:
 )
 @click.option(
     "--writer",
-    type=click.Choice([TEMPLATE_WRITER]),
+    type=click.Choice([TEMPLATE_WRITER, REMOTE_WRITER, BACKBONE_WRITER]),
     default=TEMPLATE_WRITER,
     show_default=True,
-    help=say("由谁写：template 不用模型，不联网", "who writes: template uses no model and no network"),
+    help=say(
+        "由谁写：template 不用模型，不联网；remote 是远程接口；backbone 是本机的模型",
+        "who writes: template uses no model and no network, remote an endpoint, backbone a model on this machine",
+    ),
 )
 @click.option(
     "--forms",
@@ -74,14 +81,7 @@ def build() -> None:
     help=say("只用这些问法，逗号分隔：", "only these prompt forms, separated by commas: ")
     + say("、", ", ").join(FORMS),
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help=say("决定措辞和搭配；相同则结果相同", "decides wordings and pairings; the same gives the same data"),
-)
+@writer_flags
 @click.option("--resume", is_flag=True, help=say("从上次中断的地方继续", "go on with what is missing"))
 @click.option(
     "--overwrite", is_flag=True, help=say("重新写，替换已有的文件", "start over and replace the file")
@@ -90,24 +90,22 @@ def build() -> None:
     "--dry-run",
     is_flag=True,
     help=say(
-        "只显示前三条知识记录写成什么，不写文件", "show what the first three records make; write nothing"
+        "只显示前三条知识记录写成什么（用模型写时显示提示和预计用量），不写文件",
+        "show what the first three records make (for a model: the prompts, and what all would take); write nothing",
     ),
 )
-def kg(
-    knowledge: str,
-    output: str | None,
-    writer: str,
-    forms: str | None,
-    seed: int,
-    resume: bool,
-    overwrite: bool,
-    dry_run: bool,
-) -> int:
-    """Build; return 6 where some knowledge record says nothing."""
-    path = user_path(knowledge)
+def kg(knowledge: str, output: str | None, writer: str, forms: str | None, **flags: Any) -> int:
+    """Build; return 6 where some knowledge record says nothing, 1 where a model left some unwritten."""
+    path, seed = user_path(knowledge), flags.get("seed") or 0
+    GenerationConfig(seed=seed)  # raises for one out of range
+    if writer == TEMPLATE_WRITER and (flags.get("backbone") or flags.get("model")):
+        raise UsageError(
+            say("--writer template 不用模型", "--writer template uses no model"),
+            say("加上 --writer remote 或 --writer backbone", "add --writer remote or --writer backbone"),
+        )
     plan = BuildPlan(read_knowledge(path), _chosen_forms(forms), seed, date.today().isoformat())
-    if dry_run:
-        return write_out(_shown(plan))
+    if flags["dry_run"]:
+        return write_out(_shown(plan) if writer == TEMPLATE_WRITER else _shown_prompts(plan, flags))
     if output is None:
         raise UsageError(
             say("没有指定 --output", "--output is missing"),
@@ -115,11 +113,16 @@ def kg(
                 "--output train.jsonl；先看看用 --dry-run", "--output train.jsonl; --dry-run shows some first"
             ),
         )
-    target = user_path(output)
-    rejects = target.with_name(f"{target.stem}.rejects.jsonl")
-    counts = _write(plan, target, rejects, resume=resume, overwrite=overwrite)
-    click.echo(_summary(counts, target, rejects), err=True)
-    return DataError.exit_code if plan.knowledge.bad else 0
+    inputs = {say("知识文件", "the knowledge file"): path}
+    files = BuildFiles(user_path(output), inputs, flags["resume"], flags["overwrite"])
+    if writer == TEMPLATE_WRITER:
+        counts, is_whole = write_by_forms(plan, files), True
+    else:
+        counts, is_whole = write_by_model(plan, writer, flags, files)
+    click.echo(summary(counts, files), err=True)
+    if plan.knowledge.bad:
+        return DataError.exit_code
+    return 0 if is_whole else 1
 
 
 def _chosen_forms(names: str | None) -> Sequence[str]:
@@ -135,59 +138,6 @@ def _chosen_forms(names: str | None) -> Sequence[str]:
     return [name for name in FORMS if name in chosen]
 
 
-def _write(
-    plan: BuildPlan, target: Path, rejects: Path, *, resume: bool, overwrite: bool
-) -> Counter[tuple[str, str]]:
-    """Write both files; return how many rows there are by form and reason ("" for what was kept)."""
-    inputs = {say("知识文件", "the knowledge file"): plan.knowledge.path}
-    counts: Counter[tuple[str, str]] = Counter()
-    with ExitStack() as stack:
-        kept, rejected = (
-            stack.enter_context(open_results(path, resume=resume, overwrite=overwrite, inputs=inputs))
-            for path in (target, rejects)
-        )
-        earlier = {**kept.rows, **rejected.rows}
-        plan = _as_begun(plan, earlier, target)
-        all_rows = chain.from_iterable(plan.rows())
-        while built := list(islice(all_rows, _ROWS_AT_ONCE)):
-            counts.update((one.form, one.reason) for one in built)
-            new = [one for one in built if one.row["index"] not in earlier]
-            kept.extend([one.row for one in new if not one.reason])
-            rejected.extend([one.row for one in new if one.reason])
-    return counts
-
-
-def _as_begun(plan: BuildPlan, earlier: Mapping[int, Mapping[str, Any]], target: Path) -> BuildPlan:
-    """Return the plan with the date of the run that it goes on with. Raises UsageError where that was another plan."""
-    if not earlier:
-        return plan
-    begun = (
-        row["provenance"].get("date") for row in earlier.values() if isinstance(row.get("provenance"), dict)
-    )
-    plan = replace(plan, date=str(next(begun, plan.date)))
-    expected = {one.row["index"]: _comparable(one.row) for built in plan.rows() for one in built}
-    for index, row in earlier.items():
-        if expected.get(index) != _comparable(row):
-            raise UsageError(
-                say(
-                    f"已有的记录（index {index}）不是用这份知识和这些选项写的",
-                    f"the record with index {index} there was not built from this knowledge with these options",
-                ),
-                say(
-                    "用原来的知识文件、--forms 和 --seed 继续；或换一个 --output；或用 --overwrite 重新开始",
-                    "continue with the same knowledge, --forms and --seed; use another --output; or start over with"
-                    " --overwrite",
-                ),
-                where=str(target),
-            )
-    return plan
-
-
-def _comparable(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what of a row is the same in either interface language."""
-    return {name: value for name, value in row.items() if name != "reason"}
-
-
 def _shown(plan: BuildPlan) -> str:
     """Return what the first knowledge records make, to be read."""
     lines = []
@@ -199,23 +149,8 @@ def _shown(plan: BuildPlan) -> str:
     return "".join(f"{sanitize_line(line)}\n" for line in lines)
 
 
-def _summary(counts: Counter[tuple[str, str]], target: Path, rejects: Path) -> str:
-    def of(which: bool, part: int) -> tuple[int, str]:
-        found: Counter[str] = Counter()
-        for key, count in counts.items():
-            if bool(key[1]) is which:
-                found[key[part]] += count
-        return found.total(), say("、", ", ").join(f"{name} {count}" for name, count in found.items())
-
-    built, by_form = of(False, 0)
-    refused, by_reason = of(True, 1)
-    text = say(
-        f"共 {built} 条训练数据（{by_form}）：{sanitize_line(str(target))}",
-        f"{built} training records ({by_form}): {sanitize_line(str(target))}",
-    )
-    if refused:
-        text += "\n" + say(
-            f"不收录 {refused} 条（{by_reason}）：{sanitize_line(str(rejects))}",
-            f"{refused} rejected ({by_reason}): {sanitize_line(str(rejects))}",
-        )
-    return text
+def _shown_prompts(plan: BuildPlan, flags: dict[str, Any]) -> str:
+    """Return the prompts of the first knowledge records, and what all of them would take."""
+    prompts = [[prompt_for(sample) for sample in samples] for samples in plan.samples()]
+    shown = [sanitize(prompt) for prompt in chain.from_iterable(prompts[:_SHOWN_RECORDS])]
+    return "\n\n".join([*shown, planned(list(chain.from_iterable(prompts)), flags)])

@@ -6,12 +6,18 @@ one, an answer that is learned where the form teaches the last one alone. Knows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from medchat.plugin_kit import QuestionRecord, RecordError, parse_record, say
+from medchat.plugin_kit import QuestionRecord, RecordError, Turn, parse_record, say
 
 Written = dict[str, Any]
+
+
+def as_dialogue(turns: Iterable[Turn], last: str) -> str:
+    """Return a dialogue that ends in a question as the literature data writes it."""
+    said = "".join(f" <user>: {turn.question} <bot>: {turn.answer}" for turn in turns)
+    return f"{said} <user>: {last}"
 
 
 def _alpaca(asked: QuestionRecord) -> Written:
@@ -19,8 +25,11 @@ def _alpaca(asked: QuestionRecord) -> Written:
 
 
 def _literature(asked: QuestionRecord) -> Written:
-    said = "".join(f" <user>: {turn.question} <bot>: {turn.answer}" for turn in asked.turns)
-    return {"instruction": f"{said} <user>: {asked.last}", "output": asked.reference, "input": asked.input}
+    return {
+        "instruction": as_dialogue(asked.turns, asked.last),
+        "output": asked.reference,
+        "input": asked.input,
+    }
 
 
 def _med_chatglm(asked: QuestionRecord) -> Written:

@@ -39,7 +39,7 @@ _ENGLISH = {
 #: What stands between the values in a cell of a table.
 _BETWEEN_VALUES = re.compile("[;；、|\n]")
 #: How the literature data's dialogues mark who speaks.
-_TURN_MARK = re.compile("<(?:user|bot)>:")
+TURN_MARK = re.compile("<(?:user|bot)>:")
 _AT_THE_ENDS = " \t\r\n。；;，,、"
 
 
@@ -185,7 +185,7 @@ def _require_plain_text(value: Any) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise _NoRecord(say("不是有效的 Unicode 文本", "not valid Unicode text")) from None
-    if mark := _TURN_MARK.search(text):
+    if mark := TURN_MARK.search(text):
         raise _NoRecord(
             say(f"有对话标记 {mark[0]}，会多出一轮对话", f"the mark {mark[0]} would add a turn to a dialogue")
         )

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from medchat.plugin_kit import Turn
+from medchat_data.converting import as_dialogue
 from medchat_data.knowledge import KnowledgeRecord
 from medchat_data.relations import (
     DEPARTMENT,
@@ -34,6 +36,8 @@ FORM_VERSION = 2
 _STORY_SYMPTOMS, _STORY_CHARACTERS = 4, 14
 #: So many other records are looked at for one that fits.
 _TRIES = 20
+#: What the answer to a check says first.
+RIGHT, WRONG, OPEN = "是", "不对", "不能肯定"
 _PATIENTS = ("一位患者", "我家里人", "我一位朋友")
 
 
@@ -42,6 +46,7 @@ class Sample:
     """A question, its answer, and what they rest on: `sources`, the record itself first, and the `relations` used.
 
     `values` are those of the record that the answer must name one of. `hidden` is what the question must not name.
+    `before` is what was said before the question, by turns; `verdict` is what the answer's first sentence says.
     """
 
     form: str
@@ -51,6 +56,13 @@ class Sample:
     relations: tuple[str, ...]
     values: tuple[str, ...]
     hidden: str = ""
+    before: tuple[Turn, ...] = ()
+    verdict: str = ""
+
+    @property
+    def instruction(self) -> str:
+        """The question as training data has it, with what was said before."""
+        return as_dialogue(self.before, self.question) if self.before else self.question
 
 
 @dataclass(frozen=True)
@@ -167,6 +179,7 @@ def _check(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Random)
             (record,),
             (myths[0],),
             (right or said,),
+            verdict=WRONG,
         )
         return
     if not names:
@@ -182,6 +195,7 @@ def _check(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Random)
             (record,),
             (name,),
             record.relations[name],
+            verdict=RIGHT,
         )
         return
     for other in knowledge.others(record, name, chance):
@@ -195,6 +209,7 @@ def _check(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Random)
                 (record, other),
                 (name,),
                 record.relations[name],
+                verdict=OPEN,
             )
             return
 
@@ -206,9 +221,14 @@ def _follow_up(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Ran
         return
     first, second = chance.sample(names, 2)
     asked = chance.choice(relation_named(first).questions).format(e=record.centre)
-    question = f" <user>: {asked} <bot>: {_answered(record, first)} <user>: {relation_named(second).next}"
     yield Sample(
-        "follow-up", question, _answered(record, second), (record,), (first, second), record.relations[second]
+        "follow-up",
+        relation_named(second).next,
+        _answered(record, second),
+        (record,),
+        (first, second),
+        record.relations[second],
+        before=(Turn(asked, _answered(record, first)),),
     )
 
 
