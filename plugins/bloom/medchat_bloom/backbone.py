@@ -27,24 +27,24 @@ class BloomBackbone(CausalBackbone):
         "en": "Bloom-7B (bloomz-7b1, bloom-7b1) and BenTsao's medical LoRA",
     }
     known_weights = KNOWN_WEIGHTS
-    # The original's script (docs/specs/models.md, "Templates"). It searched with four beams, which nobody can
-    # read along: `--num-beams 4` asks for that.
+    # The original's script (docs/specs/models.md, "Templates"). It used four beams, which cannot be streamed:
+    # use `--num-beams 4` for that.
     generation = GenerationConfig(max_new_tokens=256, temperature=0.1, top_p=0.75, top_k=40)
 
     def templates(self) -> TemplateChoice:
-        """Return which templates such weights and their adapters were trained on."""
+        """Return the templates that these weights and their adapters were trained with."""
         from medchat_bloom.prompts import BLOOM_TEMPLATES
 
         return BLOOM_TEMPLATES
 
     def loading(self) -> BloomLoading:
-        """Return how Bloom's folders are loaded."""
+        """Return the loader of Bloom's folders."""
         from medchat_bloom.loading import BLOOM
 
         return BLOOM
 
     def inspect(self, path: Path) -> ModelCard | None:
-        """Describe the folder from its headers, or return None if it is no Bloom, or a Huozi."""
+        """Describe the folder from its headers, or return None if it is not a Bloom, or is a Huozi."""
         from medchat_bloom.folder import is_bloom
         from medchat_bloom.inspection import card, is_huozi
 
@@ -60,7 +60,7 @@ class BloomBackbone(CausalBackbone):
         )
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
-        """Write a miniature random checkpoint in the published layout."""
+        """Write a tiny random checkpoint in the published layout."""
         from medchat_bloom.tiny import write_tiny_bloom
 
         sizes: dict[str, Any] = {**shape}
@@ -68,9 +68,9 @@ class BloomBackbone(CausalBackbone):
 
     @property
     def recipes(self) -> Mapping[str, SFTRecipe]:
-        """All methods of fine-tuning."""
+        """All fine-tuning methods."""
         from medchat.training.recipe import recipes_of
         from medchat_bloom.recipes import BloomFamily
 
-        # First what BenTsao did: the method where none is named.
+        # BenTsao's method first: it is the default.
         return recipes_of(BloomFamily(), first="lora")

@@ -1,4 +1,4 @@
-"""What config.json says of a Bloom checkpoint. Standard library only, so that `models show` stays fast."""
+"""Reads the config.json of a Bloom checkpoint. Standard library only, so that `models show` stays fast."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from medchat.checkpoints.headers import TensorHeader
 from medchat.checkpoints.layout import read_config, readable_config
 
 MODEL_TYPE = "bloom"
-#: The library's class puts this before every name; files saved from the inner model lack it.
+#: The prefix of all names in the library's class; files saved from the inner model lack it.
 PREFIX = "transformer."
 EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
-#: Tables that the first releases stored and that are computed again.
+#: Tables that the first releases stored and that are recomputed.
 IGNORED = ("*.scale_mask_softmax.causal_mask",)
-#: Tokens of one text in pre-training (docs/specs/models.md, "Bloom").
+#: The sequence length of pre-training (docs/specs/models.md, "Bloom").
 CONTEXT_LENGTH = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BloomShape(DecoderShape):
-    """The sizes of one model and how its numbers are computed. `end_ids` are what config.json names."""
+    """The dimensions and constants of a model. `end_ids` are those in config.json."""
 
     layer_norm_epsilon: float
     residual_after_norm: bool
@@ -31,12 +31,12 @@ class BloomShape(DecoderShape):
 
 
 def is_bloom(folder: Path) -> bool:
-    """Say whether `folder` holds a config.json of this architecture that can be read."""
+    """Return whether `folder` holds a readable config.json of this architecture."""
     return (readable_config(folder) or {}).get("model_type") == MODEL_TYPE
 
 
 def read_bloom_shape(folder: Path) -> BloomShape:
-    """Read config.json. Raises CheckpointError: missing, damaged, another architecture, impossible sizes."""
+    """Read config.json. Raises CheckpointError: missing, damaged, another architecture, invalid sizes."""
     config = read_config(folder)
     values = ConfigValues(config, folder / "config.json")
     require_model_type(values, MODEL_TYPE, "Bloom", ("Bloom 或活字", "Bloom or Huozi"))
@@ -62,7 +62,7 @@ def without_model_prefix(stored: str) -> str:
 
 
 def bloom_misfit(shape: BloomShape, headers: Mapping[str, TensorHeader]) -> str:
-    """Return which size of config.json is not that of the tensors, by the model's names; "" where they agree."""
+    """Return the size in config.json that differs from the tensors, by the model's names; "" if they agree."""
     embedding = headers.get(EMBEDDING)
     layers = {name.split(".")[2] for name in headers if name.startswith(f"{PREFIX}h.")}
     if embedding is not None and embedding.shape != (shape.vocab_size, shape.hidden_size):

@@ -1,4 +1,4 @@
-"""What a folder with Bloom's architecture is, from headers alone: no torch here. `models show` runs this."""
+"""Describes folders of Bloom's architecture from headers alone, without torch, for `models show`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SEVEN_BILLION = (4096, 30, 32)
 
 
 def is_huozi(folder: Path) -> bool:
-    """Say whether a folder of this architecture is a Huozi: its small files name the chat tokens.
+    """Return whether a folder of this architecture is a Huozi: its small files name the chat tokens.
 
-    Where neither special_tokens_map.json nor tokenizer_config.json exists, tokenizer.json decides.
+    If neither special_tokens_map.json nor tokenizer_config.json exists, tokenizer.json decides.
     """
     declared = declared_tokens(folder)
     if declared:
@@ -42,8 +42,8 @@ def card(
 ) -> ModelCard:
     """Describe a checkpoint folder of this architecture. Raises CheckpointError: missing or damaged files.
 
-    `backbone` is also the base that adapters are known to fit (a key of `known_adapters.BASES`). A tied
-    head that is stored counts once, as the model has it.
+    `backbone` is also the base that adapters are known to fit (a key of `known_adapters.BASES`). A stored
+    tied head counts once, as in the model.
     """
     shape = read_bloom_shape(path)
     checkpoint = open_checkpoint(path)
@@ -69,7 +69,7 @@ def card(
 
 
 def is_seven_billion(shape: BloomShape) -> bool:
-    """Say whether the sizes are those of the 7B models."""
+    """Return whether the sizes are those of the 7B models."""
     return (shape.hidden_size, shape.layers, shape.heads) == SEVEN_BILLION
 
 

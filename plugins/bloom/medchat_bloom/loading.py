@@ -1,4 +1,4 @@
-"""How checkpoint folders of Bloom's architecture are loaded."""
+"""Loading of checkpoint folders of Bloom's architecture."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from medchat_bloom.weights import which_base
 
 
 class BloomLoading(CausalLoading[BloomShape, BloomTokenizer]):
-    """Bloom, whose files do not tell its two published bases apart."""
+    """The loader of Bloom, whose files do not distinguish its two published bases."""
 
     name = "bloom"
     model_class = BloomForCausalLM
@@ -38,7 +38,7 @@ class BloomLoading(CausalLoading[BloomShape, BloomTokenizer]):
         return read_bloom_shape(folder)
 
     def misfit(self, shape: BloomShape, headers: Mapping[str, TensorHeader]) -> str:
-        """Hold layers, rows and width against the tensors."""
+        """Compare layers, rows and width with the tensors."""
         return bloom_misfit(shape, headers)
 
     def rename(self, stored: str) -> str:
@@ -48,7 +48,7 @@ class BloomLoading(CausalLoading[BloomShape, BloomTokenizer]):
     def open_vocabulary(
         self, options: LoadOptions, shape: BloomShape, headers: Mapping[str, TensorHeader]
     ) -> Vocabulary[BloomTokenizer]:
-        """Open the vocabulary beside the weights, then the adapters; `name` is also the published base."""
+        """Open the weights' vocabulary, then the adapters; `name` is also the published base."""
         tokenizer = read_bloom_vocabulary(options.model, shape, self.required)
         adapters = tuple(open_adapter(folder) for folder in options.adapters)
         notes = [note for adapter in adapters for note in base_notes(adapter, self.name, options.model)]
@@ -57,7 +57,7 @@ class BloomLoading(CausalLoading[BloomShape, BloomTokenizer]):
         )
 
     def base_notes(self, options: LoadOptions) -> tuple[str, ...]:
-        """Return what to tell of the base: with an adapter it matters which of the two it is."""
+        """Return notes on the base: with an adapter it matters which of the two it is."""
         return (which_base(),) if options.adapters else ()
 
     def library_config(self, shape: BloomShape, vocabulary: Vocabulary[BloomTokenizer]) -> BloomConfig:
@@ -78,17 +78,17 @@ class BloomLoading(CausalLoading[BloomShape, BloomTokenizer]):
         )
 
     def stop_ids(self, loaded: CausalModel[BloomShape, BloomTokenizer]) -> Collection[int]:
-        """Return the ends that config.json names."""
+        """Return the end ids in config.json."""
         return loaded.shape.end_ids
 
     def token_count(self, loaded: CausalModel[BloomShape, BloomTokenizer]) -> int | None:
-        """Return the vocabulary's size: the published embedding has 200 rows more."""
+        """Return the vocabulary's size: the published embedding has 200 more rows."""
         return loaded.tokenizer.size
 
     def details(
         self, loaded: CausalModel[BloomShape, BloomTokenizer], options: LoadOptions
     ) -> dict[str, Any]:
-        """Add the size of the vocabulary, behind the rows."""
+        """Add the size of the vocabulary, after the rows."""
         found = super().details(loaded, options)
         return {"vocab_size": found["vocab_size"], "tokens": loaded.tokenizer.size, **found}
 

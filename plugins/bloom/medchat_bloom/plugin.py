@@ -12,11 +12,11 @@ medchat_api_version = 1
 
 @hookimpl
 def medchat_backbones() -> list[Backbone]:
-    """Offer Bloom, and Huozi, which is of the same architecture."""
+    """Return Bloom, and Huozi, which has the same architecture."""
     return [BloomBackbone(), HuoziBackbone()]
 
 
 @hookimpl
 def medchat_templates() -> list[PromptTemplate]:
-    """Offer Huozi's own template by name, so that `--template huozi` finds it."""
+    """Return Huozi's own template, so that `--template huozi` finds it."""
     return [HUOZI]

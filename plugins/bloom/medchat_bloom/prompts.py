@@ -1,4 +1,4 @@
-"""Which template a Bloom, or an adapter over one, was trained on. No torch here."""
+"""The template that a Bloom, or an adapter for it, was trained with. No torch here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from medchat_bloom.weights import ADAPTER_TEMPLATE, BASE_TEMPLATE
 
 
 def bloom_special_tokens(options: LoadOptions) -> SpecialTokens:
-    """Return the control tokens of the vocabulary beside the weights."""
+    """Return the control tokens of the weights' vocabulary."""
     from medchat_bloom.tokenizer import BloomTokenizer
 
     return BloomTokenizer.from_folder(options.model).special_tokens

@@ -1,4 +1,4 @@
-"""How Bloom, and what shares its architecture, is fine-tuned: what the shared recipes must know of them."""
+"""Fine-tuning of Bloom and other families of its architecture, for the shared recipes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TOKENIZER_FILES = (
 
 
 class BloomFamily(CausalFamily):
-    """Adapters and whole models alike learn BenTsao's template for Bloom, unless what lies below has its own."""
+    """Adapters and complete models are trained with BenTsao's template for Bloom, unless the base states its own."""
 
     name = "bloom"
     lora_targets = ("query_key_value",)
@@ -34,7 +34,7 @@ class BloomFamily(CausalFamily):
     templates = BLOOM_TEMPLATES
 
     def shape(self, options: SFTOptions) -> ModelDims:
-        """Return the measures that config.json and the headers state."""
+        """Return the dimensions from config.json and the headers."""
         found = read_bloom_shape(options.model)
         hidden = found.hidden_size
         return self.dims(
@@ -53,7 +53,7 @@ class BloomFamily(CausalFamily):
         )
 
     def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
-        """Copy the vocabulary, and state the ids that it has."""
+        """Copy the vocabulary, and state its ids in the configuration."""
         copy_files(options.model, folder, _TOKENIZER_FILES)
         config = model.config
         ids = {

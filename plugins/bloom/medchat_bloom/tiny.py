@@ -1,7 +1,7 @@
-"""Writes a miniature Bloom with random weights, in every file like a published one.
+"""Writes a tiny Bloom with random weights, in the published layout.
 
-Layout from docs/specs/models.md, "Bloom", written without the library's model, so that a
-mistake in how it is used cannot hide in its test data.
+Layout from docs/specs/models.md, "Bloom", written without the library's model, so that an error in its use
+cannot hide in its test data.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from medchat.inference.write_checkpoint import (
 )
 from medchat_bloom.tokenizer import BOS, EOS, PAD, UNK, WORDS
 
-# Trains a small vocabulary in the form of Bloom's `tokenizer.json`. No torch here.
+# Trains a small vocabulary in the format of Bloom's `tokenizer.json`. No torch here.
 
 
 def train_tokenizer(corpus: Iterable[str], size: int, chat_tokens: Sequence[str] = ()) -> Tokenizer:
-    """Return a byte-level BPE vocabulary in the published form, of at most `size` tokens before `chat_tokens`.
+    """Return a byte-level BPE vocabulary in the published format, of at most `size` tokens before `chat_tokens`.
 
-    Every string can be encoded: all 256 bytes are in it.
+    Every string can be encoded: it has all 256 bytes.
     """
     cut = pre_tokenizers.Sequence(
         [
@@ -47,16 +47,16 @@ def train_tokenizer(corpus: Iterable[str], size: int, chat_tokens: Sequence[str]
 
 
 #: Standard deviation of the random embedding, the usual one for models of this family, and of the layers'
-#: matrices: large, or a model with a tied head would only ever repeat the last token it read.
+#: matrices: large, or a model with a tied head would always repeat its last input token.
 INITIALIZER_RANGE, LAYER_RANGE = 0.02, 0.3
-# The published embedding has 200 rows more than there are tokens.
+# The published embedding has 200 more rows than there are tokens.
 _ROWS_MULTIPLE, _SPARE_ROWS = 32, 8
 _SMALLEST_VOCABULARY = 4 + 256
 
 
 @dataclass(frozen=True, slots=True)
 class TinyBloomShape:
-    """The size of a miniature. Heads must divide the width; the vocabulary holds 256 bytes at the least."""
+    """The size of a tiny model. Heads must divide the width; the vocabulary has at least 256 bytes."""
 
     hidden_size: int = 64
     n_layer: int = 2
@@ -87,11 +87,11 @@ def write_tiny_bloom(
 ) -> None:
     """Write a checkpoint folder: config.json, the tokenizer's three files and the weights.
 
-    The vocabulary is trained on `corpus` (a few sentences of our own if it is empty); `chat_tokens` come
-    behind it and are named in special_tokens_map.json. `layout` is one of `LAYOUTS`; `prefix` stands
-    before every stored name ("" as in the files of bloom-7b1, which also lack the tied head); `shape` are
-    the fields of `TinyShape`. Weights are float16. The same arguments give the same files.
-    Raises UsageError for an impossible shape, an unknown choice, or a folder that is not empty.
+    The vocabulary is trained on `corpus` (a few sentences of our own if it is empty); `chat_tokens` are
+    appended and named in special_tokens_map.json. `layout` is one of `LAYOUTS`; `prefix` precedes every
+    stored name ("" as in the files of bloom-7b1, which also lack the tied head); `shape` are the fields of
+    `TinyShape`. Weights are float16. The same arguments give the same files. Raises UsageError for an
+    impossible shape, an unknown choice, or a folder that is not empty.
     """
     sizes = TinyBloomShape(**shape)
     check_choice("layout", layout, LAYOUTS)
@@ -143,7 +143,7 @@ def _config(sizes: TinyBloomShape, rows: int) -> dict[str, Any]:
 def _tensors(
     sizes: TinyBloomShape, rows: int, seed: int, *, with_head: bool
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield every tensor of the checkpoint in the published order, names without prefix."""
+    """Yield every tensor of the checkpoint in the published order, with names without prefix."""
     width = sizes.hidden_size
     random, norm = RandomTensors(seed, LAYER_RANGE), partial(layer_norm, width=width, dtype=torch.float16)
     linear = random.linear

@@ -9,13 +9,13 @@ from medchat.hf.tokenizer import HFTokenizer
 
 UNK, BOS, EOS, PAD = "<unk>", "<s>", "</s>", "<pad>"
 BEGIN_OF_UTTERANCE, END_OF_UTTERANCE = "<|beginofutterance|>", "<|endofutterance|>"
-#: How the published tokenizer cuts text before merging (docs/specs/models.md, "Bloom"). Oniguruma reads the
-#: brackets inside as one nested class; Python's `re` would not.
+#: The published tokenizer's pre-tokenization pattern (docs/specs/models.md, "Bloom"). Oniguruma parses the
+#: inner brackets as a nested class; Python's `re` would not.
 WORDS = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 
 
 class BloomTokenizer(HFTokenizer):
-    """Nothing is put in front of a prompt or behind it."""
+    """Bloom's tokenizer: nothing is added before or after a prompt."""
 
     usual: ClassVar[Mapping[str, str]] = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
     always_control = (UNK, BOS, EOS, PAD, BEGIN_OF_UTTERANCE, END_OF_UTTERANCE)
@@ -23,6 +23,6 @@ class BloomTokenizer(HFTokenizer):
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Return the ids that end an answer: `</s>`, and where the vocabulary has it `<|endofutterance|>`."""
+        """Return the ids that end an answer: `</s>`, and `<|endofutterance|>` if the vocabulary has it."""
         chat_end = self.special_ids.get(END_OF_UTTERANCE, self.eos_token_id)
         return frozenset({self.eos_token_id, chat_end})

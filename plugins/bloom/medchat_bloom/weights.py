@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from medchat.api import HUB
 from medchat.plugin_kit import KnownWeights, say
 
-#: The template of BenTsao's adapter; the bases learnt plain text, and instructions that no frame surrounds.
+#: The template of BenTsao's adapter; the bases were trained on plain text and on instructions without a
+#: template.
 ADAPTER_TEMPLATE, BASE_TEMPLATE = "bloom_deploy", "bare"
 
 WHICH_BASE: Mapping[str, str] = {
@@ -54,5 +55,5 @@ KNOWN_WEIGHTS = (
 
 
 def which_base() -> str:
-    """Return what the user must know: no file tells the two bases apart, and either loads silently."""
+    """Return the note for the user: no file distinguishes the two bases, and either loads silently."""
     return say(WHICH_BASE["zh"], WHICH_BASE["en"])

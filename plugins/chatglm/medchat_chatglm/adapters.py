@@ -1,6 +1,6 @@
-"""What can be attached to a ChatGLM: a P-tuning prefix, or LoRA weights saved by peft.
+"""Adapters of ChatGLM: a P-tuning prefix, or LoRA weights saved by peft.
 
-Both are read with the same safe and strict toolkit as models; LoRA is `medchat.inference.adapters.lora`.
+Both are read with the same strict checks as models; for LoRA see `medchat.inference.adapters.lora`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from medchat_chatglm.inspection import EMBEDDING, MODEL_TYPE, PREFIX
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 from medchat_chatglm.prompts import RULE_KEY
 
-#: A prefix on its own, before the layout of the original P-tuning script (a model folder).
+#: The file of a prefix alone, tried before the layout of the original P-tuning script (a model folder).
 PREFIX_FILES: Candidates = (("prefix_encoder.safetensors", "safetensors"), ("prefix_encoder.bin", "bin"))
-#: The key of an adapter's small file that says which generation it was trained over; our fine-tuning writes it.
+#: The key of an adapter's configuration that states the generation of its base; our fine-tuning writes it.
 GENERATION_KEY = "medchat_generation"
 _RELEASES = {"v0": " v0 (icetk)", "v11": " v1.1"}
-#: Ordinary ids in the prompt that a LoRA is tried out with; the two control tokens follow them.
+#: Ordinary ids of the prompt on which a LoRA is tested; the two control tokens follow them.
 _TRIAL_WORDS = 6
 
 
@@ -44,7 +44,7 @@ _TRIAL_WORDS = 6
 class PrefixAdapter:
     """A folder with a P-tuning prefix. `headers` are those of the prefix's tensors alone.
 
-    `embedding_rows` are those of the embedding, where all of the model was stored; else 0.
+    `embedding_rows` is the number of rows of the embedding if the complete model was stored; else 0.
     """
 
     folder: Path
@@ -73,7 +73,7 @@ Adapter = PrefixAdapter | LoraAdapter | BottleneckAdapter
 
 
 def open_chatglm_adapter(folder: Path) -> Adapter:
-    """Open an adapter folder. Raises CheckpointError if it is missing, damaged or of no known kind."""
+    """Open an adapter folder. Raises CheckpointError if it is missing, damaged or of an unknown type."""
     require_folder(folder, FLAG)
     if not is_lora_folder(folder):
         return find_prefix(folder, (*PREFIX_FILES, *MODEL_FILES))
@@ -96,7 +96,7 @@ def open_chatglm_adapter(folder: Path) -> Adapter:
 
 
 def refuse_other_generation(adapters: Iterable[Adapter], generation: str) -> None:
-    """Refuse what was trained over weights of the other generation: shapes are equal there, ids are not.
+    """Refuse an adapter trained on weights of the other generation: their shapes are equal, their ids are not.
 
     `generation` is that of the weights, "v0" or "v11". Raises CheckpointError.
     """
@@ -119,10 +119,10 @@ def refuse_other_generation(adapters: Iterable[Adapter], generation: str) -> Non
 
 
 def _generation_of(adapter: Adapter) -> str:
-    """Return the generation that the folder states it was trained over; "" where it states none.
+    """Return the generation of the base that the folder states; "" if it states none.
 
-    Ours state it, or at least the rule. The original P-tuning script leaves the model's config.json, and in old
-    checkpoints all of the model.
+    Our adapters state it, or at least the rule. The original P-tuning script writes the model's config.json,
+    and in old checkpoints the complete model.
     """
     facts = stated_facts(adapter.folder)
     if facts.get(GENERATION_KEY) in _RELEASES:
@@ -138,7 +138,7 @@ def _generation_of(adapter: Adapter) -> str:
 def find_prefix(folder: Path, candidates: Candidates = PREFIX_FILES) -> PrefixAdapter:
     """Open a folder that holds a P-tuning prefix. Raises CheckpointError if there is none."""
     checkpoint = open_checkpoint(folder, candidates, FLAG)
-    # Older P-tuning checkpoints repeat the whole model; only the prefix is the adapter.
+    # Older P-tuning checkpoints contain the complete model; only the prefix is the adapter.
     stored = read_headers(checkpoint)
     headers = {name: header for name, header in stored.items() if name.startswith(PREFIX)}
     if not headers:
@@ -159,7 +159,7 @@ def find_prefix(folder: Path, candidates: Candidates = PREFIX_FILES) -> PrefixAd
 
 
 def inspect_prefix(folder: Path) -> AdapterCard:
-    """Say what is wrong with a folder that calls itself a P-tuning prefix, if anything is."""
+    """Return what is wrong with a folder that claims to be a P-tuning prefix, if anything."""
     try:
         prefix = find_prefix(folder)
         prefix.shape()
@@ -169,10 +169,10 @@ def inspect_prefix(folder: Path) -> AdapterCard:
 
 
 def check_chatglm_fit(model: nn.Module, adapters: list[Adapter]) -> None:
-    """Hold the adapters against `model` before its weights are read. Raises CheckpointError."""
+    """Compare the adapters with `model` before its weights are read. Raises CheckpointError."""
     others = _others(adapters)
     if others:
-        from medchat.inference.adapters import attach  # brings peft: slow to import, rarely needed
+        from medchat.inference.adapters import attach  # imports peft: slow, rarely needed
 
         attach.check_fit(model, others)
 
@@ -180,7 +180,7 @@ def check_chatglm_fit(model: nn.Module, adapters: list[Adapter]) -> None:
 def attach_chatglm_adapters(
     model: ChatGLMForConditionalGeneration, adapters: list[Adapter], device: torch.device, dtype: torch.dtype
 ) -> None:
-    """Put the adapters' weights into `model`. A prefix needs the empty encoder that its shape asks for.
+    """Load the adapters' weights into `model`. For a prefix it must have an empty encoder of that shape.
 
     Raises CheckpointError if one belongs to another model, or a LoRA changes no logit.
     """
@@ -197,7 +197,7 @@ def attach_chatglm_adapters(
 
 
 def trial_prompt(model: ChatGLMForConditionalGeneration) -> tuple[int, ...]:
-    """Return a prompt of a few ids, for trying out an adapter: with the control tokens that it needs."""
+    """Return a prompt of a few ids, for testing an adapter: with the control tokens that it needs."""
     ids = model.config.special_ids
     return (*(ids.mask * number // _TRIAL_WORDS for number in range(_TRIAL_WORDS)), ids.gmask, ids.sop)
 

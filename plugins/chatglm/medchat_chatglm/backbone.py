@@ -53,43 +53,43 @@ class ChatGLMBackbone(Backbone):
         return load_chatglm_chat(options)
 
     def exchange_adapters(self, model: ChatModel, options: LoadOptions) -> ChatModel | None:
-        """Exchange them in place, where none of them is a prefix or asks for another rule."""
+        """Exchange adapters in place, unless one is a prefix or requires another rule."""
         from medchat_chatglm.chat_model import exchange_chatglm_adapters
 
         return exchange_chatglm_adapters(model, options)
 
     def check(self, options: LoadOptions) -> None:
-        """Refuse what `load` would, as far as it shows without reading weights."""
+        """Refuse what `load` would refuse, as far as can be checked without reading weights."""
         from medchat_chatglm.loading import check_checkpoint
 
         check_checkpoint(options)
 
     def template(self, options: LoadOptions) -> PromptTemplate:
-        """Return the template that the last adapter or the weights were trained on, from small files alone."""
+        """Return the template that the last adapter or the weights were trained with, from small files only."""
         from medchat_chatglm.prompts import rule_template
 
         return rule_template(options, lambda: self.special_tokens(options))
 
     def trained_templates(self, options: LoadOptions) -> tuple[str, ...]:
-        """Return the template that config.json, or the generation and the rule, tell."""
+        """Return the template stated in config.json, or implied by generation and rule."""
         from medchat_chatglm.prompts import chatglm_trained_templates
 
         return chatglm_trained_templates(options)
 
     def special_tokens(self, options: LoadOptions) -> SpecialTokens:
-        """Return the control pieces of the vocabulary beside the weights."""
+        """Return the control pieces of the weights' vocabulary."""
         from medchat_chatglm.tokenizer import chatglm_special_tokens
 
         return chatglm_special_tokens(options.model)
 
     def inspect(self, path: Path) -> ModelCard | None:
-        """Describe the folder from its headers, or return None if it is no first-generation ChatGLM."""
+        """Describe the folder from its headers, or return None if it is not a first-generation ChatGLM."""
         from medchat_chatglm.inspection import inspect_chatglm
 
         return inspect_chatglm(path)
 
     def inspect_adapter(self, path: Path) -> AdapterCard | None:
-        """Say which published adapter the folder holds, and what is wrong with it."""
+        """Return which published adapter the folder holds, and what is wrong with it."""
         from medchat.checkpoints.adapter_folder import CHATGLM_PREFIX, kind_of
         from medchat.checkpoints.lora_folder import is_lora_folder
         from medchat.inference.adapters.inspect import inspect_adapter
@@ -101,7 +101,7 @@ class ChatGLMBackbone(Backbone):
         return inspect_adapter(path)
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
-        """Write a miniature random checkpoint in the published layout."""
+        """Write a tiny random checkpoint in the published layout."""
         from medchat_chatglm.tiny import write_tiny_chatglm
 
         sizes: dict[str, Any] = {**shape}
@@ -109,7 +109,7 @@ class ChatGLMBackbone(Backbone):
 
     @property
     def recipes(self) -> Mapping[str, SFTRecipe]:
-        """All methods of fine-tuning, P-tuning with the model's own prefix."""
+        """All fine-tuning methods; P-tuning uses the model's own prefix."""
         from medchat.training.recipe import recipes_of
         from medchat_chatglm.recipes import ChatGLMFamily, PTuningMethod
 

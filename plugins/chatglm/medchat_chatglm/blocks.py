@@ -1,7 +1,7 @@
 """One transformer block of ChatGLM-6B (docs/specs/models.md, "ChatGLM-6B block").
 
-Residuals start from the *normalised* input, scaled by alpha = sqrt(2 * 28) whatever the depth: the
-original's blocks do not know how many layers there are.
+Residuals start from the *normalised* input, scaled by alpha = sqrt(2 * 28) at any depth: the original's
+blocks do not use the number of layers.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ ALPHA = math.sqrt(2 * 28)
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Cosine and sine of this pass, each [B, T, 1, 1, 2, head_dim / 4]; made once for all layers."""
+    """Cosine and sine of this pass, each [B, T, 1, 1, 2, head_dim / 4]; computed once for all layers."""
 
     cosine: Tensor
     sine: Tensor
 
 
 class NormInOwnPrecision(nn.LayerNorm):
-    """A layer norm that may be kept in float32 inside a half-precision model, as the 6B files store it."""
+    """A layer norm that may be float32 inside a half-precision model, as in the 6B files."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise [..., hidden]; the result has the dtype of `input`."""
@@ -42,7 +42,7 @@ class NormInOwnPrecision(nn.LayerNorm):
 
 
 class ChatGLMAttention(nn.Module):
-    """Self-attention; the rows of `query_key_value` are [q k v] of one head after the other."""
+    """Self-attention; the rows of `query_key_value` are [q k v] head by head."""
 
     def __init__(self, config: ChatGLMConfig, layer: int) -> None:
         super().__init__()
@@ -60,13 +60,14 @@ class ChatGLMAttention(nn.Module):
         cache: Cache | None,
         prefix: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        """Attend over `states` [B, T, hidden] and what the cache holds; `visible` None means all of it.
+        """Attend over `states` [B, T, hidden] and the cache; `visible` None means all of it.
 
         The original's layer-dependent scaling only kept float16 scores in range; torch computes
         scores and softmax in float32, so it has no counterpart here.
         """
         fused = self.query_key_value(states).unflatten(-1, (self.heads, 3, self.head_dim))
-        # Elsewhere only where layers are spread over devices; a dataclass keeps FSDP from casting the table.
+        # On another device only if layers are spread over devices; a dataclass keeps FSDP from casting the
+        # table.
         cosine, sine = turns.cosine.to(states.device), turns.sine.to(states.device)
         turned = turn(fused[..., :2, :], cosine, sine)
         query, key = turned.transpose(1, 2).unbind(-2)
@@ -83,7 +84,7 @@ class ChatGLMAttention(nn.Module):
 
 
 class ChatGLMFeedForward(nn.Module):
-    """Two linears with the tanh form of gelu between them (plain, not gated)."""
+    """Two linear layers with the tanh approximation of gelu between them (not gated)."""
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__()

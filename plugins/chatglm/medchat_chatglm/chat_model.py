@@ -38,10 +38,10 @@ def load_chatglm_chat(options: LoadOptions) -> ChatGLMChatModel:
 
 
 def exchange_chatglm_adapters(chat: ChatModel, options: LoadOptions) -> ChatGLMChatModel | None:
-    """Take the adapters off the model of `chat` and attach those of `options`: see `medchat.api.Backbone`.
+    """Detach the adapters from the model of `chat` and attach those of `options`: see `medchat.api.Backbone`.
 
-    None, with nothing changed, where a prefix or another rule is among what comes or goes: the model is
-    built for those.
+    None, without a change, if a prefix is attached or detached or the rule changes: the model is built for
+    those.
     """
     before = chat.loaded if isinstance(chat, ChatGLMChatModel) else None
     if before is None:
@@ -75,7 +75,7 @@ class ChatGLMChatModel(TokenChatModel):
 
     _model: ChatGLMForConditionalGeneration
     _stepper: ChatGLMStepper
-    #: What it was loaded from, so that its adapters can be exchanged.
+    #: The loaded weights, so that their adapters can be exchanged.
     loaded: LoadedModel | None = None
 
     def __init__(
@@ -86,7 +86,7 @@ class ChatGLMChatModel(TokenChatModel):
         path: Path,
         notes: tuple[str, ...] = (),
     ) -> None:
-        """`path` is what `describe` calls the model; `notes` is what loading has to tell the user."""
+        """`path` is the model's name in `describe`; `notes` are those of loading for the user."""
         config = model.config
         details = {
             "quantization": f"int{config.quantization_bit}" if config.quantization_bit else "none",
@@ -107,29 +107,29 @@ class ChatGLMChatModel(TokenChatModel):
     def stream(
         self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
     ) -> Iterator[Delta]:
-        """Answer one prompt, piece by piece; beam search gives its answer whole, at the end."""
+        """Stream the answer to one prompt; beam search returns its complete answer at the end."""
         try:
             yield from super().stream(segments, config, cancel)
         finally:
-            # The next turn could not use it: its question changes every state of this one.
+            # The next turn cannot reuse the cache: its question changes every state of this one.
             self._stepper.forget()
 
     def close(self) -> None:
-        """Give the memory back. The model must not be used afterwards."""
+        """Free the memory. The model must not be used afterwards."""
         self.loaded = None
         super().close()
 
     def go_on(
         self, segments: Sequence[Segment], answer: str, config: GenerationConfig, cancel: threading.Event
     ) -> Iterator[Delta]:
-        """Yield what comes after `answer`, which begins the answer to the prompt."""
+        """Yield the continuation of `answer`, the beginning of the answer to the prompt."""
         try:
             yield from super().go_on(segments, answer, config, cancel)
         finally:
             self._stepper.forget()
 
     def stepper_behind(self, prompt_tokens: int) -> Stepper:
-        """Return the stepper for a prompt of that length and the beginning of its answer, read one way only."""
+        """Return the stepper for a prompt of that length and the beginning of its answer, which is read causally."""
         return BegunAnswer(self._stepper, prompt_tokens)
 
     def logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:

@@ -1,8 +1,8 @@
-"""From token ids to training batches: the two originals, and ours.
+"""Collators from token ids to training batches: the two originals, and ours.
 
-The originals: docs/specs/training.md, "ChatGLM batches".
-All batches fit `ChatGLMForConditionalGeneration.forward`; masks are True = visible (see `rules`).
-Labels stand at the token itself, -100 where nothing is to be learned; the model shifts them.
+The originals: docs/specs/training.md, "ChatGLM batches". All batches fit
+`ChatGLMForConditionalGeneration.forward`; masks are True = visible (see `position_rules`). Labels are at the
+token itself, -100 if it is not learned; the model shifts them.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def _landmarks_at(masks: Sequence[int], sops: Sequence[int], ends: Sequence[int]
 class MedCollator:
     """The batches ChatGLM-6B-Med was trained on, quirks included.
 
-    Longest first; padded with the end token to one more than the longest; `<sop>` is a target, and so
-    is a second end token. The mask token is taken to stand just before the prompt's last token.
+    Longest first; padded with the end token to one more than the longest; `<sop>` is a target, and so is a
+    second end token. The mask token is assumed to be just before the prompt's last token.
     """
 
     def __init__(self, end_id: int) -> None:
@@ -90,8 +90,8 @@ class MedCollator:
 class OfficialCollator:
     """The preprocessing of the official fine-tuning and P-tuning scripts (v1.1).
 
-    Every row has `max_prompt` + `max_answer` tokens; `<sop>` is a target. No mask and no positions:
-    the model makes them, padding included.
+    Every row has `max_prompt` + `max_answer` tokens; `<sop>` is a target. No mask and no positions: the model
+    computes them, padding included.
     """
 
     config: ChatGLMConfig
@@ -118,11 +118,11 @@ class OfficialCollator:
 
 
 class AnswerCollator:
-    """Our own: what the model learns is exactly what it will be asked for when it chats.
+    """Our own: the model is trained on exactly what it does in chat.
 
-    Labels on the answer and its end token only (`<sop>` is given, never generated). Positions and
-    masks are those of the configured rule when serving, so an answer token sees in training what it
-    sees in decoding. Right-padded to the longest; padding is neither attended to nor learned.
+    Labels on the answer and its end token only (`<sop>` is given, never generated). Positions and masks are
+    those of the configured rule in chat, so that an answer token attends to the same tokens in training as in
+    decoding. Right-padded to the longest; padding is neither attended to nor learned.
     """
 
     def __init__(self, config: ChatGLMConfig, pad_to_multiple_of: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""What the object in a config.json tells at a glance, without torch or transformers: the generation.
+"""The generation of a config.json, found without torch or transformers.
 
 The model itself uses `ChatGLMConfig`; this is for templates, the tokenizer and `models show`.
 """

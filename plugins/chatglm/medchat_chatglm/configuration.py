@@ -1,6 +1,6 @@
 """The config.json of ChatGLM-6B v1, both generations of it (docs/specs/models.md, "ChatGLM-6B configuration").
 
-Knows the keys, their defaults and which position rule a checkpoint follows; knows no tensors.
+The keys, their defaults, and the position rule of a checkpoint.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from medchat.plugin_kit import CheckpointError, say
 V0_VOCAB_SIZE = 150528
 #: Rows of the embedding in the slim re-releases up to v1.1.0.
 V11_VOCAB_SIZE = 130528
-#: `<sop>` and `<pad>` of each generation; [MASK], [gMASK] and `<eop>` stand at fixed distances from `<sop>`.
+#: `<sop>` and `<pad>` of each generation; [MASK], [gMASK] and `<eop>` are at fixed distances from `<sop>`.
 _V0_SOP, _V0_PAD = 150004, 0
 _V11_SOP, _V11_PAD = 130004, 3
 _MASK_BEFORE_SOP, _GMASK_BEFORE_SOP = 4, 3
@@ -27,7 +27,7 @@ _V0_IMAGE_TOKENS = 20000
 
 
 class PositionRule(StrEnum):
-    """How positions and masks are made from a prompt (docs/specs/models.md, "Position rules").
+    """How positions and masks are computed from a prompt (docs/specs/models.md, "Position rules").
 
     `MED`: what ChatGLM-6B-Med was trained with. `MED_DEMO`: what its demo did at prefill.
     `UPSTREAM_V0`: the original code of March 2023. `V11`: the corrected rule of every later release.
@@ -62,8 +62,8 @@ class ChatGLMConfig(PreTrainedConfig):  # type: ignore[misc]
     - any other size (miniatures with re-numbered ids) is v1.1 if it names a `pad_token_id` below
       20000, since v0 files name none there, and v0 otherwise.
 
-    `medchat_position_rule` chooses the rule outright ("med", "med_demo", "upstream_v0", "v11"); absent,
-    v0 follows "med" and v1.1 follows "v11". Raises CheckpointError for values no ChatGLM-6B v1 has.
+    `medchat_position_rule` chooses the rule ("med", "med_demo", "upstream_v0", "v11"); by default v0 follows
+    "med" and v1.1 follows "v11". Raises CheckpointError for values that no ChatGLM-6B v1 has.
     """
 
     model_type = "chatglm"
@@ -103,7 +103,7 @@ class ChatGLMConfig(PreTrainedConfig):  # type: ignore[misc]
     medchat_position_rule: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # Pointers to the original remote code: never followed here, and wrong in any folder we save.
+        # References to the original remote code: never used here, and wrong in any folder that we save.
         kwargs.pop("auto_map", None)
         self._fill_special_ids()
         super().__post_init__(**kwargs)

@@ -1,7 +1,7 @@
-"""A cache for decoding that writes a new token into spare room instead of copying all of itself.
+"""A cache for decoding that writes a new token into spare capacity instead of copying everything.
 
-The library's own dynamic cache concatenates, copying everything it holds for each token. Not for
-training: it writes in place.
+The library's own dynamic cache concatenates, copying its content for each token. Not for training: it writes
+in place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
-#: Spare room made whenever room runs out: this many tokens, or that part of what is held if it is more.
+#: How much the buffers grow when they are full: by this many tokens, or by that fraction if it is more.
 _SPARE_TOKENS, _SPARE_PART = 256, 4
 
 
@@ -42,7 +42,7 @@ class GrowingCacheLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def _fits(self, filled: int) -> bool:
-        """Say whether the buffers still are what `keys` is a view of (beam search replaces it) and have room."""
+        """Return whether `keys` is still a view of the buffers (beam search replaces it) and they have room."""
         assert self._rooms is not None
         room = self._rooms[0]
         same = self.keys.data_ptr() == room.data_ptr() and self.keys.shape[:2] == room.shape[:2]
@@ -50,7 +50,7 @@ class GrowingCacheLayer(DynamicLayer):  # type: ignore[misc]
 
 
 def _moved(old: Tensor, states: Tensor, held: int) -> Tensor:
-    """Return a buffer that holds what `old` holds and has room for `states` and more."""
+    """Return a larger buffer with the content of `old` and room for `states`."""
     room = held + states.shape[-2] + max(_SPARE_TOKENS, held // _SPARE_PART)
     buffer = states.new_empty(*states.shape[:2], room, states.shape[-1])
     if held:

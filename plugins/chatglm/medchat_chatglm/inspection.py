@@ -1,4 +1,4 @@
-"""Whether a folder holds a first-generation ChatGLM, and what it is, from headers alone.
+"""Recognises and describes a first-generation ChatGLM's folder, from headers alone.
 
 Imports neither torch nor transformers: `models show` runs this.
 """
@@ -22,19 +22,19 @@ from medchat_chatglm.vocabulary import FILE_NAME
 MODEL_TYPE = "chatglm"
 EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
 PREFIX = "transformer.prefix_encoder."
-#: What the class takes for a key that the file lacks (docs/specs/models.md, "ChatGLM-6B configuration").
+#: The class's defaults for keys that the file lacks (docs/specs/models.md, "ChatGLM-6B configuration").
 DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 150528,
     "hidden_size": 4096,
     "num_layers": 28,
     "max_sequence_length": 2048,
 }
-#: Keys of ChatGLM2, ChatGLM3 and GLM-4, which share the model type and nothing else.
+#: Keys of ChatGLM2, ChatGLM3 and GLM-4, which share only the model type.
 _LATER_KEYS = ("ffn_hidden_size", "kv_channels", "multi_query_attention", "padded_vocab_size", "rmsnorm")
 
 
 def is_first_generation(config: Mapping[str, Any]) -> bool:
-    """Say whether the object in a config.json is a ChatGLM v1's, by its keys."""
+    """Return whether the object in a config.json is a ChatGLM v1's, by its keys."""
     if config.get("model_type") != MODEL_TYPE:
         return False
     own_keys = "inner_hidden_size" in config or "position_encoding_2d" in config
@@ -62,7 +62,7 @@ def refuse_other_models(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def inspect_chatglm(path: Path) -> ModelCard | None:
-    """Describe a checkpoint folder, or return None if it is no first-generation ChatGLM.
+    """Describe a checkpoint folder, or return None if it is not a first-generation ChatGLM.
 
     Raises CheckpointError if it is one and a file of it is missing or damaged.
     """
@@ -95,9 +95,9 @@ def inspect_chatglm(path: Path) -> ModelCard | None:
 
 
 def read_chatglm_vocabulary(folder: Path, config: Mapping[str, Any]) -> ChatGLMTokenizer:
-    """Read the tokenizer of `folder` and hold its ids against those of `config`, its configuration.
+    """Read the tokenizer of `folder` and compare its ids with those of `config`, its configuration.
 
-    config.json may leave ids to the class; whoever has the class passes them filled in.
+    config.json may leave ids to the class's defaults; a caller that has the class passes them filled in.
     Raises CheckpointError: missing or damaged vocabulary, or one of the other generation.
     """
     tokenizer = ChatGLMTokenizer.from_folder(folder)
@@ -119,12 +119,12 @@ def read_chatglm_vocabulary(folder: Path, config: Mapping[str, Any]) -> ChatGLMT
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:
-    """Say whether the head is the embedding, as where nothing is said (docs/specs/models.md, "Tied head")."""
+    """Return whether the head is the embedding, which is the default (docs/specs/models.md, "Tied head")."""
     return config.get("tie_word_embeddings") is not False or bool(config.get("quantization_embeddings"))
 
 
 def _count_parameters(headers: Mapping[str, TensorHeader], config: Mapping[str, Any]) -> int:
-    """Count weights as the model has them: a tied head once, packed integers unpacked, no scales or tables."""
+    """Count weights as in the model: a tied head once, packed integers unpacked, no scales or tables."""
     total = 0
     for name, header in headers.items():
         if name.endswith((".inv_freq", ".weight_scale")) or (name.startswith("lm_head.") and is_tied(config)):

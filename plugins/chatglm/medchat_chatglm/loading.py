@@ -1,7 +1,7 @@
-"""From a checkpoint folder in any published layout to a model and its tokenizer.
+"""Loads a model and its tokenizer from a checkpoint folder in any published layout.
 
-What can be known without the weights (configuration, vocabulary, names and shapes, memory) is
-checked before the first weight is read.
+Everything that needs no weights (configuration, vocabulary, names and shapes, memory) is checked before the
+first weight is read.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 from medchat_chatglm.prompts import RULE_KEY
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 
-#: Tensors that stay as the model declares them: norms and prefix in float32, scales in float16.
+#: Tensors that keep the dtype that the model declares: norms and prefix in float32, scales in float16.
 _KEPT = ("*layernorm.weight", "*layernorm.bias", f"{PREFIX}*", "*.weight_scale")
-#: Stored tables that are always computed again (docs/specs/models.md, "ChatGLM-6B tensors").
+#: Stored tables that are always recomputed (docs/specs/models.md, "ChatGLM-6B tensors").
 _IGNORED = ("*.rotary_emb.inv_freq",)
 _SWITCHES = (
     "position_encoding_2d",
@@ -63,8 +63,8 @@ _SWITCHES = (
 )
 #: Far beyond the length of any prefix.
 _LONGEST_PREFIX = 2**16
-#: The keys of config.json that reach the configuration. Others could choose code to run, such as the
-#: library's attention implementations, which it may fetch from the network.
+#: The keys of config.json that are passed to the configuration. Others could choose code to run, such as the
+#: library's attention implementations, which it may download.
 _CONFIG_KEYS = (*ChatGLMConfig.__annotations__, "architectures", "medchat_template")
 
 
@@ -72,7 +72,7 @@ _CONFIG_KEYS = (*ChatGLMConfig.__annotations__, "architectures", "medchat_templa
 class LoadedWeights:
     """A model in evaluation mode. `notes` are for the user, in the interface language.
 
-    `adapters` are attached to it, `bare` is what it was before.
+    `adapters` are attached to it, `bare` is the model without them.
     """
 
     model: ChatGLMForConditionalGeneration
@@ -95,7 +95,7 @@ class LoadedModel(LoadedWeights):
 
 @dataclass(frozen=True, slots=True)
 class PreparedWeights:
-    """All that is known before the first weight is read; `model` has none yet."""
+    """Everything known before the first weight is read; `model` is on the meta device."""
 
     model: ChatGLMForConditionalGeneration
     config: ChatGLMConfig
@@ -108,8 +108,8 @@ class PreparedWeights:
 def load_model(options: LoadOptions) -> LoadedModel:
     """Load `options.model` with its tokenizer and adapters.
 
-    Raises CheckpointError (missing, damaged, no ChatGLM v1, not matching), MemoryShortageError (before
-    reading where it can be known) or UsageError (impossible device, dtype, rule, quantisation or engine).
+    Raises CheckpointError (missing, damaged, not a ChatGLM v1, mismatched), MemoryShortageError (before
+    reading if possible) or UsageError (invalid device, dtype, rule, quantisation or engine).
     """
     config = read_configuration(options.model, with_stated_rule(options))
     tokenizer = read_chatglm_vocabulary(options.model, config.to_dict())
@@ -150,7 +150,7 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
 
 
 def prepare_weights(options: LoadOptions) -> PreparedWeights:
-    """Check all that can be checked without reading weights. Raises what `load_model` raises."""
+    """Check everything that needs no weights. Raises what `load_model` raises."""
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
     config = read_configuration(options.model, with_stated_rule(options))
@@ -185,7 +185,7 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
 
 
 def with_stated_rule(options: LoadOptions) -> Mapping[str, str]:
-    """Return `options.extra` with the rule that the last adapter was trained under, unless it names one."""
+    """Return `options.extra` with the rule that the last adapter was trained with, unless it has one."""
     for folder in reversed(options.adapters):
         rule = stated_facts(folder).get(RULE_KEY)
         if rule:
@@ -194,7 +194,7 @@ def with_stated_rule(options: LoadOptions) -> Mapping[str, str]:
 
 
 def read_configuration(folder: Path, extra: Mapping[str, str] | None = None) -> ChatGLMConfig:
-    """Read config.json of a ChatGLM v1; `extra["rule"]` replaces the position rule it asks for.
+    """Read config.json of a ChatGLM v1; `extra["rule"]` overrides its position rule.
 
     Raises CheckpointError for another model or impossible values, UsageError for an unknown rule.
     """
@@ -222,7 +222,7 @@ def read_configuration(folder: Path, extra: Mapping[str, str] | None = None) -> 
 
 
 def _is_possible(key: str, value: object) -> bool:
-    """Say whether a value of config.json has the type that its key needs; ranges are the configuration's."""
+    """Return whether a value of config.json has its key's type; the configuration checks ranges."""
     if key in _SWITCHES:
         return isinstance(value, bool)
     if key == "layernorm_epsilon":
@@ -241,7 +241,7 @@ def _is_possible(key: str, value: object) -> bool:
 def _refuse_other_shape(
     config: ChatGLMConfig, checkpoint: Checkpoint, headers: Mapping[str, TensorHeader]
 ) -> None:
-    """Refuse a config.json of another model before building what it describes, which may be huge."""
+    """Refuse a config.json of other sizes than the tensors before building that model, which may be huge."""
     embedding = headers.get(EMBEDDING)
     if any(name.startswith(PREFIX) for name in headers) and embedding is None:
         raise CheckpointError(
@@ -267,7 +267,7 @@ def _refuse_other_shape(
 
 
 def _bits_to_make(options: LoadOptions, config: ChatGLMConfig) -> int:
-    """Return the width to quantise to while loading; 0 for none. Raises UsageError for a second time."""
+    """Return the width to quantise to while loading; 0 for none. Raises UsageError if the weights are quantised."""
     bits = bits_of(options.quantize)
     stored = config.quantization_bit
     if not stored or bits in (0, stored):
@@ -284,10 +284,10 @@ def _bits_to_make(options: LoadOptions, config: ChatGLMConfig) -> int:
 def _prepare_prefix(
     config: ChatGLMConfig, folder: Path, headers: Mapping[str, TensorHeader], adapters: list[Adapter]
 ) -> bool:
-    """Return `config` the shape of the prefix to come; return whether the model's own files hold it.
+    """Set the prefix's shape in `config`; return whether the model's own files hold the prefix.
 
-    A prefix among `adapters` goes before the model's own. One that lies beside the weights in a file of
-    its own is added to `adapters`.
+    A prefix among `adapters` takes precedence over the model's own. One in a separate file next to the
+    weights is added to `adapters`.
     """
     chosen = [adapter for adapter in adapters if isinstance(adapter, PrefixAdapter)]
     if len(chosen) > 1:
@@ -319,10 +319,10 @@ def _prepare_prefix(
 def _compare_head(
     model: ChatGLMForConditionalGeneration, checkpoint: Checkpoint, headers: Mapping[str, TensorHeader]
 ) -> tuple[str, ...]:
-    """Return a note if a head that is stored, but not used because it is tied, differs from the embedding.
+    """Return a note if a stored head, unused because it is tied, differs from the embedding.
 
-    Reads it piece by piece, so it is never in memory whole (docs/specs/models.md, "Tied head").
-    Raises CheckpointError if it holds NaN or infinity: a file that is broken there is not to be trusted elsewhere.
+    Reads it in pieces, so that it is never completely in memory (docs/specs/models.md, "Tied head"). Raises
+    CheckpointError if it contains NaN or infinity: such a file is damaged.
     """
     if HEAD not in headers or not is_tied(model.config.to_dict()) or model.config.quantization_embeddings:
         return ()

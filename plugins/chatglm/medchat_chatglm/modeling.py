@@ -1,7 +1,7 @@
-"""ChatGLM-6B v1 as a transformers model: the names of the original checkpoint, today's attention and caches.
+"""ChatGLM-6B v1 as a transformers model: the original parameter names, current attention and caches.
 
 Parameter names equal the published files (docs/specs/models.md, "ChatGLM-6B tensors"). `forward` takes masks
-with True = visible (see `rules`). To decode token by token use `stepping`.
+with True = visible (see `position_rules`). To decode token by token use `stepper`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from medchat_chatglm.rotary import table_precision, turn_table
 
 
 class ChatGLMPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
-    """What the library must know of the model: where to cut it, what to tie, what to ignore."""
+    """What the library needs to know: where the model may be split, what is tied, what to ignore."""
 
     config: ChatGLMConfig
     config_class = ChatGLMConfig
@@ -37,7 +37,7 @@ class ChatGLMPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     _supports_sdpa = True
     _no_split_modules = ["ChatGLMBlock"]  # noqa: RUF012 (the library's own attribute)
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    # Always computed again: the files hold float16 copies of it.
+    # Always recomputed: the files have float16 copies of it.
     _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$"]  # noqa: RUF012
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -49,7 +49,7 @@ class ChatGLMPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
 
     @property
     def special_ids(self) -> SpecialIds:
-        """Return the ids positions depend on."""
+        """Return the ids that positions depend on."""
         return self.config.special_ids
 
 
@@ -91,7 +91,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         """
         states = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         if isinstance(self.word_embeddings, QuantizedEmbedding):
-            # Packed rows know no dtype to compute in; the biases of the linears have it.
+            # Packed rows have no compute dtype; the biases of the linear layers have it.
             states = states.to(self.layers[0].mlp.dense_4h_to_h.bias.dtype)  # type: ignore[union-attr, arg-type]
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
@@ -176,7 +176,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin): 
         self.transformer = ChatGLMModel(config)
         self.lm_head = make_head(config)
         if config.quantization_embeddings:
-            # The head of these checkpoints is the packed embedding itself.
+            # The head of these checkpoints is the packed embedding.
             self._tied_weights_keys = {
                 f"lm_head.{name}": f"transformer.word_embeddings.{name}"
                 for name in ("weight", "weight_scale")
@@ -199,12 +199,12 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin): 
     ) -> CausalLMOutputWithPast:
         """Compute logits, and with `labels` the loss.
 
-        `input_ids` int64 [B, T]. `attention_mask`: None (every id is text), [B, T] with 1 for tokens and
-        0 for padding, or bool [B, 1, T, keys] with True = visible. `position_ids` int64 [B, 2, T]. Masks
-        and positions left out are made from the ids by the configured rule; with a filled cache
-        positions must be given, and no mask means that everything cached is visible.
-        `labels` [B, T] with -100 ignored are shifted here, unless `shift_labels` are passed; the loss is
-        float32. `logits_to_keep` is the library's: a count, positions, or a bool mask [B, T].
+        `input_ids` int64 [B, T]. `attention_mask`: None (every id is text), [B, T] with 1 for tokens and 0
+        for padding, or bool [B, 1, T, keys] with True = visible. `position_ids` int64 [B, 2, T]. Missing
+        masks and positions are computed from the ids by the configured rule; with a filled cache positions
+        are required, and no mask means that everything cached is visible. `labels` [B, T] with -100 ignored
+        are shifted here, unless `shift_labels` are passed; the loss is float32. `logits_to_keep` is as in the
+        library: a count, positions, or a bool mask [B, T].
 
         Raises DataError for a prompt without mask token and `<sop>`, UsageError for missing positions.
         """
@@ -231,12 +231,12 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin): 
         )
 
     def _prepare_position_ids_for_generation(self, *_: Any, **__: Any) -> None:
-        """Make none: they depend on the prompt's special tokens, see `prepare_inputs_for_generation`."""
+        """Do nothing: positions depend on the prompt's special tokens, see `prepare_inputs_for_generation`."""
 
     def _prepare_attention_mask_for_generation(
         self, inputs_tensor: Tensor, generation_config: Any, model_kwargs: dict[str, Any]
     ) -> Tensor:
-        """Take leading `<pad>` for padding, and no other: an id inside the text is text."""
+        """Treat only leading `<pad>` as padding: an id inside the text is text."""
         if inputs_tensor.dim() != 2 or generation_config._pad_token_tensor is None:
             return torch.ones(inputs_tensor.shape[:2], dtype=torch.long, device=inputs_tensor.device)
         is_text: Tensor = inputs_tensor != generation_config._pad_token_tensor
@@ -251,7 +251,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin): 
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return `generate` the positions and masks of the configured rule, for prompts and single tokens.
+        """Return the inputs of `generate` with positions and masks of the configured rule.
 
         `input_ids` and `attention_mask` are int64 [B, T]; positions and mask as `forward` takes them.
         """
@@ -273,7 +273,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin): 
                 "past_key_values": past_key_values,
             }
         if past_key_values is None:
-            # Without a cache nothing tells where the prompt ended: taken to be `<sop>`, as in all chats.
+            # Without a cache the end of the prompt is unknown: assumed to be `<sop>`, as in all chats.
             marks = replace(marks, end=marks.sop + 1)
         return kept | {
             "input_ids": input_ids,

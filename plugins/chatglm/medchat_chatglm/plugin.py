@@ -10,13 +10,13 @@ medchat_api_version = 1
 
 @hookimpl
 def medchat_backbones() -> list[Backbone]:
-    """Offer the one backbone of this plugin."""
+    """Return the backbone of this plugin."""
     return [ChatGLMBackbone()]
 
 
 @hookimpl
 def medchat_templates() -> list[PromptTemplate]:
-    """Offer ChatGLM's own templates by name, so that `--template med_chatglm_demo` finds one."""
+    """Return ChatGLM's own templates by name, so that `--template med_chatglm_demo` finds one."""
     from medchat_chatglm.prompts import TEMPLATES
 
     return list(TEMPLATES.values())

@@ -25,9 +25,9 @@ from medchat_chatglm.configuration import PositionRule, SpecialIds
 
 @dataclass(frozen=True, slots=True)
 class Landmarks:
-    """Where the prompt's special tokens stand: int64 [B] each, counted from the start of the padded row.
+    """The positions of the prompt's special tokens: int64 [B] each, counted from the start of the padded row.
 
-    `mask` is the mask token in force, `sop` the first `<sop>`, `start` the first token that is no left
+    `mask` is the effective mask token, `sop` the first `<sop>`, `start` the first token that is not left
     padding, `end` one past the prompt's last token (what follows was generated). `is_gmask` is bool [B].
     """
 
@@ -38,7 +38,7 @@ class Landmarks:
     is_gmask: Tensor
 
     def at_last_token(self) -> Tensor:
-        """Return [B] the position (row 0) that every generated token gets: that of the mask token."""
+        """Return [B], the position (row 0) of every generated token: that of the mask token."""
         return self.mask - self.start
 
 
@@ -57,9 +57,9 @@ def find_landmarks(
 ) -> Landmarks:
     """Find the special tokens of `ids` [B, T].
 
-    The mask token is looked up before the first `<sop>` only, so that a model which writes one cannot
-    move its own positions. v1.1 prefers [gMASK] to [MASK], v0 the reverse. `checked` raises DataError
-    for a row lacking either; it reads the device, so leave it out while decoding.
+    The mask token is looked up before the first `<sop>` only, so that a model which writes one cannot move
+    its own positions. v1.1 prefers [gMASK] to [MASK], v0 the reverse. `checked` raises DataError for a row
+    lacking either; it synchronises with the device, so omit it while decoding.
     """
     length = ids.shape[-1]
     columns = torch.arange(length, device=ids.device)
@@ -103,7 +103,7 @@ def prompt_positions(landmarks: Landmarks, rule: PositionRule, length: int) -> T
 
 
 def step_positions(landmarks: Landmarks, length: int) -> Tensor:
-    """Return positions [B, 2, 1] for one generated token that makes the (padded) rows `length` long."""
+    """Return positions [B, 2, 1] for one generated token, after which the (padded) rows are `length` long."""
     return torch.stack((landmarks.at_last_token(), length - landmarks.sop), dim=1).unsqueeze(-1)
 
 
@@ -128,9 +128,9 @@ def prompt_visible(
 ) -> Tensor:
     """Return the mask bool [B, 1, length, length], True = visible, of a prompt.
 
-    The text is seen by every row, the rest causally; how far the text reaches is the rule's.
-    `direct` gives what the old serving code used outside generation (its plain forward), which sees
-    one column more than its prefill. Padding rows and columns are hidden.
+    Every row sees the text; the rest is causal; the rule determines where the text ends. `direct` is the mask
+    of the old serving code outside generation (its plain forward), which shows one column more than its
+    prefill. Padding rows and columns are hidden.
     """
     columns = torch.arange(length, device=landmarks.mask.device)
     text = columns < _bidirectional_end(landmarks, rule, direct).view(-1, 1, 1)
@@ -144,13 +144,13 @@ def prompt_visible(
 def fit_to_keys(
     visible: Tensor | None, queries: int, filled: int, keys: int, device: torch.device
 ) -> Tensor | None:
-    """Make a mask that covers exactly the `keys` an attention will see.
+    """Return a mask for exactly the `keys` of an attention call.
 
     `filled` of them hold something; the rest are free slots of a static cache and hidden. `visible` is None
-    (all cached, then causal), [B, W] (1 = token) or bool [B, 1, queries, W]; W < `filled` leaves out what
-    stands first, such as a P-tuning prefix, which every row sees. Returns bool [B or 1, 1, queries or 1,
-    keys], or None if nothing is hidden. Rows that would see nothing (padding) see everything, so that their
-    softmax has a value; nobody reads it.
+    (all cached, then causal), [B, W] (1 = token) or bool [B, 1, queries, W]; W < `filled` omits the first
+    columns, such as a P-tuning prefix, which every row sees. Returns bool [B or 1, 1, queries or 1, keys], or
+    None if nothing is hidden. Rows that would see nothing (padding) see everything, so that their softmax is
+    defined; it is not used.
     """
     if visible is None and queries == 1 and keys == filled:
         return None

@@ -12,9 +12,9 @@ _DROPOUT = 0.1
 
 
 def train_prefix_only(model: nn.Module) -> list[str]:
-    """Freeze everything but the prefix encoder, which is kept in float32; return the names left to train.
+    """Freeze everything except the prefix encoder, which is float32; return the names of the trained parameters.
 
-    A half-precision or quantised base may stay as it is: the prefix is cast to its activations.
+    The base may be half-precision or quantised: the prefix is cast to its activations.
     """
     names = []
     for name, parameter in model.named_parameters():
@@ -26,7 +26,7 @@ def train_prefix_only(model: nn.Module) -> list[str]:
 
 
 class PrefixEncoder(nn.Module):
-    """Makes `pre_seq_len` keys and values for every layer, neither rotated nor counted in positions."""
+    """Computes `pre_seq_len` keys and values for every layer, neither rotated nor counted in positions."""
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__()
@@ -52,6 +52,6 @@ class PrefixEncoder(nn.Module):
         rows = self.trans(self.embedding.weight).to(dtype)
         # [n, 2L, heads, d] -> [B, L, 2, heads, n, d]
         split = rows.view(self.length, self.layers, 2, self.heads, -1).permute(1, 2, 3, 0, 4)
-        # Dropped after repeating, so that every row of the batch loses other entries.
+        # Dropout comes after repeating, so that it differs for every row of the batch.
         repeated = self.dropout(split.expand(batch, *split.shape))
         return [(pair[:, 0], pair[:, 1]) for pair in repeated.unbind(1)]

@@ -1,7 +1,7 @@
 """The three prompt templates of ChatGLM-6B and ChatGLM-6B-Med, and which one a checkpoint was trained with.
 
-All yield text only: the tokenizer's `build_prompt` puts [gMASK] `<sop>` behind it.
-See docs/specs/models.md, "ChatGLM-6B prompts and generation".
+All yield text only: the tokenizer's `build_prompt` appends [gMASK] `<sop>`. See docs/specs/models.md,
+"ChatGLM-6B prompts and generation".
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from medchat_chatglm.config_file import generation_of
 
 #: The config.json key that names the template; our own fine-tuning writes it.
 TEMPLATE_KEY = "medchat_template"
-#: The one that names the position rule, which tells a plain checkpoint of v0 from a Med one.
+#: The key of the position rule, which distinguishes a plain checkpoint of v0 from a Med one.
 RULE_KEY = "medchat_position_rule"
 
 
 @dataclass(frozen=True, slots=True)
 class RoundsTemplate:
-    """`[Round n]` blocks as the original chat function writes them; the first question stands bare."""
+    """`[Round n]` blocks as in the original chat function; a single first question has none."""
 
     name: str = "chatglm_rounds"
     stop: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class RoundsTemplate:
 
 @dataclass(frozen=True, slots=True)
 class QuestionTemplate:
-    """A single-turn template around one question; in a longer chat the block is repeated for each turn."""
+    """A single-turn template for one question; in a longer chat the block is repeated for each turn."""
 
     name: str
     before: str
@@ -86,7 +86,7 @@ MED_CHATGLM = QuestionTemplate(
         "en": "trained on it: ChatGLM-6B-Med (single turns), and ChatGLMs fine-tuned by MedChat",
     },
 )
-#: The template its demo uses, which the weights were not trained with.
+#: The template of its demo, which the weights were not trained with.
 MED_CHATGLM_DEMO = QuestionTemplate(
     "med_chatglm_demo",
     before="问题：",
@@ -105,9 +105,9 @@ TEMPLATES: Mapping[str, PromptTemplate] = {
 def rule_template(
     options: LoadOptions, specials: Callable[[], SpecialTokens] = SpecialTokens
 ) -> PromptTemplate:
-    """Return the template to ask these weights in: what the last adapter states, else the checkpoint's.
+    """Return the template for these weights: the one that the last adapter states, else the checkpoint's.
 
-    `specials` is asked where a folder brings a Jinja template. Raises CheckpointError (see `template_for`).
+    `specials` is called if a folder has a Jinja template. Raises CheckpointError (see `template_for`).
     """
     for folder in reversed(options.adapters):
         if found := stated_template(folder, TEMPLATES.values(), specials):
@@ -118,8 +118,8 @@ def rule_template(
 def chatglm_template(folder: Path, specials: Callable[[], SpecialTokens] = SpecialTokens) -> PromptTemplate:
     """Return the template the checkpoint in `folder` was trained with, from its small files.
 
-    The key `medchat_template` names it; else v0 takes the trained Med template, v1.1 the rounds.
-    Raises CheckpointError if config.json is missing, unreadable or names a template that is not here.
+    The key `medchat_template` names it; else v0 takes the trained Med template, v1.1 the rounds. Raises
+    CheckpointError if config.json is missing, unreadable or names an unknown template.
     """
     config = read_config(folder)
     name = config.get(TEMPLATE_KEY)
@@ -140,10 +140,10 @@ def chatglm_template(folder: Path, specials: Callable[[], SpecialTokens] = Speci
 
 
 def chatglm_trained_templates(options: LoadOptions) -> tuple[str, ...]:
-    """Return the name of the template, or nothing for rows of v0 under a rule that is not Med's.
+    """Return the name of the template, or nothing for v0 with a rule other than Med's.
 
-    The plain model of that generation has the same files; only a rule, of `options` or of config.json,
-    says that it is that one.
+    The plain model of that generation has the same files; only a rule, in `options` or config.json,
+    identifies it.
     """
     if any(stated_facts(folder).get(TEMPLATE_KEY) for folder in options.adapters):
         return (rule_template(options).name,)

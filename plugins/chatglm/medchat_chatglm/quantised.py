@@ -1,4 +1,4 @@
-"""Which parts of a ChatGLM are quantised, as the published int8 and int4 files have it.
+"""Quantises the parts of a ChatGLM that are quantised in the published int8 and int4 files.
 
 Layout: docs/specs/models.md, "Quantized weights".
 The layers themselves are `medchat.inference.quantization`.
@@ -13,12 +13,12 @@ from medchat.inference import quantization
 from medchat.inference.quantization import QuantizedEmbedding, QuantizedLinear
 from medchat_chatglm.configuration import ChatGLMConfig
 
-#: The linears of a block that the original quantises; norms, biases and embeddings stay as they are.
+#: The linear layers of a block that the original quantises; norms, biases and embeddings are not.
 QUANTISED_NAMES = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 
 
 def make_linear(config: ChatGLMConfig, inputs: int, outputs: int) -> nn.Module:
-    """Return a block's linear as the configuration stores it: dense, or waiting for packed weights."""
+    """Return a block's linear layer as configured: dense, or to be filled with packed weights."""
     if config.quantization_bit:
         return QuantizedLinear(inputs, outputs, config.quantization_bit)
     return nn.Linear(inputs, outputs)
@@ -39,9 +39,9 @@ def make_head(config: ChatGLMConfig) -> nn.Module:
 
 
 def quantize_blocks(model: nn.Module, bits: int) -> int:
-    """Quantise the four linears of every block in place; return how many were.
+    """Quantise the four linear layers of every block in place; return their number.
 
-    The configuration then says so, as in the published files.
+    The configuration then states it, as in the published files.
     """
     done = quantization.quantize_linears(model, bits, QUANTISED_NAMES)
     if done:
@@ -50,7 +50,7 @@ def quantize_blocks(model: nn.Module, bits: int) -> int:
 
 
 def dequantize_blocks(model: nn.Module, dtype: torch.dtype = torch.float32) -> int:
-    """Turn the quantised linears of every block back into dense ones in place; return how many were."""
+    """Dequantise the linear layers of every block in place; return their number."""
     done = quantization.dequantize_linears(model, QUANTISED_NAMES, dtype)
     if done:
         model.config.quantization_bit = 0  # type: ignore[union-attr]

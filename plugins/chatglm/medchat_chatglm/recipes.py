@@ -1,4 +1,4 @@
-"""How ChatGLM is fine-tuned: what the shared recipes must know of the family, and its own P-tuning."""
+"""Fine-tuning of ChatGLM: the family for the shared recipes, and its own P-tuning."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from medchat_chatglm.prefix import PrefixEncoder, train_prefix_only
 from medchat_chatglm.prompts import RULE_KEY, TEMPLATE_KEY, TEMPLATES, rule_template
 from medchat_chatglm.tokenizer import ChatGLMTokenizer, chatglm_special_tokens
 
-#: Beside the weights, what a checkpoint folder needs to be loaded by itself.
+#: The files other than weights that a complete checkpoint folder needs.
 _TOKENIZER_FILES = ("ice_text.model", "tokenizer_config.json", "generation_config.json")
-#: Keys of the source's config.json that are not true of what we write.
+#: Keys of the source's config.json that do not apply to what we write.
 _STALE_KEYS = ("auto_map", "quantization_bit", "quantization_embeddings", "dtype", TEMPLATE_KEY)
 #: [gMASK] and `<sop>`, which end every prompt.
 _PROMPT_SPECIALS = 2
 
 
 class ChatGLMFamily(Family):
-    """The collators: ours, which trains what chat will ask for; the originals', whose batches were recorded."""
+    """Its collators: ours, which trains what chat does; the originals', whose batches were recorded."""
 
     name = "chatglm"
     lora_targets = ("query_key_value",)
@@ -58,7 +58,7 @@ class ChatGLMFamily(Family):
         return load_chatglm_chat(options)
 
     def check(self, options: LoadOptions) -> None:
-        """Check all that shows without reading weights."""
+        """Check everything that can be checked without reading weights."""
         check_checkpoint(options)
 
     def template(self, options: LoadOptions) -> PromptTemplate:
@@ -66,26 +66,26 @@ class ChatGLMFamily(Family):
         return rule_template(options, lambda: chatglm_special_tokens(options.model))
 
     def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
-        """Return the vocabulary beside the weights."""
+        """Return the weights' tokenizer."""
         return ChatGLMTokenizer.from_folder(options.model)
 
     def collator(
         self, name: str, model: PreTrainedModel, tokenizer: ChatTokenizer, options: SFTOptions
     ) -> Collator:
-        """Return the collator; `med` has a position rule of its own, which the model then states."""
+        """Return the collator; `med` has its own position rule, which is set in the model."""
         if name == "med":
             model.config.medchat_position_rule = str(PositionRule.MED)
         return _collator(name, model.config, tokenizer.eos_token_id)
 
     def preview_collator(self, name: str, options: LoadOptions) -> Collator | None:
-        """Return an original's collator, which learns `<sop>` too, and Med's a second end token."""
+        """Return an original's collator, which labels `<sop>` too, and Med's also a second end token."""
         if name == "default":
             return None
         config = read_configuration(options.model, options.extra)
         return _collator(name, config, ChatGLMTokenizer.from_folder(options.model).eos_token_id)
 
     def shape(self, options: SFTOptions) -> ModelDims:
-        """Return the measures that config.json and the headers state."""
+        """Return the dimensions from config.json and the headers."""
         config = read_configuration(options.model, options.extra)
         hidden, inner = config.hidden_size, config.inner_hidden_size
         linears = {
@@ -107,14 +107,14 @@ class ChatGLMFamily(Family):
         )
 
     def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
-        """Copy the vocabulary and return the source's configuration without what is not true any more."""
+        """Copy the vocabulary and return the source's configuration without keys that no longer apply."""
         copy_files(options.model, folder, _TOKENIZER_FILES)
         config = read_config(options.model)
         kept = {key: value for key, value in config.items() if key not in _STALE_KEYS}
         return {**kept, "torch_dtype": str(model.dtype).removeprefix("torch.")}
 
     def trained_facts(self, model: PreTrainedModel) -> Mapping[str, str]:
-        """Return the position rule, by which chat then reads prompts, and the generation, which must be the base's."""
+        """Return the position rule, which chat then uses, and the generation, which must be the base's."""
         return {RULE_KEY: str(model.config.rule), GENERATION_KEY: model.config.generation}
 
     def trial_prompt(self, model: PreTrainedModel) -> Sequence[int]:
@@ -122,14 +122,14 @@ class ChatGLMFamily(Family):
         return trial_prompt(model)
 
     def resolved(self, options: SFTOptions) -> Mapping[str, str]:
-        """Return the position rule: the collator's, the one asked for, or that of weights and adapters."""
+        """Return the position rule: the collator's, the requested one, or that of weights and adapters."""
         if options.collator == "med":
             return {"rule": str(PositionRule.MED)}
         base = base_options(options)
         return {"rule": str(read_configuration(base.model, with_stated_rule(base)).rule)}
 
     def refuse(self, options: SFTOptions) -> None:
-        """Refuse packed weights where they are to be trained, or packed again."""
+        """Refuse packed weights if they would be trained, or packed again."""
         rule = options.extra.get("rule", PositionRule.MED)
         if options.collator == "med" and rule != PositionRule.MED:
             raise UsageError(
@@ -155,19 +155,19 @@ class ChatGLMFamily(Family):
 
 
 class PTuningMethod(Method):
-    """P-tuning v2 with the model's own prefix encoder, in the layout that the original's script reads."""
+    """P-tuning v2 with the model's own prefix encoder, in the layout of the original's script."""
 
     name = "ptuning"
     defaults = P_TUNING_DEFAULTS
 
     def refuse(self, family: Family, options: SFTOptions) -> None:
-        """Raise UsageError for a prefix of no length, and for adapters that it cannot stand before."""
+        """Raise UsageError for an empty prefix, and for adapters to start from that are not LoRA."""
         super().refuse(family, options)
         refuse_length(options)
         refuse_other_kinds(options)
 
     def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
-        """Give the model an untrained prefix, as random as the original's; nothing else is trained."""
+        """Add an untrained prefix, initialised like the original's; nothing else is trained."""
         model.config.pre_seq_len = options.pre_seq_len
         model.config.prefix_projection = options.prefix_projection
         model.transformer.prefix_encoder = PrefixEncoder(model.config).to(model.device)
@@ -176,7 +176,7 @@ class PTuningMethod(Method):
     def save(
         self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
-        """Write the prefix's tensors alone, by the names they have in the model, and what belongs to them."""
+        """Write only the prefix's tensors, with their names in the model, and their configuration."""
         tensors = _prefix_tensors(model)
         check_finite_result(tensors)
         save_file(tensors, folder / PREFIX_FILES[0][0], {"format": "pt"})
@@ -211,9 +211,9 @@ def _samples(features: Sequence[Feature]) -> list[TrainingSample]:
 
 
 def _official(config: ChatGLMConfig, features: Sequence[Feature]) -> Batch:
-    """Return the official script's batch, as long as the longest prompt and the longest answer together.
+    """Return the official script's batch, padded to the longest prompt plus the longest answer.
 
-    The script pads to two fixed lengths; padding is not learned, and nothing before it sees it.
+    The script pads to two fixed lengths; padding is not labelled, and earlier tokens do not attend to it.
     """
     pairs = [(feature.prompt_ids[:-_PROMPT_SPECIALS], feature.answer_ids[:-1]) for feature in features]
     longest = [max(map(len, side)) for side in zip(*pairs, strict=True)]

@@ -1,7 +1,7 @@
 """The 2-D rotary embedding (docs/specs/models.md, "Rotary embedding").
 
-Each head is split in two halves: the first turns with the position, the second with the block
-position. Within a half, component j is paired with component j + width / 2.
+Each head is split in two halves: the first is rotated by the position, the second by the block position.
+Within a half, component j is paired with component j + width / 2.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ _BASE = 10000.0
 
 
 def inverse_frequencies(half_width: int, device: torch.device | str | None = None) -> Tensor:
-    """Return the [half_width / 2] frequencies of one half-head in radians a position, rounded to float16.
+    """Return the [half_width / 2] frequencies of one half-head in radians per position, rounded to float16.
 
-    The original keeps them in float16 even in float32 models, and the goldens are sensitive to it.
+    The original has them in float16 even in float32 models, and the goldens are sensitive to it.
     """
     exponents = torch.arange(0, half_width, 2, dtype=torch.float32, device=device) / half_width
     return (1.0 / _BASE**exponents).half()
@@ -24,8 +24,8 @@ def inverse_frequencies(half_width: int, device: torch.device | str | None = Non
 def turn_table(positions: Tensor, half_width: int, precision: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return cosine and sine for `positions` [...], each [..., half_width / 2] in `precision`.
 
-    float16 rounds position, angle and result as the original did when served on a GPU; float32
-    rounds the frequencies only.
+    float16 rounds position, angle and result as the original did on a GPU; float32 rounds the frequencies
+    only.
     """
     frequencies = inverse_frequencies(half_width, positions.device).to(precision)
     angles = positions.to(precision).unsqueeze(-1) * frequencies
@@ -35,7 +35,7 @@ def turn_table(positions: Tensor, half_width: int, precision: torch.dtype) -> tu
 def table_precision(rotary_precision: str, compute: torch.dtype) -> torch.dtype:
     """Return the dtype of the table for a model computing in `compute`.
 
-    "auto" keeps float32 under bfloat16: bfloat16 cannot tell positions above 256 apart.
+    "auto" uses float32 for bfloat16 models: bfloat16 cannot distinguish positions above 256.
     """
     if rotary_precision == "auto":
         return torch.float16 if compute == torch.float16 else torch.float32

@@ -1,7 +1,7 @@
-"""Reading a prompt and continuing it token by token: what the chat engine drives (`medchat.inference.decode.Stepper`).
+"""Prefill and token-by-token decoding (`medchat.inference.decode.Stepper`).
 
-Nothing is kept from prompt to prompt: ChatGLM's text attends in both directions, so a new question
-changes the keys and values of everything before it.
+Nothing is cached between prompts: ChatGLM's prompt is bidirectional, so a new question changes the keys and
+values of everything before it.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ class ChatGLMStepper:
 
     @property
     def cache(self) -> Cache | None:
-        """The keys and values of all that has been read; a P-tuning prefix stands first in it."""
+        """The keys and values of all tokens so far, after those of a P-tuning prefix."""
         return self._cache
 
     def forget(self) -> None:
-        """Drop the cache, and with it its memory."""
+        """Free the cache."""
         self._cache = None
 
     def prefill(
         self, ids: Sequence[int], cancel: threading.Event | None = None, *, prompt_tokens: int | None = None
     ) -> Tensor:
-        """Read a whole prompt, special tokens included. Returns logits [V].
+        """Prefill a complete prompt, special tokens included. Returns logits [V].
 
-        Ids behind the first `prompt_tokens` begin the answer and are read as if they had been generated. Raises
-        DataError for a prompt without mask token and `<sop>`, Interrupted once `cancel` is set.
+        Ids after the first `prompt_tokens` begin the answer and are read as if they had been generated.
+        Raises DataError for a prompt without mask token and `<sop>`, Interrupted once `cancel` is set.
         """
         model, rule = self._model, self._model.config.rule
         self.forget()
@@ -73,7 +73,7 @@ class ChatGLMStepper:
         return logits
 
     def advance(self, token: int) -> Tensor:
-        """Append one token to what has been read. Returns logits [V]; UsageError before any prefill."""
+        """Append one token. Returns logits [V]; raises UsageError before any prefill."""
         if self._cache is None:
             raise _nothing_read()
         self._block += 1
@@ -110,7 +110,7 @@ class ChatGLMStepper:
                     logits_to_keep=1,
                 )
         except BaseException:
-            # Some layers may hold the new tokens and some not.
+            # After an error some layers may have the new tokens and some not.
             self.forget()
             raise
         logits: Tensor = output.logits[0, -1]
@@ -133,11 +133,11 @@ class BegunAnswer:
 
     @property
     def reused_tokens(self) -> int:
-        """As of the stepper behind it."""
+        """As in the wrapped stepper."""
         return self._stepper.reused_tokens
 
     def prefill(self, ids: Sequence[int], cancel: threading.Event) -> Tensor:
-        """Read prompt and beginning. Returns logits [V]."""
+        """Prefill prompt and beginning. Returns logits [V]."""
         return self._stepper.prefill(ids, cancel, prompt_tokens=self._prompt_tokens)
 
     def advance(self, token: int) -> Tensor:

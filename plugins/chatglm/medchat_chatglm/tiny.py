@@ -1,7 +1,7 @@
-"""Writes a miniature ChatGLM-6B with random weights, in every file like the published one.
+"""Writes a tiny ChatGLM-6B with random weights, in the published layout.
 
-Layout from docs/specs/models.md, "ChatGLM-6B tensors" and the headings beside it, written without
-the model's own code, so that a mistake there cannot hide in its test data.
+Layout from docs/specs/models.md, "ChatGLM-6B tensors" and related headings, written without the model's own
+code, so that an error there cannot hide in its test data.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ INITIALIZER_RANGE = 0.02
 # The published embeddings have more rows than there are pieces: 130528 for 130344.
 _ROWS_MULTIPLE = 64
 
-#: Words of the prompt templates; always part of the vocabulary's corpus, so that no prompt is spelled in bytes.
+#: Words of the prompt templates; always part of the vocabulary's corpus, so that no prompt needs byte tokens.
 _PROMPT_FORMS = ("[Round 0]", "问：", "答：", "问题：", "回答: ", "答案：", "0 1 2 3 4 5 6 7 8 9")
 #: The corpus when none is given.
 _CORPUS = (
@@ -58,7 +58,7 @@ _CORPUS = (
 
 @dataclass(frozen=True, slots=True)
 class TinyChatGLMShape:
-    """The size of a miniature. Heads must divide the width into multiples of four (two rotary halves)."""
+    """The size of a tiny model. Heads must divide the width into multiples of four (two rotary halves)."""
 
     hidden_size: int = 64
     num_layers: int = 2
@@ -88,11 +88,11 @@ def write_tiny_chatglm(
     """Write a checkpoint folder: config.json, tokenizer_config.json, `ice_text.model` and the weights.
 
     The vocabulary is trained on `corpus` (a few sentences of our own if it is empty) and keeps Chinese
-    punctuation, unlike the published one. `generation` "v0" has 20000 image rows first, the older
-    vocabulary file and no mask ids in config.json. `layout` is one of `LAYOUTS`; `shape` are the fields
-    of `TinyShape`. Norms are float32 and everything else float16, the head is stored besides the equal
-    embedding, as published. The same arguments give the same weights.
-    Raises UsageError for an impossible shape, an unknown choice, or a folder that is not empty.
+    punctuation, unlike the published one. `generation` "v0" has 20000 image rows first, the older vocabulary
+    file and no mask ids in config.json. `layout` is one of `LAYOUTS`; `shape` are the fields of `TinyShape`.
+    Norms are float32 and everything else float16, the head is stored in addition to the equal embedding, as
+    published. The same arguments give the same weights. Raises UsageError for an impossible shape, an unknown
+    choice, or a folder that is not empty.
     """
     sizes = TinyChatGLMShape(**shape)
     check_choice("generation", generation, GENERATIONS)
@@ -128,7 +128,7 @@ def _config(sizes: TinyChatGLMShape, tokenizer: ChatGLMTokenizer) -> dict[str, A
         "use_cache": True,
         "vocab_size": -(-tokenizer.vocab_size // _ROWS_MULTIPLE) * _ROWS_MULTIPLE,
     }
-    if tokenizer.generation == "v11":  # files of the older generation leave these to the code
+    if tokenizer.generation == "v11":  # files of the older generation leave these to the class's defaults
         config |= {"mask_token_id": special["[MASK]"], "gmask_token_id": special["[gMASK]"]}
     return config
 

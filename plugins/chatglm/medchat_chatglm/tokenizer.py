@@ -1,9 +1,9 @@
-"""ChatGLM-6B's tokenizer on raw SentencePiece, for both id generations and both file layouts.
+"""ChatGLM-6B's tokenizer with plain SentencePiece, for both id generations and both file layouts.
 
-What a user types can never become a special id: text goes through the core encoder, where control
-pieces never match, and specials come from `Control` segments alone. (The original's hosting class turned
-a typed `<sop>`, `</s>` or [MASK] into the real token; this one does not copy that.)
-See docs/specs/models.md, "ChatGLM-6B vocabulary". Knows no weights and imports no torch.
+What a user types can never become a special id: text goes through the core encoder, where control pieces
+never match, and specials come from `Control` segments alone. (The original's hosting class turned a typed
+`<sop>`, `</s>` or [MASK] into the real token; this one does not copy that.) See docs/specs/models.md,
+"ChatGLM-6B vocabulary". Imports no torch.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _BLANKS = re.compile(f" {{2,{LONGEST_BLANK}}}")
 class ChatGLMTokenizer:
     """Text to ids and back. Immutable after construction; survives pickle and deepcopy.
 
-    `generation` is "v0" (icetk era: `</s>` ends an answer in training, [MASK] may stand for [gMASK]) or
-    "v11". Ids are SentencePiece's plus `num_image_tokens`; ids below that are image tokens and decode
-    to nothing, as do ids past the last piece (the embedding has more rows than there are pieces).
+    `generation` is "v0" (icetk era: `</s>` ends an answer in training, [MASK] may replace [gMASK]) or "v11".
+    Ids are SentencePiece's plus `num_image_tokens`; ids below that are image tokens and decode to nothing, as
+    do ids past the last piece (the embedding has more rows than there are pieces).
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class ChatGLMTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> ChatGLMTokenizer:
-        """Read the vocabulary of a checkpoint folder and check that it belongs to the weights' ids.
+        """Read the vocabulary of a checkpoint folder and check that it matches the weights' ids.
 
-        `num_image_tokens` and `eos_token` come from tokenizer_config.json where it states them, else from
-        the vocabulary's layout. It belongs if config.json has a row for every id and its `bos_token_id`,
-        `mask_token_id` and `gmask_token_id` (where given) are this tokenizer's: holds for re-numbered
-        miniatures, and tells 150528-row weights from the 130344-piece vocabulary and the reverse.
-        Raises CheckpointError naming both files otherwise, or for a missing or damaged file.
+        `num_image_tokens` and `eos_token` come from tokenizer_config.json if stated there, else from the
+        vocabulary's layout. It matches if config.json has a row for every id and its `bos_token_id`,
+        `mask_token_id` and `gmask_token_id` (if given) are this tokenizer's: true for tiny models with other
+        ids, and false for 150528-row weights with the 130344-piece vocabulary and the reverse. Raises
+        CheckpointError naming both files otherwise, or for a missing or damaged file.
         """
         config = read_config(folder)
         stated_path = folder / "tokenizer_config.json"
@@ -164,12 +164,12 @@ class ChatGLMTokenizer:
     # ------------------------------------------------------------ text to ids
 
     def encode(self, text: str, *, dummy_prefix: bool = True) -> list[int]:
-        """Return the ids of ordinary text, whatever it holds; never a special id.
+        """Return the ids of any text; never a special id.
 
-        Lone surrogates become U+FFFD. Without `dummy_prefix` no word border is put in front.
+        Lone surrogates become U+FFFD. Without `dummy_prefix` no word border is prepended.
         """
         prepared = _prepare(text)
-        # With a newline piece in front the border lands before that, and both are dropped.
+        # With a prepended newline piece the border comes before that, and both are dropped.
         ids = (
             self._processor.encode(prepared)
             if dummy_prefix
@@ -178,16 +178,16 @@ class ChatGLMTokenizer:
         return [token + self.num_image_tokens for token in ids]
 
     def encode_segments(self, segments: Iterable[Segment]) -> list[int]:
-        """Return the ids of a template's segments: one id a `Control`, adjacent `Text` joined first."""
+        """Return the ids of a template's segments: one id per `Control`, adjacent `Text` joined first."""
         return segment_ids(segments, self.encode, self.id_of)
 
     def build_prompt(self, segments: Sequence[Segment], max_length: int | None = None) -> list[int]:
         """Return the ids of a prompt, ready for the model: it has a mask token and `<sop>`.
 
-        Both are put behind segments that carry neither; [MASK] among them gets `<sop>` alone (v0: `</s>`
-        in between unless it is last, as in training), and segments with both stay as they are.
-        `max_length` counts all ids: the end of the prompt's text is cut and what was appended stays.
-        Raises UsageError for an unknown token or for `<sop>` without a mask token.
+        Both are appended to segments without them; segments with [MASK] get only `<sop>` (v0: `</s>` in
+        between unless it is last, as in training), and segments with both are unchanged. `max_length` counts
+        all ids: the end of the prompt's text is cut, not the appended ids. Raises UsageError for an unknown
+        token or for `<sop>` without a mask token.
         """
         ids = self.encode_segments(segments)
         named = {segment.token for segment in segments if isinstance(segment, Control)}
@@ -212,10 +212,10 @@ class ChatGLMTokenizer:
     def add_specials(
         self, ids: Sequence[int], answer: Sequence[int] | None = None, *, max_length: int | None = None
     ) -> list[int]:
-        """Return encoded text with the original's special ids; with `answer`, that and `<eop>` behind it.
+        """Return encoded text with the original's special ids, followed by `answer` and `<eop>` if given.
 
-        v1.1 always appends [gMASK] `<sop>`. v0 appends [gMASK] only if no mask token is there, `</s>` if
-        the last id then is no mask token, and `<sop>`. `max_length` cuts the end of `ids`, never specials.
+        v1.1 always appends [gMASK] `<sop>`. v0 appends [gMASK] only if no mask token is there, `</s>` if the
+        last id then is not a mask token, and `<sop>`. `max_length` cuts the end of `ids`, never specials.
         """
         sop, mask, gmask = self.id_of("<sop>"), self.id_of("[MASK]"), self.id_of("[gMASK]")
         text = list(ids if max_length is None else ids[: max(0, max_length - 2)])
@@ -229,7 +229,7 @@ class ChatGLMTokenizer:
     # ------------------------------------------------------------ ids to text
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of `ids`. Pads, controls, image ids and ids past the last piece give nothing."""
+        """Return the text of `ids`. Pads, control tokens, image ids and ids past the last piece have no text."""
         pieces = self._processor.decode(list(self._text_pieces_of(ids)))
         return _PLACEHOLDER.sub(lambda found: _PLACEHOLDERS[found[0]], pieces)
 
@@ -238,7 +238,7 @@ class ChatGLMTokenizer:
         return (token - first for token in ids if first <= token < last and token != pad)
 
     def stream(self) -> StreamText:
-        """Return a decoder for an answer that comes id by id."""
+        """Return a streaming decoder for an answer."""
         return StreamText(self.decode, unfinished)
 
 
@@ -257,10 +257,10 @@ def _mismatch(folder: Path, config: Mapping[str, Any], difference: str) -> Check
 
 
 def unfinished(text: str) -> int:
-    """Return how many last characters of decoded text more ids may change.
+    """Return how many last characters of decoded text may still change with more ids.
 
-    These are the bytes of an unfinished character, and a beginning of `<n>`, `<|tab|>` or
-    `<|blank_k|>` that was written letter by letter: the whole is decoded as white space.
+    These are the bytes of an unfinished character, and a beginning of `<n>`, `<|tab|>` or `<|blank_k|>`
+    spelled in ordinary pieces: the complete one is decoded as white space.
     """
     at = text.rfind("<", max(0, len(text) - _LONGEST_START))
     if at >= 0 and text[at:] in _PLACEHOLDER_STARTS:

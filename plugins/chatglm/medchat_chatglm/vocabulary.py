@@ -1,4 +1,4 @@
-"""The file `ice_text.model`: its two published layouts, completing the older one, making a small one.
+"""The file `ice_text.model`: its two published layouts, completing the older one, training a small one.
 
 Layout of the pieces (docs/specs/models.md, "ChatGLM-6B vocabulary"): five special ones (`<unk>`,
 `<s>`, `</s>`, `<pad>`, `<n>`), the word border, the trained pieces; then eight control pieces, the tab, runs of 2 to 80
@@ -29,7 +29,7 @@ Piece = protocol.ModelProto.SentencePiece
 
 
 def blank_piece(length: int) -> str:
-    """Return the piece that stands for `length` spaces (2 to 80)."""
+    """Return the piece of `length` spaces (2 to 80)."""
     return f"<|blank_{length}|>"
 
 
@@ -44,7 +44,7 @@ APPENDED_COUNT = len(_APPENDED)
 
 
 def open_vocabulary(model: bytes, where: str = "") -> tuple[sentencepiece.SentencePieceProcessor, bool]:
-    """Return SentencePiece on the completed model, and what `complete_model` says; raises as it does."""
+    """Return SentencePiece with the completed model, and whether it lacked pieces; raises as `complete_model`."""
     complete, lacked_pieces = complete_model(model, where)
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=complete), lacked_pieces
@@ -55,7 +55,7 @@ def open_vocabulary(model: bytes, where: str = "") -> tuple[sentencepiece.Senten
 def complete_model(model: bytes, where: str = "") -> tuple[bytes, bool]:
     """Return the model with all pieces, and whether it lacked the appended ones (icetk era).
 
-    `where` names the file in errors. Raises CheckpointError if the bytes are no ChatGLM vocabulary.
+    `where` names the file in errors. Raises CheckpointError if the bytes are not a ChatGLM vocabulary.
     """
     try:
         proto = protocol.ModelProto.FromString(model)
@@ -96,9 +96,9 @@ def _not_a_vocabulary(model: bytes, where: str) -> CheckpointError:
     )
 
 
-# ---------------------------------------------------------------- making a small one
+# ---------------------------------------------------------------- training a small one
 
-#: SentencePiece leaves out longer sentences (in bytes); ours are cut long before.
+#: SentencePiece skips longer sentences (in bytes); ours are cut much shorter.
 _LONGEST_FRAGMENT = 800
 _BREAKS = re.compile(r"[\n\t\0\u2581]+| {2,}")
 
@@ -109,10 +109,9 @@ def train_chatglm_vocabulary(
     """Return a vocabulary in the published layout, trained on `corpus`. The same corpus gives the same bytes.
 
     `size` bounds the trained pieces, the first five included (the 344 appended ones come on top; a small
-    corpus yields fewer). `normalization` is SentencePiece's rule name: the published file uses
-    "nmt_nfkc", which folds `，` to `,`; "identity" keeps Chinese punctuation. `icetk_era` leaves the
-    appended pieces out, as the older file does. Raises UsageError if the corpus holds no text or `size`
-    is below 16.
+    corpus yields fewer). `normalization` is SentencePiece's rule name: the published file uses "nmt_nfkc",
+    which folds `，` to `,`; "identity" keeps Chinese punctuation. `icetk_era` omits the appended pieces, as in
+    the older file. Raises UsageError if the corpus has no text or `size` is below 16.
     """
     if size < 16:
         raise UsageError(
@@ -150,10 +149,10 @@ def train_chatglm_vocabulary(
 
 
 def _fragments(corpus: Iterable[str], most_characters: int) -> list[str]:
-    """Cut the corpus where the tokenizer cuts (line ends, tabs, runs of blanks) and at rare characters.
+    """Split the corpus where the tokenizer does (line ends, tabs, runs of spaces) and at rare characters.
 
-    Every character left must get a piece of its own, so only the most frequent may stay; the rest is
-    spelled in bytes.
+    Every remaining character needs a piece of its own, so only the most frequent ones stay; the rest uses
+    byte tokens.
     """
     texts = [text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore") for text in corpus]
     counts = Counter(character for text in texts for character in text)
@@ -171,7 +170,7 @@ def _cut(fragment: str, kept: set[str]) -> Iterator[str]:
 
 
 def _arrange(proto: protocol.ModelProto) -> None:
-    """Put the word border right after the first five, and drop pieces that the appended ones would repeat."""
+    """Put the word border right after the first five, and drop pieces that duplicate appended ones."""
     first, trained = list(proto.pieces[: len(FIRST_PIECES)]), list(proto.pieces[len(FIRST_PIECES) :])
     taken = {piece for piece, _ in _APPENDED}
     border = [piece for piece in trained if piece.piece == WORD_BORDER] or [
@@ -181,6 +180,6 @@ def _arrange(proto: protocol.ModelProto) -> None:
     del proto.pieces[:]
     proto.pieces.extend([*first, *border, *rest])
     proto.trainer_spec.vocab_size = len(proto.pieces)
-    # What the trainer was fed and where it wrote is not part of a vocabulary.
+    # The trainer's input and output paths are not part of a vocabulary.
     proto.trainer_spec.ClearField("input")
     proto.trainer_spec.ClearField("model_prefix")

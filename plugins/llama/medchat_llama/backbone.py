@@ -28,31 +28,31 @@ class LlamaBackbone(CausalBackbone):
         "en": "LLaMA-7B and Chinese-Alpaca-7B with BenTsao's LoRA adapters",
     }
     known_weights = KNOWN_WEIGHTS
-    # BenTsao's own script states temperature 0.1, top-p 0.75, top-k 40 and four beams without sampling,
-    # which is plain beam search: nothing shows before its end. Sampled with the same numbers an answer is
-    # nearly the greedy one, and streams. `medchat infer --num-beams 4 --max-new-tokens 256` is the script.
+    # BenTsao's own script sets temperature 0.1, top-p 0.75, top-k 40 and four beams without sampling, which
+    # is plain beam search: no output before its end. Sampling with the same numbers is nearly greedy, and
+    # streams. `medchat infer --num-beams 4 --max-new-tokens 256` reproduces the script.
     generation = GenerationConfig(max_new_tokens=256, temperature=0.1, top_p=0.75, top_k=40)
 
     def templates(self) -> TemplateChoice:
-        """Return which templates such weights and their adapters were trained on."""
+        """Return the templates that these weights and their adapters were trained with."""
         from medchat_llama.prompts import LLAMA_TEMPLATES
 
         return LLAMA_TEMPLATES
 
     def loading(self) -> LlamaLoading:
-        """Return how LLaMA's folders are loaded."""
+        """Return the loader of LLaMA's folders."""
         from medchat_llama.loading import LLAMA
 
         return LLAMA
 
     def inspect(self, path: Path) -> ModelCard | None:
-        """Describe the folder from its headers, or return None if it is no LLaMA."""
+        """Describe the folder from its headers, or return None if it is not a LLaMA."""
         from medchat_llama.inspection import inspect_llama
 
         return inspect_llama(path)
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
-        """Write a miniature random checkpoint in decapoda's layout."""
+        """Write a tiny random checkpoint in decapoda's layout."""
         from medchat_llama.tiny import write_tiny_llama
 
         sizes: dict[str, Any] = {**shape}
@@ -60,9 +60,9 @@ class LlamaBackbone(CausalBackbone):
 
     @property
     def recipes(self) -> Mapping[str, SFTRecipe]:
-        """All methods of fine-tuning."""
+        """All fine-tuning methods."""
         from medchat.training.recipe import recipes_of
         from medchat_llama.recipes import LlamaFamily
 
-        # First what BenTsao did: the method where none is named.
+        # BenTsao's method first: it is the default.
         return recipes_of(LlamaFamily(), first="lora")

@@ -1,4 +1,4 @@
-"""What config.json says of a LLaMA checkpoint, and which of the published bases it is.
+"""Reads the config.json of a LLaMA checkpoint, and recognises the published bases.
 
 Standard library only, so that `models show` stays fast. See
 docs/specs/models.md, "LLaMA and Chinese-Alpaca".
@@ -18,10 +18,10 @@ from medchat.plugin_kit import say
 
 MODEL_TYPE = "llama"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-#: Tables that the published files store and that are computed again.
+#: Tables that the published files store and that are recomputed.
 IGNORED = ("*.rotary_emb.inv_freq",)
 CONTEXT_LENGTH = 2048
-#: Rows of the published vocabularies, and the base each belongs to (a key of known_adapters.BASES).
+#: The rows of the published vocabularies, and the base of each (a key of known_adapters.BASES).
 BASE_OF_ROWS: Mapping[int, str] = {32000: "llama", 49953: "chinese-llama", 49954: "chinese-alpaca"}
 #: Width, layers and heads of the 7B models.
 SEVEN_BILLION = (4096, 32, 32)
@@ -29,7 +29,7 @@ SEVEN_BILLION = (4096, 32, 32)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaShape(DecoderShape):
-    """The sizes of one model and how its numbers are computed."""
+    """The dimensions and constants of a model."""
 
     inner_size: int
     key_value_heads: int
@@ -38,17 +38,17 @@ class LlamaShape(DecoderShape):
 
 
 def is_llama(config: Mapping[str, Any]) -> bool:
-    """Say whether the object in a config.json is of this architecture."""
+    """Return whether the object in a config.json is of this architecture."""
     return config.get("model_type") == MODEL_TYPE
 
 
 def base_of(rows: int) -> str:
-    """Return the published base with so many rows, or the rows in words, which is the name of none."""
+    """Return the published base with that many rows, or the rows as text, which is not a base's name."""
     return BASE_OF_ROWS.get(rows, say(f"词表为 {rows} 行的 LLaMA", f"a LLaMA with {rows} rows"))
 
 
 def read_llama_shape(folder: Path) -> LlamaShape:
-    """Read config.json. Raises CheckpointError: missing, damaged, another architecture, impossible values.
+    """Read config.json. Raises CheckpointError: missing, damaged, another architecture, invalid values.
 
     The ids of special tokens are not read: the published ones are wrong (bos 0, eos 1, pad -1).
     """
@@ -63,7 +63,7 @@ def read_llama_shape(folder: Path) -> LlamaShape:
         layers=values.size("num_hidden_layers"),
         heads=heads,
         key_value_heads=values.size("num_key_value_heads", default=heads),
-        # The first conversions name it otherwise; some later ones state both and mean this one.
+        # The first conversions use another name; some later ones state both, and this one is right.
         context_length=values.size("max_sequence_length", "max_position_embeddings", default=CONTEXT_LENGTH),
         norm_epsilon=values.fraction("rms_norm_eps", 1e-6),
         rope_theta=_rope_theta(values),
@@ -76,13 +76,13 @@ def read_llama_shape(folder: Path) -> LlamaShape:
 
 
 def stored_rows(headers: Mapping[str, TensorHeader], shape: LlamaShape) -> int:
-    """Return the rows of the stored embedding: config.json may still state those before a merge."""
+    """Return the rows of the stored embedding: config.json may state those before a merge."""
     embedding = headers.get(EMBEDDING)
     return embedding.shape[0] if embedding is not None and embedding.shape else shape.vocab_size
 
 
 def llama_misfit(shape: LlamaShape, headers: Mapping[str, TensorHeader]) -> str:
-    """Return which size of config.json is not that of the tensors, "" where they agree. Rows may differ."""
+    """Return the size in config.json that differs from the tensors, "" if they agree. Rows may differ."""
     layers = {name.split(".")[2] for name in headers if name.startswith("model.layers.")}
     embedding = headers.get(EMBEDDING)
     if len(layers) != shape.layers:
@@ -93,7 +93,7 @@ def llama_misfit(shape: LlamaShape, headers: Mapping[str, TensorHeader]) -> str:
 
 
 def _rope_theta(values: ConfigValues) -> float:
-    """Return the base of the rotary frequencies; today's library nests it, beside what must be plain."""
+    """Return the base of the rotary frequencies; the current library nests it with keys that must be defaults."""
     nested = values.stated.get("rope_parameters")
     scaling = values.stated.get("rope_scaling")
     for table in (nested, scaling):
@@ -107,7 +107,7 @@ def _rope_theta(values: ConfigValues) -> float:
 
 
 def _refuse_later_kinds(values: ConfigValues, shape: LlamaShape) -> None:
-    """Refuse what shares the model type and computes otherwise: answers would be wrong without a word."""
+    """Refuse models of the same model type that compute differently: answers would be silently wrong."""
     if values.word("hidden_act", "silu") != "silu":
         raise values.impossible(f"hidden_act {values.stated['hidden_act']!r}")
     for key in ("attention_bias", "mlp_bias"):

@@ -1,4 +1,4 @@
-"""What a folder with LLaMA's architecture is, from headers alone: no torch here. `models show` runs this."""
+"""Describes folders of LLaMA's architecture from headers alone, without torch, for `models show`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from medchat_llama.folder import (
 from medchat_llama.prompts import LLAMA_TEMPLATES
 from medchat_llama.vocabulary import find_vocabulary, rows_note
 
-#: The releases by the context that they were trained with: nothing else in their files differs.
+#: The releases by their training context: nothing else in their files differs.
 GENERATIONS: Mapping[int, str] = {2048: "LLaMA 1", 4096: "LLaMA 2"}
 
 
 def inspect_llama(path: Path) -> ModelCard | None:
     """Describe a checkpoint folder, or return None if it is not of this family.
 
-    Raises CheckpointError if it is and a file of it is missing or damaged.
+    Raises CheckpointError if it is of the family and a file is missing or damaged.
     """
     if not is_llama(readable_config(path) or {}):
         return None

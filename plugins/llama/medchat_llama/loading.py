@@ -1,4 +1,4 @@
-"""How LLaMA checkpoint folders are loaded, and adapters that bring a vocabulary of their own."""
+"""Loading of LLaMA checkpoint folders, and of adapters with a vocabulary of their own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from medchat_llama.vocabulary import find_vocabulary, rows_note
 
 
 class LlamaLoading(CausalLoading[LlamaShape, LlamaTokenizer]):
-    """The first LLaMA and its Chinese extensions."""
+    """The loader of the first LLaMA and its Chinese extensions."""
 
     name = "llama"
     model_class = LlamaForCausalLM
@@ -45,13 +45,13 @@ class LlamaLoading(CausalLoading[LlamaShape, LlamaTokenizer]):
         return read_llama_shape(folder)
 
     def misfit(self, shape: LlamaShape, headers: Mapping[str, TensorHeader]) -> str:
-        """Hold layers and width against the tensors."""
+        """Compare layers and width with the tensors."""
         return llama_misfit(shape, headers)
 
     def open_vocabulary(
         self, options: LoadOptions, shape: LlamaShape, headers: Mapping[str, TensorHeader]
     ) -> Vocabulary[LlamaTokenizer]:
-        """Open the adapters; one may bring a vocabulary, which makes another published base of the weights."""
+        """Open the adapters; one may have a vocabulary, which makes the weights another published base."""
         adapters = _in_order(options)
         grown = next(iter(with_vocabulary(adapters)), None)
         stored = stored_rows(headers, shape)
@@ -86,8 +86,8 @@ class LlamaLoading(CausalLoading[LlamaShape, LlamaTokenizer]):
     def stop_ids(self, loaded: CausalModel[LlamaShape, LlamaTokenizer]) -> Collection[int]:
         """Return `<unk>` for an adapter.
 
-        Trained with a tokenizer whose special ids were all 0, BenTsao's adapters end an answer with that.
-        `<unk>` has no text that anybody would miss.
+        BenTsao's adapters were trained with a tokenizer whose special ids were all 0, and end answers with 0.
+        `<unk>` has no text, so nothing is lost.
         """
         return {loaded.tokenizer.id_of("<unk>")} if without_vocabulary(loaded.adapters) else ()
 
@@ -102,7 +102,7 @@ LLAMA = LlamaLoading()
 
 
 def _in_order(options: LoadOptions) -> list[Adapter]:
-    """Open the adapters; the one that brings a vocabulary first: the others were trained on top of it."""
+    """Open the adapters; the one with a vocabulary comes first, because the others were trained on top of it."""
     adapters = [open_adapter(folder) for folder in options.adapters]
     grown = with_vocabulary(adapters)
     if len(grown) > 1:

@@ -10,13 +10,13 @@ medchat_api_version = 1
 
 @hookimpl
 def medchat_backbones() -> list[Backbone]:
-    """Offer the one backbone of this plugin."""
+    """Return the backbone of this plugin."""
     return [LlamaBackbone()]
 
 
 @hookimpl
 def medchat_templates() -> list[PromptTemplate]:
-    """Offer the template of lora-alpaca-med-alldata by name, so that a saved session finds it again."""
+    """Return the template of lora-alpaca-med-alldata, so that a saved session finds it."""
     from medchat_llama.prompts import MED_ALLDATA
 
     return [MED_ALLDATA]

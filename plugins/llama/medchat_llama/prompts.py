@@ -1,4 +1,4 @@
-"""Which template a LLaMA, with or without an adapter, was trained on. No torch here.
+"""The template that a LLaMA, with or without an adapter, was trained with. No torch here.
 
 - A published adapter: its own (docs/specs/models.md, "Adapters"). An adapter of our trainer states it.
   Any other adapter: `med_template`, BenTsao's default.
@@ -24,7 +24,7 @@ DEFAULT_ADAPTED, CHINESE_ALPACA, PLAIN = "med_template", "alpaca", "ori_template
 
 @dataclass(frozen=True, slots=True)
 class AllDataTemplate:
-    """The template of lora-alpaca-med-alldata: trained on single questions and on dialogues, each in its own."""
+    """The template of lora-alpaca-med-alldata: trained on single questions and on dialogues, each with its own."""
 
     name: str = "med_alldata"
     stop: tuple[str, ...] = ()
@@ -47,15 +47,15 @@ MED_ALLDATA = AllDataTemplate()
 
 
 class LlamaTemplates(TemplateChoice):
-    """An adapter that brings a vocabulary is the base's affair: others were trained on top of it."""
+    """An adapter with a vocabulary counts as part of the base: others were trained on top of it."""
 
     def last_adapter(self, options: LoadOptions) -> Adapter | None:
-        """Return the last adapter that a question is answered with."""
+        """Return the last adapter that counts for the template."""
         answering = without_vocabulary([open_adapter(folder) for folder in options.adapters])
         return answering[-1] if answering else None
 
     def chosen(self, options: LoadOptions) -> PromptTemplate:
-        """Return the template for what `options` would load."""
+        """Return the template of the model that `options` would load."""
         known = self.trained(options)
         if known:
             return known
@@ -68,7 +68,7 @@ class LlamaTemplates(TemplateChoice):
         return self.named(CHINESE_ALPACA if base_of(rows) == "chinese-alpaca" else self.plain)
 
     def known_names(self, options: LoadOptions) -> tuple[str, ...]:
-        """Return the templates of the adapter, else of a Chinese-Alpaca; of a plain LLaMA none is known."""
+        """Return the templates of the adapter, else of a Chinese-Alpaca; a plain LLaMA has none."""
         known = self.trained(options)
         if known:
             return (known.name, *MED_ALLDATA.parts) if known.name == MED_ALLDATA.name else (known.name,)
@@ -77,7 +77,7 @@ class LlamaTemplates(TemplateChoice):
 
 
 def llama_special_tokens(options: LoadOptions) -> SpecialTokens:
-    """Return the control pieces of the vocabulary, an adapter's where one brings its own. Reads no weights."""
+    """Return the control pieces of the vocabulary, or of an adapter's own one. Reads no weights."""
     from medchat_llama.tokenizer import BEGIN, END, FILE_NAME, UNKNOWN, LlamaTokenizer
 
     folders = [folder for folder in options.adapters if (folder / FILE_NAME).is_file() and _grows(folder)]

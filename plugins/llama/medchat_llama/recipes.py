@@ -1,4 +1,4 @@
-"""How LLaMA and Chinese-Alpaca are fine-tuned: what the shared recipes must know of the family."""
+"""Fine-tuning of LLaMA and Chinese-Alpaca, for the shared recipes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from medchat_llama.tokenizer import BEGIN, END, FILE_NAME, UNKNOWN
 
 
 class LlamaFamily(CausalFamily):
-    """Adapters and whole models alike learn BenTsao's medical template, unless a trained adapter lies below."""
+    """Adapters and complete models are trained with BenTsao's medical template, unless the base has an adapter."""
 
     name = "llama"
     lora_targets = ("q_proj", "v_proj")
@@ -32,13 +32,13 @@ class LlamaFamily(CausalFamily):
     templates = LLAMA_TEMPLATES
 
     def training_template(self, options: LoadOptions, kind: str) -> PromptTemplate:
-        """Return the template of what lies below if it was trained medically, else BenTsao's default."""
+        """Return the template of the base if it was trained with a medical one, else BenTsao's default."""
         known = self.templates.known_names(options)
         medical = known and known != (CHINESE_ALPACA,)
         return self.templates.chosen(options) if medical else self.templates.named(self.templates.adapted)
 
     def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
-        """Write the vocabulary and the small files, with the right ids 0, 1 and 2 whatever the source said."""
+        """Write the vocabulary and the small files, with the correct ids 0, 1 and 2 even if the source was wrong."""
         own = [*reversed(options.adapters), options.model]
         source = next(place for place in own if (place / FILE_NAME).is_file())
         copy_files(source, folder, (FILE_NAME,))
@@ -54,7 +54,7 @@ class LlamaFamily(CausalFamily):
         return _config(model)
 
     def shape(self, options: SFTOptions) -> ModelDims:
-        """Return the measures that config.json and the headers state, or an adapter that brings a vocabulary."""
+        """Return the dimensions from config.json and the headers, or from an adapter with a vocabulary."""
         found = read_llama_shape(options.model)
         hidden, inner = found.hidden_size, found.inner_size
         narrow = hidden // found.heads * found.key_value_heads
@@ -81,7 +81,7 @@ class LlamaFamily(CausalFamily):
 
 
 def _config(model: PreTrainedModel) -> dict[str, Any]:
-    """Return the keys of config.json that both today's library and older tools read."""
+    """Return the keys of config.json that both the current library and older tools read."""
     config = model.config
     return {
         "architectures": ["LlamaForCausalLM"],

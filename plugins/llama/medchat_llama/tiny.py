@@ -1,7 +1,7 @@
-"""Writes a miniature LLaMA with random weights, in every file like decapoda's published one.
+"""Writes a tiny LLaMA with random weights, in decapoda's published layout.
 
-Layout from docs/specs/models.md, "LLaMA and Chinese-Alpaca", wrong ids and class names included;
-written without the library's model, so that a mistake in how it is used cannot hide in its test data.
+Layout from docs/specs/models.md, "LLaMA and Chinese-Alpaca", wrong ids and class names included; written
+without the library's model, so that an error in its use cannot hide in its test data.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from medchat.inference.write_checkpoint import (
 from medchat_llama.tokenizer import FILE_NAME, LlamaTokenizer
 from medchat_llama.vocabulary import train_llama_vocabulary
 
-#: "decapoda": the first conversion, with its faults. "repaired": huggyllama's and its kin.
+#: "decapoda": the first conversion, with its errors. "repaired": like huggyllama's.
 STYLES = ("decapoda", "repaired")
 #: Standard deviation of the random matrices, the usual one for models of this family.
 INITIALIZER_RANGE = 0.02
 
-#: The corpus when none is given; the prompt templates are part of it, so that no prompt is spelled in bytes.
+#: The corpus when none is given; the prompt templates are part of it, so that no prompt needs byte tokens.
 _CORPUS = (
     "下面是一个问题，运用医学知识来正确回答提问.",
     "### 问题: ### 回答: ### 说明: ### 回复:",
@@ -53,7 +53,7 @@ _CORPUS = (
 
 @dataclass(frozen=True, slots=True)
 class TinyLlamaShape:
-    """The size of a miniature. Heads must divide the width into even parts."""
+    """The size of a tiny model. Heads must divide the width into even parts."""
 
     hidden_size: int = 64
     intermediate_size: int = 172
@@ -143,7 +143,7 @@ def small_files(sizes: TinyLlamaShape, rows: int, style: str) -> dict[str, dict[
 
 
 def _tensors(sizes: TinyLlamaShape, rows: int, seed: int, style: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield every tensor of the checkpoint; the faulty style stores the rotary frequencies too."""
+    """Yield every tensor of the checkpoint; decapoda's style stores the rotary frequencies too."""
     width, inner = sizes.hidden_size, sizes.intermediate_size
     matrix = RandomTensors(seed, INITIALIZER_RANGE).matrix
     yield "model.embed_tokens.weight", matrix(rows, width)

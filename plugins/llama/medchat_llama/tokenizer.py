@@ -1,10 +1,9 @@
-"""LLaMA's tokenizer on raw SentencePiece: 32000 pieces, 49953 (Chinese-LLaMA), 49954 (Chinese-Alpaca).
+"""LLaMA's tokenizer with plain SentencePiece: 32000 pieces, 49953 (Chinese-LLaMA), 49954 (Chinese-Alpaca).
 
 The library's own conversion of these files gives other ids for ordinary Chinese; and the published
-tokenizer_config.json names a class that does not exist and special tokens that are empty, which makes
-every special id 0. So neither is used: ids are SentencePiece's, `<s>` (1) is put in front here, and the
-special ids are those of the vocabulary. See docs/specs/models.md, "LLaMA and Chinese-Alpaca".
-No torch here.
+tokenizer_config.json names a class that does not exist and special tokens that are empty, which makes every
+special id 0. So neither is used: ids are SentencePiece's, `<s>` (1) is prepended here, and the special ids
+are those of the vocabulary. See docs/specs/models.md, "LLaMA and Chinese-Alpaca". No torch here.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from medchat.plugin_kit import CheckpointError, Control, Segment, UsageError, sa
 
 FILE_NAME = "tokenizer.model"
 UNKNOWN, BEGIN, END, PAD = "<unk>", "<s>", "</s>", "[PAD]"
-#: What stands first in every vocabulary of the family, in this order: ids 0, 1 and 2.
+#: The first pieces of every vocabulary of the family: ids 0, 1 and 2.
 FIRST_PIECES = (UNKNOWN, BEGIN, END)
 _CONTROL = protocol.ModelProto.SentencePiece.CONTROL
 
@@ -34,7 +33,7 @@ class LlamaTokenizer:
     """Text to ids and back. Immutable after construction."""
 
     def __init__(self, model: bytes, where: str = "") -> None:
-        """Read a vocabulary. Raises CheckpointError: damaged, or the first three pieces are others."""
+        """Read a vocabulary. Raises CheckpointError: damaged, or not these first three pieces."""
         self._processor = _open(model, where)
         self.size: int = self._processor.get_piece_size()
         self._specials = {piece: number for number, piece in enumerate(FIRST_PIECES)}
@@ -44,9 +43,9 @@ class LlamaTokenizer:
         self._special_ids = frozenset(self._specials.values())
         self.bos_token_id = self._specials[BEGIN]
         self.eos_token_id = self._specials[END]
-        # There is none in the plain vocabulary; padding is masked, and the recorded runs used 0 for both.
+        # The plain vocabulary has none; padding is masked, and the recorded runs used 0 for both.
         self.pad_token_id = self._specials[UNKNOWN]
-        #: A word border and a newline: encoded in front of a text, they keep a border of its own away.
+        #: A word border and a newline: prepended to a text, they suppress its own border.
         self._lead = "\n"
         self._lead_length = len(self._processor.encode(self._lead))
 
@@ -80,31 +79,31 @@ class LlamaTokenizer:
             ) from None
 
     def encode_whole(self, text: str) -> list[int]:
-        """Return SentencePiece's ids of a text that stands first: a word border in front, no special id."""
+        """Return SentencePiece's ids of a text at the beginning: with a word border, without special ids."""
         return list(self._processor.encode(well_formed(text)))
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text as it follows a prompt: no word border in front, no special id."""
+        """Return the ids of a text that follows a prompt: without word border and special ids."""
         return list(self._processor.encode(self._lead + well_formed(text)))[self._lead_length :]
 
     def build_prompt(self, segments: Sequence[Segment]) -> list[int]:
-        """Return the ids of a prompt: `<s>`, then one id a `Control` and SentencePiece's ids of the text.
+        """Return the ids of a prompt: `<s>`, then one id per `Control` and SentencePiece's ids of the text.
 
-        A template that writes `<s>` first, as Jinja templates do, gets no second one. The first text gets a
-        word border in front, as in training; one behind a `Control` does too.
-        Raises UsageError for a control token that the vocabulary lacks.
+        A template that begins with `<s>`, as Jinja templates do, gets no second one. The first text gets a
+        word border, as in training; so does a text after a `Control`. Raises UsageError for a control token
+        that the vocabulary lacks.
         """
         ids = segment_ids(segments, self.encode_whole, self.id_of)
         begun = bool(segments) and segments[0] == Control(BEGIN)
         return ids if begun else [self.bos_token_id, *ids]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of `ids`. Special ids and ids of rows without a piece give nothing."""
+        """Return the text of `ids`. Special ids and ids of rows without a piece have no text."""
         known = [token for token in ids if 0 <= token < self.size and token not in self._special_ids]
         return str(self._processor.decode(known))
 
     def stream(self) -> StreamText:
-        """Return a decoder for an answer that comes id by id."""
+        """Return a streaming decoder for an answer."""
         return StreamText(self.decode)
 
 
@@ -118,7 +117,7 @@ def _open(model: bytes, where: str) -> SentencePieceProcessor:
         first = tuple(piece.piece for piece in proto.pieces[: len(FIRST_PIECES)])
         if first == FIRST_PIECES:
             for piece in proto.pieces[len(FIRST_PIECES) :]:
-                # Chinese-Alpaca's is an ordinary piece in the file; as one, text could become it.
+                # Chinese-Alpaca's `[PAD]` is an ordinary piece in the file, which text could be encoded to.
                 if piece.piece == PAD:
                     piece.type = _CONTROL
             return SentencePieceProcessor(model_proto=proto.SerializeToString())

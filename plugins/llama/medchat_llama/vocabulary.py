@@ -1,4 +1,4 @@
-"""Whether the vocabulary beside the weights is theirs, and making a small one for miniatures. No torch here."""
+"""Checks that a vocabulary matches the weights, and trains a small one for tiny models. No torch here."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from medchat.plugin_kit import CheckpointError, UsageError, say
 from medchat_llama.folder import BASE_OF_ROWS, LlamaShape
 from medchat_llama.tokenizer import FILE_NAME, LlamaTokenizer
 
-#: Rows that some conversions add behind the pieces, for a pad token or to round the number up.
+#: Rows that some conversions add after the pieces, for a pad token or to round the number up.
 _SPARE_ROWS = 64
 
 
 def find_vocabulary(model: Path, rows: int, adapter: Path | None = None) -> LlamaTokenizer:
     """Read the vocabulary of weights with `rows` rows: from `adapter`, if that grew them, else from `model`.
 
-    An adapter folder without one leaves the model's. Raises CheckpointError naming both files if it
+    Without one in the adapter's folder the model's is used. Raises CheckpointError naming both files if it
     belongs to other weights: 32000, 49953 and 49954 pieces are three different vocabularies.
     """
     own = adapter / FILE_NAME if adapter is not None else None
@@ -48,7 +48,7 @@ def find_vocabulary(model: Path, rows: int, adapter: Path | None = None) -> Llam
 
 
 def rows_note(shape: LlamaShape, stored: int, folder: Path) -> tuple[str, ...]:
-    """Return a note if config.json states other rows than are stored: some merge scripts left the old ones."""
+    """Return a note if config.json states other rows than are stored: some merge scripts keep the old number."""
     if shape.vocab_size == stored:
         return ()
     file = folder / "config.json"
@@ -60,19 +60,19 @@ def rows_note(shape: LlamaShape, stored: int, folder: Path) -> tuple[str, ...]:
     )
 
 
-# ---------------------------------------------------------------- making a small one
+# ---------------------------------------------------------------- training a small one
 
-#: Ids 0, 1, 2 and the 256 bytes: what every vocabulary of the family begins with.
+#: Ids 0, 1, 2 and the 256 bytes, with which every vocabulary of the family begins.
 _SMALLEST = 3 + 256
-#: SentencePiece leaves out longer sentences (in bytes).
+#: SentencePiece skips longer sentences (in bytes).
 _LONGEST_FRAGMENT = 800
 
 
 def train_llama_vocabulary(corpus: Iterable[str], size: int) -> bytes:
-    """Return a vocabulary of the published kind (BPE, bytes for what is rare), trained on `corpus`.
+    """Return a vocabulary like the published ones (BPE with byte fallback), trained on `corpus`.
 
     `size` bounds the pieces; a small corpus yields fewer. The same corpus gives the same bytes. Raises
-    UsageError if the corpus holds no text or `size` leaves no room for letters.
+    UsageError if the corpus has no text or `size` leaves no room for letters.
     """
     least = _SMALLEST + 32
     if size < least:
@@ -104,14 +104,14 @@ def train_llama_vocabulary(corpus: Iterable[str], size: int) -> bytes:
         minloglevel=2,
     )
     proto = protocol.ModelProto.FromString(writer.getvalue())
-    # What the trainer was fed and where it wrote is not part of a vocabulary.
+    # The trainer's input and output paths are not part of a vocabulary.
     proto.trainer_spec.ClearField("input")
     proto.trainer_spec.ClearField("model_prefix")
     return bytes(proto.SerializeToString(deterministic=True))
 
 
 def _fragments(corpus: Iterable[str], most_characters: int) -> Iterator[str]:
-    """Cut the corpus at line ends and at rare characters, which bytes will spell."""
+    """Split the corpus at line ends and at rare characters, which use byte fallback."""
     texts = [well_formed(text) for text in corpus]
     counts = Counter(character for text in texts for character in text)
     ranked = sorted(counts, key=lambda character: (-counts[character], character))

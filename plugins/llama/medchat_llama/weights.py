@@ -10,7 +10,7 @@ from medchat.plugin_kit import KnownWeights
 _LLAMA_LICENCE = "LLaMA (non-commercial)"
 _BAIDU = "https://pan.baidu.com/s/"
 _BASE_BYTES, _ADAPTER_BYTES = 13_500_000_000, 16_800_000
-#: LLaMA-7B with 17954 more rows of 4096 in its embedding and its head, in half precision.
+#: Bytes of LLaMA-7B with 17954 more rows of 4096 in its embedding and its head, in half precision.
 _ALPACA_BYTES = 13_800_000_000
 
 _LLAMA_VOCABULARY = KnownFile(
@@ -19,7 +19,8 @@ _LLAMA_VOCABULARY = KnownFile(
 _ALPACA_VOCABULARY = KnownFile(
     "tokenizer.model", sha256="2d967e855b1213a439df6c8ce2791f869c84b4f3b6cfacf22b86440b8192a2f8"
 )
-#: As the script of transformers converts Meta's file, and as Chinese-LLaMA-Alpaca publishes the checksums.
+#: As converted by transformers' script from Meta's file, with the checksums that Chinese-LLaMA-Alpaca
+#: publishes.
 _CONVERTED = (
     KnownFile(
         "pytorch_model-00001-of-00002.bin",
@@ -74,7 +75,7 @@ _UNMERGED: Mapping[str, str] = {
     "en": "the base need not be merged first: --model llama-7b --adapter chinese-alpaca-lora-7b --adapter THIS",
 }
 
-#: decapoda's own repository is gone; the first of the mirrors holds its files, the others repaired ones.
+#: decapoda's own repository is gone; the first mirror has its files, the others repaired ones.
 KNOWN_WEIGHTS = (
     _base("llama-7b", "LLaMA-7B", "baffo32/decapoda-research-llama-7B-hf"),
     _base("llama-7b-huggyllama", "LLaMA-7B (huggyllama)", "huggyllama/llama-7b", "skyline2006/llama-7b"),
@@ -94,7 +95,7 @@ KNOWN_WEIGHTS = (
             "en": "ask Meta for the original, then convert with transformers' convert_llama_weights_to_hf.py",
         },
     ),
-    # The English Alpaca beside which BenTsao shows its answers. Its size changed with its versions.
+    # The English Alpaca with which BenTsao compares its answers. Its size changed with its versions.
     KnownWeights(
         "alpaca-lora-7b",
         "Alpaca-LoRA (English)",

@@ -35,19 +35,19 @@ class HuoziBackbone(CausalBackbone):
     )
 
     def templates(self) -> TemplateChoice:
-        """Return which templates such weights and their adapters were trained on."""
+        """Return the templates that these weights and their adapters were trained with."""
         from medchat_bloom.huozi.template_choice import HUOZI_TEMPLATES
 
         return HUOZI_TEMPLATES
 
     def loading(self) -> HuoziLoading:
-        """Return how Huozi's folders are loaded."""
+        """Return the loader of Huozi's folders."""
         from medchat_bloom.huozi.loading import HUOZI_LOADING
 
         return HUOZI_LOADING
 
     def inspect(self, path: Path) -> ModelCard | None:
-        """Describe the folder from its headers, or return None if it has no Huozi's chat tokens."""
+        """Describe the folder from its headers, or return None if it lacks Huozi's chat tokens."""
         from medchat_bloom.folder import is_bloom
         from medchat_bloom.inspection import card, is_huozi
 
@@ -62,7 +62,7 @@ class HuoziBackbone(CausalBackbone):
         )
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
-        """Write a miniature random checkpoint in the published layout: one file of weights, chat tokens."""
+        """Write a tiny random checkpoint in the published layout: one file of weights, chat tokens."""
         from medchat_bloom.tiny import write_tiny_bloom
 
         choices: dict[str, Any] = {"layout": "bin", "chat_tokens": (*CHAT_TOKENS, "<|endoftext|>"), **shape}
@@ -70,11 +70,11 @@ class HuoziBackbone(CausalBackbone):
 
     @property
     def recipes(self) -> Mapping[str, SFTRecipe]:
-        """All methods of fine-tuning."""
+        """All fine-tuning methods."""
         from medchat.training.recipe import recipes_of
         from medchat_bloom.huozi.recipes import HuoziFamily
 
-        # First what BenTsao did: the method where none is named.
+        # BenTsao's method first: it is the default.
         return recipes_of(HuoziFamily(), first="lora")
 
 

@@ -1,4 +1,4 @@
-"""How Huozi's folders are loaded: Bloom's architecture with chat tokens."""
+"""Loading of Huozi's folders: Bloom's architecture with chat tokens."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from medchat_bloom.loading import BloomLoading
 
 
 class HuoziLoading(BloomLoading):
-    """Huozi 1.0, which stops on both end tokens."""
+    """The loader of Huozi 1.0, which stops on both end tokens."""
 
     name = "huozi"
     required = CHAT_TOKENS
 
     def base_notes(self, options: LoadOptions) -> tuple[str, ...]:
-        """Return nothing: there is one base."""
+        """Return nothing: there is only one base."""
         return ()
 
     def cleanup(self, options: LoadOptions) -> Callable[[], TextFilter]:
-        """Return the published chat function's filter; BenTsao's script, for the adapter, has none."""
+        """Return the published chat function's filter; BenTsao's script for the adapter has none."""
         markers = dict.fromkeys(CHAT_TOKENS, "")
         return StrippedAnswer if options.adapters else partial(StreamingCleanup, replaced=markers)
 

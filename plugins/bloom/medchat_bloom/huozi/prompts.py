@@ -1,7 +1,7 @@
 """The template of Huozi 1.0: utterances between two control tokens, the system's first.
 
 The turns: docs/specs/models.md, "Huozi". A class and not a JSON template: the markers are control tokens, and
-JSON templates hold text alone, so that nothing a user types can become one.
+JSON templates contain text only, so that nothing a user types can become one.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from medchat.plugin_kit import Control, Segment, Text, Turn
 
 BEGIN, END = Control("<|beginofutterance|>"), Control("<|endofutterance|>")
 CHAT_TOKENS = (BEGIN.token, END.token)
-#: The template of BenTsao's LoRA, which has no chat tokens.
+#: The template of BenTsao's LoRA, which does not use the chat tokens.
 ADAPTER_TEMPLATE = "bloom_deploy"
 SYSTEM, USER, ASSISTANT = "系统", "用户", "助手"
-#: The published code sends a system utterance with every prompt, a page about its makers. Ours is the
-#: short one that the later Huozi models are shown with; `--system` replaces it.
+#: The published code sends a system utterance with every prompt, a page about its authors. Ours is the short
+#: one documented for the later Huozi models; `--system` replaces it.
 DEFAULT_SYSTEM = "你是一个智能助手"
-#: Past turns that the published code sends at most.
+#: The largest number of past turns that the published code sends.
 MOST_TURNS = 14
 
 

@@ -1,4 +1,4 @@
-"""Which template a Huozi, or an adapter over one, was trained on."""
+"""The template that a Huozi, or an adapter for it, was trained with."""
 
 from __future__ import annotations
 
