@@ -1,6 +1,6 @@
-"""Where a remote model is: `https://host/v1#model`, checked and in its one proper form.
+"""The address of a remote model: `https://host/v1#model`, checked and normalised.
 
-Knows no network: a name is not looked up here.
+No network access: host names are not resolved here.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from urllib.parse import SplitResult, urlsplit
 from medchat.plugin_kit import UsageError, sanitize_line, say
 
 EXAMPLE = "--model http://127.0.0.1:8000/v1#MODEL"
-#: What users copy from examples along with the address; the API's own paths come behind it.
+#: API paths that users copy from examples with the address; they are removed.
 _CALLS = ("/chat/completions", "/completions", "/models")
 _LONGEST = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint and the model asked for there ("" lets the endpoint say, where it serves just one)."""
+    """An endpoint and a model ("": the endpoint's only one)."""
 
     scheme: str
     authority: str
@@ -29,10 +29,10 @@ class Endpoint:
 
     @classmethod
     def parse(cls, value: str) -> Endpoint:
-        """Return the endpoint that `value` names. `/v1` is meant where no path is given.
+        """Return the endpoint that `value` names. The default path is `/v1`.
 
-        Raises UsageError: no http(s) address, or a user name, password or query in it (a key has no place
-        in an address, which is shown and saved).
+        Raises UsageError: not an http(s) URL, or one with user name, password or query (a key must not be in
+        an address, which is shown and saved).
         """
         value = value.strip()
         if not value:
@@ -60,27 +60,27 @@ class Endpoint:
 
     @property
     def base(self) -> str:
-        """The address without the model: what the API's own paths are appended to."""
+        """The URL without the model, to which the API's paths are appended."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
     @property
     def root(self) -> str:
-        """The address in front of `/v1`, where servers keep what is not OpenAI's."""
+        """The URL before `/v1`, where servers have their non-OpenAI calls."""
         return self.base.removesuffix("/v1")
 
     @property
     def address(self) -> str:
-        """The whole, as `--model` takes it."""
+        """The full address, as for `--model`."""
         return f"{self.base}#{self.model}" if self.model else self.base
 
     @property
     def encrypted(self) -> bool:
-        """Whether the connection is."""
+        """Whether the connection is encrypted."""
         return self.scheme == "https"
 
     @property
     def on_this_machine(self) -> bool:
-        """Whether the host is a loopback address, so that the words do not leave the machine."""
+        """Whether the host is a loopback address, so that the text does not leave the machine."""
         return self.host == "localhost" or self.host.endswith(".localhost") or _is_loopback(self.host)
 
 
@@ -88,7 +88,7 @@ def _split(value: str) -> SplitResult:
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, brackets that do not close
+    except ValueError:  # a port that is not a number, unclosed brackets
         usable = False
     if not usable or len(value) > _LONGEST or not value.isprintable() or " " in value:
         raise UsageError(

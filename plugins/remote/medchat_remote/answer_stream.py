@@ -1,4 +1,4 @@
-"""An answer as it grows: from the endpoint's chunks to deltas, with the limits held whatever the server does."""
+"""Turns an endpoint's chunks into deltas of the answer, and enforces the limits whatever the server does."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from medchat_remote.key_filter import KeyFilter
 from medchat_remote.limits import answer_characters
 from medchat_remote.reasoning import ReasoningSplitter, begins_inside, leaves_channel_names
 
-#: More chunks than this for each token asked for, and the server does not mean to end. (One chunk a token is
-#: the rule; gateways that type an answer out letter by letter send some more.)
+#: The largest number of chunks per requested token. (One per token is normal; gateways that send an answer
+#: letter by letter need a few more.)
 _CHUNKS_A_TOKEN, _SOME_MORE = 16, 256
 
 
 class AnswerStream:
-    """Feed it chunks; it makes the deltas. `ended` says that no more is wanted: let the connection go."""
+    """Call `take` with chunks; it returns deltas. `ended`: no more is needed and the connection can be closed."""
 
     def __init__(
         self,
@@ -32,10 +32,9 @@ class AnswerStream:
         model: str = "",
         key: str = "",
     ) -> None:
-        """`prompt_tokens` is our own count, until the server states its own.
+        """`prompt_tokens` is our own count, used until the server reports its own.
 
-        By the name of the `model` it is known how its reasoning may begin; `key` is the secret
-        that no answer repeats.
+        The name of the `model` determines how its reasoning may begin; `key` is removed from answers.
         """
         self._prompt_tokens = prompt_tokens
         self._room = answer_characters(max_new_tokens)
@@ -57,7 +56,7 @@ class AnswerStream:
         self.ended = False
 
     def take(self, chunk: StreamChunk) -> Delta:
-        """Return what the chunk adds."""
+        """Return the delta of a chunk."""
         self._usage = chunk.usage or self._usage
         self._finish = chunk.finish or self._finish
         self._rejected = chunk.rejected or self._rejected
@@ -77,7 +76,7 @@ class AnswerStream:
         return delta
 
     def end(self, finish: Finish | None = None) -> Delta:
-        """Return the last delta, with the server's counts where it gave them."""
+        """Return the last delta, with the server's counts if it sent them."""
         text = self._increments.feed(self._characters.finish()) + self._increments.finish()
         finish = finish or self._finish or Finish.STOP
         last = self._splitter.feed(self._key_filter.feed(text) + self._key_filter.finish())
@@ -93,10 +92,10 @@ class AnswerStream:
         return text
 
     def _delta(self, split: SplitText, *, before: str, finish: Finish | None = None) -> Delta:
-        """Return the delta of what was split. `before` is reasoning that the server sent apart."""
+        """Return the delta of the split text. `before` is reasoning that the server sent separately."""
         reasoning = before + split.reasoning
         if split.restarts:
-            # What was taken for the answer becomes reasoning, with the white space kept back at its end.
+            # The answer so far becomes reasoning, with the white space held back at its end.
             reasoning = self._stripped.take_back() + reasoning
             self._stops = StopText(self._stop_texts)
         text = self._stripped.feed(self._stops.feed(split.answer))
@@ -113,7 +112,7 @@ class AnswerStream:
         )
         usage = self._usage
         if usage is not None and not usage.completion_tokens and any(self._written):
-            usage = None  # some proxies state 0 whatever was said
+            usage = None  # some proxies always report 0
         if finish is not None and usage is not None and not self._stops.found:
             return replace(
                 delta,
@@ -121,6 +120,6 @@ class AnswerStream:
                 prompt_tokens=usage.prompt_tokens,
                 reused_tokens=usage.reused_tokens,
             )
-        # One chunk a token is how servers stream; one that sends everything at once is guessed by length.
+        # Servers stream one chunk per token; for one that sends everything at once, estimate by length.
         tokens = self._chunks if self._chunks != 1 else guess_tokens(self._written)
         return replace(delta, completion_tokens=tokens, estimated=True)

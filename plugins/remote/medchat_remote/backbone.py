@@ -1,7 +1,7 @@
 """Any OpenAI-compatible endpoint (vLLM, SGLang, Ollama, `transformers serve`, hosted ones) as a backbone.
 
-Cheap to import: the HTTP client is imported by `load`, so `plugins list` and the first prompt never pay
-for it.
+Cheap to import: the HTTP client is imported by `load`, so it does not slow down `plugins list` and the first
+prompt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from medchat_remote.request import SAMPLING
 
 
 class RemoteBackbone(Backbone):
-    """A model that someone serves over HTTP. The user's words leave this process, and it says so."""
+    """A model served over HTTP. The user's text leaves this process, which `notices` says."""
 
     name = "remote"
     summary: Mapping[str, str] = {
@@ -58,26 +58,26 @@ class RemoteBackbone(Backbone):
     generation = GenerationConfig(max_new_tokens=1024, unset=frozenset((*SAMPLING, "seed")))
 
     def address(self, value: str) -> str:
-        """Return the endpoint and model in their one proper form. Raises UsageError."""
+        """Return the normalised address of endpoint and model. Raises UsageError."""
         return Endpoint.parse(value).address
 
     def notices(self, options: LoadOptions) -> tuple[str, ...]:
-        """Say where the words go. Raises UsageError for a key or a proxy that cannot be used."""
+        """Return where the text is sent. Raises UsageError for a key or a proxy that cannot be used."""
         endpoint = Endpoint.parse(options.location)
         return destination_notices(endpoint, find_key(endpoint, os.environ), proxy_for(endpoint))
 
     def load(self, options: LoadOptions) -> ChatModel:
-        """Reach the endpoint and find the model. No word of the user's is sent yet."""
+        """Connect to the endpoint and find the model. None of the user's text is sent yet."""
         from medchat_remote.loading import load_remote_model
 
         return load_remote_model(options)
 
     def template(self, options: LoadOptions) -> PromptTemplate:
-        """Return the template that keeps the roles: the endpoint applies the model's own chat template."""
+        """Return the template of messages with roles: the endpoint applies the model's own chat template."""
         return MessagesTemplate()
 
     def inspect(self, path: Path) -> ModelCard | None:
-        """No folder is a remote model."""
+        """Return None: no folder is a remote model."""
         return None
 
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:

@@ -1,4 +1,4 @@
-"""Why a body that came is no answer: too long, packed, in another encoding, or not what the API promises."""
+"""Errors of response bodies: too long, compressed, in another encoding, or malformed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from medchat_remote.errors import EndpointErrors, RequestError
 
 
 class OverBudgetError(Exception):
-    """The body has more bytes than an honest one: over `budget`."""
+    """The body exceeds `budget` bytes."""
 
     def __init__(self, budget: int) -> None:
         super().__init__(str(budget))
@@ -17,7 +17,7 @@ class OverBudgetError(Exception):
 
 
 def body_error(error: OverBudgetError | MalformedPayloadError, errors: EndpointErrors) -> RequestError:
-    """Return what to say of a body whose reading ended in `error`."""
+    """Return the error to report for a body whose reading raised `error`."""
     if isinstance(error, OverBudgetError):
         return _too_large(error.budget, errors)
     if isinstance(error, ForeignEncodingError):
@@ -26,7 +26,7 @@ def body_error(error: OverBudgetError | MalformedPayloadError, errors: EndpointE
 
 
 def compressed(encoding: str, errors: EndpointErrors) -> RequestError:
-    """Return the error for a body that is compressed although nobody asked for it."""
+    """Return the error for a body that is compressed although that was not requested."""
     shown = errors.shown(encoding, 40)
     return errors.make(
         say(

@@ -1,4 +1,4 @@
-"""A body's bytes as text: UTF-8, as JSON and event streams have to be, and what becomes of any other encoding."""
+"""Decodes a body: UTF-8, as JSON and event streams must be, and detection of other encodings."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import re
 
 from medchat_remote.chunks import MalformedPayloadError
 
-#: Encodings that are read where the Content-Type states them and the bytes are no UTF-8, by Python's name.
+#: Encodings accepted if the Content-Type states them and the bytes are not UTF-8, by Python's name.
 _STATED = {
     **dict.fromkeys(("gbk", "gb2312", "gb18030", "cp936", "x-gbk"), "gb18030"),
     **dict.fromkeys(("big5", "big5-hkscs"), "big5hkscs"),
 }
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([\w-]+)""", re.ASCII | re.IGNORECASE)
-#: So many bytes that are GB18030 and no UTF-8, with no UTF-8 before them, are no character that was cut in two.
+#: This many bytes of GB18030 that are not UTF-8, with no UTF-8 before them, are not just a truncated
+#: character.
 _CERTAIN = 4
 _LAST_OF_TWO_BYTES = "\u07ff"
 
 
 class ForeignEncodingError(MalformedPayloadError):
-    """The body is in an encoding that nothing states. `encoding` is its name, `codec` Python's."""
+    """The body is in an undeclared encoding. `encoding` is its name, `codec` Python's."""
 
     def __init__(self, encoding: str, codec: str) -> None:
         super().__init__(encoding)
@@ -28,10 +29,10 @@ class ForeignEncodingError(MalformedPayloadError):
 
 
 class BodyDecoder:
-    """Decodes a body in parts that no character is cut between: its lines, or all of it at once.
+    """Decodes a body in parts that do not split characters: its lines, or all of it at once.
 
-    The bytes decide before the Content-Type does: many servers state a charset that they do not use. A
-    character that a server itself cut in two becomes U+FFFD.
+    The bytes take precedence over the Content-Type: many servers state a charset that they do not use. A
+    character that the server itself truncated becomes U+FFFD.
     """
 
     def __init__(self, content_type: str = "") -> None:
@@ -41,15 +42,15 @@ class BodyDecoder:
         self._suspicious = 0
 
     def decode(self, part: bytes) -> str:
-        """Return the text of a part. Raises ForeignEncodingError as soon as it is certain."""
+        """Return the text of a part. Raises ForeignEncodingError once it is certain."""
         codec = self._codec
         if not codec and (not part.isascii() or b"\0" in part):
             codec = self._codec = self._shown_by(part)
         return part.decode(codec or self._likely(part), "replace")
 
     def _shown_by(self, part: bytes) -> str:
-        """Return the codec that the part shows the body to be in, "" where it shows nothing."""
-        if 3 * part.count(0) > len(part):  # ASCII has a zero byte in every character there
+        """Return the codec that the part implies for the body, "" if none."""
+        if 3 * part.count(0) > len(part):  # in UTF-16 and UTF-32 every ASCII character has a zero byte
             raise ForeignEncodingError("UTF-16", "utf-16-le")
         if part.isascii():
             return ""
@@ -69,7 +70,7 @@ class BodyDecoder:
 
 
 def decoded(body: bytes, content_type: str, *, strict: bool) -> str:
-    """Return a whole body as text. Raises ForeignEncodingError if `strict`; else a likely encoding is taken."""
+    """Return a complete body as text. Raises ForeignEncodingError if `strict`; else a likely encoding is used."""
     plain = body.removeprefix(codecs.BOM_UTF8)
     try:
         return BodyDecoder(content_type).decode(plain)

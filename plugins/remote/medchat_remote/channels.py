@@ -1,8 +1,8 @@
-"""Reasoning separated from the answer where a model writes messages in channels, as gpt-oss does.
+"""Separates reasoning from the answer of a model that writes messages in channels, such as gpt-oss.
 
     <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
 
-Servers that do not read these marks pass them on as text.
+Servers that do not parse these marks pass them on as text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 
-#: How an answer in channels begins; the prompt may have written its first marks.
+#: The beginnings of an answer in channels; the first marks may be part of the prompt.
 BEGINNINGS = (
     "<|channel|>",
     "<|start|>assistant",
@@ -21,21 +21,21 @@ _HEADER = re.compile(
     r"\s*(?:<\|start\|>)?\s*(?:assistant)?\s*(?:<\|channel\|>)?\s*([a-z]*)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>",
     re.ASCII | re.IGNORECASE,
 )
-#: A header is not longer.
+#: The largest length of a header.
 _LONGEST_HEADER = 200
-#: How a header begins that is not yet whole.
+#: An incomplete header.
 _ROLE = "assistant<"
-#: What ends a message: its own end, or the beginning of the next.
+#: The end of a message: its end mark, or the beginning of the next one.
 _END = re.compile(r"<\|(?:end|return|call)\|>|(?=<\|(?:start|channel)\|>)", re.ASCII | re.IGNORECASE)
 _MARKS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>", "<|channel|>")
-#: Channels whose words are for the user; what is in all others is reasoning.
+#: Channels for the user; all others are reasoning.
 _ANSWERS = ("", "final")
 _SMALL = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 @dataclass(frozen=True, slots=True)
 class SplitText:
-    """What one piece of text adds. `restarts`: what was taken for the answer so far was reasoning."""
+    """The result of one piece of text. `restarts`: the answer so far was reasoning."""
 
     answer: str = ""
     reasoning: str = ""
@@ -43,7 +43,7 @@ class SplitText:
 
 
 class ChannelSplitter:
-    """Feed it an answer in channels as it comes, wherever it is cut; `finish` gives what was held back."""
+    """A streaming splitter of an answer in channels, which may be cut anywhere; `finish` returns what was held back."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -51,7 +51,7 @@ class ChannelSplitter:
         self._is_answer = True
 
     def feed(self, text: str) -> SplitText:
-        """Return what has become certain."""
+        """Add text and return what has become certain."""
         self._held += text
         answer, reasoning = "", ""
         while True:
@@ -70,16 +70,16 @@ class ChannelSplitter:
             self._in_header = True
 
     def finish(self) -> SplitText:
-        """Return what was held back: a mark that was cut off is no part of the answer."""
+        """Return what was held back: a truncated mark is not part of the answer."""
         held, self._held = self._held, ""
         if self._in_header:
             return SplitText(reasoning=held.strip())
         return SplitText(answer=held) if self._is_answer else SplitText(reasoning=held)
 
     def _past_header(self) -> int:
-        """Go past the header that the held text begins with; return how much of what is left is no mark for certain.
+        """Skip the header at the beginning of the held text; return how much of the rest surely is not a mark.
 
-        -1 where it is not certain that a message follows.
+        -1 if it is not certain that a message follows.
         """
         if header := _HEADER.match(self._held[:_LONGEST_HEADER]):
             self._held = self._held[header.end() :]
@@ -90,17 +90,17 @@ class ChannelSplitter:
         may_become_one = any(mark.startswith(start[: len(mark)]) for mark in (*BEGINNINGS, _ROLE))
         if len(start) < _LONGEST_HEADER and (start[:1] == "<" or may_become_one):
             return -1
-        self._is_answer, self._in_header = True, False  # no header: the server left the marks out
+        self._is_answer, self._in_header = True, False  # no header: the server dropped the marks
         return 1
 
 
 def in_small_letters(text: str) -> str:
-    """Return `text` with ASCII's capitals made small, so that every character stays where it is."""
+    """Return `text` with ASCII letters in lower case, so that all offsets stay the same."""
     return text.translate(_SMALL)
 
 
 def begun(text: str, tags: tuple[str, ...]) -> int:
-    """Return how many characters at the end of `text` may be the beginning of one of `tags`, in any case."""
+    """Return how many characters at the end of `text` may be the beginning of one of `tags`, ignoring case."""
     longest = min(max(map(len, tags)) - 1, len(text))
     end = in_small_letters(text[len(text) - longest :])
     return next(

@@ -19,15 +19,15 @@ from medchat_remote.errors import RequestError
 from medchat_remote.request import ChatRequest, Dialect
 from medchat_remote.scoring import answer_scores
 
-#: Seconds between two looks at `cancel` while the endpoint says nothing.
+#: Seconds between two checks of `cancel` while the endpoint sends nothing.
 _POLL_SECONDS = 0.05
-#: How long a broken-off request may take to let its connection go.
+#: How long a cancelled request may take to close its connection.
 _RELEASE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFacts:
-    """What is known of a remote model. `context_length` in tokens; `notes` is what the user should know.
+    """The facts about a remote model. `context_length` in tokens; `notes` are for the user.
 
     `prices` are those of `ChatModel.describe`, empty if the endpoint states none.
     """
@@ -39,10 +39,10 @@ class RemoteFacts:
 
 
 class RemoteModel:
-    """One model of one endpoint, for as many callers at a time as like."""
+    """One model of one endpoint, for any number of concurrent callers."""
 
     def __init__(self, connection: Connection, facts: RemoteFacts, counter: Counter) -> None:
-        """The connection is closed with the model."""
+        """The model owns the connection and closes it."""
         self._connection = connection
         self._facts = facts
         self._counter = counter
@@ -50,7 +50,7 @@ class RemoteModel:
 
     @property
     def context_length(self) -> int:
-        """Tokens that prompt and answer may take together, as far as it is known."""
+        """The largest number of tokens of prompt and answer together, as far as known."""
         return self._facts.context_length
 
     def stream(
@@ -58,7 +58,7 @@ class RemoteModel:
     ) -> Iterator[Delta]:
         """Answer one prompt as the chunks come. Cancelling closes the connection at once.
 
-        Raises MedchatError if the endpoint fails; what had come by then has been given.
+        Raises MedchatError if the endpoint fails, after yielding what had come.
         """
         request = ChatRequest.build(segments, config)
         answer = self._answer(segments, config)
@@ -92,7 +92,7 @@ class RemoteModel:
     def generate_batch(
         self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
     ) -> list[Completion]:
-        """Answer several prompts, under way together, in their order. The first failure ends them all."""
+        """Answer several prompts concurrently, results in order. The first failure cancels all."""
         requests = [ChatRequest.build(segments, config) for segments in prompts]
 
         async def complete(segments: Sequence[Segment], request: ChatRequest) -> Completion:
@@ -118,10 +118,10 @@ class RemoteModel:
         return self._connection.call(complete_all())
 
     def score(self, segments: Sequence[Segment], answer: str) -> tuple[float, ...]:
-        """Return the natural log-probability of each token of `answer`, the end token's left out.
+        """Return the natural log-probability of each token of `answer`, without the end token's.
 
         Only for a named template (the API scores plain text) and servers that echo a prompt with its
-        log-probabilities (vLLM, SGLang). No API tells the end token's. Raises UsageError elsewhere.
+        log-probabilities (vLLM, SGLang). No API returns the end token's. Raises UsageError otherwise.
         """
         request = ChatRequest.build(segments, GenerationConfig())
         prompt = dict(request.prompt).get("prompt")
@@ -136,11 +136,11 @@ class RemoteModel:
         return self._connection.call(answer_scores(self._connection, self._facts.model, prompt, answer))
 
     def count(self, segments: Sequence[Segment]) -> int:
-        """Return the length of the prompt in tokens: the endpoint's own count where it has a call for it."""
+        """Return the length of the prompt in tokens: the endpoint's count if it has a call for it."""
         return self._counter.count(segments)
 
     def describe(self) -> Mapping[str, Any]:
-        """Return what answers, in plain values. No key is among them."""
+        """Return the facts about the model, in plain values, without the key."""
         endpoint = self._connection.endpoint
         return {
             "backbone": "remote",
@@ -173,7 +173,7 @@ class RemoteModel:
         arrivals: queue.SimpleQueue[StreamChunk | None],
         released: threading.Event,
     ) -> None:
-        """Put an answer's chunks, and None after the last, where another thread takes them."""
+        """Put an answer's chunks, and None after the last, into another thread's queue."""
         try:
             async with aclosing(self._chunks(request)) as chunks:
                 async for chunk in chunks:
@@ -183,7 +183,7 @@ class RemoteModel:
             released.set()
 
     async def _chunks(self, request: ChatRequest) -> AsyncGenerator[StreamChunk, None]:
-        """Yield an answer's chunks, asking in the way the endpoint takes."""
+        """Yield an answer's chunks, adapting the request to what the endpoint accepts."""
         while True:
             dialect, began = self._dialect, False
             body, rejected = request.body(self._facts.model, dialect)
@@ -195,7 +195,7 @@ class RemoteModel:
                         began = True
                 return
             except RequestError as error:
-                # Others may have learned something meanwhile: what they found is kept.
+                # Concurrent requests may have learned something meanwhile: keep what they found.
                 learned = self._dialect.after(error.server_message, body)
                 if began or (learned == self._dialect and learned == dialect):
                     raise
@@ -203,7 +203,7 @@ class RemoteModel:
 
 
 def completion_of(deltas: Sequence[Delta]) -> Completion:
-    """Return an answer that came in `deltas`, the last of which ends it, as a whole."""
+    """Return the complete answer of `deltas`, the last of which ends it."""
     text, reasoning = "", ""
     for delta in deltas:
         if delta.restarts:

@@ -1,4 +1,4 @@
-"""What one payload of an answer says, whichever of OpenAI's two calls and whosever server it comes from."""
+"""Parses one payload of an answer, for both of OpenAI's calls and the variants of all servers."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 from medchat.plugin_kit import Finish
 from medchat_remote.server_errors import FailureKind, ServerError, failure_in
 
-#: What ends an answer without its being complete: the provider's filter, an abort of the server's.
+#: Finish reasons of an incomplete answer: the provider's filter, an abort by the server.
 _BROKEN_OFF = ("content_filter", "sensitive", "abort", "error")
 _FILTERED = ("content_filter", "sensitive")
 _TOOLS = ("tool_calls", "function_call")
-#: Content parts that hold reasoning; every other part's text is the answer's.
+#: Types of content parts with reasoning; the text of all others is the answer's.
 _REASONING_PARTS = ("thinking", "reasoning")
-#: Where a message holds reasoning apart from its content.
+#: Fields of a message with reasoning outside its content.
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-#: The number of the first answer, as servers write it.
+#: The index of the first answer, as servers write it.
 _FIRST = (0, "0", None)
-#: A failure in plain words is not longer.
+#: The largest length of an error in plain text.
 _LONGEST_SENTENCE = 1000
 
 
 class MalformedPayloadError(ValueError):
-    """The payload is no part of an answer."""
+    """The payload is not part of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The server's own counts, in tokens. `reused_tokens` are those of the prompt that it had cached."""
+    """The server's own counts, in tokens. `reused_tokens` are the cached ones of the prompt."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -38,9 +38,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class StreamChunk:
-    """A part of an answer. `reasoning` is no part of its text; `wants_tool` says that it ends in a tool call.
+    """A part of an answer. `reasoning` is not part of its text; `wants_tool`: it ends in a tool call.
 
-    `rejected` names the settings that the endpoint did not take: it answers without them.
+    `rejected` names the settings that the endpoint rejected: it answers without them.
     """
 
     text: str = ""
@@ -52,16 +52,16 @@ class StreamChunk:
 
 
 def read_chunk(payload: str) -> StreamChunk | None:
-    """Return what the payload says, None for an object that is about something else (a ping, filter results).
+    """Return the payload's chunk, None for another kind of object (a ping, filter results).
 
-    Raises MalformedPayloadError, and ServerError for a failure in the server's own words.
+    Raises MalformedPayloadError, and ServerError for an error stated by the server.
     """
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError) as error:
         if len(payload) > _LONGEST_SENTENCE or payload.lstrip()[:1] in ("{", "[", '"', "<", ""):
             raise MalformedPayloadError(payload[:80]) from error
-        raise ServerError(payload) from error  # a plain sentence in an answer's place
+        raise ServerError(payload) from error  # a plain sentence in place of an answer
     if not isinstance(value, dict):
         raise MalformedPayloadError(payload[:80])
     if failure := failure_in(value):
@@ -71,9 +71,9 @@ def read_chunk(payload: str) -> StreamChunk | None:
         return StreamChunk(usage=usage) if usage or "choices" in value else None
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise MalformedPayloadError(payload[:80])
-    # Of several answers to one question the first counts; servers that make only one may not number it.
+    # Of several answers to one question the first counts; servers that send only one may omit its index.
     choice: dict[str, Any] = next((choice for choice in choices if choice.get("index", 0) in _FIRST), {})
-    # A streamed chat, a chat that came whole because the server does not stream, a text completion.
+    # A streamed chat, an unstreamed chat, a text completion.
     message = choice.get("delta") or choice.get("message") or {}
     if not isinstance(message, dict):
         raise MalformedPayloadError(payload[:80])
@@ -137,7 +137,7 @@ def _is_count(value: object) -> bool:
 
 
 class WholeCharacters:
-    """Puts together characters that JSON escapes cut in two, and replaces halves that stay alone."""
+    """Joins surrogate pairs split over chunks, and replaces unpaired surrogates."""
 
     def __init__(self) -> None:
         self._half = ""

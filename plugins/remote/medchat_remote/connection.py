@@ -1,9 +1,9 @@
-"""The HTTP side of one endpoint: an event loop in a thread of its own, so that any wait can be broken off.
+"""The HTTP connection to one endpoint: an event loop in its own thread, so that any wait can be cancelled.
 
-Cancelling a task closes its connection at once, whether it is connecting, waiting for the first word or
-reading; a thread blocked in a socket could not be woken. Redirects are never followed, so neither words
-nor key go anywhere but to the endpoint. A request has one deadline and one budget of bytes; nothing
-compressed is unpacked, so what is counted is what came.
+Cancelling a task closes its connection at once, whether it is connecting, waiting for the first byte or
+reading; a thread blocked in a socket could not be woken. Redirects are never followed, so text and key are
+sent to the endpoint only. A request has one deadline and one budget of bytes; nothing is decompressed, so
+that received bytes are counted.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from medchat_remote.transport_errors import transport_error
 Result = TypeVar("Result")
 
 CONNECT_SECONDS = 10.0
-#: How long the counts may take that some servers send after the end of an answer.
+#: How long to wait for the token counts that some servers send after the end of an answer.
 AFTERWARDS_SECONDS = 5.0
-#: Questions of a batch that are under way together; the server makes batches of them as it likes.
+#: The number of concurrent questions of a batch; the server batches them as it likes.
 TOGETHER = 32
-#: So much of a body that is no answer is kept to be shown.
+#: The bytes kept of a body that is not an answer, to be shown.
 _EXCERPT = 200
-#: What reading an answer can raise before it is made a RequestError.
+#: What reading an answer can raise before it is translated to RequestError.
 _FAILURES = (TimeoutError, httpx2.HTTPError, OverBudgetError, MalformedPayloadError, ServerError)
 
 
@@ -52,9 +52,9 @@ class Connection:
     def __init__(
         self, endpoint: Endpoint, key: ApiKey | None, limits: Limits, backoff: RetrySchedule | None = None
     ) -> None:
-        """Connect to nothing yet. Raises UsageError for a proxy that cannot be used, OSError for certificates."""
+        """Does not connect yet. Raises UsageError for a proxy that cannot be used, OSError for certificates."""
         self.endpoint = endpoint
-        #: The secret that is sent, "" for none.
+        #: The secret to send, "" for none.
         self.key = key.value if key else ""
         proxy = proxy_for(endpoint)
         self.errors = EndpointErrors(endpoint, key, proxy)
@@ -67,13 +67,13 @@ class Connection:
             headers=headers,
             timeout=httpx2.Timeout(limits.timeout, connect=CONNECT_SECONDS, pool=None),
             limits=httpx2.Limits(max_connections=TOGETHER),
-            # The proxy is chosen by us (and shown to the user); .netrc and the like are nobody's business.
+            # The proxy is chosen here (and shown to the user); .netrc and the like must not be used.
             proxy=proxy.address if proxy else None,
             trust_env=False,
             verify=httpx2.create_ssl_context() if endpoint.encrypted else True,
             follow_redirects=False,
         )
-        #: A question waits here for its turn, so that its deadline begins with its request.
+        #: Questions queue here, so that a deadline begins with the request.
         self._turns = asyncio.Semaphore(TOGETHER)
         self._loop = asyncio.new_event_loop()
         self._pace = Pace(limits.requests_per_minute, limits.tokens_per_minute, self._loop.time)
@@ -83,11 +83,11 @@ class Connection:
     # ------------------------------------------------------------ from other threads
 
     def start(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
-        """Run `work` in the connection's thread. Cancelling the future closes what it has open."""
+        """Run `work` in the connection's thread. Cancelling the future closes its connection."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def call(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run `work` and return its outcome. An interrupt breaks it off. Raises MedchatError."""
+        """Run `work` and return its result. An interrupt cancels it. Raises MedchatError."""
         future = self.start(work)
         try:
             return future.result()
@@ -110,7 +110,7 @@ class Connection:
     # ------------------------------------------------------------ in the connection's thread
 
     async def _shut_down(self) -> None:
-        """Break off what is still under way, and close every connection."""
+        """Cancel everything in progress, and close every connection."""
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -121,9 +121,9 @@ class Connection:
     async def stream(
         self, call: str, body: Mapping[str, Any], budget: int, tokens: int
     ) -> AsyncGenerator[StreamChunk, None]:
-        """Yield an answer's chunks. Tries again as long as nothing has come. Raises RequestError.
+        """Yield an answer's chunks. Retries as long as nothing has come. Raises RequestError.
 
-        `budget` is the most bytes that may come in one try, `tokens` the most that prompt and answer take.
+        `budget` is the largest number of bytes of one attempt, `tokens` that of tokens of prompt and answer.
         """
         async with self._turns:
             await self._pace.wait(tokens)
@@ -212,7 +212,7 @@ class Connection:
     async def _response(
         self, method: str, url: str, body: Mapping[str, Any] | None, deadline: float
     ) -> AsyncIterator[httpx2.Response]:
-        """Open a response that succeeded; whatever fails while it is open is raised as RequestError."""
+        """Open a successful response; any failure while it is open is raised as RequestError."""
         errors = self.errors.for_request(body)
         try:
             request = self._client.build_request(method, url, json=body)
@@ -237,7 +237,7 @@ class Connection:
     async def _bytes(
         self, response: httpx2.Response, budget: int, deadline: float
     ) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it came, never unpacked. Raises OverBudgetError and TimeoutError."""
+        """Yield the raw body, never decompressed. Raises OverBudgetError and TimeoutError."""
         received = 0
         async with aclosing(response.aiter_raw()) as raw:
             while True:
@@ -251,9 +251,9 @@ class Connection:
                 yield chunk
 
     async def _text(self, response: httpx2.Response, budget: int, deadline: float) -> str:
-        """Return a body as text; one that failed is cut at the budget, as its first words say enough.
+        """Return a body as text; an error's body is cut at the budget, as its beginning is enough.
 
-        Raises ForeignEncodingError for one that did not fail.
+        Raises ForeignEncodingError for a successful one.
         """
         body = bytearray()
         with suppress(OverBudgetError) if not response.is_success else nullcontext():
@@ -264,7 +264,7 @@ class Connection:
 
 
 def _encoding(response: httpx2.Response) -> str:
-    """Return the encodings that the body is packed in, "" for none."""
+    """Return the content encodings of the body, "" for none."""
     stated = response.headers.get("content-encoding", "").strip().lower()
     return "" if stated == "identity" else stated
 
@@ -274,14 +274,15 @@ def _content_type(response: httpx2.Response) -> str:
 
 
 def _is_whole(response: httpx2.Response) -> bool:
-    """Whether the server marks where the body ends, so that one that was read to its end is not cut off."""
+    """Whether the end of the body is marked, so that a body read to its end is known to be complete."""
     return "content-length" in response.headers or "transfer-encoding" in response.headers
 
 
 async def _afterwards(payloads: AsyncIterator[Payload]) -> AsyncGenerator[StreamChunk, None]:
-    """Yield what may follow the end of an answer: its counts, or more of it from servers that call every chunk its end.
+    """Yield what may follow the end of an answer: its counts, or more text from servers that mark every chunk
+    as the end.
 
-    An answer that fails here has ended all the same.
+    A failure here does not matter: the answer has ended.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + AFTERWARDS_SECONDS

@@ -1,4 +1,4 @@
-"""How long a prompt is: asked of the endpoint where it has a tokenizer to ask, guessed elsewhere."""
+"""Counts a prompt's tokens: by the endpoint if it has a tokenizer call, else estimated."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from medchat_remote.errors import RequestError
 from medchat_remote.limits import CONTEXTS
 from medchat_remote.messages import as_messages, as_text
 
-#: What a chat template puts around a message: markers, the role, line ends.
+#: The tokens that a chat template adds to a message: markers, the role, line ends.
 _AROUND_MESSAGE = 6
-#: A count is not worth more: the guess is good enough.
+#: The timeout of a count: the estimate is good enough.
 _SECONDS = 5.0
 
 
 class Counter:
-    """Counts prompts. `exact` says that the endpoint does it (vLLM's and SGLang's `/tokenize`)."""
+    """Counts the tokens of prompts. `exact`: the endpoint counts (vLLM's and SGLang's `/tokenize`)."""
 
     def __init__(self, connection: Connection, model: str) -> None:
-        """Guess, until `probe` finds the endpoint's own."""
+        """Estimates until `probe` finds the endpoint's tokenizer."""
         self._connection = connection
         self._model = model
         self._last: tuple[Sequence[Segment], int] | None = None
         self.exact = False
 
     def probe(self) -> int | None:
-        """Look for the endpoint's tokenizer, with no word of the user's; return the context it states."""
+        """Look for the endpoint's tokenizer without sending the user's text; return the context length that
+        it states.
+        """
         answer = self._connection.call(self._ask({"prompt": "。"}))
         self.exact = _whole_number(answer.get("count")) is not None
         stated = _whole_number(answer.get("max_model_len"))
@@ -48,8 +50,8 @@ class Counter:
         return tokens
 
     def known(self, segments: Sequence[Segment]) -> int:
-        """Return the count of the prompt counted last, a guess for any other: asks no one."""
-        last = self._last  # looked at once: another thread may count meanwhile
+        """Return the count of the last counted prompt, an estimate for any other, without a request."""
+        last = self._last  # read once: another thread may count meanwhile
         if last is not None and last[0] == segments:
             return last[1]
         return _guess(segments)

@@ -1,4 +1,4 @@
-"""What an endpoint's refusals and failures mean, each in one line with what to do next."""
+"""Errors of an endpoint, each explained in one line with what to do next."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from medchat_remote.redaction import shown_words, without_private
 from medchat_remote.server_errors import FailureKind, ServerError, message_in, refuses_system
 
 _RETRYABLE = frozenset({408, 429, 500, 502, 503, 504, 529})
-#: Refusals of the request itself: another one may be taken.
+#: Statuses that reject the request itself: another one may be accepted.
 _BAD_REQUEST = (400, 413, 422)
-#: With which a server may say that it takes no system message; 0 stands for words in an answer's place.
+#: Statuses of a server that accepts no system message; 0 is an error in place of an answer.
 _OF_TEMPLATES = (0, 400, 422, 500)
 
 
 class RequestError(Exception):
-    """One try failed. `reported` is what the user sees if it was the last.
+    """One attempt failed. `reported` is the error for the user if it was the last.
 
-    `retryable` says that another try may succeed, `retry_after` when (seconds). `status` is that of the
-    answer, 0 if there was none, and `reached` whether the endpoint was reached at all. `server_message` is
-    what the server says is wrong with the request, without the user's words; "" for any other failure.
+    `retryable`: another attempt may succeed, after `retry_after` seconds. `status` is that of the response, 0
+    if there was none, and `reached` whether the endpoint was reached at all. `server_message` is the server's
+    message about a bad request, without the user's text; "" for any other failure.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class RequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EndpointErrors:
-    """Makes one endpoint's errors. `private`: the user's words, never repeated; `has_system`: a system text too."""
+    """Makes the errors of one endpoint. `private`: the user's text, never repeated; `has_system`: with a
+    system text.
+    """
 
     endpoint: Endpoint
     key: ApiKey | None
@@ -61,7 +63,7 @@ class EndpointErrors:
     has_system: bool = False
 
     def for_request(self, body: Mapping[str, Any] | None) -> EndpointErrors:
-        """Return the same for one request: its prompt or messages are the user's words."""
+        """Return the same for one request, whose prompt or messages are private."""
         if not body:
             return self
         messages = body.get("messages") or ()
@@ -92,7 +94,7 @@ class EndpointErrors:
         )
 
     def malformed(self, found: str) -> RequestError:
-        """Return the error for what is not what the API promises. `found` is its beginning."""
+        """Return the error for a response that violates the API. `found` is its beginning."""
         if found.strip().lower().startswith(("text/html", "<!doctype", "<html")):
             return self.make(
                 say(
@@ -116,7 +118,7 @@ class EndpointErrors:
         )
 
     def server(self, error: ServerError) -> RequestError:
-        """Return the error for a failure that the server states in an answer's place or inside one."""
+        """Return the error for a failure that the server states in place of an answer or inside one."""
         if error.kind is FailureKind.FILTERED:
             return self.make(
                 say("回答被服务方的内容审查截断", "the provider's content filter ended the answer"),
@@ -140,7 +142,7 @@ class EndpointErrors:
     # ------------------------------------------------------------ a status that is not success
 
     def refused(self, response: httpx2.Response, body: str) -> RequestError:
-        """Return what a status other than success means."""
+        """Return the error for a status other than success."""
         status = response.status_code
         if 300 <= status < 400:
             failure = self._redirected(response.headers.get("location", ""))
@@ -179,7 +181,7 @@ class EndpointErrors:
         return self._later(status, said, wait)
 
     def _later(self, status: int, said: str, wait: float | None) -> RequestError:
-        """Return the error for what may go away by itself: too many requests, or a server that failed."""
+        """Return the error for a temporary failure: too many requests, or a server error."""
         if status == 429:
             what = say("请求太多或额度用完（429）", "too many requests, or no quota left (429)")
         else:
@@ -236,12 +238,12 @@ class EndpointErrors:
                 "leave out settings it does not know (--temperature, --top-k, --seed …), or name another model",
             )
         )
-        # What the request is too long for is no setting to leave out.
+        # A request that is too long cannot be fixed by omitting a setting.
         server_message = "" if too_long else self._said(message)
         return self.make(what + self.quoted(message), remedy, kind=UsageError, server_message=server_message)
 
     def wants_encryption(self) -> RequestError:
-        """Return the error for an endpoint that speaks https, asked in http."""
+        """Return the error for an http request to an https endpoint."""
         return self.make(
             say("这个端口很可能要用加密连接（https）", "most likely this port speaks https"),
             say(f"地址改成 https://{self.endpoint.authority}…", f"write https://{self.endpoint.authority}…"),
@@ -262,7 +264,7 @@ class EndpointErrors:
     # ------------------------------------------------------------ wording
 
     def quoted(self, message: str) -> str:
-        """Return ": " and a server's words, fit to be shown; "" for none."""
+        """Return ": " and a server's sanitized message; "" for none."""
         shown = self.shown(message, 200)
         return f": {shown}" if shown else ""
 
@@ -276,14 +278,14 @@ class EndpointErrors:
         retry_after: float | None = None,
         server_message: str = "",
     ) -> RequestError:
-        """Return an error of this endpoint. `what` and `remedy` hold no raw words of a server."""
+        """Return an error of this endpoint. `what` and `remedy` contain no raw text of a server."""
         error = (kind or MedchatError)(what, remedy, where=self.endpoint.authority)
         return RequestError(
             error, retryable=retryable, retry_after=retry_after, server_message=server_message
         )
 
     def holds_key(self, text: str) -> bool:
-        """Whether `text` repeats the key, or enough of it, in whatever form."""
+        """Whether `text` contains the key, or enough of it, in any encoding."""
         return without_private(text, self._secret) != without_private(text, "")
 
     @property
@@ -298,5 +300,5 @@ class EndpointErrors:
         return without_private(message, self._secret, self.private)
 
     def shown(self, text: str, longest: int) -> str:
-        """Return a server's words, at most `longest` characters of them, fit to be shown."""
+        """Return a server's message, sanitized and cut to `longest` characters."""
         return shown_words(text, self._secret, self.private, longest)

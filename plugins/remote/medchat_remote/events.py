@@ -1,7 +1,7 @@
-"""Server-sent events out of bytes that may be cut anywhere, as the specification reads them. Knows no JSON.
+"""Parses server-sent events from bytes that may be cut anywhere, as specified.
 
-Not httpx2's `EventSource`: that one decodes by the charset a server states, keeps a byte-order mark and
-drops what is pending when the stream ends, which here is often the end of the answer.
+httpx2's `EventSource` is not used: it decodes with the charset that a server states, keeps a byte-order mark
+and drops a pending event at the end of the stream, which is often the end of the answer.
 """
 
 from __future__ import annotations
@@ -11,26 +11,25 @@ from dataclasses import dataclass
 from medchat_remote.body_text import BodyDecoder
 
 _BOM = b"\xef\xbb\xbf"
-#: Fields that say nothing here; a comment has none.
+#: Fields that are ignored; a comment has an empty field name.
 _PASSED_OVER = ("", "id", "retry")
-#: So much of a line that is no field is kept, in characters.
+#: Characters kept of a line that is not a field.
 _KEPT = 200
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
-    """One event. `name` is "message" where the server names none; `data` are its lines, at least one."""
+    """One event. `name` is "message" by default; `data` are its lines, at least one."""
 
     name: str
     data: tuple[str, ...]
 
 
 class EventDecoder:
-    """Feed it bytes as they come, `end` it with the stream. Lines end in LF, CR or CRLF; one BOM is dropped.
+    """A streaming decoder: call `feed` with bytes, then `end`. Lines end in LF, CR or CRLF; one BOM is dropped.
 
-    Comments (keep-alives), ids and retry times are passed over, and so is an event without data. An event
-    that the stream's end leaves without its empty line counts: servers forget that line. How much is kept
-    is bounded by whoever reads the bytes.
+    Comments (keep-alives), ids and retry times are ignored, and so is an event without data. A last event
+    without its empty line counts: servers forget that line. The reader of the bytes limits their number.
     """
 
     def __init__(self, text: BodyDecoder | None = None) -> None:
@@ -41,11 +40,11 @@ class EventDecoder:
         self._at_start = True
         self._name = ""
         self._data: list[str] = []
-        #: The beginning of the first line that is no field of an event: another format, or a sentence.
+        #: The beginning of the first line that is not a field of an event: another format, or a sentence.
         self.strange = ""
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """Return the events that are complete now. Raises ForeignEncodingError."""
+        """Add bytes and return the complete events. Raises ForeignEncodingError."""
         if self._after_cr and chunk:
             self._after_cr, chunk = False, chunk.removeprefix(b"\n")
         if not chunk:
@@ -60,7 +59,7 @@ class EventDecoder:
         return events
 
     def end(self) -> list[ServerSentEvent]:
-        """Return the event that was pending, if there was one."""
+        """Return the pending event, if there is one."""
         return [*self._take_line(), *self._dispatch()]
 
     def _take_line(self) -> list[ServerSentEvent]:

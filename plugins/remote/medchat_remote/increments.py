@@ -1,16 +1,16 @@
-"""What each piece of an answer adds, also where a server sends the whole answer so far every time."""
+"""Finds what each piece of an answer adds, even if a server resends the complete answer each time."""
 
 from __future__ import annotations
 
-#: Two pieces, the second beginning with the first, may be chance ("哈", "哈哈"); one of this length is none.
+#: A second piece that begins with the first may be coincidence ("哈", "哈哈"), but not at this length.
 _SURE = 8
 
 
 class Increments:
-    """Feed it the pieces of an answer; it returns what is new in each, holding back what is not yet certain.
+    """Takes the pieces of an answer and returns what is new in each, holding back what is not yet certain.
 
-    Servers send what is new (all but a few) or all of it again. A first piece is the beginning in either
-    case. A second that begins with the first is held back until the third, or the end, decides.
+    Servers send only the new text (nearly all) or the complete text again. The first piece is the same in
+    both cases. A second that begins with the first is held back until the third, or the end, decides.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Increments:
         self._repeats: bool | None = None
 
     def feed(self, piece: str) -> str:
-        """Return the text that is new for certain."""
+        """Return the text that surely is new."""
         if not piece or self._repeats is False:
             return piece
         if not self._last:
@@ -39,7 +39,7 @@ class Increments:
         return self._decide(repeats=self._is_likely())
 
     def _is_likely(self) -> bool:
-        """Whether pieces that each begin with the one before are more than chance, or one sign over and over."""
+        """Whether pieces that each begin with the previous one are likely cumulative, not one repeated character."""
         enough = len(self._given) > 1 or self._chain > 2
         return enough and len(set(self._last)) > len(set(self._given)) > 0
 

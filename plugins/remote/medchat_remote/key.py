@@ -1,4 +1,4 @@
-"""The key for an endpoint: from the environment alone, and to no host it was not meant for."""
+"""The API key for an endpoint: only from the environment, and only for hosts it is meant for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OURS, OPENAI = "MEDCHAT_REMOTE_KEY", "OPENAI_API_KEY"
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A secret and the variable it came from. Its value is in no `repr`, message or file of ours."""
+    """A secret and its variable. Its value is in no `repr`, message or file of ours."""
 
     value: str = field(repr=False)
     variable: str
@@ -23,9 +23,9 @@ class ApiKey:
 def find_key(endpoint: Endpoint, environment: Mapping[str, str]) -> ApiKey | None:
     """Return the key to send to `endpoint`, or None.
 
-    `MEDCHAT_REMOTE_KEY` goes to whatever endpoint the user names. `OPENAI_API_KEY`, which is often set for
-    another program, goes only to OpenAI, to this machine, and to the host that `OPENAI_BASE_URL` names.
-    Raises UsageError, without the value, for one that cannot stand in a header.
+    `MEDCHAT_REMOTE_KEY` is sent to any endpoint that the user names. `OPENAI_API_KEY`, which is often set for
+    another program, is sent only to OpenAI, to this machine, and to the host in `OPENAI_BASE_URL`. Raises
+    UsageError, without the value, for one that is invalid in a header.
     """
     for variable in (OURS, OPENAI):
         value = environment.get(variable, "").strip()

@@ -1,4 +1,4 @@
-"""The key kept out of an answer: a server that repeats it there would have it shown, saved and sent on."""
+"""Removes the key from an answer: a key that a server repeats would be shown, saved and sent again."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from urllib.parse import quote
 
 from medchat_remote.redaction import KEY_MARK, base64_parts, letters_of
 
-#: A shorter one is a placeholder ("EMPTY", "ollama"), which an answer may well hold.
+#: A shorter one is a placeholder ("EMPTY", "ollama"), which an answer may contain.
 _SHORTEST = 8
 
 
 class KeyFilter:
-    """Feed it an answer's text as it comes; the key comes out as `***`, however it is cut or escaped.
+    """A streaming filter that replaces the key with `***`, however it is split or escaped.
 
-    Only what may be the beginning of the key is held back. Other characters between the key's letters do
-    not hide it. `finish` gives what was held back and turned out to be something else.
+    Only a possible beginning of the key is held back. Other characters between the key's letters do not hide
+    it. `finish` returns the held-back text if it was not the key.
     """
 
     def __init__(self, key: str) -> None:
-        """`key` is the secret, "" for none: then everything passes as it is."""
+        """`key` is the secret, "" for none: then text passes unchanged."""
         folded = (letters_of(form)[0] for form in _forms(key)) if len(letters_of(key)[0]) >= _SHORTEST else ()
         self._patterns = tuple({pattern for pattern in folded if len(pattern) >= _SHORTEST})
         self._longest = max(map(len, self._patterns), default=0)
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """Return the text that holds no part of the key."""
+        """Add text and return the part that surely is not part of the key."""
         if not self._patterns:
             return text
         self._held += text
@@ -45,7 +45,7 @@ class KeyFilter:
         return released
 
     def finish(self) -> str:
-        """Return what was held back; the text has ended."""
+        """Return what was held back at the end of the text."""
         text, self._held = self._held, ""
         return text
 
@@ -58,7 +58,7 @@ class KeyFilter:
 
 
 def _forms(key: str) -> Iterator[str]:
-    """Yield what the key looks like in the escapes that servers use."""
+    """Yield the key in the escaped forms that servers use."""
     yield key
     yield quote(key, safe="")
     for escape in ("%{:02x}", "\\u{:04x}", "\\x{:02x}", "&#{};", "&#x{:x};"):

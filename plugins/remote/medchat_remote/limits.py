@@ -1,4 +1,4 @@
-"""What bounds a request: the context, how long it may take, how much may come back; and what users may set."""
+"""Limits of a request: context length, time, size of the response; and their settings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from medchat.api import Range
 from medchat.plugin_kit import Option, UsageError, say
 
 CONTEXT, TIMEOUT, DEADLINE = "MEDCHAT_REMOTE_CONTEXT", "MEDCHAT_REMOTE_TIMEOUT", "MEDCHAT_REMOTE_DEADLINE"
-#: Assumed where neither the endpoint nor the user says: the least of today's servers' defaults.
+#: Assumed if neither the endpoint nor the user states it: the smallest default of current servers.
 ASSUMED_CONTEXT = 4096
-#: A server may first have to load the model, or to answer others.
+#: A server may first have to load the model, or to answer other requests.
 SILENCE_SECONDS = 300.0
-#: A long answer of a reasoning model on a CPU takes this long; a server that drips for ever takes no longer.
+#: Enough for a long answer of a reasoning model on a CPU; ends a server that sends slowly for ever.
 REQUEST_SECONDS = 1800.0
-#: What a context can be, whoever states it.
+#: The valid range of a context length.
 CONTEXTS = Range(64, 100_000_000)
 _RANGES: Mapping[str, Range] = {
     CONTEXT: CONTEXTS,
@@ -26,7 +26,7 @@ _RANGES: Mapping[str, Range] = {
     DEADLINE: Range(1, 86_400),
 }
 
-#: The rates that may be set, by `--option`.
+#: The rates that can be set with `--option`.
 RATES: Mapping[str, Option] = {
     "rpm": Option(
         kind=int,
@@ -45,13 +45,13 @@ RATES: Mapping[str, Option] = {
     ),
 }
 
-#: Bytes of a list of models, a count, scores. (OpenRouter's list of 400 models has 0.6 MB.)
+#: The limit in bytes of a list of models, a count, scores. (OpenRouter's list of 400 models has 0.6 MB.)
 DOCUMENT_BYTES = 8 << 20
-#: Bytes of an error's body; what is over is cut.
+#: The limit in bytes of an error's body; the rest is cut.
 ERROR_BYTES = 64 << 10
-#: An event of one token has 150 to 400 bytes; some servers repeat the whole answer so far in each.
+#: An event of one token has 150 to 400 bytes; some servers repeat the complete answer in each.
 _BYTES_A_TOKEN, _MORE_BYTES, _MOST_BYTES = 4 << 10, 1 << 20, 32 << 20
-#: Runs of blanks are the longest tokens; hardly one in a hundred has more than 16 characters.
+#: Runs of spaces are the longest tokens; hardly one in a hundred has more than 16 characters.
 _CHARACTERS_A_TOKEN, _MORE_CHARACTERS = 64, 4096
 
 
@@ -59,8 +59,8 @@ _CHARACTERS_A_TOKEN, _MORE_CHARACTERS = 64, 4096
 class Limits:
     """`context_length` in tokens, None if the user does not say; the rest in seconds.
 
-    `timeout` is how long the endpoint may be silent, `deadline` how long a question may take altogether,
-    its retries included. The rates are what the endpoint gets in a minute at most, 0 for no limit.
+    `timeout` is how long the endpoint may be silent, `deadline` how long a question may take altogether, its
+    retries included. The rates are maxima per minute, 0 for no limit.
     """
 
     context_length: int | None = None
@@ -73,7 +73,7 @@ class Limits:
     def from_environment(
         cls, environment: Mapping[str, str], options: Mapping[str, Any] = MappingProxyType({})
     ) -> Limits:
-        """Return what the variables and the backbone's own options say.
+        """Return the limits set by the variables and the backbone's own options.
 
         Raises UsageError naming the variable and the valid range.
         """
@@ -88,12 +88,12 @@ class Limits:
 
 
 def answer_bytes(max_new_tokens: int) -> int:
-    """Return how many bytes the answer to a question may have as it comes, framing included."""
+    """Return the largest number of bytes of a response, framing included."""
     return min(_MOST_BYTES, _MORE_BYTES + _BYTES_A_TOKEN * max_new_tokens)
 
 
 def answer_characters(max_new_tokens: int) -> int:
-    """Return how many characters an answer and its reasoning may have together."""
+    """Return the largest number of characters of an answer and its reasoning together."""
     return _MORE_CHARACTERS + _CHARACTERS_A_TOKEN * max_new_tokens
 
 

@@ -1,4 +1,4 @@
-"""Finding the model behind an endpoint: which one, how long its context is, what it can count."""
+"""Finds the model of an endpoint, its context length, and whether it can count tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from medchat_remote.errors import RequestError
 from medchat_remote.key import find_key
 from medchat_remote.limits import ASSUMED_CONTEXT, CONTEXT, CONTEXTS, Limits
 
-#: Where servers state a model's context: vLLM and SGLang; OpenRouter; Groq; Mistral; llama.cpp (in `meta`).
+#: The fields with a model's context length: vLLM and SGLang; OpenRouter; Groq; Mistral; llama.cpp (in
+#: `meta`).
 _CONTEXT_FIELDS = (
     "max_model_len",
     "context_length",
@@ -26,18 +27,18 @@ _CONTEXT_FIELDS = (
     "n_ctx",
     "n_ctx_train",
 )
-#: Where a model is named, its list is not worth more.
+#: The timeout of the list of models if a model is named.
 _LIST_SECONDS = 10.0
-#: Refusals that a gateway without a list answers with.
+#: The statuses of a gateway without a list of models.
 _NO_LIST = (400, 422, 501)
-#: A model's prices are told for so many tokens.
+#: The number of tokens that a price refers to.
 _MILLION = 1_000_000
-#: So many of the models on offer are named.
+#: The number of available models that an error names.
 _NAMED = 5
 
 
 def load_remote_model(options: LoadOptions, backoff: RetrySchedule | None = None) -> RemoteModel:
-    """Reach the endpoint named by `options` and return the model. Sends none of the user's words.
+    """Connect to the endpoint in `options` and return the model. Sends none of the user's text.
 
     Raises UsageError (--offline, adapters, no key, several models and none named), CheckpointError (no
     such call), MedchatError (unreachable).
@@ -90,7 +91,7 @@ def _notes(
     *,
     assumed: bool,
 ) -> tuple[str, ...]:
-    """Return what the user should know of the model: each a line. `unlisted` says why there is no list."""
+    """Return the notes on the model for the user, a line each. `unlisted` says why there is no list of models."""
     host, name = sanitize_line(endpoint.authority, 100), sanitize_line(model, 100)
     notes = [
         say(
@@ -123,10 +124,10 @@ def _notes(
 
 
 async def _offered(connection: Connection) -> tuple[dict[str, Mapping[str, Any]], str]:
-    """Return what the endpoint lists, by name, and what is to be said where it gives no list.
+    """Return the listed models by name, and a note if the endpoint has no list.
 
-    The list is needed only where no model is named. Whatever else an endpoint that was reached answers in its
-    place is at most worth a note: Ollama without a model states null, gateways refuse it or show a page.
+    The list is needed only where no model is named. Any other response of an endpoint that was reached gives
+    a note at most: Ollama without a model returns null, gateways reject the request or return a web page.
     """
     url, named = connection.endpoint.base + "/models", bool(connection.endpoint.model)
     try:
@@ -155,7 +156,7 @@ async def _offered(connection: Connection) -> tuple[dict[str, Mapping[str, Any]]
     by_name = {
         name: model for model in entries if isinstance(name := model.get("id", model.get("name")), str)
     }
-    # A name is shown and saved: one that repeats the key is not believed.
+    # A name is shown and saved: one that contains the key is rejected.
     holds_key = connection.errors.holds_key
     return {name: model for name, model in by_name.items() if name and not holds_key(name)}, ""
 
@@ -205,7 +206,7 @@ def _stated_context(model: Mapping[str, Any]) -> int | None:
 
 
 def _stated_prices(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a million tokens cost, where the list of models states it as OpenRouter does: USD a token."""
+    """Return the price of a million tokens if the list of models states it like OpenRouter: USD per token."""
     pricing = model.get("pricing")
     if not isinstance(pricing, dict):
         return {}
@@ -213,6 +214,6 @@ def _stated_prices(model: Mapping[str, Any]) -> Mapping[str, Any]:
         prices = {name: float(pricing[name]) * _MILLION for name in ("prompt", "completion")}
     except (KeyError, TypeError, ValueError):
         return {}
-    if not all(0 <= price < math.inf for price in prices.values()):  # -1: varies from question to question
+    if not all(0 <= price < math.inf for price in prices.values()):  # -1: varies by question
         return {}
     return {**prices, "currency": "USD"}

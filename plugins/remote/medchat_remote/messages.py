@@ -1,4 +1,4 @@
-"""A conversation as the endpoint gets it: messages with roles, or one text where a template is named."""
+"""The conversation for the endpoint: messages with roles, or one text if a template is named."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Message = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class MessagesTemplate:
-    """Keeps who said what. The endpoint makes the prompt from it, with the model's own chat template."""
+    """Keeps the roles. The endpoint makes the prompt from the messages, with the model's own chat template."""
 
     name: str = "messages"
     stop: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What the user must have read before the first question: where the words go, and who can read them."""
+"""The notices before the first question: where the text is sent, and who can read it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The payloads of an answer's body, whichever way the server wraps them: events, one JSON value, JSON lines.
+"""The payloads of an answer's body in any framing: server-sent events, one JSON value, JSON lines.
 
-The body decides, not its content type: gateways state a wrong one, or none.
+The body decides, not its content type, which is wrong or missing at some gateways.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Payload:
 
     @property
     def is_done(self) -> bool:
-        """Whether it says that nothing more comes."""
+        """Whether it marks the end of the stream."""
         return self.text.strip() == "[DONE]"
 
     def read(self) -> StreamChunk | None:
-        """Return what it says; None where it is no part of the answer. Raises what `read_chunk` raises.
+        """Return its chunk; None if it is not part of the answer. Raises what `read_chunk` raises.
 
-        An event of another name (`ping`) counts only if it holds a chunk all the same.
+        An event of another name (`ping`) counts only if it still contains a chunk.
         """
         if self.event == "error":
             raise _stated_failure(self.text)
@@ -93,20 +93,20 @@ async def _events(
 
 
 def _first_character(body: bytearray) -> bytes:
-    """Return the first byte that is neither white space nor part of a byte-order mark, b"" before it came."""
+    """Return the first byte that is neither white space nor part of a byte-order mark, b"" if there is none yet."""
     start = bytes(body[:64]) if body[:64].strip() else bytes(body)
     return b"" if _BOM.startswith(start) else start.removeprefix(_BOM).lstrip()[:1]
 
 
 def _payloads_of(event: ServerSentEvent) -> list[Payload]:
-    """Return an event's payloads: one, unless the server left out the empty lines between its events."""
+    """Return an event's payloads: one, unless the server omitted the empty lines between its events."""
     whole = "\n".join(event.data)
     texts = [whole] if len(event.data) == 1 or _is_json(whole) else list(event.data)
     return [Payload(text, event.name) for text in texts if text.strip()]
 
 
 def _json_values(body: str) -> list[str]:
-    """Return the one JSON value that `body` is, or its lines where each is one."""
+    """Return the JSON value of `body`, or those of its lines if each is one."""
     lines = [line for line in body.split("\n") if line.strip()]
     return lines if len(lines) > 1 and not _is_json(body) and _is_json(lines[0]) else [body]
 

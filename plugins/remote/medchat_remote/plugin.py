@@ -11,11 +11,11 @@ medchat_api_version = 1
 
 @hookimpl
 def medchat_backbones() -> list[Backbone]:
-    """Offer the one backbone of this plugin."""
+    """Return the backbone of this plugin."""
     return [RemoteBackbone()]
 
 
 @hookimpl
 def medchat_templates() -> list[PromptTemplate]:
-    """Offer the template by name, so that a saved session finds it again."""
+    """Return the template, so that a saved session finds it by name."""
     return [MessagesTemplate()]

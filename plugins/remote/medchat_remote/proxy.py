@@ -1,4 +1,4 @@
-"""Which proxy, if any, stands between here and an endpoint: chosen here, so that it can be shown."""
+"""Chooses the proxy for an endpoint, if any, so that it can be shown."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from medchat.plugin_kit import UsageError, sanitize_line, say
 from medchat_remote.address import Endpoint
 
 _SCHEMES = ("http", "https", "socks5", "socks5h")
-#: Desktops write this; what listens there speaks version 5.
+#: Desktops write `socks`; these proxies use version 5.
 _SOCKS_OF_ANY_VERSION = "socks"
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy that can be used. `variable` is what names it, in the words of a shell."""
+    """A usable proxy. `variable` is the environment variable that sets it."""
 
     address: str
     variable: str
@@ -32,7 +32,7 @@ class Proxy:
 def proxy_for(endpoint: Endpoint) -> Proxy | None:
     """Return the proxy that the environment names for `endpoint`, or None.
 
-    Never one for this machine: the words would leave it. Raises UsageError for one that cannot be used.
+    Never one for this machine, because the text would leave it. Raises UsageError for an unusable one.
     """
     if endpoint.on_this_machine or proxy_bypass(endpoint.authority) or proxy_bypass(endpoint.host):
         return None
@@ -68,10 +68,10 @@ def proxy_for(endpoint: Endpoint) -> Proxy | None:
 
 
 def _split(address: str, variable: str, endpoint: Endpoint) -> SplitResult:
-    """Return the parts of a proxy's address. Raises UsageError where it is none."""
+    """Return the parts of a proxy's URL. Raises UsageError if it is invalid."""
     try:
         parts = urlsplit(address)
-        # The port is read to be checked: one that is no number raises.
+        # Reading the port checks it: one that is not a number raises.
         good = bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False

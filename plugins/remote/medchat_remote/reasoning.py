@@ -1,6 +1,6 @@
-"""Reasoning separated from the answer where both come in one text: `<think>…</think>`, also without its beginning.
+"""Separates reasoning from the answer in one text: `<think>…</think>`, also without the opening tag.
 
-Tags are told apart without regard to case: models repeat them in capitals.
+Tags are matched ignoring case: models repeat them in capitals.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 
 from medchat_remote.channels import BEGINNINGS, ChannelSplitter, SplitText, begun, in_small_letters
 
-#: How models mark their reasoning: DeepSeek, Qwen and most others; Gemma; Seed; Magistral; Kimi.
+#: The tags of reasoning by model: DeepSeek, Qwen and most others; Gemma; Seed; Magistral; Kimi.
 _TAGS = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",
@@ -21,11 +21,12 @@ _TAGS = {
 _OPEN, _CLOSE = tuple(_TAGS), tuple(_TAGS.values())
 _LONGEST_TAG = max(map(len, _CLOSE))
 _LONGEST_BEGINNING = max(map(len, (*_OPEN, *BEGINNINGS)))
-#: Models whose chat template writes the opening tag itself, so that only the closing one comes.
+#: Models whose chat template writes the opening tag, so that only the closing one is generated.
 _BEGINS_INSIDE = re.compile(
     r"(?i)(?<![a-z0-9])(r1|qwq|thinking|think|reasoner|reasoning|z1|marco-o1)(?![a-z])"
 )
-#: Models that write in channels. A server that drops special tokens leaves their names: `analysis…assistantfinal…`.
+#: Models that write in channels. A server that drops special tokens leaves the channels' names:
+#: `analysis…assistantfinal…`.
 _IN_CHANNELS = re.compile(r"(?i)(?<![a-z0-9])gpt-oss(?![a-z])")
 _BARE_CHANNELS = {"analysis": "assistantfinal"}
 
@@ -36,17 +37,17 @@ def begins_inside(model: str) -> bool:
 
 
 def leaves_channel_names(model: str) -> bool:
-    """Whether the names of a model's channels may stand in its text without their marks."""
+    """Whether the names of a model's channels may be in its text without their marks."""
     return _IN_CHANNELS.search(model) is not None
 
 
 class ReasoningSplitter:
-    """Feed it an answer's text as it comes, wherever it is cut; `finish` gives what was held back.
+    """A streaming splitter of an answer, which may be cut anywhere; `finish` returns what was held back.
 
-    Reasoning at the beginning comes out as it is written. In the middle of an answer a tag that is never
-    closed is only text, so what follows it is held back until then. With `wait`, what comes before a closing
-    tag is held back from the beginning; without it that text has come out as the answer, and `restarts`
-    takes it back. With `bare_channels`, a text that begins with a channel's name is that channel's.
+    Reasoning at the beginning is returned at once. In the middle of an answer an unclosed tag is only text,
+    so what follows it is held back until it is closed. With `wait`, everything before a closing tag is held
+    back from the beginning; without it that text was returned as the answer, and `restarts` retracts it. With
+    `bare_channels`, a text that begins with a channel's name belongs to that channel.
     """
 
     def __init__(self, *, wait: bool = False, bare_channels: bool = False) -> None:
@@ -60,7 +61,7 @@ class ReasoningSplitter:
         self._channels = ChannelSplitter()
 
     def no_tags(self) -> None:
-        """The server sends reasoning apart from the text: nothing needs to be waited for."""
+        """Note that the server sends reasoning separately: nothing has to be held back."""
         self._wait = False
 
     def feed(self, text: str) -> SplitText:
@@ -77,9 +78,9 @@ class ReasoningSplitter:
                 return SplitText(answer, reasoning, restarts)
 
     def finish(self, *, complete: bool = True) -> SplitText:
-        """Return what was held back; the text has ended, of itself if it is `complete`.
+        """Return what was held back at the end of the text, which ended by itself if `complete`.
 
-        What still waits for a closing tag is an answer then, and else reasoning that was broken off.
+        Text without its closing tag is then the answer, and else interrupted reasoning.
         """
         if self._state == self._in_channels:
             return self._channels.finish()
@@ -89,7 +90,8 @@ class ReasoningSplitter:
             return SplitText(reasoning=held)
         return SplitText(answer="" if self._state == self._after_reasoning else held)
 
-    # ------------------------------------------------------------ states: each takes what it can of the held text
+    # ------------------------------------------------------------ states: each consumes what it can of the
+    # held text
 
     def _beginning(self) -> SplitText:
         start = self._held.lstrip()
@@ -134,7 +136,7 @@ class ReasoningSplitter:
         return SplitText()
 
     def _inside_answer(self) -> SplitText:
-        # Only the first closing tag can be one whose opening tag the template wrote.
+        # Only the first closing tag can have its opening tag in the template.
         tags = _OPEN if self._opened else (*_OPEN, *_CLOSE)
         place, tag = _first(self._held, tags)
         if tag in _CLOSE:
@@ -147,7 +149,7 @@ class ReasoningSplitter:
         return SplitText(answer=self._take(len(self._held) - begun(self._held, tags)))
 
     def _inside_middle(self) -> SplitText:
-        """Take a whole block that stands in the middle of an answer; the held text begins with its tag."""
+        """Take a complete block in the middle of an answer; the held text begins with its tag."""
         place, tag = self._next_tag((self._close,))
         if not tag:
             return SplitText()
@@ -156,7 +158,7 @@ class ReasoningSplitter:
         return SplitText(reasoning=self._take(place, len(tag))[opening:])
 
     def _next_tag(self, tags: tuple[str, ...]) -> tuple[int, str]:
-        """Find a tag in text that is held back whole, looking only at what is new."""
+        """Find a tag in held-back text, searching only the new part."""
         found = _first(self._held, tags, max(0, self._searched - _LONGEST_TAG))
         self._searched = 0 if found[1] else len(self._held)
         return found
@@ -167,7 +169,7 @@ class ReasoningSplitter:
 
 
 def _first(text: str, tags: tuple[str, ...], start: int = 0) -> tuple[int, str]:
-    """Return where the first of `tags` stands in `text` from `start` on, and which; (0, "") for none."""
+    """Return the offset of the first of `tags` in `text` from `start` on, and which; (0, "") for none."""
     plain = in_small_letters(text[start:])
     found = [(start + place, tag) for tag in tags if (place := plain.find(tag)) >= 0]
     return min(found, default=(0, ""))

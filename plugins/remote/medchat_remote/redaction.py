@@ -1,7 +1,7 @@
-"""A server's words made fit to be shown: without the key, and without what the user wrote.
+"""Redacts a server's messages: without the key, and without the user's text.
 
-Servers repeat what they were sent: the key, also masked, cut, escaped or with invisible characters in it;
-the question, in a validation error or a filter's complaint. A user pastes error messages into reports.
+Servers repeat what they were sent: the key, also masked, cut, escaped or with invisible characters in it; the
+question, in a validation error or a filter's message. Users paste error messages into bug reports.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from urllib.parse import unquote
 
 from medchat.plugin_kit import sanitize_line
 
-#: So much of a server's words is looked at; what is shown is shorter still.
+#: The characters of a server's message that are examined; fewer are shown.
 _LOOKED_AT = 4000
 _SHOWN = 200
-#: So many characters of the key in a row are taken for a part of it, in whatever they are wrapped.
+#: This many consecutive characters of the key count as part of it, whatever surrounds them.
 _KEY_PART = 6
 _SHORTEST_KEY = 4
-#: So many of the user's characters in a row are taken for the user's: Chinese ones say more.
+#: This many consecutive characters of the user's text count as quoted; fewer for Chinese, which is denser.
 _CHINESE_RUN, _OTHER_RUN = 4, 12
-#: What stands in the key's place, and in that of the user's words.
+#: The replacements of the key and of the user's text.
 KEY_MARK, _WORDS_MARK = "***", "…"
-#: What a terminal obeys and a screen of ours drops, also where its end is still to come.
+#: Terminal escape sequences, which our screens drop, also incomplete ones.
 _SEQUENCES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[P\]X^_][^\x07\x1b\x9c]*|\x1b[ -/]*[0-~]?")
 _ESCAPES = re.compile(r"\\u([0-9a-fA-F]{4})")
-#: An escape of an escape is seen in the wild; one more level costs nothing.
+#: Double escaping occurs in practice; one more level costs nothing.
 _LEVELS = 3
 
 
 def shown_words(text: str, key: str, private: Sequence[str] = (), longest: int = _SHOWN) -> str:
-    """Return a server's `text` on one line, cut, without `key` ("" for none) and the `private` texts."""
+    """Return a server's `text` on one line, shortened, without `key` ("" for none) and the `private` texts."""
     return sanitize_line(without_private(text, key, private), longest)
 
 
 def without_private(text: str, key: str, private: Sequence[str] = ()) -> str:
-    """Return the beginning of `text`, escapes resolved, with marks in place of `key` and `private` texts."""
+    """Return the beginning of `text`, unescaped, with marks in place of `key` and `private` texts."""
     text = _unescaped(text[:_LOOKED_AT])
     text = _marked(text, _key_spots(text, key), KEY_MARK)
     return _marked(text, _private_spots(text, private), _WORDS_MARK)
@@ -54,8 +54,8 @@ def _unescaped(text: str) -> str:
 
 
 def _key_spots(text: str, key: str) -> set[int]:
-    """Return the places of characters in `text` that are the key's, whatever stands between them."""
-    if len(letters_of(key)[0]) < _SHORTEST_KEY:  # a placeholder such as "x": nothing to hide in other words
+    """Return the offsets of characters in `text` that belong to the key, whatever is between them."""
+    if len(letters_of(key)[0]) < _SHORTEST_KEY:  # a placeholder such as "x" is part of many words
         found = re.finditer(rf"(?<!\w){re.escape(key)}(?!\w)", text) if key else ()
         return {place for match in found for place in range(*match.span())}
     letters, places = letters_of(text)
@@ -67,7 +67,7 @@ def _key_spots(text: str, key: str) -> set[int]:
 
 
 def base64_parts(key: str) -> Iterable[str]:
-    """Return the key in base64, as a part of what is encoded: the first and last characters depend on the rest."""
+    """Return the key in base64 as part of a longer text: the first and last characters depend on that."""
     for lead in range(3):
         encoded = b64encode(b"\0" * lead + key.encode()).decode().rstrip("=")
         yield encoded[2 * bool(lead) + (lead == 2) : -2]
@@ -87,7 +87,7 @@ def _private_spots(text: str, private: Sequence[str]) -> set[int]:
 
 
 def _whole(text: str, letters: str, places: Sequence[int], wanted: str) -> set[int]:
-    """Return where `wanted` stands as words of its own: a short text is part of many a word."""
+    """Return the offsets of `wanted` as separate words: a short text is part of many words."""
     spots: set[int] = set()
     for match in re.finditer(re.escape(wanted), letters):
         found = places[match.start() : match.end()]
@@ -98,7 +98,7 @@ def _whole(text: str, letters: str, places: Sequence[int], wanted: str) -> set[i
 
 
 def letters_of(text: str) -> tuple[str, list[int]]:
-    """Return the letters and digits of `text`, folded, and where each stands: what hides between is left out."""
+    """Return the letters and digits of `text`, folded, and the offset of each: characters between them are ignored."""
     letters, places = [], []
     hidden = {place for match in _SEQUENCES.finditer(text) for place in range(*match.span())}
     for place, character in enumerate(text):
@@ -112,7 +112,7 @@ def letters_of(text: str) -> tuple[str, list[int]]:
 
 
 def _runs(letters: str, places: Sequence[int], texts: Iterable[str], run: int) -> set[int]:
-    """Return the places of every `run` letters in a row that stand in one of `texts` as well."""
+    """Return the offsets of every run of `run` letters that one of `texts` contains too."""
     starts: dict[str, list[int]] = {}
     for start in range(len(letters) - run + 1):
         starts.setdefault(letters[start : start + run], []).append(start)
@@ -126,7 +126,7 @@ def _runs(letters: str, places: Sequence[int], texts: Iterable[str], run: int) -
 
 
 def _marked(text: str, spots: set[int], mark: str) -> str:
-    """Return `text` with `mark` where `spots` are, what stands between two of one run included."""
+    """Return `text` with `mark` in place of `spots`, including what is between two spots of one run."""
     if not spots:
         return text
     pieces, place = [], 0

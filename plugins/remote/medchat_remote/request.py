@@ -1,4 +1,4 @@
-"""The body of a request: decoding settings in OpenAI's words, and what an endpoint turned out not to take."""
+"""The body of a request: decoding settings with OpenAI's names, without those that an endpoint rejects."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from medchat.plugin_kit import GenerationConfig, Segment, UsageError, guess_toke
 from medchat_remote.limits import answer_bytes
 from medchat_remote.messages import as_messages, as_text
 
-#: How tokens are drawn: the server's own way unless the user chose. Sent under these names.
+#: Sampling settings by their names in the API: the server's own values unless the user set them.
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 _LENGTH_LIMITS = ("max_tokens", "max_completion_tokens")
-#: What is left out if a refusal names it, the least missed first. Of two settings that a server will not have
-#: together, the one that says less goes.
+#: Settings to omit if an error names them, the least important first. Of two settings that a server rejects
+#: together, the less important one is omitted.
 _DISPENSABLE = (
     "stream_options",
     "stop",
@@ -27,7 +27,7 @@ _DISPENSABLE = (
     "temperature",
     "stream",
 )
-#: What the user calls them, where that is another name; "" for what is ours alone.
+#: The user's names of them if they differ; "" for internal ones.
 _OWN_NAMES = {
     "stream": "",
     "stream_options": "",
@@ -39,18 +39,17 @@ _OWN_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one endpoint wants to be asked; changed by what it complains of.
+    """The variant of the API that one endpoint accepts; learned from its errors.
 
-    `omitted` holds the fields that it did not take, each with the value (as JSON) that was refused: another
-    value may be taken.
+    `omitted` has the rejected fields, each with the rejected value (as JSON): another value may be accepted.
     """
 
     length_limit: str = "max_tokens"
     omitted: frozenset[tuple[str, str]] = frozenset()
 
-    def after(self, complaint: str, body: Mapping[str, Any]) -> Dialect:
-        """Return the dialect that avoids what a refusal of `body` names; the same one if it names nothing in it."""
-        plain = complaint.lower()
+    def after(self, message: str, body: Mapping[str, Any]) -> Dialect:
+        """Return the dialect that avoids what an error about `body` names; the same one if it names no field."""
+        plain = message.lower()
         if "max_tokens" in body and _names("max_completion_tokens", plain):
             return replace(self, length_limit="max_completion_tokens")
         for field in (*_DISPENSABLE, *_LENGTH_LIMITS):
@@ -59,7 +58,7 @@ class Dialect:
         return self
 
     def applied_to(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """Return `body` without what the endpoint does not take, and the user's settings among that."""
+        """Return `body` without what the endpoint rejects, and the user's settings that were removed."""
         left_out = [field for field in body if _sent(field, body[field]) in self.omitted]
         settings = [_OWN_NAMES.get(field, field) for field in left_out]
         kept = {field: value for field, value in body.items() if field not in left_out}
@@ -70,14 +69,14 @@ def _sent(field: str, value: object) -> tuple[str, str]:
     return field, json.dumps(value)
 
 
-def _names(field: str, complaint: str) -> bool:
-    """Whether a complaint in lower case names the field: `top_p`, `top-p`, `topP`, `top p`."""
-    return re.search(rf"(?<![a-z0-9]){field.replace('_', '[_ -]?')}(?![a-z0-9])", complaint) is not None
+def _names(field: str, message: str) -> bool:
+    """Whether an error message in lower case names the field: `top_p`, `top-p`, `topP`, `top p`."""
+    return re.search(rf"(?<![a-z0-9]){field.replace('_', '[_ -]?')}(?![a-z0-9])", message) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One question: the call it goes to, below the endpoint's base, and what is sent whatever the dialect."""
+    """One question: the API call, relative to the endpoint's base, and the body before applying a dialect."""
 
     call: str
     prompt: tuple[tuple[str, Any], ...]
@@ -85,18 +84,18 @@ class ChatRequest:
 
     @property
     def budget(self) -> int:
-        """The most bytes that an answer to it may have."""
+        """The largest number of bytes of its response."""
         return answer_bytes(self.config.max_new_tokens)
 
     @property
     def tokens(self) -> int:
-        """About the most tokens that prompt and answer take together."""
+        """The approximate largest number of tokens of prompt and answer together."""
         said = dict(self.prompt).get("messages") or [{"content": dict(self.prompt)["prompt"]}]
         return guess_tokens(message["content"] for message in said) + self.config.max_new_tokens
 
     @classmethod
     def build(cls, segments: Sequence[Segment], config: GenerationConfig) -> ChatRequest:
-        """Return the request for a prompt: messages where the template kept them, one text otherwise.
+        """Return the request for a prompt: messages if the template kept them, else one text.
 
         Raises UsageError for beam search, which the API does not have.
         """
@@ -111,10 +110,10 @@ class ChatRequest:
         return cls("/chat/completions", (("messages", messages),), config)
 
     def body(self, model: str, dialect: Dialect) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """Return the JSON to send, and the user's settings that this endpoint does not take.
+        """Return the JSON to send, and the user's settings that this endpoint rejects.
 
-        How tokens are drawn is sent only where the user chose it: not every server knows every setting, and
-        each has good values of its own.
+        Sampling settings are sent only if the user set them: not every server knows every setting, and each
+        has good defaults.
         """
         config = self.config
         body: dict[str, Any] = {"model": model, **dict(self.prompt), "stream": True}

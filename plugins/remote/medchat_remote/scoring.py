@@ -1,4 +1,4 @@
-"""The probabilities of a given answer, from servers that echo a prompt with its log-probabilities."""
+"""Log-probabilities of a given answer, from servers that echo a prompt with them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from medchat_remote.errors import RequestError
 
 
 async def answer_scores(connection: Connection, model: str, prompt: str, answer: str) -> tuple[float, ...]:
-    """Return the log-probability of each token of `answer` behind `prompt`.
+    """Return the log-probability of each token of `answer` after `prompt`.
 
-    A token that reaches from the prompt into the answer counts as the answer's. Raises RequestError, and
-    UsageError if the server does not echo.
+    A token that spans the end of the prompt counts as the answer's. Raises RequestError, and UsageError if
+    the server does not echo.
     """
     body = {
         "model": model,
         "prompt": prompt + answer,
         "echo": True,
         "logprobs": 1,
-        "max_tokens": 1,  # several servers refuse 0; what they write is left out
+        "max_tokens": 1,  # several servers reject 0; the generated token is ignored
         "temperature": 0,
     }
     try:
@@ -46,7 +46,7 @@ def _read(found: Any, start: int, end: int) -> tuple[float, ...]:
         raise _not_given() from None
     wanted = [score for first, last, score in spans if last > start and first < end]
     if not spans or spans[0][0] >= start > 0 or not all(isinstance(score, (int, float)) for score in wanted):
-        raise _not_given()  # the prompt is not echoed: these would be of what the server wrote
+        raise _not_given()  # the prompt is not echoed: these would be those of the generated text
     return tuple(float(score) for score in wanted)
 
 

@@ -1,4 +1,4 @@
-"""A failure in a server's own words, in any of the forms in use: OpenAI's, FastAPI's, FastChat's, DashScope's."""
+"""Errors stated by a server in any of the common formats: OpenAI's, FastAPI's, FastChat's, DashScope's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 _TITLE = re.compile(r"(?i)<title>([^<]{1,200})</title>")
 
-#: Words for a system message that a model's chat template does not take. What MedChat sends alternates otherwise.
+#: Error messages about a system message that a model's chat template rejects. Roles alternate otherwise.
 _SYSTEM_REFUSED = re.compile(
     r"system[\W_]*(?:role|message|prompt|instruction)|\brole\b.{0,80}\bsystem\b|roles must alternate",
     re.IGNORECASE | re.DOTALL,
@@ -19,7 +19,7 @@ _SYSTEM_TAKEN = "optional system message"
 
 
 class FailureKind(Enum):
-    """What a server's own words amount to."""
+    """The kinds of failures that a server states."""
 
     FAILED = "failed"
     FILTERED = "filtered"
@@ -27,7 +27,7 @@ class FailureKind(Enum):
 
 
 class ServerError(Exception):
-    """The server says, in an answer's place or inside one, that it failed. `code` is an HTTP status or 0."""
+    """The server states a failure in place of an answer or inside one. `code` is an HTTP status or 0."""
 
     def __init__(self, message: str, code: int = 0, kind: FailureKind = FailureKind.FAILED) -> None:
         super().__init__(message)
@@ -36,13 +36,13 @@ class ServerError(Exception):
         self.kind = kind
 
 
-#: Under which names servers state a failure's code and what happened, and codes that are none.
+#: The field names of a failure's code and message, and codes that mean success.
 _CODES, _MESSAGES = ("code", "error_code", "status"), ("message", "msg", "error_msg")
 _SUCCESS = (None, "", 0, 200, "0", "200", "success")
 
 
 def failure_in(value: Mapping[str, Any]) -> ServerError | None:
-    """Return the failure that an object states, None where it states none."""
+    """Return the failure that an object states, None if there is none."""
     error = value.get("error") or value.get("errors")
     if not error and not value.get("choices"):
         stated = value.get("object") == "error" or _states_failure(value)
@@ -59,7 +59,7 @@ def _states_failure(value: Mapping[str, Any]) -> bool:
 
 
 def message_in(body: str) -> str:
-    """Return the sentence in an error's body: of a web page its title, of JSON not what a field of ours held."""
+    """Return the message in an error's body: a web page's title; from JSON without the rejected input."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -72,7 +72,7 @@ def message_in(body: str) -> str:
 
 
 def refuses_system(message: str) -> bool:
-    """Whether a server's words say that it takes no system message."""
+    """Whether a server's message says that it accepts no system message."""
     return _SYSTEM_REFUSED.search(message) is not None and _SYSTEM_TAKEN not in message.lower()
 
 
@@ -86,7 +86,7 @@ def _sentence(value: object) -> str:
     message = next((value[key] for key in (*_MESSAGES, "type") if value.get(key)), None)
     if not isinstance(message, str):
         return json.dumps(value, ensure_ascii=False)
-    # FastAPI says in `loc`, OpenAI in `param`, which field it is about; what the field held is in `input`.
+    # FastAPI names the field in `loc`, OpenAI in `param`; the field's value is in `input`.
     place = value.get("param") or value.get("loc")
     field = ".".join(map(str, place)) if isinstance(place, list) else place
     return f"{field}: {message}" if isinstance(field, str) and field not in message else message

@@ -1,4 +1,4 @@
-"""Why there was no answer, or no more of it: what the network, TLS and proxies raise, with what to do next."""
+"""Errors of network, TLS and proxies, explained with what to do next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medchat_remote.errors import EndpointErrors, RequestError
 from medchat_remote.limits import TIMEOUT
 from medchat_remote.proxy import Proxy
 
-#: What the library says of an answer that begins with no letter, as a TLS alert does.
+#: The library's message for a response that does not begin with a letter, such as a TLS alert.
 _NO_TEXT = "illegal request line"
 
 
@@ -21,7 +21,7 @@ _NO_CONNECTION = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError,
 
 
 def transport_error(error: httpx2.HTTPError, errors: EndpointErrors, timeout: float) -> RequestError:
-    """Return what to say of `error`. `timeout` is how many seconds the endpoint may be silent."""
+    """Return the error to report for `error`. `timeout` is how many seconds the endpoint may be silent."""
     if isinstance(error, _NO_CONNECTION):
         failure = _no_connection(error, errors)
         failure.reached = False
@@ -76,7 +76,7 @@ def _proxy_error(error: httpx2.HTTPError, errors: EndpointErrors, proxy: Proxy |
         f"check {variable}, or go without: export NO_PROXY={errors.endpoint.host}",
     )
     if isinstance(error, httpx2.ProxyError):
-        # Its words name the proxy's status, and may repeat what it was sent.
+        # Its message has the proxy's status, and may repeat the request.
         return errors.make(
             say(f"代理 {shown} 拒绝了连接", f"the proxy {shown} refused the connection")
             + errors.quoted(str(error)),
@@ -91,7 +91,7 @@ def _proxy_error(error: httpx2.HTTPError, errors: EndpointErrors, proxy: Proxy |
 
 
 def _cut_off(error: httpx2.RemoteProtocolError) -> bool:
-    """Whether the peer went away, and did not send what HTTP does not allow."""
+    """Whether the peer closed the connection, rather than violating HTTP."""
     words = str(error)
     return any(part in words for part in ("without sending", "peer closed", "incomplete", "disconnected"))
 
