@@ -1,8 +1,8 @@
-"""A backbone that keeps to every property of `medchat.testing`, in plain Python: what the broken plugins break.
+"""A backbone with every property of `medchat.testing`, in plain Python; each broken plugin breaks one of them.
 
-Its tokens are bytes and four control tokens. The next one follows from all those before: a checksum of them
-gives the logits of the bytes that may continue a character of `LETTERS`, or end the answer. Fine-tuning
-remembers answers. (PYTEST_DONT_REWRITE: imported by name.)
+Its tokens are bytes and four control tokens. The next one depends on all previous ones: their checksum
+determines the logits of the bytes that may continue a character of `LETTERS`, or end the answer. Fine-tuning
+memorises answers. (PYTEST_DONT_REWRITE: imported by name.)
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ BEGIN, END = "<s>", "</s>"
 SPECIAL = {BEGIN: 256, END: 257, "<user>": 258, "<bot>": 259}
 ROWS = 260
 CONTEXT = 1024
-#: The logits of what cannot come, and of what was learned by heart.
+#: The logits of impossible tokens, and of memorised ones.
 NEVER, LEARNED = -30.0, 60.0
 
 
@@ -79,7 +79,7 @@ class Template:
 
 
 def prompt_ids(segments: Prompt) -> list[int]:
-    """Return the ids of a prompt, <s> in front unless it is there."""
+    """Return the ids of a prompt, with a leading <s>."""
     ids: list[int] = []
     for segment in segments:
         if isinstance(segment, Text):
@@ -92,7 +92,7 @@ def prompt_ids(segments: Prompt) -> list[int]:
 
 
 class AbacusModel:
-    """Keeps the checksums of the ids that it has read."""
+    """Caches the checksums of the ids that it has read."""
 
     context_length = CONTEXT
 
@@ -104,7 +104,7 @@ class AbacusModel:
     # ------------------------------------------------------------ reading
 
     def read(self, ids: Sequence[int]) -> int:
-        """Read a prompt behind what is kept of it, and return how much was."""
+        """Read a prompt, reusing the cached prefix, and return its length."""
         kept = self.kept(ids)
         del self.ids[kept:], self.sums[kept:]
         self.take(ids[kept:])
@@ -119,13 +119,13 @@ class AbacusModel:
         return same
 
     def take(self, ids: Sequence[int]) -> None:
-        """Read ids behind those read."""
+        """Append ids."""
         for number in ids:
             self.sums.append(crc32(struct.pack("<H", number), self.sums[-1] if self.sums else 1))
             self.ids.append(number)
 
     def logits(self) -> dict[int, float]:
-        """Return the logits of the next token; those that are not there are `NEVER`."""
+        """Return the logits of the next token; missing ones are `NEVER`."""
         part, total = _unfinished(self.ids), self.sums[-1]
         tokens = {one[len(part)] for one in LETTERS if one.startswith(part) and len(one) > len(part)}
         tokens |= set() if part else {SPECIAL[END]}
@@ -206,7 +206,7 @@ class AbacusModel:
         return tuple(found)
 
     def scored(self, prompt: list[int]) -> list[int]:
-        """Return the ids that an answer is scored behind."""
+        """Return the ids of the prompt of a scored answer."""
         return prompt
 
     def count(self, segments: Prompt) -> int:
@@ -220,7 +220,7 @@ class AbacusModel:
 
 
 def _unfinished(ids: Sequence[int]) -> bytes:
-    """Return the bytes at the end of the ids that begin a character and do not end it."""
+    """Return the bytes of an incomplete character at the end of the ids."""
     for back in range(1, min(4, len(ids) + 1)):
         first = ids[-back]
         if first >= 256 or first < 128:
@@ -249,7 +249,7 @@ def read_safetensors(path: Path) -> bytes:
 
 
 class AbacusRecipe(SFTRecipe):
-    """Remembers the answers; each step adds to a checksum that depends on all steps before."""
+    """Memorises the answers; each step updates a checksum of all steps."""
 
     method = "memory"
     learns_questions = False
@@ -286,18 +286,18 @@ class AbacusRecipe(SFTRecipe):
         return report
 
     def begin(self, output: Path, options: SFTOptions) -> tuple[int, int]:
-        """Return the step and the state to begin from."""
+        """Return the step and the state to start from."""
         if not options.resume:
             return 0, 7
         step, state = json.loads((output / "checkpoint.json").read_text())
         return step, state
 
     def said(self, trained: AbacusModel, question: str) -> str:
-        """Return what the trained model answers."""
+        """Return the trained model's answers."""
         return trained.completion(Template().render((), question), GenerationConfig(greedy=True)).text
 
     def lessons(self, data: SFTData) -> Mapping[tuple[int, ...], Sequence[int]]:
-        """Return the ids of what is answered to each prompt."""
+        """Return the ids of the answer to each prompt."""
         return {
             tuple(prompt_ids(Template().render(one.turns, one.question, one.system))): [
                 *one.answer.encode(),

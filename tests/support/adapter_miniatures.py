@@ -1,4 +1,4 @@
-"""A miniature LLaMA and LoRA folders of any age over it.
+"""A tiny LLaMA, and LoRA folders for it in the formats of all peft versions.
 
 (PYTEST_DONT_REWRITE: imported by name as well as as a plugin.)
 """
@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 CPU, FLOAT, WIDTH, LAYERS, RANK = torch.device("cpu"), torch.float32, 16, 2, 4
 TARGETS = ("q_proj", "v_proj")
-#: What peft 0.3.0 wrote, keys that are gone since included.
+#: The configuration as peft 0.3.0 wrote it, including keys that no longer exist.
 OLD_CONFIG: Mapping[str, Any] = {
     "base_model_name_or_path": "/home/somebody/llama_model",
     "bias": "none",

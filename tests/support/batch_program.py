@@ -1,7 +1,7 @@
 """A backbone that needs no torch, for the tests of batch inference: found on PYTHONPATH like any plugin.
 
-Its folder is its model: `config.json` there scripts it. An answer is made from the prompt alone, so it
-is the same whatever stands beside it in a batch. Every batch is written to `calls.jsonl`.
+Its folder is its model: `config.json` there scripts it. An answer depends on the prompt alone, not on the
+rest of the batch. Every batch is logged in `calls.jsonl`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def medchat_backbones():
 
 
 class Parrot:
-    """A folder with the plugin and its model, and the environment that finds both."""
+    """A folder with the plugin and its model, and the environment to use them."""
 
     def __init__(self, folder: Path, **script: Any) -> None:
         self.model = folder / "model"
@@ -98,7 +98,7 @@ class Parrot:
         (self.model / "config.json").write_text(json.dumps(script), encoding="utf-8")
 
     def arguments(self, data: Path, output: Path, *more: str) -> list[str]:
-        """Return the command's words after `medchat`."""
+        """Return the arguments of the program."""
         where = ["--data", str(data), "--output", str(output)]
         return ["infer", "--backbone", "parrot", "--model", str(self.model), *where, *more]
 
@@ -160,5 +160,5 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def without_seconds(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the lines but for the time they took."""
+    """Return the lines without their times."""
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]

@@ -1,7 +1,7 @@
-"""A program that says, edits, undoes, switches and forks at random for ever, and prints a line after each step.
+"""A program that adds, edits, undoes, switches and forks turns at random for ever, and prints a line after each step.
 
-Its arguments: the sessions file and a number. The same number gives the same steps, so that a test can take
-them once more in memory and compare.
+Its arguments: the sessions file and a seed. The same seed gives the same steps, so that a test can repeat
+them in memory and compare.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from medchat.store import SessionStore
 
 
 class Steps:
-    """The steps of one number on a store, which must be empty."""
+    """The steps of one seed on an empty store."""
 
     def __init__(self, store: SessionStore, seed: int) -> None:
         self._store = store
@@ -24,7 +24,7 @@ class Steps:
         self._session = store.create("echo", "none", name="0").id
 
     def take(self) -> None:
-        """Take the next step: one call that writes."""
+        """Take the next step: one writing call."""
         store, session, chance = self._store, self._session, self._chance
         self._count += 1
         turns = [(saved.position, saved.turn) for saved in store.turns(session)]
@@ -48,7 +48,7 @@ class Steps:
 
 
 def main(path: Path, seed: int) -> None:
-    """Write until somebody ends it."""
+    """Write until killed."""
     steps = Steps(SessionStore.open(path), seed)
     print("ready", flush=True)
     while True:

@@ -1,4 +1,4 @@
-"""Careless models: what they answer, and what else is asked of them. (PYTEST_DONT_REWRITE: imported by name.)"""
+"""Careless models: wrong answers and wrong results of other calls. (PYTEST_DONT_REWRITE: imported by name.)"""
 
 from __future__ import annotations
 

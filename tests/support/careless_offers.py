@@ -237,7 +237,7 @@ CARELESS_MODULES = {
         code=2,
     ),
 }
-#: Hooks of a plugin that is in use: what fails adds nothing, is named in one line, and the answer is the right one.
+#: Hooks of a plugin in use: a failing one adds nothing, is named in one line, and the answer is unchanged.
 CARELESS_HOOKS = {
     "advise fails": Careless(
         "medchat_advise", module="@hookimpl\ndef medchat_advise(text): return text.no\n"

@@ -1,7 +1,7 @@
-"""Plugins that break the interface in one place each, as somebody in a hurry would write them.
+"""Plugins that violate the interface in one place each, as a careless author might write them.
 
-Each is a few lines of Python over `sound_plugin`, what to type to come upon it, and what the program then says.
-(PYTEST_DONT_REWRITE: imported by name.)
+Each is a few lines of Python that change `sound_plugin`, a command that shows the fault, and the expected
+error. (PYTEST_DONT_REWRITE: imported by name.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from textwrap import indent
 from plugin_packages import write_distribution
 
 DISTRIBUTION = "third-careless"
-#: What stands before the lines of each.
+#: The common first lines.
 _HEAD = """
 import sys, threading
 from dataclasses import replace
@@ -39,10 +39,10 @@ def medchat_backbones():
 
 @dataclass(frozen=True)
 class Careless:
-    """One careless plugin: the lines in place of the sound ones, and what comes of them.
+    """One careless plugin: the lines that replace the sound ones, and the expected result.
 
-    `verb` are the words to type and `typed` the lines of a chat; `where` names the method or hook in the error;
-    `kept` is the answer that must have been saved; `adapter`: the folder that is looked at is an adapter's.
+    `verb` is the command and `typed` the lines of a chat; `where` names the method or hook in the error;
+    `kept` is the answer that must have been saved; `adapter`: the inspected folder is an adapter's.
     """
 
     where: str

@@ -1,4 +1,4 @@
-"""What tests of the real chat on a terminal do with the user's own sessions file."""
+"""The sessions file in tests of the real chat on a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pseudo_terminal import Terminal
 from medchat.api import Turn
 from medchat.store import SessionRecord, SessionStore
 
-#: A title and a file name that a terminal must not obey, and that must not look like ours.
+#: A title and a file name with terminal escapes that imitate the program's own lines.
 HOSTILE = "\x1b]52;c;aGk=\x07\x1b[2J▌ 假提示\u202e"
 
 

@@ -1,4 +1,4 @@
-"""Jinja chat templates built of the constructs that current model families use, each written for these tests.
+"""Jinja chat templates with the constructs that current model families use, each written for these tests.
 
 They follow the shape of the published ones (roles, tokens, loops, namespaces, macros, slices), shortened.
 """

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-#: (single file, how one is written) by layout name; the sharded forms split the tensors in two.
+#: (single file, its writer) by layout name; the sharded layouts split the tensors in two.
 LAYOUTS = ("safetensors", "sharded-safetensors", "bin", "sharded-bin", "legacy-bin")
 
 
@@ -68,5 +68,5 @@ def replace_pickle(file: Path, payload: bytes) -> None:
 
 
 def poison(file: Path, marker: Path) -> None:
-    """Replace a torch file's pickle with one that runs a command when unpickled carelessly."""
+    """Replace a torch file's pickle with one that runs a command when it is unpickled."""
     replace_pickle(file, pickle.dumps({"lm_head.weight": RunsCommand(marker)}, protocol=2))

@@ -1,4 +1,4 @@
-"""The interpreters that tests start: their environment, and how they get one that need not import first."""
+"""The interpreters that tests start: their environment, and starting them with modules already imported."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from fork_server import ForkServer, own_terminal
 from locations import ROOT
 
-#: What a child process finds MedChat under where it is not installed.
+#: The path on which a child process finds MedChat if it is not installed.
 SOURCES = [str(path) for path in (ROOT, *sorted((ROOT / "plugins").iterdir()), ROOT / "tests" / "support")]
 
-#: What the interpreters of `start_python` have imported; the modules say what that is.
+#: The modules whose imports the interpreters of `start_python` have done already.
 PROGRAM, TORCH = "preloaded_program", "preloaded_torch"
 
-#: How the names of the variables begin that an interpreter reads as it starts, and these modules as they are imported.
-#: Without those that the program sets for itself before it imports torch.
+#: The prefixes of the variables that an interpreter reads at its start, and these modules at their import.
+#: Without those that the program sets itself before it imports torch.
 _BY_PYTHON = ("LANG", "LC_", "PYTHON", "LD_", "MALLOC_")
 _READ_ONCE = {
     PROGRAM: _BY_PYTHON,
@@ -29,7 +29,7 @@ _READ_ONCE = {
 
 
 def child_environment(**changes: str) -> dict[str, str]:
-    """Return the environment of a child: ours (with the test's MEDCHAT_HOME), a neutral locale, `changes`."""
+    """Return the environment of a child: this one (with the test's MEDCHAT_HOME), a neutral locale, `changes`."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -54,8 +54,8 @@ def start_python(
 ) -> subprocess.Popen[Any]:
     """Start `python ARGUMENTS` (`-m MODULE …` or `-c CODE …`) in a process of its own that has `imported` already.
 
-    An environment in which an interpreter would be another gets one that is started in it. `on_terminal`: in a
-    session that the terminal on stdin controls. `options` are Popen's.
+    For an environment that changes the interpreter itself a new one is started. `on_terminal`: in a session
+    that the terminal on stdin controls. `options` are Popen's.
     """
     server = _server(imported)
     prefixes = _READ_ONCE[imported]
@@ -85,7 +85,7 @@ def run_python(
 
 
 def _chosen(environment: Mapping[str, str], prefixes: tuple[str, ...]) -> dict[str, str]:
-    """Return the variables with such names. PYTHONPATH is read once too, but every fork gets its own."""
+    """Return the variables with these prefixes. PYTHONPATH is read once too, but every fork gets its own."""
     return {
         name: value
         for name, value in environment.items()
@@ -98,5 +98,5 @@ def _server(imported: str) -> ForkServer:
     return ForkServer([imported], _USUAL)
 
 
-#: That of the first import: before a test has changed anything.
+#: The environment at import: before a test has changed anything.
 _USUAL = child_environment()

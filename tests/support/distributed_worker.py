@@ -1,4 +1,4 @@
-"""One of the processes that `test_sft_distributed` starts with torchrun: trains tiny models and says what it saw.
+"""One of the processes that `test_sft_distributed` starts with torchrun: trains tiny models and reports.
 
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER         train, be stopped, continue
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER fail    fail in the second process alone
@@ -78,7 +78,7 @@ def collate(features: Sequence[Feature]) -> Mapping[str, Tensor]:
 
 
 def tiny_model(method: str) -> Any:
-    """A LLaMA of which everything is trained, or a LoRA; embedding and head are one, rows do not divide evenly."""
+    """A fully trained LLaMA, or a LoRA; embedding and head are tied, rows do not divide evenly."""
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=VOCABULARY - 1 if method == "full" else VOCABULARY,
@@ -127,7 +127,7 @@ def stop_after_three(event: SFTEvent, watch: Watcher) -> None:
 
 
 def losses_of(output: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log without what no two runs share."""
+    """The lines of a run's log without times and speeds."""
     rows = map(json.loads, (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [
         {name: row[name] for name in ("step", "loss", "eval_loss", "grad_norm") if name in row}
@@ -156,7 +156,7 @@ class Seen:
 
 
 def main() -> int:
-    """Run the scenario; the main process leaves the final weights, every one what it saw."""
+    """Run the scenario; the main process saves the final weights, every process its observations."""
     folder = Path(sys.argv[1])
     processes = process_group(CPU)
     if sys.argv[2:] == ["fail"]:

@@ -1,4 +1,4 @@
-"""Fuzzing a reader: whatever it is given, it returns or raises what it documents, soon and in little memory."""
+"""Fuzzing a reader: for any input it returns or raises what it documents, within limits of time and memory."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from hypothesis.strategies import SearchStrategy
 
 Case = TypeVar("Case")
 
-#: How many cases a reader is given: few in each run of the tests, many in the slow ones.
+#: The number of cases: few in each run of the tests, many in the slow ones.
 EXAMPLES = (60, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]))
-#: Of the processor: on a busy machine a clock on the wall says nothing about the reader.
+#: CPU time: wall time on a busy machine says nothing about the reader.
 SECONDS = 2
 MEGABYTES = 200
-#: Bytes a call may leave behind before the garbage collector is asked whether anybody holds them.
+#: Bytes that may be left after a call before a garbage collection.
 _LOOK_CLOSER = 4096
-#: What a process grows by in one call without a leak: room that Python takes in a call is hypothesis's next.
+#: The growth of the process in one call without a leak: hypothesis reuses the memory later.
 _LEFT_MEGABYTES = 4
-#: Deeper than any parser that calls itself can follow, and short.
+#: Nested deeper than any recursive parser can follow, and short.
 DEEP = 100_000
 
 
 class ReaderMemory:
-    """What calls of a reader took, in megabytes, and nothing of what was taken around them.
+    """The memory of a reader's calls, in megabytes, without that of the code around them.
 
-    Hypothesis itself keeps what it has drawn: ten thousand TOML files that nobody reads take it over 400 MB.
+    Hypothesis itself keeps what it has drawn: over 400 MB for ten thousand TOML files.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class ReaderMemory:
 
     @property
     def within_bounds(self) -> bool:
-        """Whether none of the four is too much."""
+        """Whether all four are within bounds."""
         return max(self.largest, self.kept, self.process, self.grown) < MEGABYTES
 
 
@@ -103,7 +103,7 @@ def fuzz(
 
 
 def _forget_peak() -> None:
-    """Have Linux count the peak again: below a higher one of an earlier test nothing would be seen."""
+    """Reset Linux's peak: a higher one of an earlier test would hide this one."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -121,7 +121,7 @@ def _resident_megabytes() -> float:
     return 0.0
 
 
-# Files in which anything may stand: well-formed with odd values, torn, or no text at all.
+# Arbitrary files: well-formed with odd values, torn, or not text at all.
 
 _ODD = st.sampled_from(
     [

@@ -1,4 +1,4 @@
-"""A hub on loopback that speaks the Hugging Face protocol and ModelScope's, and can be told to misbehave.
+"""A hub on loopback with the APIs of Hugging Face and ModelScope, and scripted faults.
 
 Large files are redirected to a second address, as the real one does. Faults are given per file and used
 up one request at a time.
@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-#: Files with these endings are kept as large ones: they have a SHA-256 and lie elsewhere.
+#: Files with these suffixes are LFS files: they have a SHA-256 and are on another host.
 LARGE = (".bin", ".safetensors", ".model")
 _API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/(?P<what>revision|tree)/(?P<revision>[^/]+)")
 _RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
@@ -27,7 +27,7 @@ _STORE = "/store/"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What goes wrong with one request for a file.
+    """The fault of one request for a file.
 
     `status` answers with that code; `cut_after` closes the connection after so many bytes of the body;
     `whole` sends the whole file where a part was asked for; `spoil` changes a byte; `silent_after` so many
@@ -65,7 +65,7 @@ class Repository:
     claimed: dict[str, str] = field(default_factory=dict)
 
     def sha256(self, name: str) -> str:
-        """Return what it states as the checksum of a large file."""
+        """Return the stated checksum of a large file."""
         return self.claimed.get(name) or hashlib.sha256(self.files[name]).hexdigest()
 
 
@@ -89,7 +89,7 @@ class Hub:
         return sum(one.sent for one in self.downloads(name))
 
     def fault(self, name: str) -> Fault:
-        """Return what goes wrong with the next request for the file."""
+        """Return the fault of the next request for the file."""
         waiting = self.faults.get(name, [])
         return waiting.pop(0) if waiting else Fault()
 
@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._json({"Code": 200, "Success": True, "Data": {"Files": [tree, *files]}})
 
     def _misbehaves(self, fault: Fault) -> bool:
-        """Answer a list as the fault says; return whether it says anything."""
+        """Apply a fault to a list; return whether there was one."""
         if fault.flood:
             self._flood(fault)
         elif fault.body is not None:

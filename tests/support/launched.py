@@ -6,12 +6,12 @@ import pytest
 
 
 def launched(rank: int | str, world_size: int | str, *, port: int = 29500) -> dict[str, str]:
-    """Return what process `rank` of `world_size` finds in its environment, each alone on its machine."""
+    """Return the environment of process `rank` of `world_size`, one process per machine."""
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank), **meeting}
 
 
 def launch(monkeypatch: pytest.MonkeyPatch, world_size: int) -> None:
-    """Let this process be the first of so many."""
+    """Make this process the first of that many."""
     for name, value in launched(0, world_size).items():
         monkeypatch.setenv(name, value)

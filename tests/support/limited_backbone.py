@@ -1,4 +1,4 @@
-"""Two backbones that can do little: `limited`, whose models are folders, and `filed`, whose models are files.
+"""Two backbones with few capabilities: `limited`, whose models are folders, and `filed`, whose models are files.
 
 A model of `filed` is a file whose name ends in `.words`. (PYTEST_DONT_REWRITE: imported by name.)
 """
@@ -18,7 +18,7 @@ medchat_api_version = 1
 
 
 class LimitedModel(SoundModel):
-    """Says how it was loaded, and how many were asked at once."""
+    """Answers with how it was loaded, and with the batch size."""
 
     def __init__(self, options: api.LoadOptions) -> None:
         self.answer = f"{options.model.name} {options.device} {options.dtype} {options.quantize}"

@@ -29,7 +29,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 def copy(tiny: Path, target: Path, **config: Any) -> Path:
-    """Copy a checkpoint, changing keys of its config.json (None takes one away)."""
+    """Copy a checkpoint, changing keys of its config.json (None removes one)."""
     shutil.copytree(tiny, target)
     file = target / "config.json"
     stated = {**json.loads(file.read_text(encoding="utf-8")), **config}
@@ -39,7 +39,7 @@ def copy(tiny: Path, target: Path, **config: Any) -> Path:
 
 
 def with_pieces(path: Path, added: int) -> Path:
-    """Add pieces to the folder's vocabulary, or take its last ones away."""
+    """Add pieces to the folder's vocabulary, or remove its last ones."""
     file = path / "tokenizer.model"
     proto = protocol.ModelProto.FromString(file.read_bytes())
     for number in range(added):
@@ -59,7 +59,7 @@ def lora(model: torch.nn.Module, folder: Path, seed: int, **changes: Any) -> Pef
 
 
 def grow(tiny: Path, folder: Path) -> PeftModel:
-    """Save what Chinese-Alpaca is over LLaMA: a LoRA on all linears with a larger embedding and head."""
+    """Save an adapter like Chinese-Alpaca's: a LoRA on all linear layers with a larger embedding and head."""
     shutil.copytree(tiny, folder.parent / "vocabulary")
     larger = with_pieces(folder.parent / "vocabulary", 20) / "tokenizer.model"
     model = load(tiny).model

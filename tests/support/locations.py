@@ -1,4 +1,4 @@
-"""Where things lie: the project, the data of the tests, and the folder of recorded numbers that may lie beside it."""
+"""Paths: the project, the data of the tests, and the folder of recorded numbers that may be next to it."""
 
 from __future__ import annotations
 

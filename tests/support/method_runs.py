@@ -1,4 +1,4 @@
-"""Short fine-tuning runs of every family by every method, and what the tests ask of their results."""
+"""Short fine-tuning runs of every family with every method, and helpers to examine their results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BACKBONES: dict[str, Backbone] = {
     "bloom": BloomBackbone(),
     "huozi": HuoziBackbone(),
 }
-#: Rates at which a miniature learns something in a few steps.
+#: Learning rates with which a tiny model learns something in a few steps.
 RATES = {"full": 5e-3, "lora": 3e-2, "qlora": 3e-2, "adapter": 3e-2, "ptuning": 1e-1}
 
 
@@ -91,7 +91,7 @@ def run(
 
 
 def loading(folder: Path, report: SFTReport, *below: Path) -> LoadOptions:
-    """Return how chat is asked for the result: a model, or the base with an adapter over those `below`."""
+    """Return the options to load the result in chat: a model, or the base with an adapter on top of those `below`."""
     if report.kind == "model":
         return LoadOptions(report.output, device="cpu", dtype="float32")
     return LoadOptions(folder / "base", adapters=(*below, report.output), device="cpu", dtype="float32")
@@ -105,7 +105,7 @@ def load(family: str, wanted: LoadOptions) -> TokenChatModel:
 
 
 def plain_base(family: str, folder: Path) -> TokenChatModel:
-    """Load the base without anything over it."""
+    """Load the base without adapters."""
     return load(family, LoadOptions(folder / "base", device="cpu", dtype="float32"))
 
 

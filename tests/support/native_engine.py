@@ -1,4 +1,4 @@
-"""What tests of both engines share. Without a compiler those of the native one are skipped, and say so."""
+"""Helpers of tests of both engines. Without a compiler those of the native one are skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EITHER_ENGINE = pytest.mark.parametrize("engine", ["torch", pytest.param("native
 
 
 def rounded(weight: Tensor, bits: int, engine: str) -> Tensor:
-    """Return [rows, columns] as the engine quantises it while loading, in float32."""
+    """Return [rows, columns] with the engine's rounding at loading, in float32."""
     kind = {"torch": QuantizedLinear, "native": GroupedLinear}[engine]
     layer = kind(weight.shape[1], weight.shape[0], bits, bias=False)
     layer.set_dense(weight)

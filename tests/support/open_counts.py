@@ -8,7 +8,7 @@ from pathlib import Path
 
 from child_process import TORCH, child_environment, run_python
 
-#: Counts every `open` of Python, of whatever module. What a library of C or Rust opens does not show.
+#: Counts every `open` of Python, of whatever module. Files opened by C or Rust libraries are not counted.
 _COUNTING = """
 import atexit, collections, json, os, sys
 counts = collections.Counter()

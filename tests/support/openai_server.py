@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server on loopback that fails in every way a test asks for.
+"""An OpenAI-compatible server on loopback with scripted failures.
 
-Each question takes the next of `server.script`, and `server.usual` once that is used up. What was asked is
-in `server.seen`. It listens on 127.0.0.1 alone.
+Each question gets the next reply of `server.script`, and `server.usual` once that is used up. The requests
+are in `server.seen`. It listens on 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Asked:
 class Reply:
     """How one question is answered.
 
-    `pieces` are streamed, one event each; a number among them is a wait in seconds. `cut` ends the
-    connection behind the pieces, with no finish; `reset` does so rudely; `silent` says nothing more
-    until the client has gone. `raw` is sent as it is in place of events, a number among it being a wait.
+    `pieces` are streamed, one event each; a number among them is a delay in seconds. `cut` closes the
+    connection after the pieces, without a finish; `reset` does so with RST; `silent` sends nothing more until
+    the client has gone. `raw` is sent verbatim in place of events, a number in it is a delay.
     """
 
     pieces: Sequence[str | float] = ("多喝水", "，", "多休息。")
@@ -58,7 +58,7 @@ class Reply:
 
 
 def refusal(status: int, message: str, **headers: str) -> Reply:
-    """Return a refusal in OpenAI's form."""
+    """Return an error in OpenAI's format."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     body = json.dumps({"error": {"message": message, "type": "refused"}}, ensure_ascii=False)
     return Reply(status=status, headers=named, body=body, kind="application/json")
@@ -74,7 +74,7 @@ class OpenAIServer:
         self.models_status = 200
         #: In place of `models`: how the list is answered.
         self.models_reply: Reply | None = None
-        #: What other paths answer: path -> function of the body, which returns JSON or a Reply.
+        #: The replies of other paths: path -> function of the body, which returns JSON or a Reply.
         self.calls: dict[str, Callable[[Any], Any]] = {}
         self.seen: list[Asked] = []
         #: How a question is answered, decided as it arrives and before a word is said.
@@ -105,7 +105,7 @@ class OpenAIServer:
             return self.script.popleft() if self.script else self.usual
 
     def use_tls(self, context: ssl.SSLContext) -> None:
-        """Speak TLS from now on."""
+        """Use TLS from now on."""
         self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
 
     def close(self) -> None:

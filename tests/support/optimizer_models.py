@@ -1,4 +1,4 @@
-"""Small models that an optimizer trains for a few steps, and how far two of them come apart."""
+"""Small models that an optimizer trains for a few steps, and the difference of two of them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def small_llama(dtype: torch.dtype = torch.float32, **settings: Any) -> LlamaFor
 
 
 def steps(model: nn.Module, optimizer: torch.optim.Optimizer, numbers: range) -> None:
-    """Train on made-up batches; the same numbers are the same batches."""
+    """Train on generated batches; the same seed gives the same batches."""
     for number in numbers:
         ids = torch.randint(0, 96, (4, 9), generator=torch.Generator().manual_seed(number))
         model(input_ids=ids, labels=ids).loss.backward()
@@ -48,7 +48,7 @@ def steps(model: nn.Module, optimizer: torch.optim.Optimizer, numbers: range) ->
 
 
 def apart(left: nn.Module, right: nn.Module, first: Any, second: Any, count: int) -> float:
-    """Return both the same made-up gradients; return how far their weights then are apart."""
+    """Step both with the same generated gradients; return the largest difference of their weights."""
     noise = torch.Generator().manual_seed(7)
     for _ in range(count):
         for one, other in zip(left.parameters(), right.parameters(), strict=True):

@@ -1,4 +1,4 @@
-"""A backbone with an option of each type; it answers any question with the options that came to it.
+"""A backbone with an option of each type; it answers any question with its options.
 
 (PYTEST_DONT_REWRITE: imported by name.)
 """

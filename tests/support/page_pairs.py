@@ -20,7 +20,7 @@ _FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What stands under a heading, up to the next one."""
+    """The text below a heading, up to the next one."""
 
     level: int
     heading: str

@@ -1,4 +1,4 @@
-"""Distributions of plugins, as they lie in site-packages.
+"""Distributions of plugins, as in site-packages.
 
 (PYTEST_DONT_REWRITE: imported by name as well as as a plugin.)
 """

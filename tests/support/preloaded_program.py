@@ -1,6 +1,6 @@
-"""What a fork server imports for runs of the program that need no torch: all that a question passes.
+"""The imports of a fork server for runs of the program without torch: everything on a question's path.
 
-But for the commands and the REPL: their help has the language of the moment in which they are imported.
+Except the commands and the REPL, whose help is in the language at the time of their import.
 """
 
 # ruff: noqa: F401

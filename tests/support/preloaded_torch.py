@@ -1,4 +1,4 @@
-"""What a fork server imports for runs of a miniature of any family: what the program needs, and torch with its like."""
+"""The imports of a fork server for runs of a tiny model: the program's, torch and related libraries."""
 
 # ruff: noqa: F401
 from __future__ import annotations

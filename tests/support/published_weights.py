@@ -30,12 +30,12 @@ SHARDS = ("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"
 
 
 def some_bytes(count: int, seed: int) -> bytes:
-    """Return `count` bytes that nothing can compress."""
+    """Return `count` incompressible bytes."""
     return random.Random(seed).randbytes(count)
 
 
 def published_files() -> dict[str, bytes]:
-    """Return a repository as people publish them: what is needed, and much that is not."""
+    """Return a repository like published ones: the necessary files, and many others."""
     index = {"weight_map": {"a": SHARDS[0], "b": SHARDS[1]}}
     return {
         "config.json": b'{"model_type": "scripted"}',
@@ -106,7 +106,7 @@ class Program:
     weights: Path
 
     def know(self, *known: KnownWeights) -> None:
-        """Let the backbone know these."""
+        """Set the backbone's published weights."""
         self.weights.write_text(json.dumps([asdict(one) for one in known]), encoding="utf-8")
 
     def run(self, *arguments: str, **options: Any) -> Outcome:

@@ -1,4 +1,4 @@
-"""What is refused, in both languages."""
+"""Checks errors in both languages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medchat.language import LANGUAGES, set_language
 def refused(
     action: Callable[[], object], kind: type[MedchatError] = CheckpointError, code: int = 3
 ) -> MedchatError:
-    """Run what must be refused in both languages, with a message of two lines; return the English error."""
+    """Run a call that must raise a two-line error in both languages; return the English one."""
     errors = []
     for language in LANGUAGES:
         set_language(language)

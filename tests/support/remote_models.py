@@ -20,7 +20,7 @@ from medchat.api import Delta, GenerationConfig, LoadOptions
 from medchat.errors import MedchatError
 from medchat.retry import RetrySchedule
 
-#: Quick enough for tests, and still a wait.
+#: Short delays for tests.
 QUICK = RetrySchedule(delays=(0.01, 0.02, 0.03))
 PROMPT = MessagesTemplate().render((), "头痛怎么办？")
 ANSWER = "多喝水，多休息。"
@@ -62,7 +62,7 @@ def text_of(deltas: list[Delta]) -> str:
 
 
 def failure(model: RemoteModel) -> tuple[str, MedchatError]:
-    """Return what came before the failure, and the failure."""
+    """Return the text before the failure, and the failure."""
     got: list[str] = []
     with pytest.raises(MedchatError) as caught:
         got.extend(delta.text for delta in model.stream(PROMPT, GenerationConfig(), threading.Event()))

@@ -22,7 +22,7 @@ def program(folder: Path, source: str, name: str = "medchat") -> Path:
 def run(
     name: str, *arguments: str, folder: Path, path: str, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script in `folder` as a user would who stands there."""
+    """Run a script with `folder` as the working directory."""
     kept = {
         variable: value
         for variable, value in os.environ.items()

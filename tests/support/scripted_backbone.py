@@ -1,8 +1,8 @@
-"""A backbone without torch for tests of the command line: starts at once and says what the test needs.
+"""A backbone without torch for tests of the command line: starts at once and gives scripted answers.
 
-It says every question back, one character a token; 没完 is answered without end, 坏掉 fails half-way, 控制
-is answered with what no terminal should ever receive, and 停下 has the program asked to end before a word.
-What begins with 长 is answered at length: see `long_answer`.
+It repeats every question, one character per token; 没完 is answered without end, 坏掉 fails half-way, 控制 is
+answered with terminal escapes, and 停下 sends the program a signal before the answer. Questions that begin with
+长 get a long answer: see `long_answer`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ medchat_api_version = 1
 Prompt = Sequence[api.Segment]
 
 MARKER = "scripted.txt"
-#: A model folder with this file in it has the program asked to end while it loads.
+#: A model folder with this file sends the program a signal while it loads.
 STOPPED_LOADING = "stop"
-#: One with this file in it cannot be loaded.
+#: One with this file cannot be loaded.
 BROKEN = "broken"
 ENDLESS, FAILING, HOSTILE, STOPPED = "没完", "坏掉", "控制", "停下"
 LONG, LONG_PIECES = "长", 100

@@ -1,8 +1,8 @@
 """A chat with a scripted model, run as a program: its one argument is a folder with `script.json`.
 
-Answers are scripted by question: a list of pieces, where {"gate": NAME} waits until the test opens that gate and
-{"endless": TEXT} says TEXT until it is stopped. {"stuck": SECONDS} is a model that does not come back for so long,
-whoever asks it to stop; nothing else waits for a fixed time.
+Answers are scripted by question: a list of pieces, where {"gate": NAME} waits until the test opens that gate
+and {"endless": TEXT} says TEXT until it is stopped. {"stuck": SECONDS} is a model that hangs for that long
+and cannot be stopped; nothing else waits for a fixed time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class WholeHistory:
 
 
 class ScriptedModel:
-    """Says what the script says. One character is one token."""
+    """Answers by the script. One character is one token."""
 
     def __init__(self, folder: Path, script: Mapping[str, Any]) -> None:
         self.context_length = int(script.get("context_length", 2048))

@@ -1,8 +1,8 @@
 """A backbone that pretends to be trained, for the tests of `medchat sft`: no torch, a fraction of a second.
 
 Its folder is its model; `config.json` there scripts the run: `waits` (seconds before it), `steps`, `seconds`
-a step, `needs` and `free` (bytes of memory), `fails` (what the run says when it fails), `diverges_at`. What
-it was given stands in `called.json` of the output. (PYTEST_DONT_REWRITE: imported by name too.)
+a step, `needs` and `free` (bytes of memory), `fails` (what the run says when it fails), `diverges_at`. Its
+options are written to `called.json` in the output. (PYTEST_DONT_REWRITE: imported by name too.)
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Pupil:
         )
 
     def script(self, **script: Any) -> None:
-        """Say how the run goes."""
+        """Script the run."""
         (self.model / "config.json").write_text(json.dumps(script), encoding="utf-8")
 
     @property

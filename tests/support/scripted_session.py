@@ -1,4 +1,4 @@
-"""A session with a model that says what it is told."""
+"""A session with a scripted model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Form:
 class ScriptedModel:
     """Says its pieces, one character a token; keeps what it was sent. `then` runs after the last piece.
 
-    `stopped` is what it calls being cancelled, `finish` what it calls its end.
+    `stopped` is its finish reason when cancelled, `finish` that of a normal end.
     """
 
     pieces: Sequence[str] = ("多", "喝水")
@@ -98,7 +98,7 @@ class ScriptedContinuer(ScriptedModel):
 
 @dataclass
 class Journal(NoRecorder):
-    """A recorder that keeps what it was told, in order."""
+    """A recorder that keeps its calls, in order."""
 
     entries: list[tuple[str, object]] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""What the recordings of BenTsao's original stack ask of a model, and the texts that it answered."""
+"""The decoding settings and the answers of the recordings of BenTsao's original stack."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def decoding(case: dict[str, Any], kind: str) -> GenerationConfig:
 def recorded_text(case: dict[str, Any], kind: str) -> str:
     """Return the recorded answer, without the half character that a cut by length left at its end.
 
-    The original printed U+FFFD there; MedChat leaves the incomplete bytes out.
+    The original printed U+FFFD there; MedChat drops the incomplete bytes.
     """
     return str(case[f"{kind}_text"]).rstrip("\ufffd")

@@ -1,4 +1,4 @@
-"""The words that fine-tune a family's miniature on a few records."""
+"""The arguments that fine-tune a family's tiny model on a few records."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def data(folder: Path, pairs: Sequence[tuple[str, str]] = ()) -> str:
 def sft(
     folder: Path, *more: str, family: str = "chatglm", pairs: Sequence[tuple[str, str]] = (), **shape: Any
 ) -> tuple[str, ...]:
-    """Return the words that fine-tune a family's miniature on a few records."""
+    """Return the arguments that fine-tune a family's tiny model on a few records."""
     model = str(base(family, folder, **shape))
     return ("sft", "--model", model, "--data", data(folder, pairs), "--device", "cpu", *more)

@@ -1,4 +1,4 @@
-"""Somebody who watches a training run: keeps what it told, and can stop it."""
+"""A watcher of a training run that keeps its events, and can stop it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Watcher:
         return [event for event in self.events if isinstance(event, SFTProgress)]
 
     def on_event(self, event: SFTEvent) -> None:
-        """Keep it."""
+        """Keep the event."""
         self.events.append(event)
         self.react(event)
 
     def finish(self, folder: Path, report: SFTReport) -> None:
-        """Keep it; a file tells that this was called before the manifest was written."""
+        """Keep the report; a file shows that this was called before the manifest was written."""
         self.finished.append((folder, report))
         (folder / "watched.txt").write_text("watched\n", encoding="utf-8")

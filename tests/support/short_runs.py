@@ -1,8 +1,8 @@
 """A small fine-tuning run, to be stopped, killed and continued.
 
-It draws dropout, accumulates, groups by length, evaluates, and makes its batches in other processes. As a
-program it is a nursery of such runs: for each line `KIND OUTPUT [--resume]` on its input it forks a process
-that runs, says its number, and, when it has ended, how. Importing torch is then paid for once.
+It uses dropout, accumulation, grouping by length, evaluation, and loader processes. As a program it is a fork
+server of such runs: for each line `KIND OUTPUT [--resume]` on its input it forks a process that runs, and
+prints its pid and then its status. Torch is thus imported only once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from medchat.training.features import Feature
 from medchat.training.run_folder import open_run_folder
 from medchat.training.train import TrainResult, fingerprint_of, train
 
-# Each run collects garbage; what importing torch made is none, and looking through it takes most of the time.
+# Freeze the objects of torch's import: examining them takes most of the time of each run's collections.
 gc.freeze()
 
 VOCABULARY = 64
@@ -41,7 +41,7 @@ OPTIONS = SFTOptions(
     num_epochs=4,
     batch_size=8,
     micro_batch_size=4,
-    # Off the beat of the checkpoints, so that a logging interval is broken in two.
+    # Not a multiple of the checkpoints' interval, so that a resumed run starts within a logging interval.
     logging_steps=2,
     save_steps=1,
     eval_steps=2,
@@ -154,14 +154,14 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def logged_losses(output: Path) -> list[tuple[int, str, float]]:
-    """What metrics.jsonl says, but for times and speeds."""
+    """The content of metrics.jsonl without times and speeds."""
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     kinds = [(row, "eval_loss" if "eval_loss" in row else "loss") for row in rows]
     return [(row["step"], kind, row[kind]) for row, kind in kinds]
 
 
 def main() -> None:
-    """Be the nursery. Nothing is computed in this process, so that its children may use threads."""
+    """Run the fork server. Nothing is computed in this process, so that its children may use threads."""
     for line in sys.stdin:
         kind, output, *flags = line.split()
         child = os.fork()

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 class Small(nn.Module):
-    """A model with a parameter of each kind: matrix, vector, scalar, buffer, tied head."""
+    """A model with each type of tensor: matrix, vector, scalar, buffer, tied head."""
 
     def __init__(self) -> None:
         super().__init__()

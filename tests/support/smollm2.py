@@ -33,7 +33,7 @@ def smollm2(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
     folder, place = tmp_path_factory.mktemp("smollm2") / "SmolLM2-135M-Instruct", smollm2_gguf.parent
     model = AutoModelForCausalLM.from_pretrained(place, gguf_file=smollm2_gguf.name, dtype=torch.float32)
-    # It refuses to save what it takes for quantised still.
+    # It refuses to save a model that it considers quantised.
     model.hf_quantizer = None
     del model.config.quantization_config
     model.save_pretrained(folder)

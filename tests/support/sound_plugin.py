@@ -1,4 +1,4 @@
-"""A whole plugin in which nothing is wrong: the careless ones of `careless_plugins` differ from it in one place each.
+"""A complete, correct plugin: those of `careless_plugins` differ from it in one place each.
 
 It answers every question with 多喝水, one character a token. (PYTEST_DONT_REWRITE: imported by name.)
 """
@@ -71,7 +71,7 @@ class SoundModel:
 
 
 class SoundRecipe(api.SFTRecipe):
-    """Trains nothing and says so in the right way."""
+    """Trains nothing and reports it correctly."""
 
     method = "full"
 

@@ -21,12 +21,12 @@ def last_turns(store: SessionStore, session: str, count: int = 1) -> list[Placed
 
 
 def said(store: SessionStore, session: str) -> list[str]:
-    """The questions of the conversation as it stands."""
+    """The questions of the current conversation."""
     return [saved.turn.question for saved in store.turns(session)]
 
 
 def ways(store: SessionStore, session: str) -> dict[int, tuple[list[str], int | None]]:
-    """The questions at each place that has several, and which of them is in force."""
+    """The questions at each place with branches, and which of them is current."""
     return {
         point.position: ([saved.turn.question for saved in store.turns_at(point)], point.current)
         for point in store.branches(session)
@@ -50,7 +50,7 @@ def fill(store: SessionStore, words: str, turns: int = 40) -> str:
 
 
 def content(store: SessionStore) -> list[Any]:
-    """Return everything that is kept of each session but its id and its times, in an order of its own."""
+    """Return everything stored of each session except its id and its times, sorted."""
     sessions = [store.transcript(record.id) for record in store.list()]
     return sorted(
         [

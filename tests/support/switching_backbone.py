@@ -1,7 +1,7 @@
 """A backbone without torch whose models and adapters are folders of a few small files, for tests of switching.
 
-A model says its own name and those of its adapters before it repeats the question. What happens while a
-folder is loaded is the word in its file `fate`: see `FATES`. Loading reads a hundred bytes a step and tells.
+A model answers with its own name and those of its adapters and then the question. The file `fate` of a folder
+scripts its loading: see `FATES`. Loading reads a hundred bytes per step and reports progress.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FATES = ("missing", "memory", "half", "crash", "crowded", "slow")
 FIXED = "fixed"
 #: A question that runs out of memory in the middle of its answer.
 OVERFLOWING = "溢出"
-#: A question that is answered until somebody stops it, and a file that makes a model answer every question so.
+#: A question that is answered until stopped, and a file that makes a model answer every question so.
 ENDLESS, ENDLESS_FILE = "没完", "endless"
 #: A file whose text a model says behind the question.
 SPEECH = "speech.md"
@@ -46,7 +46,7 @@ class SwitchingModel:
 
     @property
     def voice(self) -> str:
-        """What it calls itself: `base+adapter`."""
+        """Its name in answers: `base+adapter`."""
         return "+".join(path.name for path in (self.options.model, *self.options.adapters))
 
     def stream(

@@ -1,9 +1,8 @@
-"""A miniature of every local family that says something: what comes next depends on all that stands before.
+"""A tiny model of every local family with varied answers: each token depends on all previous ones.
 
-The plugins' own miniatures come near to repeating one token; their answers would be equal whatever was
-wrong with padding. Here the matrices are large, so that every token, and where it stands, turns the answer.
-Tests ask for the fixture `talkative`, after `pytest_plugins = ("talking_miniatures",)`. (PYTEST_DONT_REWRITE:
-imported by name too.)
+The plugins' own tiny models nearly repeat one token; their answers would be equal even with wrong padding.
+Here the matrices are large, so that every token and its position change the answer. Tests ask for the fixture
+`talkative`, after `pytest_plugins = ("talking_miniatures",)`. (PYTEST_DONT_REWRITE: imported by name too.)
 """
 
 from __future__ import annotations
@@ -39,11 +38,12 @@ DATA = SHARED / "data"
 #: The data files of the original projects, and under which key their questions stand.
 FILES = {"infer.json": "instruction", "liver_cancer.json": "instruction", "cmcoqa_question.json": "question"}
 BODY = ["头痛", "发热", "咳嗽", "心悸", "乏力", "失眠", "腹泻", "胸闷"]
-#: Spread of the weights, and so many times as much for the end token: a good part of the answers stop early.
+#: The standard deviation of the weights, and a factor for the end token, so that many of the answers stop
+#: early.
 _SPREAD, _END_TOKEN = 0.3, 1.6
-#: A draw with which every family varies its answers: the tests that use it count on that, and check it.
+#: A seed with which the answers of every family vary, which its tests assume and check.
 _SEED = 8
-#: What stands first in a vocabulary is no text and never the best token.
+#: The first ids of a vocabulary are not text and must never be chosen.
 _CONTROL_IDS = 6
 WEIGHTS, _FORMAT = "model.safetensors", {"format": "pt"}
 
@@ -60,7 +60,7 @@ def records(name: str) -> list[dict[str, Any]]:
 
 
 def corpus() -> list[str]:
-    """Return texts for a vocabulary, the same on every machine, whatever data lies beside the project."""
+    """Return texts for a vocabulary, the same on every machine."""
     lines = (TESTS_DATA / "red_flags" / "written.jsonl").read_text(encoding="utf-8").splitlines()
     return [word + "怎么办？要不要去医院？" for word in BODY] + [
         json.loads(line)["text"] for line in lines[:900]

@@ -1,4 +1,4 @@
-"""The texts that users read, found in the syntax trees of modules, and what is mechanically wrong with them."""
+"""Finds the texts for users in the syntax trees of modules, and their mechanical faults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FAULTS_OF_CHINESE = {
     "quotes that are not in pairs": "“[^”]*(?:“|$)|(?:^|”)[^“]*”",
 }
 
-#: Words that were used for a thing, and the one that all texts use.
+#: Deprecated terms, and the one that all texts use.
 TERMS = {
     "文件夹": "目录",
     "遍数": "训练轮数",
@@ -50,7 +50,7 @@ TERMS = {
 
 #: Inside a text: commands to type, addresses, JSON, lines of TOML.
 _CODE = re.compile(r"\S+ = \"[^\"]*\"|medchat [^；。（）”]*|https?://\S+?(?=；|$)|\{\".*\}|printf .*")
-#: A text that is a pattern and no words.
+#: A text that is a pattern.
 _PATTERN = re.compile(rf"\(\?|\\[dsSwWb]|[{_CHINESE}]\|[{_CHINESE}]")
 #: A text of fewer Chinese characters may be a name.
 _SENTENCE = 6
@@ -165,7 +165,7 @@ def _of_text_outside(node: ast.expr, parents: dict[int, ast.AST]) -> Iterator[Fa
 
 
 def _beside(node: ast.AST, parents: dict[int, ast.AST]) -> list[ast.expr]:
-    """Return what stands beside a text in a call, a tuple or a table."""
+    """Return the neighbour of a text in a call, a tuple or a table."""
     parent = parents[id(node)]
     while isinstance(parent, ast.BinOp | ast.IfExp):
         node, parent = parent, parents[id(parent)]
