@@ -1,17 +1,21 @@
-"""Stopping a forward pass half-way. A long prompt takes seconds to read; the user need not wait for it."""
+"""Stopping a forward pass half-way. A long prompt takes seconds to read; the user need not wait for it.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class GenerationCancelled(Exception):
-    """The forward pass was stopped between two layers. The cache it was filling is no longer whole."""
+    """The forward pass was stopped before its end. The cache it was filling is no longer whole."""
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from medchat.inference.cpu_engine.library import LIBRARY_FILE
+from medchat.inference.cpu_engine.library import EngineUnavailableError, open_library
 from medchat.inference.group_scales import GroupedLinear
 from medchat.inference.quantization import QuantizedLinear
 
-COMPILED = pytest.mark.skipif(not LIBRARY_FILE.is_file(), reason="the native engine was not compiled")
+
+def _missing() -> str:
+    try:
+        open_library()
+    except EngineUnavailableError as error:
+        return error.what
+    return ""
+
+
+COMPILED = pytest.mark.skipif(bool(_missing()), reason=_missing() or "compiled")
 #: For tests that hold on either engine.
 EITHER_ENGINE = pytest.mark.parametrize("engine", ["torch", pytest.param("native", marks=COMPILED)])
 

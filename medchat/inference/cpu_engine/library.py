@@ -16,7 +16,7 @@ INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "amx")
 #: Names one of them, for tests and for finding faults: it is used in place of the fastest.
 VARIABLE = "MEDCHAT_ENGINE_INSTRUCTIONS"
 #: As in `medchat_interface_version` of native/interface.cpp.
-_INTERFACE = 1
+_INTERFACE = 2
 #: Beside this module: the library is never looked for anywhere else.
 LIBRARY_FILE = Path(__file__).with_name("_native.so")
 
@@ -101,3 +101,23 @@ def _declare(functions: ctypes.CDLL) -> None:
         *(number, size, number, size, size),
         *(pointer, pointer, size, pointer, pointer),
     ]
+    functions.medchat_decoder_create.argtypes = [pointer]
+    functions.medchat_decoder_create.restype = pointer
+    functions.medchat_decoder_destroy.argtypes = [pointer]
+    functions.medchat_decoder_destroy.restype = None
+    functions.medchat_decoder_set_linear.argtypes = [
+        *(pointer, number, number, number),
+        *(size, size, pointer, pointer),
+    ]
+    functions.medchat_decoder_set_linear.restype = None
+    functions.medchat_decoder_set_norm.argtypes = [pointer, number, number, pointer, pointer]
+    functions.medchat_decoder_set_norm.restype = None
+    functions.medchat_decoder_set_slopes.argtypes = [pointer, pointer]
+    functions.medchat_decoder_step.argtypes = [pointer, pointer]
+    functions.medchat_cache_create.argtypes = [pointer]
+    functions.medchat_cache_create.restype = pointer
+    functions.medchat_cache_destroy.argtypes = [pointer]
+    functions.medchat_cache_destroy.restype = None
+    functions.medchat_cache_reserve.argtypes = [pointer, size]
+    functions.medchat_cache_store.argtypes = [pointer, pointer, size, size, pointer, pointer]
+    functions.medchat_cache_store.restype = None

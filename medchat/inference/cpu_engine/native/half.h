@@ -26,4 +26,25 @@ inline float half_to_float(uint16_t half) {
     return value;
 }
 
+// Rounds to the nearest float16, ties to even, as the instruction does; beyond the largest it is infinity.
+inline uint16_t float_to_half(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
+    const uint32_t rest = bits & 0x7fffffffu;
+    if (rest > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | (rest >> 13 & 0x03ffu));
+    if (rest >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+    if (rest < 0x38800000u) {
+        // Below the smallest normal float16. Adding 0.5 leaves the multiple of 2^-24 in the lowest bits, rounded.
+        float small;
+        std::memcpy(&small, &rest, sizeof small);
+        small += 0.5f;
+        uint32_t shifted;
+        std::memcpy(&shifted, &small, sizeof shifted);
+        return static_cast<uint16_t>(sign | (shifted - 0x3f000000u));
+    }
+    const uint32_t odd = rest >> 13 & 1u;
+    return static_cast<uint16_t>(sign | (rest - 0x38000000u + 0x0fffu + odd) >> 13);
+}
+
 }  // namespace medchat

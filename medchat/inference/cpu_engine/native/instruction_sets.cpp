@@ -52,4 +52,13 @@ ProductKernel product_kernel(int set) {
     return product_scalar;
 }
 
+const VectorKernels& vector_kernels(int set) {
+#if defined(__x86_64__)
+    if (set >= kAvx512) return kAvx512VectorKernels;
+    if (set == kAvx2) return kAvx2VectorKernels;
+#endif
+    (void)set;
+    return kScalarVectorKernels;
+}
+
 }  // namespace medchat

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "product.h"
+#include "vector_kernels.h"
 
 namespace medchat {
 
@@ -13,5 +14,8 @@ bool can_run(int set);
 
 // The kernel of `set`, for which `can_run` must hold.
 ProductKernel product_kernel(int set);
+
+// What else a decoder needs, for `set` likewise.
+const VectorKernels& vector_kernels(int set);
 
 }  // namespace medchat

@@ -1,52 +1,20 @@
-// What Python calls, through ctypes (`medchat/inference/cpu_engine/library.py`). Sizes, alignment and ranges are checked
+// What Python calls for matrices, through ctypes (`medchat/inference/cpu_engine/library.py`). Sizes, alignment and ranges are checked
 // there before a pointer is made; nothing here throws across the boundary.
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <new>
 
 #include "activations.h"
+#include "exported.h"
 #include "instruction_sets.h"
-#include "product.h"
-#include "thread_pool.h"
+#include "multiply.h"
 #include "tile.h"
-
-#if defined(_WIN32)
-#define EXPORTED extern "C" __declspec(dllexport)
-#else
-#define EXPORTED extern "C" __attribute__((visibility("default")))
-#endif
 
 using namespace medchat;
 
-namespace {
-
-enum Result : int { kDone = 0, kNoMemory = 1 };
-
-// Blocks of one claim: enough claims for threads to even out, few enough weights to stay in the cache while
-// the tokens of a long prompt pass over them.
-constexpr size_t kClaimsPerThread = 8;
-constexpr size_t kMostBlocks = 8;
-
-PackedMatrix matrix_at(int bits, size_t rows, size_t columns, const uint8_t* packed) {
-    PackedMatrix matrix{bits, rows, columns, packed, nullptr};
-    matrix.scales = reinterpret_cast<const uint16_t*>(packed + matrix.integer_bytes());
-    return matrix;
-}
-
-void multiply_with(ProductKernel kernel, size_t threads, const Product& product) {
-    const size_t blocks = product.matrix.blocks();
-    const size_t claim = std::clamp(blocks / (threads * kClaimsPerThread), size_t{1}, kMostBlocks);
-    ThreadPool::of_this_process().run(divided_up(blocks, claim), threads, [&](size_t part) {
-        kernel(product, part * claim, std::min(blocks, (part + 1) * claim));
-    });
-}
-
-}  // namespace
-
 // Rises when a function below changes: a library that an older version built is not used.
-EXPORTED int medchat_interface_version() { return 1; }
+EXPORTED int medchat_interface_version() { return 2; }
 
 EXPORTED int medchat_can_run(int set) { return can_run(set) ? 1 : 0; }
 
@@ -96,11 +64,10 @@ EXPORTED int medchat_multiply(
     try {
         Activations activations;
         activations.resize(tokens, columns);
-        ThreadPool::of_this_process().run(tokens, tokens > 1 ? threads : 1, [&](size_t token) {
-            activations.quantise(token, inputs + token * columns);
-        });
+        Phases phases(threads);
+        phases.run(tokens, [&](size_t token) { activations.quantise(token, inputs + token * columns); });
         const PackedMatrix matrix = matrix_at(bits, rows, columns, packed);
-        multiply_with(product_kernel(set), threads, Product{matrix, activations, bias, outputs});
+        multiply(product_kernel(set), {Product{matrix, activations, bias, outputs}}, phases);
     } catch (const std::bad_alloc&) {
         return kNoMemory;
     }
