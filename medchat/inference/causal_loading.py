@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -29,7 +30,10 @@ from medchat.inference.computed import fill_computed
 from medchat.inference.decode import ChatTokenizer, TextFilter
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
 from medchat.inference.engine import give_to_engine, prepare_for_engine, wanted_engine
+from medchat.inference.fused_decoder import DecoderParts
 from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
+from medchat.inference.native_model import NativeModel
+from medchat.inference.native_sequence import CausalSequence
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.quantization import bits_of, conversions, pack_linears
 from medchat.language import say
@@ -156,6 +160,10 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
             "adapters": tuple(str(adapter.folder) for adapter in loaded.adapters),
         }
 
+    def decoder_parts(self, model: PreTrainedModel) -> DecoderParts | None:
+        """Return where the native engine finds the parts of `model`, None where torch is to run it."""
+        return None
+
     # ------------------------------------------------------------ what all share
 
     def chat(self, options: LoadOptions) -> CausalChatModel:
@@ -190,6 +198,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
             loaded.model,
             loaded.tokenizer,
             ModelFacts(self.name, options.model, room, self.details(loaded, options), loaded.notes),
+            native=NativeModel(partial(self.decoder_parts, loaded.model), CausalSequence),
             stop_ids=self.stop_ids(loaded),
             token_count=self.token_count(loaded),
             cleanup=self.cleanup(options),

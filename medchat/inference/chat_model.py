@@ -36,6 +36,8 @@ from medchat.inference.device import device_of, dtype_of, give_back_memory, rais
 from medchat.inference.engine import engine_of, parameter_count
 from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
 from medchat.inference.kv_cache import CausalStepper
+from medchat.inference.native_model import NativeModel, NativeStepper
+from medchat.inference.native_rows import native_rows
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.prompt_ids import with_added_controls
 from medchat.inference.scoring import PromptToScore, chosen_scores, keeps_every_key, score_causal
@@ -67,17 +69,20 @@ class TokenChatModel(ABC):
         stepper: ForgettingStepper,
         facts: ModelFacts,
         *,
+        native: NativeModel | None = None,
         stop_ids: Collection[int] = (),
         token_count: int | None = None,
         cleanup: Callable[[], TextFilter] = StrippedAnswer,
     ) -> None:
         """`stop_ids` come on top of the tokenizer's; `cleanup` makes the filter of one answer.
 
+        `native` is how the native engine has the model, in place of `stepper` where it can compute all of it.
         Ids from `token_count` on are rows of a padded embedding, no tokens, and never chosen.
         """
         self._model: Any = model.eval()
         self._tokenizer = tokenizer
-        self._stepper = stepper
+        self._native = native
+        self._stepper = NativeStepper(native, stepper) if native else stepper
         self._facts = facts
         self._cleanup = cleanup
         stops = frozenset(tokenizer.stop_ids) | frozenset(stop_ids)
@@ -188,8 +193,11 @@ class TokenChatModel(ABC):
     def answer_rows(
         self, rows: Sequence[Sequence[int]], config: GenerationConfig, cancel: threading.Event | None
     ) -> list[BatchAnswer]:
-        """Answer the prompts `rows` (token ids), in their order: here as `generate_rows` does, at once."""
-        return generate_rows(self._model, rows, config, self._limits, cancel)
+        """Answer the prompts `rows` (token ids), in their order: here at once, as `generate_rows` does."""
+        decoder = self._native.decoder() if self._native and config.num_beams == 1 else None
+        if self._native is None or decoder is None:
+            return generate_rows(self._model, rows, config, self._limits, cancel)
+        return native_rows(self._native, decoder, rows, config, self._limits, cancel or threading.Event())
 
     def score(self, segments: Sequence[Segment], answer: str) -> tuple[float, ...]:
         """Return the natural log-probability of each token of `answer` and of the end token after it.
@@ -224,9 +232,13 @@ class TokenChatModel(ABC):
     def _scored(self, row: PromptToScore) -> list[tuple[float, ...]]:
         with torch.inference_mode(), raise_on_oom():
             return [
-                chosen_scores(self.logits_of_answer(row.prompt, target)[None], [target])[0]
+                chosen_scores(self._read_behind(row.prompt, target)[None], [target])[0]
                 for target in row.targets
             ]
+
+    def _read_behind(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
+        native = self._native.logits_of_answer(prompt, target) if self._native else None
+        return self.logits_of_answer(prompt, target) if native is None else native
 
     def count(self, segments: Sequence[Segment]) -> int:
         """Return the length of the prompt in tokens, special ones included."""
@@ -262,7 +274,7 @@ class TokenChatModel(ABC):
         """Give the memory back, once. The model must not be used afterwards."""
         if hasattr(self, "_model"):
             self._stepper.forget()
-            del self._model, self._stepper
+            del self._model, self._stepper, self._native
             give_back_memory()
 
     @contextmanager
@@ -319,11 +331,12 @@ class CausalChatModel(TokenChatModel):
         tokenizer: ChatTokenizer,
         facts: ModelFacts,
         *,
+        native: NativeModel | None = None,
         stop_ids: Collection[int] = (),
         token_count: int | None = None,
         cleanup: Callable[[], TextFilter] = StrippedAnswer,
     ) -> None:
-        """`stop_ids` come on top of the tokenizer's; `cleanup` makes the filter of one answer.
+        """`stop_ids` come on top of the tokenizer's; `cleanup` makes the filter of one answer; `native` as above.
 
         Ids from `token_count` on are rows of a padded embedding, no tokens, and never chosen.
         """
@@ -332,6 +345,7 @@ class CausalChatModel(TokenChatModel):
             tokenizer,
             CausalStepper(model),
             facts,
+            native=native,
             stop_ids=stop_ids,
             token_count=token_count,
             cleanup=cleanup,

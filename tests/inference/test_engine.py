@@ -16,7 +16,7 @@ from native_engine import COMPILED
 from refusals import refused
 from talking_miniatures import FAMILIES
 
-from medchat.api import GenerationConfig, LoadOptions, Text
+from medchat.api import Finish, GenerationConfig, LoadOptions, Text
 from medchat.chat.setup import read_settings, resolve_setup
 from medchat.errors import UsageError
 from medchat.inference.cpu_engine.library import VARIABLE, EngineUnavailableError, open_library
@@ -28,6 +28,8 @@ from medchat.inference.quantization import QuantizedLinear, replace_modules
 pytest_plugins = ("talking_miniatures",)
 pytestmark = pytest.mark.torch
 
+#: Families that the engine runs whole.
+WHOLE = ["llama"]
 CPU = torch.device("cpu")
 GREEDY = GenerationConfig(max_new_tokens=12, greedy=True)
 NEVER = threading.Event()
@@ -123,6 +125,43 @@ def test_a_kept_cache_gives_the_logits_of_a_fresh_one(loaded: Loaded, family: st
     again = chat.stepper.prefill(ids, NEVER)
     assert chat.stepper.reused_tokens == len(ids) - 3
     torch.testing.assert_close(again, fresh, atol=1e-4, rtol=1e-4)
+    assert family not in WHOLE or torch.equal(again, fresh)
+
+
+@COMPILED
+@pytest.mark.parametrize("family", WHOLE)
+def test_a_plain_model_runs_whole_and_one_with_a_hook_through_torch_as_near(
+    loaded: Loaded, family: str
+) -> None:
+    chat, ids = loaded(family, "native", "int8"), list(range(10, 90))
+    whole = chat.stepper.prefill(ids, NEVER)
+    seen: list[object] = []
+    handle = chat.model.get_input_embeddings().register_forward_hook(lambda *_: seen.append(1))
+    through_torch = chat.stepper.prefill(ids, NEVER)
+    handle.remove()
+    assert seen and distance(whole, through_torch) < NEAR
+    assert torch.equal(chat.stepper.prefill(ids, NEVER), whole)
+
+
+@COMPILED
+@pytest.mark.parametrize("family", WHOLE)
+def test_rows_of_a_batch_that_end_at_different_lengths_are_those_of_each_alone(
+    loaded: Loaded, family: str
+) -> None:
+    chat = loaded(family, "native", "int4")
+    rows = [list(range(10, 10 + length)) for length in (3, 40, 70, 5)]
+    sampled = GenerationConfig(max_new_tokens=20, temperature=1.5, seed=3)
+    together = chat.answer_rows(rows, sampled, None)
+    assert together == [chat.answer_rows([row], sampled, None)[0] for row in rows]
+    assert len({answer.tokens for answer in together}) == len(rows)
+
+
+@COMPILED
+def test_a_batch_that_is_cancelled_says_so_of_every_row(loaded: Loaded) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    answers = loaded("llama", "native", "int8").answer_rows([[9, 10], [11]], GREEDY, cancel)
+    assert [answer.finish for answer in answers] == [Finish.CANCELLED] * 2
 
 
 @COMPILED

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from medchat.checkpoints.adapter_folder import (
     Adapter,
@@ -18,6 +18,7 @@ from medchat.checkpoints.adapter_folder import (
 from medchat.checkpoints.headers import TensorHeader
 from medchat.checkpoints.lora_folder import LoraAdapter
 from medchat.inference.causal_loading import CausalLoading, CausalModel, Vocabulary
+from medchat.inference.fused_decoder import DecoderParts
 from medchat.plugin_kit import CheckpointError, LoadOptions, say
 from medchat_llama.folder import (
     EMBEDDING,
@@ -29,6 +30,7 @@ from medchat_llama.folder import (
     read_llama_shape,
     stored_rows,
 )
+from medchat_llama.fused import llama_parts
 from medchat_llama.tokenizer import LlamaTokenizer
 from medchat_llama.vocabulary import find_vocabulary, rows_note
 
@@ -96,6 +98,10 @@ class LlamaLoading(CausalLoading[LlamaShape, LlamaTokenizer]):
     ) -> dict[str, Any]:
         """Add the quantisation."""
         return {**super().details(loaded, options), "quantization": options.quantize}
+
+    def decoder_parts(self, model: PreTrainedModel) -> DecoderParts | None:
+        """Say what it consists of, where nothing was added to it."""
+        return llama_parts(model)
 
 
 LLAMA = LlamaLoading()
