@@ -52,7 +52,7 @@ from medchat.token_guess import guess_tokens
 
 if TYPE_CHECKING:
     from medchat.asking import OpenedModel, open_model
-    from medchat.batch.command_results import open_results
+    from medchat.batch.command_results import Results, open_results
     from medchat.batch.questions import Question, read_questions
     from medchat.batch.rows import as_line
     from medchat.calls.limits import CallLimits, call_flags
@@ -112,6 +112,7 @@ __all__ = [
     "Quotation",
     "ReasoningPiece",
     "RecordError",
+    "Results",
     "SFTData",
     "SFTOptions",
     "SFTProgress",
@@ -164,6 +165,7 @@ __all__ = [
 _FOR_COMMANDS = {
     "OpenedModel": "medchat.asking",
     "open_model": "medchat.asking",
+    "Results": "medchat.batch.command_results",
     "open_results": "medchat.batch.command_results",
     "Question": "medchat.batch.questions",
     "read_questions": "medchat.batch.questions",

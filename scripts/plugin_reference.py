@@ -19,7 +19,6 @@ from typing import Any
 from medchat import plugin_kit
 from medchat.api import Example, KnownFile, option_facts
 from medchat.asking import Answer, TokenCount
-from medchat.batch.command_results import Results
 from medchat.batch.questions import QuestionFile
 from medchat.calls.stored import CallEstimate, StoredAnswer
 from medchat.chat.events import TurnStats
@@ -50,7 +49,7 @@ SECTIONS: Mapping[str, str] = {
     "Errors and texts": "MedchatError UsageError CheckpointError DataError GateError say sanitize StreamSanitizer "
     "sanitize_line Document Section Paragraph Table Quotation Picture as_markdown as_html",
     "Commands": "model_flags generation_flags open_model OpenedModel Advice ReasoningPiece AnswerPiece AnswerReviewed "
-    "AnswerFinished open_results call_flags CallLimits open_calls StoredCalls "
+    "AnswerFinished open_results Results call_flags CallLimits open_calls StoredCalls "
     "read_questions Question read_training_data parse_record QuestionRecord RecordError field_flags FieldChoice "
     "open_data_file guess_tokens plugin_settings Group LocalizedCommand write_out write_whole_file read_regular "
     "as_line check_output_file user_path",
@@ -79,7 +78,6 @@ GIVEN = (
     Fitted,
     ChatSession,
     TurnStats,
-    Results,
     StoredAnswer,
     CallEstimate,
     QuestionFile,

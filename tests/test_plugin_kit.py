@@ -65,6 +65,7 @@ NAMES = [
     "Quotation",
     "ReasoningPiece",
     "RecordError",
+    "Results",
     "SFTData",
     "SFTOptions",
     "SFTProgress",

@@ -13,7 +13,7 @@ from cli_program import Call
 from medchat_eval.choice_file import LETTERS, ChoiceItem
 from medchat_eval.choice_metrics import METRICS, ChoiceTally
 from medchat_eval.choice_prompt import AskedChoice, examples_for, in_every_order
-from medchat_eval.likelihood import Chosen, ScoredAnswers, choose_by_likelihood
+from medchat_eval.choosing import Chosen, ScoredAnswers, choose_by_likelihood
 from medchat_eval.statistics import wilson
 
 pytest_plugins = ("cli_program", "evaluated_models")

@@ -23,6 +23,7 @@ OTHERS_WORDS = {
     "plugins/data/medchat_data/relations.py": "questions and answers for training",
     "plugins/data/medchat_data/sample_prompt.py": "what a model is asked to write",
     "plugins/eval/medchat_eval/choice_prompt.py": "how a question is put to a model",
+    "plugins/eval/medchat_eval/extraction.py": "how answers are worded",
     "plugins/llama/medchat_llama/tiny.py": "what a miniature's vocabulary is made from",
 }
 

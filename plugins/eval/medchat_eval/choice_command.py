@@ -1,8 +1,9 @@
-"""`medchat eval choice`: choice questions, by what the model finds most probable."""
+"""`medchat eval choice`: choice questions, by what the model finds most probable or by what it answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from importlib.resources import as_file, files
 from itertools import islice
 from typing import Any
@@ -12,17 +13,21 @@ import click
 from medchat.plugin_kit import (
     LocalizedCommand,
     OpenedModel,
+    Results,
     generation_flags,
     model_flags,
     open_model,
+    open_results,
     say,
     user_path,
 )
 from medchat_eval.choice_file import ChoiceFile, ChoiceItem, read_answers, read_choice_file
 from medchat_eval.choice_metrics import METRICS, ChoiceTally
 from medchat_eval.choice_prompt import FORM_VERSION, AskedChoice, examples_for, in_every_order
-from medchat_eval.likelihood import Chosen, choose_by_likelihood
-from medchat_eval.output_folder import open_folder, write_evaluation
+from medchat_eval.choosing import Chosen, choose_by_likelihood, choose_by_reply
+from medchat_eval.flags import decisive, output_flags
+from medchat_eval.output_folder import ANSWERS, open_folder, write_evaluation
+from medchat_eval.replies import Prompt, replies_to
 from medchat_eval.results import Evaluation, parse_gates, require_gates
 from medchat_eval.scorer import scorer_of
 
@@ -71,12 +76,12 @@ SAMPLE_FILE = "data/choice.jsonl"
 )
 @click.option(
     "--by",
-    type=click.Choice(["letters", "texts"]),
+    type=click.Choice(["letters", "texts", "answers"]),
     default="letters",
     show_default=True,
     help=say(
-        "比较什么的概率：选项字母，或选项的文字",
-        "compare the probability of the letters, or of the options' texts",
+        "怎样作答：比较选项字母的概率、比较选项文字的概率，或从生成的回答里提取",
+        "how options are chosen: by the probability of their letters, of their texts, or from answers in words",
     ),
 )
 @click.option("--no-rotation", is_flag=True, help=say("不轮换选项顺序", "do not rotate the options"))
@@ -86,18 +91,7 @@ SAMPLE_FILE = "data/choice.jsonl"
 @click.option(
     "--skip-bad", is_flag=True, help=say("跳过有误的记录并计数", "pass over bad records and count them")
 )
-@click.option(
-    "--output", metavar="DIR", required=True, help=say("结果写到这个目录", "the folder for the results")
-)
-@click.option("--overwrite", is_flag=True, help=say("替换里面已有的评测", "replace the evaluation in it"))
-@click.option(
-    "--min",
-    "gates",
-    metavar="METRIC=VALUE",
-    multiple=True,
-    help=say("低于这个值时退出码为 7，可重复：", "exit code 7 below this value, repeatable: ")
-    + ", ".join(METRICS),
-)
+@output_flags(METRICS)
 @model_flags
 @generation_flags
 def choice(
@@ -110,6 +104,7 @@ def choice(
     limit: int | None,
     skip_bad: bool,
     output: str,
+    resume: bool,
     overwrite: bool,
     gates: tuple[str, ...],
     **flags: Any,
@@ -119,9 +114,9 @@ def choice(
     read = list(_files(names, answers, skip_bad))
     worked = read_choice_file(user_path(examples)).items if examples else ()
     folder = user_path(output)
-    open_folder(folder, resume=False, overwrite=overwrite)
+    open_folder(folder, resume=resume, overwrite=overwrite)
     items = list(islice((item for file in read for item in file.items), limit))
-    rotated = not no_rotation and by == "letters"
+    rotated = not no_rotation and by != "texts"
     settings = {
         "by": by,
         "rotation": rotated,
@@ -129,9 +124,17 @@ def choice(
         "prompt_form": FORM_VERSION,
         **({"limit": limit} if limit else {}),
     }
-    with open_model(flags) as opened:
-        turns = _by_likelihood(opened, items, worked, shots, rotated=rotated, by_text=by == "texts")
-        tally = ChoiceTally(turns)
+    orders = [in_every_order(item) if rotated else [_asked(item, by_text=by == "texts")] for item in items]
+    with open_model(decisive(flags)) as opened, ExitStack() as stack:
+        if by == "answers":
+            answers_file = folder / ANSWERS
+            results = stack.enter_context(open_results(answers_file, resume=resume, overwrite=overwrite))
+            chosen = _by_replies(opened, results, orders, worked, shots)
+        else:
+            scorer = scorer_of(opened, lambda asked: examples_for(asked, worked, shots))
+            questions = (one for order in orders for one in order)
+            chosen = choose_by_likelihood(questions, scorer, by_text=by == "texts")
+        tally = ChoiceTally(list(islice(chosen, len(order))) for order in orders)
         evaluation = Evaluation(
             "choice",
             opened.provenance,
@@ -162,21 +165,18 @@ def _described(file: ChoiceFile) -> dict[str, Any]:
     return {"file": file.path.name, "sha256": file.sha256, "questions": len(file.items)}
 
 
-def _by_likelihood(
+def _by_replies(
     opened: OpenedModel,
-    items: Sequence[ChoiceItem],
+    results: Results,
+    orders: Sequence[Sequence[AskedChoice]],
     worked: Sequence[ChoiceItem],
     shots: int,
-    *,
-    rotated: bool,
-    by_text: bool,
-) -> Iterator[list[Chosen]]:
-    """Yield the choices for one question after the other, in each order of its options."""
-    orders = [in_every_order(item) if rotated else [_asked(item, by_text=by_text)] for item in items]
-    scorer = scorer_of(opened, lambda asked: examples_for(asked, worked, shots))
-    chosen = choose_by_likelihood((one for order in orders for one in order), scorer, by_text=by_text)
-    for order in orders:
-        yield list(islice(chosen, len(order)))
+) -> Iterator[Chosen]:
+    """Yield what the answers choose, for each question in each order of its options."""
+    asked = [one for order in orders for one in order]
+    prompts = [Prompt(one.prompt, examples_for(one, worked, shots)) for one in asked]
+    for one, reply in zip(asked, replies_to(opened, results, prompts), strict=True):
+        yield choose_by_reply(one, reply)
 
 
 def _asked(item: ChoiceItem, *, by_text: bool) -> AskedChoice:

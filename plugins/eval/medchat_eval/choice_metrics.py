@@ -8,7 +8,7 @@ from typing import Any
 
 from medchat.plugin_kit import say
 from medchat_eval.choice_file import LETTERS, option_letters
-from medchat_eval.likelihood import Chosen
+from medchat_eval.choosing import Chosen
 from medchat_eval.results import Metric
 from medchat_eval.statistics import wilson
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from medchat.plugin_kit import OpenedModel, Turn, UsageError
 from medchat_eval.choice_prompt import AskedChoice
-from medchat_eval.likelihood import ScoredAnswers, Scorer
+from medchat_eval.choosing import ScoredAnswers, Scorer
 
 
 def scorer_of(opened: OpenedModel, examples: Callable[[AskedChoice], Sequence[Turn]]) -> Scorer:

@@ -1,4 +1,4 @@
-"""Choosing options by what a model finds most probable. Knows no files and no terminal."""
+"""Choosing options by what a model finds most probable, or by what it answers. Knows no files and no terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from itertools import combinations, islice
 
 from medchat_eval.choice_file import option_letters
 from medchat_eval.choice_prompt import AskedChoice
+from medchat_eval.extraction import extract_choice
+from medchat_eval.replies import ModelReply
 
 #: So many questions go to the model together.
 _TOGETHER = 64
@@ -95,3 +97,9 @@ def _chosen(
         return Chosen(asked, best, dropped=found.dropped)
     shares = [total / len(words) for total, (_, words) in zip(sums, possible, strict=True)]
     return Chosen(asked, best, possible[shares.index(max(shares))][0], dropped=found.dropped)
+
+
+def choose_by_reply(asked: AskedChoice, reply: ModelReply) -> Chosen:
+    """Return what the reply chooses."""
+    places = extract_choice(reply.text, asked.options, several=asked.item.several)
+    return Chosen(asked, places, None, reply.text, reply.dropped, reply.refusal)

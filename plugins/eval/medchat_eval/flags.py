@@ -1,0 +1,61 @@
+"""The flags that all evaluations share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from medchat.plugin_kit import say
+
+F = TypeVar("F", bound=Callable[..., Any])
+#: Who sets one of these wants answers drawn at random, or by beams.
+_DRAWING = ("temperature", "top_p", "top_k", "num_beams", "seed", "greedy")
+
+
+def output_flags(metrics: Sequence[str]) -> Callable[[F], F]:
+    """Return what adds the flags for the folder of the results, and the gates for `metrics`."""
+    known = ", ".join(metrics)
+
+    def decorate(command: F) -> F:
+        for option in reversed(
+            [
+                click.option(
+                    "--output",
+                    metavar="DIR",
+                    required=True,
+                    help=say("结果写到这个目录", "the folder for the results"),
+                ),
+                click.option(
+                    "--resume",
+                    is_flag=True,
+                    help=say("从上次中断的地方继续", "go on with what is missing"),
+                ),
+                click.option(
+                    "--overwrite",
+                    is_flag=True,
+                    help=say("替换里面已有的评测", "replace the evaluation in it"),
+                ),
+                click.option(
+                    "--min",
+                    "gates",
+                    metavar="METRIC=VALUE",
+                    multiple=True,
+                    help=say(
+                        f"低于这个值时退出码为 7，可重复：{known}",
+                        f"exit code 7 below this value, repeatable: {known}",
+                    ),
+                ),
+            ]
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def decisive(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags with greedy decoding where nobody chose otherwise: an evaluation can be repeated."""
+    chosen = any(flags.get(name) is not None for name in _DRAWING)
+    return dict(flags) if chosen else {**flags, "greedy": True}

@@ -1,0 +1,68 @@
+"""Letters out of answers in words: labelled replies, and never a letter where none is chosen."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from locations import DATA
+from medchat_eval.choice_file import LETTERS, option_letters
+from medchat_eval.extraction import extract_choice
+
+REPLIES = DATA / "eval" / "choice_replies.jsonl"
+OPTIONS = ("肋胸膜", "肺胸膜", "膈胸膜", "胸膜顶")
+
+
+def labelled() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in REPLIES.read_text(encoding="utf-8").splitlines()]
+
+
+def chosen(reply: str, options: tuple[str, ...] = OPTIONS, *, several: bool = False) -> str:
+    return option_letters(extract_choice(reply, options, several=several))
+
+
+def test_labelled_replies_are_read_as_people_read_them() -> None:
+    replies = labelled()
+    assert len(replies) >= 400
+    wrong = [
+        (one["reply"], one["answer"], found)
+        for one in replies
+        if (found := chosen(one["reply"], tuple(one["options"]), several=one["several"])) != one["answer"]
+    ]
+    assert len(wrong) <= 0.01 * len(replies), wrong
+
+
+def test_no_letter_comes_from_a_refusal_or_from_gibberish() -> None:
+    silent = [one for one in labelled() if not one["answer"]]
+    assert len(silent) >= 100
+    assert [one["reply"] for one in silent if chosen(one["reply"], tuple(one["options"]))] == []
+
+
+@pytest.mark.parametrize("letter", "ABCD")
+@pytest.mark.parametrize(
+    "form", ["{}", "答案是{}。", "不是{other}，应该选{}", "{}. {text}", "{text}", "排除{other}，故选{}。"]
+)
+def test_every_letter_is_found_in_every_form(form: str, letter: str) -> None:
+    other = "B" if letter == "A" else "A"
+    text = OPTIONS[LETTERS.index(letter)]
+    assert chosen(form.format(letter, other=other, text=text)) == letter
+
+
+@given(st.text(max_size=120))
+def test_any_text_gives_options_that_there_are(text: str) -> None:
+    for several in (False, True):
+        places = extract_choice(text, OPTIONS, several=several)
+        assert places <= {0, 1, 2, 3} and (several or len(places) <= 1)
+
+
+@pytest.mark.parametrize(
+    "piece", ["A、", "选", "答案是", "不", "A. 肋胸膜\n", "**", "（", "or ", "\\text{", "是A"]
+)
+def test_long_replies_are_read_in_time(piece: str) -> None:
+    start = time.process_time()
+    extract_choice(piece * 3000, OPTIONS)
+    assert time.process_time() - start < 2.0
