@@ -108,6 +108,12 @@ class ChatTokenizer(Protocol):
 class ForgettingStepper(Stepper, Protocol):
     """A stepper whose cache can be dropped."""
 
+    def prefill(
+        self, ids: Sequence[int], cancel: threading.Event, *, prompt_tokens: int | None = None
+    ) -> Tensor:
+        """Read a prompt, and behind its first `prompt_tokens` the beginning of its answer. Returns logits [V]."""
+        ...
+
     def forget(self) -> None:
         """Drop the cache, and with it its memory."""
         ...

@@ -50,8 +50,13 @@ class CausalStepper:
         """Drop the cache, and with it its memory."""
         self._cache, self._ids, self._reused = None, [], 0
 
-    def prefill(self, ids: Sequence[int], cancel: threading.Event) -> Tensor:
-        """Read the prompt from where it departs from the cache. Returns logits [V]; raises Interrupted."""
+    def prefill(
+        self, ids: Sequence[int], cancel: threading.Event, *, prompt_tokens: int | None = None
+    ) -> Tensor:
+        """Read the prompt from where it departs from the cache. Returns logits [V]; raises Interrupted.
+
+        An answer that has begun is read like the prompt.
+        """
         # The last token is always read again: its logits are what the answer starts from.
         self._reused = self._cut_back(min(common_prefix(self._ids, ids), len(ids) - 1))
         with interruptible(self._layers, cancel):

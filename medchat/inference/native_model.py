@@ -73,16 +73,27 @@ class NativeStepper:
         self._sequence = None
         self._layered.forget()
 
-    def prefill(self, ids: Sequence[int], cancel: threading.Event) -> Tensor:
-        """Read the prompt from where it departs from the cache. Returns logits [V]; raises GenerationCancelled."""
+    def prefill(
+        self,
+        ids: Sequence[int],
+        cancel: threading.Event | None = None,
+        *,
+        prompt_tokens: int | None = None,
+    ) -> Tensor:
+        """Read the prompt from where it departs from the cache. Returns logits [V]; raises GenerationCancelled.
+
+        Ids behind the first `prompt_tokens` begin the answer.
+        """
+        cancel = cancel or threading.Event()
         before, self._decoder = self._decoder, self._model.decoder()
         if self._decoder is not before:
             self.forget()
         if self._decoder is None:
-            return self._layered.prefill(ids, cancel)
+            return self._layered.prefill(ids, cancel, prompt_tokens=prompt_tokens)
         if self._sequence is None:
             self._sequence = self._model.begin(self._decoder)
-        return self._read(self._decoder, self._sequence.prompt(ids), cancel)
+        tokens = self._sequence.prompt(ids, prompt_tokens=prompt_tokens)
+        return self._read(self._decoder, tokens, cancel)
 
     def advance(self, token: int) -> Tensor:
         """Append one token. Returns logits [V]."""

@@ -32,8 +32,10 @@ class WholeStepper:
         self._net = net
         self._ids: list[int] = []
 
-    def prefill(self, ids: Sequence[int], cancel: threading.Event) -> Tensor:
-        """Read the prompt. Returns logits [V]."""
+    def prefill(
+        self, ids: Sequence[int], cancel: threading.Event, *, prompt_tokens: int | None = None
+    ) -> Tensor:
+        """Read the prompt, and an answer that has begun like it. Returns logits [V]."""
         self._ids = list(ids)
         return net_logits(self._net, self._ids)[-1]
 

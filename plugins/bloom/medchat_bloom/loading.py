@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from transformers import BloomConfig, BloomForCausalLM
+from transformers import BloomConfig, BloomForCausalLM, PreTrainedModel
 
 from medchat.checkpoints.adapter_folder import base_notes, open_adapter
 from medchat.checkpoints.headers import TensorHeader
 from medchat.inference.causal_loading import CausalLoading, CausalModel, Vocabulary
+from medchat.inference.fused_decoder import DecoderParts
 from medchat.plugin_kit import LoadOptions
 from medchat_bloom.folder import (
     IGNORED,
@@ -19,6 +20,7 @@ from medchat_bloom.folder import (
     read_bloom_shape,
     without_model_prefix,
 )
+from medchat_bloom.fused import bloom_parts
 from medchat_bloom.inspection import read_bloom_vocabulary
 from medchat_bloom.tokenizer import BloomTokenizer
 from medchat_bloom.weights import which_base
@@ -91,6 +93,10 @@ class BloomLoading(CausalLoading[BloomShape, BloomTokenizer]):
         """Add the size of the vocabulary, after the rows."""
         found = super().details(loaded, options)
         return {"vocab_size": found["vocab_size"], "tokens": loaded.tokenizer.size, **found}
+
+    def decoder_parts(self, model: PreTrainedModel) -> DecoderParts | None:
+        """Say what it consists of, where nothing was added to it."""
+        return bloom_parts(model)
 
 
 BLOOM = BloomLoading()

@@ -15,6 +15,7 @@ from medchat.checkpoints.adapter_folder import files_passed_over
 from medchat.inference.adapters.structure import kept_on_failure
 from medchat.inference.chat_model import ModelFacts, TokenChatModel
 from medchat.inference.decode import Stepper
+from medchat.inference.native_model import NativeModel
 from medchat.inference.scoring import PromptToScore, score_behind
 from medchat.plugin_kit import ChatModel, Delta, GenerationConfig, LoadOptions, Segment
 from medchat_chatglm import position_rules
@@ -26,6 +27,7 @@ from medchat_chatglm.adapters import (
     refuse_other_generation,
 )
 from medchat_chatglm.cleanup import StreamingResponse
+from medchat_chatglm.fused import ChatGLMSequence, chatglm_parts
 from medchat_chatglm.loading import LoadedModel, load_model, read_configuration, with_stated_rule
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 from medchat_chatglm.stepper import BegunAnswer, ChatGLMStepper
@@ -74,7 +76,6 @@ class ChatGLMChatModel(TokenChatModel):
     """One model and its tokenizer. One caller at a time; the prompt is read again each turn."""
 
     _model: ChatGLMForConditionalGeneration
-    _stepper: ChatGLMStepper
     #: The loaded weights, so that their adapters can be exchanged.
     loaded: LoadedModel | None = None
 
@@ -99,6 +100,7 @@ class ChatGLMChatModel(TokenChatModel):
             tokenizer,
             ChatGLMStepper(model),
             ModelFacts("chatglm", path, int(config.max_sequence_length), details, notes),
+            native=NativeModel(partial(chatglm_parts, model), partial(ChatGLMSequence, model)),
             # Med checkpoints end with the old tokenizer's `</s>`, plain ones with `<eop>`.
             stop_ids={eos} if isinstance(eos, int) else set(eos or ()),
             cleanup=partial(StreamingResponse, full_width=tokenizer.generation == "v11"),
@@ -149,9 +151,8 @@ class ChatGLMChatModel(TokenChatModel):
 
     def score_rows(self, rows: Sequence[PromptToScore]) -> list[list[tuple[float, ...]]]:
         """Return the scores of the answers to each prompt, which is read once."""
-        found = []
+        found, stepper = [], ChatGLMStepper(self._model)
         for row in rows:
-            first = self._stepper.prefill(row.prompt)[None]
-            found += score_behind(first, [row.targets], lambda ids, _: self._stepper.read_answers(ids))
-        self._stepper.forget()
+            first = stepper.prefill(row.prompt)[None]
+            found += score_behind(first, [row.targets], lambda ids, _: stepper.read_answers(ids))
         return found

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from medchat.inference.decode import ForgettingStepper
 from medchat.inference.interrupt import decoder_layers, interruptible
 from medchat.plugin_kit import UsageError, say
 from medchat_chatglm import position_rules
@@ -127,7 +128,7 @@ def _nothing_read() -> UsageError:
 class BegunAnswer:
     """A stepper whose first ids are a prompt of `prompt_tokens` and the beginning of its answer."""
 
-    def __init__(self, stepper: ChatGLMStepper, prompt_tokens: int) -> None:
+    def __init__(self, stepper: ForgettingStepper, prompt_tokens: int) -> None:
         self._stepper = stepper
         self._prompt_tokens = prompt_tokens
 
