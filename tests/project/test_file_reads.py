@@ -48,6 +48,7 @@ ALLOWED = {
     ("medchat/medical_safety/lexicon_files.py", "read_text"): "part of the installed package",
     ("medchat/templates/catalogue.py", "read_text"): "part of the installed package",
     ("plugins/data/medchat_data/command.py", "read_text"): "part of the installed package",
+    ("plugins/serve/medchat_serve/page.py", "read_text"): "part of the installed package",
     ("plugins/eval/medchat_eval/command.py", "read_text"): "part of the installed package",
 }
 #: What opens a file by its path, whatever it is called on.

@@ -91,10 +91,12 @@ def test_our_notice_in_the_history_is_not_what_the_model_reads(
     served: Served, prompts: list[str], language: str
 ) -> None:
     set_language(language)
+    notices = terminal_notices(served, URGENT)
     first = content(served, question(URGENT))
+    assert first.startswith(notices[0])
     again = content(served, talk(URGENT, first, "那现在呢？"))
     assert f"你问的是{URGENT}" in prompts[-1]
-    assert not any(notice in prompts[-1] for notice in terminal_notices(served, URGENT))
+    assert not any(notice in prompts[-1] for notice in notices)
     assert again.endswith("那现在呢？")
 
 

@@ -20,11 +20,12 @@ from medchat_serve.answer_response import AnswerResponse
 from medchat_serve.api_error import ApiError, as_api_error
 from medchat_serve.asked_question import AskedQuestion, read_chat, read_completion
 from medchat_serve.body import read_body
-from medchat_serve.dispatcher import Dispatcher, stopping_error
+from medchat_serve.dispatcher import Dispatcher
 from medchat_serve.guard import Guard, check_json
 from medchat_serve.job import AnswerJob
 from medchat_serve.limits import ServerLimits
 from medchat_serve.own_notices import OwnNotices
+from medchat_serve.page import page
 from medchat_serve.replies import About, Reply
 
 Log = Callable[[str], None]
@@ -47,7 +48,7 @@ class Service:
 
     def app(self) -> ASGIApp:
         """Return the application."""
-        routes = []
+        routes = [Route("/", self.page, methods=["GET"])]
         for prefix in ("/v1", ""):  # a base address without /v1 is the commonest trouble of clients
             routes += [
                 Route(f"{prefix}/models", self.models, methods=["GET"]),
@@ -57,6 +58,10 @@ class Service:
                 Route(f"{prefix}/health", self.health, methods=["GET"]),
             ]
         return GuardedApp(Starlette(routes=routes, exception_handlers=_HANDLERS), self)
+
+    async def page(self, request: Request) -> Response:
+        """Show the page."""
+        return page(self.model_id, self.opened.mark)
 
     async def models(self, request: Request) -> Response:
         """List the one model."""
@@ -83,8 +88,6 @@ class Service:
         return await self._answer(read_completion(await self._body(request)), request)
 
     async def _body(self, request: Request) -> object:
-        if self.dispatcher.stopping:
-            raise stopping_error()
         check_json(request.headers)
         body = await read_body(request, self.limits)
         name = body.get("model") if isinstance(body, dict) else None

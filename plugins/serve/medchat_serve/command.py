@@ -178,6 +178,8 @@ def _say_ready(listening: socket.socket, name: str, with_token: bool) -> None:
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{port}"
     lines = [say(f"模型 {name} 已就绪：{address}/v1", f"model {name} is ready: {address}/v1")]
+    fragment = say("#token=令牌", "#token=TOKEN") if with_token else ""
+    lines.append(say(f"网页：{address}/{fragment}", f"The page: {address}/{fragment}"))
     if not is_loopback(host):
         lines.append(
             say(
