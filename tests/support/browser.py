@@ -175,10 +175,11 @@ class Tab:
         file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
     def complaints(self) -> list[str]:
-        """Return what the browser complained of in this page: exceptions, refusals of its policy."""
+        """Return what the browser complained of since this was last asked: exceptions, refusals of its policy."""
         self.run("1")
-        found = []
-        for event in self._browser.events:
+        found, events = [], self._browser.events
+        self._browser.events = []
+        for event in events:
             if event.get("sessionId") == self._session:
                 about = event["params"]
                 if event["method"] == "Runtime.exceptionThrown":
