@@ -83,6 +83,7 @@ setup(
     },
     install_requires=REQUIREMENTS,
     extras_require={
+        "export": ["gguf>=0.17"],
         "qlora": ["bitsandbytes>=0.48"],
         "serve": ["starlette>=1", "uvicorn>=0.30"],
         "tensorboard": ["tensorboard>=2.18"],
@@ -93,6 +94,7 @@ setup(
             "coverage>=7.6",
             "deptry>=0.23",
             "fastapi>=0.115",
+            "gguf>=0.17",
             "hypothesis>=6.100",
             "import-linter>=2.3",
             "mypy>=1.15",
@@ -108,6 +110,7 @@ setup(
             "starlette>=1",
             "tensorboard>=2.18",
             "uvicorn>=0.30",
+            "xllamacpp>=2026.10",
         ],
     },
     entry_points={

@@ -9,7 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from medchat import medical_safety
-from medchat.api import BatchScoringModel, ChatModel, Conversation, Finish, Notice, Turn
+from medchat.api import (
+    Backbone,
+    BatchScoringModel,
+    ChatModel,
+    Conversation,
+    Finish,
+    GenerationConfig,
+    LoadOptions,
+    Notice,
+    PromptTemplate,
+    Turn,
+)
 from medchat.batch.answering import BatchHalved
 from medchat.batch.questions import Question
 from medchat.batch.resuming import require_same
@@ -231,6 +242,29 @@ class OpenedModel:
                 estimated = bool(row.get("tokens_estimated"))
                 self.spent.add(row["prompt_tokens"], row["tokens"], estimated=estimated)
                 yield dict(row)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """What a command's flags name, checked as far as that takes no weights; nothing is loaded."""
+
+    #: Its backbone.
+    backbone: Backbone
+    #: What that backbone loads.
+    options: LoadOptions
+    #: The template that it is asked in.
+    template: PromptTemplate
+    #: How its answers would be decoded.
+    generation: GenerationConfig
+
+
+def resolve_model(flags: Mapping[str, Any] | None = None, **chosen: Any) -> ResolvedModel:
+    """Return what `open_model` with the same arguments would load, without loading it.
+
+    For a command that works on the files themselves. Raises what `open_model` raises before loading.
+    """
+    setup = resolve_setup(read_settings({**(flags or {}), **chosen}))
+    return ResolvedModel(setup.backbone, setup.options, setup.template, setup.generation)
 
 
 @contextmanager

@@ -30,6 +30,13 @@ BUILTIN_COMMANDS = (
         "build, check and prepare training data",
     ),
     BuiltinCommand(
+        "export",
+        "medchat_export",
+        "medchat_export.plugin",
+        "导出模型：合并适配器、GGUF、Ollama",
+        "export a model: adapters merged, GGUF, Ollama",
+    ),
+    BuiltinCommand(
         "serve",
         "medchat_serve",
         "medchat_serve.plugin",

@@ -42,6 +42,20 @@ def language_is_chosen() -> bool:
     return bool(_current)
 
 
+class in_language:
+    """Within `with in_language(name):` texts are in that language, "zh" or "en"."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._before = current_language()
+        set_language(self._name)
+
+    def __exit__(self, *raised: object) -> None:
+        set_language(self._before)
+
+
 def current_language() -> str:
     """Return the interface language in force, "zh" or "en"."""
     return _current or language_from_environment()

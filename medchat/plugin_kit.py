@@ -45,13 +45,14 @@ from medchat.api import (
 from medchat.document import Document, Paragraph, Picture, Quotation, Section, Table, as_html, as_markdown
 from medchat.errors import CheckpointError, DataError, GateError, MedchatError, UsageError
 from medchat.hookspecs import Finding, hookimpl
-from medchat.language import say
+from medchat.language import in_language, say
+from medchat.regular_files import read_json, read_regular
 from medchat.sanitize import StreamSanitizer, sanitize, sanitize_line
 from medchat.templates import load_template
 from medchat.token_guess import guess_tokens
 
 if TYPE_CHECKING:
-    from medchat.asking import OpenedModel, open_model
+    from medchat.asking import OpenedModel, ResolvedModel, open_model, resolve_model
     from medchat.batch.command_results import Results, open_results
     from medchat.batch.questions import Question, read_questions
     from medchat.batch.rows import as_line
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from medchat.datafiles.fields import FieldChoice, RecordError
     from medchat.datafiles.record import QuestionRecord, parse_record
     from medchat.medical_safety import aigc_metadata, disclaimer, notice_texts, urgent_notices
-    from medchat.regular_files import read_regular
     from medchat.settings.plugin_options import plugin_settings
     from medchat.sft_job.data import read_training_data
     from medchat.user_paths import user_path
@@ -112,6 +112,7 @@ __all__ = [
     "Quotation",
     "ReasoningPiece",
     "RecordError",
+    "ResolvedModel",
     "Results",
     "SFTData",
     "SFTOptions",
@@ -140,6 +141,7 @@ __all__ = [
     "generation_flags",
     "guess_tokens",
     "hookimpl",
+    "in_language",
     "load_template",
     "model_flags",
     "notice_texts",
@@ -149,9 +151,11 @@ __all__ = [
     "open_results",
     "parse_record",
     "plugin_settings",
+    "read_json",
     "read_questions",
     "read_regular",
     "read_training_data",
+    "resolve_model",
     "sanitize",
     "sanitize_line",
     "say",
@@ -164,8 +168,10 @@ __all__ = [
 #: What only a command needs, and where it is.
 _FOR_COMMANDS = {
     "OpenedModel": "medchat.asking",
+    "ResolvedModel": "medchat.asking",
     "open_model": "medchat.asking",
     "Results": "medchat.batch.command_results",
+    "resolve_model": "medchat.asking",
     "open_results": "medchat.batch.command_results",
     "Question": "medchat.batch.questions",
     "read_questions": "medchat.batch.questions",
@@ -194,7 +200,6 @@ _FOR_COMMANDS = {
     "disclaimer": "medchat.medical_safety",
     "notice_texts": "medchat.medical_safety",
     "urgent_notices": "medchat.medical_safety",
-    "read_regular": "medchat.regular_files",
     "plugin_settings": "medchat.settings.plugin_options",
     "read_training_data": "medchat.sft_job.data",
     "user_path": "medchat.user_paths",

@@ -46,13 +46,15 @@ SECTIONS: Mapping[str, str] = {
     "Prompts": "PromptTemplate Segment Text Control SpecialTokens load_template",
     "Conversations, and what hooks give": "hookimpl Conversation Turn Notice SlashCommand Finding",
     "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTWatcher SFTProgress SFTReport",
-    "Errors and texts": "MedchatError UsageError CheckpointError DataError GateError say sanitize StreamSanitizer "
-    "sanitize_line Document Section Paragraph Table Quotation Picture as_markdown as_html",
-    "Commands": "model_flags generation_flags open_model OpenedModel Advice ReasoningPiece AnswerPiece AnswerReviewed "
-    "AnswerFinished open_results Results call_flags CallLimits open_calls StoredCalls "
-    "read_questions Question read_training_data parse_record QuestionRecord RecordError field_flags FieldChoice "
-    "open_data_file guess_tokens plugin_settings Group LocalizedCommand write_out write_whole_file read_regular "
-    "as_line check_output_file user_path",
+    "Errors and texts": "MedchatError UsageError CheckpointError DataError GateError say in_language sanitize "
+    "StreamSanitizer sanitize_line Document Section Paragraph Table Quotation Picture "
+    "as_markdown as_html",
+    "Commands": "model_flags generation_flags open_model OpenedModel resolve_model ResolvedModel Advice "
+    "ReasoningPiece AnswerPiece AnswerReviewed AnswerFinished open_results Results call_flags "
+    "CallLimits open_calls StoredCalls read_questions Question read_training_data "
+    "parse_record QuestionRecord RecordError field_flags FieldChoice open_data_file "
+    "guess_tokens plugin_settings Group LocalizedCommand write_out write_whole_file "
+    "read_regular read_json as_line check_output_file user_path",
     "Medical duties": "urgent_notices notice_texts disclaimer aigc_metadata",
 }
 #: The members of a class that plugins may use, where it has others too.

@@ -13,6 +13,8 @@ from medchat.api.generation import DTYPES, QUANTIZE, GenerationConfig, LoadOptio
 from medchat.api.models import AdapterCard, ChatModel, ModelCard
 from medchat.api.option import Option
 from medchat.api.prompts import PromptTemplate, SpecialTokens
+from medchat.errors import UsageError
+from medchat.language import say
 
 HUB = "https://huggingface.co/"
 
@@ -120,6 +122,21 @@ class Backbone(ABC):
         leaves `model` as it was.
         """
         return None
+
+    def save_merged(self, options: LoadOptions, folder: Path, dtype: str) -> None:
+        """Write a whole checkpoint into the empty `folder`, in `dtype`, with the adapters of `options` merged.
+
+        It must load by its path alone: weights as safetensors, small files, the vocabulary, and the template that
+        the adapters were trained in. `medchat export` makes the folder, and removes it if this raises. Raises
+        UsageError where the family, an adapter's kind or quantised weights allow no such thing, which is the default,
+        and what `load` raises.
+        """
+        raise UsageError(
+            say(
+                f"{self.name} 不能导出合并后的权重", f"{self.name} cannot export weights with adapters merged"
+            ),
+            say("改用 --adapter 加载适配器", "load the adapter with --adapter instead"),
+        )
 
     def check(self, options: LoadOptions) -> None:
         """Raise what `load` would raise, as far as it shows without reading weights; by default nothing.

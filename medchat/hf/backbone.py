@@ -5,20 +5,22 @@ Cheap to import: torch, transformers and tokenizers are imported inside the meth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from medchat.api import LoadOptions, ModelCard, SFTRecipe, SpecialTokens
+from medchat.api import LoadOptions, ModelCard, SpecialTokens
 from medchat.inference.causal_backbone import CausalBackbone
+from medchat.training.trained_family import TrainedFamily
 
 if TYPE_CHECKING:
     from medchat.hf.folder import FolderTemplates
     from medchat.hf.loading import TransformersLoading
+    from medchat.hf.recipes import TransformersFamily
     from medchat.hf.tokenizer import HFTokenizer
 
 
-class TransformersBackbone(CausalBackbone):
+class TransformersBackbone(TrainedFamily, CausalBackbone):
     """A subclass states `name`, `summary` and `model_types`; the rest has defaults.
 
     Loading, the kept cache, sampling, batches, `score`, adapters, quantisation and all five methods of
@@ -34,7 +36,6 @@ class TransformersBackbone(CausalBackbone):
     lora_targets: ClassVar[tuple[str, ...]] = ("q_proj", "v_proj")
     #: The linears whose output enters the residual: of attention, then of the feed-forward part.
     bottleneck_targets: ClassVar[tuple[str, str]] = ("o_proj", "down_proj")
-    #: The fine-tuning method to take where none is named.
     first_method: ClassVar[str] = "lora"
 
     def tokenizer_class(self) -> type[HFTokenizer]:
@@ -74,19 +75,16 @@ class TransformersBackbone(CausalBackbone):
         sizes: dict[str, Any] = {"model_type": self.model_types[0], **shape}
         write_tiny_transformer(path, corpus=corpus, seed=seed, **sizes)
 
-    @property
-    def recipes(self) -> Mapping[str, SFTRecipe]:
-        """All methods of fine-tuning."""
+    def family(self) -> TransformersFamily:
+        """Return what fine-tuning must know of these architectures."""
         from medchat.hf.recipes import TransformersFamily
-        from medchat.training.recipe import recipes_of
 
-        family = TransformersFamily(
+        return TransformersFamily(
             self.loading(),
             self.templates(),
             lora_targets=self.lora_targets,
             bottleneck_targets=self.bottleneck_targets,
         )
-        return recipes_of(family, first=self.first_method)
 
     def _tokens(self, options: LoadOptions) -> SpecialTokens:
         return self.tokenizer_class().from_folder(options.model).special_tokens

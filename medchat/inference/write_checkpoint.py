@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors import safe_open
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from medchat.errors import UsageError
@@ -75,6 +76,19 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file as people read it."""
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def save_and_compare(tensors: Mapping[str, Tensor], path: Path) -> bool:
+    """Write a safetensors file, read it back and return whether it holds `tensors`, bit by bit.
+
+    Any shapes and dtypes. The file is for its owner alone. Raises OSError, or what safetensors makes of one.
+    """
+    kept = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    save_file(kept, path, {"format": "pt"})
+    with safe_open(path, framework="pt") as written:
+        return set(written.keys()) == set(kept) and all(
+            torch.equal(written.get_tensor(name), tensor.cpu()) for name, tensor in kept.items()
+        )
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], layout: str, shards: int = 3) -> None:

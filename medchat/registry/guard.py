@@ -112,6 +112,10 @@ class GuardedBackbone(Backbone):
             return None
         return model if found is given else guarded_model(found, self._entry, where)
 
+    def save_merged(self, options: LoadOptions, folder: Path, dtype: str) -> None:
+        with guarded(self._entry, "save_merged", _OF_LOADING):
+            self._inner.save_merged(options, folder, dtype)
+
     def check(self, options: LoadOptions) -> None:
         with guarded(self._entry, "check", ON_PURPOSE):
             self._inner.check(options)

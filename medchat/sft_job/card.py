@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from medchat import medical_safety
@@ -21,7 +20,7 @@ from medchat.document import (
     as_html,
     as_markdown,
 )
-from medchat.language import current_language, say, set_language
+from medchat.language import in_language, say
 from medchat.sft_job.facts import RunFacts, write_facts
 from medchat.sft_job.keys import EXTRA
 from medchat.sft_job.metrics import read_metrics
@@ -44,7 +43,7 @@ def model_card(facts: RunFacts, report: SFTReport) -> str:
     """Return the card, with front matter that model hubs read."""
     pages = []
     for language in ("zh", "en"):
-        with _speaking(language):
+        with in_language(language):
             pages.append(as_markdown(_page(facts, report)))
     body = "\n".join(pages)
     said = "\n".join(sample.before + sample.after for sample in report.samples)
@@ -57,16 +56,6 @@ def model_card(facts: RunFacts, report: SFTReport) -> str:
     }
     head = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in metadata.items()]
     return "\n".join(["---", *head, "---", "", body])
-
-
-@contextmanager
-def _speaking(language: str) -> Iterator[None]:
-    before = current_language()
-    set_language(language)
-    try:
-        yield
-    finally:
-        set_language(before)
 
 
 def _page(facts: RunFacts, report: SFTReport) -> Document:

@@ -22,7 +22,7 @@ COMMANDS = sorted(tree_of_commands())
 ENGLISH = re.compile(r"(?<![-\w.])(?:[a-z]{2,} [a-z]{2,}|[A-Z]{2,})(?![\w.])")
 #: What stays as it is: commands to type, names of flags, names of things.
 NAMES = re.compile(
-    r"medchat( [a-z]+)*|export|--[\w-]+|\[[a-z0-9|]+\]|JSONL?|TOML|CSV|LoRA|MLP|CPU|OpenAI|ShareGPT|ModelScope"
+    r"medchat( [a-z]+)*|export|--[\w-]+|\[[a-z0-9|]+\]|JSONL?|TOML|CSV|LoRA|MLP|CPU|GGUF|OpenAI|ShareGPT|ModelScope"
 )
 
 

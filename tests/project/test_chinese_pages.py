@@ -13,6 +13,7 @@ from wording import VALUE, faults_of_chinese
 USER_PAGES = (
     "data.md",
     "eval.md",
+    "export.md",
     "first-minute.md",
     "infer.md",
     "models.md",

@@ -159,6 +159,32 @@ def merge(model: nn.Module, name: str) -> bool:
     return True
 
 
+def merge_all(model: nn.Module, dtype: torch.dtype) -> bool:
+    """Add all adapters to the weights below them, each sum made in float32 and rounded once, to `dtype`.
+
+    Returns False, having changed nothing, where a weight below is quantised. Weights without an adapter keep
+    their dtype.
+    """
+    layers = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, LoraLayer)
+    ]
+    if not all(type(layer.get_base_layer()) in (nn.Linear, Conv1D) for _, _, layer in layers):
+        return False
+    for parent, name, layer in layers:
+        below = layer.get_base_layer()
+        total = below.weight.detach().float()
+        for adapter in layer.lora_A:
+            total = total + layer.get_delta_weight(adapter)
+        # A new parameter: one that is tied to another keeps its own values there.
+        below.weight = nn.Parameter(total.to(dtype), requires_grad=False)
+        setattr(parent, name, below)
+    getattr(model, "peft_config", {}).clear()
+    return True
+
+
 def _linears(model: nn.Module) -> list[str]:
     """Return the names of the linears that LoRA can be laid over; not those of adapters that are there already."""
     found: list[str] = []

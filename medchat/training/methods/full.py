@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medchat.api import LoadOptions, SFTOptions
 from medchat.errors import MedchatError
-from medchat.inference.write_checkpoint import write_json
+from medchat.inference.write_checkpoint import save_and_compare, write_json
 from medchat.language import say
 from medchat.training.family import Family, base_options
 from medchat.training.methods.method import Metadata, Method, dtype_name, precision
@@ -51,13 +49,7 @@ def save_weights(model: nn.Module, folder: Path) -> None:
                 say("请调低 --learning-rate 再试", "try a lower --learning-rate"),
             )
     path = folder / WEIGHTS_NAME
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, {"format": "pt"})
-    with safe_open(path, framework="pt") as written:
-        names = set(written.keys())
-        same = names == set(weights) and all(
-            torch.equal(written.get_tensor(name), tensor.cpu()) for name, tensor in weights.items()
-        )
-    if not same:
+    if not save_and_compare(weights, path):
         raise MedchatError(
             say("写到磁盘上的权重与训练结果不一致", "the weights on the disk differ from the trained ones"),
             say("请检查磁盘后重新训练", "check the disk and train again"),

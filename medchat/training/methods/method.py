@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
@@ -21,7 +19,7 @@ from medchat.errors import MedchatError, UsageError
 from medchat.inference.adapters.linears import linear_sizes
 from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.device import pick_device
-from medchat.inference.write_checkpoint import write_json
+from medchat.inference.write_checkpoint import save_and_compare, write_json
 from medchat.language import say
 from medchat.training.family import Family, base_options
 from medchat.training.optimizers import Precision, precision_of
@@ -110,11 +108,7 @@ def write_adapter(
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path = folder / WEIGHTS_NAME
     check_finite_result(kept)
-    save_file(kept, path, {"format": "pt"})
-    with safe_open(path, framework="pt") as written:
-        same = bool(kept) and set(written.keys()) == set(kept)
-        same = same and all(torch.equal(written.get_tensor(name), kept[name]) for name in kept)
-    if not same:
+    if not kept or not save_and_compare(kept, path):
         raise MedchatError(
             say("写到磁盘上的权重与训练结果不一致", "the weights on the disk differ from the trained ones"),
             say("请检查磁盘后重新训练", "check the disk and train again"),

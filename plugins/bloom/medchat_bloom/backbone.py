@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medchat.inference.causal_backbone import CausalBackbone
-from medchat.plugin_kit import GenerationConfig, LoadOptions, ModelCard, SFTRecipe
+from medchat.plugin_kit import GenerationConfig, LoadOptions, ModelCard
+from medchat.training.trained_family import TrainedFamily
 from medchat_bloom.weights import KNOWN_WEIGHTS, which_base
 
 if TYPE_CHECKING:
     from medchat.checkpoints.stated_template import TemplateChoice
     from medchat_bloom.loading import BloomLoading
+    from medchat_bloom.recipes import BloomFamily
 
 
-class BloomBackbone(CausalBackbone):
+class BloomBackbone(TrainedFamily, CausalBackbone):
     """Bloom with 250680 tokens in 250880 rows, plain or with LoRA adapters on the fused query_key_value."""
 
     name = "bloom"
@@ -30,6 +32,9 @@ class BloomBackbone(CausalBackbone):
     # The original's script (docs/specs/models.md, "Templates"). It used four beams, which cannot be streamed:
     # use `--num-beams 4` for that.
     generation = GenerationConfig(max_new_tokens=256, temperature=0.1, top_p=0.75, top_k=40)
+
+    # What BenTsao did.
+    first_method = "lora"
 
     def templates(self) -> TemplateChoice:
         """Return the templates that these weights and their adapters were trained with."""
@@ -66,11 +71,8 @@ class BloomBackbone(CausalBackbone):
         sizes: dict[str, Any] = {**shape}
         write_tiny_bloom(path, corpus=corpus, seed=seed, **sizes)
 
-    @property
-    def recipes(self) -> Mapping[str, SFTRecipe]:
-        """All fine-tuning methods."""
-        from medchat.training.recipe import recipes_of
+    def family(self) -> BloomFamily:
+        """Return what fine-tuning must know of the family."""
         from medchat_bloom.recipes import BloomFamily
 
-        # BenTsao's method first: it is the default.
-        return recipes_of(BloomFamily(), first="lora")
+        return BloomFamily()

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medchat.plugin_kit import (
     AdapterCard,
-    Backbone,
     ChatModel,
     GenerationConfig,
     LoadOptions,
     ModelCard,
     Option,
     PromptTemplate,
-    SFTRecipe,
     SpecialTokens,
 )
+from medchat.training.trained_family import TrainedFamily
 from medchat_chatglm.weights import KNOWN_WEIGHTS
 
+if TYPE_CHECKING:
+    from medchat.training.methods import Method
+    from medchat_chatglm.recipes import ChatGLMFamily
 
-class ChatGLMBackbone(Backbone):
+
+class ChatGLMBackbone(TrainedFamily):
     """ChatGLM-6B v1: both id generations, the Med fine-tunes, int8/int4 checkpoints, P-tuning prefixes."""
 
     name = "chatglm"
@@ -107,10 +110,14 @@ class ChatGLMBackbone(Backbone):
         sizes: dict[str, Any] = {**shape}
         write_tiny_chatglm(path, corpus=corpus, seed=seed, **sizes)
 
-    @property
-    def recipes(self) -> Mapping[str, SFTRecipe]:
-        """All fine-tuning methods; P-tuning uses the model's own prefix."""
-        from medchat.training.recipe import recipes_of
-        from medchat_chatglm.recipes import ChatGLMFamily, PTuningMethod
+    def family(self) -> ChatGLMFamily:
+        """Return what fine-tuning must know of the family."""
+        from medchat_chatglm.recipes import ChatGLMFamily
 
-        return recipes_of(ChatGLMFamily(), [PTuningMethod()])
+        return ChatGLMFamily()
+
+    def own_methods(self) -> Sequence[Method]:
+        """P-tuning with the model's own prefix."""
+        from medchat_chatglm.recipes import PTuningMethod
+
+        return [PTuningMethod()]

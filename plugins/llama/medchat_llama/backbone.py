@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medchat.inference.causal_backbone import CausalBackbone
-from medchat.plugin_kit import GenerationConfig, ModelCard, SFTRecipe
+from medchat.plugin_kit import GenerationConfig, ModelCard
+from medchat.training.trained_family import TrainedFamily
 from medchat_llama.weights import KNOWN_WEIGHTS
 
 if TYPE_CHECKING:
     from medchat.checkpoints.stated_template import TemplateChoice
     from medchat_llama.loading import LlamaLoading
+    from medchat_llama.recipes import LlamaFamily
 
 
-class LlamaBackbone(CausalBackbone):
+class LlamaBackbone(TrainedFamily, CausalBackbone):
     """The first LLaMA and its Chinese extensions, in every published layout, with LoRA adapters."""
 
     name = "llama"
@@ -32,6 +34,9 @@ class LlamaBackbone(CausalBackbone):
     # is plain beam search: no output before its end. Sampling with the same numbers is nearly greedy, and
     # streams. `medchat infer --num-beams 4 --max-new-tokens 256` reproduces the script.
     generation = GenerationConfig(max_new_tokens=256, temperature=0.1, top_p=0.75, top_k=40)
+
+    # What BenTsao did.
+    first_method = "lora"
 
     def templates(self) -> TemplateChoice:
         """Return the templates that these weights and their adapters were trained with."""
@@ -58,11 +63,8 @@ class LlamaBackbone(CausalBackbone):
         sizes: dict[str, Any] = {**shape}
         write_tiny_llama(path, corpus=corpus, seed=seed, **sizes)
 
-    @property
-    def recipes(self) -> Mapping[str, SFTRecipe]:
-        """All fine-tuning methods."""
-        from medchat.training.recipe import recipes_of
+    def family(self) -> LlamaFamily:
+        """Return what fine-tuning must know of the family."""
         from medchat_llama.recipes import LlamaFamily
 
-        # BenTsao's method first: it is the default.
-        return recipes_of(LlamaFamily(), first="lora")
+        return LlamaFamily()

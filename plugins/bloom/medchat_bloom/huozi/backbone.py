@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medchat.inference.causal_backbone import CausalBackbone
-from medchat.plugin_kit import GenerationConfig, LoadOptions, ModelCard, SFTRecipe
+from medchat.plugin_kit import GenerationConfig, LoadOptions, ModelCard
+from medchat.training.trained_family import TrainedFamily
 from medchat_bloom.huozi.prompts import CHAT_TOKENS
 from medchat_bloom.huozi.weights import KNOWN_WEIGHTS
 
 if TYPE_CHECKING:
     from medchat.checkpoints.stated_template import TemplateChoice
     from medchat_bloom.huozi.loading import HuoziLoading
+    from medchat_bloom.huozi.recipes import HuoziFamily
 
 
-class HuoziBackbone(CausalBackbone):
+class HuoziBackbone(TrainedFamily, CausalBackbone):
     """Huozi 1.0: its own chat template when plain, `bloom_deploy` with an adapter; stops on both end tokens."""
 
     name = "huozi"
@@ -33,6 +35,9 @@ class HuoziBackbone(CausalBackbone):
     generation = GenerationConfig(
         max_new_tokens=512, temperature=0.5, top_k=50, top_p=0.95, repetition_penalty=1.03
     )
+
+    # What BenTsao did.
+    first_method = "lora"
 
     def templates(self) -> TemplateChoice:
         """Return the templates that these weights and their adapters were trained with."""
@@ -68,14 +73,11 @@ class HuoziBackbone(CausalBackbone):
         choices: dict[str, Any] = {"layout": "bin", "chat_tokens": (*CHAT_TOKENS, "<|endoftext|>"), **shape}
         write_tiny_bloom(path, corpus=corpus, seed=seed, **choices)
 
-    @property
-    def recipes(self) -> Mapping[str, SFTRecipe]:
-        """All fine-tuning methods."""
-        from medchat.training.recipe import recipes_of
+    def family(self) -> HuoziFamily:
+        """Return what fine-tuning must know of the family."""
         from medchat_bloom.huozi.recipes import HuoziFamily
 
-        # BenTsao's method first: it is the default.
-        return recipes_of(HuoziFamily(), first="lora")
+        return HuoziFamily()
 
 
 def _generation(path: Path) -> str:

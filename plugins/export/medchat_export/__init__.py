@@ -1,0 +1,1 @@
+"""`medchat export`: a model and its adapters as one checkpoint, as GGUF, for Ollama, with a model card."""
