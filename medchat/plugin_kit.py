@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from medchat.batch.questions import Question, read_questions
     from medchat.batch.rows import as_line
     from medchat.calls.limits import CallLimits, call_flags
-    from medchat.calls.stored import StoredCalls, open_calls
+    from medchat.calls.stored import StoredAnswer, StoredCalls, open_calls
     from medchat.chat.events import Advice, AnswerFinished, AnswerPiece, AnswerReviewed, ReasoningPiece
     from medchat.cli.group import Group, LocalizedCommand
     from medchat.cli.options import field_flags, generation_flags, model_flags
@@ -124,6 +124,7 @@ __all__ = [
     "Segment",
     "SlashCommand",
     "SpecialTokens",
+    "StoredAnswer",
     "StoredCalls",
     "StreamSanitizer",
     "Table",
@@ -178,6 +179,7 @@ _FOR_COMMANDS = {
     "as_line": "medchat.batch.rows",
     "CallLimits": "medchat.calls.limits",
     "call_flags": "medchat.calls.limits",
+    "StoredAnswer": "medchat.calls.stored",
     "StoredCalls": "medchat.calls.stored",
     "open_calls": "medchat.calls.stored",
     "Advice": "medchat.chat.events",

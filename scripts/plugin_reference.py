@@ -20,7 +20,7 @@ from medchat import plugin_kit
 from medchat.api import Example, KnownFile, option_facts
 from medchat.asking import Answer, TokenCount
 from medchat.batch.questions import QuestionFile
-from medchat.calls.stored import CallEstimate, StoredAnswer
+from medchat.calls.stored import CallEstimate
 from medchat.chat.events import TurnStats
 from medchat.chat.session import ChatSession
 from medchat.datafiles.data_file import DataFile
@@ -51,7 +51,7 @@ SECTIONS: Mapping[str, str] = {
     "as_markdown as_html",
     "Commands": "model_flags generation_flags open_model OpenedModel resolve_model ResolvedModel Advice "
     "ReasoningPiece AnswerPiece AnswerReviewed AnswerFinished open_results Results call_flags "
-    "CallLimits open_calls StoredCalls read_questions Question read_training_data "
+    "CallLimits open_calls StoredCalls StoredAnswer read_questions Question read_training_data "
     "parse_record QuestionRecord RecordError field_flags FieldChoice open_data_file "
     "guess_tokens plugin_settings Group LocalizedCommand write_out write_whole_file "
     "read_regular read_json as_line check_output_file user_path",
@@ -80,7 +80,6 @@ GIVEN = (
     Fitted,
     ChatSession,
     TurnStats,
-    StoredAnswer,
     CallEstimate,
     QuestionFile,
     TrainingFile,

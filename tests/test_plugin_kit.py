@@ -76,6 +76,7 @@ NAMES = [
     "Segment",
     "SlashCommand",
     "SpecialTokens",
+    "StoredAnswer",
     "StoredCalls",
     "StreamSanitizer",
     "Table",

@@ -21,6 +21,7 @@ from medchat.plugin_kit import (
     user_path,
     write_out,
 )
+from medchat_data.build_literature import literature
 from medchat_data.building import TEMPLATE_WRITER, BuildPlan
 from medchat_data.knowledge import read_knowledge
 from medchat_data.model_writer import (
@@ -123,6 +124,9 @@ def kg(knowledge: str, output: str | None, writer: str, forms: str | None, **fla
     if plan.knowledge.bad:
         return DataError.exit_code
     return 0 if is_whole else 1
+
+
+build.add_command(literature)
 
 
 def _chosen_forms(names: str | None) -> Sequence[str]:

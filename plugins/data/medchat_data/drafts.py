@@ -56,14 +56,20 @@ def read_texts(written: str, names: Sequence[str]) -> tuple[str, ...] | None:
 
     Blanks may stand around it. A text is neither empty nor longer than 4000 characters.
     """
+    value = read_form(written, names)
+    if value is None:
+        return None
+    texts = [value[name].strip() if isinstance(value[name], str) else "" for name in names]
+    return tuple(texts) if all(_is_text(text) for text in texts) else None
+
+
+def read_form(written: str, names: Sequence[str]) -> dict[str, Any] | None:
+    """Return the JSON object that a model wrote, if it has just those names and nothing but blanks stands around it."""
     try:
         value = json.loads(written, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict) or set(value) != set(names):
-        return None
-    texts = [value[name].strip() if isinstance(value[name], str) else "" for name in names]
-    return tuple(texts) if all(_is_text(text) for text in texts) else None
+    return value if isinstance(value, dict) and set(value) == set(names) else None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

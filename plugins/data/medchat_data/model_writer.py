@@ -6,6 +6,7 @@ interrupted run loses nothing, and its end is the same as without an interruptio
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from medchat.plugin_kit import (
     model_flags,
     open_calls,
     open_model,
+    sanitize_line,
     say,
 )
 from medchat_data.record_files import require_free, write_records
@@ -165,6 +167,28 @@ def say_what_is_left(calls: StoredCalls, left: int) -> None:
         ),
         err=True,
     )
+
+
+def built_line(forms: Counter[str], files: BuildFiles) -> str:
+    """Return how many records of which forms were written where."""
+    target = sanitize_line(str(files.target))
+    return say(
+        f"共 {forms.total()} 条训练数据（{_listed(forms)}）：{target}",
+        f"{forms.total()} training records ({_listed(forms)}): {target}",
+    )
+
+
+def rejected_line(codes: Counter[str], files: BuildFiles) -> str:
+    """Return how many were rejected, why, and where they are."""
+    rejects = sanitize_line(str(files.rejects))
+    return say(
+        f"不收录 {codes.total()} 条（{_listed(codes)}）：{rejects}",
+        f"{codes.total()} rejected ({_listed(codes)}): {rejects}",
+    )
+
+
+def _listed(counts: Counter[str]) -> str:
+    return say("、", ", ").join(f"{name} {count}" for name, count in counts.items())
 
 
 def _tokens_text(prompt_tokens: int, answer_tokens: int) -> str:

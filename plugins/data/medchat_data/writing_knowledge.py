@@ -10,12 +10,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from medchat.plugin_kit import Finish, StoredCalls, UsageError, open_results, sanitize_line, say
+from medchat.plugin_kit import Finish, StoredCalls, UsageError, open_results, say
 from medchat_data.building import BuildPlan
 from medchat_data.drafts import Draft, read_draft
 from medchat_data.model_writer import (
     BuildFiles,
+    built_line,
     open_writer,
+    rejected_line,
     say_estimate,
     say_what_is_left,
     written_by,
@@ -125,21 +127,14 @@ def _comparable(row: Mapping[str, Any]) -> Mapping[str, Any]:
 def summary(counts: Counts, files: BuildFiles) -> str:
     """Return how many rows went into which file, as lines."""
 
-    def of(which: bool, part: int) -> tuple[int, str]:
-        found: Counter[str] = Counter()
-        for key, count in counts.items():
-            if bool(key[1]) is which:
-                found[key[part]] += count
-        return found.total(), say("、", ", ").join(f"{name} {count}" for name, count in found.items())
-
-    built, by_form = of(False, 0)
-    refused, by_reason = of(True, 1)
-    target, rejects = (sanitize_line(str(path)) for path in (files.target, files.rejects))
-    text = say(
-        f"共 {built} 条训练数据（{by_form}）：{target}", f"{built} training records ({by_form}): {target}"
-    )
-    if refused:
-        text += "\n" + say(
-            f"不收录 {refused} 条（{by_reason}）：{rejects}", f"{refused} rejected ({by_reason}): {rejects}"
-        )
-    return text
+    forms: Counter[str] = Counter()
+    codes: Counter[str] = Counter()
+    for (form, code), count in counts.items():
+        if code:
+            codes[code] += count
+        else:
+            forms[form] += count
+    lines = [built_line(forms, files)]
+    if codes:
+        lines.append(rejected_line(codes, files))
+    return "\n".join(lines)
