@@ -63,7 +63,7 @@ def leave_in_time(code: int) -> None:
 
 
 def split_global_flags(arguments: list[str]) -> tuple[list[str], str | None, bool]:
-    """Take `--lang X` and `--debug` out of `arguments`, wherever they stand before `--`.
+    """Take `--lang X` and `--debug` out of `arguments`, wherever they are before `--`.
 
     Returns what is left, the language (as typed, possibly wrong) and whether `--debug` was there.
     """

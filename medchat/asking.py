@@ -47,7 +47,7 @@ _PRICED = 1_000_000
 
 @dataclass
 class TokenCount:
-    """What the answers so far took. `cost` is None where the model states no prices; `currency` is theirs.
+    """What the answers so far took. `cost` is None if the model states no prices; `currency` is theirs.
 
     `estimated`: some counts are guesses, because whoever computed the answers did not tell them.
     """
@@ -58,9 +58,9 @@ class TokenCount:
     completion_tokens: int = 0
     #: Whether some of the counts are guesses.
     estimated: bool = False
-    #: What they cost by the stated prices, None where there are none.
+    #: What they cost by the stated prices, None if there are none.
     cost: float | None = None
-    #: What `cost` is in, "" where there is none.
+    #: What `cost` is in, "" if there is none.
     currency: str = ""
     _prices: Mapping[str, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -140,7 +140,7 @@ class OpenedModel:
         return medical_safety.ai_mark()
 
     def chat(self, conversation: Conversation = Conversation()) -> ChatSession:
-        """Return the chat engine, going on with `conversation`; nothing is saved.
+        """Return the chat engine, continuing `conversation`; nothing is saved.
 
         `chat().ask(question, cancel)` yields events as the answer comes, `AnswerPiece` and `AnswerFinished` among
         them; those that a command does not know it leaves alone. What was said is in its `conversation`. The public
@@ -195,7 +195,7 @@ class OpenedModel:
     ) -> tuple[float, ...]:
         """Return the natural log-probability of each token of `answer` to `question`, and of the end token.
 
-        Raises UsageError where the backbone cannot say (`Capabilities.score`).
+        Raises UsageError if the backbone cannot say (`Capabilities.score`).
         """
         self._require_scores()
         return self.model.score(self.prompt(question, history=history, system=system).segments, answer)

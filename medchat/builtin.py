@@ -10,8 +10,8 @@ from collections import namedtuple
 BuiltinBackbone = namedtuple("BuiltinBackbone", ["name", "package", "module"])
 BuiltinCommand = namedtuple("BuiltinCommand", ["name", "package", "module", "zh", "en"])
 
-#: name = entry-point name = what `--backbone` takes; its package lies under `plugins/<package without medchat_>/`.
-#: One plugin may offer several: Huozi is of Bloom's architecture.
+#: name = entry-point name = what `--backbone` takes; its package is under `plugins/<package without
+#: medchat_>/`. One plugin may offer several: Huozi is of Bloom's architecture.
 BUILTIN_BACKBONES = (
     BuiltinBackbone("chatglm", "medchat_chatglm", "medchat_chatglm.plugin"),
     BuiltinBackbone("llama", "medchat_llama", "medchat_llama.plugin"),

@@ -1,6 +1,6 @@
 """The demo's own questions and answers, read from `medchat/data/demo_qa.jsonl` and validated.
 
-How they were written, reviewed and sourced: docs/demo-data.md. Knows nothing of models or training.
+How they were written, reviewed and sourced: docs/demo-data.md. Independent of models or training.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class DemoPair:
     """One question and its answer, with the public source the fact was checked against.
 
     `source` is the publisher and 《title》, `source_date` the document's date (year, month or day),
-    `source_url` its own page, "" where no lasting address is known. `author_passes` says how often the
-    authors have read the pair, `last_pass` when they last did.
+    `source_url` its own page, "" if no lasting address is known. `author_passes` says how often the authors
+    have read the pair, `last_pass` when they last did.
     """
 
     id: str

@@ -1,11 +1,10 @@
 """The hooks a plugin may implement. Few on purpose: what a model family does lives on its `Backbone`.
 
-A plugin is a module (or an object) with `medchat_api_version = 1` and functions marked `@hookimpl`,
-named by an entry point. A hook implementation may take fewer of the arguments than are listed here.
-Each plugin is called under its own guard: an exception, or a result of the wrong kind, is reported once
-in one line and the others go on. No hook stops at the first result, and none can take away what MedChat
-or another plugin says: the disclaimer, the sanitising of text, file modes and the loading of weights
-are not hookable.
+A plugin is a module (or an object) with `medchat_api_version = 1` and functions marked `@hookimpl`, named by
+an entry point. A hook implementation may take fewer of the arguments than are listed here. Each plugin is
+called under its own guard: an exception, or a result of the wrong kind, is reported once in one line and the
+others continue. No hook stops at the first result, and none can take away what MedChat or another plugin
+says: the disclaimer, the sanitising of text, file modes and the loading of weights are not hookable.
 """
 
 from __future__ import annotations
@@ -71,8 +70,8 @@ class Hooks(Protocol):
     def medchat_commands(self) -> Sequence[object]:
         """Offer `click.Command` objects for `medchat NAME`. Called when the user types that NAME.
 
-        The name must stand in the entry-point group `medchat.commands` too, so that `medchat --help` can
-        list it without importing the plugin. A built-in command of the same name is not replaced.
+        The name must be in the entry-point group `medchat.commands` too, so that `medchat --help` can list it
+        without importing the plugin. A built-in command of the same name is not replaced.
         """
 
     @hookspec

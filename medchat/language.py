@@ -1,7 +1,7 @@
 """The interface language: one process-wide choice; until it is made, that of the environment, Chinese by default.
 
-Knows nothing of configuration files or the command line: callers decide, this module remembers.
-Imported on the fastest path (`medchat --help`), so it imports the standard library's `os` alone.
+Independent of configuration files or the command line: callers decide, this module remembers. Imported on the
+fastest path (`medchat --help`), so it imports the standard library's `os` alone.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def local_world_size() -> int:
 
 
 def local_rank() -> int | None:
-    """Return the number of this process on this machine, None where no launcher gave it one."""
+    """Return the number of this process on this machine, None if no launcher gave it one."""
     return _number("LOCAL_RANK")
 
 

@@ -36,7 +36,7 @@ class PersonalSpan:
 
 
 def redact(text: str) -> str:
-    """Return `text` with a label such as [姓名] in the place of what identifies a person.
+    """Return `text` with a label such as [姓名] in place of what identifies a person.
 
     Labels are in the interface language. Redacting twice changes nothing more.
     """
@@ -189,7 +189,7 @@ _SURNAMES = (
 _COUPLED = (
     "欧阳|司马|上官|诸葛|东方|皇甫|尉迟|公孙|令狐|慕容|宇文|长孙|司徒|端木|夏侯|歐陽|司馬|諸葛|東方|長孫"
 )
-#: What follows a name in a sentence, and what a word that begins like a surname goes on with (马上, 周围, 高声).
+#: What follows a name in a sentence, and what a word that begins like a surname continues with (马上, 周围, 高声).
 _NOT_GIVEN = (
     "了着过的地得是在有没我你他她它们和跟与也都就还又再不很要想去来到从把被给让请叫说问做打今昨前后现最因所但而且男女住来年月日岁"
     r"\W\d_A-Za-z"

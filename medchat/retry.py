@@ -30,7 +30,7 @@ class Backoff:
         self._failures = 0
 
     def reset(self) -> None:
-        """Begin to count anew: something was gained."""
+        """Begin to count again: something was gained."""
         self._failures = 0
 
     def wait(self, error: Exception) -> None:

@@ -1,9 +1,9 @@
 """The one door for untrusted text on its way to the screen.
 
-Model output, file names, plugin metadata and error text pass through here before they are printed,
-so none of them can move the cursor, set a title or the clipboard, reorder what is read, hide words or
-forge our own notices. Knows nothing of terminals, widths or colours; stored sessions and JSON keep the
-original text. What comes out is plain text: print it as such (never as rich markup).
+Model output, file names, plugin metadata and error text pass through here before they are printed, so none of
+them can move the cursor, set a title or the clipboard, reorder what is read, hide words or forge our own
+notices. Independent of terminals, widths or colours; stored sessions and JSON keep the original text. What
+comes out is plain text: print it as such (never as rich markup).
 
 Two stages, each safe to run on text arriving in pieces:
 
@@ -19,8 +19,8 @@ import re
 _C0_OR_C1 = r"\x00-\x1f\x7f-\x9f"
 _STRING_START = r"(?:\x1b[P\]X^_]|[\x90\x98\x9d-\x9f])"  # DCS, OSC, SOS, PM, APC
 # A string ends at the next control: its terminator (dropped by the rules for controls and escapes) or,
-# unterminated, the end of the line. A real terminal would go on swallowing, but then one stray byte
-# could hide the rest of an answer.
+# unterminated, the end of the line. A real terminal would continue swallowing, but then one stray byte could
+# hide the rest of an answer.
 _STRING = _STRING_START + rf"[^{_C0_OR_C1}\u2028\u2029]*+"
 _CSI = r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+"
 _ESCAPE = r"\x1b(?![P\]X^_\[])[ -/]*+"

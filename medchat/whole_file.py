@@ -18,7 +18,7 @@ _READABLE_MODE = 0o666
 
 
 def write_whole_file(path: Path, content: bytes | str, *, private: bool = False) -> None:
-    """Put `content` in the place of the file at `path`; after any crash it holds the old or all of the new.
+    """Put `content` in place of the file at `path`; after any crash it holds the old or all of the new.
 
     Text is written as UTF-8, what has no UTF-8 form (a lone surrogate) as an escape. `private` gives mode
     0600, whatever an older file there had. Other names of the older file (hard links) keep its content.
@@ -40,7 +40,7 @@ def write_whole_file(path: Path, content: bytes | str, *, private: bool = False)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    with suppress(OSError):  # the new content stands there: some file systems cannot sync a folder
+    with suppress(OSError):  # the new content is there: some file systems cannot sync a folder
         sync(path.parent)
 
 

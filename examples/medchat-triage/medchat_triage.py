@@ -1,6 +1,6 @@
 """An extension: a notice about long fevers, `/triage` in a chat, `medchat triage TEXT`, and a line of `doctor`.
 
-What it says stands beside MedChat's own emergency notices; it can take none of them away.
+What it says is beside MedChat's own emergency notices; it can take none of them away.
 """
 
 import re
@@ -33,7 +33,7 @@ def days_of_fever(text: str) -> int:
 
 
 def advice(text: str) -> str:
-    """Return what to say of the text, "" where there is nothing."""
+    """Return what to say of the text, "" if there is nothing."""
     days, limit = days_of_fever(text), kit.plugin_settings("triage", OPTIONS)["days"]
     if days < limit:
         return ""

@@ -21,7 +21,7 @@ HUB = "https://huggingface.co/"
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """One file of published weights. `size` in bytes and `sha256` are 0 and "" where nobody stated them."""
+    """One file of published weights. `size` in bytes and `sha256` are 0 and "" if nobody stated them."""
 
     name: str
     size: int = 0
@@ -76,7 +76,7 @@ class Capabilities:
     batch: bool = True
     #: `ChatModel.stream` may be called from several threads at a time, and their answers come at the same time.
     concurrent: bool = False
-    #: What `--device` may be, a card's number left out; empty where the model does not run on this machine.
+    #: What `--device` may be, a card's number left out; empty if the model does not run on this machine.
     devices: tuple[str, ...] = ("cpu", "cuda", "mps")
     #: What `--dtype` may be besides "auto".
     dtypes: tuple[str, ...] = tuple(dtype for dtype in DTYPES if dtype != "auto")
@@ -191,8 +191,8 @@ class Backbone(ABC):
     def address(self, value: str) -> str | None:
         """Return what `--model` names where that is no folder (an endpoint), in its one proper form.
 
-        None, the default, says that models are folders. `value` is "" where none was given. Touches no
-        network. Raises UsageError for an address that cannot be used.
+        None, the default, says that models are folders. `value` is "" if none was given. Touches no network.
+        Raises UsageError for an address that cannot be used.
         """
         return None
 

@@ -45,10 +45,10 @@ class Conversation:
 class Notice:
     """Something shown to the user before an answer. Plugins may add notices, never remove one.
 
-    `text` is in the interface language; `urgent` ones need help now and are shown first. `key` names what
-    the notice is about and stays the same from version to version ("" where a plugin gives none). `vital`
-    ones concern a life at risk this minute. `short` is one line to show in place of `text` where the
-    same `key` was shown before in this conversation; "" means that the text is shown again.
+    `text` is in the interface language; `urgent` ones need help now and are shown first. `key` names what the
+    notice is about and stays the same from version to version ("" if a plugin gives none). `vital` ones
+    concern a life at risk this minute. `short` is one line to show in place of `text` where the same `key`
+    was shown before in this conversation; "" means that the text is shown again.
     """
 
     text: str

@@ -90,9 +90,9 @@ class MemoryEstimate:
     """The peak a run would reach on `device`, in bytes by part, and what that device has free.
 
     Parts: `weights`, `gradients`, `optimizer`, `activations`, `logits`, `runtime`. `alternatives` maps a
-    setting, as typed, to its total; `nearest` are the fewest changes of options that would fit, empty
-    where this fits, None where nothing does. `trainable` of the `parameters` would be trained. `cards`
-    maps sizes of graphics cards in GB to such changes for each.
+    setting, as typed, to its total; `nearest` are the fewest changes of options that would fit, empty if this
+    fits, None if nothing does. `trainable` of the `parameters` would be trained. `cards` maps sizes of
+    graphics cards in GB to such changes for each.
     """
 
     parts: Mapping[str, int]

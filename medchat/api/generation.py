@@ -54,7 +54,8 @@ class GenerationConfig:
     top_k: int = 0
     #: Above 1: beam search so wide, without sampling, with length penalty 1 and no early stopping.
     num_beams: int = 1
-    #: Logits of tokens that stand in prompt or answer are divided (the negative ones multiplied) by it; 1 is off.
+    #: Logits of tokens that are in prompt or answer are divided (the negative ones multiplied) by it; 1 is
+    #: off.
     repetition_penalty: float = 1.0
     #: What a draw begins with: the same gives the same answer on the same machine. None: a fresh one for each answer.
     seed: int | None = None
@@ -80,7 +81,7 @@ class GenerationConfig:
     def with_settings(self, **chosen: Any) -> GenerationConfig:
         """Return this with settings that the user chose. Raises UsageError naming the valid range.
 
-        A seed of None is no choice: a server that decides goes on to do so.
+        A seed of None is no choice: a server that decides continues to do so.
         """
         named = {name for name, value in chosen.items() if value is not None}
         return replace(self, **chosen, unset=self.unset - named)
@@ -118,10 +119,10 @@ class LoadOptions:
     offline: bool = False
     #: The backbone's own keys (`Backbone.load_keys`) that were chosen or have a default, each in its type.
     extra: Mapping[str, Any] = field(default_factory=dict)
-    #: What `Backbone.address` made of `--model`, "" where the model is the folder `model`.
+    #: What `Backbone.address` made of `--model`, "" if the model is the folder `model`.
     address: str = ""
-    #: Where there is one: call it with the bytes of the weights read so far and in all, some times a second or
-    #: more often. It may raise a MedchatError, which stops the loading and goes on to the caller.
+    #: Where there is one: call it with the bytes of the weights read so far and in all, some times a second
+    #: or more often. It may raise a MedchatError, which stops the loading and is passed to the caller.
     watch: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)
 
     @property

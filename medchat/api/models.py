@@ -39,13 +39,13 @@ class ModelCard:
     weight_bytes: int = 0
     #: Tokens that prompt and answer may take together.
     context_length: int = 0
-    #: The name of the template that such weights are asked in, "" where none can be used.
+    #: The name of the template that such weights are asked in, "" if none can be used.
     template: str = ""
     #: "none", or what the stored weights are quantised to ("int4").
     quantization: str = "none"
     #: What else a user should know of the folder, a line each, in the interface language.
     notes: tuple[str, ...] = ()
-    #: The release within the family, "" where there is one only.
+    #: The release within the family, "" if there is one only.
     generation: str = ""
     #: Names of published adapters that were trained on such weights.
     adapters: tuple[str, ...] = ()
@@ -59,9 +59,9 @@ class ModelCard:
 class AdapterCard:
     """What an adapter folder holds. `models show` prints it.
 
-    `known_as` is the published adapter that it is, "" for any other; `fault` says in a clause why it
-    cannot be used on any model, "" where nothing is wrong with the folder itself. `notes` are what else a
-    user should know: which files were passed over for others.
+    `known_as` is the published adapter that it is, "" for any other; `fault` says in a clause why it cannot
+    be used on any model, "" if nothing is wrong with the folder itself. `notes` are what else a user should
+    know: which files were passed over for others.
     """
 
     known_as: str = ""
@@ -117,14 +117,14 @@ class ChatModel(Protocol):
 
 @runtime_checkable
 class ContinuingModel(ChatModel, Protocol):
-    """A model that can go on with an answer that was cut off. Optional: `/continue` needs it."""
+    """A model that can continue with an answer that was cut off. Optional: `/continue` needs it."""
 
     def go_on(
         self, segments: Sequence[Segment], answer: str, config: GenerationConfig, cancel: threading.Event
     ) -> Iterator[Delta]:
         """Yield what comes after `answer`, which begins the answer to the prompt; else as `stream`.
 
-        Tokens of `answer` count as prompt. Raises UsageError where the configuration allows no such thing.
+        Tokens of `answer` count as prompt. Raises UsageError if the configuration allows no such thing.
         """
         ...
 
@@ -158,7 +158,7 @@ class AnswerIds(PromptIds, Protocol):
     """A model that also tells the ids of an answer that was begun. Optional: `/raw` shows them after `/continue`."""
 
     def answer_ids(self, answer: str) -> Sequence[int]:
-        """Return the ids that stand behind the prompt's where the model goes on with `answer`."""
+        """Return the ids that follow the prompt's where the model continues with `answer`."""
         ...
 
 

@@ -176,7 +176,7 @@ class SFTOptions:
     )
     threads: int = setting(0, "CPU 线程数；0：自动", "CPU threads; 0: automatic", allowed=Range(0, 4096))
     workers: int = setting(0, "读取数据的进程数", "processes that prepare batches", allowed=Range(0, 256))
-    #: Go on with the run in `output`, from its latest checkpoint.
+    #: Continue with the run in `output`, from its latest checkpoint.
     resume: bool = False
     report_to: tuple[str, ...] = setting(
         (),

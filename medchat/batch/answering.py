@@ -20,7 +20,7 @@ from medchat.batch.work import Window, WorkPlan
 from medchat.datafiles.record import QuestionRecord
 from medchat.errors import MemoryShortageError
 
-#: So many questions failing in a row, each alone in its batch, are taken for a failure of the model.
+#: How many questions failing in a row, each alone in its batch, are treated as a failure of the model.
 FAILURES_IN_A_ROW = 3
 
 

@@ -56,7 +56,7 @@ class Outputs:
     output: Path
     process: Process
     own: ResultFile
-    #: The lines of earlier runs, whichever file they stand in; none where this run starts afresh.
+    #: The lines of earlier runs, whichever file they are in; none where this run starts afresh.
     earlier: tuple[Line, ...]
     resumed: bool
     #: Whether answers of an earlier run may still stand there, to go once this run has some of its own.
@@ -138,7 +138,7 @@ class Outputs:
     def _covered(self) -> set[int]:
         done = {line.index for line in read_results(self.output).lines if line.answered}
         for path in part_paths(self.output).values():
-            # Looked at first: once that file has gone, it stands in the part's place.
+            # Looked at first: once that file has gone, it is in the part's place.
             if not is_held(replacement_path(path)):
                 done |= {line.index for line in read_results(path).lines}
         return done

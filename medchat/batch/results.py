@@ -25,7 +25,7 @@ _LARGEST = 2**32
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a result file. `raw` is the line as it stands there, its newline included."""
+    """One line of a result file. `raw` is the line as it is there, its newline included."""
 
     raw: bytes
     row: Mapping[str, Any]

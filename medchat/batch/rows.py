@@ -102,8 +102,9 @@ def answer_row(
     """Return the line of an answer. `seconds` is this answer's share of its batch's time.
 
     `answer_notices` says what the answer's review found, where a red flag fired on the question.
-    `tokens_estimated` stands there where the token counts are guesses (a remote endpoint did not tell them),
-    `rejected_settings` where the endpoint did not take some, `reasoning_only` where the model wrote no answer.
+    `tokens_estimated` is there where the token counts are guesses (a remote endpoint did not tell them),
+    `rejected_settings` where the endpoint did not take some, `reasoning_only` where the model wrote no
+    answer.
     """
     row = _asked(prompt.question)
     row |= {"answer": completion.text, "finish": str(completion.finish)}

@@ -215,9 +215,9 @@ def open_calls(
 ) -> Iterator[StoredCalls]:
     """Open the file of a command's calls (JSON lines, mode 0600): `with open_calls(…) as calls:`.
 
-    It is held, repaired and gone on with as a file of `open_results`. Raises what that raises, DataError for lines that
-    are no calls, UsageError where they were made by another model or with other settings, or for a budget without
-    prices.
+    It is held, repaired and continued as a file of `open_results`. Raises what that raises, DataError for
+    lines that are no calls, UsageError where they were made by another model or with other settings, or for a
+    budget without prices.
     """
     with open_results(path, resume=resume, overwrite=overwrite, inputs=inputs) as results:
         for index, row in results.rows.items():

@@ -124,7 +124,7 @@ def _further_down(folder: Path, found: list[Path], flag: str, adapter: bool) -> 
 
 
 def _main_commit(snapshot: Path) -> str:
-    """Return the commit that a hub cache's `main` stands at, "" if `snapshot` is not in one."""
+    """Return the commit that a hub cache's `main` is at, "" if `snapshot` is not in one."""
     if snapshot.parent.name != "snapshots":
         return ""
     try:

@@ -226,7 +226,7 @@ def foreign_in(folder: Path, entries: Iterable[str]) -> CheckpointError | None:
 def quantised_config(stated: Mapping[str, Any], where: Path) -> CheckpointError | None:
     """Return the refusal of weights that config.json, the object in `stated`, calls quantised by another library.
 
-    bitsandbytes is not among them: it also stands in the files of weights that were merged back.
+    bitsandbytes is not among them: it also is in the files of weights that were merged back.
     """
     table = stated.get("quantization_config")
     method = table.get("quant_method") if isinstance(table, Mapping) else None

@@ -36,8 +36,8 @@ def open_checkpoint(folder: Path, candidates: Candidates = MODEL_FILES, flag: st
     """Find the weight files of `folder`: the first of `candidates` that is there complete.
 
     Incomplete are a git-lfs pointer, an empty or cut file, text, an index that lacks a shard. What was passed
-    over for a later set stands in the notes. `flag` is where the user named the folder.
-    Raises CheckpointError, for the first set where none is complete.
+    over for a later set is in the notes. `flag` is where the user named the folder. Raises CheckpointError,
+    for the first set where none is complete.
     """
     require_folder(folder, flag)
     present = [(folder / name, form) for name, form in candidates if os.path.lexists(folder / name)]

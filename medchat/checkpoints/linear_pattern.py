@@ -142,7 +142,7 @@ class LinearPattern:
         self._at += 1
 
     def _class(self) -> None:
-        """Pass over the rest of a class in brackets; `]` may stand first in it."""
+        """Pass over the rest of a class in brackets; `]` may be first in it."""
         self._at += self._text[self._at : self._at + 1] == "^"
         first = self._at
         while self._at < len(self._text):

@@ -69,7 +69,7 @@ class HelpFormatter(click.HelpFormatter):
         self.write("".join(f"{indent}{line}\n" for line in lines))
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
-        """Write terms and what they mean in two columns; a term wider than `col_max` cells stands alone."""
+        """Write terms and what they mean in two columns; a term wider than `col_max` cells is alone."""
         from rich.cells import cell_len  # see `write_text`
 
         from medchat.cli.cjk_wrap import wrapped

@@ -15,9 +15,9 @@ from medchat.errors import Interruption
 from medchat.language import say
 from medchat.sanitize import sanitize_line
 
-#: So many last lines are kept, and so much of each is shown.
+#: How many last lines are kept, and so much of each is shown.
 _LINES, _LENGTH = 40, 300
-#: Bytes that are read at once; a longer line is taken for several.
+#: Bytes that are read at once; a longer line is treated as several.
 _BLOCK = 1 << 14
 _STDERR = 2
 

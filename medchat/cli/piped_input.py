@@ -33,7 +33,7 @@ class QuestionInput:
     """The question of a command line: the argument itself, all of stdin for `-`.
 
     Beside an argument, stdin is the question's context where it is a pipe or a file with something in it.
-    `files` stand under the question, before what is piped in. `max_bytes` is what all may take together.
+    `files` are under the question, before what is piped in. `max_bytes` is what all may take together.
     `wording` makes the question of the argument or what `-` read.
     """
 

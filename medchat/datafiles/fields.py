@@ -78,7 +78,7 @@ class FieldChoice:
     context: str = ""
 
     def knows(self, name: str) -> bool:
-        """Whether a field of that name may be the question, the answer or what stands beside it."""
+        """Whether a field of that name may be the question, the answer or what is beside it."""
         return is_field(name) or name.strip().casefold() in self.folded()
 
     def folded(self) -> frozenset[str]:

@@ -274,7 +274,7 @@ def row_of_values(window: TextWindow) -> Iterator[Item]:
 def members(window: TextWindow) -> Iterator[str]:
     """Yield the names of the members of the object that begins here.
 
-    One stands before each member's value then, and whoever asks goes past it. Raises BrokenData.
+    One is before each member's value then, and whoever asks goes past it. Raises BrokenData.
     """
     window.take("{")
     while not window.take("}"):

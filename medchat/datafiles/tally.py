@@ -11,10 +11,10 @@ from medchat.datafiles.record import QuestionRecord
 from medchat.language import say
 from medchat.sanitize import sanitize_line
 
-#: So many different names are counted one by one; data whose very names are data would have no end of them.
+#: How many different names are counted one by one; data whose very names are data would have no end of them.
 MOST_NAMES = 200
 OTHERS = "…"
-#: So many names are shown.
+#: How many names are shown.
 _SHOWN = 12
 
 

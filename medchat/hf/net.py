@@ -87,9 +87,9 @@ class NetBackbone(Backbone):
     """A subclass states `name` and `summary`, and writes `net`, `tokenizer` and `tiny`; the rest has defaults.
 
     A model's folder holds config.json (`model_type` is the backbone's name, `max_position_embeddings` its
-    context, `vocab_size` the rows of its embedding, and what `net` wants), the weights as safetensors or .bin,
-    and `small_files`. Sampling, `score`, `inspect` and full fine-tuning follow. Each token is computed from the
-    whole text anew, and a batch is answered one prompt after the other.
+    context, `vocab_size` the rows of its embedding, and what `net` wants), the weights as safetensors or
+    .bin, and `small_files`. Sampling, `score`, `inspect` and full fine-tuning follow. Each token is computed
+    from the whole text again, and a batch is answered one prompt after the other.
     """
 
     #: The shipped template that weights are asked in that were not fine-tuned here.

@@ -52,7 +52,7 @@ class NetLoading:
     def prepare(self, options: LoadOptions) -> PreparedNet:
         """Check all that can be checked without reading weights.
 
-        Raises CheckpointError where files are missing or do not fit each other, MemoryShortageError, UsageError.
+        Raises CheckpointError if files are missing or do not fit each other, MemoryShortageError, UsageError.
         """
         device = pick_device(options.device)
         dtype = pick_dtype(options.dtype, device)

@@ -1,9 +1,9 @@
 """Any vocabulary in `tokenizer.json`, through the `tokenizers` library. No torch here.
 
-What a user types can never become a special id: text is encoded with every control token switched off,
-and control ids come from `Control` segments alone. The ids of a prompt that a chat template wrote are those
-of transformers' `apply_chat_template`; of a prompt of text alone those of its tokenizer called on the text,
-so that `<s>` stands in front where, and only where, the vocabulary has it so.
+What a user types can never become a special id: text is encoded with every control token switched off, and
+control ids come from `Control` segments alone. The ids of a prompt that a chat template wrote are those of
+transformers' `apply_chat_template`; of a prompt of text alone those of its tokenizer called on the text, so
+that `<s>` is in front where, and only where, the vocabulary has it so.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class HFTokenizer:
     ) -> None:
         """`declared` are the control tokens that a folder names, by role; `where` is for errors.
 
-        One that the vocabulary lacks gets the next free id, as the original's hosting library does it.
-        `bos` says whether `bos_token` stands in front of a text, None that the vocabulary itself says it.
-        Raises CheckpointError without an end token.
+        One that the vocabulary lacks gets the next free id, as the original's hosting library does it. `bos`
+        says whether `bos_token` is in front of a text, None that the vocabulary itself says it. Raises
+        CheckpointError without an end token.
         """
         self._where = where
         self._stated_ends: frozenset[int] = frozenset()
@@ -138,7 +138,7 @@ class HFTokenizer:
     # ------------------------------------------------------------ text to ids
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of ordinary text as it stands behind a prompt, whatever it holds; never a control id.
+        """Return the ids of ordinary text as it follows a prompt, whatever it holds; never a control id.
 
         Lone surrogates become U+FFFD.
         """

@@ -116,7 +116,7 @@ def two_ids(token: str, path: Path, other: Path) -> CheckpointError:
 
 
 def require_rows(size: int, rows: int, folder: Path) -> None:
-    """Raise CheckpointError where the vocabulary of a folder has more ids than its weights have rows."""
+    """Raise CheckpointError if the vocabulary of a folder has more ids than its weights have rows."""
     if size > rows:
         raise CheckpointError(
             say(

@@ -161,7 +161,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         }
 
     def decoder_parts(self, model: PreTrainedModel) -> DecoderParts | None:
-        """Return where the native engine finds the parts of `model`, None where torch is to run it."""
+        """Return where the native engine finds the parts of `model`, None if torch is to run it."""
         return None
 
     # ------------------------------------------------------------ what all share

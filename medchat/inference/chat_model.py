@@ -249,7 +249,7 @@ class TokenChatModel(ABC):
         return self._tokenizer.build_prompt(segments)
 
     def answer_ids(self, answer: str) -> Sequence[int]:
-        """Return the ids of an answer that stands behind a prompt."""
+        """Return the ids of an answer that follows a prompt."""
         return self._tokenizer.encode(answer)
 
     def prompt_parts(self, segments: Sequence[Segment]) -> Sequence[Segment]:

@@ -1,8 +1,8 @@
 """The decode loop: from prompt ids to a stream of tokens, and from tokens to the deltas of an answer.
 
-Knows nothing of any model family: a `Stepper` reads the prompt and takes one token at a time, whatever
-cache, positions and masks that needs. Knows nothing of vocabularies: a `ChatTokenizer` makes the ids of a prompt,
-and its `TextDecoder` turns ids into text.
+Independent of any model family: a `Stepper` reads the prompt and takes one token at a time, whatever cache,
+positions and masks that needs. Independent of vocabularies: a `ChatTokenizer` makes the ids of a prompt, and
+its `TextDecoder` turns ids into text.
 """
 
 from __future__ import annotations

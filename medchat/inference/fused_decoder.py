@@ -1,8 +1,8 @@
 """A model of torch whose linears the native engine has, seen as one decoder of that engine.
 
-A family says where the parts of its model are (`DecoderParts`), or None where something is among them that its own
-classes do not have, such as an adapter or a hook: torch then runs the model layer by layer. Packed weights are shared
-with the model, not copied.
+A family says where the parts of its model are (`DecoderParts`), or None if something is among them that its
+own classes do not have, such as an adapter or a hook: torch then runs the model layer by layer. Packed
+weights are shared with the model, not copied.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class DecoderParts:
         return [*own, self.final_norm, self.head]
 
 
-#: What a family says of its model: None where something in it is not as its own classes have it.
+#: What a family says of its model: None if something in it is not as its own classes have it.
 Parts = Callable[[Any], DecoderParts | None]
 
 
@@ -78,7 +78,7 @@ class FusedDecoder:
     """The parts of a model put together in the native engine."""
 
     def __init__(self, parts: DecoderParts) -> None:
-        """Raises ValueError where a part does not fit the shape, or a linear of a layer is not the engine's."""
+        """Raises ValueError if a part does not fit the shape, or a linear of a layer is not the engine's."""
         self._modules = parts.modules()
         self.parts = parts
         layers = tuple(_layer_of(layer) for layer in parts.layers)
@@ -99,7 +99,7 @@ class FusedDecoder:
 
     @torch.inference_mode()
     def turns(self, positions: Tensor) -> tuple[Floats | None, Floats | None]:
-        """Return cosines and sines [T, head_width / 2] of `positions`, [T] or [n, T]; None where nothing turns."""
+        """Return cosines and sines [T, head_width / 2] of `positions`, [T] or [n, T]; None if nothing turns."""
         if self.parts.turns is None:
             return None, None
         cosines, sines = self.parts.turns(positions)

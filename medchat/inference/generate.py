@@ -1,7 +1,7 @@
 """Several prompts at once, and beam search, through transformers' `generate`.
 
-Padding stands on the left. Sampling is ours even here: each row has its own chooser with its own
-generator, so a row's answer does not depend on its neighbours. Knows no text.
+Padding is on the left. Sampling is ours even here: each row has its own chooser with its own generator, so a
+row's answer does not depend on its neighbours. Knows no text.
 """
 
 from __future__ import annotations

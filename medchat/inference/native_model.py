@@ -24,13 +24,13 @@ class NativeModel:
         find_parts: Callable[[], DecoderParts | None],
         begin: Callable[[FusedDecoder], NativeSequence],
     ) -> None:
-        """`find_parts` says what the model consists of now, None where torch is to run it; `begin` a sequence."""
+        """`find_parts` says what the model consists of now, None if torch is to run it; `begin` a sequence."""
         self._find_parts = find_parts
         self._begin = begin
         self._decoder: FusedDecoder | None = None
 
     def decoder(self) -> FusedDecoder | None:
-        """Return the model as it is now, the same object as long as it is the same; None where torch is to run it."""
+        """Return the model as it is now, the same object as long as it is the same; None if torch is to run it."""
         parts = self._find_parts()
         if parts is None:
             self._decoder = None
@@ -43,7 +43,7 @@ class NativeModel:
         return self._begin(decoder)
 
     def logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor | None:
-        """Return the logits [T, V] that predict each of the T ids behind `prompt`; None where torch is to run it."""
+        """Return the logits [T, V] that predict each of the T ids behind `prompt`; None if torch is to run it."""
         decoder = self.decoder()
         if decoder is None:
             return None

@@ -23,7 +23,7 @@ from medchat.language import say
 
 
 class WholeStepper:
-    """Computes everything anew for each token: right for every causal net, and slow for long texts."""
+    """Computes everything again for each token: right for every causal net, and slow for long texts."""
 
     #: Nothing is kept.
     reused_tokens = 0

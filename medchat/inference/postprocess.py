@@ -74,7 +74,7 @@ class StreamingCleanup:
         pending = self._pending
         blank = len(pending) - len(_without_tail(pending))
         if blank:
-            # Whatever stands before white space has its right neighbour.
+            # Whatever is before white space has its right neighbour.
             return blank
         for start in self._starts:
             if pending.endswith(start):

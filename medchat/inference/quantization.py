@@ -221,7 +221,7 @@ def bits_of(wanted: str) -> int:
 
 
 def insert_quantized_linears(model: nn.Module, bits: int, names: tuple[str, ...]) -> int:
-    """Put quantised linears, still without values, in the place of those called `names`; return how many.
+    """Put quantised linears, still without values, in place of those called `names`; return how many.
 
     For a model on the meta device, before `conversions` and `load.assign` fill it.
     """
@@ -229,9 +229,9 @@ def insert_quantized_linears(model: nn.Module, bits: int, names: tuple[str, ...]
 
 
 def pack_linears(model: PreTrainedModel, bits: int) -> None:
-    """Put quantised linears, still without values, in the place of those of the layers of `model`.
+    """Put quantised linears, still without values, in place of those of the layers of `model`.
 
-    Norms, embedding and head stay as they are. Raises UsageError where no layer has a plain linear.
+    Norms, embedding and head stay as they are. Raises UsageError if no layer has a plain linear.
     """
     if not insert_quantized_linears(model, bits, quantisable_linears(model)):
         raise not_quantisable(say("去掉 --quantize", "leave --quantize out"))

@@ -1,4 +1,4 @@
-"""Choosing the next token from logits. Knows nothing of models, text or where an answer ends.
+"""Choosing the next token from logits. Independent of models, text or where an answer ends.
 
 The filters are those of transformers, in its order: repetition penalty, temperature, top-k, top-p. A token is chosen
 on the CPU with a generator of its own, so that one seed means one answer on any device.

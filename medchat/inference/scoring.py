@@ -125,7 +125,7 @@ class _ReadPrompts:
     def read_answers(self, ids: Tensor, owners: Tensor) -> Tensor:
         """See `ReadAnswers`; to be called once."""
         self._copy(owners)
-        # What fills the right stands behind all that is looked at.
+        # What fills the right follows all that is looked at.
         mask = torch.cat([self._mask, torch.ones_like(ids)], dim=1)
         return self._run(ids, mask, ids.shape[1])
 

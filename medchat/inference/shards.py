@@ -37,7 +37,7 @@ OLDEST_SAFE_TORCH = (2, 10)
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor as it lies in its file. `values` is on the CPU and may be a view of the mapped file."""
+    """One tensor as it is in its file. `values` is on the CPU and may be a view of the mapped file."""
 
     name: str
     values: Tensor

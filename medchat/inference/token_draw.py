@@ -69,7 +69,7 @@ def draw(scores: Tensor, filters: TokenFilters, generator: torch.Generator) -> i
 
 
 def _winner(scores: Floats, filters: TokenFilters, uniform: Doubles) -> int | None:
-    """Return the id that is drawn from `scores` [V], the largest of which is 0; None where rounding decides."""
+    """Return the id that is drawn from `scores` [V], the largest of which is 0; None if rounding decides."""
     ids = None
     if 0 < filters.top_k < len(scores):
         ids = np.flatnonzero(scores >= np.partition(scores, -filters.top_k)[-filters.top_k])
@@ -85,7 +85,7 @@ def _winner(scores: Floats, filters: TokenFilters, uniform: Doubles) -> int | No
 
 
 def _largest_quotient(weights: Floats, uniform: Doubles) -> int | None:
-    """Return where `weights` [N] over exponential values is largest, None where a second place is as good as equal.
+    """Return where `weights` [N] over exponential values is largest, None if a second place is as good as equal.
 
     The exponential value of a uniform one u is -log(1 - u).
     """

@@ -57,13 +57,13 @@ class FoldedText:
     _starts: list[int] | None
 
     def original_span(self, start: int, end: int) -> tuple[int, int]:
-        """Return where text[start:end] stands in `original`."""
+        """Return where text[start:end] is in `original`."""
         if self._starts is None:
             return start, end
         return self._starts[start], self._starts[end - 1] + 1 if end > start else self._starts[start]
 
     def folded_span(self, start: int, end: int) -> tuple[int, int]:
-        """Return where original[start:end] stands in `text`."""
+        """Return where original[start:end] is in `text`."""
         if self._starts is None:
             return start, end
         return bisect_left(self._starts, start), bisect_left(self._starts, end)
@@ -90,7 +90,7 @@ class Folder:
         self._folding = _Folding(traditional)
 
     def word(self, word: str) -> str:
-        """Return a word of the lexicon, or a piece of one, as it stands in a folded text."""
+        """Return a word of the lexicon, or a piece of one, as it is in a folded text."""
         return word.translate(self._folding)
 
     def fold(self, text: str) -> FoldedText:

@@ -1,4 +1,4 @@
-"""The lexicon as it stands in the package: word classes, compounds, rules and notices, dated TOML files."""
+"""The lexicon as it is in the package: word classes, compounds, rules and notices, dated TOML files."""
 
 from __future__ import annotations
 

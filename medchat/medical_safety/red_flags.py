@@ -32,7 +32,7 @@ _LATIN_REACH = 3
 #: How near to the first part the words stand that a rule names under `unless`.
 _UNLESS_REACH = 20
 
-#: What stands in place of a rule where none fired and the wording speaks for an emergency.
+#: What is in place of a rule where none fired and the wording speaks for an emergency.
 _WORDING_RULE, _WORDING_SIGN, _WORDING_NOTICE = "weak signs that add up", "weak sign", "possible-emergency"
 _WORDING_SOURCE = "weights learned from labelled sentences: docs/safety.md"
 #: Notices on a mind in danger, and what the first becomes where a body is in danger too.
@@ -95,8 +95,8 @@ class RedFlags:
 def find_red_flags(text: str, previous: str | None = None) -> RedFlags:
     """Return what in `text` needs help now, together with `previous`, the user's turn before it.
 
-    Deterministic, and linear in the length of both. What stands in `previous` alone does not fire
-    again. The lexicon is read at the first call.
+    Deterministic, and linear in the length of both. What is in `previous` alone does not fire again. The
+    lexicon is read at the first call.
     """
     before = (previous or "")[-_PREVIOUS_CHARACTERS:]
     joined = before + _BETWEEN_TURNS + text if before else text

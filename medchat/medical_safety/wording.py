@@ -31,13 +31,13 @@ MIN_CHARACTERS, _BARE, _LATIN_SHARE = 6, 12, 0.25
 _CHINESE = (1, 2, 3)
 #: Latin words of so many letters are pieces; so are any two that follow each other.
 _LATIN_LENGTH = 2
-#: So many clauses at the beginning and at the end are tried without.
+#: How many clauses at the beginning and at the end are tried without.
 _CLAUSES = 3
 #: In a longer text, what is said is weighed without what stands far from it: by sentences, or so much around it.
 _AROUND = 60
 #: No clause is longer than this: who writes without punctuation has none.
 _CLAUSE = 20
-#: So many pieces are named as evidence.
+#: How many pieces are named as evidence.
 _NAMED = 5
 #: Without a word of one of these classes a text is about something else.
 _BODILY = ("sign.", "term.", "ill.", "part.", "sense.", "agent.", "source.", "state.", "place.edge", "act.")
@@ -94,7 +94,7 @@ def plain_words(text: str) -> str:
 def _spans(folded: FoldedText) -> Iterator[tuple[int, int]]:
     """Yield where the text stands, whole; then without its first and last clauses, or a longer one by sentences.
 
-    What stands before or behind what is said must not weaken it.
+    What is before or behind what is said must not weaken it.
     """
     size = len(folded.text)
     yield 0, size
@@ -108,7 +108,7 @@ def _spans(folded: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def _windows(folded: FoldedText, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield what stands around text[start:end]: its sentence, and clauses of about `_AROUND` characters."""
+    """Yield what is around text[start:end]: its sentence, and clauses of about `_AROUND` characters."""
     size, room = len(folded.text), max(0, _AROUND - (end - start))
     yield _to_ends(folded.sentence_ends, start, end, size)
     for before in (room // 2, room, 0):
@@ -168,7 +168,7 @@ class Wording:
     def is_doubtful(self, found: Iterable[tuple[int, int]], *, vital: bool) -> bool:
         """Whether the wording speaks against what rules found, a `vital` one among them or not.
 
-        `found` is where in the folded text that stands; what stands before or behind it does not weaken it.
+        `found` is where in the folded text that stands; what is before or behind it does not weaken it.
         """
         goal = self._weights.vital_doubt if vital else self._weights.doubt
         return self.total(found, goal) < goal

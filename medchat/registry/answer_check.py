@@ -6,9 +6,10 @@ from medchat.api import Completion, Delta, Finish
 from medchat.language import say
 from medchat.registry.contract import ContractError, mismatch, require
 
-#: So many growing pieces from the first on, each beginning with the one before, are taken for the whole text each time.
+#: How many growing pieces from the first on, each beginning with the one before, are treated as the whole
+#: text each time.
 _GROWING = 4
-#: A last piece of so many characters that is all that came before is taken for the whole text once more; an
+#: A last piece of so many characters that is all that came before is treated as the whole text once more; an
 #: answer that continues with so many, too, where it begins with them.
 _AGAIN = 4
 

@@ -5,10 +5,10 @@ guess, and of each special token too. What it writes is then cut at the marks: t
 words come back as `Text` of their own, a special token as `Control`. What the template itself writes is
 `Text` as well, but for the special tokens of the vocabulary (`SpecialTokens.tokens`), which are `Control`.
 
-So no text can forge a control token, and which control tokens stand in a prompt never depends on the
-words. The price: a template that looks into a text sees the mark. Trimming is honoured (each mark stands
-between two blanks, and where those are gone the text is trimmed); a template that cuts or rewrites texts
-otherwise is refused.
+So no text can forge a control token, and which control tokens are in a prompt never depends on the words. The
+price: a template that looks into a text sees the mark. Trimming is honoured (each mark stands between two
+blanks, and where those are gone the text is trimmed); a template that cuts or rewrites texts otherwise is
+refused.
 """
 
 from __future__ import annotations

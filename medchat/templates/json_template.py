@@ -34,10 +34,10 @@ KNOWN_KEYS = (*_TEXT_KEYS, "stop", "note")
 class JsonTemplate:
     """One template. `render` is its one renderer for chat, batch inference, training and evaluation.
 
-    A single-turn form in a longer chat repeats its block for each turn: block, answer, newline. A
-    dialogue form puts all turns into one block; a question that is such a dialogue already, as records of
-    the data are, stays as it is. A system text, which none of these weights were
-    trained with, stands once before everything, on lines of its own.
+    A single-turn form in a longer chat repeats its block for each turn: block, answer, newline. A dialogue
+    form puts all turns into one block; a question that is such a dialogue already, as records of the data
+    are, stays as it is. A system text, which none of these weights were trained with, is once before
+    everything, on lines of its own.
     """
 
     name: str

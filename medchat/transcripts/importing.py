@@ -36,7 +36,7 @@ MOST_BYTES, MOST_SESSIONS, MOST_TURNS, MOST_CHARACTERS = 256 * 2**20, 100_000, 1
 def read_transcripts(path: Path) -> tuple[Transcript, ...]:
     """Return the sessions of a file: one JSON object, an array of them, or one a line.
 
-    Raises DataError naming the session that is not understood, and MedchatError where the file cannot be read.
+    Raises DataError naming the session that is not understood, and MedchatError if the file cannot be read.
     """
     try:
         text = read_regular(path, MOST_BYTES).decode("utf-8-sig")
@@ -230,7 +230,7 @@ def _of_messages(value: Mapping[str, Any]) -> Transcript:
 
 
 def _labelled_id(value: Mapping[str, Any]) -> str:
-    """Return what the implicit label of MedChat's own export calls the session, "" where there is none."""
+    """Return what the implicit label of MedChat's own export calls the session, "" if there is none."""
     label = value.get("AIGC")
     identity = label.get("ProduceID") if isinstance(label, dict) else ""
     return identity if isinstance(identity, str) else ""

@@ -45,7 +45,7 @@ def write_export(
 
 
 def left_out(transcripts: Sequence[Transcript], suffix: str) -> str:
-    """Say that a form holds the conversation as it stands alone, "" where nothing was left out."""
+    """Say that a form holds the conversation as it is alone, "" if nothing was left out."""
     if suffix == ".json" or not any(transcript.others for transcript in transcripts):
         return ""
     return say(

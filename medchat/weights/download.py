@@ -42,7 +42,7 @@ class Watcher(Protocol):
     """Receives a download's progress, from several threads."""
 
     def advance(self, count: int) -> None:
-        """So many bytes were gained, or lost where it is negative."""
+        """How many bytes were gained, or lost where it is negative."""
         ...
 
     def tell(self, line: str) -> None:

@@ -40,7 +40,7 @@ def translate_errors(source: Source, folder: Path | None = None) -> Iterator[Non
 
 
 def within_entries(entries: Iterable[Entry], where: str) -> Iterator[Entry]:
-    """Yield what stands in a repository's folder. Raises MedchatError if that does not end."""
+    """Yield what is in a repository's folder. Raises MedchatError if that does not end."""
     left = iter(entries)
     yield from islice(left, MAX_ENTRIES)
     if next(left, None) is not None:

@@ -18,7 +18,7 @@ def dumped(value: Any, indent: int | None = None) -> str:
 
 
 def read(path: Path, *, plain_text: bool = False) -> tuple[str, list[Any], list[int]]:
-    """Return the layout, the values and the lines they stand on; a bad line's value is its problem."""
+    """Return the layout, the values and the lines they are on; a bad line's value is its problem."""
     with open_data_file(path, plain_text=plain_text, is_known=is_field) as file:
         items = list(file.items())
         return file.layout, [item.problem or item.value for item in items], [item.line for item in items]

@@ -92,7 +92,7 @@ def _blocks(text: str) -> Iterator[str]:
 
 
 def _shapes(lines: list[str]) -> Iterator[str]:
-    """Yield the size of each table and what stands in code in the first cell of each of its rows."""
+    """Yield the size of each table and what is in code in the first cell of each of its rows."""
     rows: list[list[str]] = []
     for line in [*lines, ""]:
         if line.startswith("|"):

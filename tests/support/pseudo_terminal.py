@@ -150,7 +150,7 @@ class Terminal:
             time.sleep(0.01)
 
     def wait_for(self, *texts: str) -> None:
-        """Wait until each of `texts` stands in some row of the screen."""
+        """Wait until each of `texts` is in some row of the screen."""
         for text in texts:
             self.wait(lambda text=text: any(text in row for row in self.shown()), repr(text))
 
@@ -165,7 +165,7 @@ class Terminal:
         self.wait(taken, "every key taken")
 
     def wait_for_prompt(self, typed: str = "") -> None:
-        """Wait until the cursor stands in a prompt behind `typed`."""
+        """Wait until the cursor is in a prompt behind `typed`."""
         self.wait(lambda: self.cursor_row() == f"› {typed}".rstrip(), f"a prompt with {typed!r}")
 
     def exit_code(self, seconds: float = 20.0) -> int:

@@ -36,9 +36,9 @@ def attach_adapters(
 ) -> None:
     """Attach the adapters to `model`, all of them active; arguments as in `adapters.attach_all`.
 
-    Bottlenecks come behind the linears and all LoRA over them, whatever the order of the folders; a prefix
-    stands before everything. Raises CheckpointError: another model's, without effect, two of a kind that
-    can be used once.
+    Bottlenecks come behind the linears and all LoRA over them, whatever the order of the folders; a prefix is
+    before everything. Raises CheckpointError: another model's, without effect, two of a kind that can be used
+    once.
     """
     loras = [adapter for adapter in adapters if isinstance(adapter, LoraAdapter)]
     if loras:

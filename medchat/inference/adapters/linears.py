@@ -1,4 +1,4 @@
-"""Which modules of a model are linear maps that an adapter can stand beside: torch's, and GPT-2's of transformers."""
+"""Which modules of a model are linear maps that an adapter can be beside: torch's, and GPT-2's of transformers."""
 
 from __future__ import annotations
 

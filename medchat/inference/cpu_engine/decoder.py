@@ -28,7 +28,7 @@ from medchat.language import say
 #: More places than any context has; the library counts them in 32 bits.
 _PLACES = 2**24
 _STOPPED = 2
-#: The layer of what stands behind all layers: the last norm and the head.
+#: The layer of what follows all layers: the last norm and the head.
 _LAST = -1
 
 

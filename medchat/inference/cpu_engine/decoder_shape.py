@@ -85,7 +85,7 @@ class NativeShape:
         return _Structure(*astuple(self))
 
     def turn_width(self) -> int:
-        """Return how many cosines, and how many sines, a token has: 0 where nothing turns."""
+        """Return how many cosines, and how many sines, a token has: 0 if nothing turns."""
         return self.head_width // 2 if self.positions is Positions.ROTARY else 0
 
 

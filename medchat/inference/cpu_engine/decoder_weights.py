@@ -62,7 +62,7 @@ class DecoderWeights:
     slopes: Floats | None = None
 
     def check(self, shape: NativeShape) -> None:
-        """Raise ValueError where a part has another shape or type than `shape` asks for."""
+        """Raise ValueError if a part has another shape or type than `shape` asks for."""
         if len(self.layers) != shape.layers:
             raise ValueError(f"{len(self.layers)} layers for {shape.layers}")
         wanted = _linear_sizes(shape)

@@ -62,7 +62,7 @@ def _opened(file: Path) -> NativeLibrary:
 def chosen_instructions(library: NativeLibrary) -> str:
     """Return the instruction set to use: the fastest, or the one that the environment variable names.
 
-    Raises UsageError where that is unknown, or not one of this CPU's.
+    Raises UsageError if that is unknown, or not one of this CPU's.
     """
     wanted = os.environ.get(VARIABLE, "")
     if not wanted:
