@@ -27,7 +27,7 @@ def measure_loading(load: Callable[[], Any]) -> dict[str, Any]:
     import torch
 
     before = memory_field("VmRSS")
-    # Starts the kernel's record of the highest resident size anew, which no sampling can miss.
+    # Starts the kernel's record of the highest resident size again, which no sampling can miss.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     start = time.perf_counter()
     model = load()

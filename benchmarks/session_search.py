@@ -27,7 +27,7 @@ from medchat.store import SavedTurn, SessionStore, Transcript
 
 SEARCH_BAR_MS, INDEXING_BAR_MS = 100.0, 0.5
 WORDS, TURNS_OF_A_SESSION = 6000, 1000
-#: A planted word stands in one of so many turns.
+#: A planted word is in one of so many turns.
 RARITY = 1000
 #: Characters that no other word has, so that nothing but the planting can have put the word there …
 RARE = ("铍", "铍镉", "铍镉铟", "铍镉铟铊锗硒碲砷")

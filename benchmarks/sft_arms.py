@@ -75,7 +75,7 @@ def run_arm(
     torch.set_num_threads(threads)
     source, features = features_of(family, records, seed)
     idle = memory_field("VmRSS")
-    # Starts the kernel's record of the highest resident size anew, which no sampling can miss.
+    # Starts the kernel's record of the highest resident size again, which no sampling can miss.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     model = build_model(family, hidden, layers)
     clock = Clock(collator_of(family, model))

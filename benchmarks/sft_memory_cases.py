@@ -29,7 +29,7 @@ from medchat.training.train import Collator, fingerprint_of, train
 
 #: Enough for two optimizer steps: after the first, its state exists.
 RECORDS, STEPS = 32, 2
-#: So many of them are evaluated on too: a run also evaluates, before and after, and saves what is best.
+#: How many of them are evaluated on too: a run also evaluates, before and after, and saves what is best.
 HELD_OUT = 8
 #: The two specials at the end of every ChatGLM prompt, [gMASK] and <sop>.
 GLM_END = (130_001, 130_004)
@@ -105,7 +105,7 @@ def measure(name: str, device_name: str) -> dict[str, Any]:
 
 
 def shape_of(case: Case, options: SFTOptions) -> Any:
-    """Return what the estimate is told of the model."""
+    """Return the dimensions of the model for the estimate."""
     fused = case.block != "gated"
     targets = [(case.hidden, 3 * case.hidden)] if fused else [(case.hidden, case.hidden)] * 2
     return model_dims(

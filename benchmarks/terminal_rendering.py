@@ -75,7 +75,7 @@ def answer(tokens: int) -> list[str]:
 
 
 class Pace:
-    """A clock that goes on by one token each time that one comes, however long drawing takes."""
+    """A clock that continues by one token each time that one comes, however long drawing takes."""
 
     def __init__(self, rate: float) -> None:
         self._step = 1 / rate

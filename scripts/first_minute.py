@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from pseudo_terminal import Terminal  # noqa: E402
 
 COLUMNS, ROWS = 80, 40
-#: What the pages have in the place of the folder, as long as that, so that lines break alike.
+#: What the pages have in place of the folder, as long as that, so that lines break alike.
 SHOWN_FOLDER = "/home/zhang/medchat"
 #: Characters that are shown of the answer that was stopped, and how often stopping one in time is tried.
 KEPT, TRIES = 12, 8
@@ -60,7 +60,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Page:
-    """The page in one language: what stands above the steps, and the steps."""
+    """The page in one language: what is above the steps, and the steps."""
 
     language: str
     path: str

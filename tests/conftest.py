@@ -38,7 +38,8 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.upper() in _INHERITED or name.startswith(_INHERITED_PREFIXES):
             del os.environ[name]
-    # Without it every program that a test starts compiles its modules anew, which takes longer than what it then does.
+    # Without it every program that a test starts compiles its modules again, which takes longer than what it
+    # then does.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     # On a busy machine 200 ms say nothing about the code.

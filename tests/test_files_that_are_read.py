@@ -116,7 +116,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 ELSEWHERE = {"medchat/commands/safety/check.py": "tests/commands/test_safety_command.py"}
 #: What the system says of itself: nobody else can put anything there.
 OF_THE_SYSTEM = {"medchat/inference/device.py", "medchat/inference/shards.py", "medchat/training/train.py"}
-#: Documented to raise OSError; or, where the file is of no other use, to go on without it.
+#: Documented to raise OSError; or, where the file is of no other use, to continue without it.
 OS_ERRORS = {"medchat/hashing.py", "medchat/checkpoints/read_once.py", "medchat/training/metrics_log.py"}
 WITHOUT_IT = {
     *("medchat/cli/front.py", "medchat/registry/metadata.py", "medchat/checkpoints/elsewhere.py"),

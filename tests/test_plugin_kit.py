@@ -1,4 +1,4 @@
-"""The surface for plugins: what stands there, that it is explained, that it is enough, and for how long it holds."""
+"""The surface for plugins: what is there, that it is explained, that it is enough, and for how long it holds."""
 
 from __future__ import annotations
 

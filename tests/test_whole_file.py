@@ -1,4 +1,4 @@
-"""Files written whole: what stands there after a failure, who may read them, and what may not be written over."""
+"""Files written whole: what is there after a failure, who may read them, and what may not be written over."""
 
 from __future__ import annotations
 

@@ -126,10 +126,10 @@ class Backbone(ABC):
     def save_merged(self, options: LoadOptions, folder: Path, dtype: str) -> None:
         """Write a whole checkpoint into the empty `folder`, in `dtype`, with the adapters of `options` merged.
 
-        It must load by its path alone: weights as safetensors, small files, the vocabulary, and the template that
-        the adapters were trained in. `medchat export` makes the folder, and removes it if this raises. Raises
-        UsageError where the family, an adapter's kind or quantised weights allow no such thing, which is the default,
-        and what `load` raises.
+        It must load by its path alone: weights as safetensors, small files, the vocabulary, and the template
+        that the adapters were trained in. `medchat export` makes the folder, and removes it if this raises.
+        Raises UsageError if the family, an adapter's kind or quantised weights allow no such thing, which is
+        the default, and what `load` raises.
         """
         raise UsageError(
             say(

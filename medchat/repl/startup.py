@@ -75,7 +75,7 @@ class Startup:
     session_label: Callable[[ChatSession], str] = _unnamed
     #: The saved sessions, for the session commands; None if there are none.
     sessions: SavedSessions | None = None
-    #: Shown once the model is loaded: warnings, "going on with session …".
+    #: Shown once the model is loaded: warnings, which session is continued.
     ready_lines: Callable[[ChatSession], Sequence[str]] = _nothing_to_say
     #: Slash commands of plugins. Their failures are caught; they cannot replace a built-in name.
     slash_commands: Callable[[], Sequence[SlashCommand]] = _no_commands

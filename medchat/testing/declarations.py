@@ -20,8 +20,8 @@ class DeclaredProperties(Subject):
     def test_every_option_of_its_own_can_be_set(self) -> None:
         """Each key of `load_keys` takes the values that it is declared to take: the model loads and answers.
 
-        Every choice, both truth values, the least, the greatest and the default of a number. When it fails: narrow
-        the declaration, or take the value; users are told of it by `plugins show`.
+        Every choice, both truth values, the least, the greatest and the default of a number. When it fails:
+        narrow the declaration, or take the value; `plugins show` lists it.
         """
         declared = declared_options(self.backbone.load_keys)
         skip_unless(bool(declared), "the backbone has no options of its own")

@@ -101,8 +101,9 @@ class PromptProperties(Subject):
     def test_scores_are_those_of_generation(self) -> None:
         """`score` sees what generation sees: no text is likelier than the one that greedy decoding chose.
 
-        At every place of a greedy answer, and at its end; and what stands behind a token changes no score before it.
-        When it fails: the logits are shifted by one, the prompt is not read, or other ids are scored than generated.
+        At every place of a greedy answer, and at its end; and what follows a token changes no score before
+        it. When it fails: the logits are shifted by one, the prompt is not read, or other ids are scored than
+        generated.
         """
         skip_unless(self.backbone.capabilities.score, "the backbone tells no scores")
         model = self.loaded()

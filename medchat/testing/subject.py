@@ -137,7 +137,7 @@ class Subject:
         return self._loaded[dtype]
 
     def fresh(self) -> ChatModel:
-        """Return the model loaded anew, with nothing kept; whoever asks for it closes it."""
+        """Return the model loaded again, with empty caches; the caller closes it."""
         return self.backbone.load(self.options())
 
     # ------------------------------------------------------------ asking

@@ -116,7 +116,7 @@ def test_file_with_a_question_asks_at_once_and_none_takes_the_file_away(tmp_path
 def test_a_question_stopped_before_its_first_word_keeps_the_file(tmp_path: Path) -> None:
     written(tmp_path / "c", "发热")
     answers = {"总结\n\n发热": [{"gate": "go"}, "好"]}
-    with terminal(tmp_path, {"answers": answers}, columns=200) as screen:  # the path stands in one row
+    with terminal(tmp_path, {"answers": answers}, columns=200) as screen:  # the path is in one row
         screen.enter(f"/file {tmp_path / 'c'}")
         screen.enter("总结")
         screen.wait_for("正在思考")

@@ -25,7 +25,7 @@ CONTEXT = AnswerContext(GenerationConfig())
 
 
 class Shared:
-    """A saved session of two turns and the two chats that go on with it."""
+    """A saved session of two turns and the two chats that continue with it."""
 
     def __init__(self, store: SessionStore) -> None:
         self.store = store
@@ -81,7 +81,7 @@ def test_an_undo_that_would_take_another_chats_turn_is_refused(shared: Shared, c
     with pytest.raises(UsageError, match="另一个 MedChat"):
         shared.one.undo(count)
     assert shared.turns() == before
-    assert shared.one.on_disk  # it goes on saving
+    assert shared.one.on_disk  # it continues saving
 
 
 def test_each_chat_can_take_back_what_is_its_own(shared: Shared) -> None:

@@ -1,4 +1,4 @@
-"""Editing, going on with an answer, going back: what the model is sent, what is said, what is kept."""
+"""Editing, continuing an answer, going back: what the model is sent, what is said, what is kept."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_turn_that_is_not_there_cannot_be_edited(number: int) -> None:
     assert session.conversation == told(3, 5)
 
 
-# ---------------------------------------------------------------- going on
+# ---------------------------------------------------------------- continuing
 
 
 @pytest.mark.parametrize("finish", [Finish.CANCELLED, Finish.LENGTH, Finish.ERROR])

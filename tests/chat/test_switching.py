@@ -1,4 +1,4 @@
-"""Another model, adapter or template while a conversation goes on, and the old one after any failure."""
+"""Another model, adapter or template while a conversation continues, and the old one after any failure."""
 
 from __future__ import annotations
 

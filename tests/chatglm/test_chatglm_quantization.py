@@ -199,7 +199,7 @@ def test_lora_trains_over_packed_weights() -> None:
 
 @pytest.fixture
 def forgotten() -> Iterator[None]:
-    """What was learned about cpm-kernels is asked anew in the test and after it."""
+    """What was learned about cpm-kernels is asked again in the test and after it."""
     cpm.kernels.cache_clear()
     cpm.serves.cache_clear()
     yield

@@ -1,8 +1,8 @@
 """The tokenizer against ids recorded from the original code: synthetic vocabularies and the real ones.
 
-Folders: `$MEDCHAT_GOLDENS`, else `goldens` under `$MEDCHAT_SHARED` or next to the project, else the small
-set that lies in the tests. The real vocabularies and their goldens may not be copied and are skipped
-where they are absent.
+Folders: `$MEDCHAT_GOLDENS`, else `goldens` under `$MEDCHAT_SHARED` or next to the project, else the small set
+that is in the tests. The real vocabularies and their goldens may not be copied and are skipped where they are
+absent.
 """
 
 from __future__ import annotations

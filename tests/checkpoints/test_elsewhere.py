@@ -1,4 +1,4 @@
-"""A path that is not what was asked for is answered with what it is, or where that lies, and what to type."""
+"""A path that is not what was requested is answered with what it is, or where that lies, and what to type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the demo keeps its trained miniature: made once, whole or not at all, made anew when anything changes."""
+"""Where the demo keeps its trained miniature: made once, whole or not at all, made again when anything changes."""
 
 from __future__ import annotations
 

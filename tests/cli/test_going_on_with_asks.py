@@ -1,4 +1,4 @@
-"""A chat and the sessions that `ask` began: which one `-c` goes on with, and what an `ask` is afterwards."""
+"""A chat and the sessions that `ask` began: which one `-c` continues with, and what an `ask` is afterwards."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ def test_an_ask_that_a_chat_goes_on_with_is_listed_as_a_chat(scripted: Scripted,
     (record,) = scripted.run("sessions", "list", "--all", "--json").one()
     flags, lines = ([way, record["id"]], "") if way == "--resume" else ([], f"{way} {record['id']}\n")
     scripted.run("chat", *flags, stdin=lines)
-    assert listed(scripted) == []  # looked at, not gone on with
+    assert listed(scripted) == []  # looked at, not continued
     scripted.run("chat", *flags, stdin=f"{lines}还有呢\n")
     assert listed(scripted) == [("chat", "问答", 2)]

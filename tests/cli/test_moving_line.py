@@ -1,4 +1,4 @@
-"""A line of stderr that moves: drawn anew, gone in the end, and nothing at all where none can be redrawn."""
+"""A line of stderr that moves: drawn again, gone in the end, and nothing at all where none can be redrawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says before its first step, and that from its first word on it can be gone on with."""
+"""What a run says before its first step, and that from its first word on it can be continued."""
 
 from __future__ import annotations
 

@@ -278,7 +278,9 @@ def test_what_is_there_is_neither_replaced_nor_gone_on_with_unless_asked(
 
 
 def killed_and_resumed(knowledge: Path, server: OpenAIServer, writer: FaultyWriter, kills: int) -> None:
-    """Kill a run again and again after some requests, go on each time, and compare with a run that was left alone."""
+    """Kill a run again and again after some requests, continue each time, and compare with a run that was
+    left alone.
+    """
     calls = knowledge.with_name("cut.calls.jsonl")
     for number in range(kills):
         stored = {row["prompt"] for row in lines_of(calls)} if calls.exists() else set()

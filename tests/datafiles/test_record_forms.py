@@ -10,7 +10,7 @@ from data_records import A, Q, human, model
 from medchat.datafiles.fields import RecordError
 from medchat.datafiles.record import parse_record
 
-#: Records that ask Q and are answered by A, with the form that they are taken for.
+#: Records that ask Q and are answered by A, with the form that they are treated as.
 SAME: list[tuple[dict[str, Any], str]] = [
     ({"query": Q, "reply": A}, "pairs"),
     ({"问": Q, "答": A}, "pairs"),

@@ -32,7 +32,7 @@ def server() -> Iterator[OpenAIServer]:
 
 
 def right_letter(asked: Asked) -> str:
-    """Return the letter under which the right option stands in the prompt."""
+    """Return the letter under which the right option is in the prompt."""
     prompt = asked.body["messages"][-1]["content"]
     number = int(prompt.partition("第 ")[2].partition(" 题")[0])
     text = QUESTIONS[number]["options"]["ABC".index(str(QUESTIONS[number]["answer"]))]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Adapters exchanged over a loaded LLaMA: the same model as loaded anew, and untouched where it fails."""
+"""Adapters exchanged over a loaded LLaMA: the same model as loaded again, and untouched where it fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LLaMA's vocabularies on raw SentencePiece: the real ones where they lie at hand, a small one everywhere."""
+"""LLaMA's vocabularies on raw SentencePiece: the real ones if they are installed, a small one everywhere."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def denied(text: str, lexicon: Lexicon) -> set[str]:
 
 @NOT_TRACED
 def test_no_word_is_shadowed(lexicon: Lexicon) -> None:
-    """Each stands in a sentence of its own and is found there as what it is."""
+    """Each is in a sentence of its own and is found there as what it is."""
     shadowed = [
         (name, word)
         for name, words in examples(lexicon).items()

@@ -50,7 +50,7 @@ MODEL_PLACEHOLDERS = ("/path/to/ChatGLM-6B-Med", "/path/to/folder", "目录", "F
 ID_PLACEHOLDERS = ("编号", "ID")
 #: What stands for a file of training data.
 DATA_PLACEHOLDER = "/path/to/train.json"
-#: What stands for a base and its adapter: recorded ones, where they are at hand.
+#: What stands for a base and its adapter: recorded ones, if they are available.
 BENTSAO: dict[str, Callable[[], str]] = {
     "/path/to/llama-7b": lambda: str(seed_stack() / "llama" / "base"),
     "/path/to/lora-llama-med": lambda: str(seed_stack() / "llama" / "adapter"),

@@ -19,7 +19,7 @@ pytest_plugins = ("remote_models",)
 def test_prompts_are_counted_by_the_endpoints_tokenizer_where_it_has_one(
     server: OpenAIServer, load: Load
 ) -> None:
-    assert load().count(PROMPT) == 6 + 2 * 6  # a character a token, and what stands around a message
+    assert load().count(PROMPT) == 6 + 2 * 6  # a character a token, and what is around a message
 
     def tokenize(body: dict[str, object]) -> dict[str, object]:
         return {"count": 42 if "messages" in body else 3, "max_model_len": 1024, "tokens": []}

@@ -35,7 +35,7 @@ def spaced() -> Reply:
 
 @given(PIECES)
 def test_the_answer_is_what_its_pieces_hold_stripped(pieces: list[str]) -> None:
-    # Numbered, so that no piece is taken for the answer sent anew.
+    # Numbered, so that no piece is treated as the answer sent again.
     marked = [f"{piece}{number}{piece}" for number, piece in enumerate(pieces)]
     assert answered(marked).text == "".join(marked).strip()
 

@@ -131,7 +131,7 @@ DRAWN = ["建议", "多喝水，注意休息：", "• 量体温", "• 早睡",
 
 
 def side(rows: list[str], start: int, end: int) -> list[str]:
-    """Return what stands in the cells from `start` to `end` of the rows, without empty rows and lines of tables."""
+    """Return what is in the cells from `start` to `end` of the rows, without empty rows and lines of tables."""
     found = []
     for row in rows:
         cells = [cell for letter in row for cell in (letter, "")[: cell_len(letter)]]

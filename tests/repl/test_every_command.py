@@ -91,7 +91,7 @@ def test_each_command_does_what_it_says_and_keeps_within_the_screen(
         called, shown = (names[name], chinese) if language == "zh" else (name, english)
         typed = f"/{called} {words}".rstrip().format(other="en" if language == "zh" else "zh")
         chat.wait_for_prompt()
-        chat.type("\x0c")  # an empty screen, so that nothing of before is taken for what comes
+        chat.type("\x0c")  # an empty screen, so that nothing of before is treated as what comes
         chat.type(typed)
         chat.wait_for_prompt(typed)
         chat.type("\r")

@@ -21,7 +21,7 @@ LONG = "头痛三天了还有些发热应该怎么办" * 5
 
 
 def draft(screen: Terminal) -> str | None:
-    """Return what stands in the prompt, its rows joined; None while there is no prompt."""
+    """Return what is in the prompt, its rows joined; None while there is no prompt."""
     rows = screen.shown()[:-1]  # the last one is the status line
     start = max((at for at, row in enumerate(rows) if row.startswith("›")), default=None)
     if start is None:

@@ -20,8 +20,9 @@ from medchat.store import SessionStore
 
 pytest_plugins = ("cli_program",)
 
-#: What each would do: change the title, fill the clipboard, clear the screen, switch to another one and ask for the
-#: mouse, all of it in eight-bit controls, turn the direction of writing, go back over what stands there, feign lines.
+#: What each would do: change the title, fill the clipboard, clear the screen, switch to another one and ask
+#: for the mouse, all of it in eight-bit controls, turn the direction of writing, go back over what is there,
+#: feign lines.
 HOSTILE = {
     "title": "\x1b]0;盗用\x07",
     "clipboard": "\x1b]52;c;aGk=\x07",

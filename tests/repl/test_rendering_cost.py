@@ -1,4 +1,4 @@
-"""Drawing an answer costs time in proportion to its length, and what moves shows what will stand there."""
+"""Drawing an answer costs time in proportion to its length, and what moves shows what will are there."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def saving(screen: Terminal) -> Iterator[None]:
 
 
 def through_all_that_ends_nothing(screen: Terminal, before: list[object]) -> None:
-    """Press Ctrl-C, change the window's size, and suspend the chat and go on with it."""
+    """Press Ctrl-C, change the window's size, and suspend the chat and continue with it."""
     screen.type(CTRL_C)
     screen.resize(60, 40)
     screen.type(CTRL_Z)

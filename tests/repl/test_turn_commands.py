@@ -1,4 +1,4 @@
-"""Editing, going on, taking back, branches: the real program on a terminal, its sessions on disk."""
+"""Editing, continuing, taking back, branches: the real program on a terminal, its sessions on disk."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_lines_without_a_terminal_can_be_edited_at_once(scripted: Scripted) -> N
     assert (turn.turn.question, turn.turn.answer) == ("丙", "改 过")
 
 
-# ---------------------------------------------------------------- going on
+# ---------------------------------------------------------------- continuing
 
 
 @pytest.mark.parametrize(("lang", "name"), [("zh", "续写"), ("en", "continue")])

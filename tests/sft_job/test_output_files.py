@@ -270,7 +270,7 @@ def test_a_disk_that_fills_up_at_the_end_leaves_whole_settings_to_go_on_with(
     monkeypatch.syspath_prepend(pupil.site)
     settings, fsync = pupil.output / "sft.toml", os.fsync
 
-    def fill_up(descriptor: int) -> None:  # once what the run began with stands there
+    def fill_up(descriptor: int) -> None:  # once what the run began with is there
         if settings.with_name("report.json").exists():
             with contextlib.suppress(OSError):  # a folder, or a file that was opened to be read
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)

@@ -1,4 +1,4 @@
-"""No room, no permission: what SQLite and the system refuse is explained, and the chat goes on."""
+"""No room, no permission: what SQLite and the system refuse is explained, and the chat continues."""
 
 from __future__ import annotations
 

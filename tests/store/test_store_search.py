@@ -19,7 +19,7 @@ from stored_sessions import SECRET, begin, bytes_in, fill, last_turns
 from medchat.api import Turn
 from medchat.store import AnswerOrigin, Excerpt, SavedTurn, SessionStore, Transcript
 
-#: Common characters, so that every pair of a planted word stands in many turns that do not hold the word.
+#: Common characters, so that every pair of a planted word is in many turns that do not hold the word.
 COMMON = "头痛发热咳嗽医生请问怎么办的了是我在有"
 
 

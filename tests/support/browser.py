@@ -55,7 +55,7 @@ class Browser:
         for descriptor in (commands, replies):
             os.close(descriptor)
         self._buffer, self._number = b"", 0
-        #: What the browser has told of its own accord.
+        #: The events that the browser has sent.
         self.events: list[dict[str, Any]] = []
 
     def call(self, method: str, session: str = "", **parameters: Any) -> Any:
@@ -127,7 +127,7 @@ class Tab:
         self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def reload(self) -> None:
-        """Load the page anew."""
+        """Load the page again."""
         self.run("window.before = true")
         self.call("Page.reload")
         self.wait_for("document.readyState === 'complete' && !window.before")

@@ -59,7 +59,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_of_later_never_pushes_out_what_was_written_since(tmp_path: Path) -> None:
-    """A run that passed it over goes on from an earlier step and saves before it gets there again."""
+    """A run that passed it over continues from an earlier step and saves before it gets there again."""
     for step in (10, 30):
         with checkpoints.new_checkpoint(tmp_path, step):
             pass

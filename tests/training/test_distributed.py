@@ -1,4 +1,4 @@
-"""Two real processes train as one: the same losses, the same files, and each goes on where the other stopped."""
+"""Two real processes train as one: the same losses, the same files, and each continues where the other stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that was stopped and gone on with ends, to the last bit, as one that never stopped."""
+"""A run that was stopped and continued ends, to the last bit, as one that never stopped."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_exactly_once_there_is_room(
 
 
 def test_a_real_limit_of_the_kernel_is_told_like_a_full_disk(tmp_path: Path) -> None:
-    """No checkpoint fits: what was logged stays all the same, and the run can go on from its beginning."""
+    """No checkpoint fits: what was logged stays all the same, and the run can continue from its beginning."""
     _, expected = run("full", tmp_path / "whole", **SHORT)
     with files_no_larger_than(30_000), pytest.raises(MedchatError) as caught:
         run("full", tmp_path / "out", **SHORT)

@@ -1,4 +1,4 @@
-"""A finished run's folder: editable papers, readable weights, nothing left over."""
+"""A finished run's folder: editable reports, readable weights, nothing left over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs killed by SIGKILL at any moment, within the writing of checkpoints too, go on and end the same."""
+"""Runs killed by SIGKILL at any moment, within the writing of checkpoints too, continue and end the same."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def alive(process: int) -> bool:
 def killed_while(
     nursery: Nursery, kind: str, output: Path, pattern: str, nth: int = 1, place: str = "checkpoints"
 ) -> bool:
-    """Go on, and kill as soon as there is a new name like `pattern` in a folder, the `nth` time."""
+    """Continue, and kill as soon as there is a new name like `pattern` in a folder, the `nth` time."""
     flags = ("--resume",) if (output / "run.json").exists() else ()
     folder = output / place
     process = nursery.start(kind, output, *flags)
@@ -134,7 +134,7 @@ def killed_while(
 
 
 def killed_after(nursery: Nursery, kind: str, output: Path, seconds: float) -> bool:
-    """Go on, and kill after so many seconds. False: the run had ended."""
+    """Continue, and kill after so many seconds. False: the run had ended."""
     flags = ("--resume",) if (output / "run.json").exists() else ()
     process = nursery.start(kind, output, *flags)
     end = time.monotonic() + seconds

@@ -133,7 +133,7 @@ def test_qlora_packs_every_linear_of_the_layers_and_leaves_the_head(tmp_path: Pa
     assert type(loaded.model.get_output_embeddings()) is torch.nn.Linear
     expected, found = prompt_logits(plain_base("llama", tmp_path)), prompt_logits(loaded)
     assert not torch.equal(found, expected)
-    # Answering must not change what is trained next: some CPUs' code packs the weights anew.
+    # Answering must not change what is trained next: some CPUs' code packs the weights again.
     loaded.model.train()
     assert torch.equal(prompt_logits(loaded), found)
 

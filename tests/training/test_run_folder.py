@@ -1,4 +1,4 @@
-"""A run's output folder: whose it is, and what may go on in it."""
+"""A run's output folder: whose it is, and what may continue in it."""
 
 from __future__ import annotations
 

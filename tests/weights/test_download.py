@@ -1,4 +1,4 @@
-"""`medchat.weights.download` against a hub on loopback: what is fetched, checked, gone on with and refused."""
+"""`medchat.weights.download` against a hub on loopback: what is fetched, checked, continued and refused."""
 
 from __future__ import annotations
 

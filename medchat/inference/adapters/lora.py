@@ -186,7 +186,7 @@ def merge_all(model: nn.Module, dtype: torch.dtype) -> bool:
 
 
 def _linears(model: nn.Module) -> list[str]:
-    """Return the names of the linears that LoRA can be laid over; not those of adapters that are there already."""
+    """Return the names of the linear layers that LoRA can be attached to; not those of attached adapters."""
     found: list[str] = []
     inside = ""
     for name, module in model.named_modules():

@@ -38,7 +38,7 @@ from medchat_chatglm.rotary import table_precision, turn_table
 
 
 def chatglm_parts(model: ChatGLMForConditionalGeneration) -> DecoderParts | None:
-    """Return the parts of `model`; None where an adapter, a hook or a dense linear is among them."""
+    """Return the parts of `model`; None if an adapter, a hook or a dense linear is among them."""
     body, config = model.transformer, model.config
     layers = [_layer(layer) for layer in body.layers if type(layer) is ChatGLMBlock]
     whole = len(layers) == config.num_layers and all(all_native(layer.linears) for layer in layers)
@@ -118,7 +118,7 @@ def _by_token(layers: Tensor) -> Floats:
 
 
 def _turns(half_width: int, precision: torch.dtype, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines [T, head_width / 2] of positions [2, T]: those of the block stand behind."""
+    """Return cosines and sines [T, head_width / 2] of positions [2, T]: those of the block follow."""
     cosines, sines = turn_table(positions.T, half_width, precision)
     return cosines.flatten(1), sines.flatten(1)
 

@@ -25,7 +25,8 @@ from medchat_data.model_writer import (
 from medchat_data.prompt_forms import Sample
 from medchat_data.sample_prompt import PROMPT_VERSION, prompt_for
 
-#: So many rows go to the disk together. They cost nothing to make anew, and waiting for the disk takes longer.
+#: So many rows go to the disk together. They cost nothing to make again, and waiting for the disk takes
+#: longer.
 _ROWS_AT_ONCE = 200
 
 #: How many rows there are by form and by the code of their reason ("" for what was kept).
@@ -94,7 +95,7 @@ def _drafted(sample: Sample, calls: StoredCalls, origin: Mapping[str, Any]) -> D
 
 
 def _as_begun(plan: BuildPlan, earlier: Mapping[int, Mapping[str, Any]], target: Path) -> BuildPlan:
-    """Return the plan with the date of the run that it goes on with. Raises UsageError where that was another plan."""
+    """Return the plan with the date of the run that it continues. Raises UsageError where that was another plan."""
     if not earlier:
         return plan
     begun = (

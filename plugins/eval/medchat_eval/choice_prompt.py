@@ -22,7 +22,7 @@ class AskedChoice:
 
     item: ChoiceItem
     turned: int = 0
-    #: Whether the options stand under the question: not where their texts are compared.
+    #: Whether the options are under the question: not where their texts are compared.
     shows_options: bool = True
 
     @property

@@ -38,7 +38,7 @@ _SAID_RIGHT = re.compile(
     r"|is (?:the )?(?:correct|right|best|most|answer))"
 )
 _LEADING = re.compile(rf"\W*(?:选项|Option)?\s*{_SET}[\"'”’)\]】>》*_`]*(?P<rest>[^\n]*)")
-#: What may stand behind letters at the beginning: an end, a mark, a bracket, or words (looked at one by one).
+#: What may follow letters at the beginning: an end, a mark, a bracket, or words (looked at one by one).
 _REST = re.compile(r"\s*(?:\Z|[.。,、:;!(\[“\"'—-]|[A-Za-z\u3400-\u9fff])")
 _LINE = re.compile(
     rf"(?m)^(?:\d+[.、)]|[^\n:A-Z]{{0,12}}(?:A[IＩ])?[^\n:A-Z]{{0,8}}:)?{_OPEN}{_SET}[ \t.。,\"'”’)\]】*_`}}$]*$"
@@ -72,7 +72,7 @@ _CUE = re.compile(r"答案|正确|应?首?选|考虑|诊断|最可能|因此|所
 _TEXT_DENIED = re.compile(
     r"(?:不是|并非|而非|排除|不考虑|不选|不支持|不符合|不像|不能|不宜|不应|不可|不必|无需|区别于|鉴别)[^,。;\n]{0,8}$"
 )
-#: What may stand directly behind a letter that is an answer: anything else may make a word of it (A型, C反应蛋白).
+#: What may directly follow a letter that is an answer: anything else may make a word of it (A型, C反应蛋白).
 _BEHIND = "吧哦项選选是对为正因由最而和与即也"
 _CJK = re.compile("[\u3400-\u9fff]")
 

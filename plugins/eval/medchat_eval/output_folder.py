@@ -20,12 +20,12 @@ from medchat_eval.report import evaluation_document, metric_cells
 from medchat_eval.results import Evaluation
 
 RESULTS, MARKDOWN, HTML = "results.json", "report.md", "report.html"
-#: The answers of a model, or the verdicts of a judge: what a run that goes on need not ask again.
+#: The answers of a model, or the verdicts of a judge: what a run that continues need not ask again.
 ANSWERS = "answers.jsonl"
 
 
 def open_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder. Raises UsageError where it holds a run that is neither to go on nor to be replaced."""
+    """Make the folder. Raises UsageError where it holds a run that is neither to continue nor to be replaced."""
     if any((folder / name).exists() for name in (RESULTS, ANSWERS)) and not (resume or overwrite):
         raise UsageError(
             say("--output 里已经有一次评测", "--output holds an evaluation already"),
@@ -42,7 +42,7 @@ def open_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Write the files and say on stderr what was found. Raises MedchatError where the disk refuses them."""
+    """Write the files and say on stderr what was found. Raises MedchatError if the disk refuses them."""
     document = evaluation_document(evaluation)
     contents = {
         RESULTS: json.dumps(evaluation.as_json(), ensure_ascii=False, indent=1) + "\n",

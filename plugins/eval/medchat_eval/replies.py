@@ -30,8 +30,8 @@ class ModelReply:
 def replies_to(opened: OpenedModel, results: Results, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
     """Yield the reply to each prompt, in order, once all of them are there.
 
-    Raises UsageError where `results` are of other prompts, of another model or of other settings, and what the model
-    raises if it keeps failing.
+    Raises UsageError if `results` are of other prompts, of another model or of other settings, and what the
+    model raises if it keeps failing.
     """
     for index, row in results.rows.items():
         opened.require_same(row, ANSWERS)

@@ -9,7 +9,7 @@ from typing import Any
 from medchat.plugin_kit import Document, Paragraph, Picture, Quotation, Section, Table, sanitize_line, say
 from medchat_eval.results import Evaluation, Metric
 
-#: So many of the cases that went wrong are shown.
+#: How many of the cases that went wrong are shown.
 _SHOWN = 10
 #: The picture: its width, the bars' left end and length, the height of one, in pixels.
 _WIDTH, _LEFT, _LENGTH, _BAR = 720, 200, 440, 28

@@ -12,7 +12,7 @@ from medchat_eval.choosing import ScoredAnswers, Scorer
 def scorer_of(opened: OpenedModel, examples: Callable[[AskedChoice], Sequence[Turn]]) -> Scorer:
     """Return what scores candidates with `opened`, after the worked examples for each question.
 
-    A question that the context does not hold is refused by itself, and the others go on.
+    A question that the context does not hold is refused by itself, and the others continue.
     """
 
     def score(asked: Sequence[AskedChoice], words: Sequence[Sequence[str]]) -> list[ScoredAnswers]:

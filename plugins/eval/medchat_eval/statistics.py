@@ -17,7 +17,7 @@ class Interval:
     high: float
 
     def holds(self, value: float) -> bool:
-        """Whether `value` lies in it."""
+        """Whether `value` is in it."""
         return self.low <= value <= self.high
 
 

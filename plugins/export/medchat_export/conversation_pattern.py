@@ -18,11 +18,11 @@ _BEGIN = ("<s>", "<bos>", "<|begin_of_text|>")
 
 @dataclass(frozen=True, slots=True)
 class ConversationPattern:
-    """The texts around what is said; control tokens stand in them by their names.
+    """The texts around what is said; control tokens are in them by their names.
 
-    A prompt begins with `start`, or with the system text between `before_system` and `after_system`; then comes the
-    first question. Each answer stands behind `before_answer`, each further question behind `next`; at the end `last`,
-    where the answer begins.
+    A prompt begins with `start`, or with the system text between `before_system` and `after_system`; then
+    comes the first question. Each answer follows `before_answer`, each further question behind `next`; at the
+    end `last`, where the answer begins.
     """
 
     start: str
@@ -66,7 +66,7 @@ def _written(template: PromptTemplate, turns: int, system: str = "") -> str:
 
 
 def _between(text: str, marks: tuple[str, ...]) -> list[str] | None:
-    """Return the texts around `marks`, None unless each stands there once and in this order."""
+    """Return the texts around `marks`, None unless each is there once and in this order."""
     places = [text.find(mark) for mark in marks]
     if -1 in places or any(text.count(mark) > 1 for mark in marks) or places != sorted(places):
         return None

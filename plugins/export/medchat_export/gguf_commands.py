@@ -135,7 +135,7 @@ def _exact_type(flags: dict[str, Any]) -> str:
 
 
 def require_gguf() -> None:
-    """Raise UsageError where the package that writes GGUF files is not installed."""
+    """Raise UsageError if the package that writes GGUF files is not installed."""
     if find_spec("gguf") is None:
         raise UsageError(say("没有安装 gguf", "gguf is not installed"), "pip install 'medchat[export]'")
 

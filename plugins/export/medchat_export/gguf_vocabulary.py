@@ -27,7 +27,7 @@ class TokenIds:
 def write_sentencepiece(writer: GGUFWriter, folder: Path, rows: int, ids: TokenIds) -> None:
     """Add `tokenizer.model`, padded to `rows` tokens; ids 0, 1 and 2 are `<unk>`, `<s>` and `</s>`.
 
-    Raises CheckpointError where the file is missing or has more pieces than rows.
+    Raises CheckpointError if the file is missing or has more pieces than rows.
     """
     proto = protocol.ModelProto.FromString(_content(folder / "tokenizer.model"))
     tokens, scores, kinds = [], [], []
@@ -50,7 +50,7 @@ def write_sentencepiece(writer: GGUFWriter, folder: Path, rows: int, ids: TokenI
 def write_byte_level(writer: GGUFWriter, folder: Path, rows: int, ids: TokenIds) -> None:
     """Add Bloom's `tokenizer.json`, padded to `rows` tokens.
 
-    Raises CheckpointError where the file is missing, damaged or has more tokens than rows.
+    Raises CheckpointError if the file is missing, damaged or has more tokens than rows.
     """
     file = folder / "tokenizer.json"
     try:

@@ -18,7 +18,7 @@ _UNNAMED = {"other", "unknown"}
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A base or an adapter by its own name, and its licence, "" where nobody states one."""
+    """A base or an adapter by its own name, and its licence, "" if nobody states one."""
 
     name: str
     licence: str

@@ -44,7 +44,7 @@ def weights_type(chosen: str | None) -> str:
 
 
 def parameters_of(resolved: ResolvedModel) -> int:
-    """Return how many numbers the weights hold, 0 where that is not known."""
+    """Return how many numbers the weights hold, 0 if that is not known."""
     card = resolved.backbone.inspect(resolved.options.model)
     return card.parameters if card else 0
 

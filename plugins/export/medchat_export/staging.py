@@ -11,12 +11,12 @@ from pathlib import Path
 
 from medchat.plugin_kit import LoadOptions, MedchatError, UsageError, say
 
-#: Room for what stands beside the weights: vocabulary, configuration, card.
+#: Room for what is beside the weights: vocabulary, configuration, card.
 _SMALL = 64 << 20
 
 
 def check_target(output: Path, options: LoadOptions, *, overwrite: bool) -> None:
-    """Raise UsageError where `output` is there and not to be overwritten, or holds what is exported."""
+    """Raise UsageError if `output` is there and not to be overwritten, or holds what is exported."""
     for source in (options.model, *options.adapters):
         if output.resolve() == source.resolve() or output.resolve() in source.resolve().parents:
             raise UsageError(
@@ -34,7 +34,7 @@ def check_target(output: Path, options: LoadOptions, *, overwrite: bool) -> None
 
 
 def check_space(output: Path, size: int) -> None:
-    """Raise MedchatError where the disk of `output` has less room than `size` bytes and the small files."""
+    """Raise MedchatError if the disk of `output` has less room than `size` bytes and the small files."""
     place = output.absolute()
     while not place.exists():
         place = place.parent
@@ -54,7 +54,7 @@ def check_space(output: Path, size: int) -> None:
 def staged(output: Path, *, folder: bool) -> Iterator[Path]:
     """Give a path to write the file, or an empty folder, at; it takes the place of `output` at the end.
 
-    After an error nothing of it is left, and what stood at `output` is as it was. Raises MedchatError where the
+    After an error nothing of it is left, and what stood at `output` is as it was. Raises MedchatError if the
     disk refuses it.
     """
     beside = output.with_name(f".{output.name[:40]}.{secrets.token_hex(4)}.partial")

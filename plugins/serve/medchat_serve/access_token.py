@@ -14,7 +14,7 @@ _SHORTEST = 16
 
 
 def find_token(environment: Mapping[str, str], file: Path | None) -> str:
-    """Return the token, "" where there is none.
+    """Return the token, "" if there is none.
 
     Raises UsageError for one that is too short, and for a file that others can read.
     """

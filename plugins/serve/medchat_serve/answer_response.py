@@ -33,7 +33,7 @@ class AnswerResponse(Response):
         #: The model's own text, the notices, and what else there is to know at the end.
         self.text, self.reasoning, self.notices = "", "", list[Notice]()
         self.finished: AnswerFinished | None = None
-        #: The kind of error that ended it, "" where none did.
+        #: The kind of error that ended it, "" if none did.
         self.failed = ""
         self._dispatcher, self._own, self._seconds = dispatcher, notices, seconds
 

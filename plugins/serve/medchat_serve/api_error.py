@@ -36,7 +36,7 @@ class ApiError(Exception):
     notices: Sequence[Notice] = ()
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON of the refusal. Urgent notices stand in its message too: a client shows that."""
+        """Return the JSON of the refusal. Urgent notices are in its message too: a client shows that."""
         urgent = [notice.text for notice in self.notices if notice.urgent]
         error = {
             "message": "\n\n".join([*urgent, self.message]),
@@ -48,7 +48,7 @@ class ApiError(Exception):
 
 
 def as_api_error(error: BaseException) -> ApiError:
-    """Return what a client is told of a failure: nothing of our own code where it was not meant for users."""
+    """Return the error for a client: nothing of internal failures that are not meant for users."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, UsageError):

@@ -68,7 +68,7 @@ class Service:
         return JSONResponse({"object": "list", "data": [self._model_fields()]})
 
     async def model(self, request: Request) -> Response:
-        """Describe the model of that name. Raises ApiError where there is no such."""
+        """Describe the model of that name. Raises ApiError if there is no such."""
         self._require(request.path_params["name"])
         return JSONResponse(self._model_fields())
 
@@ -84,7 +84,7 @@ class Service:
         return await self._answer(read_chat(body, self.limits), request)
 
     async def completions(self, request: Request) -> Response:
-        """Go on with a text."""
+        """Continue with a text."""
         return await self._answer(read_completion(await self._body(request)), request)
 
     async def _body(self, request: Request) -> object:

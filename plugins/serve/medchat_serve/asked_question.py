@@ -31,10 +31,10 @@ _LONGEST_USER = 200
 class AskedQuestion:
     """One question to be answered.
 
-    `plain` says that it is a text to go on with (`/v1/completions`). `settings` are those that the client chose, as
-    `GenerationConfig` names them. `notices_apart`: urgent notices do not go into the answer's text. `shows_queue`:
-    the client wants to be told its place in the queue. `background`: no person asks (a title is wanted). `ignored`
-    names the fields that were not used, `user` whom the client asks for.
+    `plain` says that it is a text to continue (`/v1/completions`). `settings` are those that the client
+    chose, as `GenerationConfig` names them. `notices_apart`: urgent notices do not go into the answer's text.
+    `shows_queue`: the client wants to be told its place in the queue. `background`: no person asks (a title
+    is wanted). `ignored` names the fields that were not used, `user` whom the client asks for.
     """
 
     question: str
@@ -110,7 +110,7 @@ def read_chat(body: object, limits: ServerLimits) -> AskedQuestion:
 
 
 def read_completion(body: object) -> AskedQuestion:
-    """Return what the body of a text completion asks for: a text to go on with, without a template. Raises ApiError."""
+    """Return what the body of a text completion asks for: a text to continue, without a template. Raises ApiError."""
     fields = _fields_of(body)
     prompt = fields.take_any("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:

@@ -36,7 +36,7 @@ class Dispatcher:
         return len(self._jobs)
 
     def submit(self, job: AnswerJob, client: str) -> None:
-        """Let `job` wait for its turn. Raises ApiError where too many wait, or the server is being stopped."""
+        """Let `job` wait for its turn. Raises ApiError if too many wait, or the server is being stopped."""
         if self.stopping:
             raise stopping_error()
         with self._lock:

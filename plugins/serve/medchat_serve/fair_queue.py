@@ -24,7 +24,7 @@ class FairQueue(Generic[T]):
         self._closed = False
 
     def put(self, client: str, item: T) -> None:
-        """Add an item. Raises QueueFullError where as many wait as may."""
+        """Add an item. Raises QueueFullError if as many wait as may."""
         with self._changed:
             if self._closed or len(self) >= self._most:
                 raise QueueFullError

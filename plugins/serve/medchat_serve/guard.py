@@ -33,7 +33,7 @@ class Guard:
     token: str = ""
 
     def check(self, headers: Headers, *, open_to_all: bool = False) -> None:
-        """Raise ApiError where the request comes from elsewhere; `open_to_all`: it needs no token."""
+        """Raise ApiError if the request comes from elsewhere; `open_to_all`: it needs no token."""
         self._check_host(headers.get("host", ""))
         self.origin_of(headers)
         if self.token and not open_to_all and not self._has_token(headers.get("authorization", "")):

@@ -25,14 +25,14 @@ from medchat_serve.asked_question import AskedQuestion
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """So many are answered before this one."""
+    """How many are answered before this one."""
 
     before: int
 
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """Nothing more comes. `error` is what went wrong, None where nothing did."""
+    """Nothing more comes. `error` is what went wrong, None if nothing did."""
 
     error: BaseException | None = None
 

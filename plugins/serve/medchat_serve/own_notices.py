@@ -10,7 +10,7 @@ from medchat.plugin_kit import Conversation, Notice, notice_texts
 
 #: What stands between a notice and the answer in one text.
 BETWEEN = "\n\n"
-#: So many texts of plugins' notices are known again.
+#: How many texts of plugins' notices are known again.
 _REMEMBERED = 512
 
 
@@ -23,7 +23,7 @@ class OwnNotices:
         self._lock = threading.Lock()
 
     def remember(self, notice: Notice) -> None:
-        """Note that `notice` stands in the text of an answer."""
+        """Note that `notice` is in the text of an answer."""
         with self._lock:
             self._lately[notice.text] = None
             if len(self._lately) > _REMEMBERED:

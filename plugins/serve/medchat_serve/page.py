@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, Response
 
 from medchat.plugin_kit import disclaimer, say
 
-#: Where the facts stand in the file, as JSON that no browser runs.
+#: Where the facts are in the file, as JSON that no browser runs.
 _PLACE = "__FACTS__"
 
 
@@ -50,7 +50,7 @@ def _hash(pattern: str) -> str:
 def page(model: str, mark: str) -> Response:
     """Return the page for the model of that name, in the interface language; `mark` goes with every answer."""
     facts = {"language": say("zh", "en"), "model": model, "mark": mark, "disclaimer": disclaimer()}
-    # A model's name must not be able to end the block that it stands in.
+    # A model's name must not be able to end the block that it is in.
     written = json.dumps(facts, ensure_ascii=False).replace("<", "\\u003c")
     return HTMLResponse(
         _template().replace(_PLACE, written),

@@ -46,7 +46,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 class StoppableServer(uvicorn.Server):
-    """Uvicorn that goes on answering until no question is under way, and refuses new ones meanwhile.
+    """Uvicorn that continues answering until no question is under way, and refuses new ones meanwhile.
 
     `ready` is called once requests are taken.
     """

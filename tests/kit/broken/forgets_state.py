@@ -1,4 +1,4 @@
-"""A run goes on from the step that was saved, but not from its state."""
+"""A run continues from the step that was saved, but not from its state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is learned stands behind another prompt than chat asks with."""
+"""What is learned follows another prompt than chat asks with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optimizer lies beside the result, pickled."""
+"""The optimizer is beside the result, pickled."""
 
 from __future__ import annotations
 

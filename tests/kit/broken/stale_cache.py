@@ -1,4 +1,4 @@
-"""What is kept of a conversation of several turns is taken for the beginning of another one."""
+"""What is kept of a conversation of several turns is treated as the beginning of another one."""
 
 from __future__ import annotations
 
