@@ -79,6 +79,14 @@ def _perhaps_a_question(what: str, word: str) -> UsageError:
 @generation_flags
 @session_flags
 @click.option(
+    "--server",
+    metavar="URL",
+    help=say(
+        "让已经运行的 medchat serve 回答，如 http://127.0.0.1:8321；不用等待加载模型",
+        "have a running medchat serve answer, as at http://127.0.0.1:8321: nothing is loaded here",
+    ),
+)
+@click.option(
     "-f",
     "--file",
     "files",
@@ -116,6 +124,7 @@ def _perhaps_a_question(what: str, word: str) -> UsageError:
 )
 def command(
     question: str | None,
+    server: str | None,
     files: tuple[str, ...],
     preset: str | None,
     fills: tuple[str, ...],
@@ -134,6 +143,8 @@ def command(
                 "--json prints one object at the end, --events prints while streaming",
             ),
         )
+    if server is not None:
+        _ask_server(server, flags)
     choice = SessionChoice(
         flags["session"], flags["continue_"], flags["resume"], not flags["no_save"], SessionKind.ASK
     )
@@ -154,6 +165,17 @@ def command(
             return _answer(prepared, asked, style, figures=stats, insist=force_answer)
     finally:
         prepared.store.close()
+
+
+def _ask_server(address: str, flags: dict[str, Any]) -> None:
+    """Choose the server at `address` as the model. Raises UsageError for flags that load one here."""
+    loading = [name for name in ("backbone", "model", "adapter", "template") if flags[name]]
+    if loading:
+        raise UsageError(
+            say(f"--server 不能和 --{loading[0]} 一起用", f"--server does not go with --{loading[0]}"),
+            say("模型由服务端决定，去掉一个", "the server decides on the model: leave one of them out"),
+        )
+    flags |= {"backbone": "remote", "model": address}
 
 
 def _worded(

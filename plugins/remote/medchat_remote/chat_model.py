@@ -29,13 +29,15 @@ _RELEASE_SECONDS = 1.0
 class RemoteFacts:
     """The facts about a remote model. `context_length` in tokens; `notes` are for the user.
 
-    `prices` are those of `ChatModel.describe`, empty if the endpoint states none.
+    `prices` are those of `ChatModel.describe`, empty if the endpoint states none. `fields` go into the body of
+    each request, whatever it asks.
     """
 
     model: str
     context_length: int
     notes: tuple[str, ...] = ()
     prices: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RemoteModel:
@@ -187,6 +189,7 @@ class RemoteModel:
         while True:
             dialect, began = self._dialect, False
             body, rejected = request.body(self._facts.model, dialect)
+            body |= self._facts.fields
             try:
                 chunks = self._connection.stream(request.call, body, request.budget, request.tokens)
                 async with aclosing(chunks):

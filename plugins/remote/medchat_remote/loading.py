@@ -31,6 +31,9 @@ _CONTEXT_FIELDS = (
 _LIST_SECONDS = 10.0
 #: The statuses of a gateway without a list of models.
 _NO_LIST = (400, 422, 501)
+#: Sent to `medchat serve`. This MedChat shows the notices on the user's words itself: in the answer's text they
+#: would be shown twice, and saved as words of the model.
+_OWN_FIELDS: Mapping[str, Any] = {"medchat": {"notices": "field"}}
 #: The number of tokens that a price refers to.
 _MILLION = 1_000_000
 #: The number of available models that an error names.
@@ -79,7 +82,8 @@ def _load(connection: Connection, limits: Limits) -> RemoteModel:
     context = limits.context_length or stated or ASSUMED_CONTEXT
     notes = _notes(endpoint, model, offered, unlisted, context, assumed=not (limits.context_length or stated))
     prices = _stated_prices(offered.get(model, {}))
-    return RemoteModel(connection, RemoteFacts(model, context, notes, prices), counter)
+    fields = _OWN_FIELDS if offered.get(model, {}).get("owned_by") == "medchat" else {}
+    return RemoteModel(connection, RemoteFacts(model, context, notes, prices, fields), counter)
 
 
 def _notes(

@@ -65,12 +65,12 @@ class Service:
 
     async def models(self, request: Request) -> Response:
         """List the one model."""
-        return JSONResponse({"object": "list", "data": [self._model_fields()]})
+        return JSONResponse({"object": "list", "data": [self.model_fields()]})
 
     async def model(self, request: Request) -> Response:
         """Describe the model of that name. Raises ApiError if there is no such."""
         self._require(request.path_params["name"])
-        return JSONResponse(self._model_fields())
+        return JSONResponse(self.model_fields())
 
     async def health(self, request: Request) -> Response:
         """Say whether questions are taken, and how many are under way."""
@@ -119,7 +119,8 @@ class Service:
                 "model",
             )
 
-    def _model_fields(self) -> Mapping[str, Any]:
+    def model_fields(self) -> Mapping[str, Any]:
+        """Return what a list of models says of this one."""
         return {
             "id": self.model_id,
             "object": "model",
