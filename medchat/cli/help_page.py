@@ -26,6 +26,7 @@ PLACEHOLDERS = {
     "INTEGER": "整数",
     "KEY": "键",
     "LABEL": "列名",
+    "METRIC": "指标",
     "NAME": "名称",
     "OPTIONS": "选项",
     "ORIGIN": "来源",
