@@ -21,6 +21,7 @@ from medchat.chat.attachments import read_attachment
 from medchat.checkpoints.elsewhere import other_than_asked
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
+from medchat.checkpoints.manifest import verify_manifest
 from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes
 from medchat.checkpoints.stated_base import fingerprint_of_models, recorded_model
 from medchat.cli.front import language_may_be_configured
@@ -34,7 +35,6 @@ from medchat.sft_job.facts import read_facts
 from medchat.sft_job.metrics import read_metrics
 from medchat.templates.json_template import read_template
 from medchat.training.checkpoint import load_pytree
-from medchat.training.manifest import verify_manifest
 from medchat.training.metrics_log import Counters, StepLog
 from medchat.training.run_folder import check_output
 from medchat.training.run_record import read_run_record, write_run_record
@@ -101,7 +101,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "medchat/checkpoints/stated_base.py": ("run.json", lambda path: recorded_model(path.parent)),
     "medchat/training/run_record.py": ("run.json", lambda path: read_run_record(path.parent)),
-    "medchat/training/manifest.py": ("manifest.json", lambda path: verify_manifest(path.parent)),
+    "medchat/checkpoints/manifest.py": ("manifest.json", lambda path: verify_manifest(path.parent)),
     "medchat/training/run_folder.py": ("manifest.json", finished_run),
     "medchat/training/checkpoint.py": ("state.json", lambda path: load_pytree(path.parent, "state")),
     "medchat/training/metrics_log.py": (
@@ -213,7 +213,7 @@ def test_the_record_of_a_runs_models_reads_both_ends_of_what_is_large(tmp_path: 
 
 @pytest.mark.parametrize("module", [name for name in READERS if name not in WITHOUT_IT | OS_ERRORS])
 def test_a_pipe_is_called_one(place: Callable[[str], Path], module: str) -> None:
-    if module.startswith("medchat/training/") or module == "medchat/sft_job/facts.py":
+    if module.startswith("medchat/training/") or module in ("medchat/checkpoints/manifest.py", "medchat/sft_job/facts.py"):
         pytest.skip("files of our own making: that they are damaged is enough")
     path = place(module)
     os.mkfifo(path)

@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import TrainerState
 
+from medchat.checkpoints import manifest
 from medchat.errors import CheckpointError
 from medchat.language import say
 from medchat.regular_files import read_json
-from medchat.training import manifest
 from medchat.training.metrics_log import Counters
 from medchat.training.single_process import ProcessGroup
 from medchat.whole_file import sync

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 from medchat import __version__
 from medchat.api import SFTNote, SFTOptions, SFTReport, SFTSample
+from medchat.checkpoints import manifest
+from medchat.checkpoints.manifest import translate_disk_errors
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.regular_files import read_json
 from medchat.training import checkpoint as checkpoints
-from medchat.training import manifest, run_record
-from medchat.training.manifest import translate_disk_errors
+from medchat.training import run_record
 
 if TYPE_CHECKING:
     from medchat.training.single_process import ProcessGroup

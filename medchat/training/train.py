@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from medchat.api import SFTNote, SFTOptions, SFTWatcher
+from medchat.checkpoints.manifest import verify_manifest
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.inference.device import device_of, raise_on_oom
 from medchat.language import say
@@ -39,7 +40,6 @@ from medchat.training.data_loader import BatchSampler, Collator
 from medchat.training.evaluation import label_losses
 from medchat.training.features import Feature
 from medchat.training.malloc_tuning import limit_onednn_cache, trim_malloc
-from medchat.training.manifest import verify_manifest
 from medchat.training.metrics_log import StepLog
 from medchat.training.optimizers import build_optimizer, check_optimizer
 from medchat.training.options import check_options, micro_batch_of

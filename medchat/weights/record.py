@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import KnownFile
+from medchat.checkpoints.manifest import FILE_NAME, FORMAT
 from medchat.regular_files import read_json
 from medchat.weights.selection import is_plain
 from medchat.whole_file import write_whole_file
 
-FILE_NAME = "manifest.json"
-FORMAT = "medchat-checkpoint-1"
 _LARGEST = 16 << 20
 
 

@@ -8,9 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from medchat.api import KnownFile, KnownWeights
+from medchat.checkpoints.manifest import FILE_NAME
 from medchat.hashing import sha256_of
 from medchat.regular_files import read_json
-from medchat.weights.record import FILE_NAME, read_pull_record
+from medchat.weights.record import read_pull_record
 from medchat.weights.selection import is_plain, is_weight
 
 _LARGEST_INDEX = 64 << 20

@@ -28,9 +28,9 @@ from medchat.api import (
     SFTReport,
     Turn,
 )
+from medchat.checkpoints.manifest import verify_manifest
 from medchat.errors import CheckpointError, DataError, MedchatError, UsageError
 from medchat.training.family import FamilyEncoder
-from medchat.training.manifest import verify_manifest
 
 pytestmark = pytest.mark.torch
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from fuzzing import EXAMPLES, fuzz, json_files, toml_files
 
+from medchat.checkpoints.manifest import verify_manifest
 from medchat.errors import CheckpointError, UsageError
 from medchat.sft_job.facts import read_facts
 from medchat.sft_job.keys import KEYS
 from medchat.sft_job.metrics import read_metrics
 from medchat.sft_job.run_file import read_run_file
-from medchat.training.manifest import verify_manifest
 from medchat.training.run_record import read_run_record
 from medchat.weights.record import read_pull_record
 

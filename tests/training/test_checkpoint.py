@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from medchat.checkpoints.manifest import verify_manifest, write_manifest
 from medchat.errors import CheckpointError
 from medchat.training import checkpoint as checkpoints
-from medchat.training.manifest import verify_manifest, write_manifest
 
 # ---------------------------------------------------------------- checkpoints
 

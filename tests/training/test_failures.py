@@ -19,9 +19,10 @@ from short_runs import run, tiny_llama
 from torch import Tensor
 
 from medchat.api import SFTEvent, SFTProgress, SFTSaved
+from medchat.checkpoints import manifest
 from medchat.errors import MedchatError, UsageError
 from medchat.training import checkpoint as checkpoints
-from medchat.training import manifest, trainer, training_arguments
+from medchat.training import trainer, training_arguments
 from medchat.training.checkpoint import load_trained_weights
 from medchat.training.single_process import ProcessGroup
 

@@ -16,8 +16,8 @@ import pytest
 from child_process import TORCH, child_environment, start_python
 from short_runs import KINDS, logged_losses
 
+from medchat.checkpoints.manifest import verify_manifest
 from medchat.training import checkpoint as checkpoints
-from medchat.training.manifest import verify_manifest
 
 pytestmark = pytest.mark.torch
 

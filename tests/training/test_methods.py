@@ -23,9 +23,9 @@ from method_runs import (
 from safetensors.torch import load_file, save_file
 
 from medchat.api import LoadOptions, SFTOptions
+from medchat.checkpoints.manifest import verify_manifest
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.chat_model import TokenChatModel
-from medchat.training.manifest import verify_manifest
 from medchat.training.methods import Method
 from medchat.training.recipe import METHODS
 

@@ -11,9 +11,9 @@ import pytest
 from run_folders import begun, options
 
 from medchat.api import SFTReport, SFTSample
+from medchat.checkpoints.manifest import verify_manifest
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.training import checkpoint as checkpoints
-from medchat.training.manifest import verify_manifest
 from medchat.training.run_folder import check_output, open_run_folder
 
 REPORT = SFTReport(

@@ -17,9 +17,9 @@ from locations import ROOT
 from run_folders import add_checkpoint, begun, options
 
 from medchat.api import SFTOptions
+from medchat.checkpoints.manifest import verify_manifest
 from medchat.errors import UsageError
 from medchat.training import checkpoint as checkpoints
-from medchat.training.manifest import verify_manifest
 from medchat.training.run_folder import check_output, open_run_folder
 from medchat.training.run_record import write_run_record
 
