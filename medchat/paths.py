@@ -69,6 +69,11 @@ def models_dir() -> Path:
     return data_dir() / "models"
 
 
+def quantized_dir() -> Path:
+    """Return the folder where quantised weights are kept for the next start, which need not exist."""
+    return cache_dir() / "quantized"
+
+
 def make_private(folder: Path) -> Path:
     """Create `folder` and its missing parents with mode 0700, whatever the umask, and return it.
 

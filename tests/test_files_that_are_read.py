@@ -20,6 +20,7 @@ from medchat.batch.results import read_results
 from medchat.chat.attachments import read_attachment
 from medchat.checkpoints.elsewhere import other_than_asked
 from medchat.checkpoints.headers import read_headers
+from medchat.checkpoints.kept_quantized import all_kept
 from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.manifest import verify_manifest
 from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes
@@ -100,6 +101,10 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda path: verify(path.parent, None, [], lambda count: None),
     ),
     "medchat/checkpoints/stated_base.py": ("run.json", lambda path: recorded_model(path.parent)),
+    "medchat/checkpoints/kept_quantized.py": (
+        "key/manifest.json",
+        lambda path: all_kept(path.parent.parent),
+    ),
     "medchat/training/run_record.py": ("run.json", lambda path: read_run_record(path.parent)),
     "medchat/checkpoints/manifest.py": ("manifest.json", lambda path: verify_manifest(path.parent)),
     "medchat/training/run_folder.py": ("manifest.json", finished_run),
@@ -116,11 +121,14 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 ELSEWHERE = {"medchat/commands/safety/check.py": "tests/commands/test_safety_command.py"}
 #: What the system says of itself: nobody else can put anything there.
 OF_THE_SYSTEM = {"medchat/inference/device.py", "medchat/inference/shards.py", "medchat/training/train.py"}
+#: Files of our own making, besides those of training.
+OF_OUR_MAKING = {"medchat/checkpoints/manifest.py", "medchat/sft_job/facts.py"}
 #: Documented to raise OSError; or, where the file is of no other use, to continue without it.
 OS_ERRORS = {"medchat/hashing.py", "medchat/checkpoints/read_once.py", "medchat/training/metrics_log.py"}
 WITHOUT_IT = {
     *("medchat/cli/front.py", "medchat/registry/metadata.py", "medchat/checkpoints/elsewhere.py"),
     *("medchat/commands/plugin_facts.py", "medchat/checkpoints/stated_base.py"),
+    "medchat/checkpoints/kept_quantized.py",
     *("medchat/weights/record.py", "medchat/weights/verifying.py", "medchat/sft_job/metrics.py"),
 }
 
@@ -213,7 +221,10 @@ def test_the_record_of_a_runs_models_reads_both_ends_of_what_is_large(tmp_path: 
 
 @pytest.mark.parametrize("module", [name for name in READERS if name not in WITHOUT_IT | OS_ERRORS])
 def test_a_pipe_is_called_one(place: Callable[[str], Path], module: str) -> None:
-    if module.startswith("medchat/training/") or module in ("medchat/checkpoints/manifest.py", "medchat/sft_job/facts.py"):
+    if module.startswith("medchat/training/") or module in (
+        "medchat/checkpoints/manifest.py",
+        "medchat/sft_job/facts.py",
+    ):
         pytest.skip("files of our own making: that they are damaged is enough")
     path = place(module)
     os.mkfifo(path)

@@ -49,6 +49,7 @@ from medchat.api.generation import (
     Delta,
     GenerationConfig,
     LoadOptions,
+    QuantizedCache,
     Range,
 )
 from medchat.api.models import (
@@ -121,6 +122,7 @@ __all__ = [
     "PromptIds",
     "PromptParts",
     "PromptTemplate",
+    "QuantizedCache",
     "Range",
     "SFTData",
     "SFTEvaluation",

@@ -99,6 +99,15 @@ ENGINES = ("auto", "native", "torch")
 
 
 @dataclass(frozen=True, slots=True)
+class QuantizedCache:
+    """Where weights that were quantised while loading are kept for the next start."""
+
+    folder: Path
+    #: What all of them may take together.
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoadOptions:
     """What to load and how."""
 
@@ -121,6 +130,8 @@ class LoadOptions:
     extra: Mapping[str, Any] = field(default_factory=dict)
     #: What `Backbone.address` made of `--model`, "" if the model is the folder `model`.
     address: str = ""
+    #: Where what `quantize` makes is kept, None where it is not.
+    quantized_cache: QuantizedCache | None = field(default=None, compare=False, repr=False)
     #: Where there is one: call it with the bytes of the weights read so far and in all, some times a second
     #: or more often. It may raise a MedchatError, which stops the loading and is passed to the caller.
     watch: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)

@@ -14,6 +14,7 @@ from medchat.api import (
     GenerationConfig,
     LoadOptions,
     PromptTemplate,
+    QuantizedCache,
     SpecialTokens,
     Text,
 )
@@ -22,6 +23,7 @@ from medchat.chat.fitness import honoured, ineffective_settings, require_capabil
 from medchat.chat.model_choice import find_adapter, find_model, open_registry, recognize_backbone
 from medchat.errors import UsageError
 from medchat.language import say
+from medchat.paths import quantized_dir
 from medchat.registry import Extensions, GuardedBackbone, Registry
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
@@ -204,7 +206,13 @@ def _load_options(
         offline=bool(settings.value("offline")),
         extra=option_values(settings, backbone.name, declared_options(backbone.load_keys)),
         address=address,
+        quantized_cache=_quantized_cache(settings),
     )
+
+
+def _quantized_cache(settings: Settings) -> QuantizedCache | None:
+    most = int(settings.value("quantized_cache")) << 30
+    return QuantizedCache(quantized_dir(), most) if most else None
 
 
 def _forbidden_offline(address: str) -> UsageError:

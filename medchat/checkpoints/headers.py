@@ -10,7 +10,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,6 +232,23 @@ def _safetensors_entry(file: Path, name: str, entry: Any) -> tuple[TensorHeader,
     if stop - start != header.byte_count:
         raise DamagedError(f"header: {name[:80]}")
     return header, (start, stop)
+
+
+def safetensors_header(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> bytes:
+    """Return what a safetensors file begins with: its values follow, without gaps, in the order of `tensors`.
+
+    A tensor is a name, torch's name of its type and a shape; the values begin at a multiple of 64 bytes. Raises
+    KeyError for a type that such files do not have.
+    """
+    named = {torch_name: name for name, torch_name in _SAFETENSORS_TYPES.items()}
+    table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, dtype, shape in tensors:
+        start, end = end, end + math.prod(shape) * ITEM_BYTES[dtype]
+        table[name] = {"dtype": named[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 8) % 64)
+    return struct.pack("<Q", len(text)) + text
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -114,12 +114,11 @@ class TransformersLoading(CausalLoading[FolderShape, HFTokenizer]):
         return loaded.tokenizer.size
 
     def details(self, loaded: CausalModel[FolderShape, HFTokenizer], options: LoadOptions) -> dict[str, Any]:
-        """Add the architecture, the size of the vocabulary behind the rows, and the quantisation."""
+        """Add the architecture, the size of the vocabulary behind the rows."""
         return {
             "architecture": loaded.shape.model_type,
             "tokens": loaded.tokenizer.size,
             **super().details(loaded, options),
-            "quantization": options.quantize,
         }
 
 

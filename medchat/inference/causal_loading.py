@@ -29,13 +29,15 @@ from medchat.inference.chat_model import CausalChatModel, ModelFacts
 from medchat.inference.computed import fill_computed
 from medchat.inference.decode import ChatTokenizer, TextFilter
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
-from medchat.inference.engine import give_to_engine, prepare_for_engine, wanted_engine
+from medchat.inference.engine import give_to_engine, prepare_for_engine, quantization_of, wanted_engine
 from medchat.inference.fused_decoder import DecoderParts
+from medchat.inference.kept_weights import with_kept_weights
 from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
 from medchat.inference.native_model import NativeModel
 from medchat.inference.native_sequence import CausalSequence
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.quantization import bits_of, conversions, pack_linears
+from medchat.inference.stored_linear import expect_stored, refuse_other_width
 from medchat.language import say
 
 
@@ -158,6 +160,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         return {
             "vocab_size": loaded.model.config.vocab_size,
             "adapters": tuple(str(adapter.folder) for adapter in loaded.adapters),
+            "quantization": quantization_of(loaded.model),
         }
 
     def decoder_parts(self, model: PreTrainedModel) -> DecoderParts | None:
@@ -211,7 +214,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
 
         Raises what `prepare` raises, CheckpointError for damaged weights, MemoryShortageError.
         """
-        prepared = self.prepare(options)
+        prepared, kept = with_kept_weights(self.prepare(options), options)
         model, placement = prepared.model, prepared.placement
         assign(model, prepared.checkpoint, prepared.headers, placement)
         fill_computed(model, placement.device)
@@ -222,7 +225,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
 
             attach_adapters(model, prepared.adapters, placement.device, placement.dtype)
         model.eval()
-        return replace(prepared, bare=bare)
+        return replace(prepared, bare=bare, notes=(*prepared.notes, *kept))
 
     def prepare(self, options: LoadOptions) -> CausalModel[Shape, Tokenizer]:
         """Check all that can be checked without reading weights.
@@ -236,7 +239,11 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         shape, checkpoint, headers = self._open(options.model)
         vocabulary = self.open_vocabulary(options, shape, headers)
         model = self._unfilled(shape, vocabulary)
-        if bits:
+        rename = self.naming(model, headers)
+        mapped = expect_stored(model, headers, rename)
+        if mapped:
+            refuse_other_width(model, options.quantize)
+        elif bits:
             pack_linears(model, bits)
         more = prepare_for_engine(wanted_engine(options), model, device, quantising=bool(bits))
         placement = Placement(
@@ -246,8 +253,9 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
             optional=vocabulary.saved,
             keep=("*.weight_scale",),
             tied=dict(model.all_tied_weights_keys),
-            rename=self.naming(model, headers),
+            rename=rename,
             conversions=conversions(model),
+            mapped=mapped,
             watch=options.watch,
         )
         ensure_memory(loaded_weight_bytes(model, placement) + more, device)

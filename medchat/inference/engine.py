@@ -12,6 +12,7 @@ from medchat.inference.cpu_engine.library import EngineUnavailableError, chosen_
 from medchat.inference.cpu_engine.packed_matrix import PackedMatrix, group_count, packed_bytes
 from medchat.inference.group_scales import GroupedLinear
 from medchat.inference.quantization import QuantizedEmbedding, QuantizedLinear, replace_modules, unpack_rows
+from medchat.inference.stored_linear import StoredLinear
 from medchat.language import say
 
 
@@ -29,7 +30,9 @@ def takes_native(wanted: str, model: nn.Module, device: torch.device) -> bool:
         )
     if wanted == "torch":
         return False
-    fits = device.type == "cpu" and any(isinstance(module, QuantizedLinear) for module in model.modules())
+    fits = device.type == "cpu" and any(
+        isinstance(module, QuantizedLinear | StoredLinear) for module in model.modules()
+    )
     if not fits:
         if wanted == "native":
             raise _does_not_serve(device)
@@ -77,10 +80,15 @@ def give_to_engine(wanted: str, model: nn.Module, device: torch.device) -> None:
 
     Raises as `takes_native`.
     """
-    if takes_native(wanted, model, device):
-        for kind in (QuantizedLinear, GroupedLinear):
-            for _ in replace_modules(model, kind, NativeLinear.of_quantized):
-                pass
+    if not takes_native(wanted, model, device):
+        for _ in replace_modules(model, StoredLinear, lambda layer: layer.unpacked().to(device)):
+            pass
+        return
+    for kind in (QuantizedLinear, GroupedLinear):
+        for _ in replace_modules(model, kind, NativeLinear.of_quantized):
+            pass
+    for _ in replace_modules(model, StoredLinear, NativeLinear.of_stored):
+        pass
 
 
 def engine_of(model: nn.Module) -> str:
@@ -88,6 +96,14 @@ def engine_of(model: nn.Module) -> str:
     if any(isinstance(module, NativeLinear) for module in model.modules()):
         return f"native {chosen_instructions(open_library())}"
     return "torch"
+
+
+def quantization_of(model: nn.Module) -> str:
+    """Return what the linears of `model` are quantised to, one of QUANTIZE."""
+    for module in model.modules():
+        if isinstance(module, QuantizedLinear | NativeLinear):
+            return f"int{module.packed.bits if isinstance(module, NativeLinear) else module.bits}"
+    return "none"
 
 
 def _stored_bytes(layer: QuantizedLinear) -> int:
@@ -134,6 +150,13 @@ class NativeLinear(nn.Linear):
         if scales.dim() == 1:
             scales = scales[:, None].expand(-1, group_count(layer.in_features))
         return cls(PackedMatrix.pack(integers, scales.numpy(), layer.bits), layer.bias)
+
+    @classmethod
+    def of_stored(cls, layer: StoredLinear) -> NativeLinear:
+        """Return the same layer for the engine, its weights where `layer` has them: a mapped file as a rule."""
+        return cls(
+            PackedMatrix(layer.packed_bytes(), layer.out_features, layer.in_features, layer.bits), layer.bias
+        )
 
     def dense_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the weights [rows, columns]; exact in float32."""

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from medchat.checkpoints.headers import TensorHeader
-from medchat.checkpoints.weight_files import Checkpoint, names
-from medchat.errors import CheckpointError
+from medchat.checkpoints.weight_files import Checkpoint
 from medchat.inference.device import raise_on_oom
 from medchat.inference.shards import ReadCounter, StoredTensor, read_tensors
+from medchat.inference.weight_faults import is_finite, not_finite, weights_mismatch
 from medchat.language import say
 
 
@@ -49,8 +49,10 @@ class Placement:
     of names of the model that may be absent from the file. `tied`: parameter -> the one whose memory
     it shares; a tied parameter is never read. `rename`: a stored tensor's plain
     name -> the model's.
-    `conversions`: by the model's name of the stored tensor. `config_file`: what states the sizes, for
-    whoever reads that they are others. `watch` is called with the bytes read so far and in all, and may raise.
+    `conversions`: by the model's name of the stored tensor. `mapped`: names of the model whose values stay where they
+    are, in the file, which is mapped: for a CPU, and of the dtype that the model declares. `config_file`: what states
+    the sizes, for whoever reads that they are others. `watch` is called with the bytes read so far and in all, and may
+    raise.
     Patterns are those of fnmatch.
     """
 
@@ -62,6 +64,7 @@ class Placement:
     tied: Mapping[str, str] = field(default_factory=dict)
     rename: Callable[[str], str] = str
     conversions: Mapping[str, Conversion] = field(default_factory=dict)
+    mapped: frozenset[str] = frozenset()
     config_file: str = "config.json"
     watch: Callable[[int, int], None] | None = None
 
@@ -87,24 +90,30 @@ def assign(
     counter = ReadCounter(total, placement.watch)
     with raise_on_weights_oom(placement.device):
         for tensor in read_tensors(checkpoint, stored.__contains__):
-            for name, values in _filled(tensor, stored[tensor.name], slots, placement, counter).items():
-                _set(model, name, values)
+            name = stored[tensor.name]
+            if name in placement.mapped:
+                _set(model, name, tensor.kept())
+                counter.add(tensor.values)
+                continue
+            for made, values in _filled(tensor, name, slots, placement, counter).items():
+                _set(model, made, values)
     for name, source in placement.tied.items():
         _tie(model, name, source)
     # A tensor that read_tensors never yielded would otherwise surface as a failure of the first answer.
     left = [name for name, slot in _slots(model) if slot.is_meta and not matches(name, placement.optional)]
     if left:
-        raise _mismatch(checkpoint, missing=left)
+        raise weights_mismatch(checkpoint, missing=left)
 
 
 def require_match(
     model: nn.Module, checkpoint: Checkpoint, headers: Mapping[str, TensorHeader], placement: Placement
-) -> None:
+) -> dict[str, str]:
     """Hold names, shapes and kinds of what is stored against `model`, as `assign` does before it reads.
 
-    Raises CheckpointError (missing, unexpected or mis-shaped tensors).
+    Returns the model's name of each tensor that is read, by its name in the file. Raises CheckpointError (missing,
+    unexpected or mis-shaped tensors).
     """
-    _compare(_empty_slots(model, placement), headers, placement, checkpoint)
+    return _compare(_empty_slots(model, placement), headers, placement, checkpoint)
 
 
 def loaded_weight_bytes(model: nn.Module, placement: Placement) -> int:
@@ -162,7 +171,7 @@ def _compare(
         given.update(conversion.makes if conversion is not None else (name,))
     missing = [name for name in slots if name not in given and not matches(name, placement.optional)]
     if missing or unexpected or misfits:
-        raise _mismatch(checkpoint, missing, unexpected, misfits, placement.config_file)
+        raise weights_mismatch(checkpoint, missing, unexpected, misfits, placement.config_file)
     return stored
 
 
@@ -173,36 +182,6 @@ def _same_kind(header: TensorHeader, wanted: torch.dtype) -> bool:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "()"
-
-
-def _mismatch(
-    checkpoint: Checkpoint,
-    missing: list[str] | None = None,
-    unexpected: list[str] | None = None,
-    misfits: list[str] | None = None,
-    config_file: str = "config.json",
-) -> CheckpointError:
-    found = []
-    if missing:
-        found.append(say(f"缺少 {names(missing)}", f"missing {names(missing)}"))
-    if unexpected:
-        found.append(say(f"多出 {names(unexpected)}", f"unexpected {names(unexpected)}"))
-    if misfits:
-        found.append(
-            say(
-                f"与 {config_file} 不符（文件，应为）：{names(misfits)}",
-                f"not what {config_file} states (file, expected): {names(misfits)}",
-            )
-        )
-    where = checkpoint.index or (checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.folder)
-    return CheckpointError(
-        say("权重与模型不匹配：", "the weights do not fit the model: ") + say("；", "; ").join(found),
-        say(
-            "请确认 config.json 与权重来自同一模型，且下载完整",
-            "check that config.json and the weights belong together and are complete",
-        ),
-        where=str(where),
-    )
 
 
 def _target_dtype(name: str, slot: Tensor, placement: Placement) -> torch.dtype:
@@ -233,44 +212,18 @@ def _filled(
         for made, target in targets.items():
             part = (target.reshape(1) if target.dim() == 0 else target)[rows]
             part.copy_(made_rows[made])
-            if not _is_finite(part):
-                raise _not_finite(tensor, piece, target.dtype)
+            check_finite(tensor, piece, part)
     return targets
 
 
-def check_finite(tensor: StoredTensor, piece: Tensor) -> None:
-    """Raise CheckpointError if a piece of a stored tensor holds NaN or infinity. Any shape and dtype."""
-    if not _is_finite(piece):
-        raise _not_finite(tensor, piece, piece.dtype)
+def check_finite(tensor: StoredTensor, piece: Tensor, made: Tensor | None = None) -> None:
+    """Raise CheckpointError if a piece of a stored tensor holds NaN or infinity, or what was `made` of it does.
 
-
-def _is_finite(values: Tensor) -> bool:
-    if not values.is_floating_point() or not values.numel():
-        return True
-    # NaN and infinity both survive a minimum and maximum, which is ten times faster than isfinite.
-    low, high = torch.aminmax(values)
-    return bool(torch.isfinite(low) & torch.isfinite(high))
-
-
-def _not_finite(tensor: StoredTensor, piece: Tensor, dtype: torch.dtype) -> CheckpointError:
-    if _is_finite(piece):
-        short = str(dtype).removeprefix("torch.")
-        return CheckpointError(
-            say(
-                f"张量 {tensor.name} 的数值超出 {short} 的范围",
-                f"tensor {tensor.name} holds values outside the range of {short}",
-            ),
-            say("请加上 --dtype bfloat16 或 --dtype float32", "use --dtype bfloat16 or --dtype float32"),
-            where=str(tensor.file),
-        )
-    return CheckpointError(
-        say(f"张量 {tensor.name} 含有 NaN 或无穷大", f"tensor {tensor.name} holds NaN or infinity"),
-        say(
-            "权重已损坏（常见于训练发散）；请换用别的检查点",
-            "the weights are broken (often because training diverged): use another checkpoint",
-        ),
-        where=str(tensor.file),
-    )
+    Any shape and dtype.
+    """
+    made = piece if made is None else made
+    if not is_finite(made):
+        raise not_finite(tensor, piece, made.dtype)
 
 
 def _set(model: nn.Module, name: str, values: Tensor) -> None:

@@ -23,6 +23,7 @@ from medchat.checkpoints.headers import damaged_weights, unsafe_weights
 from medchat.checkpoints.pickle_header import is_legacy
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
+from medchat.inference.shortened_files import end_if_shortened
 from medchat.language import say
 from medchat.regular_files import SYSTEM_BYTES, read_regular
 
@@ -60,6 +61,16 @@ class StoredTensor:
             self._pages.fetch(values[start + _AHEAD * step : start + (_AHEAD + 1) * step])
             yield slice(start, min(start + step, rows)), piece
             self._pages.release(piece)
+
+    def kept(self) -> Tensor:
+        """Return the values where they lie, to be used from there: all of them are fetched, none is given back.
+
+        Of the shape and dtype that they have in the file. Should that be made shorter later, the program ends with a
+        sentence.
+        """
+        end_if_shortened(self.file)
+        self._pages.fetch(self.values)
+        return self.values
 
 
 class ReadCounter:

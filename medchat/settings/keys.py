@@ -107,6 +107,10 @@ _TABLE = (
         "engine", Kind.TEXT, "auto", "量化权重在 CPU 上用哪个引擎计算", "what computes quantised weights on a CPU",
         choices=ENGINES,
     ),
+    Key(
+        "quantized_cache", Kind.WHOLE, 32, "保存的量化权重最多占用的磁盘空间（GiB）；0：不保存",
+        "disk space for kept quantised weights, in GiB; 0 keeps none", allowed=Range(0, 65536), project=False,
+    ),
     Key("offline", Kind.FLAG, False, "不使用网络", "never use the network", project=(True,)),
     Key("style", Kind.TEXT, "rich", "显示样式", "how answers look", choices=("rich", "plain")),
     Key("theme", Kind.TEXT, "default", "配色", "colours", choices=THEMES),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from medchat.checkpoints.kept_quantized import KeptWeights
 from medchat.language import current_language, say
 from medchat.sanitize import sanitize_line
 from medchat.units import amount
@@ -95,6 +96,25 @@ def rows(entry: Entry) -> list[tuple[str, str]]:
     if note := note_of(entry):
         facts.append((say("注意", "note"), note))
     return facts
+
+
+def kept_line(kept: KeptWeights) -> str:
+    """Return quantised weights that are kept as one line: how large, how wide, what of and where."""
+    words = (amount(kept.size), kept.quantization, kept.source or "?", str(kept.folder))
+    return "  " + "  ".join(sanitize_line(word, 200) for word in words)
+
+
+def kept_as_json(kept: KeptWeights) -> dict[str, Any]:
+    """Return all that is known of quantised weights that are kept."""
+    return {
+        "name": kept.folder.name,
+        "kind": "quantized",
+        "quantization": kept.quantization,
+        "source": kept.source,
+        "size_bytes": kept.size,
+        "state": State.HERE.value,
+        "path": str(kept.folder),
+    }
 
 
 def note_line(note: str) -> str:

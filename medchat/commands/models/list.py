@@ -1,4 +1,4 @@
-"""`medchat models list`: the published weights, common questions and citations. No network."""
+"""`medchat models list`: the published weights, kept quantised ones, common questions and citations. No network."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ import click
 
 from medchat.api import Backbone
 from medchat.chat.model_choice import known_weights, open_registry
+from medchat.checkpoints.kept_quantized import all_kept
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
-from medchat.commands.models.format import as_json, kind_in_words, note_of, size_of, state_in_words
+from medchat.commands.models.format import (
+    as_json,
+    kept_as_json,
+    kept_line,
+    kind_in_words,
+    note_of,
+    size_of,
+    state_in_words,
+)
 from medchat.language import current_language, say
+from medchat.paths import quantized_dir
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.weights.catalogue import Entry
@@ -35,15 +45,17 @@ def command(as_json_: bool) -> int:
     titles = {backbone.name: title for backbone, title in registry.call_each(_title)}
     for failure in registry.failures:
         say_aside(str(failure))
+    kept = all_kept(quantized_dir())
     if as_json_:
-        return write_out(
-            json.dumps([as_json(entry) for entry in catalogue], ensure_ascii=False, indent=2) + "\n"
-        )
+        whole = [*(as_json(entry) for entry in catalogue), *(kept_as_json(one) for one in kept)]
+        return write_out(json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
     lines = []
     for name, entries in groupby(catalogue, key=lambda entry: entry.backbone):
         lines += [sanitize_line(name) + say("：", ": ") + sanitize_line(titles.get(name, ""), 200)]
         lines += [line for entry in entries for line in _described(entry)]
         lines.append("")
+    if kept:
+        lines += [say("保存的量化权重：", "Kept quantised weights:"), *map(kept_line, kept), ""]
     return write_out("\n".join([*lines, *_afterword()]) + "\n")
 
 
@@ -66,6 +78,9 @@ def _afterword() -> list[str]:
     lines = [
         say("下载：medchat models pull 名称", "fetch: medchat models pull NAME"),
         say("详情：medchat models show 名称", "more: medchat models show NAME"),
+        say(
+            "清除保存的量化权重：medchat models clean", "remove kept quantised weights: medchat models clean"
+        ),
         say(
             "使用：medchat chat --model 名称 [--adapter 名称]",
             "use: medchat chat --model NAME [--adapter NAME]",

@@ -15,6 +15,7 @@ from medchat.checkpoints.adapter_folder import files_passed_over
 from medchat.inference.adapters.structure import kept_on_failure
 from medchat.inference.chat_model import ModelFacts, TokenChatModel
 from medchat.inference.decode import Stepper
+from medchat.inference.engine import quantization_of
 from medchat.inference.native_model import NativeModel
 from medchat.inference.scoring import PromptToScore, score_behind
 from medchat.plugin_kit import ChatModel, Delta, GenerationConfig, LoadOptions, Segment
@@ -90,7 +91,7 @@ class ChatGLMChatModel(TokenChatModel):
         """`path` is the model's name in `describe`; `notes` are those of loading for the user."""
         config = model.config
         details = {
-            "quantization": f"int{config.quantization_bit}" if config.quantization_bit else "none",
+            "quantization": quantization_of(model),
             "rule": str(config.rule),
             "vocab_size": config.vocab_size,
         }

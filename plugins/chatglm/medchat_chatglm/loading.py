@@ -23,9 +23,16 @@ from medchat.checkpoints.weight_files import Checkpoint
 from medchat.inference.adapters.structure import Structure
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
 from medchat.inference.engine import give_to_engine, prepare_for_engine, wanted_engine
+from medchat.inference.kept_weights import with_kept_weights
 from medchat.inference.load_weights import Placement, assign, check_finite, loaded_weight_bytes, require_match
 from medchat.inference.quantization import bits_of, conversions
 from medchat.inference.shards import read_tensors
+from medchat.inference.stored_linear import (
+    expect_stored,
+    holds_packed,
+    refuse_other_width,
+    refuse_second_quantization,
+)
 from medchat.plugin_kit import CheckpointError, LoadOptions, UsageError, say
 from medchat_chatglm.adapters import (
     PREFIX_FILES,
@@ -126,7 +133,7 @@ def check_checkpoint(options: LoadOptions) -> None:
 
 def load_weights(options: LoadOptions) -> LoadedWeights:
     """Load `options.model` and its adapters without a tokenizer. Raises what `load_model` raises."""
-    prepared = prepare_weights(options)
+    prepared, kept = with_kept_weights(prepare_weights(options), options)
     model, placement = prepared.model, prepared.placement
     assign(model, prepared.checkpoint, prepared.headers, placement)
     give_to_engine(wanted_engine(options), model, placement.device)
@@ -135,6 +142,7 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
     notes = (
         *_compare_head(model, prepared.checkpoint, prepared.headers),
         *files_passed_over(prepared.checkpoint, prepared.adapters),
+        *kept,
     )
     return LoadedWeights(
         model.eval(),
@@ -157,13 +165,17 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
     checkpoint = open_checkpoint(options.model)
     headers = read_headers(checkpoint)
     _refuse_other_shape(config, checkpoint, headers)
-    bits = _bits_to_make(options, config)
+    packed = holds_packed(headers)
+    bits = 0 if packed else _bits_to_make(options, config)
     adapters = [open_chatglm_adapter(folder) for folder in options.adapters]
     refuse_other_generation(adapters, config.generation)
     own_prefix = _prepare_prefix(config, options.model, headers, adapters)
     config.quantization_bit = bits or config.quantization_bit
     with torch.device("meta"):
         model = ChatGLMForConditionalGeneration(config).eval()
+    mapped = expect_stored(model, headers)
+    if mapped:
+        refuse_other_width(model, options.quantize)
     more = prepare_for_engine(wanted_engine(options), model, device, quantising=bool(bits))
     placement = Placement(
         dtype,
@@ -173,6 +185,7 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
         optional=() if own_prefix else (f"{PREFIX}*",),
         tied=model._tied_weights_keys if is_tied(config.to_dict()) else {},
         conversions=conversions(model) if bits else {},
+        mapped=mapped,
         watch=options.watch,
     )
     ensure_memory(loaded_weight_bytes(model, placement) + more, device)
@@ -268,17 +281,10 @@ def _refuse_other_shape(
 
 def _bits_to_make(options: LoadOptions, config: ChatGLMConfig) -> int:
     """Return the width to quantise to while loading; 0 for none. Raises UsageError if the weights are quantised."""
-    bits = bits_of(options.quantize)
     stored = config.quantization_bit
-    if not stored or bits in (0, stored):
-        return 0 if stored else bits
-    raise UsageError(
-        say(
-            f"这份权重已经是 int{stored}，不能再量化为 {options.quantize}",
-            f"these weights are int{stored} already and cannot become {options.quantize}",
-        ),
-        say("请去掉 --quantize，或换用未量化的权重", "leave out --quantize, or use unquantised weights"),
-    )
+    bits = bits_of(options.quantize)
+    refuse_second_quantization(stored, options.quantize)
+    return 0 if stored else bits
 
 
 def _prepare_prefix(

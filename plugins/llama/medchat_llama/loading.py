@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
@@ -92,12 +91,6 @@ class LlamaLoading(CausalLoading[LlamaShape, LlamaTokenizer]):
         `<unk>` has no text, so nothing is lost.
         """
         return {loaded.tokenizer.id_of("<unk>")} if without_vocabulary(loaded.adapters) else ()
-
-    def details(
-        self, loaded: CausalModel[LlamaShape, LlamaTokenizer], options: LoadOptions
-    ) -> dict[str, Any]:
-        """Add the quantisation."""
-        return {**super().details(loaded, options), "quantization": options.quantize}
 
     def decoder_parts(self, model: PreTrainedModel) -> DecoderParts | None:
         """Say what it consists of, where nothing was added to it."""
