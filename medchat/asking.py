@@ -29,6 +29,7 @@ from medchat.batch.work import WorkPlan
 from medchat.chat.conversation import begin_session
 from medchat.chat.demo_mode import as_demo
 from medchat.chat.events import Advice, AnswerFinished, AnswerReviewed
+from medchat.chat.saved_conversations import SavedConversations, open_saved_conversations
 from medchat.chat.session import ChatSession
 from medchat.chat.session_choice import model_notes, opening_lines
 from medchat.chat.setup import read_settings, resolve_setup
@@ -149,6 +150,13 @@ class OpenedModel:
         system = conversation.system or str(self._setup.opening.settings.value("system") or "")
         conversation = Conversation(conversation.turns, system)
         return begin_session(self._setup.opening, self._setup.demo, self.model, conversation)
+
+    @contextmanager
+    def saving(self) -> Iterator[SavedConversations]:
+        """Open the file of saved sessions: `chat` of what this gives continues a conversation and saves it."""
+        opening, demo = self._setup.opening, self._setup.demo
+        with open_saved_conversations(opening, demo, self.model, say_aside) as saved:
+            yield saved
 
     def ask(
         self,

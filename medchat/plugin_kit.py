@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from medchat.calls.limits import CallLimits, call_flags
     from medchat.calls.stored import StoredAnswer, StoredCalls, open_calls
     from medchat.chat.events import Advice, AnswerFinished, AnswerPiece, AnswerReviewed, ReasoningPiece
+    from medchat.chat.saved_conversations import SavedConversations
     from medchat.cli.group import Group, LocalizedCommand
     from medchat.cli.options import field_flags, generation_flags, model_flags
     from medchat.cli.output import write_out
@@ -120,6 +121,7 @@ __all__ = [
     "SFTRecipe",
     "SFTReport",
     "SFTWatcher",
+    "SavedConversations",
     "Section",
     "Segment",
     "SlashCommand",
@@ -187,6 +189,7 @@ _FOR_COMMANDS = {
     "AnswerPiece": "medchat.chat.events",
     "AnswerReviewed": "medchat.chat.events",
     "ReasoningPiece": "medchat.chat.events",
+    "SavedConversations": "medchat.chat.saved_conversations",
     "Group": "medchat.cli.group",
     "LocalizedCommand": "medchat.cli.group",
     "field_flags": "medchat.cli.options",

@@ -72,6 +72,7 @@ NAMES = [
     "SFTRecipe",
     "SFTReport",
     "SFTWatcher",
+    "SavedConversations",
     "Section",
     "Segment",
     "SlashCommand",

@@ -83,6 +83,13 @@ def test_a_wrong_request_is_refused_with_its_field_named(
     assert error_of(small, body) == (400, code, field)
 
 
+def test_a_value_out_of_range_is_refused_before_it_waits_and_before_any_notice(served: Served) -> None:
+    with served.streaming(question("没完")) as busy:
+        next(busy)
+        refused = served.post(question("突然剧烈胸痛，喘不上气，大汗", temperature=9, stream=True))
+        assert refused.status_code == 400 and served.service.dispatcher.under_way == 1
+
+
 def test_bodies_that_are_no_json_half_characters_and_deep_nesting_are_refused(small: Served) -> None:
     json_kind = {"Content-Type": "application/json"}
     with small.client() as client:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from medchat.plugin_kit import OpenedModel, say, urgent_notices
+from medchat.plugin_kit import GenerationConfig, OpenedModel, SavedConversations, say, urgent_notices
 from medchat_serve.answer_response import AnswerResponse
 from medchat_serve.api_error import ApiError, as_api_error
 from medchat_serve.asked_question import AskedQuestion, read_chat, read_completion
@@ -33,17 +33,21 @@ Log = Callable[[str], None]
 
 @dataclass
 class Service:
-    """One model as it is served under `model_id`; `log` takes a line for each request, which holds no word of it."""
+    """One model as it is served under `model_id`.
+
+    `log` takes a line for each request, which holds no word of it; `saved`, if given, keeps the conversations.
+    """
 
     opened: OpenedModel
     model_id: str
     guard: Guard = field(default_factory=Guard)
     limits: ServerLimits = field(default_factory=ServerLimits)
     log: Log = lambda line: None
+    saved: SavedConversations | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
-        self.dispatcher = Dispatcher(self.opened, self.limits.waiting)
+        self.dispatcher = Dispatcher(self.opened, self.limits.waiting, self.saved)
         self.own_notices = OwnNotices()
 
     def app(self) -> ASGIApp:
@@ -96,6 +100,7 @@ class Service:
         return body
 
     async def _answer(self, asked: AskedQuestion, request: Request) -> Response:
+        asked.config_over(GenerationConfig())  # refuses what is out of range before it waits for its turn
         conversation = self.own_notices.taken_out_of(asked.conversation)
         # Off the event loop: a long question takes the rules a moment.
         said = await asyncio.to_thread(urgent_notices, conversation, asked.question)

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -92,6 +93,14 @@ _LONGEST_NAME = 100
     metavar="N",
     help=say("最多多少个问题排队", "the most questions that wait"),
 )
+@click.option(
+    "--save",
+    is_flag=True,
+    help=say(
+        "把问答保存为会话，与 medchat chat 相同",
+        "save questions and answers as sessions, as medchat chat does",
+    ),
+)
 def serve(
     host: str,
     port: int,
@@ -100,6 +109,7 @@ def serve(
     hosts: Sequence[str],
     token_file: str | None,
     queue: int,
+    save: bool,
     **flags: Any,
 ) -> int:
     """Serve one model until a signal ends it."""
@@ -118,9 +128,14 @@ def serve(
     )
     listening = bound_socket(host, port)
     try:
-        with open_model(flags) as opened:
+        with open_model(flags) as opened, opened.saving() if save else nullcontext() as saved:
             service = Service(
-                opened, name or model_name(opened), guard, ServerLimits(waiting=queue), log=log_to_stderr
+                opened,
+                name or model_name(opened),
+                guard,
+                ServerLimits(waiting=queue),
+                log=log_to_stderr,
+                saved=saved,
             )
             server = StoppableServer(service, lambda: _say_ready(listening, service.model_id, bool(token)))
             code = run_until_stopped(server, listening)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from medchat.plugin_kit import OpenedModel, say
+from medchat.plugin_kit import OpenedModel, SavedConversations, say
 from medchat_serve.api_error import ApiError
 from medchat_serve.fair_queue import FairQueue, QueueFullError
 from medchat_serve.job import AnswerJob, JobEnded, Queued
@@ -16,8 +16,11 @@ _SECONDS_EACH = 5
 class Dispatcher:
     """Takes jobs and has the model answer them one after the other."""
 
-    def __init__(self, opened: OpenedModel, most_waiting: int) -> None:
-        self._opened = opened
+    def __init__(
+        self, opened: OpenedModel, most_waiting: int, saved: SavedConversations | None = None
+    ) -> None:
+        """Answers that persons asked for go into `saved`, if given."""
+        self._opened, self._saved = opened, saved
         self._most = most_waiting
         self._queue: FairQueue[AnswerJob] = FairQueue(most_waiting)
         self._jobs: set[AnswerJob] = set()
@@ -85,7 +88,7 @@ class Dispatcher:
     def _work(self) -> None:
         while (job := self._queue.take()) is not None:
             self._tell_places()
-            job.run(self._opened)
+            job.run(self._opened, self._saved)
             self._forget(job)
 
     def _forget(self, job: AnswerJob) -> None:

@@ -16,6 +16,7 @@ from medchat.plugin_kit import (
     Notice,
     OpenedModel,
     ReasoningPiece,
+    SavedConversations,
     Segment,
     Text,
     Turn,
@@ -76,22 +77,31 @@ class AnswerJob:
         """Wait for the next event and return it."""
         return await self._events.get()
 
-    def run(self, opened: OpenedModel) -> None:
-        """Have the model answer, in the thread that the model is used in. Raises nothing: what goes wrong is told."""
+    def run(self, opened: OpenedModel, saved: SavedConversations | None = None) -> None:
+        """Have the model answer, in the thread that the model is used in. Raises nothing: what goes wrong is told.
+
+        The turn goes into `saved`, if given and a person asked.
+        """
         try:
             if not self.cancel.is_set():
-                self._answer(opened)
+                self._answer(opened, saved)
             self.tell(JobEnded())
         except Exception as error:
             self.tell(JobEnded(error))
 
-    def _answer(self, opened: OpenedModel) -> None:
-        session = opened.chat(self.conversation)
+    def _answer(self, opened: OpenedModel, saved: SavedConversations | None) -> None:
+        if self.request.plain or self.request.background:
+            saved = None
+        session = (saved or opened).chat(self.conversation)
         if self.request.plain:
             session.template = PlainText()
             session.conversation = replace(session.conversation, system="")
-        session.config = self.request.config_over(session.config)
-        session.said_early.update(notice.text for notice in self.said)
-        for event in session.ask(self.request.question, self.cancel):
-            if isinstance(event, _PASSED_ON):
-                self.tell(event)
+        try:
+            session.config = self.request.config_over(session.config)
+            session.said_early.update(notice.text for notice in self.said)
+            for event in session.ask(self.request.question, self.cancel):
+                if isinstance(event, _PASSED_ON):
+                    self.tell(event)
+        finally:
+            if saved is not None:
+                saved.remember(session)
