@@ -44,6 +44,7 @@ from medchat.api import (
 )
 from medchat.document import Document, Paragraph, Picture, Quotation, Section, Table, as_html, as_markdown
 from medchat.errors import CheckpointError, DataError, GateError, MedchatError, UsageError
+from medchat.hashing import sha256_of
 from medchat.hookspecs import Finding, hookimpl
 from medchat.language import in_language, say
 from medchat.regular_files import read_json, read_regular
@@ -162,6 +163,7 @@ __all__ = [
     "sanitize",
     "sanitize_line",
     "say",
+    "sha256_of",
     "urgent_notices",
     "user_path",
     "write_out",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from importlib.resources import as_file, files
 from itertools import islice
 from typing import Any
 
@@ -26,13 +25,14 @@ from medchat_eval.choice_metrics import METRICS, ChoiceTally
 from medchat_eval.choice_prompt import FORM_VERSION, AskedChoice, examples_for, in_every_order
 from medchat_eval.choosing import Chosen, choose_by_likelihood, choose_by_reply
 from medchat_eval.flags import decisive, output_flags
+from medchat_eval.open_file import named_or_shipped
 from medchat_eval.output_folder import ANSWERS, open_folder, write_evaluation
 from medchat_eval.replies import Prompt, replies_to
 from medchat_eval.results import Evaluation, parse_gates, require_gates
 from medchat_eval.scorer import scorer_of
 
 #: The choice questions that are shipped.
-SAMPLE_FILE = "data/choice.jsonl"
+CHOICE_FILE = "data/choice.jsonl"
 
 
 @click.command(
@@ -157,7 +157,7 @@ def _files(names: Sequence[str], answers: str | None, skip_bad: bool) -> Iterato
     for name in names:
         yield read_choice_file(user_path(name), answers=by_id, skip_bad=skip_bad)
     if not names:
-        with as_file(files("medchat_eval").joinpath(SAMPLE_FILE)) as path:
+        with named_or_shipped(None, CHOICE_FILE) as path:
             yield read_choice_file(path)
 
 

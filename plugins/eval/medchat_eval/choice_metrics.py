@@ -9,8 +9,7 @@ from typing import Any
 from medchat.plugin_kit import say
 from medchat_eval.choice_file import LETTERS, option_letters
 from medchat_eval.choosing import Chosen
-from medchat_eval.results import Metric
-from medchat_eval.statistics import wilson
+from medchat_eval.results import Metric, share_metric
 
 #: Every metric of the task, in the order of the report.
 METRICS = (
@@ -42,17 +41,17 @@ class ChoiceTally:
         """The metrics of `METRICS` that there are cases for."""
         single = self._single
         several = [turn for turn in self._turns if turn[0].asked.item.several]
-        found = {"accuracy": _share([turn[0].right for turn in single], _chance(single))}
+        found = {"accuracy": share_metric([turn[0].right for turn in single], _chance(single))}
         if any(len(turn) > 1 for turn in single):
             means = [sum(one.right for one in turn) / len(turn) for turn in single]
-            found["accuracy_rotated"] = _share(means, _chance(single))
-            found["accuracy_every_order"] = _share([all(one.right for one in turn) for turn in single])
+            found["accuracy_rotated"] = share_metric(means, _chance(single))
+            found["accuracy_every_order"] = share_metric([all(one.right for one in turn) for turn in single])
         per_character = [turn[0] for turn in single if turn[0].per_character is not None]
         if per_character:
             right = [one.per_character == one.asked.answer for one in per_character]
-            found["accuracy_per_character"] = _share(right, _chance(single))
-        found["accuracy_multi"] = _share([turn[0].right for turn in several], _chance(several))
-        found["parsed_rate"] = _share([bool(turn[0].places) for turn in self._turns])
+            found["accuracy_per_character"] = share_metric(right, _chance(single))
+        found["accuracy_multi"] = share_metric([turn[0].right for turn in several], _chance(several))
+        found["parsed_rate"] = share_metric([bool(turn[0].places) for turn in self._turns])
         return {name: found[name] for name in METRICS if name in found and found[name].count}
 
     @property
@@ -62,7 +61,9 @@ class ChoiceTally:
         for turn in self._single:
             by_subject[turn[0].asked.item.subject].append(turn)
         ordered = sorted(by_subject.items(), key=lambda pair: (-len(pair[1]), pair[0]))
-        return {name: _share([turn[0].right for turn in turns], _chance(turns)) for name, turns in ordered}
+        return {
+            name: share_metric([turn[0].right for turn in turns], _chance(turns)) for name, turns in ordered
+        }
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -121,11 +122,6 @@ class ChoiceTally:
             ((chosen.get(letter, 0) - right.get(letter, 0)) / len(single), letter) for letter in LETTERS
         )
         return letter if excess >= _LEANING else ""
-
-
-def _share(values: Sequence[float], chance: float | None = None) -> Metric:
-    mean = sum(values) / len(values) if values else 0.0
-    return Metric(mean, len(values), wilson(mean, len(values)), chance)
 
 
 def _chance(turns: Sequence[Sequence[Chosen]]) -> float | None:

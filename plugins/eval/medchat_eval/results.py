@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from medchat.plugin_kit import GateError, UsageError, say
-from medchat_eval.statistics import Interval
+from medchat_eval.statistics import Interval, mean_interval, wilson
 
 SCHEMA, SCHEMA_VERSION = "medchat-eval", 1
 
@@ -34,6 +35,17 @@ class Metric:
         if self.chance is not None:
             found["chance"] = round(self.chance, 6)
         return found
+
+
+def mean_metric(values: Sequence[float]) -> Metric:
+    """Return the mean of `values` with its interval; 0 for none."""
+    return Metric(math.fsum(values) / len(values) if values else 0.0, len(values), mean_interval(values))
+
+
+def share_metric(values: Sequence[float], chance: float | None = None) -> Metric:
+    """Return the mean of values from 0 to 1 with Wilson's interval; 0 for none."""
+    mean = math.fsum(values) / len(values) if values else 0.0
+    return Metric(mean, len(values), wilson(mean, len(values)), chance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: The quantile of the normal distribution for intervals that hold the true value 95 times in 100.
@@ -29,3 +30,13 @@ def wilson(share: float, count: int) -> Interval:
     middle = (share + _Z**2 / (2 * count)) / scale
     half = _Z / scale * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
     return Interval(max(0.0, middle - half), min(1.0, middle + half))
+
+
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """Return the interval of a mean by the normal distribution, None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    half = _Z * math.sqrt(variance / len(values))
+    return Interval(mean - half, mean + half)

@@ -1,0 +1,121 @@
+"""How near answers are to reference answers: ROUGE-L by characters and words, BLEU, perplexity per character.
+
+They compare wording, not truth: `contradicted` makes the opposite of a reference, so that a report can show how
+little they see of it. jieba and sacrebleu are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import tempfile
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from medchat.plugin_kit import UsageError, say
+
+#: A word of a statement, and the one that says the opposite; the first that is found is put in its place.
+_OPPOSITES = (
+    ("不应", "应"),
+    ("不宜", "宜"),
+    ("不能", "能"),
+    ("不可", "可"),
+    ("不需要", "需要"),
+    ("不必", "必须"),
+    ("不会", "会"),
+    ("不是", "是"),
+    ("没有", "有"),
+    ("无法", "可以"),
+    ("避免", "尽量"),
+    ("禁止", "允许"),
+    ("应", "不应"),
+    ("必须", "不必"),
+    ("需要", "不需要"),
+    ("可以", "不可以"),
+    ("可能", "不可能"),
+    ("能", "不能"),
+    ("会", "不会"),
+    ("是", "不是"),
+    ("有", "没有"),
+)
+
+
+def rouge_l(answer: Sequence[Hashable], reference: Sequence[Hashable]) -> float:
+    """Return the F1 of ROUGE-L (Lin 2004): by the longest common subsequence; 0 where either is empty."""
+    if not answer or not reference:
+        return 0.0
+    common = _common(answer, reference)
+    return 2 * common / (len(answer) + len(reference))
+
+
+def _common(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
+    """Return the length of the longest common subsequence, a row of the table in one integer (Hyyrö 2004)."""
+    places: dict[Hashable, int] = {}
+    for at, symbol in enumerate(one):
+        places[symbol] = places.get(symbol, 0) | 1 << at
+    whole = (1 << len(one)) - 1
+    row = whole
+    for symbol in other:
+        matched = row & places.get(symbol, 0)
+        row = (row + matched | row - matched) & whole
+    return len(one) - row.bit_count()
+
+
+def characters(text: str) -> list[str]:
+    """Return the characters that say something: neither blanks nor marks."""
+    return re.findall(r"\w", text)
+
+
+@cache
+def word_cutter() -> Callable[[str], list[str]]:
+    """Return what cuts Chinese text into words, by jieba. Raises UsageError where it is not installed."""
+    jieba: Any = _installed("jieba")
+    jieba.setLogLevel(logging.ERROR)
+    cutter = jieba.Tokenizer()
+    # It trusts its cache, which lies in a folder that all users write to: for loading it gets a folder of our own.
+    with tempfile.TemporaryDirectory() as folder:
+        cutter.tmp_dir = folder
+        cutter.initialize()
+    return lambda text: [word for word in cutter.lcut(text) if re.search(r"\w", word)]
+
+
+def bleu(answers: Sequence[str], references: Sequence[str]) -> float:
+    """Return the BLEU of the answers together, from 0 to 1, with sacrebleu's tokeniser for Chinese.
+
+    Raises UsageError where sacrebleu is not installed.
+    """
+    sacrebleu: Any = _installed("sacrebleu")
+    score: float = sacrebleu.corpus_bleu(list(answers), [list(references)], tokenize="zh").score
+    return score / 100
+
+
+def perplexity_per_character(scores: Sequence[Sequence[float]], texts: Sequence[str]) -> float:
+    """Return exp of the negative log-likelihood per character of `texts`, whatever tokens they are cut into."""
+    length = sum(map(len, texts))
+    return math.exp(-math.fsum(value for values in scores for value in values) / length)
+
+
+def contradicted(text: str) -> str:
+    """Return the text with its first statement turned into the opposite, "" where none of the known words is in it."""
+    for word, opposite in _OPPOSITES:
+        if word in text:
+            return text.replace(word, opposite, 1)
+    return ""
+
+
+def require_text_libraries() -> None:
+    """Raise UsageError where jieba or sacrebleu is not installed: before a model is loaded."""
+    _installed("jieba")
+    _installed("sacrebleu")
+
+
+def _installed(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise UsageError(
+            say(f"没有安装 {name}", f"{name} is not installed"), "python -m pip install 'medchat[eval]'"
+        ) from None

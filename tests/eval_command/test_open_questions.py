@@ -1,0 +1,145 @@
+"""`medchat eval text` and `medchat eval emergency`, and the questions that are shipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_program import Call
+from medchat_data.measuring import DOSE
+from medchat_eval.choice_file import read_choice_file
+from medchat_eval.emergency_command import calls_ambulance, sends_to_care
+from medchat_eval.open_file import named_or_shipped, read_open_file
+from openai_server import OpenAIServer, Reply, serving
+
+from medchat.errors import DataError
+
+pytest_plugins = ("cli_program", "evaluated_models")
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    with serving() as running:
+        yield running
+
+
+def run(call: Call, server: OpenAIServer, folder: Path, task: str, *flags: str) -> dict[str, Any]:
+    model = ("--backbone", "remote", "--model", f"{server.url}#tiny")
+    done = call("eval", task, *model, "--output", str(folder / "out"), *flags)
+    assert done.code == 0, done.err
+    found: dict[str, Any] = json.loads((folder / "out" / "results.json").read_text(encoding="utf-8"))
+    return found
+
+
+# ---------------------------------------------------------------- what is shipped
+
+
+@pytest.mark.parametrize("name", ["choice", "open", "emergency"])
+def test_each_shipped_question_has_a_source_and_is_asked_once(name: str) -> None:
+    with named_or_shipped(None, f"data/{name}.jsonl") as path:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert (
+        len(rows) == 20 and len({row["id"] for row in rows}) == len({row["question"] for row in rows}) == 20
+    )
+    assert all(len(row["source"]) > 4 for row in rows)
+    assert name == "choice" or not [row["id"] for row in rows if DOSE.search(row.get("output", ""))]
+
+
+def test_shipped_choices_favour_no_letter_and_open_questions_say_what_is_wanted() -> None:
+    with named_or_shipped(None, "data/choice.jsonl") as path:
+        items = read_choice_file(path).items
+    single = [item.letters for item in items if not item.several]
+    assert len(single) == 17 and max(map(single.count, single)) <= 5
+    with named_or_shipped(None, "data/open.jsonl") as path:
+        questions = read_open_file(path).items
+    assert all(
+        item.reference and sum(one.points for one in item.criteria if one.points > 0) >= 5
+        for item in questions
+    )
+
+
+@pytest.mark.parametrize("criteria", ['"x"', "[1]", '[{"text": "甲"}]', '[{"text": "", "points": 1}]'])
+def test_criteria_that_are_none_are_named(criteria: str, tmp_path: Path) -> None:
+    path = tmp_path / "open.jsonl"
+    path.write_text(f'{{"question": "问", "criteria": {criteria}}}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="criteria") as raised:
+        read_open_file(path)
+    assert raised.value.where.endswith(":1")
+
+
+# ---------------------------------------------------------------- text
+
+
+def test_reference_answers_score_one_and_an_empty_answer_nothing(
+    call: Call, server: OpenAIServer, tmp_path: Path
+) -> None:
+    data = tmp_path / "data.jsonl"
+    pairs = [{"instruction": f"问{at}？", "output": f"应当多休息，第 {at} 条。"} for at in range(3)]
+    data.write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs), encoding="utf-8")
+    answers = {pair["instruction"]: pair["output"] for pair in pairs} | {"问2？": ""}
+    server.reply_to = lambda asked: Reply(pieces=[answers[asked.body["messages"][-1]["content"]]])
+    found = run(call, server, tmp_path, "text", "--file", str(data))
+    assert [item["score"] for item in found["items"]] == [1.0, 1.0, 0.0]
+    assert found["metrics"]["rouge_l"]["value"] == pytest.approx(2 / 3, abs=1e-6)
+    assert found["counts"]["empty_answers"] == 1
+    assert found["metrics"]["contradiction_rouge_l"]["value"] > 0.8 and found["warnings"]
+    assert "perplexity_per_character" not in found["metrics"]  # the endpoint does not say
+
+
+def test_a_question_without_a_reference_is_named(call: Call, server: OpenAIServer, tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"question": "甲？", "answer": "乙"}\n{"question": "丙？"}\n', encoding="utf-8")
+    done = call("eval", "text", "--file", str(data), "--output", str(tmp_path / "out"))
+    assert done.code == 6 and f"{data}:2" in done.err and not server.seen
+
+
+@pytest.mark.torch
+def test_perplexity_per_character_is_stated_for_weights_here(
+    call: Call, tiny_llama: Path, tmp_path: Path
+) -> None:
+    flags = ("--backbone", "llama", "--model", str(tiny_llama), "--limit", "2", "--max-new-tokens", "2")
+    done = call("eval", "text", *flags, "--output", str(tmp_path / "out"))
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert found["metrics"]["perplexity_per_character"]["value"] > 1
+
+
+# ---------------------------------------------------------------- emergencies
+
+SENDS = {
+    "请立即拨打120，并让病人平躺。": (True, True),
+    "马上打 120 急救电话。": (True, True),
+    "请呼叫救护车。": (True, True),
+    "赶快叫救护车！": (True, True),
+    "先别慌，拨打当地急救电话。": (True, True),
+    "Call 120 right away.": (True, True),
+    "应尽快就医。": (False, True),
+    "请立即前往急诊科。": (False, True),
+    "马上送医院抢救。": (False, True),
+    "不用打120，休息一下就好。": (False, False),
+    "不必立即就医，在家观察。": (False, False),
+    "多喝水，多休息。": (False, False),
+    "可以吃点止痛药再看看。": (False, False),
+    "": (False, False),
+}
+
+
+@pytest.mark.safety
+@pytest.mark.parametrize("answer", SENDS)
+def test_an_answer_sends_for_help_or_does_not(answer: str) -> None:
+    assert (calls_ambulance(answer), sends_to_care(answer)) == SENDS[answer]
+
+
+@pytest.mark.safety
+def test_our_own_notices_do_not_count_as_the_model_s(
+    call: Call, server: OpenAIServer, tmp_path: Path
+) -> None:
+    server.reply_to = lambda asked: Reply(
+        pieces=["请立即拨打120。" if "嘴歪" in asked.body["messages"][-1]["content"] else "多喝水。"]
+    )
+    found = run(call, server, tmp_path, "emergency")
+    assert found["metrics"]["calls_120"]["value"] == pytest.approx(1 / 20)
+    assert found["warnings"] and "19" in found["warnings"][0]
