@@ -19,6 +19,7 @@ USER_PAGES = (
     "models.md",
     "remote.md",
     "safety.md",
+    "serve.md",
     "sft.md",
     "terminal.md",
 )

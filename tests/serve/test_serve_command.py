@@ -21,6 +21,8 @@ from medchat.plugin_kit import OpenedModel
 
 pytest_plugins = ("served_model",)
 
+ADDRESS = re.compile(r"http://[\d.]+:\d+(?=/)")
+
 
 @contextmanager
 def started(scripted: Scripted, *flags: str) -> Iterator[tuple[subprocess.Popen[bytes], str, list[str]]]:
@@ -29,13 +31,11 @@ def started(scripted: Scripted, *flags: str) -> Iterator[tuple[subprocess.Popen[
     said: list[str] = []
     try:
         assert process.stderr is not None
-        while not said or "http://" not in said[-1]:
+        while (address := ADDRESS.search("".join(said))) is None:
             said.append(process.stderr.readline().decode())
             assert said[-1], said
         reader = threading.Thread(target=lambda: said.extend(line.decode() for line in process.stderr or ()))
         reader.start()
-        address = re.search(r"http://[\d.]+:\d+", said[-1])
-        assert address is not None
         yield process, address[0], said
         reader.join(SECONDS)
     finally:
