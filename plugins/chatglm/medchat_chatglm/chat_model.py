@@ -28,8 +28,9 @@ from medchat_chatglm.adapters import (
     refuse_other_generation,
 )
 from medchat_chatglm.cleanup import StreamingResponse
+from medchat_chatglm.config_reading import read_configuration, with_stated_rule
 from medchat_chatglm.fused import ChatGLMSequence, chatglm_parts
-from medchat_chatglm.loading import LoadedModel, load_model, read_configuration, with_stated_rule
+from medchat_chatglm.loading import LoadedModel, load_model
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 from medchat_chatglm.stepper import BegunAnswer, ChatGLMStepper
 from medchat_chatglm.tokenizer import ChatGLMTokenizer

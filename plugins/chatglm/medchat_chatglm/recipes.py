@@ -18,6 +18,7 @@ from medchat.inference.decode import ChatTokenizer
 from medchat.inference.write_checkpoint import write_json
 from medchat.plugin_kit import LoadOptions, PromptTemplate, SFTOptions, UsageError, say
 from medchat.training.activation_memory import ModelDims, model_dims
+from medchat.training.data_loader import Collator
 from medchat.training.family import Family, base_options, copy_files
 from medchat.training.features import Feature
 from medchat.training.methods import Method
@@ -25,13 +26,13 @@ from medchat.training.methods.lora import refuse_other_kinds
 from medchat.training.methods.method import Metadata, check_finite_result
 from medchat.training.methods.prefix_tuning import P_TUNING as P_TUNING_DEFAULTS
 from medchat.training.methods.prefix_tuning import refuse_length
-from medchat.training.train import Collator
 from medchat_chatglm.adapters import GENERATION_KEY, PREFIX_FILES, trial_prompt
 from medchat_chatglm.chat_model import load_chatglm_chat
 from medchat_chatglm.collators import AnswerCollator, Batch, MedCollator, OfficialCollator, TrainingSample
+from medchat_chatglm.config_reading import read_configuration, with_stated_rule
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import PREFIX
-from medchat_chatglm.loading import check_checkpoint, read_configuration, with_stated_rule
+from medchat_chatglm.loading import check_checkpoint
 from medchat_chatglm.prefix import PrefixEncoder, train_prefix_only
 from medchat_chatglm.prompts import RULE_KEY, TEMPLATE_KEY, TEMPLATES, rule_template
 from medchat_chatglm.tokenizer import ChatGLMTokenizer, chatglm_special_tokens
