@@ -22,9 +22,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 from transformers.trainer_callback import PrinterCallback
 
 from medchat.api import SFTEvent, SFTOptions, SFTReport
+from medchat.training.data_loader import Collator
 from medchat.training.features import Feature
 from medchat.training.run_folder import open_run_folder
-from medchat.training.train import Collator, fingerprint_of, train
+from medchat.training.train import fingerprint_of, train
 
 MICRO_BATCH, BATCH = 8, 16
 

@@ -20,12 +20,12 @@ from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCau
 
 from medchat.api import SFTOptions, SFTSurvey
 from medchat.training.activation_memory import Block, model_dims
-from medchat.training.data_loader import CausalCollator
+from medchat.training.data_loader import CausalCollator, Collator
 from medchat.training.features import Feature
 from medchat.training.memory_estimate import estimate
 from medchat.training.optimizers import precision_of
 from medchat.training.run_folder import open_run_folder
-from medchat.training.train import Collator, fingerprint_of, train
+from medchat.training.train import fingerprint_of, train
 
 #: Enough for two optimizer steps: after the first, its state exists.
 RECORDS, STEPS = 32, 2

@@ -37,7 +37,7 @@ from medchat.sft_job.metrics import read_metrics
 from medchat.templates.json_template import read_template
 from medchat.training.checkpoint import load_pytree
 from medchat.training.metrics_log import Counters, StepLog
-from medchat.training.run_folder import check_output
+from medchat.training.previous_run import check_output
 from medchat.training.run_record import read_run_record, write_run_record
 from medchat.transcripts.importing import read_transcripts
 from medchat.weights.record import read_pull_record
@@ -107,7 +107,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "medchat/training/run_record.py": ("run.json", lambda path: read_run_record(path.parent)),
     "medchat/checkpoints/manifest.py": ("manifest.json", lambda path: verify_manifest(path.parent)),
-    "medchat/training/run_folder.py": ("manifest.json", finished_run),
+    "medchat/training/previous_run.py": ("manifest.json", finished_run),
     "medchat/training/checkpoint.py": ("state.json", lambda path: load_pytree(path.parent, "state")),
     "medchat/training/metrics_log.py": (
         "metrics.jsonl",
@@ -120,7 +120,11 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 #: Takes what is no file for the text itself.
 ELSEWHERE = {"medchat/commands/safety/check.py": "tests/commands/test_safety_command.py"}
 #: What the system says of itself: nobody else can put anything there.
-OF_THE_SYSTEM = {"medchat/inference/device.py", "medchat/inference/shards.py", "medchat/training/train.py"}
+OF_THE_SYSTEM = {
+    "medchat/inference/device.py",
+    "medchat/inference/shards.py",
+    "medchat/training/train_result.py",
+}
 #: Files of our own making, besides those of training.
 OF_OUR_MAKING = {"medchat/checkpoints/manifest.py", "medchat/sft_job/facts.py"}
 #: Documented to raise OSError; or, where the file is of no other use, to continue without it.

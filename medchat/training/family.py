@@ -22,8 +22,7 @@ from medchat.checkpoints.layout import open_checkpoint
 from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.decode import ChatTokenizer
 from medchat.training.activation_memory import ModelDims
-from medchat.training.data_loader import CausalCollator
-from medchat.training.train import Collator
+from medchat.training.data_loader import CausalCollator, Collator
 
 
 class Family(ABC):

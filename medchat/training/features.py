@@ -89,6 +89,15 @@ class FeatureSet:
         return sum(len(feature.answer_ids) for feature in self.features)
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedData:
+    """The encoded data of a run: its template and its features."""
+
+    template: PromptTemplate
+    train: FeatureSet
+    held_out: tuple[Feature, ...]
+
+
 def encode_examples(
     examples: Sequence[Example], template: PromptTemplate, encoder: Encoder, max_length: int
 ) -> FeatureSet:

@@ -9,10 +9,8 @@ template -> features -> model with its trainable part -> training -> files -> re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
-
-import torch
 
 from medchat.api import (
     DiskEstimate,
@@ -24,22 +22,18 @@ from medchat.api import (
     SFTOptions,
     SFTRecipe,
     SFTReport,
-    SFTSample,
     SFTStatus,
     SFTSurvey,
     SFTWatcher,
 )
-from medchat.errors import MedchatError
-from medchat.inference.chat_model import TokenChatModel
-from medchat.inference.device import dtype_of, pick_device
+from medchat.inference.device import pick_device
 from medchat.language import say
-from medchat.templates import same_template
 from medchat.training.disk_estimate import estimate_disk
-from medchat.training.evaluation import answer_again, check_round_trip, generate_answers, sample_questions
 from medchat.training.family import Family, FamilyEncoder, base_options
-from medchat.training.features import Feature, FeatureSet, encode_examples, refuse_left_out
+from medchat.training.features import EncodedData, FeatureSet, encode_examples, refuse_left_out
 from medchat.training.malloc_tuning import limit_onednn_cache
 from medchat.training.memory_estimate import estimate
+from medchat.training.method_run import MethodRun
 from medchat.training.methods import (
     BottleneckMethod,
     FullMethod,
@@ -48,27 +42,16 @@ from medchat.training.methods import (
     PrefixMethod,
     QLoraMethod,
 )
-from medchat.training.methods.method import metadata_of, precision
+from medchat.training.methods.method import precision
 from medchat.training.optimizers import check_optimizer
-from medchat.training.options import check_collator, check_early_stopping
+from medchat.training.options import check_collator, check_early_stopping, check_options, micro_batch_of
+from medchat.training.previous_run import check_output, close_finished
 from medchat.training.process_group import launcher_note, process_group
-from medchat.training.run_folder import RunFolder, check_output, close_finished, run_folder
+from medchat.training.run_folder import run_folder
 from medchat.training.single_process import ProcessGroup
 from medchat.training.survey import survey
-from medchat.training.train import (
-    Collator,
-    TrainResult,
-    check_options,
-    cpu_threads,
-    fingerprint_of,
-    label_losses,
-    micro_batch_of,
-    train,
-)
+from medchat.training.train import cpu_threads, fingerprint_of
 from medchat.training.training_arguments import check_trackers
-
-#: The number of examples on which the reloaded model is compared.
-_COMPARED = 8
 
 METHODS: tuple[type[Method], ...] = (FullMethod, LoraMethod, QLoraMethod, BottleneckMethod, PrefixMethod)
 
@@ -81,15 +64,6 @@ def recipes_of(family: Family, own: Sequence[Method] = (), first: str = "") -> M
     methods = {method.name: method for method in (*(kind() for kind in METHODS), *own)}
     ordered = sorted(methods, key=lambda name: name != first)
     return {name: FamilyRecipe(family, methods[name]) for name in ordered if name not in family.without}
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedData:
-    """The encoded data of a run: its template, its features, and the encoder that made them."""
-
-    template: PromptTemplate
-    train: FeatureSet
-    held_out: tuple[Feature, ...]
 
 
 class FamilyRecipe(SFTRecipe):
@@ -181,8 +155,8 @@ class FamilyRecipe(SFTRecipe):
                 watch.on_event(SFTStatus(say("加载权重", "loading the weights")))
                 if note := launcher_note():
                     watch.on_event(SFTNote(note))
-            work = self._train_and_write if processes.is_main else self._train_along
-            trained, samples = work(data, encoded, options, folder, watch)
+            work = MethodRun(self.family, self.tuning_method, data, encoded, options, folder, watch)
+            trained, samples = work.train_and_write() if processes.is_main else (work.train_beside_main(), ())
             report = SFTReport(
                 output=options.output,
                 kind=self.tuning_method.kind,
@@ -239,104 +213,3 @@ class FamilyRecipe(SFTRecipe):
     def _encoder(self, base: LoadOptions, template: PromptTemplate) -> FamilyEncoder:
         tokenizer = self.family.tokenizer(base)
         return FamilyEncoder(tokenizer, self.family.end_id(tokenizer, template))
-
-    # ------------------------------------------------------------ training and afterwards
-
-    def _train_and_write(
-        self, data: SFTData, encoded: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
-    ) -> tuple[TrainResult, tuple[SFTSample, ...]]:
-        loaded = self.tuning_method.load(self.family, options)
-        loaded.reserve_positions(self.tuning_method.positions_taken(options))
-        asked = sample_questions(loaded, data, encoded.template, options.samples)
-        count = len(asked)
-        if asked:
-            watch.on_event(
-                SFTStatus(say(f"训练前先答 {count} 题", f"answering {count} questions before training"))
-            )
-        before = generate_answers(loaded, asked, encoded.template, watch.cancel)
-        if watch.cancel.is_set():
-            raise MedchatError(
-                say("训练还没有开始，已停止", "stopped before training began"), folder.way_on()
-            )
-        watch.on_event(SFTStatus(say("准备训练", "preparing to train")))
-        self._make_trainable(loaded.model, options)
-        learned, held_out = encoded.train.features, encoded.held_out
-        trained = train(
-            loaded.model, learned, held_out, self._collator_of(loaded, options), options, folder, watch
-        )
-        trained = replace(trained, parameters=self.tuning_method.parameters(loaded.model))
-        after = answer_again(loaded, asked, encoded.template, watch)
-        watch.on_event(
-            SFTStatus(say("写出结果，再加载核对", "writing the result, then loading it again to check"))
-        )
-        self._write_and_check(loaded, encoded, options, folder)
-        self._note_lost_template(encoded, options, watch)
-        samples = tuple(
-            SFTSample(example.question, example.answer, first, last)
-            for example, first, last in zip(asked, before, after, strict=False)  # the rest: cancelled
-        )
-        return trained, samples
-
-    def _write_and_check(
-        self, loaded: TokenChatModel, encoded: EncodedData, options: SFTOptions, folder: RunFolder
-    ) -> None:
-        """Write the result and load it as chat does. Closes `loaded` first: two copies would need twice the memory."""
-        compared = encoded.train.features[:_COMPARED]
-        facts = self.family.trained_facts(loaded.model)
-        expected = label_losses(loaded.model, compared, self._collator_of(loaded, options))
-        with folder.result() as output:
-            metadata = metadata_of(loaded.model, self.family, encoded.template, output)
-            self.tuning_method.save(loaded.model, self.family, options, metadata, output)
-            loaded.close()
-            reloaded = self.tuning_method.load_result(self.family, options, output)
-            # Read before the collator is made, which may set it.
-            same = self.family.trained_facts(reloaded.model) == facts
-            losses = label_losses(reloaded.model, compared, self._collator_of(reloaded, options))
-            check_round_trip(same, losses, expected, dtype_of(reloaded.model), output)
-            reloaded.close()
-
-    def _make_trainable(self, model: torch.nn.Module, options: SFTOptions) -> None:
-        # New parameters are initialised at random: from the seed alone, so that a restarted run is the same.
-        torch.manual_seed(options.seed)
-        self.tuning_method.make_trainable(model, self.family, options)
-        _cast_trained(model, precision(options).weights)
-
-    def _train_along(
-        self, data: SFTData, encoded: EncodedData, options: SFTOptions, folder: RunFolder, watch: SFTWatcher
-    ) -> tuple[TrainResult, tuple[SFTSample, ...]]:
-        """Train in a process other than the main one, which alone writes files and samples answers."""
-        loaded = self.tuning_method.load(self.family, options)
-        self._make_trainable(loaded.model, options)
-        learned, held_out = encoded.train.features, encoded.held_out
-        trained = train(
-            loaded.model, learned, held_out, self._collator_of(loaded, options), options, folder, watch
-        )
-        loaded.close()
-        return trained, ()
-
-    def _collator_of(self, loaded: TokenChatModel, options: SFTOptions) -> Collator:
-        return self.family.collator(options.collator, loaded.model, loaded.tokenizer, options)
-
-    def _note_lost_template(self, encoded: EncodedData, options: SFTOptions, watch: SFTWatcher) -> None:
-        """Note it if chat would use another template for the result than it was trained with.
-
-        This happens with a template that is another plugin's code: there is no file of it to write.
-        """
-        found = self.family.template(self.tuning_method.result_options(options, options.output))
-        if not same_template(found, encoded.template):
-            name = encoded.template.name
-            watch.on_event(
-                SFTNote(
-                    say(
-                        f"模板 {name} 无法写进结果；对话时请加上 --template {name}",
-                        f"the template {name} cannot be written into the result: chat with --template {name}",
-                    )
-                )
-            )
-
-
-def _cast_trained(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Cast the trained parameters to the dtype of their updates; the others keep theirs."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(dtype)

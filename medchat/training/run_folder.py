@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,20 +21,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medchat import __version__
-from medchat.api import SFTNote, SFTOptions, SFTReport, SFTSample
+from medchat.api import SFTOptions, SFTReport
 from medchat.checkpoints import manifest
 from medchat.checkpoints.manifest import translate_disk_errors
 from medchat.errors import UsageError
 from medchat.language import say
-from medchat.regular_files import read_json
 from medchat.training import checkpoint as checkpoints
 from medchat.training import run_record
+from medchat.training.previous_run import LOCK_NAME, PARTIAL, check_output, entries, occupied
 
 if TYPE_CHECKING:
     from medchat.training.single_process import ProcessGroup
 
 METRICS_NAME = "metrics.jsonl"
-LOCK_NAME = ".lock"
 #: The folder of TensorBoard's files.
 TRACKER_NAME = "tensorboard"
 
@@ -43,14 +41,6 @@ TRACKER_NAME = "tensorboard"
 RUN_NAMES = (run_record.FILE_NAME, METRICS_NAME, LOCK_NAME, TRACKER_NAME, checkpoints.FOLDER_NAME)
 #: The files that make a folder loadable: written after the weights, and removed first.
 LOADABLE_NAMES = (manifest.FILE_NAME, "config.json", "adapter_config.json")
-
-#: Names of partly written files that a killed process leaves: ours, and those of safetensors.
-_REMAINS = re.compile(r"\..+\.partial|\.tmp[A-Za-z0-9]{6}")
-
-#: Files of a finished run that people may edit or delete: no weights depend on them.
-_REPORTS = re.compile(r".+\.(md|html|svg|png)|report\.json")
-#: Up to this size a finished run's files are verified by content; larger ones by size.
-_READ_UP_TO = 1 << 20
 
 
 class RunFolder:
@@ -130,30 +120,6 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
-def close_finished(output: Path) -> SFTNote:
-    """Return the notes on a finished run, and remove the checkpoints that a killed run left there."""
-    shutil.rmtree(output / checkpoints.FOLDER_NAME, ignore_errors=True)
-    return SFTNote(
-        say(f"{output} 里的训练已经完成，不必继续", f"the run in {output} is finished; nothing to do")
-    )
-
-
-def check_output(options: SFTOptions) -> SFTReport | None:
-    """Check `options.output` before anything is loaded; writes nothing.
-
-    Returns the report of a finished run that `options.resume` asks to continue, else None. Raises UsageError
-    if there is something that may not be overwritten, or a run with other settings, and CheckpointError if a
-    finished run's files do not match its manifest.
-    """
-    output = options.output
-    if not output.exists() or (output.is_dir() and not _entries(output)):
-        return None
-    if not options.resume or not (output / run_record.FILE_NAME).is_file():
-        raise _occupied(output, options.resume)
-    run_record.compare_options(output, options)
-    return _finished(output)
-
-
 @contextmanager
 def open_run_folder(
     options: SFTOptions, fingerprint: str, unused_fields: Mapping[str, int] | None = None
@@ -174,8 +140,8 @@ def open_run_folder(
         with _locked(path):
             # Another run may have started or finished between the first check and the lock.
             if check_output(options):
-                raise _occupied(path, options.resume)
-            folder.resumed = bool(_entries(path))
+                raise occupied(path, options.resume)
+            folder.resumed = bool(entries(path))
             try:
                 folder.notes = _begin(path, options, fingerprint, unused_fields, folder.resumed)
                 yield folder
@@ -225,46 +191,12 @@ def _begin(
     path: Path, options: SFTOptions, data: str, unused_fields: Mapping[str, int] | None, resumed: bool
 ) -> tuple[str, ...]:
     checkpoints.clear_remains(path / checkpoints.FOLDER_NAME)
-    for name in filter(_REMAINS.fullmatch, _names(path)):
+    for name in filter(PARTIAL.fullmatch, _names(path)):
         _remove(path / name)
     if resumed:
         return run_record.compare_data(path, options, data)
     run_record.write_run_record(path, options, data, unused_fields)
     return ()
-
-
-def _finished(output: Path) -> SFTReport | None:
-    path = output / manifest.FILE_NAME
-    try:
-        fields = read_json(path, manifest.MOST_BYTES)["report"]
-        samples = tuple(SFTSample(**sample) for sample in fields.pop("samples", ()))
-        report = SFTReport(output=output, samples=samples, **fields)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            say("结果清单无法读取", "the result's manifest cannot be read"),
-            say("请换一个 --output 重新训练", "train again with another --output"),
-            where=str(path),
-        ) from error
-    manifest.verify_manifest(output, read_up_to=_READ_UP_TO, but_for=_REPORTS)
-    return report
-
-
-def _occupied(output: Path, resume: bool) -> UsageError:
-    if (output / run_record.FILE_NAME).is_file() and not resume:
-        return UsageError(
-            say(f"{output} 里已经有一次训练，不会覆盖它", f"{output} already holds a run; it is kept"),
-            say(
-                "加上 --resume 继续训练，或换一个 --output", "go on with --resume, or choose another --output"
-            ),
-            where=str(output),
-        )
-    return UsageError(
-        say(f"输出位置 {output} 已经有内容，不会覆盖它", f"{output} already holds something; it is kept"),
-        say("请换一个 --output，或先把它移走", "choose another --output, or move it away first"),
-        where=str(output),
-    )
 
 
 def _let_go_in_a_child() -> None:
@@ -299,11 +231,6 @@ def _locked(path: Path) -> Iterator[None]:
     finally:
         _held.discard(lock)
         os.close(lock)
-
-
-def _entries(path: Path) -> set[str]:
-    """The entries of the folder, except those that a run killed right after its start leaves."""
-    return {name for name in _names(path) if name != LOCK_NAME and not _REMAINS.fullmatch(name)}
 
 
 def _names(path: Path) -> set[str]:

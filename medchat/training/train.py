@@ -8,16 +8,9 @@ Independent of the model family; writes only the run's log and its checkpoints.
 
 from __future__ import annotations
 
-import gc
 import hashlib
-import math
-import os
-import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +21,6 @@ from medchat.checkpoints.manifest import verify_manifest
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.inference.device import device_of, raise_on_oom
 from medchat.language import say
-from medchat.regular_files import SYSTEM_BYTES, read_regular
 from medchat.training import checkpoint as checkpoints
 from medchat.training.checkpoint import (
     TrainingCheckpoint,
@@ -37,7 +29,6 @@ from medchat.training.checkpoint import (
     load_trainer_state,
 )
 from medchat.training.data_loader import BatchSampler, Collator
-from medchat.training.evaluation import label_losses
 from medchat.training.features import Feature
 from medchat.training.malloc_tuning import limit_onednn_cache, trim_malloc
 from medchat.training.metrics_log import StepLog
@@ -47,94 +38,10 @@ from medchat.training.process_group import process_group
 from medchat.training.run_folder import RunFolder
 from medchat.training.schedule import make_schedule
 from medchat.training.single_process import ProcessGroup
-from medchat.training.trainer import LabelTrainer, Run
+from medchat.training.train_result import TrainResult, train_result
+from medchat.training.trainer import LabelTrainer
 from medchat.training.training_arguments import trackers, training_arguments
-
-# The figures of a training run.
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """The figures of a training run, by the names of `SFTReport`: `SFTReport(**asdict(trained), ...)`.
-
-    Losses are means per label token, of the first and last logged steps. `tokens` counts all that was trained
-    on, without padding. With held-out data the weights are those of `best_step`; `best_loss` and
-    `loss_before` (before training) are held-out losses.
-    """
-
-    steps: int
-    first_loss: float
-    last_loss: float
-    seconds: float
-    tokens: int = 0
-    best_step: int = 0
-    best_loss: float | None = None
-    loss_before: float | None = None
-    stopped_early: bool = False
-    resumed_from: int = 0
-    trainable_parameters: int = 0
-    parameters: int = 0
-    peak_bytes: int = 0
-    processes: int = 1
-
-
-def train_result(
-    model: nn.Module,
-    run: Run,
-    steps: int,
-    best_step: int,
-    best_loss: float | None,
-    start: TrainingCheckpoint | None,
-) -> TrainResult:
-    """Return the figures of a run from step `start` to `steps`."""
-    gc.collect()
-    counters = run.log.counters
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return TrainResult(
-        steps=steps,
-        first_loss=math.nan if counters.first_loss is None else counters.first_loss,
-        last_loss=math.nan if counters.last_loss is None else counters.last_loss,
-        seconds=run.log.seconds,
-        tokens=counters.tokens,
-        best_step=best_step,
-        best_loss=best_loss,
-        loss_before=counters.loss_before,
-        stopped_early=counters.stopped_early,
-        resumed_from=start.step if start else 0,
-        trainable_parameters=sum(size for size, trained in sizes if trained),
-        parameters=sum(size for size, _ in sizes),
-        peak_bytes=_peak_bytes(device_of(model)),
-        processes=run.processes.count,
-    )
-
-
-def _peak_bytes(device: torch.device) -> int:
-    """The peak memory: on a GPU of tensors, else of this process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    if os.name != "posix":
-        return 0
-    import resource
-
-    status = Path("/proc/self/status")
-    text = read_regular(status, SYSTEM_BYTES).decode("ascii", "replace") if status.exists() else ""
-    if found := re.search(r"VmHWM:\s+(\d+) kB", text):
-        # On Linux `getrusage` may return the peak of the process that started this one.
-        return int(found[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-__all__ = [
-    "Collator",
-    "TrainResult",
-    "check_options",
-    "cpu_threads",
-    "fingerprint_of",
-    "label_losses",
-    "micro_batch_of",
-    "train",
-]
+from medchat.training.training_run import TrainingRun
 
 
 def fingerprint_of(features: Sequence[Feature], held_out: Sequence[Feature] = ()) -> str:
@@ -208,7 +115,7 @@ def _run(
     folder: RunFolder,
     watch: SFTWatcher,
     processes: ProcessGroup,
-) -> Run:
+) -> TrainingRun:
     order = BatchSampler(
         [feature.length for feature in features],
         options.batch_size,
@@ -219,10 +126,10 @@ def _run(
     )
     schedule = make_schedule(options, order.steps, evaluates=bool(held_out))
     log = StepLog(folder.metrics, watch.on_event if processes.is_main else None)
-    return Run(features, held_out, collate, options, folder, watch, order, schedule, processes, log)
+    return TrainingRun(features, held_out, collate, options, folder, watch, order, schedule, processes, log)
 
 
-def _newest_checkpoint(run: Run) -> TrainingCheckpoint | None:
+def _newest_checkpoint(run: TrainingRun) -> TrainingCheckpoint | None:
     """Return the checkpoint to resume from, and report it; None is the beginning."""
 
     def look() -> TrainingCheckpoint | None:
@@ -258,7 +165,9 @@ def _newest_checkpoint(run: Run) -> TrainingCheckpoint | None:
     return found
 
 
-def _go_on(model: nn.Module, run: Run, start: TrainingCheckpoint | None) -> tuple[int, int, float | None]:
+def _go_on(
+    model: nn.Module, run: TrainingRun, start: TrainingCheckpoint | None
+) -> tuple[int, int, float | None]:
     """Train to the end. Returns the last step, the best one (0: none) and its held-out loss."""
     if start and (start.step >= run.schedule.steps or run.log.counters.stopped_early):
         # The run finished training, but was killed before the result was written.
@@ -289,7 +198,7 @@ def _go_on(model: nn.Module, run: Run, start: TrainingCheckpoint | None) -> tupl
     return state.global_step, state.best_global_step or 0, state.best_metric
 
 
-def _use_best(model: nn.Module, run: Run, steps: int, best_step: int) -> None:
+def _use_best(model: nn.Module, run: TrainingRun, steps: int, best_step: int) -> None:
     if not best_step or best_step == steps:
         return
     folder = run.folder.checkpoints / f"step-{best_step:08d}"
@@ -322,7 +231,7 @@ def _use_best(model: nn.Module, run: Run, steps: int, best_step: int) -> None:
     )
 
 
-def _tell_if_nothing_was_gained(run: Run, best_loss: float | None) -> None:
+def _tell_if_nothing_was_gained(run: TrainingRun, best_loss: float | None) -> None:
     before = run.log.counters.loss_before
     if before is None or best_loss is None or not best_loss >= before:
         return

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
-from medchat.api import SFTOptions, SFTSaved, SFTStatus, SFTWatcher
+from medchat.api import SFTSaved, SFTStatus
 from medchat.errors import MedchatError
 from medchat.language import say
 from medchat.training import checkpoint as checkpoints
@@ -36,97 +35,24 @@ from medchat.training.checkpoint import (
 )
 from medchat.training.data_loader import (
     BatchLoader,
-    BatchSampler,
-    Collator,
     EpochBatches,
     LabelCollator,
 )
 from medchat.training.evaluation import mean_loss
-from medchat.training.features import Feature
 from medchat.training.fused_loss import label_head, label_loss
-from medchat.training.metrics_log import StepLog
-from medchat.training.run_folder import RunFolder
-from medchat.training.schedule import Schedule
-from medchat.training.single_process import ProcessGroup, trained_parameters
-
-# Callbacks: when the trainer logs, evaluates, saves and stops, and what it does before its first step.
-
-
-class ScheduleCallback(TrainerCallback):  # type: ignore[misc]
-    """Decides after which steps the Trainer logs, evaluates, saves and stops."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Follow the schedule; once cancelled, save and stop."""
-        step, schedule = state.global_step, self._run.schedule
-        cancelled = self._run.processes.any(self._run.watch.cancel.is_set())
-        control.should_log = schedule.logs_at(step)
-        control.should_evaluate = schedule.evaluates_at(step)
-        control.should_save = schedule.saves_at(step) or cancelled
-        control.should_training_stop |= cancelled
-
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        """Log a step; the Trainer's final summary and evaluations have no such loss."""
-        if logs and "loss" in logs:
-            self._run.log.collect_tokens(self._run.processes)
-            self._run.log.log_step(
-                state.global_step,
-                state.max_steps,
-                logs["loss"],
-                logs["learning_rate"],
-                state.epoch,
-                logs.get("grad_norm"),
-            )
-
-
-class InitialEvalCallback(TrainerCallback):  # type: ignore[misc]
-    """Evaluates before the first step; restores the sums of the logging interval in which a run was stopped."""
-
-    def __init__(self, trainer: LabelTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Runs after the Trainer set its sums to zero."""
-        counters = self._trainer.run.log.counters
-        self._trainer._tr_loss += counters.summed_loss
-        self._trainer._globalstep_last_logged = counters.last_logged_step
-        self._trainer.evaluate_start()
-
+from medchat.training.single_process import trained_parameters
+from medchat.training.trainer_callbacks import InitialEvalCallback, ScheduleCallback
+from medchat.training.training_run import TrainingRun
 
 #: The number of records of a batch that an error names.
 _NAMED = 16
 
 
-@dataclass(frozen=True)
-class Run:
-    """Everything about a run except the model."""
-
-    features: Sequence[Feature]
-    held_out: Sequence[Feature]
-    collate: Collator
-    options: SFTOptions
-    folder: RunFolder
-    watch: SFTWatcher
-    order: BatchSampler
-    schedule: Schedule
-    processes: ProcessGroup
-    log: StepLog
-
-
 class LabelTrainer(Trainer):  # type: ignore[misc]
     """The Trainer of one model for `run`."""
 
-    def __init__(self, *, run: Run, trackers: Sequence[Any] = (), **arguments: Any) -> None:
-        callbacks = [ScheduleCallback(run), InitialEvalCallback(self), *trackers]
+    def __init__(self, *, run: TrainingRun, trackers: Sequence[Any] = (), **arguments: Any) -> None:
+        callbacks = [ScheduleCallback(run), InitialEvalCallback(self, run, self.evaluate_start), *trackers]
         super().__init__(train_dataset=run.features, callbacks=callbacks, **arguments)
         # It prints to stdout, which is for the program's results.
         self.remove_callback(PrinterCallback)

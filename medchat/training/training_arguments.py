@@ -16,10 +16,10 @@ from medchat.inference.device import device_of
 from medchat.language import say
 from medchat.training.optimizers import precision_of
 from medchat.training.run_folder import TRACKER_NAME
-from medchat.training.trainer import Run
+from medchat.training.training_run import TrainingRun
 
 
-def training_arguments(model: nn.Module, run: Run) -> TrainingArguments:
+def training_arguments(model: nn.Module, run: TrainingRun) -> TrainingArguments:
     """Return the Trainer's settings. When to log, evaluate and save is decided in `trainer`."""
     options, device = run.options, device_of(model)
     # A float64 model is used to compare sums exactly: no autocast may round them.
@@ -70,7 +70,7 @@ def check_trackers(options: SFTOptions) -> None:
             )
 
 
-def trackers(run: Run) -> list[Any]:
+def trackers(run: TrainingRun) -> list[Any]:
     """Return the callbacks of the requested trackers, importing no others.
 
     Raises UsageError if one is not installed.

@@ -30,9 +30,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from medchat.api import SFTOptions
+from medchat.training.data_loader import Collator
 from medchat.training.features import Feature
 from medchat.training.run_folder import open_run_folder
-from medchat.training.train import Collator, train
+from medchat.training.train import train
 
 pytestmark = [pytest.mark.golden, pytest.mark.torch]
 

@@ -27,7 +27,8 @@ from medchat.training.features import Feature
 from medchat.training.process_group import process_group
 from medchat.training.run_folder import run_folder
 from medchat.training.single_process import ProcessGroup
-from medchat.training.train import TrainResult, fingerprint_of, train
+from medchat.training.train import fingerprint_of, train
+from medchat.training.train_result import TrainResult
 
 VOCABULARY, RECORDS = 64, 21
 STOPPED_AT = 3

@@ -26,7 +26,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from medchat.api import Example, SFTData, SFTOptions, SFTReport
 from medchat.training.features import Feature
 from medchat.training.run_folder import open_run_folder
-from medchat.training.train import TrainResult, fingerprint_of, train
+from medchat.training.train import fingerprint_of, train
+from medchat.training.train_result import TrainResult
 
 # Freeze the objects of torch's import: examining them takes most of the time of each run's collections.
 gc.freeze()

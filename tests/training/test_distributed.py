@@ -28,8 +28,8 @@ from torch import Tensor
 from medchat.api import SFTOptions
 from medchat.demo_data import demo_examples
 from medchat.errors import MedchatError, UsageError
+from medchat.training.options import micro_batch_of
 from medchat.training.process_group import launcher_note
-from medchat.training.train import micro_batch_of
 
 pytestmark = pytest.mark.torch
 METHODS = ("full", "lora")

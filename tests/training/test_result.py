@@ -14,7 +14,8 @@ from medchat.api import SFTReport, SFTSample
 from medchat.checkpoints.manifest import verify_manifest
 from medchat.errors import CheckpointError, MedchatError, UsageError
 from medchat.training import checkpoint as checkpoints
-from medchat.training.run_folder import check_output, open_run_folder
+from medchat.training.previous_run import check_output
+from medchat.training.run_folder import open_run_folder
 
 REPORT = SFTReport(
     output=Path("unused"),

@@ -20,7 +20,8 @@ from medchat.api import SFTOptions
 from medchat.checkpoints.manifest import verify_manifest
 from medchat.errors import UsageError
 from medchat.training import checkpoint as checkpoints
-from medchat.training.run_folder import check_output, open_run_folder
+from medchat.training.previous_run import check_output
+from medchat.training.run_folder import open_run_folder
 from medchat.training.run_record import write_run_record
 
 

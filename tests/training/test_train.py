@@ -17,10 +17,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from medchat.api import SFTEvent, SFTOptions, SFTProgress
 from medchat.errors import MedchatError, UsageError
+from medchat.training.data_loader import Collator
+from medchat.training.evaluation import label_losses
 from medchat.training.features import Feature
 from medchat.training.methods.full import save_weights, weights_of
 from medchat.training.run_folder import open_run_folder
-from medchat.training.train import Collator, TrainResult, fingerprint_of, label_losses, train
+from medchat.training.train import fingerprint_of, train
+from medchat.training.train_result import TrainResult
 
 pytestmark = pytest.mark.torch
 
