@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 from browser import Browser, Tab
@@ -250,6 +253,51 @@ def test_the_token_comes_from_the_address_and_does_not_stay_there(
         assert with_token.run("location.hash") == ""
         ask(with_token, "头痛")
         assert "你问的是头痛" in with_token.text("article.answer")
+
+
+def test_a_page_of_another_origin_asks_where_that_was_allowed(
+    browser: Browser, scripted_model: OpenedModel, served: Served
+) -> None:
+    """The headers are those of openai-js, which the browser asks leave for first."""
+    script = """(async (url) => {
+      const headers = { "Content-Type": "application/json", Authorization: "Bearer TOKEN", "X-Stainless-Lang": "js",
+        "X-Stainless-OS": "Unknown", "X-Stainless-Retry-Count": "0", "X-Stainless-Runtime": "browser:chrome" };
+      const body = JSON.stringify({ model: "served", messages: [{ role: "user", content: "头痛" }] });
+      try {
+        const response = await fetch(url + "/v1/chat/completions", { method: "POST", headers, body });
+        return [response.status, (await response.json()).choices[0].message.content];
+      } catch (error) { return String(error); }
+    })""".replace("TOKEN", TOKEN)
+    with http_page() as other:
+        elsewhere = Tab(browser, other + "/")
+        with serving(scripted_model, guard=Guard(origins=[other], token=TOKEN)) as allowing:
+            assert elsewhere.run(f"{script}({allowing.url!r})") == [200, "你问的是头痛"]
+        served.log.clear()
+        assert "TypeError" in elsewhere.run(f"{script}({served.url!r})"), "by default no other page may ask"
+        assert "cmpl" not in served.logged(1)
+
+
+@contextmanager
+def http_page() -> Iterator[str]:
+    """Give the origin of an empty page that another server shows."""
+
+    class Empty(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_long_answer_does_not_freeze_the_page(tab: Tab) -> None:
