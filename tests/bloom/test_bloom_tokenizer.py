@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from child_process import child_environment, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medchat_bloom.tiny import train_tokenizer
@@ -222,23 +224,15 @@ def test_a_vocabulary_without_an_end_token_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_is_the_same_each_time_it_is_trained() -> None:
+    """In this process and in one whose hashes of text are others."""
+    corpus = ["头痛怎么办？多喝水，注意休息。"] * 2
     program = (
-        "import hashlib; from medchat_bloom.tiny import train_tokenizer;"
-        "text = train_tokenizer(['头痛怎么办？多喝水，注意休息。'] * 2, 300, ['<|x|>']).to_str();"
-        "print(hashlib.sha256(text.encode()).hexdigest())"
+        "import sys; from medchat_bloom.tiny import train_tokenizer;"
+        f"sys.stdout.buffer.write(train_tokenizer({corpus!r}, 300, ['<|x|>']).to_str().encode())"
     )
-    paths = ":".join(sys.path)
-    digests = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env={"PYTHONPATH": paths, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(digests) == 1
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    other = run_python("-c", program, environment=child_environment(PYTHONHASHSEED=seed))
+    assert other.stdout.decode() == train_tokenizer(corpus, 300, ["<|x|>"]).to_str(), other.stderr.decode()
 
 
 def test_reading_a_vocabulary_imports_no_torch() -> None:

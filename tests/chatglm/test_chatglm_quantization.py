@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 import peft
 import pytest
 import torch
+from child_process import TORCH, child_environment, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medchat_chatglm.configuration import ChatGLMConfig
@@ -305,10 +305,5 @@ def test_importing_and_running_the_model_does_not_import_cpm_kernels() -> None:
         "QuantizedLinear(8, 8, 8).half()(torch.ones(2, 8).half())\n"
         "sys.exit('cpm_kernels' in sys.modules or 'pkg_resources' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], env=_import_path(), check=False).returncode == 0
-
-
-def _import_path() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    done = run_python("-c", code, environment=child_environment(), imported=TORCH)
+    assert done.returncode == 0, done.stderr.decode()

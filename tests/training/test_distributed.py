@@ -16,7 +16,7 @@ from typing import Any
 import distributed_worker as worker
 import pytest
 import torch
-from child_process import TORCH, child_environment, run_python
+from child_process import TORCH, child_environment, run_python, start_python
 from launched import launch, launched
 from locations import ROOT
 from medchat_chatglm.backbone import ChatGLMBackbone
@@ -44,16 +44,32 @@ def torchrun(*words: str | Path, processes: int = 2, home: Path) -> subprocess.C
     return run_python(*launch, *map(str, words), environment=environment, imported=TORCH)
 
 
-def in_two_processes(folder: Path) -> list[subprocess.CompletedProcess[bytes]]:
+def ended_as_by_torchrun(process: subprocess.Popen[bytes], other: subprocess.Popen[bytes]) -> bytes:
+    """Return what a process said; if it fails, the other is sent SIGTERM."""
+    said = process.communicate(timeout=120)[1]
+    if process.returncode:
+        other.send_signal(signal.SIGTERM)
+    return said
+
+
+def in_two_processes(folder: Path, *words: str) -> list[subprocess.CompletedProcess[bytes]]:
     """Run the worker in two processes, each told by variables, as torchrun does it, which place it has."""
-    port = free_port()
-
-    def start(rank: int) -> subprocess.CompletedProcess[bytes]:
-        place = child_environment(**launched(rank, 2, port=port), MEDCHAT_HOME=str(folder / "home"))
-        return run_python("-m", worker.__name__, str(folder), environment=place, imported=TORCH)
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(start, (0, 1)))
+    port, piped = free_port(), {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    first, second = (
+        start_python(
+            *("-m", worker.__name__, str(folder), *words),
+            environment=child_environment(**launched(rank, 2, port=port), MEDCHAT_HOME=str(folder / "home")),
+            imported=TORCH,
+            **piped,
+        )
+        for rank in (0, 1)
+    )
+    with first, second, ThreadPoolExecutor(2) as pool:
+        said = pool.map(ended_as_by_torchrun, (first, second), (second, first))
+        return [
+            subprocess.CompletedProcess(one.args, one.wait(), b"", errors)
+            for one, errors in zip((first, second), said, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -163,10 +179,14 @@ def test_only_the_main_process_is_heard(runs: Runs) -> None:
         assert runs.told[0][method]["events"] > 6 and runs.told[1][method]["events"] == 0
 
 
-def test_a_process_that_fails_ends_all_with_one_message(tmp_path: Path) -> None:
-    done = torchrun(worker.__file__, tmp_path, "fail", home=tmp_path / "home")
-    said = done.stderr.decode()
-    assert done.returncode != 0
+@pytest.mark.parametrize("launcher", ["", pytest.param("torchrun", marks=pytest.mark.slow)])
+def test_a_process_that_fails_ends_all_with_one_message(tmp_path: Path, launcher: str) -> None:
+    if launcher:
+        ended = [torchrun(worker.__file__, tmp_path, "fail", home=tmp_path / "home")]
+    else:
+        ended = in_two_processes(tmp_path, "fail")
+    said = "".join(done.stderr.decode() for done in ended)
+    assert all(done.returncode for done in ended)
     assert said.count("a record of the second process is broken") == 1
     assert "Internal error" not in said and "程序内部错误" not in said
     # The steps that were logged stay, and nothing that could be loaded.

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from locations import ROOT
+from child_process import TORCH, child_environment, start_python
 from run_folders import add_checkpoint, begun, options
 
 from medchat.api import SFTOptions
@@ -183,11 +181,8 @@ def test_two_runs_into_one_folder_are_one_too_many_and_a_killed_one_lets_go(tmp_
         """
     )
     wanted = replace(options(tmp_path), resume=True)
-    child = subprocess.Popen(
-        [sys.executable, "-c", program, str(wanted.model), str(wanted.output)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    words = ("-c", program, str(wanted.model), str(wanted.output))
+    child = start_python(*words, environment=child_environment(), imported=TORCH, stdout=subprocess.PIPE)
     assert child.stdout is not None
     with child, child.stdout:
         assert child.stdout.readline() == b"writing\n"
