@@ -16,14 +16,22 @@ install "[test]"
 PATH=$venv/bin:$PATH
 export PATH
 started=$(date +%s)
+# mypy takes as long as all the others, and runs beside them.
+types=$(mktemp)
+trap 'rm -f "$types"' EXIT INT TERM
+mypy > "$types" 2>&1 &
+typing=$!
+failed=0
 (
     set -x
-    ruff check .
-    ruff format --check .
-    mypy
-    lint-imports --no-cache
-    deptry .
-)
+    ruff check . && ruff format --check . && lint-imports --no-cache && deptry .
+) || failed=1
+echo '+ mypy' >&2
+wait "$typing" || failed=1
+cat "$types"
+if [ "$failed" = 1 ]; then
+    exit 1
+fi
 if [ "${1-}" = linters ]; then
     exit 0
 fi

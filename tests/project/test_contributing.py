@@ -121,6 +121,25 @@ def test_the_fast_check_refuses_a_word_it_does_not_know() -> None:
     assert ended.returncode == 2 and "check.sh [linters]" in ended.stderr
 
 
+@pytest.mark.parametrize("failing", ["", "ruff", "deptry", "mypy"])
+def test_any_linter_that_fails_fails_the_linters_and_what_each_said_is_shown(
+    tmp_path: Path, failing: str
+) -> None:
+    """mypy too, which runs beside the others."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "check.sh", tmp_path / "scripts")
+    (tmp_path / "scripts" / "environment.sh").write_text(
+        "venv=$PWD/venv\ninstall() { :; }\n", encoding="utf-8"
+    )
+    for name in ("ruff", "mypy", "lint-imports", "deptry"):
+        ends = 3 if name == failing else 0
+        program(tmp_path / "venv" / "bin", f"echo said by {name}; exit {ends}", name)
+    command = ["sh", "scripts/check.sh", "linters"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == (1 if failing else 0), ended.stderr
+    assert f"said by {failing or 'deptry'}" in ended.stdout and "said by mypy" in ended.stdout
+
+
 # ---------------------------------------------------------------- several versions of Python
 
 
