@@ -2,7 +2,7 @@
 
 Nothing else of MedChat is public but `medchat.hf` (chat models of transformers) and `medchat.testing`: it may
 change with any version. What stands here changes as docs/plugins/versions.md says; each name is explained in
-docs/plugins/reference.md. Importing this imports neither torch nor click: what only a command needs is imported
+docs/plugins/reference.md. Importing this imports neither torch nor click: what only some plugins need is imported
 when it is first used.
 """
 
@@ -61,15 +61,19 @@ if TYPE_CHECKING:
     from medchat.calls.stored import StoredAnswer, StoredCalls, open_calls
     from medchat.chat.events import Advice, AnswerFinished, AnswerPiece, AnswerReviewed, ReasoningPiece
     from medchat.chat.saved_conversations import SavedConversations
+    from medchat.checkpoints.gguf_header import GGUFHeader, read_gguf_header
+    from medchat.checkpoints.stated_template import with_template
     from medchat.cli.group import Group, LocalizedCommand
     from medchat.cli.options import field_flags, generation_flags, model_flags
     from medchat.cli.output import write_out
     from medchat.datafiles.data_file import open_data_file
     from medchat.datafiles.fields import FieldChoice, RecordError
     from medchat.datafiles.record import QuestionRecord, parse_record
+    from medchat.inference.library_model import LibraryModel
     from medchat.medical_safety import aigc_metadata, disclaimer, notice_texts, urgent_notices
     from medchat.settings.plugin_options import plugin_settings
     from medchat.sft_job.data import read_training_data
+    from medchat.templates.jinja_template import parse_jinja
     from medchat.user_paths import user_path
     from medchat.whole_file import check_output_file, write_whole_file
 
@@ -95,10 +99,12 @@ __all__ = [
     "FieldChoice",
     "Finding",
     "Finish",
+    "GGUFHeader",
     "GateError",
     "GenerationConfig",
     "Group",
     "KnownWeights",
+    "LibraryModel",
     "LoadOptions",
     "LocalizedCommand",
     "MedchatError",
@@ -153,8 +159,10 @@ __all__ = [
     "open_data_file",
     "open_model",
     "open_results",
+    "parse_jinja",
     "parse_record",
     "plugin_settings",
+    "read_gguf_header",
     "read_json",
     "read_questions",
     "read_regular",
@@ -166,12 +174,13 @@ __all__ = [
     "sha256_of",
     "urgent_notices",
     "user_path",
+    "with_template",
     "write_out",
     "write_whole_file",
 ]
 
-#: What only a command needs, and where it is.
-_FOR_COMMANDS = {
+#: What only a command needs, or a model that a library computes, and where it is.
+_WHEN_USED = {
     "OpenedModel": "medchat.asking",
     "ResolvedModel": "medchat.asking",
     "open_model": "medchat.asking",
@@ -207,8 +216,13 @@ _FOR_COMMANDS = {
     "disclaimer": "medchat.medical_safety",
     "notice_texts": "medchat.medical_safety",
     "urgent_notices": "medchat.medical_safety",
+    "GGUFHeader": "medchat.checkpoints.gguf_header",
+    "read_gguf_header": "medchat.checkpoints.gguf_header",
+    "with_template": "medchat.checkpoints.stated_template",
+    "LibraryModel": "medchat.inference.library_model",
     "plugin_settings": "medchat.settings.plugin_options",
     "read_training_data": "medchat.sft_job.data",
+    "parse_jinja": "medchat.templates.jinja_template",
     "user_path": "medchat.user_paths",
     "check_output_file": "medchat.whole_file",
     "write_whole_file": "medchat.whole_file",
@@ -216,7 +230,7 @@ _FOR_COMMANDS = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import and return what a command needs. Raises AttributeError for any other name."""
-    if name not in _FOR_COMMANDS:
+    """Import and return what only some plugins need. Raises AttributeError for any other name."""
+    if name not in _WHEN_USED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_FOR_COMMANDS[name]), name)
+    return getattr(import_module(_WHEN_USED[name]), name)

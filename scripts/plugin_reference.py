@@ -41,9 +41,10 @@ against the types below.
 """
 #: Every name once, in the order of reading.
 SECTIONS: Mapping[str, str] = {
-    "A model family": "Backbone KnownWeights ModelCard AdapterCard LoadOptions Option Capabilities",
-    "A loaded model": "ChatModel ContinuingModel BatchScoringModel GenerationConfig Delta Completion Finish",
-    "Prompts": "PromptTemplate Segment Text Control SpecialTokens load_template",
+    "A model family": "Backbone KnownWeights ModelCard AdapterCard LoadOptions Option Capabilities read_gguf_header "
+    "GGUFHeader with_template",
+    "A loaded model": "ChatModel ContinuingModel BatchScoringModel LibraryModel GenerationConfig Delta Completion Finish",
+    "Prompts": "PromptTemplate Segment Text Control SpecialTokens load_template parse_jinja",
     "Conversations, and what hooks give": "hookimpl Conversation Turn Notice SlashCommand Finding",
     "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTWatcher SFTProgress SFTReport",
     "Errors and texts": "MedchatError UsageError CheckpointError DataError GateError say in_language sanitize "

@@ -19,6 +19,7 @@ from medchat.api import SFTOptions
 from medchat.batch.results import read_results
 from medchat.chat.attachments import read_attachment
 from medchat.checkpoints.elsewhere import other_than_asked
+from medchat.checkpoints.gguf_header import read_gguf_header
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.kept_quantized import all_kept
 from medchat.checkpoints.layout import open_checkpoint, read_config
@@ -89,6 +90,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         "model.safetensors",
         lambda path: read_headers(open_checkpoint(path.parent)),
     ),
+    "medchat/checkpoints/gguf_header.py": ("model.gguf", read_gguf_header),
     "medchat/checkpoints/pickle_header.py": (
         "pytorch_model.bin",
         lambda path: read_headers(open_checkpoint(path.parent)),

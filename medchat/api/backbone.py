@@ -109,6 +109,8 @@ class Backbone(ABC):
     not_applicable: Mapping[str, str] = {}
     #: What its models can do; a flag that asks for anything else is refused before loading.
     capabilities: Capabilities = Capabilities()
+    #: What the names of its models end in, where models are files (".gguf"); "": models are folders.
+    file_suffix: str = ""
 
     @abstractmethod
     def load(self, options: LoadOptions) -> ChatModel:
@@ -176,17 +178,30 @@ class Backbone(ABC):
         """
         return None
 
-    @abstractmethod
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
-        """Write a miniature random checkpoint in the real layout, its vocabulary made from `corpus`."""
+        """Write a miniature random checkpoint in the real layout, its vocabulary made from `corpus`.
+
+        Optional: `medchat.testing` tries the family's properties on it where no model is given. Raises UsageError by
+        default.
+        """
+        raise UsageError(
+            say(f"后端“{self.name}”不会生成微型模型", f"the backbone {self.name!r} writes no miniature"),
+            say("请用 --model 指定一个模型", "name a model with --model"),
+        )
 
     def models_in(self, path: Path) -> tuple[Path, ...]:
         """Return the models at `path`, each as `load` takes it in `LoadOptions.model`.
 
-        By default a folder is one model and a file is none. A family whose models are files returns the file, and
-        of a folder the files in it; where there are several the user is asked to name one. Looks at names only.
+        By default a folder is one model and a file is none. With `file_suffix` a file that ends in it is one, and so
+        are those in a folder; where there are several the user is asked to name one. Looks at names only.
         """
-        return (path,) if path.is_dir() else ()
+        try:
+            if not self.file_suffix:
+                return (path,) if path.is_dir() else ()
+            found = sorted(path.glob(f"*{self.file_suffix}")) if path.is_dir() else [path]
+            return tuple(file for file in found if file.name.endswith(self.file_suffix) and file.is_file())
+        except OSError:  # a name that is too long, a folder that may not be listed
+            return ()
 
     def address(self, value: str) -> str | None:
         """Return what `--model` names where that is no folder (an endpoint), in its one proper form.

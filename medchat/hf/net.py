@@ -25,10 +25,8 @@ from medchat.checkpoints.config_json import ConfigValues
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config, readable_config
 from medchat.checkpoints.stated_template import TemplateChoice, with_template
-from medchat.errors import UsageError
 from medchat.inference.detokenizer import StreamText
-from medchat.inference.prompt_ids import segment_ids
-from medchat.language import say
+from medchat.inference.prompt_ids import segment_ids, special_id
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,20 +65,11 @@ class NetTokenizer(ABC):
 
     def build_prompt(self, segments: Sequence[Segment]) -> list[int]:
         """Return the ids of a prompt. Raises UsageError for a special token that the vocabulary lacks."""
-        return segment_ids(segments, self.encode, self._special)
+        return segment_ids(segments, self.encode, lambda token: special_id(token, self.special_ids))
 
     def stream(self) -> StreamText:
         """Return a decoder for an answer that comes id by id."""
         return StreamText(self.decode)
-
-    def _special(self, token: str) -> int:
-        if token not in self.special_ids:
-            known = " ".join(self.special_ids)
-            raise UsageError(
-                say(f"这个词表没有特殊标记“{token}”", f"this vocabulary has no special token {token!r}"),
-                say(f"可用的特殊标记：{known}", f"the special tokens are {known}"),
-            )
-        return self.special_ids[token]
 
 
 class NetBackbone(Backbone):

@@ -19,7 +19,6 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 from medchat.api import Control, Segment, SpecialTokens
 from medchat.checkpoints.json_object import read_json_object
 from medchat.checkpoints.read_once import read_once
-from medchat.errors import UsageError
 from medchat.hf.token_names import (
     CONFIG,
     DECLARING_FILES,
@@ -30,8 +29,7 @@ from medchat.hf.token_names import (
 )
 from medchat.hf.vocabulary import FILE_NAME, PUBLISHED_EXPRESSIONS, lacks, open_tokenizer, two_ids
 from medchat.inference.detokenizer import StreamText
-from medchat.inference.prompt_ids import well_formed
-from medchat.language import say
+from medchat.inference.prompt_ids import special_id, well_formed
 
 _ADDED_FILE = "added_tokens.json"
 
@@ -122,18 +120,7 @@ class HFTokenizer:
 
     def id_of(self, token: str) -> int:
         """Return the id of a control token. Raises UsageError for any other word."""
-        try:
-            return self._controls[token]
-        except KeyError:
-            known = " ".join(self._controls)
-            raise UsageError(
-                say(f"这个词表没有特殊标记“{token}”", f"this vocabulary has no special token {token!r}"),
-                say(
-                    f"换用别的 --template；可用的特殊标记：{known}",
-                    f"use another --template; the special tokens are {known}",
-                ),
-                where=self._where,
-            ) from None
+        return special_id(token, self._controls, self._where)
 
     # ------------------------------------------------------------ text to ids
 

@@ -25,9 +25,10 @@ from medchat.checkpoints.layout import open_checkpoint
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
 from medchat.inference.adapters.structure import Structure, kept_on_failure
+from medchat.inference.answer_deltas import TextFilter
 from medchat.inference.chat_model import CausalChatModel, ModelFacts
 from medchat.inference.computed import fill_computed
-from medchat.inference.decode import ChatTokenizer, TextFilter
+from medchat.inference.decode import ChatTokenizer
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
 from medchat.inference.engine import give_to_engine, prepare_for_engine, quantization_of, wanted_engine
 from medchat.inference.fused_decoder import DecoderParts

@@ -21,17 +21,15 @@ from transformers import PreTrainedModel
 
 from medchat.api import Completion, Delta, GenerationConfig, Segment
 from medchat.errors import MemoryShortageError, UsageError
-from medchat.inference.decode import (
-    ChatTokenizer,
+from medchat.inference.answer_deltas import (
     DecodeStep,
     EncodedPrompt,
-    ForgettingStepper,
-    Stepper,
     TextFilter,
     answer_room,
+    go_on_deltas,
     stream_deltas,
-    stream_tokens,
 )
+from medchat.inference.decode import ChatTokenizer, ForgettingStepper, Stepper, stream_tokens
 from medchat.inference.device import device_of, dtype_of, give_back_memory, raise_on_oom
 from medchat.inference.engine import engine_of, parameter_count
 from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
@@ -154,9 +152,6 @@ class TokenChatModel(ABC):
                 say("请先 /设置 num-beams 1", "first /set num-beams 1"),
             )
         prompt, begun = self._tokenizer.build_prompt(segments), self.answer_ids(answer)
-        decoder, cleanup = self._tokenizer.stream(), self._cleanup()
-        given = "".join(cleanup.feed(decoder.feed(token)) for token in begun)
-        held = max(0, len(answer) - len(given))  # what the two keep back is in the answer already
         steps = stream_tokens(
             self.stepper_behind(len(prompt)),
             [*prompt, *begun],
@@ -168,9 +163,10 @@ class TokenChatModel(ABC):
         )
         with self._freed_on_shortage():
             whole = EncodedPrompt(len(prompt) + len(begun), self._stepper)
-            for delta in stream_deltas(steps, whole, decoder, stops=config.stop, cleanup=cleanup):
-                yield replace(delta, text=delta.text[held:])
-                held -= min(held, len(delta.text))
+            decoder, cleanup = self._tokenizer.stream(), self._cleanup()
+            yield from go_on_deltas(
+                steps, whole, decoder, answer=answer, answer_ids=begun, stops=config.stop, cleanup=cleanup
+            )
 
     def stepper_behind(self, prompt_tokens: int) -> Stepper:
         """Return the stepper for `prompt_tokens` ids of prompt and an answer behind; overridden where they differ."""

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from medchat.api import Finish, GenerationConfig
-from medchat.inference.decode import answer_room
+from medchat.inference.answer_deltas import answer_room
 from medchat.inference.device import raise_on_oom
 from medchat.inference.sampling import TokenChooser, refuse_non_finite
 

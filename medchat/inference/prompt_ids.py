@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 
 from medchat.api import Control, Segment, Text
+from medchat.errors import UsageError
+from medchat.language import say
 
 
 def segment_ids(
@@ -23,6 +25,24 @@ def segment_ids(
         else:
             ids += [id_of(segment.token) for segment in run if isinstance(segment, Control)]
     return ids
+
+
+def special_id(token: str, special_ids: Mapping[str, int], where: str = "") -> int:
+    """Return the id of a special token.
+
+    Raises UsageError, with the vocabulary's file in `where`, for one that it lacks; the error names those it has.
+    """
+    if token not in special_ids:
+        known = " ".join(special_ids)
+        raise UsageError(
+            say(f"这个词表没有特殊标记“{token}”", f"this vocabulary has no special token {token!r}"),
+            say(
+                f"换用别的 --template；可用的特殊标记：{known}",
+                f"use another --template; the special tokens are {known}",
+            ),
+            where=where,
+        )
+    return special_ids[token]
 
 
 def well_formed(text: str) -> str:

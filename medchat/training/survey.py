@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, Protocol
 
 from medchat.api import PreviewPiece, SFTSurvey
-from medchat.inference.decode import TextDecoder
+from medchat.inference.answer_deltas import TextDecoder
 from medchat.training.features import Feature, FeatureSet
 
 

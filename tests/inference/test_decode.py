@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from medchat.api import Delta, Finish, GenerationConfig
 from medchat.errors import MedchatError, UsageError
-from medchat.inference.decode import DecodeStep, EncodedPrompt, stream_deltas, stream_tokens
+from medchat.inference.answer_deltas import DecodeStep, EncodedPrompt, stream_deltas
+from medchat.inference.decode import stream_tokens
 from medchat.inference.detokenizer import StopText
 from medchat.inference.interrupt import GenerationCancelled, interruptible
 from medchat.inference.sampling import TokenChooser

@@ -19,8 +19,8 @@ from sentencepiece import sentencepiece_model_pb2 as protocol
 from medchat.checkpoints.read_once import read_once
 from medchat.checkpoints.vocabulary_file import vocabulary_bytes
 from medchat.inference.detokenizer import StreamText
-from medchat.inference.prompt_ids import segment_ids, well_formed
-from medchat.plugin_kit import CheckpointError, Control, Segment, UsageError, say
+from medchat.inference.prompt_ids import segment_ids, special_id, well_formed
+from medchat.plugin_kit import CheckpointError, Control, Segment, say
 
 FILE_NAME = "tokenizer.model"
 UNKNOWN, BEGIN, END, PAD = "<unk>", "<s>", "</s>", "[PAD]"
@@ -66,17 +66,7 @@ class LlamaTokenizer:
 
     def id_of(self, token: str) -> int:
         """Return the id of a special piece. Raises UsageError for any other word."""
-        try:
-            return self._specials[token]
-        except KeyError:
-            known = " ".join(self._specials)
-            raise UsageError(
-                say(f"这个词表没有特殊标记“{token}”", f"this vocabulary has no special token {token!r}"),
-                say(
-                    f"换用别的 --template；可用的特殊标记：{known}",
-                    f"use another --template; the special tokens are {known}",
-                ),
-            ) from None
+        return special_id(token, self._specials)
 
     def encode_whole(self, text: str) -> list[int]:
         """Return SentencePiece's ids of a text at the beginning: with a word border, without special ids."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from medchat.inference.decode import TextFilter
+from medchat.inference.answer_deltas import TextFilter
 from medchat.inference.postprocess import StreamingCleanup, StrippedAnswer
 from medchat.plugin_kit import LoadOptions
 from medchat_bloom.huozi.prompts import CHAT_TOKENS
