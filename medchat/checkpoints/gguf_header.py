@@ -107,14 +107,14 @@ class _Reader:
         self._left -= size
         if self._left < 0:
             raise ValueError(size)
-        return self._stream.read(size)
+        found = self._stream.read(size)
+        if len(found) < size:
+            raise ValueError(size)
+        return found
 
     def _text(self) -> str:
         size = int.from_bytes(self._bytes(8), "little")
-        text = self._bytes(size)
-        if len(text) < size:
-            raise ValueError(size)
-        return text.decode("utf-8", "replace")
+        return self._bytes(size).decode("utf-8", "replace")
 
     def _value(self, kind: int) -> Any:
         if kind == _STRING:

@@ -37,10 +37,9 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def medchat(site: Path, home: Path, *arguments: str, stdin: str = "") -> Outcome:
+def medchat(site: Path, home: Path, *arguments: str) -> Outcome:
     return run(
         *arguments,
-        stdin=stdin,
         imported=TORCH,
         MEDCHAT_HOME=str(home),
         PYTHONPATH=str(site),
@@ -51,24 +50,6 @@ def medchat(site: Path, home: Path, *arguments: str, stdin: str = "") -> Outcome
 def test_it_answers(site: Path, qwen: Path, tmp_path: Path) -> None:
     asked = ask(site, qwen, tmp_path)
     assert len(asked) >= 1
-
-
-@pytest.mark.slow
-def test_it_chats_and_answers_a_file_as_it_answers_one_question(
-    site: Path, qwen: Path, tmp_path: Path
-) -> None:
-    model = ("--backbone", "hf", "--model", str(qwen), *ANSWER)
-    answer = ask(site, qwen, tmp_path / "a")
-    questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
-    rows = [{"question": QUESTION}, {"question": "胃不舒服"}]
-    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    given = ("--data", str(questions), "--output", str(answers))
-    inferred = medchat(site, tmp_path / "b", "infer", *given, *model)
-    assert inferred.code == 0, inferred.err
-    assert json.loads(answers.read_text(encoding="utf-8").splitlines()[0])["answer"] == answer
-    chatted = medchat(site, tmp_path / "c", "chat", *model, stdin=f"{QUESTION}\n/exit\n")
-    assert chatted.code == 0, chatted.err
-    assert answer in chatted.out
 
 
 def ask(site: Path, model: Path, home: Path, *more: str) -> str:
