@@ -72,7 +72,8 @@ def _header(path: Path, changed: int, size: int) -> GGUFHeader:
         raise ValueError(context)
     kinds = stated.get("tokenizer.ggml.token_type", ())
     ids = {role: stated.get(f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eot", "eom", "eos")}
-    ends = tuple(dict.fromkeys(ids[role] for role in ("eot", "eom", "eos") if ids[role] is not None))
+    stated_ends = (ids[role] for role in ("eot", "eom", "eos"))
+    ends = tuple(dict.fromkeys(number for number in stated_ends if number is not None))
     if not ends or not 0 <= min(ends) <= max(ends) < len(tokens):
         raise ValueError(ends)
     template = stated.get("tokenizer.chat_template", "")

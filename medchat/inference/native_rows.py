@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from medchat.api import Finish, GenerationConfig
-from medchat.inference.decode import answer_room
+from medchat.inference.answer_deltas import answer_room
 from medchat.inference.device import raise_on_oom
 from medchat.inference.fused_decoder import FusedDecoder
 from medchat.inference.generate import BatchAnswer, GenerationLimits

@@ -17,7 +17,7 @@ from plugin_sites import import_example
 
 EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_dir())
 LEFT_OVER = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
-#: Backbones that write a miniature, and what has to be imported for them. Of `gguf`: tests/realweights.
+#: Backbones that write a miniature, and what has to be imported for them. Of `gguf`: tests/kit/test_gguf_example.py.
 BACKBONES = {"echo": PROGRAM, "charlm": TORCH, "hf": TORCH}
 QUESTION = "头痛怎么办？"
 ANSWER = ("--greedy", "--max-new-tokens", "8", "--device", "cpu")

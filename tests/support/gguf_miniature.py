@@ -1,4 +1,4 @@
-"""A GGUF file of a tiny LLaMA with random weights: what llama.cpp loads in a moment. Needs the package `gguf`."""
+"""A GGUF file of a tiny LLaMA with random weights: what llama.cpp loads in a moment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from gguf import GGUFWriter
 
 HIDDEN, LAYERS, CONTEXT = 64, 2, 512
 SPECIAL = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
@@ -19,8 +20,6 @@ TEMPLATE = (
 
 def write_gguf(path: Path, corpus: Sequence[str], seed: int = 0) -> None:
     """Write the file; its vocabulary is in SentencePiece's manner: the characters of `corpus`, ASCII, and bytes."""
-    from gguf import GGUFWriter  # no part of the test environment: scripts/realweights.sh
-
     characters = sorted({*"".join(corpus), *map(chr, range(33, 127)), "▁"})
     tokens = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *characters]
     writer = GGUFWriter(path, "llama")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from cli_program import Call
 from gguf_miniature import write_gguf
 from plugin_sites import example_site, import_example
-from smollm2 import INSTALL
 
 from medchat.api import GenerationConfig, LoadOptions
 from medchat.errors import CheckpointError
@@ -20,12 +18,6 @@ from medchat.testing.running import run_properties
 from medchat.testing.subject import CORPUS
 
 pytest_plugins = ("cli_program", "plugin_sites")
-LACKING = [name for name in ("xllamacpp", "gguf") if find_spec(name) is None]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.realweights,
-    pytest.mark.skipif(bool(LACKING), reason=f"{', '.join(LACKING)} not installed: {INSTALL}"),
-]
 BACKBONE = import_example("medchat-gguf").medchat_backbones()[0]
 EXTRA = {"context": 512, "threads": 1}
 QUESTION = "头痛怎么办？"
@@ -38,6 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_it_keeps_to_the_properties_of_the_kit(model: Path) -> None:
     tests = type("Tests", (BackboneTests,), {"backbone": BACKBONE, "model": model})
     results = {one.name: one for one in run_properties(tests)}
