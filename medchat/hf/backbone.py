@@ -36,6 +36,7 @@ class TransformersBackbone(TrainedFamily, CausalBackbone):
     lora_targets: ClassVar[tuple[str, ...]] = ("q_proj", "v_proj")
     #: The linears whose output enters the residual: of attention, then of the feed-forward part.
     bottleneck_targets: ClassVar[tuple[str, str]] = ("o_proj", "down_proj")
+    #: The method of fine-tuning where none is named.
     first_method: ClassVar[str] = "lora"
 
     def tokenizer_class(self) -> type[HFTokenizer]:
