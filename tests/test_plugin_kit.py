@@ -109,7 +109,6 @@ NAMES = [
     "parse_jinja",
     "parse_record",
     "plugin_settings",
-    "read_json",
     "read_gguf_header",
     "read_json",
     "read_questions",
