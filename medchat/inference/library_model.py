@@ -87,7 +87,7 @@ class LibraryModel(ABC):
         return ids if ids[: len(front)] == front else [*front, *ids]
 
     def answer_ids(self, answer: str) -> list[int]:
-        """Return the ids of an answer that stands behind a prompt, not at the beginning of a text."""
+        """Return the ids of an answer that follows a prompt, not those of a text that stands alone."""
         before, whole = self.encode("\n"), self.encode("\n" + well_formed(answer))
         return whole[len(before) :] if whole[: len(before)] == before else self.encode(well_formed(answer))
 
