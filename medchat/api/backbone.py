@@ -185,7 +185,10 @@ class Backbone(ABC):
         default.
         """
         raise UsageError(
-            say(f"模型家族“{self.name}”不会生成微型模型", f"the model family {self.name!r} writes no miniature"),
+            say(
+                f"模型家族“{self.name}”不会生成微型模型",
+                f"the model family {self.name!r} writes no miniature",
+            ),
             say("请用 --model 指定一个模型", "name a model with --model"),
         )
 

@@ -62,10 +62,13 @@ class Notice:
 class SlashCommand:
     """A command typed at the prompt as `/name` or `/zh_name`.
 
-    `run` takes the conversation and the words after the command and returns the text to show.
+    `run` takes the conversation and the words after the command and returns the text to show. It is called in a
+    thread of its own: where it takes too long, Ctrl-C leaves it, and what it returns later is not shown.
+    `plugin` is filled in by the program: the distribution that the command comes from.
     """
 
     name: str
     zh_name: str
     summary: Mapping[str, str]
     run: Callable[[Conversation, str], str]
+    plugin: str = ""

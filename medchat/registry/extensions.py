@@ -106,4 +106,4 @@ def guarded_command(command: SlashCommand, entry: PluginEntry) -> SlashCommand:
     def run(conversation: Conversation, words: str) -> str:
         return asked(entry, f"/{command.name}", lambda: command.run(conversation, words), str)
 
-    return replace(command, run=run)
+    return replace(command, run=run, plugin=entry.distribution)

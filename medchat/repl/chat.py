@@ -213,11 +213,16 @@ class Chat:
 
 
 def _of_plugin(command: SlashCommand) -> ReplCommand[Chat]:
+    name = untrusted_line(command.name)
+
     def run(chat: Chat, words: str) -> None:
         if not chat.exchange.ready():
             return
         conversation = chat.exchange.call(lambda session: session.conversation)
-        if shown := command.run(conversation, words):
+        shown = chat.exchange.plugins.run(f"/{name}", lambda: command.run(conversation, words))
+        if shown is None:
+            chat.screen.tell(messages.left_running(command.name, command.plugin), Tone.WARNING)
+        elif shown:
             chat.screen.show(untrusted(shown))
 
     summary = command.summary

@@ -88,6 +88,15 @@ def does_not_stop() -> str:
     )
 
 
+def left_running(command: str, plugin: str) -> str:
+    """Return the message that the command of a plugin was left before it ended."""
+    name, whose = sanitize_line(command), sanitize_line(plugin)
+    return say(
+        f"不再等待插件 {whose} 的 /{name}；对话没有变化",
+        f"/{name} of the plugin {whose} is no longer waited for; the conversation is as it was",
+    )
+
+
 def ending(finish: Finish, tokens: int) -> str:
     """Return why the answer ended, or "" where it simply was complete."""
     if finish is Finish.CANCELLED:

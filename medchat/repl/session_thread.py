@@ -19,6 +19,7 @@ from medchat.language import say
 from medchat.repl import messages
 from medchat.repl.answering import AnswerView
 from medchat.repl.interrupts import Interrupts
+from medchat.repl.plugin_calls import PluginCalls
 from medchat.repl.screen import Screen, Tone
 from medchat.repl.startup import Startup
 from medchat.repl.worker import Job, Worker
@@ -46,6 +47,7 @@ class SessionThread:
         self._make_screen = make_screen
         self._interrupts = interrupts
         self._engine = Worker()
+        self.plugins = PluginCalls(lambda: self.screen, interrupts, lambda: self.meanwhile())
         self._session: ChatSession | None = None
         self._began = 0.0
         self._loading: Job[None] | None = None
@@ -281,7 +283,7 @@ class SessionThread:
 
     def at_rest(self, seconds: float) -> bool:
         """Whether the thread is idle, waiting up to `seconds` for it to finish."""
-        return self._engine.idle_within(seconds)
+        return self._engine.idle_within(seconds) and self.plugins.at_rest
 
     def _the_session(self) -> ChatSession:
         if self._session is None:

@@ -7,6 +7,7 @@ and cannot be stopped; nothing else waits for a fixed time.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -200,9 +201,38 @@ def _startup(folder: Path, script: Mapping[str, Any]) -> Any:
                 SlashCommand("crash", "崩溃", {"zh": "测试插件"}, lambda conversation, words: words[99]),
                 PluginEntry(EXTENSIONS, "pulse", "pulse", "medchat-pulse", "1.0"),
             ),
+            *(
+                guarded_command(
+                    SlashCommand(name, zh_name, {"zh": "不会返回"}, blocking),
+                    PluginEntry(EXTENSIONS, "pulse", "pulse", "medchat-pulse", "1.0"),
+                )
+                for name, zh_name, blocking in BLOCKING
+            ),
             SlashCommand("exit", "离开", {"zh": "想取代内置命令"}, lambda conversation, words: "被取代"),
         ),
     )
+
+
+def _sleep(conversation: Conversation, words: str) -> str:
+    time.sleep(1e6)
+    return words
+
+
+def _swallow(conversation: Conversation, words: str) -> str:
+    while True:
+        try:
+            time.sleep(1e6)
+        except BaseException:
+            continue
+
+
+def _native(conversation: Conversation, words: str) -> str:
+    ctypes.CDLL(None).sleep(10**6)
+    return words
+
+
+#: Commands that do not come back, each in another way.
+BLOCKING = (("sleep", "睡眠", _sleep), ("swallow", "吞掉", _swallow), ("native", "本机代码", _native))
 
 
 def run_scripted_chat(folder: Path) -> int:
