@@ -12,6 +12,7 @@ from file_list import documented, size_of
 from locations import ROOT
 from medchat_bloom.tokenizer import BloomTokenizer
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
+from medchat_eval.comparing import read_run
 from medchat_llama.tokenizer import LlamaTokenizer
 from medchat_serve.access_token import find_token
 
@@ -78,6 +79,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda path: check_record("some", "some", [str(path.parent.parent)]),
     ),
     "medchat/templates/json_template.py": ("one.json", read_template),
+    "plugins/eval/medchat_eval/comparing.py": ("results.json", lambda path: read_run("one", path)),
     "medchat/datafiles/data_file.py": ("data.json", open_data),
     "medchat/chat/attachments.py": ("case.txt", lambda path: read_attachment(str(path))),
     "medchat/transcripts/importing.py": ("sessions.json", read_transcripts),

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 #: The quantile of the normal distribution for intervals that hold the true value 95 times in 100.
 _Z = 1.959963984540054
 
@@ -40,3 +42,26 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
     half = _Z * math.sqrt(variance / len(values))
     return Interval(mean - half, mean + half)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return McNemar's exact two-sided p: `only_first` cases are right in the first run alone, and so on."""
+    trials = only_first + only_second
+    if not trials:
+        return 1.0
+    tail = sum(math.comb(trials, at) for at in range(min(only_first, only_second) + 1))
+    return float(min(1.0, 2 * tail / 2**trials))
+
+
+def bootstrap_interval(differences: Sequence[float], *, seed: int = 0, draws: int = 2000) -> Interval:
+    """Return the percentile interval of the mean of paired differences; the same seed gives the same.
+
+    Raises ValueError for no difference.
+    """
+    if not differences:
+        raise ValueError("no pair to compare")
+    values = np.asarray(differences, dtype=np.float64)
+    generator = np.random.default_rng(seed)
+    means = [generator.choice(values, len(values)).mean() for _ in range(draws)]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Interval(float(low), float(high))
