@@ -16,7 +16,6 @@ from medchat.document import (
     Paragraph,
     Quotation,
     Section,
-    Table,
     as_html,
     as_markdown,
 )
@@ -24,7 +23,7 @@ from medchat.language import in_language, say
 from medchat.sft_job.facts import RunFacts, write_facts
 from medchat.sft_job.keys import EXTRA
 from medchat.sft_job.metrics import read_metrics
-from medchat.sft_job.report import cost_rows, lengths_in_words, result_rows, run_document
+from medchat.sft_job.report import cost_rows, data_blocks, item_table, result_rows, run_document
 from medchat.sft_job.shell_words import joined
 from medchat.whole_file import write_whole_file
 
@@ -65,7 +64,7 @@ def _page(facts: RunFacts, report: SFTReport) -> Document:
         [
             Section(say("声明", "Please read"), _disclaimer()),
             Section(say("使用方法", "How to use it"), [_command(facts, report)]),
-            Section(say("数据", "Data"), list(_data(facts))),
+            Section(say("数据", "Data"), list(data_blocks(facts))),
             Section(say("训练过程", "How it was trained"), list(_training(facts, report))),
             Section(say("结果", "Results"), list(_results(facts, report))),
         ],
@@ -111,23 +110,6 @@ def _adapters(facts: RunFacts) -> list[str]:
     return [Path(folder).name for folder in json.loads(facts.setting("adapters") or "[]")]
 
 
-def _data(facts: RunFacts) -> Iterator[Block]:
-    rows = [(item.name, item.form, str(item.records), str(item.bad)) for item in facts.data]
-    heads = (say("文件", "file"), say("格式", "form"), say("条数", "records"), say("跳过", "left out"))
-    yield Table(heads, rows, (2, 3))
-    for item in facts.data:
-        for remark in item.remarks:
-            yield Paragraph(say(f"{item.name}：{remark}", f"{item.name}: {remark}"))
-    yield Paragraph(
-        say(
-            f"训练 {facts.train} 条，留作评估 {facts.held_out} 条。",
-            f"{facts.train} to train on, {facts.held_out} held out.",
-        )
-    )
-    if facts.lengths:
-        yield _pairs(lengths_in_words(facts.lengths))
-
-
 def _training(facts: RunFacts, report: SFTReport) -> Iterator[Block]:
     template = report.template or (facts.lengths.template if facts.lengths else "")
     rows = [(say("底座", "base"), _base(facts)), (say("模板", "template"), template)]
@@ -136,7 +118,7 @@ def _training(facts: RunFacts, report: SFTReport) -> Iterator[Block]:
     rows += [(name, facts.setting(name)) for name in told if facts.setting(name)]
     rows += [(name, value) for name, value, _ in facts.settings if name.startswith(EXTRA)]
     rows.append((say("程序", "program"), f"MedChat {facts.version}，{facts.created}"))
-    yield _pairs([row for row in rows if row[1]])
+    yield item_table([row for row in rows if row[1]])
     yield Paragraph(
         say(
             "全部设置在 sft.toml，每一步的记录在 metrics.jsonl，图表在 report.html。",
@@ -146,7 +128,7 @@ def _training(facts: RunFacts, report: SFTReport) -> Iterator[Block]:
 
 
 def _results(facts: RunFacts, report: SFTReport) -> Iterator[Block]:
-    yield _pairs(result_rows(facts, report) + cost_rows(facts, report))
+    yield item_table(result_rows(facts, report) + cost_rows(facts, report))
     for sample in report.samples[:_SAMPLES]:
         yield Quotation(say("问题", "question"), sample.question)
         yield Quotation(say("训练后的回答", "answer after training"), sample.after or "—")
@@ -156,10 +138,6 @@ def _results(facts: RunFacts, report: SFTReport) -> Iterator[Block]:
             "These figures say how well it learned this data, not that its answers are medically right.",
         )
     )
-
-
-def _pairs(rows: list[tuple[str, str]]) -> Table:
-    return Table((say("项目", "item"), say("值", "value")), rows)
 
 
 def write_report(folder: Path, facts: RunFacts, report: SFTReport | None) -> None:

@@ -159,10 +159,10 @@ def _result(facts: RunFacts, report: SFTReport | None, metrics: Metrics) -> Iter
             ["medchat", "sft", "--output", json.loads(facts.setting("output") or '""'), "--resume"]
         )
         yield Paragraph(say("这次训练还没有结束。", "This run has not come to its end."))
-        yield _pairs(_so_far(metrics))
+        yield item_table(_so_far(metrics))
         yield Paragraph(say(f"继续训练：{again}", f"To go on: {again}"))
     else:
-        yield _pairs(result_rows(facts, report))
+        yield item_table(result_rows(facts, report))
     for note in facts.notes:
         yield Paragraph(note)
 
@@ -193,7 +193,8 @@ def _curves(metrics: Metrics) -> Iterator[Block]:
         yield Paragraph(say("没有记录。", "Nothing was logged."))
 
 
-def _data(facts: RunFacts) -> Iterator[Block]:
+def data_blocks(facts: RunFacts) -> Iterator[Block]:
+    """Yield what a run was trained on, for the report and the model card: files, remarks, sizes, lengths."""
     heads = (say("文件", "file"), say("格式", "form"), say("条数", "records"), say("跳过", "left out"))
     rows = [(item.name, item.form, str(item.records), str(item.bad)) for item in facts.data]
     yield Table(heads, rows, (2, 3))
@@ -207,14 +208,19 @@ def _data(facts: RunFacts) -> Iterator[Block]:
         )
     )
     if facts.lengths:
-        yield _pairs(lengths_in_words(facts.lengths))
+        yield item_table(lengths_in_words(facts.lengths))
+
+
+def _data(facts: RunFacts) -> Iterator[Block]:
+    yield from data_blocks(facts)
+    if facts.lengths:
         cut = (say("截去了什么", "what was cut"), say("条数", "records"), say("占比", "share"))
         yield Table(cut, length_rows(facts.lengths), (1, 2))
 
 
 def _cost(facts: RunFacts, report: SFTReport | None) -> Iterator[Block]:
     if report:
-        yield _pairs(cost_rows(facts, report))
+        yield item_table(cost_rows(facts, report))
     if facts.memory:
         heads = (say("内存估计", "memory estimate"), "")
         rows = [(part_name(name), gib(size)) for name, size in facts.memory.items()]
@@ -233,7 +239,8 @@ def _settings(facts: RunFacts) -> Table:
     return Table((say("配置项", "setting"), say("值", "value"), say("来源", "from")), facts.settings)
 
 
-def _pairs(rows: list[tuple[str, str]]) -> Table:
+def item_table(rows: list[tuple[str, str]]) -> Table:
+    """Return a table of labels and values."""
     return Table((say("项目", "item"), say("值", "value")), rows)
 
 
