@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.filters import is_searching
 from prompt_toolkit.input import Input
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
@@ -173,27 +174,21 @@ def first_length(text: str) -> int:
 
 def bind_keys(keys: KeyBindings) -> None:
     """Let Backspace, Delete, Left and Right act on whole characters."""
+    steps: dict[str, Callable[[Buffer], object]] = {
+        "backspace": lambda at: at.delete_before_cursor(last_length(at.document.text_before_cursor)),
+        "delete": lambda at: at.delete(first_length(at.document.text_after_cursor)),
+        "left": lambda at: at.cursor_left(last_length(at.document.current_line_before_cursor)),
+        "right": lambda at: at.cursor_right(first_length(at.document.current_line_after_cursor)),
+    }
+    for key, step in steps.items():
+        keys.add(key, filter=~is_searching)(_repeated(step))
 
-    @keys.add("backspace", filter=~is_searching)
-    def _before(event: KeyPressEvent) -> None:
-        for _ in range(event.arg):
-            buffer = event.current_buffer
-            buffer.delete_before_cursor(last_length(buffer.document.text_before_cursor))
 
-    @keys.add("delete", filter=~is_searching)
-    def _after(event: KeyPressEvent) -> None:
-        for _ in range(event.arg):
-            buffer = event.current_buffer
-            buffer.delete(first_length(buffer.document.text_after_cursor))
+def _repeated(step: Callable[[Buffer], object]) -> Callable[[KeyPressEvent], None]:
+    """Return the handler of a key that takes `step` as often as its numeric argument says."""
 
-    @keys.add("left", filter=~is_searching)
-    def _left(event: KeyPressEvent) -> None:
+    def handle(event: KeyPressEvent) -> None:
         for _ in range(event.arg):
-            buffer = event.current_buffer
-            buffer.cursor_left(last_length(buffer.document.current_line_before_cursor))
+            step(event.current_buffer)
 
-    @keys.add("right", filter=~is_searching)
-    def _right(event: KeyPressEvent) -> None:
-        for _ in range(event.arg):
-            buffer = event.current_buffer
-            buffer.cursor_right(first_length(buffer.document.current_line_after_cursor))
+    return handle
