@@ -7,16 +7,20 @@ blanks and the 256 bytes. Files of the icetk era (March 2023) end before the con
 
 from __future__ import annotations
 
-import io
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import sentencepiece
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
-from medchat.plugin_kit import CheckpointError, UsageError, say
+from medchat.inference.vocabulary_training import (
+    fragments_of,
+    frequent_characters,
+    require_vocabulary_size,
+    train_sentencepiece,
+)
+from medchat.plugin_kit import CheckpointError, say
 
 FILE_NAME = "ice_text.model"
 FIRST_PIECES = ("<unk>", "<s>", "</s>", "<pad>", "<n>")
@@ -98,8 +102,6 @@ def _not_a_vocabulary(model: bytes, where: str) -> CheckpointError:
 
 # ---------------------------------------------------------------- training a small one
 
-#: SentencePiece skips longer sentences (in bytes); ours are cut much shorter.
-_LONGEST_FRAGMENT = 800
 _BREAKS = re.compile(r"[\n\t\0\u2581]+| {2,}")
 
 
@@ -113,60 +115,24 @@ def train_chatglm_vocabulary(
     which folds `，` to `,`; "identity" keeps Chinese punctuation. `icetk_era` omits the appended pieces, as in
     the older file. Raises UsageError if the corpus has no text or `size` is below 16.
     """
-    if size < 16:
-        raise UsageError(
-            say(f"词表大小 {size} 太小", f"a vocabulary of {size} is too small"),
-            say("至少要 16", "it must be at least 16"),
-        )
-    fragments = _fragments(corpus, most_characters=(size - len(FIRST_PIECES) - 1) * 3 // 4)
-    if not fragments:
-        raise UsageError(
-            say("语料里没有文字，无法训练词表", "the corpus holds no text to train a vocabulary on"),
-            say("请提供至少一句话", "give at least one sentence"),
-        )
-    writer = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(fragments),
-        model_writer=writer,
+    require_vocabulary_size(size, 16)
+    texts = [text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore") for text in corpus]
+    kept = frequent_characters(texts, (size - len(FIRST_PIECES) - 1) * 3 // 4, excluded="\n\t\0\u2581")
+    # Split where the tokenizer does: line ends, tabs, runs of spaces.
+    parts = [part for text in texts for part in _BREAKS.split(text)]
+    proto = train_sentencepiece(
+        [fragment for part in parts for fragment in fragments_of(part, kept)],
+        size,
         model_type="unigram",
-        vocab_size=size,
-        hard_vocab_limit=False,
-        character_coverage=1.0,
         normalization_rule_name=normalization,
-        split_digits=True,
         user_defined_symbols=[NEWLINE_PIECE],
         unk_id=0,
         bos_id=1,
         eos_id=2,
         pad_id=3,
-        num_threads=1,
-        shuffle_input_sentence=False,
-        minloglevel=2,
     )
-    proto = protocol.ModelProto.FromString(writer.getvalue())
     _arrange(proto)
     return bytes(proto.SerializeToString(deterministic=True)) if icetk_era else _with_appended(proto)
-
-
-def _fragments(corpus: Iterable[str], most_characters: int) -> list[str]:
-    """Split the corpus where the tokenizer does (line ends, tabs, runs of spaces) and at rare characters.
-
-    Every remaining character needs a piece of its own, so only the most frequent ones stay; the rest uses
-    byte tokens.
-    """
-    texts = [text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore") for text in corpus]
-    counts = Counter(character for text in texts for character in text)
-    ranked = sorted(counts, key=lambda character: (-counts[character], character))
-    kept = {character for character in ranked[:most_characters] if character not in "\n\t\0\u2581"}
-    return [piece for text in texts for fragment in _BREAKS.split(text) for piece in _cut(fragment, kept)]
-
-
-def _cut(fragment: str, kept: set[str]) -> Iterator[str]:
-    spelled = "".join(character if character in kept else "\n" for character in fragment)
-    for run in spelled.split("\n"):
-        for start in range(0, len(run), _LONGEST_FRAGMENT):
-            if run[start : start + _LONGEST_FRAGMENT].strip():
-                yield run[start : start + _LONGEST_FRAGMENT]
 
 
 def _arrange(proto: protocol.ModelProto) -> None:
@@ -180,6 +146,3 @@ def _arrange(proto: protocol.ModelProto) -> None:
     del proto.pieces[:]
     proto.pieces.extend([*first, *border, *rest])
     proto.trainer_spec.vocab_size = len(proto.pieces)
-    # The trainer's input and output paths are not part of a vocabulary.
-    proto.trainer_spec.ClearField("input")
-    proto.trainer_spec.ClearField("model_prefix")

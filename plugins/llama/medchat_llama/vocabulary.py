@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-import sentencepiece
-from sentencepiece import sentencepiece_model_pb2 as protocol
-
 from medchat.inference.prompt_ids import well_formed
-from medchat.plugin_kit import CheckpointError, UsageError, say
+from medchat.inference.vocabulary_training import (
+    fragments_of,
+    frequent_characters,
+    require_vocabulary_size,
+    train_sentencepiece,
+)
+from medchat.plugin_kit import CheckpointError, say
 from medchat_llama.folder import BASE_OF_ROWS, LlamaShape
 from medchat_llama.tokenizer import FILE_NAME, LlamaTokenizer
 
@@ -64,8 +65,6 @@ def rows_note(shape: LlamaShape, stored: int, folder: Path) -> tuple[str, ...]:
 
 #: Ids 0, 1, 2 and the 256 bytes, with which every vocabulary of the family begins.
 _SMALLEST = 3 + 256
-#: SentencePiece skips longer sentences (in bytes).
-_LONGEST_FRAGMENT = 800
 
 
 def train_llama_vocabulary(corpus: Iterable[str], size: int) -> bytes:
@@ -74,51 +73,16 @@ def train_llama_vocabulary(corpus: Iterable[str], size: int) -> bytes:
     `size` bounds the pieces; a small corpus yields fewer. The same corpus gives the same bytes. Raises
     UsageError if the corpus has no text or `size` leaves no room for letters.
     """
-    least = _SMALLEST + 32
-    if size < least:
-        raise UsageError(
-            say(f"词表大小 {size} 太小", f"a vocabulary of {size} is too small"),
-            say(f"至少要 {least}", f"it must be at least {least}"),
-        )
-    fragments = list(_fragments(corpus, most_characters=(size - _SMALLEST) * 3 // 4))
-    if not fragments:
-        raise UsageError(
-            say("语料里没有文字，无法训练词表", "the corpus holds no text to train a vocabulary on"),
-            say("请提供至少一句话", "give at least one sentence"),
-        )
-    writer = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(fragments),
-        model_writer=writer,
+    require_vocabulary_size(size, _SMALLEST + 32)
+    texts = [well_formed(text) for text in corpus]
+    kept = frequent_characters(texts, (size - _SMALLEST) * 3 // 4, excluded="\n\r\t\0\u2581\ufffd")
+    proto = train_sentencepiece(
+        [fragment for text in texts for fragment in fragments_of(text, kept)],
+        size,
         model_type="bpe",
-        vocab_size=size,
-        hard_vocab_limit=False,
-        character_coverage=1.0,
         byte_fallback=True,
-        split_digits=True,
         allow_whitespace_only_pieces=True,
         remove_extra_whitespaces=False,
         normalization_rule_name="identity",
-        num_threads=1,
-        shuffle_input_sentence=False,
-        minloglevel=2,
     )
-    proto = protocol.ModelProto.FromString(writer.getvalue())
-    # The trainer's input and output paths are not part of a vocabulary.
-    proto.trainer_spec.ClearField("input")
-    proto.trainer_spec.ClearField("model_prefix")
     return bytes(proto.SerializeToString(deterministic=True))
-
-
-def _fragments(corpus: Iterable[str], most_characters: int) -> Iterator[str]:
-    """Split the corpus at line ends and at rare characters, which use byte fallback."""
-    texts = [well_formed(text) for text in corpus]
-    counts = Counter(character for text in texts for character in text)
-    ranked = sorted(counts, key=lambda character: (-counts[character], character))
-    kept = {character for character in ranked[:most_characters] if character not in "\n\r\t\0\u2581\ufffd"}
-    for text in texts:
-        spelled = "".join(character if character in kept else "\n" for character in text)
-        for run in spelled.split("\n"):
-            for start in range(0, len(run), _LONGEST_FRAGMENT):
-                if run[start : start + _LONGEST_FRAGMENT].strip():
-                    yield run[start : start + _LONGEST_FRAGMENT]
