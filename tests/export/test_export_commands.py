@@ -18,6 +18,7 @@ from medchat_export import gguf_tensors
 from medchat_export.gguf_file import Labels, write_gguf
 from safetensors.torch import load_file, save_file
 from talking_miniatures import FAMILIES, corpus
+from transformers import AutoTokenizer
 
 from medchat.api import LoadOptions, Text
 
@@ -163,6 +164,12 @@ def test_merged_weights_answer_as_base_and_adapter_and_ollama_gets_its_folder(
         call(*words("ask", *where, *asking)).out for where in (flags, ("--model", merged), ("--model", base))
     ]
     assert answers[0] == answers[1] != answers[2]
+    said = [{"role": "user", "content": "头痛怎么办？"}]
+    written = AutoTokenizer.from_pretrained(merged).apply_chat_template(
+        said, tokenize=False, add_generation_prompt=True
+    )
+    segments = FAMILIES["bloom"].template(LoadOptions(merged)).render((), "头痛怎么办？")
+    assert written == "".join(part.text for part in segments if isinstance(part, Text))
     assert "120" in (merged / "README.md").read_text(encoding="utf-8")
 
     again = call(*words("export", "merge", *flags, "--output", merged))

@@ -20,6 +20,7 @@ USER_PAGES = (
     "remote.md",
     "safety.md",
     "serve.md",
+    "scale.md",
     "sft.md",
     "terminal.md",
 )

@@ -12,18 +12,21 @@ from medchat.plugin_kit import (
     LocalizedCommand,
     ResolvedModel,
     model_flags,
+    read_json,
     resolve_model,
     sanitize_line,
     say,
     user_path,
     write_whole_file,
 )
+from medchat_export.conversation_pattern import as_jinja, pattern_of
 from medchat_export.licences import parts_of
 from medchat_export.model_card import exported_card
 from medchat_export.staging import check_space, check_target, staged
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_MOST_BYTES = 16 << 20
 #: Bytes of a number of each type.
 DTYPES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
@@ -79,6 +82,7 @@ def merge_command(output: str, overwrite: bool, **flags: Any) -> int:
     check_space(target, parameters_of(resolved) * DTYPES[dtype])
     with staged(target, folder=True) as folder:
         merge_into(resolved, folder, dtype)
+        write_chat_template(resolved, folder)
         (folder / "README.md").write_text(
             exported_card(target.name, resolved, parts_of(resolved), remarks=_remarks(resolved, dtype)),
             encoding="utf-8",
@@ -93,6 +97,22 @@ def merge_into(resolved: ResolvedModel, folder: Path, dtype: str) -> None:
     """Write base and adapters into `folder` as one checkpoint, saying that it takes a while."""
     click.echo(say("正在合并……", "merging …"), err=True)
     resolved.backbone.save_merged(resolved.options, folder, dtype)
+
+
+def write_chat_template(resolved: ResolvedModel, folder: Path) -> None:
+    """Write the prompt template for programs that read a chat template, unless the folder has one of its own."""
+    pattern = pattern_of(resolved.template)
+    own = (folder / "chat_template.jinja", folder / "chat_template.json")
+    if pattern is None or any(file.exists() for file in own) or _states_template(folder):
+        return
+    own[0].write_text(as_jinja(pattern), encoding="utf-8")
+
+
+def _states_template(folder: Path) -> bool:
+    try:
+        return "chat_template" in read_json(folder / "tokenizer_config.json", _MOST_BYTES)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def report(target: Path) -> None:
