@@ -75,6 +75,15 @@ class Hooks(Protocol):
         """
 
     @hookspec
+    def medchat_evaluate(self, task: str, opened: object) -> Mapping[str, Mapping[str, float]]:
+        """Evaluate a model, an `OpenedModel`, on `task`: the word after `medchat sft --eval`.
+
+        Called before and after training, of the plugin that offers `medchat eval`. Return the metrics by name, each
+        with `value` and where they are known `n`, `low` and `high` (the ends of its interval) and `chance`. Raise
+        UsageError for a task that is not known; training has not begun then.
+        """
+
+    @hookspec
     def medchat_advise(self, conversation: Conversation, text: str) -> Sequence[Notice]:
         """Add notices about what the user just typed, before the model sees it. Called for every question.
 

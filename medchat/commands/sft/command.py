@@ -14,7 +14,8 @@ import click
 from medchat import launcher, medical_safety
 from medchat.chat.session_choice import disclaimer_lines, open_store
 from medchat.cli.confirm import confirmed
-from medchat.cli.output import answer_stream, say_aside, write_out
+from medchat.cli.output import aligned, answer_stream, say_aside, write_out
+from medchat.commands.sft.evaluation import RunEvaluation
 from medchat.commands.sft.options import RunCommand, run_flags
 from medchat.commands.sft.plan import make_plan
 from medchat.commands.sft.prepare import PreparedRun, prepare_run
@@ -60,14 +61,25 @@ TIGHT = 0.85
         "只为 --output 里未完成的训练生成报告", "only write the report of the unfinished run in --output"
     ),
 )
+@click.option(
+    "--eval",
+    "eval_task",
+    metavar="TASK",
+    help=say(
+        "训练前后各评测一次：choice（附带的选择题）或 choice=题目文件",
+        "evaluate before and after training: choice (the questions that are shipped) or choice=FILE",
+    ),
+)
 @click.option("--json", "as_json", is_flag=True, help=say("结果输出为 JSON", "print the result as JSON"))
 def command(**flags: Any) -> int:
     """Show the overview, then train."""
     process = Process.from_environment(os.environ)
     if flags["report"]:
         return _report(Path(flags["output"] or "."))
+    eval_task = flags.pop("eval_task")
     try:
         prepared = prepare_run(make_plan(flags, process))
+        evaluation = RunEvaluation(prepared, eval_task) if eval_task else None
         if not flags["dry_run"]:
             _show(prepared)
             prepared.refuse_what_cannot_fit()
@@ -82,10 +94,14 @@ def command(**flags: Any) -> int:
         say_aside(say("没有开始训练", "not started"))
         return 0
     _keep_trackers_offline(prepared)
+    if evaluation is not None:
+        evaluation.before()
     code, report = run_training(prepared)
     if report is None or not process.leads:
         return code
     tell(summary_lines(prepared, report))
+    if evaluation is not None:
+        tell(iter(aligned(evaluation.after(report))))
     if flags["as_json"]:
         told = {**dataclasses.asdict(report), "disclaimer": medical_safety.ai_mark()}
         told["AIGC"] = medical_safety.aigc_metadata(json.dumps(told, default=str))
