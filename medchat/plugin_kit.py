@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from medchat.sft_job.data import read_training_data
     from medchat.templates.jinja_template import parse_jinja
     from medchat.user_paths import user_path
-    from medchat.whole_file import check_output_file, write_whole_file
+    from medchat.whole_file import check_output_file, output_error, write_whole_file
 
 __all__ = [
     "AdapterCard",
@@ -159,6 +159,7 @@ __all__ = [
     "open_data_file",
     "open_model",
     "open_results",
+    "output_error",
     "parse_jinja",
     "parse_record",
     "plugin_settings",
@@ -225,6 +226,7 @@ _WHEN_USED = {
     "parse_jinja": "medchat.templates.jinja_template",
     "user_path": "medchat.user_paths",
     "check_output_file": "medchat.whole_file",
+    "output_error": "medchat.whole_file",
     "write_whole_file": "medchat.whole_file",
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from medchat.errors import UsageError
+from medchat.errors import MedchatError, UsageError
 from medchat.language import say
 
 #: Files that hold a person's words are for their owner alone.
@@ -80,3 +80,16 @@ def check_output_file(output: Path, inputs: Mapping[str, Path]) -> None:
             say("换一个 --output", "use another --output"),
             where=str(output),
         )
+
+
+def output_error(output: Path, error: OSError, what: str = "") -> MedchatError:
+    """Return the error for a file or folder of `--output` that cannot be written; `what` says so otherwise."""
+    reason = error.strerror or str(error)
+    said = what or say("无法写入", "cannot be written")
+    return MedchatError(
+        say(f"{said}：{reason}", f"{said}: {reason}"),
+        say(
+            "腾出空间、修正权限，或换一个 --output", "make room, fix the permissions, or use another --output"
+        ),
+        where=str(output),
+    )

@@ -106,6 +106,7 @@ NAMES = [
     "open_data_file",
     "open_model",
     "open_results",
+    "output_error",
     "parse_jinja",
     "parse_record",
     "plugin_settings",

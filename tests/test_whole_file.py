@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from medchat.errors import UsageError
-from medchat.whole_file import check_output_file, write_whole_file
+from medchat.language import in_language
+from medchat.whole_file import check_output_file, output_error, write_whole_file
 
 
 def test_a_file_is_replaced_whole_and_its_other_names_keep_the_old_content(tmp_path: Path) -> None:
@@ -88,3 +89,20 @@ def test_a_device_a_pipe_and_a_dangling_link_are_no_output(tmp_path: Path) -> No
     for output in (fifo, link, tmp_path, Path(os.devnull)):
         with pytest.raises(UsageError):
             check_output_file(output, {})
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [("", "cannot be written"), ("the table cannot be written", "the table cannot be written")],
+)
+def test_an_output_that_cannot_be_written_is_named_with_the_cause_and_a_way_out(
+    tmp_path: Path, what: str, said: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    output = tmp_path / "file" / "output"
+    with pytest.raises(NotADirectoryError) as caught:
+        write_whole_file(output, "text")
+    with in_language("en"):
+        error = output_error(output, caught.value, what)
+    assert (error.what, error.where) == (f"{said}: Not a directory", str(output))
+    assert "--output" in error.remedy

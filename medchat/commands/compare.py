@@ -12,12 +12,12 @@ from medchat import medical_safety
 from medchat.batch.comparison import Comparison, read_column
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
-from medchat.errors import MedchatError, UsageError
+from medchat.errors import UsageError
 from medchat.language import say
 from medchat.paths import make_private
 from medchat.sanitize import sanitize_line
 from medchat.user_paths import user_path
-from medchat.whole_file import check_output_file, write_whole_file
+from medchat.whole_file import check_output_file, output_error, write_whole_file
 
 
 @click.command(
@@ -81,14 +81,7 @@ def _deliver(text: str, output: str | None, sources: list[Path]) -> int:
     try:
         write_whole_file(target, text, private=True)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise MedchatError(
-            say(f"无法写入对比表：{reason}", f"the comparison cannot be written: {reason}"),
-            say(
-                "腾出空间、修正权限，或换一个 --output",
-                "make room, fix the permissions, or use another --output",
-            ),
-            where=str(target),
-        ) from error
+        what = say("无法写入对比表", "the comparison cannot be written")
+        raise output_error(target, error, what) from error
     say_aside(medical_safety.ai_mark())
     return 0

@@ -8,10 +8,10 @@ from typing import Any
 
 from medchat.plugin_kit import (
     DataError,
-    MedchatError,
     UsageError,
     as_line,
     check_output_file,
+    output_error,
     say,
     write_whole_file,
 )
@@ -43,12 +43,4 @@ def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     try:
         write_whole_file(path, content, private=True)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise MedchatError(
-            say(f"无法写入：{reason}", f"cannot be written: {reason}"),
-            say(
-                "腾出空间、修正权限，或换一个 --output",
-                "make room, fix the permissions, or use another --output",
-            ),
-            where=str(path),
-        ) from error
+        raise output_error(path, error) from error

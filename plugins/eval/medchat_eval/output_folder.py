@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from medchat.plugin_kit import (
-    MedchatError,
     UsageError,
     as_html,
     as_markdown,
+    output_error,
     sanitize_line,
     say,
     write_whole_file,
@@ -38,7 +38,7 @@ def open_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise output_error(folder, error) from error
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
@@ -54,7 +54,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
         try:
             write_whole_file(folder / name, content, private=True)
         except OSError as error:
-            raise _unwritable(folder / name, error) from error
+            raise output_error(folder / name, error) from error
     for name, metric in evaluation.metrics.items():
         value, interval, chance, count = metric_cells(metric)
         line = f"{name} {value}"
@@ -66,14 +66,3 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     for warning in evaluation.warnings:
         click.echo(say(f"！{warning}", f"! {warning}"), err=True)
     click.echo(sanitize_line(str(folder / MARKDOWN)), err=True)
-
-
-def _unwritable(path: Path, error: OSError) -> MedchatError:
-    reason = error.strerror or str(error)
-    return MedchatError(
-        say(f"无法写入：{reason}", f"cannot be written: {reason}"),
-        say(
-            "腾出空间、修正权限，或换一个 --output", "make room, fix the permissions, or use another --output"
-        ),
-        where=str(path),
-    )

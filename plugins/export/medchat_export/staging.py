@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medchat.plugin_kit import LoadOptions, MedchatError, UsageError, say
+from medchat.plugin_kit import LoadOptions, MedchatError, UsageError, output_error, say
 
 #: Room for what is beside the weights: vocabulary, configuration, card.
 _SMALL = 64 << 20
@@ -66,14 +66,7 @@ def staged(output: Path, *, folder: bool) -> Iterator[Path]:
         _make_readable(beside)
         _replace(beside, output)
     except OSError as error:
-        raise MedchatError(
-            say(f"无法写入：{error.strerror or error}", f"cannot be written: {error.strerror or error}"),
-            say(
-                "腾出空间、修正权限，或换一个 --output",
-                "make room, fix the permissions, or use another --output",
-            ),
-            where=str(output),
-        ) from error
+        raise output_error(output, error) from error
     finally:
         _remove(beside)
 
