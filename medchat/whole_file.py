@@ -1,11 +1,12 @@
-"""Files that are written whole: beside their place, on the disk, and then renamed. Standard library only."""
+"""Files and folders that are written whole: beside their place, then renamed. Standard library only."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medchat.errors import MedchatError, UsageError
@@ -42,6 +43,22 @@ def write_whole_file(path: Path, content: bytes | str, *, private: bool = False)
         raise
     with suppress(OSError):  # the new content is there: some file systems cannot sync a folder
         sync(path.parent)
+
+
+@contextmanager
+def whole_folder(path: Path, mode: int = 0o777) -> Iterator[Path]:
+    """Yield a new folder beside `path`, which gets that name at the end: `path` is whole, or is not there.
+
+    `mode` is what the umask does not take away. An empty folder at `path` is replaced. Raises OSError.
+    """
+    beside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.partial")
+    beside.mkdir(mode)
+    try:
+        yield beside
+        beside.rename(path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
 
 
 def sync(path: Path) -> None:

@@ -140,6 +140,18 @@ class Backbone(ABC):
             say("改用 --adapter 加载适配器", "load the adapter with --adapter instead"),
         )
 
+    def save_quantized(self, options: LoadOptions, folder: Path) -> None:
+        """Write a whole checkpoint into the empty `folder`, quantised as `options.quantize` says.
+
+        It must load by its path alone: weights as safetensors, small files, vocabulary and template. `medchat
+        models quantize` makes the folder, and removes it if this raises. Raises UsageError if the family or the
+        weights allow no such thing, which is the default, and what `load` raises.
+        """
+        raise UsageError(
+            say(f"{self.name} 不能保存量化后的权重", f"{self.name} cannot save quantised weights"),
+            say("改用 --quantize 加载", "load them with --quantize instead"),
+        )
+
     def check(self, options: LoadOptions) -> None:
         """Raise what `load` would raise, as far as it shows without reading weights; by default nothing.
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,6 +23,7 @@ from medchat.checkpoints.manifest import FILE_NAME, MOST_BYTES, write_manifest
 from medchat.checkpoints.stated_base import fingerprint_of_models
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.regular_files import UNLIMITED, open_regular, read_json
+from medchat.whole_file import whole_folder
 
 WEIGHTS = "model.safetensors"
 #: Raised whenever the same original would give other bytes.
@@ -80,16 +80,10 @@ def keep(
     """
     cache.folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     _make_room(cache, size)
-    beside = cache.folder / f".{key}.{secrets.token_hex(4)}"
-    beside.mkdir(mode=_PRIVATE)
-    try:
-        write(beside / WEIGHTS)
-        write_manifest(beside, {"source": str(source.resolve()), "quantization": quantization})
+    with whole_folder(cache.folder / key, _PRIVATE) as folder:
+        write(folder / WEIGHTS)
+        write_manifest(folder, {"source": str(source.resolve()), "quantization": quantization})
         remove(cache.folder / key)
-        beside.rename(cache.folder / key)
-    except BaseException:
-        remove(beside)
-        raise
     return cache.folder / key
 
 

@@ -13,6 +13,7 @@ from medchat.checkpoints.config_json import LARGEST, ConfigValues, DecoderShape
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.json_object import read_json_object
 from medchat.checkpoints.layout import open_checkpoint, read_config, readable_config
+from medchat.checkpoints.packed_weights import with_packed_weights
 from medchat.checkpoints.stated_template import TemplateChoice, with_template
 from medchat.errors import CheckpointError
 from medchat.hf.token_names import TOKENIZER_CONFIG
@@ -110,6 +111,7 @@ def inspect_folder(
         template="",
         notes=checkpoint.notes,
     )
+    card = with_packed_weights(card, headers, shape.stated)
     return with_template(card, lambda: templates.chosen(LoadOptions(path)))
 
 

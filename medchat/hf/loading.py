@@ -14,6 +14,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from medchat.api import LoadOptions
 from medchat.checkpoints.adapter_folder import base_notes, open_adapter
 from medchat.checkpoints.headers import TensorHeader
+from medchat.checkpoints.packed_weights import QUANTIZATION_KEY
 from medchat.errors import CheckpointError
 from medchat.hf.folder import FolderShape, layers_misfit, read_folder_shape
 from medchat.hf.tokenizer import HFTokenizer
@@ -25,6 +26,7 @@ from medchat.language import say
 _NOT_THE_MODEL = frozenset(
     {
         "auto_map",
+        QUANTIZATION_KEY,
         "quantization_config",
         "attn_implementation",
         "experts_implementation",

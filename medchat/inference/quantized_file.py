@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medchat.checkpoints.headers import ITEM_BYTES, TensorHeader, safetensors_header
+from medchat.checkpoints.packed_weights import PACKED_TYPE
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.inference.cpu_engine.packed_matrix import group_count, packed_bytes
 from medchat.inference.cpu_engine.tile_layout import pack_tiles
@@ -24,7 +25,6 @@ from medchat.inference.group_scales import GroupedLinear, quantize_groups
 from medchat.inference.load_weights import Placement, check_finite, require_match
 from medchat.inference.quantization import unpack_rows
 from medchat.inference.shards import ReadCounter, StoredTensor, read_tensors
-from medchat.inference.stored_linear import PACKED_TYPE
 
 
 class PreparedModel(Protocol):

@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medchat.checkpoints.headers import TensorHeader
+from medchat.checkpoints.packed_weights import is_packed
 from medchat.errors import UsageError
 from medchat.inference.cpu_engine.packed_matrix import RANGES, packed_bytes
 from medchat.inference.cpu_engine.tile_layout import unpack_tiles
 from medchat.inference.group_scales import GroupedLinear
 from medchat.inference.quantization import pack_rows
 from medchat.language import say
-
-#: torch's name of the type that packed bytes have in a file; no dense weight is of that type.
-PACKED_TYPE = "uint8"
 
 
 class StoredLinear(nn.Linear):
@@ -53,11 +51,6 @@ class StoredLinear(nn.Linear):
         return layer
 
 
-def holds_packed(headers: Mapping[str, TensorHeader]) -> bool:
-    """Say whether a checkpoint has weights that are packed: `expect_stored` is to find their linears."""
-    return any(header.dtype == PACKED_TYPE and len(header.shape) == 1 for header in headers.values())
-
-
 def expect_stored(
     model: nn.Module, headers: Mapping[str, TensorHeader], rename: Callable[[str], str] = str
 ) -> frozenset[str]:
@@ -69,7 +62,7 @@ def expect_stored(
     found = set()
     for plain, header in headers.items():
         path, _, leaf = rename(plain).rpartition(".")
-        if header.dtype != PACKED_TYPE or leaf != "weight" or len(header.shape) != 1:
+        if leaf != "weight" or not is_packed(header):
             continue
         parent, _, name = path.rpartition(".")
         try:

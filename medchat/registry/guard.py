@@ -116,6 +116,10 @@ class GuardedBackbone(Backbone):
         with guarded(self._entry, "save_merged", _OF_LOADING):
             self._inner.save_merged(options, folder, dtype)
 
+    def save_quantized(self, options: LoadOptions, folder: Path) -> None:
+        with guarded(self._entry, "save_quantized", _OF_LOADING):
+            self._inner.save_quantized(options, folder)
+
     def check(self, options: LoadOptions) -> None:
         with guarded(self._entry, "check", ON_PURPOSE):
             self._inner.check(options)

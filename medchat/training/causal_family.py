@@ -11,6 +11,7 @@ from medchat.checkpoints.stated_template import TemplateChoice
 from medchat.inference.causal_loading import CausalLoading
 from medchat.inference.chat_model import CausalChatModel
 from medchat.inference.decode import ChatTokenizer
+from medchat.inference.quantized_file import PreparedModel
 from medchat.training.activation_memory import Block, ModelDims, model_dims
 from medchat.training.family import Family
 
@@ -29,6 +30,10 @@ class CausalFamily(Family):
     def load(self, options: LoadOptions) -> CausalChatModel:
         """Load a checkpoint and its adapters."""
         return self.loading.chat(options)
+
+    def prepare(self, options: LoadOptions) -> PreparedModel:
+        """Return the model without values, and its files."""
+        return self.loading.prepare(options)
 
     def check(self, options: LoadOptions) -> None:
         """Check everything that can be checked without reading weights."""

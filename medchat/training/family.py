@@ -19,8 +19,12 @@ from torch import nn
 from medchat.api import LoadOptions, PromptTemplate, Segment, SFTOptions
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint
+from medchat.errors import UsageError
 from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.decode import ChatTokenizer
+from medchat.inference.quantization import not_quantisable
+from medchat.inference.quantized_file import PreparedModel
+from medchat.language import say
 from medchat.training.activation_memory import ModelDims
 from medchat.training.data_loader import CausalCollator, Collator
 
@@ -45,6 +49,10 @@ class Family(ABC):
     @abstractmethod
     def load(self, options: LoadOptions) -> TokenChatModel:
         """Load a checkpoint and its adapters, as chat does. Raises CheckpointError, MemoryShortageError."""
+
+    def prepare(self, options: LoadOptions) -> PreparedModel:
+        """Return what is known before the first weight is read. Raises what `load` raises; by default UsageError."""
+        raise not_quantisable(say("换用别的模型", "use another model"))
 
     @abstractmethod
     def check(self, options: LoadOptions) -> None:
@@ -134,6 +142,22 @@ def base_options(options: SFTOptions, *, device: str = "", dtype: str = "float32
         engine="torch",  # the native engine computes no gradients
         extra=dict(options.extra),
     )
+
+
+def refuse_quantised(options: SFTOptions, stated: object) -> None:
+    """Raise UsageError if weights are quantised, as `stated` in config.json says, and would be trained or packed."""
+    if stated and options.method in ("full", "qlora"):
+        raise UsageError(
+            say(
+                f"量化后的权重不能用于 --method {options.method}",
+                f"quantised weights cannot be used with --method {options.method}",
+            ),
+            say(
+                "请换用未量化的检查点，或用 --method lora、adapter、ptuning",
+                "use the checkpoint that is not quantised, or --method lora, adapter or ptuning",
+            ),
+            where=str(options.model),
+        )
 
 
 def stored_parameters(folder: Path, ignore: Callable[[str], bool]) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TrainedFamily(Backbone):
-    """All methods of fine-tuning, and whole checkpoints with adapters merged."""
+    """All methods of fine-tuning, and whole checkpoints with adapters merged or weights quantised."""
 
     #: The method to take where none is named.
     first_method: ClassVar[str] = "full"
@@ -43,3 +43,9 @@ class TrainedFamily(Backbone):
         from medchat.training.merging import save_merged
 
         save_merged(self.family(), options, folder, dtype)
+
+    def save_quantized(self, options: LoadOptions, folder: Path) -> None:
+        """Quantise the weights and write the whole, one matrix at a time."""
+        from medchat.training.quantising import save_quantized
+
+        save_quantized(self.family(), options, folder)

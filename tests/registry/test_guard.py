@@ -31,6 +31,7 @@ QUESTIONS: dict[str, Callable[[Backbone], object]] = {
     "special_tokens": lambda backbone: backbone.special_tokens(OPTIONS),
     "exchange_adapters": lambda backbone: backbone.exchange_adapters(ScriptedModel(Path()), OPTIONS),
     "save_merged": lambda backbone: backbone.save_merged(OPTIONS, Path(), "float16"),
+    "save_quantized": lambda backbone: backbone.save_quantized(OPTIONS, Path()),
     "inspect": lambda backbone: backbone.inspect(Path()),
     "inspect_adapter": lambda backbone: backbone.inspect_adapter(Path()),
     "tiny": lambda backbone: backbone.tiny(Path()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from medchat.cli.group import Group
-from medchat.commands.models import clean, pull, show, verify
+from medchat.commands.models import clean, pull, quantize, show, verify
 from medchat.commands.models import list as list_module
 from medchat.language import say
 
@@ -21,5 +21,12 @@ def command() -> None:
     """The command group."""
 
 
-for subcommand in (list_module.command, show.command, pull.command, verify.command, clean.command):
+for subcommand in (
+    list_module.command,
+    show.command,
+    pull.command,
+    verify.command,
+    quantize.command,
+    clean.command,
+):
     command.add_command(subcommand)

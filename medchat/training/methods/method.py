@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.checkpoints.adapter_folder import WEIGHTS_NAME
+from medchat.checkpoints.layout import readable_config
 from medchat.checkpoints.lora_folder import CONFIG_FILE
+from medchat.checkpoints.packed_weights import QUANTIZATION_KEY
 from medchat.checkpoints.stated_template import write_template
 from medchat.errors import MedchatError, UsageError
 from medchat.inference.adapters.linears import linear_sizes
@@ -21,7 +23,7 @@ from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.device import pick_device
 from medchat.inference.write_checkpoint import save_and_compare, write_json
 from medchat.language import say
-from medchat.training.family import Family, base_options
+from medchat.training.family import Family, base_options, refuse_quantised
 from medchat.training.optimizers import Precision, precision_of
 
 #: Metadata in a result's configuration file that chat reads, by key.
@@ -43,6 +45,7 @@ class Method(ABC):
 
     def refuse(self, family: Family, options: SFTOptions) -> None:
         """Raise UsageError for options that this method does not support. Reads small files only."""
+        refuse_quantised(options, (readable_config(options.model) or {}).get(QUANTIZATION_KEY))
         family.refuse(options)
 
     def load(self, family: Family, options: SFTOptions) -> TokenChatModel:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medchat.checkpoints.headers import read_headers
-from medchat.checkpoints.layout import open_checkpoint
+from medchat.checkpoints.layout import open_checkpoint, read_config
+from medchat.checkpoints.packed_weights import with_packed_weights
 from medchat.checkpoints.published_adapters import adapters_for
 from medchat.checkpoints.stated_template import with_template
 from medchat.hf.token_names import declared_tokens
@@ -65,6 +66,7 @@ def card(
         generation=generation,
         adapters=adapters_for(backbone) if is_seven_billion(shape) else (),
     )
+    described = with_packed_weights(described, counted, read_config(path))
     return with_template(described, template)
 
 

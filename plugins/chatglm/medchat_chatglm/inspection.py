@@ -12,6 +12,7 @@ from typing import Any
 from medchat.checkpoints.config_json import ConfigValues
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import open_checkpoint, readable_config
+from medchat.checkpoints.packed_weights import with_packed_weights
 from medchat.checkpoints.stated_template import with_template
 from medchat.plugin_kit import CheckpointError, ModelCard, say
 from medchat_chatglm.config_file import generation_of
@@ -91,6 +92,7 @@ def inspect_chatglm(path: Path) -> ModelCard | None:
         notes=(*checkpoint.notes, *_notes(path, config, headers)),
         generation="v0 (icetk)" if generation == "v0" else "v1.1",
     )
+    card = with_packed_weights(card, headers.values(), config)
     return with_template(card, lambda: chatglm_template(path))
 
 

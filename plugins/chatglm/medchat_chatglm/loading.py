@@ -15,6 +15,7 @@ import torch
 from medchat.checkpoints.adapter_folder import files_passed_over
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import open_checkpoint
+from medchat.checkpoints.packed_weights import holds_packed
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.inference.adapters.structure import Structure
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
@@ -25,7 +26,6 @@ from medchat.inference.quantization import bits_of, conversions
 from medchat.inference.shards import read_tensors
 from medchat.inference.stored_linear import (
     expect_stored,
-    holds_packed,
     refuse_other_width,
     refuse_second_quantization,
 )

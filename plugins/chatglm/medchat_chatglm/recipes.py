@@ -15,11 +15,12 @@ from medchat.checkpoints.layout import read_config
 from medchat.checkpoints.lora_folder import CONFIG_FILE
 from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.decode import ChatTokenizer
+from medchat.inference.quantized_file import PreparedModel
 from medchat.inference.write_checkpoint import write_json
 from medchat.plugin_kit import LoadOptions, PromptTemplate, SFTOptions, UsageError, say
 from medchat.training.activation_memory import ModelDims, model_dims
 from medchat.training.data_loader import Collator
-from medchat.training.family import Family, base_options, copy_files
+from medchat.training.family import Family, base_options, copy_files, refuse_quantised
 from medchat.training.features import Feature
 from medchat.training.methods import Method
 from medchat.training.methods.lora import refuse_other_kinds
@@ -32,7 +33,7 @@ from medchat_chatglm.collators import AnswerCollator, Batch, MedCollator, Offici
 from medchat_chatglm.config_reading import read_configuration, with_stated_rule
 from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
 from medchat_chatglm.inspection import PREFIX
-from medchat_chatglm.loading import check_checkpoint
+from medchat_chatglm.loading import check_checkpoint, prepare_weights
 from medchat_chatglm.prefix import PrefixEncoder, train_prefix_only
 from medchat_chatglm.prompts import RULE_KEY, TEMPLATE_KEY, TEMPLATES, rule_template
 from medchat_chatglm.tokenizer import ChatGLMTokenizer, chatglm_special_tokens
@@ -57,6 +58,10 @@ class ChatGLMFamily(Family):
     def load(self, options: LoadOptions) -> TokenChatModel:
         """Load a checkpoint and its adapters."""
         return load_chatglm_chat(options)
+
+    def prepare(self, options: LoadOptions) -> PreparedModel:
+        """Return the model without values, and its files."""
+        return prepare_weights(options)
 
     def check(self, options: LoadOptions) -> None:
         """Check everything that can be checked without reading weights."""
@@ -141,18 +146,7 @@ class ChatGLMFamily(Family):
                 say("请去掉其中一个", "drop one of the two"),
             )
         config = read_config(options.model)
-        if config.get("quantization_bit") and options.method in ("full", "qlora"):
-            raise UsageError(
-                say(
-                    f"量化后的权重不能用于 --method {options.method}",
-                    f"quantised weights cannot be used with --method {options.method}",
-                ),
-                say(
-                    "请换用未量化的检查点，或用 --method lora、adapter、ptuning",
-                    "use the checkpoint that is not quantised, or --method lora, adapter or ptuning",
-                ),
-                where=str(options.model),
-            )
+        refuse_quantised(options, config.get("quantization_bit"))
 
 
 class PTuningMethod(Method):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint, readable_config
+from medchat.checkpoints.packed_weights import with_packed_weights
 from medchat.checkpoints.published_adapters import BASES, adapters_for
 from medchat.checkpoints.stated_template import with_template
 from medchat.plugin_kit import CheckpointError, LoadOptions, ModelCard, say
@@ -60,6 +61,7 @@ def inspect_llama(path: Path) -> ModelCard | None:
         generation=GENERATIONS.get(shape.context_length, ""),
         adapters=adapters_for(base_of(rows)) if _is_seven_billion(shape) else (),
     )
+    card = with_packed_weights(card, counted, readable_config(path) or {})
     return with_template(card, lambda: LLAMA_TEMPLATES.chosen(LoadOptions(path)))
 
 
