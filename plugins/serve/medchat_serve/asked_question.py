@@ -98,7 +98,7 @@ def wrong_type(name: str, wanted: str) -> ApiError:
 def read_chat(body: object, limits: ServerLimits) -> AskedQuestion:
     """Return what the body of a chat completion asks for. Raises ApiError."""
     fields = _fields_of(body)
-    asked = conversation_in(fields.take("messages", list), limits.messages)
+    asked = conversation_in(fields.take("messages", list, []), limits.messages)
     common, left = _common(fields)
     return AskedQuestion(
         question=asked.question,

@@ -117,15 +117,7 @@ def serve(
     from medchat_serve.app import Service, log_to_stderr
     from medchat_serve.server import StoppableServer, bound_socket, run_until_stopped
 
-    token = find_token(os.environ, user_path(token_file) if token_file else None)
-    if not is_loopback(host) and not token:
-        raise _needs_token(host)
-    guard = Guard(
-        frozenset({*map(str.lower, hosts), host.lower()} - set(_WILDCARDS)),
-        any_address=not is_loopback(host),
-        origins=frozenset(map(_origin, origins)),
-        token=token,
-    )
+    guard = _guard(host, hosts, origins, token_file)
     listening = bound_socket(host, port)
     try:
         with open_model(flags) as opened, opened.saving() if save else nullcontext() as saved:
@@ -137,7 +129,9 @@ def serve(
                 log=log_to_stderr,
                 saved=saved,
             )
-            server = StoppableServer(service, lambda: _say_ready(listening, service.model_id, bool(token)))
+            server = StoppableServer(
+                service, lambda: _say_ready(listening, service.model_id, bool(guard.token))
+            )
             code = run_until_stopped(server, listening)
             service.dispatcher.close(service.limits.stop_seconds)
     finally:
@@ -154,6 +148,19 @@ def _require_server() -> None:
             say(f"没有安装 serve 需要的 {error.name}", f"{error.name}, which serve needs, is not installed"),
             'python -m pip install "medchat[serve]"',
         ) from None
+
+
+def _guard(host: str, hosts: Sequence[str], origins: Sequence[str], token_file: str | None) -> Guard:
+    """Return who may ask. Raises UsageError where other machines could without a token."""
+    token = find_token(os.environ, user_path(token_file) if token_file else None)
+    if not is_loopback(host) and not token:
+        raise _needs_token(host)
+    return Guard(
+        frozenset({*map(str.lower, hosts), host.lower()} - set(_WILDCARDS)),
+        any_address=not is_loopback(host),
+        origins=frozenset(map(_origin, origins)),
+        token=token,
+    )
 
 
 def _needs_token(host: str) -> UsageError:

@@ -23,24 +23,13 @@ class AskedMessages:
     ignored: tuple[str, ...] = ()
 
 
-def conversation_in(messages: object, most: int) -> AskedMessages:
+def conversation_in(messages: list[Any], most: int) -> AskedMessages:
     """Return the conversation in a list of messages, at most so many. Raises ApiError naming the message.
 
     Texts of one side in a row belong together; what an assistant says before the first question (a greeting that
     the client made up) takes no part.
     """
-    if not isinstance(messages, list) or not messages:
-        raise ApiError(400, say("messages 应为非空的数组", "messages must be a list that is not empty"),
-                       "invalid_type", "messages")  # fmt: skip
-    if len(messages) > most:
-        raise ApiError(
-            400,
-            say(
-                f"messages 有 {len(messages)} 条，最多 {most} 条", f"{len(messages)} messages: at most {most}"
-            ),
-            "too_many_messages",
-            "messages",
-        )
+    _check_number(messages, most)
     system: list[str] = []
     turns: list[tuple[list[str], list[str]]] = []
     ignored: list[str] = []
@@ -57,16 +46,20 @@ def conversation_in(messages: object, most: int) -> AskedMessages:
         else:
             turns.append(([text], []))
     if not turns or turns[-1][1]:
-        raise ApiError(
-            400,
-            say("最后一条消息应是 user 的问题", "the last message must be the user's question"),
-            "invalid_value",
-            "messages",
-        )
+        raise _bad("messages", say("最后一条应是 user 的问题", "the last one must be the user's question"))
     *before, (question, _) = turns
     said = tuple(Turn(_BETWEEN.join(asked), _BETWEEN.join(answered)) for asked, answered in before)
     conversation = Conversation(said, _BETWEEN.join(filter(None, system)))
     return AskedMessages(_BETWEEN.join(question), conversation, tuple(ignored))
+
+
+def _check_number(messages: list[Any], most: int) -> None:
+    if not messages:
+        raise _bad("messages", say("应为非空的数组", "must not be empty"), "invalid_type")
+    if len(messages) > most:
+        number = len(messages)
+        many = say(f"有 {number} 条，最多 {most} 条", f"there are {number}, at most {most} are taken")
+        raise _bad("messages", many, "too_many_messages")
 
 
 def _texts(messages: list[Any]) -> Iterator[tuple[str, str, str]]:
