@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,9 +22,16 @@ from goldens import (
     tensors_of,
 )
 from medchat_chatglm import position_rules
+from medchat_chatglm.fused import ChatGLMSequence, chatglm_parts
 from medchat_chatglm.stepper import ChatGLMStepper
-from torch import Tensor
+from native_engine import COMPILED, dense
+from torch import Tensor, nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from medchat.inference.engine import NativeLinear, give_to_engine
+from medchat.inference.group_scales import GroupedLinear
+from medchat.inference.native_model import NativeModel, NativeStepper
+from medchat.inference.quantization import replace_modules
 
 pytestmark = [pytest.mark.golden, pytest.mark.torch]
 
@@ -172,10 +181,38 @@ def test_a_wrong_model_is_not_near_in_float16(scenario: Scenario, fault: str) ->
 
 @pytest.mark.parametrize("scenario", scenarios_with("forced_ids"))
 def test_stepping_with_a_cache_gives_the_recorded_logits(scenario: Scenario) -> None:
-    stepper = ChatGLMStepper(scenario.model())
+    assert_logits(steps(ChatGLMStepper(scenario.model()), scenario), scenario)
+
+
+@COMPILED
+@pytest.mark.parametrize("scenario", scenarios_with("forced_ids"))
+def test_the_native_engine_gives_the_recorded_logits_or_those_of_its_own_weights(scenario: Scenario) -> None:
+    """Those that were recorded with quantised weights; for others, torch's with what they are quantised to."""
+    model = copy.deepcopy(scenario.model()).requires_grad_(False)
+    quantised = bool(model.config.quantization_bit)
+    if not quantised:
+        list(replace_modules(model.transformer.layers, nn.Linear, grouped))
+    give_to_engine("native", model, torch.device("cpu"))
+    native = NativeModel(partial(chatglm_parts, model.eval()), partial(ChatGLMSequence, model))
+    assert native.decoder()
+    found = steps(NativeStepper(native, ChatGLMStepper(model)), scenario)
+    if quantised:
+        assert_logits(found, scenario)
+    else:
+        list(replace_modules(model, NativeLinear, dense))
+        assert_close(found, steps(ChatGLMStepper(model), scenario), LOGITS, "logits")
+
+
+def steps(stepper: ChatGLMStepper | NativeStepper, scenario: Scenario) -> Tensor:
     stepper.prefill(scenario["prompt_ids"][0].tolist())
-    logits = torch.stack([stepper.advance(token) for token in scenario["forced_ids"].tolist()])
-    assert_logits(logits, scenario)
+    return torch.stack([stepper.advance(token) for token in scenario["forced_ids"].tolist()])
+
+
+def grouped(layer: nn.Linear) -> GroupedLinear:
+    made = GroupedLinear(layer.in_features, layer.out_features, 8, layer.bias is not None)
+    made.set_dense(layer.weight)
+    made.bias = layer.bias
+    return made
 
 
 @pytest.mark.parametrize("scenario", scenarios_with("forced_ids"))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from llama_checkpoints import load as load_llama
 from llama_checkpoints import lora
-from native_engine import COMPILED
+from native_engine import COMPILED, dense
 from refusals import refused
 from talking_miniatures import FAMILIES
 
@@ -35,8 +35,8 @@ GREEDY = GenerationConfig(max_new_tokens=12, greedy=True)
 NEVER = threading.Event()
 QUESTIONS = ("头痛怎么办？", "发热", "咳嗽三天了要不要去医院？")
 QUESTION = [Text(QUESTIONS[0])]
-#: What rounding activations to 16 bits may change in logits, as a share of their spread.
-NEAR = 3e-3
+#: What rounding activations to 24 bits may change in logits, as a share of their spread.
+NEAR = 1e-4
 Loaded = Callable[..., Any]
 
 
@@ -57,12 +57,6 @@ def loaded(talkative: Callable[[str], Path]) -> Loaded:
         return found
 
     return chat
-
-
-def dense(layer: NativeLinear) -> torch.nn.Linear:
-    made = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
-    made.weight, made.bias = torch.nn.Parameter(layer.dense_weight()), layer.bias
-    return made
 
 
 def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from torch import Tensor
+from torch import Tensor, nn
 
 from medchat.inference.cpu_engine.library import EngineUnavailableError, open_library
+from medchat.inference.engine import NativeLinear
 from medchat.inference.group_scales import GroupedLinear
 from medchat.inference.quantization import QuantizedLinear
 
@@ -29,3 +30,10 @@ def rounded(weight: Tensor, bits: int, engine: str) -> Tensor:
     layer = kind(weight.shape[1], weight.shape[0], bits, bias=False)
     layer.set_dense(weight)
     return layer.dense_weight()
+
+
+def dense(layer: NativeLinear) -> nn.Linear:
+    """Return a plain linear with the very weights of the engine's, in float32."""
+    made = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+    made.weight, made.bias = nn.Parameter(layer.dense_weight()), layer.bias
+    return made

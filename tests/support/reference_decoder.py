@@ -48,7 +48,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def shape_of(family: str, **changes: Any) -> NativeShape:
     sizes = {"layers": 2, "width": 40, "heads": 4, "key_heads": 4, "head_width": 12, "inner_width": 72}
-    rest = {"cache_is_half": False, "norm_epsilon": 1e-5}
+    rest = {"precise": True, "norm_epsilon": 1e-5}
     return NativeShape(**{**sizes, **rest, **FAMILIES[family], **changes})
 
 

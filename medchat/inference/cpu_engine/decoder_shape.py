@@ -44,7 +44,8 @@ class NativeShape:
 
     `key_heads` heads of keys serve as many neighbouring heads of queries each. A head's components turn in
     `rotary_parts` equal parts. A residual is `residual_scale` times the input of the norm before the branch, or its
-    output. The cache is float16 or float32. Raises ValueError for sizes that no decoder has or that do not fit.
+    output. `precise` decoders have activations of 24 bits and a cache in float32, others 16 bits and float16. Raises
+    ValueError for sizes that no decoder has or that do not fit.
     """
 
     layers: int
@@ -59,7 +60,7 @@ class NativeShape:
     query_layout: QueryLayout
     feed_forward: FeedForward
     residual_from_norm: bool = False
-    cache_is_half: bool
+    precise: bool
     norm_epsilon: float
     residual_scale: float = 1.0
 

@@ -16,7 +16,7 @@ INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "amx")
 #: Names one of them, for tests and for finding faults: it is used in place of the fastest.
 VARIABLE = "MEDCHAT_ENGINE_INSTRUCTIONS"
 #: As in `medchat_interface_version` of native/interface.cpp.
-_INTERFACE = 2
+_INTERFACE = 3
 #: Beside this module: the library is never looked for anywhere else.
 LIBRARY_FILE = Path(__file__).with_name("_native.so")
 
@@ -98,7 +98,7 @@ def _declare(functions: ctypes.CDLL) -> None:
     functions.medchat_unpack.argtypes = functions.medchat_pack.argtypes
     functions.medchat_unpack.restype = None
     functions.medchat_multiply.argtypes = [
-        *(number, size, number, size, size),
+        *(number, size, number, number, size, size),
         *(pointer, pointer, size, pointer, pointer),
     ]
     functions.medchat_decoder_create.argtypes = [pointer]

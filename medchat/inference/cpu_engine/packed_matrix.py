@@ -103,12 +103,14 @@ class PackedMatrix:
         *,
         bias: NDArray[np.float32] | None = None,
         threads: int = 1,
+        precise: bool = False,
         instructions: str = "",
     ) -> NDArray[np.float32]:
         """Return inputs [tokens, columns] times the transposed weights, plus `bias` [rows]: [tokens, rows].
 
-        Activations are rounded to 16 bits in groups of 32; the result does not depend on `threads`, on the other
-        tokens, or on the instruction set ("" takes `chosen_instructions`). NaN and infinity become NaN.
+        Activations are rounded to 16 bits, or 24 if `precise`, in groups of 32; the result does not depend on
+        `threads`, on the other tokens, or on the instruction set ("" takes `chosen_instructions`). NaN and infinity
+        become NaN.
         Raises ValueError for other shapes or types, UsageError for instructions that this CPU lacks,
         MemoryShortageError.
         """
@@ -126,6 +128,7 @@ class PackedMatrix:
             *(
                 INSTRUCTION_SETS.index(chosen),
                 threads,
+                precise,
                 self.bits,
                 self.rows,
                 self.columns,

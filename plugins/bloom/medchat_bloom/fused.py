@@ -71,6 +71,6 @@ def _shape(model: BloomForCausalLM) -> NativeShape:
         query_layout=QueryLayout.BY_HEAD,
         feed_forward=FeedForward.PLAIN_GELU,
         residual_from_norm=config.apply_residual_connection_post_layernorm,
-        cache_is_half=model.dtype != torch.float32,
+        precise=model.dtype == torch.float32,
         norm_epsilon=config.layer_norm_epsilon,
     )

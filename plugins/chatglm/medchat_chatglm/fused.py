@@ -149,6 +149,6 @@ def _shape(model: ChatGLMForConditionalGeneration) -> NativeShape:
         feed_forward=FeedForward.PLAIN_GELU,
         residual_from_norm=True,
         residual_scale=ALPHA,
-        cache_is_half=dtype_of(model) != torch.float32,
+        precise=dtype_of(model) == torch.float32,
         norm_epsilon=config.layernorm_epsilon,
     )

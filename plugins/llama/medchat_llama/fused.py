@@ -70,6 +70,6 @@ def _shape(model: LlamaForCausalLM) -> NativeShape:
         positions=Positions.ROTARY,
         query_layout=QueryLayout.THREE_MATRICES,
         feed_forward=FeedForward.GATED_SILU,
-        cache_is_half=model.dtype != torch.float32,
+        precise=model.dtype == torch.float32,
         norm_epsilon=config.rms_norm_eps,
     )

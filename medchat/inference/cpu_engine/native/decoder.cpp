@@ -94,7 +94,8 @@ ForwardPass::ForwardPass(const Decoder& decoder, const Step& step)
       normalised_(step.tokens * width_),
       queries_(step.tokens * query_stride_),
       keys_(by_head_ ? 0 : step.tokens * key_stride_),
-      values_(by_head_ ? 0 : step.tokens * key_stride_) {
+      values_(by_head_ ? 0 : step.tokens * key_stride_),
+      activations_(shape_.precise != 0) {
     const size_t slab = std::min(kSlabTokens, step.tokens);
     activations_.resize(slab, std::max({width_, inner_, shape_.query_width()}));
     attended_.resize(slab * shape_.query_width());
@@ -169,7 +170,7 @@ void ForwardPass::place_token(size_t layer, size_t token) {
     }
     for (size_t h = 0; h < static_cast<size_t>(shape_.key_heads); ++h) {
         const CachedHead head = step_.caches[token]->head(layer, h, place / kChunkTokens);
-        const bool half = shape_.cache_is_half != 0;
+        const bool half = shape_.precise == 0;
         kernels_.store(keys + h * step, values + h * step, head_width, half, place % kChunkTokens, head);
     }
 }
@@ -204,7 +205,7 @@ void ForwardPass::look_back(size_t layer, size_t head, Slab queries, Slab slab) 
     attention.layer = layer;
     attention.key_head = head / static_cast<size_t>(shape_.heads / shape_.key_heads);
     attention.head_width = head_width;
-    attention.cache_is_half = shape_.cache_is_half != 0;
+    attention.cache_is_half = shape_.precise == 0;
     attention.scale = 1.0f / std::sqrt(static_cast<float>(head_width));
     attention.slope = shape_.positions == kLinearBias ? decoder_.slopes[head] : 0.0f;
     attention.count = queries.count;

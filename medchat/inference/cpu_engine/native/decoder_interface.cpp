@@ -68,7 +68,7 @@ EXPORTED void medchat_cache_store(
     for (size_t h = 0; h < static_cast<size_t>(shape.key_heads); ++h) {
         const CachedHead head = cache->head(layer, h, place / kChunkTokens);
         vector_kernels(kScalar).store(
-            keys + h * width, values + h * width, width, shape.cache_is_half != 0, place % kChunkTokens, head);
+            keys + h * width, values + h * width, width, shape.precise == 0, place % kChunkTokens, head);
     }
 }
 

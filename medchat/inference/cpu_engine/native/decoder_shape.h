@@ -21,7 +21,8 @@ enum QueryLayout : int32_t { kThreeMatrices = 0, kByHead = 1 };
 // down(silu(gate) * up), or down(gelu(up)) with the tanh form of GELU.
 enum FeedForwardKind : int32_t { kGatedSilu = 0, kPlainGelu = 1 };
 
-// A residual is `residual_scale` times the input of the norm before the branch, or times its output.
+// A residual is `residual_scale` times the input of the norm before the branch, or times its output. `precise` is for models
+// in float32: activations of 24 bits and a cache in float32, in place of 16 bits and float16.
 struct DecoderShape {
     int32_t layers;
     int32_t width;
@@ -35,7 +36,7 @@ struct DecoderShape {
     int32_t query_layout;
     int32_t feed_forward;
     int32_t residual_from_norm;
-    int32_t cache_is_half;
+    int32_t precise;
     float norm_epsilon;
     float residual_scale;
 

@@ -14,7 +14,7 @@
 using namespace medchat;
 
 // Rises when a function below changes: a library that an older version built is not used.
-EXPORTED int medchat_interface_version() { return 2; }
+EXPORTED int medchat_interface_version() { return 3; }
 
 EXPORTED int medchat_can_run(int set) { return can_run(set) ? 1 : 0; }
 
@@ -57,12 +57,13 @@ EXPORTED void medchat_unpack(
     }
 }
 
-// outputs[tokens, rows] = inputs[tokens, columns] x matrix transposed + bias, which may be null.
+// outputs[tokens, rows] = inputs[tokens, columns] x matrix transposed + bias, which may be null. `precise` activations have
+// 24 bits, others 16.
 EXPORTED int medchat_multiply(
-    int set, size_t threads, int bits, size_t rows, size_t columns, const uint8_t* packed, const float* bias,
+    int set, size_t threads, int precise, int bits, size_t rows, size_t columns, const uint8_t* packed, const float* bias,
     size_t tokens, const float* inputs, float* outputs) {
     try {
-        Activations activations;
+        Activations activations(precise != 0);
         activations.resize(tokens, columns);
         Phases phases(threads);
         phases.run(tokens, [&](size_t token) { activations.quantise(token, inputs + token * columns); });

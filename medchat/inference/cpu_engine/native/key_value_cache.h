@@ -31,7 +31,7 @@ class KeyValueCache {
   public:
     explicit KeyValueCache(const DecoderShape& shape)
         : key_heads_(static_cast<size_t>(shape.key_heads)),
-          block_bytes_(padded_width(static_cast<size_t>(shape.head_width)) * kChunkTokens * (shape.cache_is_half ? 2 : 4)),
+          block_bytes_(padded_width(static_cast<size_t>(shape.head_width)) * kChunkTokens * (shape.precise ? 4 : 2)),
           chunk_bytes_(static_cast<size_t>(shape.layers) * key_heads_ * 2 * block_bytes_) {}
 
     // Makes room for `tokens` tokens in all; what is stored stays where it is. Throws std::bad_alloc.

@@ -1,7 +1,8 @@
 // The product of a packed matrix with quantised activations, one kernel an instruction set.
 //
-// Every kernel gives the same bits: the sum of a tile's row is a whole number, and the groups of a row are added up in
-// float32 in their order, one fused multiply-add each: `total = fma(sum, scale of weights * scale of activations, total)`.
+// Every kernel gives the same bits: the sums of a tile's row over `upper` and `low` activations are whole numbers, and the
+// groups of a row are added up in float32 in their order: `sum = fma(upper sum, 256, low sum)`, then
+// `total = fma(sum, scale of weights * scale of activations, total)`.
 #pragma once
 
 #include "activations.h"

@@ -8,13 +8,14 @@
 namespace medchat {
 namespace {
 
-int32_t row_sum(const PackedMatrix& matrix, const uint8_t* tile, size_t row, const ActivationGroup& group) {
-    int32_t sum = 0;
+float row_sum(const PackedMatrix& matrix, const uint8_t* tile, size_t row, const ActivationGroup& group, const LowActivations* lows) {
+    int32_t upper = 0, low = 0;
     for (size_t column = 0; column < kGroupColumns; ++column) {
-        const int32_t activation = group.high[column] * 256 + group.low[column];
-        sum += tile_integer(matrix.bits, tile, row, column) * activation;
+        const int32_t weight = tile_integer(matrix.bits, tile, row, column);
+        upper += weight * (group.high[column] * 256 + group.middle[column]);
+        if (lows != nullptr) low += weight * lows->low[column];
     }
-    return sum;
+    return std::fma(static_cast<float>(upper), kUpperUnit, static_cast<float>(low));
 }
 
 void multiply_block(const Product& product, size_t block, size_t token) {
@@ -24,10 +25,11 @@ void multiply_block(const Product& product, size_t block, size_t token) {
     for (size_t g = 0; g < matrix.groups(); ++g) {
         const size_t tile = block * matrix.groups() + g;
         const ActivationGroup& group = groups.first[g * groups.stride];
+        const LowActivations* low = groups.low == nullptr ? nullptr : groups.low + g * groups.stride;
         for (size_t row = 0; row < kBlockRows; ++row) {
-            const int32_t sum = row_sum(matrix, matrix.integers + tile * matrix.tile_bytes(), row, group);
+            const float sum = row_sum(matrix, matrix.integers + tile * matrix.tile_bytes(), row, group, low);
             const float scale = half_to_float(matrix.scales[tile * kBlockRows + row]) * group.scale;
-            outputs.totals[row] = std::fma(static_cast<float>(sum), scale, outputs.totals[row]);
+            outputs.totals[row] = std::fma(sum, scale, outputs.totals[row]);
         }
     }
     outputs.store(product, block, token);
