@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from medchat.api import Delta, Finish, GenerationConfig
+from medchat.api import Completion, Delta, Finish, GenerationConfig
 from medchat.errors import UsageError
 from medchat.inference.detokenizer import StopText
+from medchat.inference.reasoning import ReasoningSplitter
+from medchat.inference.reasoning_channels import SplitText
 from medchat.language import say
 
 
@@ -74,6 +76,9 @@ class PromptReader(Protocol):
         ...
 
 
+_NOTHING = SplitText()
+
+
 class Unchanged:
     """The clean-up of families that have none."""
 
@@ -99,6 +104,40 @@ class EncodedPrompt:
         return self.reader.reused_tokens if self.reader else 0
 
 
+class AnswerText:
+    """What of the decoded text is answer and what reasoning, up to a stop text; cleaned up. One answer each."""
+
+    def __init__(
+        self, stops: Sequence[str], cleanup: TextFilter, reasoning: ReasoningSplitter | None
+    ) -> None:
+        """Without `reasoning`, all text is answer."""
+        self._stops, self._cleanup, self._reasoning = stops, cleanup, reasoning
+        self._watch = StopText(stops)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop text was found in the answer."""
+        return self._watch.found
+
+    def feed(self, text: str) -> SplitText:
+        """Add text and return what has become certain."""
+        return self._cleaned(self._reasoning.feed(text) if self._reasoning else SplitText(text))
+
+    def finish(self, text: str, *, complete: bool) -> SplitText:
+        """Add the last text and return the rest; `complete`: the model ended its answer itself."""
+        first = self.feed(text)
+        rest = self._cleaned(self._reasoning.finish(complete=complete) if self._reasoning else SplitText())
+        end = self._cleanup.feed(self._watch.finish()) + self._cleanup.finish()
+        return SplitText(first.answer + rest.answer + end, first.reasoning + rest.reasoning, first.restarts)
+
+    def _cleaned(self, split: SplitText) -> SplitText:
+        reasoning = split.reasoning
+        if split.restarts:  # the answer so far is reasoning, with what was held back of it
+            reasoning = self._cleanup.feed(self._watch.finish()) + self._cleanup.finish() + reasoning
+            self._watch = StopText(self._stops)
+        return SplitText(self._cleanup.feed(self._watch.feed(split.answer)), reasoning, split.restarts)
+
+
 def stream_deltas(
     steps: Iterable[DecodeStep],
     prompt: EncodedPrompt,
@@ -106,30 +145,39 @@ def stream_deltas(
     *,
     stops: Sequence[str] = (),
     cleanup: TextFilter | None = None,
+    reasoning: ReasoningSplitter | None = None,
 ) -> Iterator[Delta]:
     """Turn steps into the deltas of one answer; the last carries `finish` and the counts.
 
-    `completion_tokens` counts the tokens of the answer without its end token. A stop text ends the
-    answer, and is not part of it. Every delta but the last has text.
+    `completion_tokens` counts the tokens of the answer, reasoning included, without its end token. A stop text
+    ends the answer, and is not part of it. Every delta but the last has text or reasoning, or restarts.
+    `reasoning` finds the model's reasoning (`<think>…</think>`); without it, that is text.
     """
-    watch, cleanup = StopText(stops), cleanup or Unchanged()
+    answer = AnswerText(stops, cleanup or Unchanged(), reasoning)
     count, finish = 0, Finish.ERROR
     for step in steps:
         if step.token is None:
             finish = step.finish or Finish.ERROR
             break
         count += 1
-        text = cleanup.feed(watch.feed(decoder.feed(step.token)))
-        if text:
-            yield Delta(text, count)
-        if watch.found:
+        split = answer.feed(decoder.feed(step.token))
+        if split != _NOTHING:
+            yield Delta(split.answer, count, reasoning=split.reasoning, restarts=split.restarts)
+        if answer.stopped:
             finish = Finish.STOP
             break
-    tail = watch.feed(decoder.finish())
-    if watch.found:
+    split = answer.finish(decoder.finish(), complete=finish is Finish.STOP)
+    if answer.stopped:
         finish = Finish.STOP
-    tail = cleanup.feed(tail + watch.finish()) + cleanup.finish()
-    yield Delta(tail, count, prompt.tokens, prompt.reused, finish)
+    yield Delta(
+        split.answer,
+        count,
+        prompt.tokens,
+        prompt.reused,
+        finish,
+        reasoning=split.reasoning,
+        restarts=split.restarts,
+    )
 
 
 def go_on_deltas(
@@ -151,3 +199,21 @@ def go_on_deltas(
     for delta in stream_deltas(steps, prompt, decoder, stops=stops, cleanup=cleanup):
         yield replace(delta, text=delta.text[held:])
         held -= min(held, len(delta.text))
+
+
+def completion_of(deltas: Iterable[Delta]) -> Completion:
+    """Return the whole answer that the deltas give."""
+    text, reasoning, last = "", "", Delta()
+    for last in deltas:
+        if last.restarts:
+            text, reasoning = "", reasoning + text
+        text, reasoning = text + last.text, reasoning + last.reasoning
+    return Completion(
+        text,
+        last.finish or Finish.STOP,
+        last.prompt_tokens,
+        last.completion_tokens,
+        last.estimated,
+        reasoning,
+        last.rejected,
+    )

@@ -26,6 +26,7 @@ from medchat.inference.answer_deltas import (
     EncodedPrompt,
     TextFilter,
     answer_room,
+    completion_of,
     go_on_deltas,
     stream_deltas,
 )
@@ -38,6 +39,7 @@ from medchat.inference.native_model import NativeModel, NativeStepper
 from medchat.inference.native_rows import native_rows
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.prompt_ids import with_added_controls
+from medchat.inference.reasoning import reasoning_behind
 from medchat.inference.scoring import PromptToScore, chosen_scores, keeps_every_key, score_causal
 from medchat.language import say
 
@@ -125,7 +127,7 @@ class TokenChatModel(ABC):
         if config.num_beams > 1:
             with self._freed_on_shortage():
                 steps = _replay(self.answer_rows([ids], config, cancel)[0])
-            yield from self._deltas(steps, EncodedPrompt(len(ids)), config)
+            yield from self._deltas(steps, EncodedPrompt(len(ids)), config, segments)
             return
         steps = stream_tokens(
             self._stepper,
@@ -137,7 +139,7 @@ class TokenChatModel(ABC):
             token_count=self._limits.token_count,
         )
         with self._freed_on_shortage():
-            yield from self._deltas(steps, EncodedPrompt(len(ids), self._stepper), config)
+            yield from self._deltas(steps, EncodedPrompt(len(ids), self._stepper), config, segments)
 
     def go_on(
         self, segments: Sequence[Segment], answer: str, config: GenerationConfig, cancel: threading.Event
@@ -184,7 +186,10 @@ class TokenChatModel(ABC):
         """
         rows = [self._tokenizer.build_prompt(segments) for segments in prompts]
         answers = self.answer_rows(rows, config, cancel)
-        return [self._completion(answer, len(row), config) for answer, row in zip(answers, rows, strict=True)]
+        return [
+            self._completion(answer, EncodedPrompt(len(row)), config, segments)
+            for answer, row, segments in zip(answers, rows, prompts, strict=True)
+        ]
 
     def answer_rows(
         self, rows: Sequence[Sequence[int]], config: GenerationConfig, cancel: threading.Event | None
@@ -292,16 +297,29 @@ class TokenChatModel(ABC):
         """Return the logits [T, V] that predict each of the T ids of `target` behind `prompt`."""
 
     def _deltas(
-        self, steps: Iterator[DecodeStep], prompt: EncodedPrompt, config: GenerationConfig
+        self,
+        steps: Iterator[DecodeStep],
+        prompt: EncodedPrompt,
+        config: GenerationConfig,
+        segments: Sequence[Segment],
     ) -> Iterator[Delta]:
-        stops, cleanup = config.stop, self._cleanup()
-        return stream_deltas(steps, prompt, self._tokenizer.stream(), stops=stops, cleanup=cleanup)
+        return stream_deltas(
+            steps,
+            prompt,
+            self._tokenizer.stream(),
+            stops=config.stop,
+            cleanup=self._cleanup(),
+            reasoning=reasoning_behind(segments),
+        )
 
-    def _completion(self, answer: BatchAnswer, prompt_tokens: int, config: GenerationConfig) -> Completion:
-        deltas = list(self._deltas(_replay(answer), EncodedPrompt(prompt_tokens), config))
-        last = deltas[-1]
-        text = "".join(delta.text for delta in deltas)
-        return Completion(text, last.finish or answer.finish, prompt_tokens, last.completion_tokens)
+    def _completion(
+        self,
+        answer: BatchAnswer,
+        prompt: EncodedPrompt,
+        config: GenerationConfig,
+        segments: Sequence[Segment],
+    ) -> Completion:
+        return completion_of(self._deltas(_replay(answer), prompt, config, segments))
 
 
 def _replay(answer: BatchAnswer) -> Iterator[DecodeStep]:

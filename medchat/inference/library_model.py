@@ -16,12 +16,14 @@ from medchat.inference.answer_deltas import (
     DecodeStep,
     EncodedPrompt,
     answer_room,
+    completion_of,
     go_on_deltas,
     stream_deltas,
 )
 from medchat.inference.detokenizer import StreamText
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.prompt_ids import segment_ids, special_id, well_formed, with_added_controls
+from medchat.inference.reasoning import reasoning_behind
 
 
 class LibraryModel(ABC):
@@ -102,6 +104,7 @@ class LibraryModel(ABC):
             StreamText(self._plain_text),
             stops=config.stop,
             cleanup=StrippedAnswer(),
+            reasoning=reasoning_behind(segments),
         )
 
     def go_on(
@@ -122,13 +125,8 @@ class LibraryModel(ABC):
     def generate_batch(
         self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig
     ) -> list[Completion]:
-        never, completions = threading.Event(), []
-        for prompt in prompts:
-            deltas = list(self.stream(prompt, config, never))
-            text, last = "".join(delta.text for delta in deltas), deltas[-1]
-            finish = last.finish or Finish.STOP
-            completions.append(Completion(text, finish, last.prompt_tokens, last.completion_tokens))
-        return completions
+        never = threading.Event()
+        return [completion_of(self.stream(prompt, config, never)) for prompt in prompts]
 
     def score(self, segments: Sequence[Segment], answer: str) -> tuple[float, ...]:
         prompt, target = self.prompt_ids(segments), [*self.answer_ids(answer), self.eos_token_id]

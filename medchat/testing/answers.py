@@ -20,6 +20,8 @@ from medchat.testing.subject import GREEDY, QUESTIONS, Subject, answer_of, delta
 PIECES = (1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 64)
 #: Answers are cut at every length up to this.
 CUTS = 16
+#: What most models write around their reasoning.
+REASONING_TAGS = ("<think>", "</think>")
 
 
 class AnswerProperties(Subject):
@@ -220,6 +222,21 @@ class AnswerProperties(Subject):
             found = f"the last delta states {check.last.prompt_tokens} prompt_tokens, count says {counted}"
             expect(check.last.prompt_tokens == counted or check.last.estimated, found)
         expect(model.generate_batch([], GREEDY) == [], "generate_batch of no prompts must give no answers")
+
+    @tested_property
+    def test_reasoning_is_no_part_of_an_answer(self) -> None:
+        """What a model thinks before it answers (`<think>…</think>`) comes as `reasoning`, streamed or in a batch.
+
+        It would be taken for the answer, and for a turn of the conversation. When it fails: a model of `medchat.hf` and
+        a `LibraryModel` find it themselves; any other gives it in `Delta.reasoning`, and sets `restarts` where that the
+        text so far was reasoning shows only later.
+        """
+        prompts = [self.prompt(question) for question in QUESTIONS]
+        model, config = self.loaded(), replace(GREEDY, max_new_tokens=24)
+        batched = [completion.text for completion in model.generate_batch(prompts, config)]
+        for text in (*(answer_of(model, prompt, config)[0] for prompt in prompts), *batched):
+            found = [tag for tag in REASONING_TAGS if tag in text.lower()]
+            expect(not found, f"reasoning stands in the answer {text!r}")
 
     @tested_property
     def test_greedy_answers_repeat(self) -> None:

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from medchat_remote.increments import Increments
 from medchat_remote.messages import MessagesTemplate
-from medchat_remote.reasoning import ReasoningSplitter, begins_inside
 from openai_server import OpenAIServer, Reply
 from remote_models import PROMPT, Load, ask, text_of
 
 from medchat.api import Finish, GenerationConfig
 from medchat.chat.session import ChatSession
+from medchat.inference.reasoning import ReasoningSplitter, begins_inside
 from medchat.store import SessionStore
 
 pytest_plugins = ("cli_program", "remote_models")

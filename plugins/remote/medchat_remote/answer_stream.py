@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from medchat.inference.detokenizer import StopText
 from medchat.inference.postprocess import StrippedAnswer
+from medchat.inference.reasoning import ReasoningSplitter, begins_inside, leaves_channel_names
+from medchat.inference.reasoning_channels import SplitText
 from medchat.plugin_kit import Delta, Finish, guess_tokens
-from medchat_remote.channels import SplitText
 from medchat_remote.chunks import StreamChunk, Usage, WholeCharacters
 from medchat_remote.increments import Increments
 from medchat_remote.key_filter import KeyFilter
 from medchat_remote.limits import answer_characters
-from medchat_remote.reasoning import ReasoningSplitter, begins_inside, leaves_channel_names
 
 #: The largest number of chunks per requested token. (One per token is normal; gateways that send an answer
 #: letter by letter need a few more.)

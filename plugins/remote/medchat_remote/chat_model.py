@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from medchat.inference.answer_deltas import completion_of
 from medchat.plugin_kit import Completion, Delta, Finish, GenerationConfig, Segment, UsageError, say
 from medchat_remote.answer_stream import AnswerStream
 from medchat_remote.chunks import StreamChunk
@@ -203,22 +204,3 @@ class RemoteModel:
                 if began or (learned == self._dialect and learned == dialect):
                     raise
                 self._dialect = learned
-
-
-def completion_of(deltas: Sequence[Delta]) -> Completion:
-    """Return the complete answer of `deltas`, the last of which ends it."""
-    text, reasoning = "", ""
-    for delta in deltas:
-        if delta.restarts:
-            text, reasoning = "", reasoning + text
-        text, reasoning = text + delta.text, reasoning + delta.reasoning
-    last = deltas[-1]
-    return Completion(
-        text,
-        last.finish or Finish.STOP,
-        last.prompt_tokens,
-        last.completion_tokens,
-        last.estimated,
-        reasoning,
-        last.rejected,
-    )

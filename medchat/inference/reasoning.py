@@ -6,8 +6,16 @@ Tags are matched ignoring case: models repeat them in capitals.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from medchat_remote.channels import BEGINNINGS, ChannelSplitter, SplitText, begun, in_small_letters
+from medchat.api import Segment, Text
+from medchat.inference.reasoning_channels import (
+    BEGINNINGS,
+    ChannelSplitter,
+    SplitText,
+    begun,
+    in_small_letters,
+)
 
 #: The tags of reasoning by model: DeepSeek, Qwen and most others; Gemma; Seed; Magistral; Kimi.
 _TAGS = {
@@ -166,6 +174,13 @@ class ReasoningSplitter:
     def _take(self, length: int, skipped: int = 0) -> str:
         text, self._held = self._held[:length], self._held[length + skipped :]
         return text
+
+
+def reasoning_behind(segments: Sequence[Segment]) -> ReasoningSplitter:
+    """Return the splitter for the answer to a prompt, which begins inside reasoning where the prompt opens one."""
+    last = segments[-1] if segments else None
+    end = last.text if isinstance(last, Text) else last.token if last else ""
+    return ReasoningSplitter(wait=in_small_letters(end.rstrip()).endswith(_OPEN))
 
 
 def _first(text: str, tags: tuple[str, ...], start: int = 0) -> tuple[int, str]:
