@@ -84,6 +84,7 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(
             assert START_ZH not in outcome.err
 
 
+@pytest.mark.slow
 def test_other_machines_may_ask_with_a_token_and_it_is_said_what_that_means(scripted: Scripted) -> None:
     token = scripted.model.parent / "token"
     token.write_text("a-token-of-the-tests", encoding="utf-8")

@@ -56,7 +56,7 @@ def test_an_answer_grows_and_stop_keeps_what_has_come(tab: Tab, served: Served) 
     first = len(tab.text("article.answer"))
     tab.wait_for(f"document.querySelector('article.answer').innerText.length > {first}")
     tab.press("Escape", 27)
-    tab.wait_for(IDLE, seconds=1)
+    tab.wait_for(IDLE, seconds=5)
     assert "已停止" in tab.text("article.answer") and "水" in tab.text("article.answer")
     served.wait_until_idle()
 
@@ -300,6 +300,7 @@ def http_page() -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.slow
 def test_a_long_answer_does_not_freeze_the_page(tab: Tab) -> None:
     slowest = tab.run(
         """(async () => {

@@ -19,7 +19,12 @@ pytest_plugins = ("served_model",)
 PORT = re.compile(r"http://127\.0\.0\.1:8321")
 
 
-@pytest.mark.parametrize("page", ["README.md", "README_EN.md", "docs/serve.md", "docs/zh/serve.md"])
+OTHERS = ("README_EN.md", "docs/serve.md", "docs/zh/serve.md")
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(pytest.param(page, marks=pytest.mark.slow) for page in OTHERS)]
+)
 def test_the_commands_for_several_users_do_what_the_page_says(scripted: Scripted, page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     lines = re.findall(r"^medchat .*", text, re.MULTILINE)
