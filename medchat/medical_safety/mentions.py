@@ -56,7 +56,7 @@ class Mentions:
 
     def has(self, names: tuple[str, ...]) -> bool:
         """Whether anything of these classes was found."""
-        return any(name in self._found for name in names)
+        return not self._found.keys().isdisjoint(names)
 
     def names(self) -> list[str]:
         """Return the classes of which something was found."""
@@ -202,14 +202,20 @@ def _words(text: str, lexicon: Lexicon) -> list[Found]:
 
 
 def _compounds(mentions: Mentions, compound: Compound, folded: FoldedText) -> list[Found]:
-    found = [
-        made
-        for sequence in compound.sequences
-        if all(mentions.has(names) for names, _ in sequence.steps)
-        for first in mentions.of(sequence.steps[0][0])
-        if (made := _follow(mentions, sequence, first, compound.name, folded))
-    ]
-    return sorted(found, key=_start)
+    found: list[Found] = []
+    # Of nearly every sequence a part is missing: a generator for each would take most of the time.
+    for sequence in compound.sequences:
+        for names, _ in sequence.steps:
+            if not mentions.has(names):
+                break
+        else:
+            found.extend(
+                made
+                for first in mentions.of(sequence.steps[0][0])
+                if (made := _follow(mentions, sequence, first, compound.name, folded))
+            )
+    found.sort(key=_start)
+    return found
 
 
 def _follow(
