@@ -35,6 +35,7 @@ def lexicon() -> Lexicon:
     return load_lexicon()
 
 
+@pytest.fixture(scope="module")
 def examples(lexicon: Lexicon) -> dict[str, list[str]]:
     """Return words of each class that together hold every piece of every entry."""
     found: dict[str, list[str]] = {}
@@ -49,11 +50,11 @@ def denied(text: str, lexicon: Lexicon) -> set[str]:
 
 
 @NOT_TRACED
-def test_no_word_is_shadowed(lexicon: Lexicon) -> None:
+def test_no_word_is_shadowed(lexicon: Lexicon, examples: dict[str, list[str]]) -> None:
     """Each is in a sentence of its own and is found there as what it is."""
     shadowed = [
         (name, word)
-        for name, words in examples(lexicon).items()
+        for name, words in examples.items()
         for word in words
         if name not in find_mentions(lexicon.folder.fold(word), lexicon).names()
     ]
@@ -61,10 +62,10 @@ def test_no_word_is_shadowed(lexicon: Lexicon) -> None:
 
 
 @NOT_TRACED
-def test_every_sign_can_be_denied(lexicon: Lexicon) -> None:
+def test_every_sign_can_be_denied(lexicon: Lexicon, examples: dict[str, list[str]]) -> None:
     spared = [
         (name, word)
-        for name, words in examples(lexicon).items()
+        for name, words in examples.items()
         for word in words
         if name.startswith(POLAR)
         and name not in denied(f"{'without ' if word.isascii() else '否认'}{word}", lexicon)
@@ -94,9 +95,8 @@ def test_every_class_is_defined_and_used(lexicon: Lexicon) -> None:
     assert [name for name in sorted(defined - used) if f'"{name}"' not in source] == []
 
 
-def sentences(rule: FlagRule, lexicon: Lexicon) -> Iterator[str]:
+def sentences(rule: FlagRule, words: dict[str, list[str]], lexicon: Lexicon) -> Iterator[str]:
     """Yield sentences that hold all parts of a rule, one word of each class of each part."""
-    words = examples(lexicon)
     longest = max(len(part) for part in rule.all)
     for at in range(longest):
         parts = [texts(part[min(at, len(part) - 1)], words, lexicon) for part in rule.all]
@@ -116,13 +116,13 @@ def texts(name: str, words: dict[str, list[str]], lexicon: Lexicon) -> list[str]
 
 
 @NOT_TRACED
-def test_every_rule_fires_on_words_of_its_own(lexicon: Lexicon) -> None:
+def test_every_rule_fires_on_words_of_its_own(lexicon: Lexicon, examples: dict[str, list[str]]) -> None:
     dead = [
         rule.name
         for rule in lexicon.rules
         if not any(
             evidence.rule == rule.name
-            for sentence in sentences(rule, lexicon)
+            for sentence in sentences(rule, examples, lexicon)
             for evidence in find_red_flags(sentence).evidence
         )
     ]
