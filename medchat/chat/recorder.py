@@ -59,7 +59,7 @@ class StoreRecorder:
         self._ours: list[PlacedTurn] = []
         if existing:
             self._as_saved(existing)
-        self._told_of_another = False
+        self._warned_of_another = False
 
     @property
     def record(self) -> SessionRecord | None:
@@ -74,7 +74,7 @@ class StoreRecorder:
     def save(self, turn: Turn, stats: TurnStats, context: AnswerContext, *, instead_of: int = 0) -> None:
         """Append one turn, replacing that many last ones, in one transaction."""
         store, kept = self._store, False
-        with self._told():
+        with self._or_in_memory():
             if self._record is None:
                 self._record = self._create(self._store)
             start = max(0, len(self._ours) - instead_of)
@@ -99,7 +99,7 @@ class StoreRecorder:
         if self._record is None or not self._ours:
             return
         store, kept = self._store, False
-        with self._told():
+        with self._or_in_memory():
             last = self._ours[-1]
             position = self._store.extend_turn(
                 self._record.id, turn, stats, self._origin(context), expected=last, in_chat=self._in_chat
@@ -117,7 +117,7 @@ class StoreRecorder:
         if self._record is None or not last:
             return
         store, refused, done = self._store, False, False
-        with self._told():
+        with self._or_in_memory():
             refused = not self._store.undo(self._record.id, len(last), expected=last)
             done = True
         if refused:
@@ -133,7 +133,7 @@ class StoreRecorder:
         Raises UsageError if another process's turns are among the last.
         """
         if self._record is not None:
-            with self._told():
+            with self._or_in_memory():
                 if self._store.restore(self._record.id, count):
                     return self._as_saved(self._record)
         return self._go_to(None)
@@ -141,13 +141,13 @@ class StoreRecorder:
     def branches(self) -> Sequence[BranchPoint]:
         """Return the places where the conversation branches."""
         if self._record is not None:
-            with self._told():
+            with self._or_in_memory():
                 return self._store.branches(self._record.id)
         return ()
 
     def turns_at(self, point: BranchPoint) -> Sequence[SavedTurn]:
         """Return the turns at a place of `branches`, in the order of its alternatives."""
-        with self._told():
+        with self._or_in_memory():
             return self._store.turns_at(point)
         return ()
 
@@ -161,7 +161,7 @@ class StoreRecorder:
     def _go_to(self, where: tuple[int, int] | None) -> Sequence[Turn] | None:
         mixed = False
         if self._record is not None:
-            with self._told():
+            with self._or_in_memory():
                 if self._store.switch(self._record.id, where, expected=self._ours):
                     return self._as_saved(self._record)
                 saved = self._store.turns(self._record.id)
@@ -219,8 +219,8 @@ class StoreRecorder:
         self._ours.append((position, turn))
 
     def _tell_of_another(self) -> None:
-        if not self._told_of_another:
-            self._told_of_another = True
+        if not self._warned_of_another:
+            self._warned_of_another = True
             self._warn(
                 say(
                     "另一个 MedChat 也在写入这个会话：双方的问答会按时间先后混在一起。要分开，请输入 /新建",
@@ -229,14 +229,15 @@ class StoreRecorder:
             )
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _or_in_memory(self) -> Iterator[None]:
+        """Within this block a failure of the store is reported, and the conversation continues in memory."""
         try:
             yield
         except MedchatError as error:
-            self._go_on_in_memory()
+            self._continue_in_memory()
             self._warn(not_saved(error))
 
-    def _go_on_in_memory(self) -> None:
+    def _continue_in_memory(self) -> None:
         """Continue in a store in memory, so that undo, export and save work; filled from the file if readable."""
         ours, record = self._ours, self._record
         said = None

@@ -54,7 +54,7 @@ def _statistics(session: ChatSession, last: Sequence[SavedTurn], width: int, own
         (key, value) for key, value in session.model.describe().items() if value not in ((), [], "", None)
     ]
     names = {**own, **{key: say(*name) for key, name in FACT_NAMES.items()}}
-    rows = [(untrusted_line(names.get(key, key)), untrusted_line(_told(value))) for key, value in facts]
+    rows = [(untrusted_line(names.get(key, key)), untrusted_line(_fact_text(value))) for key, value in facts]
     rows.append((say("轮数", "turns"), str(len(session.conversation.turns))))
     shown = two_columns(rows, width)
     stats = session.last_stats
@@ -85,7 +85,7 @@ def _figures(saved: SavedTurn) -> TurnStats | None:
     )
 
 
-def _told(value: object) -> str:
+def _fact_text(value: object) -> str:
     if isinstance(value, list | tuple):
         return say("；", "; ").join(map(str, value))
     if isinstance(value, bool):

@@ -75,12 +75,12 @@ class RichScreen:
 
     def show(self, text: str) -> None:
         """Print the result of a command."""
-        self.print_rows(self._laid_out(text))
+        self.print_rows(self._rendered(text))
 
     def tell(self, text: str, tone: Tone = Tone.REMARK) -> None:
         """Print the program's lines, wrapped so that each row begins with the glyph."""
         style = self._styles[tone]
-        lines = self._laid_out(untrusted(text), less=len(OURS) + 1, style=style)
+        lines = self._rendered(untrusted(text), less=len(OURS) + 1, style=style)
         self.print_rows([[Segment(f"{OURS} ", style), *line] for line in lines])
 
     def wait_for(self, what: str, seconds: float = 0.0, progress: str = "") -> None:
@@ -182,7 +182,7 @@ class RichScreen:
             self._blocks += 1  # before printing, so that what is redrawn below keeps its distance
             self.print_rows(separated)
 
-    def _laid_out(self, text: str, less: int = 0, style: Style | None = None) -> list[list[Segment]]:
+    def _rendered(self, text: str, less: int = 0, style: Style | None = None) -> list[list[Segment]]:
         options = self._console.options.update(width=max(1, self.width - less), height=None)
         return self._console.render_lines(MixedText(text), options, style=style, pad=False)
 
@@ -198,7 +198,7 @@ class RichScreen:
         if not text.strip():
             if not self._waiting:
                 return []
-            return self._laid_out(self._waiting, style=self._styles[Tone.REMARK])[-most:]
+            return self._rendered(self._waiting, style=self._styles[Tone.REMARK])[-most:]
         lines = self.markdown_rows(text, self.width)
         separated = [[], *lines] if self._blocks else lines
         return separated[-most:]

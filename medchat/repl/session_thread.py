@@ -31,7 +31,7 @@ _POLL = 0.04
 #: How long the loading of a model may take to stop; otherwise it continues behind the prompt.
 _STOPPING = 0.5
 #: How long an answer may take to stop and to be saved, once the program was asked to end.
-_LAST_WORDS = 10.0
+_LAST_ANSWER = 10.0
 
 
 class SessionThread:
@@ -130,7 +130,7 @@ class SessionThread:
                 if stop.is_set():
                     stopped_at = min(stopped_at, time.monotonic())
                 ending = self._interrupts.exit_code is not None
-                patience = _STOPPING if not switching else _LAST_WORDS if ending else math.inf
+                patience = _STOPPING if not switching else _LAST_ANSWER if ending else math.inf
                 if time.monotonic() - stopped_at > patience:
                     break
         self.screen.wait_for("")
@@ -245,7 +245,7 @@ class SessionThread:
                 self._watch(job, view, screen, loading)
         except BaseException:  # the screen is gone: what had come must still be saved
             job.cancel.set()
-            self._engine.idle_within(_LAST_WORDS)
+            self._engine.idle_within(_LAST_ANSWER)
             raise
         view.close(job.error)
         if self.bell and time.monotonic() - began > self._startup.bell_after:
@@ -275,7 +275,7 @@ class SessionThread:
                 screen.tell(messages.does_not_stop(), Tone.WARNING)
             if self._interrupts.exit_code is not None:
                 asked_to_end = asked_to_end or time.monotonic()
-            late = asked_to_end is not None and time.monotonic() - asked_to_end > _LAST_WORDS
+            late = asked_to_end is not None and time.monotonic() - asked_to_end > _LAST_ANSWER
             if late or self._interrupts.insists:
                 self._interrupts.exit_code = self._interrupts.exit_code or 130
                 self._the_session().leave_alone()

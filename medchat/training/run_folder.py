@@ -199,7 +199,7 @@ def _begin(
     return ()
 
 
-def _let_go_in_a_child() -> None:
+def _release_after_fork() -> None:
     """Release the lock in a forked worker, which may outlive its killed run for a moment."""
     for lock in _held:
         os.close(lock)
@@ -208,7 +208,7 @@ def _let_go_in_a_child() -> None:
 
 #: The locks that this process holds.
 _held: set[int] = set()
-os.register_at_fork(after_in_child=_let_go_in_a_child)
+os.register_at_fork(after_in_child=_release_after_fork)
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def train(
             )
         )
         run.processes.prepare(model)
-        steps, best_step, best_loss = _go_on(model, run, start)
+        steps, best_step, best_loss = _train_steps(model, run, start)
         _use_best(model, run, steps, best_step)
         _tell_if_nothing_was_gained(run, best_loss)
         run.processes.unshard(model)
@@ -165,7 +165,7 @@ def _newest_checkpoint(run: TrainingRun) -> TrainingCheckpoint | None:
     return found
 
 
-def _go_on(
+def _train_steps(
     model: nn.Module, run: TrainingRun, start: TrainingCheckpoint | None
 ) -> tuple[int, int, float | None]:
     """Train to the end. Returns the last step, the best one (0: none) and its held-out loss."""

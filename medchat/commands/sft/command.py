@@ -90,7 +90,7 @@ def command(**flags: Any) -> int:
         return error.exit_code
     if flags["dry_run"]:
         return _dry_run(prepared, as_json=flags["as_json"]) if process.leads else 0
-    if process.alone and not flags["yes"] and not _go_on(prepared):
+    if process.alone and not flags["yes"] and not _is_confirmed(prepared):
         say_aside(say("没有开始训练", "not started"))
         return 0
     _keep_trackers_offline(prepared)
@@ -148,7 +148,7 @@ def _dry_run(prepared: PreparedRun, *, as_json: bool) -> int:
     return 0
 
 
-def _go_on(prepared: PreparedRun) -> bool:
+def _is_confirmed(prepared: PreparedRun) -> bool:
     """Ask the user if memory is tight; without a terminal nobody is asked."""
     memory = prepared.memory
     if memory is None or memory.total <= TIGHT * memory.available:

@@ -66,14 +66,14 @@ def attach_prefix(model: PreTrainedModel, adapter: KeyValueAdapter, device: torc
         encoder = PrefixEncoder(settings)
     placement = Placement(torch.float32, device, rename=lambda _: "embedding.weight")
     assign(encoder, adapter.checkpoint, adapter.headers, placement)
-    _lay(model, encoder.requires_grad_(False))
+    _attach(model, encoder.requires_grad_(False))
 
 
 def insert_prefix(model: PreTrainedModel, length: int, *, projection: bool = False) -> PrefixTuningConfig:
     """Put a prefix with random values before all that `model` reads; only it is trainable, in float32."""
     settings = prefix_settings(model, length, projection=projection)
     model.requires_grad_(False)
-    _lay(model, PrefixEncoder(settings).to(model.device))
+    _attach(model, PrefixEncoder(settings).to(model.device))
     return settings
 
 
@@ -91,7 +91,7 @@ def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {PREFIX_TENSOR: _rows(model.get_submodule(CHILD)).detach()}
 
 
-def _lay(model: PreTrainedModel, encoder: nn.Module) -> None:
+def _attach(model: PreTrainedModel, encoder: nn.Module) -> None:
     model.add_module(CHILD, encoder)
     config = model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
