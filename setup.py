@@ -85,6 +85,7 @@ setup(
     extras_require={
         "eval": ["jieba>=0.42.1", "sacrebleu>=2.5"],
         "export": ["gguf>=0.17"],
+        "data": ["datasketch>=2"],
         "qlora": ["bitsandbytes>=0.48"],
         "serve": ["starlette>=1", "uvicorn>=0.30"],
         "tensorboard": ["tensorboard>=2.18"],
@@ -93,6 +94,7 @@ setup(
         "test": [
             "bitsandbytes>=0.48",
             "coverage>=7.6",
+            "datasketch>=2",
             "deptry>=0.23",
             "fastapi>=0.115",
             "gguf>=0.17",

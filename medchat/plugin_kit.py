@@ -47,6 +47,7 @@ from medchat.errors import CheckpointError, DataError, GateError, MedchatError, 
 from medchat.hashing import sha256_of
 from medchat.hookspecs import Finding, hookimpl
 from medchat.language import in_language, say
+from medchat.redaction import find_personal, redact
 from medchat.regular_files import read_json, read_regular
 from medchat.sanitize import StreamSanitizer, sanitize, sanitize_line
 from medchat.templates import load_template
@@ -148,6 +149,7 @@ __all__ = [
     "check_output_file",
     "disclaimer",
     "field_flags",
+    "find_personal",
     "generation_flags",
     "guess_tokens",
     "hookimpl",
@@ -168,6 +170,7 @@ __all__ = [
     "read_questions",
     "read_regular",
     "read_training_data",
+    "redact",
     "resolve_model",
     "sanitize",
     "sanitize_line",

@@ -57,7 +57,7 @@ SECTIONS: Mapping[str, str] = {
     "parse_record QuestionRecord RecordError field_flags FieldChoice open_data_file "
     "guess_tokens plugin_settings Group LocalizedCommand write_out write_whole_file "
     "read_regular read_json sha256_of as_line check_output_file output_error user_path",
-    "Medical duties": "urgent_notices notice_texts disclaimer aigc_metadata",
+    "Medical duties": "redact find_personal urgent_notices notice_texts disclaimer aigc_metadata",
 }
 #: The members of a class that plugins may use, where it has others too.
 PUBLIC_MEMBERS: Mapping[type, tuple[str, ...]] = {

@@ -19,6 +19,7 @@ OTHERS_WORDS = {
     "plugins/chatglm/medchat_chatglm/prompts.py": "the prompts that the weights were trained with",
     "plugins/chatglm/medchat_chatglm/tiny.py": "what a miniature's vocabulary is made from",
     "plugins/data/medchat_data/converting.py": "how Med-ChatGLM's data frames a question",
+    "plugins/data/medchat_data/differences.py": "words that are looked for in questions",
     "plugins/data/medchat_data/literature_prompts.py": "what a model is asked to write",
     "plugins/data/medchat_data/prompt_forms.py": "questions and answers for training",
     "plugins/data/medchat_data/relations.py": "questions and answers for training",

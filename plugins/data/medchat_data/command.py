@@ -9,7 +9,9 @@ import click
 from medchat.plugin_kit import Group, LocalizedCommand, say, write_out
 from medchat_data.build_command import build
 from medchat_data.check_commands import stats, validate
+from medchat_data.cleaning_commands import contamination, dedup, redact_data
 from medchat_data.convert_command import convert
+from medchat_data.mix_command import mix
 from medchat_data.split_command import split_data
 
 #: Forty knowledge records with their sources; how they were written: docs/data.md.
@@ -41,5 +43,5 @@ def sample() -> int:
     return write_out(files("medchat_data").joinpath(SAMPLE_FILE).read_text(encoding="utf-8"))
 
 
-for subcommand in (build, validate, stats, convert, split_data):
+for subcommand in (build, validate, stats, convert, split_data, mix, dedup, contamination, redact_data):
     data.add_command(subcommand)

@@ -1,4 +1,4 @@
-"""Files of records that a command writes whole: JSON lines, for their owner alone, in one step or not at all."""
+"""Files of records that a command reads or writes whole: written as JSON lines, for their owner, in one step."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import Any
 
 from medchat.plugin_kit import (
     DataError,
+    QuestionRecord,
+    RecordError,
     UsageError,
     as_line,
     check_output_file,
+    open_data_file,
     output_error,
+    parse_record,
     say,
     write_whole_file,
 )
@@ -44,3 +48,19 @@ def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
         write_whole_file(path, content, private=True)
     except OSError as error:
         raise output_error(path, error) from error
+
+
+def read_records(path: Path) -> list[tuple[Mapping[str, Any], QuestionRecord]]:
+    """Return the records, each as it stands in the file and as it is read. Raises DataError for one that is bad."""
+    records: list[tuple[Mapping[str, Any], QuestionRecord]] = []
+    with open_data_file(path) as file:
+        for item in file.items():
+            try:
+                if item.problem:
+                    raise RecordError(item.problem)
+                if not isinstance(item.value, dict):
+                    raise RecordError(say("应当是一个 JSON 对象", "must be a JSON object"))
+                records.append((item.value, parse_record(item.value)))
+            except RecordError as error:
+                raise bad_record(path, item.line, str(error), error.remedy) from None
+    return records

@@ -5,24 +5,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import click
 
 from medchat.plugin_kit import (
     DataError,
     LocalizedCommand,
-    QuestionRecord,
-    RecordError,
     UsageError,
-    open_data_file,
-    parse_record,
     sanitize_line,
     say,
     user_path,
 )
-from medchat_data.record_files import bad_record, require_free, write_records
+from medchat_data.record_files import read_records, require_free, write_records
 from medchat_data.splitting import LEFT_OUT, divided, sources_of
 
 _PART = re.compile(r"\s*(?P<name>[\w-]{1,40})\s*=\s*(?P<share>\d{1,6}(?:\.\d{1,6})?)\s*")
@@ -63,7 +57,7 @@ def split_data(data: str, parts: str, output: str, seed: int, overwrite: bool) -
     """Split the file; records between the parts go into a file of their own."""
     path, begin = user_path(data), user_path(output)
     shares = _shares(parts)
-    records = _read(path)
+    records = read_records(path)
     try:
         places = divided(sources_of(records), shares, seed)
     except ValueError as error:
@@ -107,19 +101,3 @@ def _shares(parts: str) -> Mapping[str, float]:
             )
         found[name] = share
     return found
-
-
-def _read(path: Path) -> list[tuple[Mapping[str, Any], QuestionRecord]]:
-    """Return the records, each as it stands in the file and as it is read. Raises DataError for one that is bad."""
-    records: list[tuple[Mapping[str, Any], QuestionRecord]] = []
-    with open_data_file(path) as file:
-        for item in file.items():
-            try:
-                if item.problem:
-                    raise RecordError(item.problem)
-                if not isinstance(item.value, dict):
-                    raise RecordError(say("应当是一个 JSON 对象", "must be a JSON object"))
-                records.append((item.value, parse_record(item.value)))
-            except RecordError as error:
-                raise bad_record(path, item.line, str(error), error.remedy) from None
-    return records
