@@ -23,8 +23,10 @@ from medchat.checkpoints.lora_folder import (
     LoraAdapter,
     is_lora_folder,
     open_lora,
+    stated_base_name,
 )
 from medchat.checkpoints.published_adapters import check_base, match_published
+from medchat.checkpoints.stated_base import stated_base_note
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
 from medchat.language import say
@@ -49,6 +51,7 @@ class BottleneckAdapter:
     headers: Mapping[str, TensorHeader]
     size: int
     template: str = ""
+    base: str = ""
 
     def widths(self) -> dict[str, int]:
         """Return the width of each linear that a bottleneck follows, by the model's name."""
@@ -68,6 +71,7 @@ class KeyValueAdapter:
     checkpoint: Checkpoint
     headers: Mapping[str, TensorHeader]
     template: str = ""
+    base: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -96,16 +100,17 @@ def open_adapter(folder: Path) -> Adapter:
     stated = read_json_object(folder / CONFIG_FILE)
     checkpoint = open_checkpoint(folder, _FILES, FLAG)
     headers, template = read_headers(checkpoint), _text(stated.get(TEMPLATE_KEY))
+    base = stated_base_name(stated)
     if kind == PREFIX:
         if set(headers) != {PREFIX_TENSOR} or len(headers[PREFIX_TENSOR].shape) != 2:
             raise no_fit(
                 folder, say(f"应当只有张量 {PREFIX_TENSOR}", f"it must hold {PREFIX_TENSOR} and nothing else")
             )
-        return KeyValueAdapter(folder, checkpoint, headers, template)
+        return KeyValueAdapter(folder, checkpoint, headers, template, base)
     size = stated.get("size")
     if type(size) is not int or not 0 < size < 2**16:
         raise no_fit(folder, f"size = {size!r}"[:80])
-    adapter = BottleneckAdapter(folder, checkpoint, headers, size, template)
+    adapter = BottleneckAdapter(folder, checkpoint, headers, size, template, base)
     if not adapter.widths():
         raise no_fit(folder, say("里面没有瓶颈层的权重", "it holds no bottlenecks"))
     return adapter
@@ -139,7 +144,10 @@ def files_passed_over(checkpoint: Checkpoint, adapters: Iterable[HasCheckpoint])
 
 def base_notes(adapter: Adapter, base: str, model: Path) -> tuple[str, ...]:
     """Return what to tell the user of the adapter on `base`, the folder `model`. Raises what `check_base` does."""
-    return check_base(adapter, base, model) if isinstance(adapter, LoraAdapter) else ()
+    if isinstance(adapter, LoraAdapter):
+        return check_base(adapter, base, model)
+    note = stated_base_note(adapter, model)
+    return (note,) if note else ()
 
 
 def known_template(adapter: Adapter) -> str:

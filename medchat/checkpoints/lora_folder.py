@@ -129,10 +129,13 @@ def open_lora(folder: Path) -> LoraAdapter:
     settings = _settings(stated, headers, folder)
     saved = _saved(stated.get("modules_to_save") or [], headers, checkpoint)
     named = template if isinstance(template, str) else ""
-    base = stated.get("base_model_name_or_path") if named else ""
-    return LoraAdapter(
-        folder, checkpoint, headers, settings, saved, named, base if isinstance(base, str) else ""
-    )
+    return LoraAdapter(folder, checkpoint, headers, settings, saved, named, stated_base_name(stated))
+
+
+def stated_base_name(stated: Mapping[str, Any]) -> str:
+    """Return the name of the base that our own trainer wrote into adapter_config.json, "" in any other's."""
+    template, base = stated.get(TEMPLATE_KEY), stated.get("base_model_name_or_path")
+    return base if template and isinstance(template, str) and isinstance(base, str) else ""
 
 
 def _read_headers(checkpoint: Checkpoint) -> dict[str, TensorHeader]:

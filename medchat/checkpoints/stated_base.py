@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from medchat.checkpoints.json_object import CONFIG_BYTES
-from medchat.checkpoints.lora_folder import LoraAdapter
 from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes, read_once
 from medchat.language import say
 from medchat.regular_files import UNLIMITED, open_regular, read_json
@@ -23,7 +23,21 @@ RUN_RECORD = "run.json"
 _SAMPLED = 1 << 16
 
 
-def stated_base_note(adapter: LoraAdapter, model: Path) -> str:
+class StatesBase(Protocol):
+    """An adapter of any kind, and the name of the base that it states."""
+
+    @property
+    def folder(self) -> Path:
+        """Its folder."""
+        ...
+
+    @property
+    def base(self) -> str:
+        """The name of the base's folder, "" where none is stated."""
+        ...
+
+
+def stated_base_note(adapter: StatesBase, model: Path) -> str:
     """Return what the adapter states of its base, as a warning where `model` is another; "" where it states nothing."""
     stated = adapter.base[:80]
     if not stated:

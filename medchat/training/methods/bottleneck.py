@@ -47,5 +47,8 @@ class BottleneckMethod(Method):
         self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
         """Write the two files that `bottleneck` describes."""
-        stated = bottleneck.stated(options.adapter_size, family.bottleneck_targets)
+        stated = {
+            **bottleneck.stated(options.adapter_size, family.bottleneck_targets),
+            "base_model_name_or_path": options.model.name,
+        }
         write_adapter(dict(bottleneck.tensors_of(model)), stated, metadata, folder)
