@@ -73,7 +73,8 @@ def main() -> int:
         options = ["--dtype", arguments.dtype, "--quantize", arguments.quantize]
         loading = run_child(__file__, ["--measure", str(folder), *options])
         flags = ["--backbone", "llama", "--model", str(base), "--adapter", str(adapter), *options]
-        answer = ask(flags, arguments.tokens)
+        with tempfile.TemporaryDirectory() as home:
+            answer = ask(flags, arguments.tokens, Path(home))
         stored = sum(file.stat().st_size for file in base.glob("*.bin"))
         shards = len(list(base.glob("*.bin")))
     finally:

@@ -1,11 +1,13 @@
 """Loads a full-size ChatGLM-6B (random, real layout) on the CPU and lets `medchat ask` answer from it.
 
-    python benchmarks/load_full_size.py --json FILE [--dir DIR] [--keep] [--quantized 8|4] [--quantize int8|int4]
+    python benchmarks/load_full_size.py --json FILE [--dir DIR] [--keep] [--quantized 8|4]
+        [--quantize int8|int4 [--again]]
 
 Bars, exit code 1 where one is missed:
 - peak resident memory while loading, less that just before, is at most 1.10 times the loaded weights
   (mapped pages count);
-- `medchat ask` prints its first words before its last, and ends with exit code 0.
+- `medchat ask` prints its first words before its last, and ends with exit code 0;
+- with `--again`, where quantised weights are kept: the start after the first one has them ready within 5 seconds.
 
 Needs about 14 GB of disk and 16 GB of free memory (less with --layers). Linux only: reads /proc.
 """
@@ -24,14 +26,18 @@ from typing import Any
 from loading_figures import ask, finish, measure_loading, run_child, source_folders
 from reporting import parser_of
 
+#: Seconds within which kept weights are ready, and what may be kept.
+READY, MOST_KEPT = 5.0, 64 << 30
 
-def measure(folder: Path, dtype: str, quantize: str) -> dict[str, Any]:
-    """Load the checkpoint in this process and return what it cost."""
+
+def measure(folder: Path, dtype: str, quantize: str, home: Path | None) -> dict[str, Any]:
+    """Load the checkpoint in this process and return what it cost. `home` is where quantised weights are kept."""
     from medchat_chatglm.loading import load_model
 
-    from medchat.api import LoadOptions
+    from medchat.api import LoadOptions, QuantizedCache
 
-    options = LoadOptions(folder, device="cpu", dtype=dtype, quantize=quantize)
+    cache = QuantizedCache(home / "cache" / "quantized", MOST_KEPT) if home else None
+    options = LoadOptions(folder, device="cpu", dtype=dtype, quantize=quantize, quantized_cache=cache)
     return measure_loading(lambda: load_model(options).model)
 
 
@@ -46,11 +52,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--quantize", choices=("none", "int8", "int4"), default="none", help="as medchat's flag"
     )
+    parser.add_argument("--again", action="store_true", help="keep quantised weights and start a second time")
     parser.add_argument("--rows", type=int, choices=(130528, 150528), default=150528)
     parser.add_argument("--layers", type=int, default=28, help="fewer for a smaller trial")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--tokens", type=int, default=16, help="length of the answer")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -58,7 +66,7 @@ def main() -> int:
     """Write, load, ask, report. Returns the exit code."""
     arguments = parse()
     if arguments.measure:
-        print(json.dumps(measure(arguments.measure, arguments.dtype, arguments.quantize)))
+        print(json.dumps(measure(arguments.measure, arguments.dtype, arguments.quantize, arguments.home)))
         return 0
     sys.path[:0] = map(str, source_folders())
     from full_size_checkpoint import Shape, write_checkpoint
@@ -71,8 +79,13 @@ def main() -> int:
             write_checkpoint(folder, shape)
         written = time.perf_counter() - start
         options = ["--dtype", arguments.dtype, "--quantize", arguments.quantize]
-        loading = run_child(__file__, ["--measure", str(folder), *options])
-        answer = ask(["--backbone", "chatglm", "--model", str(folder), *options], arguments.tokens)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as home:
+            kept = ["--home", home] if arguments.again else []
+            loading = run_child(__file__, ["--measure", str(folder), *options, *kept])
+            again = run_child(__file__, ["--measure", str(folder), *options, *kept]) if kept else None
+            answer = ask(
+                ["--backbone", "chatglm", "--model", str(folder), *options], arguments.tokens, Path(home)
+            )
         stored = sum(file.stat().st_size for file in folder.glob("*.bin"))
         shards = len(list(folder.glob("*.bin")))
     finally:
@@ -86,8 +99,14 @@ def main() -> int:
         "stored_bits": arguments.quantized,
         "seconds_to_write": written,
     }
-    figures = {"checkpoint": checkpoint, "loading": loading, "ask": answer}
-    return finish("load_full_size", figures, arguments.json)
+    figures = {"checkpoint": checkpoint, "loading": loading, "second_start": again, "ask": answer}
+    slow = again is not None and again["load_seconds"] > READY
+    late = (
+        [f"kept weights were ready after {again['load_seconds']:.1f} s, bar {READY}"]
+        if again and slow
+        else []
+    )
+    return finish("load_full_size", figures, arguments.json, late)
 
 
 if __name__ == "__main__":
