@@ -41,7 +41,7 @@ export OMP_NUM_THREADS
 (
     set -x
     python -m pytest -q -n auto --maxprocesses 4 -m "not torch and not golden and not terminal and not slow and not gpu" \
-        tests/batch tests/chat tests/datafiles tests/registry tests/repl tests/settings tests/sft_job tests/store tests/templates \
+        tests/batch tests/calls tests/chat tests/data_command tests/datafiles tests/registry tests/repl tests/settings tests/sft_job tests/store tests/templates \
         tests/weights tests/test_*.py tests/project/test_scripts.py
 )
 seconds=$(($(date +%s) - started))
