@@ -175,8 +175,8 @@ def test_no_call_is_made_that_could_pass_the_budget(
 def test_a_server_that_counts_more_tokens_than_expected_is_believed(server: OpenAIServer, ask: Ask) -> None:
     each = {"prompt_tokens": 400, "completion_tokens": 1}
     server.reply_to = lambda asked: Reply(pieces=("答",), usage=each)
-    ask(budget=5000, **PRICES)
-    assert usage_cost(server, each) <= 5000
+    assert ask(budget=1000, max_new_tokens=1, **PRICES).over_budget
+    assert usage_cost(server, each) == 2 * 410
 
 
 def test_a_failed_call_counts_as_much_as_it_could_have_cost(server: OpenAIServer, ask: Ask) -> None:

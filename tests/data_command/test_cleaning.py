@@ -57,6 +57,8 @@ def test_pairs_that_differ_are_alike_to_the_letter_so_that_only_the_difference_k
     different = [pair for pair in PAIRS if not pair["same"]]
     close = [pair for pair, is_alike in zip(PAIRS, alike(0.6), strict=True) if is_alike and not pair["same"]]
     assert len(close) > 0.9 * len(different)
+    named = {difference(pair["first"], pair["second"]) for pair in different}
+    assert named == {"number", "negation", "side", "age", "attribute"}  # none by its other words alone
     assert {pair["kind"] for pair in different} == {"number", "negation", "side", "age", "attribute"}
     assert all(
         Counter(pair["kind"] for pair in different)[kind] >= 8
