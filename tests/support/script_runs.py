@@ -20,7 +20,12 @@ def program(folder: Path, source: str, name: str = "medchat") -> Path:
 
 
 def run(
-    name: str, *arguments: str, folder: Path, path: str, environment: Mapping[str, str] | None = None
+    name: str,
+    *arguments: str,
+    folder: Path,
+    path: str,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Run a script with `folder` as the working directory."""
     kept = {
@@ -35,7 +40,7 @@ def run(
         env={**kept, "PATH": path, **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
     )
 
 
