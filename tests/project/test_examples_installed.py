@@ -57,6 +57,8 @@ def medchat(
     return run(*words, stdin=stdin, imported=imported, **variables)
 
 
+@pytest.mark.slow
+@pytest.mark.torch
 def test_all_of_them_are_found_and_their_files_are_those_that_pip_installed(
     site: Path, tmp_path: Path
 ) -> None:
