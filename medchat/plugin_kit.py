@@ -51,7 +51,7 @@ from medchat.redaction import find_personal, redact
 from medchat.regular_files import read_json, read_regular
 from medchat.sanitize import StreamSanitizer, sanitize, sanitize_line
 from medchat.templates import load_template
-from medchat.token_guess import guess_tokens
+from medchat.units import guess_tokens
 
 if TYPE_CHECKING:
     from medchat.asking import OpenedModel, ResolvedModel, open_model, resolve_model

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 from file_list import documented, size_of
+from gguf import GGUFWriter
 from locations import ROOT
 from medchat_bloom.tokenizer import BloomTokenizer
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 from medchat_eval.comparing import read_run
+from medchat_export.gguf_file import stated_config
+from medchat_export.gguf_vocabulary import TokenIds, write_byte_level
+from medchat_export.licences import licence_of
+from medchat_export.merge_command import states_template
 from medchat_llama.tokenizer import LlamaTokenizer
 from medchat_serve.access_token import find_token
 
@@ -119,6 +124,16 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "medchat/sft_job/metrics.py": ("metrics.jsonl", lambda path: read_metrics(path.parent)),
     "plugins/serve/medchat_serve/access_token.py": ("token", lambda path: find_token({}, path)),
+    "plugins/export/medchat_export/gguf_file.py": ("config.json", lambda path: stated_config(path.parent)),
+    "plugins/export/medchat_export/gguf_vocabulary.py": (
+        "tokenizer.json",
+        lambda path: write_byte_level(GGUFWriter(None, "bloom"), path.parent, 9, TokenIds(1, 2, 3)),
+    ),
+    "plugins/export/medchat_export/licences.py": ("README.md", lambda path: licence_of(path.parent, ())),
+    "plugins/export/medchat_export/merge_command.py": (
+        "tokenizer_config.json",
+        lambda path: states_template(path.parent),
+    ),
     "medchat/sft_job/facts.py": ("report.json", lambda path: read_facts(path.parent)),
 }
 #: Takes what is no file for the text itself.
@@ -137,6 +152,7 @@ WITHOUT_IT = {
     *("medchat/cli/front.py", "medchat/registry/metadata.py", "medchat/checkpoints/elsewhere.py"),
     *("medchat/commands/plugin_facts.py", "medchat/checkpoints/stated_base.py"),
     "medchat/checkpoints/kept_quantized.py",
+    *("plugins/export/medchat_export/licences.py", "plugins/export/medchat_export/merge_command.py"),
     *("medchat/weights/record.py", "medchat/weights/verifying.py", "medchat/sft_job/metrics.py"),
 }
 

@@ -69,51 +69,58 @@ class CallLimits:
 
 def call_flags(command: F) -> F:
     """Add the flags of `CallLimits`: `concurrency`, `rpm`, `tpm`, `price_in`, `price_out`, `budget`."""
-    price = click.FloatRange(0)
-    for decorate in reversed(
-        [
-            click.option(
-                "--concurrency",
-                type=click.IntRange(1, _MOST_CALLERS),
-                metavar="N",
-                default=1,
-                show_default=True,
-                help=say("同时进行的调用数（远程模型）", "calls at a time (remote models)"),
-            ),
-            click.option(
-                "--rpm",
-                type=click.IntRange(1, _MOST_RPM),
-                metavar="N",
-                help=say("每分钟最多请求数，含重试", "most requests a minute, retries included"),
-            ),
-            click.option(
-                "--tpm",
-                type=click.IntRange(1, _MOST_TPM),
-                metavar="N",
-                help=say("每分钟最多词元数", "most tokens a minute"),
-            ),
-            click.option(
-                "--price-in",
-                type=price,
-                metavar="X",
-                help=say("每百万提示词元的价格", "price of a million prompt tokens"),
-            ),
-            click.option(
-                "--price-out",
-                type=price,
-                metavar="X",
-                help=say("每百万回答词元的价格", "price of a million answer tokens"),
-            ),
-            click.option(
-                "--budget",
-                type=price,
-                metavar="X",
-                help=say(
-                    "总花费上限：下一次调用可能超出时就停下，以后可以 --resume",
-                    "most that all may cost: stops before a call that could pass it; --resume goes on later",
-                ),
-            ),
-        ]
-    ):
+    for decorate in reversed((*_rate_flags(), *_price_flags())):
         command = decorate(command)
     return command
+
+
+def _rate_flags() -> list[Callable[[F], F]]:
+    return [
+        click.option(
+            "--concurrency",
+            type=click.IntRange(1, _MOST_CALLERS),
+            metavar="N",
+            default=1,
+            show_default=True,
+            help=say("同时进行的调用数（远程模型）", "calls at a time (remote models)"),
+        ),
+        click.option(
+            "--rpm",
+            type=click.IntRange(1, _MOST_RPM),
+            metavar="N",
+            help=say("每分钟最多请求数，含重试", "most requests a minute, retries included"),
+        ),
+        click.option(
+            "--tpm",
+            type=click.IntRange(1, _MOST_TPM),
+            metavar="N",
+            help=say("每分钟最多词元数", "most tokens a minute"),
+        ),
+    ]
+
+
+def _price_flags() -> list[Callable[[F], F]]:
+    price = click.FloatRange(0)
+    return [
+        click.option(
+            "--price-in",
+            type=price,
+            metavar="X",
+            help=say("每百万提示词元的价格", "price of a million prompt tokens"),
+        ),
+        click.option(
+            "--price-out",
+            type=price,
+            metavar="X",
+            help=say("每百万回答词元的价格", "price of a million answer tokens"),
+        ),
+        click.option(
+            "--budget",
+            type=price,
+            metavar="X",
+            help=say(
+                "总花费上限：下一次调用可能超出时就停下，以后可以 --resume",
+                "most that all may cost: stops before a call that could pass it; --resume goes on later",
+            ),
+        ),
+    ]

@@ -25,7 +25,7 @@ from medchat.calls.limits import CallLimits
 from medchat.cli.output import say_aside
 from medchat.errors import DataError, MedchatError, UsageError
 from medchat.language import say
-from medchat.token_guess import guess_tokens
+from medchat.units import guess_tokens
 
 #: A call that fails is asked again, so often in all; what is wrong with the usage, once.
 _TRIES = 3

@@ -136,13 +136,7 @@ def command(
 ) -> int:
     """Answer one question."""
     if as_json and events:
-        raise UsageError(
-            say("--json 和 --events 只能用一个", "use only one of --json and --events"),
-            say(
-                "--json 在最后输出一个对象，--events 边生成边输出",
-                "--json prints one object at the end, --events prints while streaming",
-            ),
-        )
+        raise _two_styles()
     if server is not None:
         _ask_server(server, flags)
     choice = SessionChoice(
@@ -165,6 +159,16 @@ def command(
             return _answer(prepared, asked, style, figures=stats, insist=force_answer)
     finally:
         prepared.store.close()
+
+
+def _two_styles() -> UsageError:
+    return UsageError(
+        say("--json 和 --events 只能用一个", "use only one of --json and --events"),
+        say(
+            "--json 在最后输出一个对象，--events 边生成边输出",
+            "--json prints one object at the end, --events prints while streaming",
+        ),
+    )
 
 
 def _ask_server(address: str, flags: dict[str, Any]) -> None:

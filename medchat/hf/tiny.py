@@ -79,6 +79,16 @@ def train_byte_level(
     return tokenizer
 
 
+#: What its tokenizer_config.json states.
+_TOKENIZER = {
+    "eos_token": END_TURN,
+    "pad_token": END,
+    "bos_token": END,
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "chat_template": CHATML,
+}
+
+
 def write_tiny_transformer(
     path: Path,
     *,
@@ -115,11 +125,7 @@ def write_tiny_transformer(
     write_weights(path, tensors, "safetensors")
     write_json(path / CONFIG, {**config.to_diff_dict(), "architectures": [type(model).__name__]})
     (path / FILE_NAME).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-    roles = {"eos_token": END_TURN, "pad_token": END, "bos_token": END}
-    write_json(
-        path / TOKENIZER_CONFIG,
-        {**roles, "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHATML},
-    )
+    write_json(path / TOKENIZER_CONFIG, _TOKENIZER)
 
 
 def _special(token: str) -> AddedToken:

@@ -52,10 +52,7 @@ def _receive(
     backoff: Backoff,
     on_bytes: Callable[[int], None],
 ) -> None:
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        get_session,
-        hf_raise_for_status,
-    )
+    from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
     from medchat.weights.client import READ_TO_ITS_SIZE, use_bounded_client
 
@@ -79,8 +76,7 @@ def _receive(
                 if cancel.is_set():
                     raise DownloadCancelled
                 wanted = piece[: size - have]
-                file.write(wanted)
-                have += len(wanted)
+                have += file.write(wanted)
                 on_bytes(len(wanted))
                 backoff.reset()
                 if len(wanted) < len(piece):  # more than was announced: the checksum will tell

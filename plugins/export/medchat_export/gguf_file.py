@@ -12,9 +12,9 @@ from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 from gguf.quants import quant_shape_to_byte_shape, quantize
 from safetensors import safe_open
 
-from medchat.plugin_kit import CheckpointError, UsageError, read_json, say
+from medchat.plugin_kit import UsageError, read_json, say
 from medchat_export.gguf_tensors import Array, Sizes, contiguous, gguf_name, kept_in_float32, reordered
-from medchat_export.gguf_vocabulary import TokenIds, write_byte_level, write_sentencepiece
+from medchat_export.gguf_vocabulary import TokenIds, damaged_file, write_byte_level, write_sentencepiece
 
 ARCHITECTURES = ("llama", "bloom")
 #: What weights become, by what `--type` takes: their type, that of the two ends, the file's.
@@ -79,14 +79,10 @@ def stated_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     try:
         found = read_json(file, _MOST_CONFIG_BYTES)
+        if not isinstance(found, dict):
+            raise ValueError(say("不是 JSON 对象", "no JSON object"))
     except (OSError, ValueError) as error:
-        found = error
-    if not isinstance(found, dict):
-        raise CheckpointError(
-            say("config.json 缺失或损坏", "config.json is missing or damaged"),
-            say("请确认检查点完整", "check that the checkpoint is complete"),
-            where=str(file),
-        )
+        raise damaged_file("config.json", file, error) from error
     return found
 
 

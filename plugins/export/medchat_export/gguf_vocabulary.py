@@ -62,7 +62,7 @@ def write_byte_level(writer: GGUFWriter, folder: Path, rows: int, ids: TokenIds)
         merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
         tokens = [by_id[number].encode("utf-8") for number in range(len(by_id))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(file, error) from error
+        raise damaged_file(say("词表文件", "the vocabulary file"), file, error) from error
     kinds = [
         int(TokenType.CONTROL if number in control else TokenType.NORMAL) for number in range(len(tokens))
     ]
@@ -102,13 +102,14 @@ def _content(file: Path) -> bytes:
     try:
         return read_regular(file, _MOST_BYTES)
     except OSError as error:
-        raise _damaged(file, error) from error
+        raise damaged_file(say("词表文件", "the vocabulary file"), file, error) from error
 
 
-def _damaged(file: Path, error: Exception) -> CheckpointError:
+def damaged_file(name: str, file: Path, error: Exception) -> CheckpointError:
+    """Return the error for a file of a checkpoint, called `name`, that cannot be used for the reason in `error`."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
     return CheckpointError(
-        say(f"词表文件无法使用：{reason}", f"the vocabulary file cannot be used: {reason}"),
+        say(f"{name}无法使用：{reason}", f"{name} cannot be used: {reason}"),
         say("请确认检查点完整", "check that the checkpoint is complete"),
         where=str(file),
     )

@@ -30,7 +30,7 @@ def parts_of(resolved: ResolvedModel) -> tuple[Part, ...]:
     known = resolved.backbone.known_weights
     folders = [(resolved.options.model, False), *((folder, True) for folder in resolved.options.adapters)]
     return tuple(
-        Part(folder.resolve().name, _licence(folder, known), is_adapter) for folder, is_adapter in folders
+        Part(folder.resolve().name, licence_of(folder, known), is_adapter) for folder, is_adapter in folders
     )
 
 
@@ -41,7 +41,8 @@ def joined_licence(parts: Sequence[Part]) -> str:
     return " AND ".join(dict.fromkeys(part.licence for part in parts))
 
 
-def _licence(folder: Path, known: Sequence[KnownWeights]) -> str:
+def licence_of(folder: Path, known: Sequence[KnownWeights]) -> str:
+    """Return the licence that the folder's card states, else that of the known weights of its name, else ""."""
     stated = [name for name in _stated(folder) if name.lower() not in _UNNAMED]
     if stated:
         return stated[-1]

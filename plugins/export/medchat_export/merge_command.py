@@ -103,12 +103,13 @@ def write_chat_template(resolved: ResolvedModel, folder: Path) -> None:
     """Write the prompt template for programs that read a chat template, unless the folder has one of its own."""
     pattern = pattern_of(resolved.template)
     own = (folder / "chat_template.jinja", folder / "chat_template.json")
-    if pattern is None or any(file.exists() for file in own) or _states_template(folder):
+    if pattern is None or any(file.exists() for file in own) or states_template(folder):
         return
     own[0].write_text(as_jinja(pattern), encoding="utf-8")
 
 
-def _states_template(folder: Path) -> bool:
+def states_template(folder: Path) -> bool:
+    """Say whether the tokenizer's configuration holds a chat template."""
     try:
         return "chat_template" in read_json(folder / "tokenizer_config.json", _MOST_BYTES)
     except (OSError, ValueError, TypeError):
