@@ -76,6 +76,7 @@ DAMAGED = {
     "another byte order": header(STATED, magic=b"FUGG"),
     "a version that nobody knows": header(STATED, version=99),
     "cut off": header(STATED)[:-30],
+    "cut in a text": header(STATED)[:-3],
     "cut in a number": header(STATED)[:14],
     "a text of 2^60 bytes": header({"general.architecture": struct.pack("<IQ", 8, 2**60)}),
     "2^60 texts": header({"tokenizer.ggml.tokens": struct.pack("<IIQ", 9, 8, 2**60)}),
