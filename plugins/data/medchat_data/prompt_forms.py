@@ -171,16 +171,7 @@ def _check(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Random)
     names = [name for name in record.relations if relation_named(name).check and name not in myths]
     is_own = chance.random() < 0.5
     if myths and not (is_own and names):
-        said, _, right = chance.choice(record.relations[myths[0]]).partition(MYTH_MARK)
-        yield Sample(
-            "check",
-            MYTHS.check.format(e=record.centre, v=said),
-            (f"不对。{right}。" if right else f"“{said}”不对。") + _when_to_go(record),
-            (record,),
-            (myths[0],),
-            (right or said,),
-            verdict=WRONG,
-        )
+        yield _misconception(record, myths[0], chance)
         return
     if not names:
         return
@@ -212,6 +203,19 @@ def _check(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Random)
                 verdict=OPEN,
             )
             return
+
+
+def _misconception(record: KnowledgeRecord, name: str, chance: random.Random) -> Sample:
+    said, _, right = chance.choice(record.relations[name]).partition(MYTH_MARK)
+    return Sample(
+        "check",
+        MYTHS.check.format(e=record.centre, v=said),
+        (f"不对。{right}。" if right else f"“{said}”不对。") + _when_to_go(record),
+        (record,),
+        (name,),
+        (right or said,),
+        verdict=WRONG,
+    )
 
 
 def _follow_up(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Random) -> Iterator[Sample]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any
@@ -135,21 +135,27 @@ def choice(
             questions = (one for order in orders for one in order)
             chosen = choose_by_likelihood(questions, scorer, by_text=by == "texts")
         tally = ChoiceTally(list(islice(chosen, len(order))) for order in orders)
-        evaluation = Evaluation(
-            "choice",
-            opened.provenance,
-            [_described(file) for file in read],
-            settings,
-            tally.metrics,
-            {"subject": tally.subjects},
-            tally.counts | {"bad_records": sum(len(file.bad) for file in read)},
-            tally.items,
-            tally.warnings,
-            opened.mark,
-        )
+        evaluation = _evaluation(opened, read, settings, tally)
     write_evaluation(folder, evaluation)
     require_gates(evaluation.metrics, least)
     return 0
+
+
+def _evaluation(
+    opened: OpenedModel, files: Sequence[ChoiceFile], settings: Mapping[str, Any], tally: ChoiceTally
+) -> Evaluation:
+    return Evaluation(
+        "choice",
+        opened.provenance,
+        [_described(file) for file in files],
+        settings,
+        tally.metrics,
+        {"subject": tally.subjects},
+        tally.counts | {"bad_records": sum(len(file.bad) for file in files)},
+        tally.items,
+        tally.warnings,
+        opened.mark,
+    )
 
 
 def _files(names: Sequence[str], answers: str | None, skip_bad: bool) -> Iterator[ChoiceFile]:

@@ -10,6 +10,7 @@ import click
 
 from medchat.plugin_kit import (
     LocalizedCommand,
+    OpenedModel,
     generation_flags,
     model_flags,
     open_model,
@@ -18,7 +19,7 @@ from medchat.plugin_kit import (
     user_path,
 )
 from medchat_eval.flags import decisive, output_flags
-from medchat_eval.open_file import OpenItem, named_or_shipped, read_open_file
+from medchat_eval.open_file import OpenFile, OpenItem, named_or_shipped, read_open_file
 from medchat_eval.output_folder import ANSWERS, open_folder, write_evaluation
 from medchat_eval.replies import ModelReply, replies_to
 from medchat_eval.results import Evaluation, parse_gates, require_gates, share_metric
@@ -83,28 +84,24 @@ def emergency(
         open_results(folder / ANSWERS, resume=resume, overwrite=overwrite) as results,
     ):
         replies = list(replies_to(opened, results, [item.prompt for item in file.items]))
-        items = [_as_item(*pair) for pair in zip(file.items, replies, strict=True)]
-        metrics = {name: share_metric([bool(item[name]) for item in items]) for name in METRICS}
-        counts = {
-            "questions": len(items),
-            "empty_answers": sum(not reply.text.strip() for reply in replies),
-            "refused": sum(bool(reply.refusal) for reply in replies),
-        }
-        evaluation = Evaluation(
-            "emergency",
-            opened.provenance,
-            [file.described],
-            {},
-            metrics,
-            {},
-            counts,
-            items,
-            _warnings(items),
-            opened.mark,
-        )
+        evaluation = _evaluation(opened, file, replies)
     write_evaluation(folder, evaluation)
-    require_gates(metrics, least)
+    require_gates(evaluation.metrics, least)
     return 0
+
+
+def _evaluation(opened: OpenedModel, file: OpenFile, replies: Sequence[ModelReply]) -> Evaluation:
+    items = [_as_item(*pair) for pair in zip(file.items, replies, strict=True)]
+    metrics = {name: share_metric([bool(item[name]) for item in items]) for name in METRICS}
+    counts = {
+        "questions": len(items),
+        "empty_answers": sum(not reply.text.strip() for reply in replies),
+        "refused": sum(bool(reply.refusal) for reply in replies),
+    }
+    warnings, mark = _warnings(items), opened.mark
+    return Evaluation(
+        "emergency", opened.provenance, [file.described], {}, metrics, {}, counts, items, warnings, mark
+    )
 
 
 def calls_ambulance(answer: str) -> bool:

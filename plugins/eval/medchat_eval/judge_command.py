@@ -177,6 +177,15 @@ def _evaluated(
         "rated_by_people": sum(one.id in ratings for one in given),
     }
     metrics = verdicts.metrics | _human(given, verdicts, ratings)
+    warnings = _warnings(rejects, rated=bool(ratings))
+    settings = {"form": form, "judge_form": FORM_VERSION}
+    data = [file.described for file in files]
+    return Evaluation(
+        f"judge-{form}", opened.provenance, data, settings, metrics, {}, counts, items, warnings, opened.mark
+    )
+
+
+def _warnings(rejects: int, *, rated: bool) -> list[str]:
     warnings = []
     if rejects:
         warnings.append(
@@ -185,18 +194,14 @@ def _evaluated(
                 f"{rejects} verdicts were not of the asked form and are left out",
             )
         )
-    if not ratings:
+    if not rated:
         warnings.append(
             say(
                 "没有和人的打分对照过：请用 --human 看评审与人是否一致",
                 "not compared with people's ratings: --human shows whether the judge agrees with them",
             )
         )
-    settings = {"form": form, "judge_form": FORM_VERSION}
-    data = [file.described for file in files]
-    return Evaluation(
-        f"judge-{form}", opened.provenance, data, settings, metrics, {}, counts, items, warnings, opened.mark
-    )
+    return warnings
 
 
 def _human(
