@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,18 +50,18 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)  # after -m and -k have taken their tests out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Trace no line for coverage in a test with made-up inputs, nor beyond the first inputs of a parametrized one.
+    """Trace no line for coverage in a test with made-up inputs, nor beyond the third inputs of a parametrized one.
 
     Hypothesis runs a hundred and more of them through lines that tests with inputs of their own run too, and
-    tracing slows its own code as much as ours. The other inputs of a test run mostly the lines that its first did:
+    tracing slows its own code as much as ours. Further inputs of a test run mostly the lines that its first three did:
     what they alone reach counts as not covered, so the figure is never too high.
     """
-    traced: set[str] = set()
+    traced: Counter[str] = Counter()
     for item in items:
-        test, _, inputs = item.nodeid.partition("[")
-        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False) or (inputs and test in traced):
+        test = item.nodeid.partition("[")[0]
+        traced[test] += 1
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False) or traced[test] > 3:
             item.add_marker("no_cover")
-        traced.add(test)
 
 
 @pytest.fixture(autouse=True, scope="module")
