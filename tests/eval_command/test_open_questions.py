@@ -11,7 +11,9 @@ import pytest
 from cli_program import Call
 from medchat_data.measuring import DOSE
 from medchat_eval.choice_file import read_choice_file
+from medchat_eval.choice_prompt import in_every_order
 from medchat_eval.emergency_command import calls_ambulance, sends_to_care
+from medchat_eval.extraction import extract_choice
 from medchat_eval.open_file import named_or_shipped, read_open_file
 from openai_server import OpenAIServer, Reply, serving
 
@@ -59,6 +61,20 @@ def test_shipped_choices_favour_no_letter_and_open_questions_say_what_is_wanted(
         item.reference and sum(one.points for one in item.criteria if one.points > 0) >= 5
         for item in questions
     )
+    assert all(any(one.points < 0 for one in item.criteria) for item in questions)
+
+
+@pytest.mark.parametrize("before", ["", "应选：", "答案是"])
+def test_shipped_choices_can_be_answered_in_the_words_of_their_options(before: str) -> None:
+    # A right option such as “胰岛 B 细胞” names a letter that is another option's.
+    with named_or_shipped(None, "data/choice.jsonl") as path:
+        asked = [one for item in read_choice_file(path).items for one in in_every_order(item)]
+    misread = []
+    for one in asked:
+        reply = before + "、".join(one.options[place] for place in sorted(one.answer))
+        if extract_choice(reply, one.options, several=one.item.several) != one.answer:
+            misread.append((one.item.id, reply))
+    assert not misread
 
 
 @pytest.mark.parametrize("criteria", ['"x"', "[1]", '[{"text": "甲"}]', '[{"text": "", "points": 1}]'])
