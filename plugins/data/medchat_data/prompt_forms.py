@@ -179,15 +179,8 @@ def _check(record: KnowledgeRecord, knowledge: Knowledge, chance: random.Random)
     kind = relation_named(name)
     if is_own:
         value = chance.choice(record.relations[name])
-        yield Sample(
-            "check",
-            kind.check.format(e=record.centre, v=value),
-            "是。" + _answered(record, name),
-            (record,),
-            (name,),
-            record.relations[name],
-            verdict=RIGHT,
-        )
+        asked, answer = kind.check.format(e=record.centre, v=value), "是。" + _answered(record, name)
+        yield Sample("check", asked, answer, (record,), (name,), record.relations[name], verdict=RIGHT)
         return
     for other in knowledge.others(record, name, chance):
         value = chance.choice(other.relations[name])

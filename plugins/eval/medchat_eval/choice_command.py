@@ -117,13 +117,8 @@ def choice(
     open_folder(folder, resume=resume, overwrite=overwrite)
     items = list(islice((item for file in read for item in file.items), limit))
     rotated = not no_rotation and by != "texts"
-    settings = {
-        "by": by,
-        "rotation": rotated,
-        "shots": shots if worked else 0,
-        "prompt_form": FORM_VERSION,
-        **({"limit": limit} if limit else {}),
-    }
+    settings = {"by": by, "rotation": rotated, "shots": shots if worked else 0, "prompt_form": FORM_VERSION}
+    settings |= {"limit": limit} if limit else {}
     orders = [in_every_order(item) if rotated else [_asked(item, by_text=by == "texts")] for item in items]
     with open_model(decisive(flags)) as opened, ExitStack() as stack:
         if by == "answers":
@@ -131,9 +126,7 @@ def choice(
             results = stack.enter_context(open_results(answers_file, resume=resume, overwrite=overwrite))
             chosen = _by_replies(opened, results, orders, worked, shots)
         else:
-            scorer = scorer_of(opened, lambda asked: examples_for(asked, worked, shots))
-            questions = (one for order in orders for one in order)
-            chosen = choose_by_likelihood(questions, scorer, by_text=by == "texts")
+            chosen = _by_likelihood(opened, orders, worked, shots, by_text=by == "texts")
         tally = ChoiceTally(list(islice(chosen, len(order))) for order in orders)
         evaluation = _evaluation(opened, read, settings, tally)
     write_evaluation(folder, evaluation)
@@ -156,6 +149,19 @@ def _evaluation(
         tally.warnings,
         opened.mark,
     )
+
+
+def _by_likelihood(
+    opened: OpenedModel,
+    orders: Sequence[Sequence[AskedChoice]],
+    worked: Sequence[ChoiceItem],
+    shots: int,
+    *,
+    by_text: bool,
+) -> Iterator[Chosen]:
+    scorer = scorer_of(opened, lambda asked: examples_for(asked, worked, shots))
+    questions = (one for order in orders for one in order)
+    return choose_by_likelihood(questions, scorer, by_text=by_text)
 
 
 def _files(names: Sequence[str], answers: str | None, skip_bad: bool) -> Iterator[ChoiceFile]:
