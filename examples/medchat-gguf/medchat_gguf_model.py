@@ -1,7 +1,6 @@
 """A GGUF file loaded: llama.cpp's own server within this process, asked for one token after the other."""
 
 import json
-import math
 import random
 import secrets
 from collections.abc import Generator, Sequence
@@ -13,9 +12,6 @@ from typing import Any
 import xllamacpp
 
 from medchat import plugin_kit as kit
-
-#: Added to the logit of a token that has to come.
-CERTAIN = 1e4
 
 
 class GGUFModel(kit.LibraryModel):
@@ -32,8 +28,7 @@ class GGUFModel(kit.LibraryModel):
         try:
             self._server: Any = xllamacpp.Server(params)
         except (RuntimeError, ValueError) as error:
-            what = kit.say("llama.cpp 打不开这个文件", "llama.cpp cannot open this file")
-            raise kit.CheckpointError(what, where=str(path)) from error
+            raise kit.CheckpointError(f"llama.cpp: {error}", where=str(path)) from error
         self.front_ids = self._ask("tokenize", content="", add_special=True)["tokens"]
         self._complete([self.eos_token_id])  # the server cannot be ended before its loop has begun
 
@@ -45,9 +40,8 @@ class GGUFModel(kit.LibraryModel):
 
     def tokens(self, ids: Sequence[int], config: kit.GenerationConfig) -> Generator[int, None, None]:
         luck, read = random.Random(config.seed), list(ids)
-        settings: dict[str, Any] = {"temperature": 0.0 if config.greedy else config.temperature}
-        settings |= {"top_k": config.top_k, "top_p": config.top_p, "repeat_last_n": self.context_length}
-        settings |= {"repeat_penalty": config.repetition_penalty}
+        settings = {"temperature": 0.0 if config.greedy else config.temperature, "top_k": config.top_k}
+        settings |= {"top_p": config.top_p, "repeat_penalty": config.repetition_penalty}
         while True:
             found = self._complete(read, seed=luck.getrandbits(31), **settings)
             if len(read) == len(ids):
@@ -62,18 +56,19 @@ class GGUFModel(kit.LibraryModel):
         self._server = None
 
     def _score(self, ids: list[int], token: int) -> float:
-        # The server is silent about a token that is half a character: then all are asked for beside another.
+        # The bias makes the token come. The server is silent about one that is half a character: then all are asked
+        # for beside another.
         for chosen, width in ((token, 1), (self.eos_token_id, self._vocabulary)):
-            found = self._complete(ids, temperature=0.0, logit_bias=[[chosen, CERTAIN]], n_probs=width)
+            found = self._complete(ids, temperature=0.0, logit_bias=[[chosen, 1e4]], n_probs=width)
             rows = found.get("completion_probabilities") or ()
-            for one in (one for row in rows for one in (row, *row["top_logprobs"])):
-                if one["id"] == token:
-                    return float(one["logprob"])
-        return -math.inf
+            seen = {one["id"]: one["logprob"] for row in rows for one in (row, *row["top_logprobs"])}
+            if token in seen:
+                return float(seen[token])
+        return -float("inf")
 
     def _complete(self, ids: list[int], **settings: Any) -> dict[str, Any]:
         settings |= {"samplers": ["penalties", "temperature", "top_k", "top_p"], "return_tokens": True}
-        return self._ask("completion", prompt=ids, n_predict=1, **settings)
+        return self._ask("completion", prompt=ids, n_predict=1, repeat_last_n=self.context_length, **settings)
 
     def _ask(self, what: str, **body: Any) -> dict[str, Any]:
         head = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}

@@ -83,6 +83,10 @@ class GuardedBackbone(Backbone):
         return {name: GuardedRecipe(recipe, self._entry) for name, recipe in found.items()}
 
     @property
+    def file_suffix(self) -> str:  # type: ignore[override]
+        return self._attribute("file_suffix", lambda: self._inner.file_suffix)
+
+    @property
     def not_applicable(self) -> Mapping[str, str]:  # type: ignore[override]
         return self._attribute("not_applicable", lambda: self._inner.not_applicable)
 
@@ -146,6 +150,7 @@ class GuardedBackbone(Backbone):
             self._inner.tiny(path, corpus=corpus, seed=seed, **shape)
 
     def models_in(self, path: Path) -> tuple[Path, ...]:
+        _ = self.file_suffix  # looked at before it is used: else a wrong one would find no model
         return tuple(self._asked(Backbone.models_in, lambda: self._inner.models_in(path)))
 
     def address(self, value: str) -> str | None:

@@ -64,7 +64,10 @@ class Installed:
         model = str(self.folder / "model")
         chosen = ["--backbone", "careless", "--model", model]
         data = ["--data", str(self.folder / "data.json"), "--output", str(self.folder / "out")]
+        if self._plugin.verb.startswith("models quantize"):
+            more += data[2:]
         words = {
+            "export": [*data[2:], *chosen],
             "ask": ["头痛", *chosen],
             "chat": chosen,
             "infer": [*data, *chosen],
@@ -106,7 +109,10 @@ def test_every_method_and_every_hook_has_a_careless_plugin() -> None:
     tried = {plugin.where.partition(":")[0] for plugin in (*CARELESS.values(), *CARELESS_HOOKS.values())}
     tried |= {"medchat_slash_commands"} if any("/" in where for where in tried) else set()
     # Nothing that can be typed comes upon the others: their objects are tried by themselves.
-    objects = (ROOT / "tests" / "registry" / "test_guarded_objects.py").read_text(encoding="utf-8")
+    objects = "".join(
+        (ROOT / "tests" / name).read_text(encoding="utf-8")
+        for name in ("registry/test_guarded_objects.py", "commands/test_sft_eval.py")
+    )
     written = {
         *public(api.Backbone),
         *(name for kind in (api.ChatModel, api.ContinuingModel, api.PromptParts) for name in public(kind)),

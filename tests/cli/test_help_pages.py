@@ -23,7 +23,7 @@ ENGLISH = re.compile(r"(?<![-\w.])(?:[a-z]{2,} [a-z]{2,}|[A-Z]{2,})(?![\w.])")
 #: What stays as it is: commands to type, names of flags, names of things.
 NAMES = re.compile(
     r"medchat( [a-z]+)*|export|--[\w-]+|\[[a-z0-9|]+\]|JSONL?|TOML|CSV|LoRA|MLP|CPU|GGUF|OpenAI|ShareGPT|ModelScope"
-    r"|CMB|CMMLU"
+    r"|CMB|CMMLU|ROUGE|BLEU"
 )
 
 

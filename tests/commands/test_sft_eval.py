@@ -9,6 +9,8 @@ import pytest
 from cli_program import Call
 from sft_arguments import sft
 
+from medchat.plugin_kit import hookimpl
+
 pytest_plugins = ("cli_program",)
 pytestmark = pytest.mark.torch
 
@@ -52,3 +54,16 @@ def test_without_the_plugin_it_is_named(call: Call, tmp_path: Path, monkeypatch:
     output = str(tmp_path / "result")
     done = call(*sft(tmp_path, "--output", output, "--yes", "--eval", "choice", family="llama"))
     assert done.code == 2 and "medchat eval" in done.failure()[0]
+
+
+def test_metrics_of_another_shape_are_the_plugins_failure(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @hookimpl
+    def medchat_evaluate(task: str, opened: object) -> dict[str, float]:
+        return {"accuracy": 1.0}
+
+    monkeypatch.setattr("medchat_eval.plugin.medchat_evaluate", medchat_evaluate)
+    output = tmp_path / "result"
+    done = call(*sft(tmp_path, "--output", str(output), "--yes", "--eval", "choice", family="llama"))
+    assert done.code == 5 and "medchat_evaluate: " in done.err and not (output / "model.safetensors").exists()

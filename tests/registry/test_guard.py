@@ -23,6 +23,7 @@ QUESTIONS: dict[str, Callable[[Backbone], object]] = {
     "generation": lambda backbone: backbone.generation,
     "load_keys": lambda backbone: backbone.load_keys,
     "capabilities": lambda backbone: backbone.capabilities,
+    "file_suffix": lambda backbone: backbone.file_suffix,
     "not_applicable": lambda backbone: backbone.not_applicable,
     "recipes": lambda backbone: backbone.recipes,
     "check": lambda backbone: backbone.check(OPTIONS),

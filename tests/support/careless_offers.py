@@ -71,6 +71,16 @@ CARELESS_BACKBONES = {
     "capabilities name one precision": Careless(
         "", backbone="capabilities = Capabilities(dtypes='float32')", says="Capabilities.dtypes"
     ),
+    "file_suffix is a tuple": Careless("file_suffix", backbone="file_suffix = ('.gguf',)", says="str"),
+    "save_merged forgets its arguments": Careless(
+        "save_merged", backbone="def save_merged(self, options): pass", verb="export merge", says="TypeError"
+    ),
+    "save_quantized fails": Careless(
+        "save_quantized",
+        backbone="def save_quantized(self, options, folder): return folder.bits",
+        verb="models quantize --bits 4",
+        says="AttributeError",
+    ),
     "models_in returns one path": Careless(
         "models_in", backbone="def models_in(self, path): return path", says="tuple"
     ),
