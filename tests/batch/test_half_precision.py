@@ -121,7 +121,7 @@ def test_padding_that_is_seen_turns_tokens_that_lead_by_more(
     assert any(case.turned())
 
 
-@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("beams", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_program_answers_alike_in_every_batch_size(case: Case, tmp_path: Path, beams: int) -> None:
     # Beams are searched for one question at a time, so that no rounding can differ, and few questions show it.
     places = case.sure if beams == 1 else case.sure[:6]

@@ -43,6 +43,7 @@ def test_the_shards_are_cut_and_sized_as_published(rows: int) -> None:
         assert 0 < published - payload < 32768  # the pickle and the zip's table, some hundred bytes a tensor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [0, 8, 4])
 @pytest.mark.parametrize("rows", PUBLISHED)
 def test_a_small_checkpoint_of_the_writer_loads_strictly(tmp_path: Path, rows: int, bits: int) -> None:

@@ -223,6 +223,7 @@ def test_a_vocabulary_without_an_end_token_is_refused(tmp_path: Path) -> None:
         read(tmp_path, Tokenizer.from_str(json.dumps(content)))
 
 
+@pytest.mark.slow
 def test_a_vocabulary_is_the_same_each_time_it_is_trained() -> None:
     """In this process and in one whose hashes of text are others."""
     corpus = ["头痛怎么办？多喝水，注意休息。"] * 2

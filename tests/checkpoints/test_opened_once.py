@@ -78,7 +78,9 @@ def test_loading_with_an_adapter_opens_each_small_file_once(
     assert_each_once(counts, model, lora)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [FAMILIES[0], *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES[1:])]
+)
 def test_showing_a_folder_opens_each_small_file_once(tmp_path: Path, family: str) -> None:
     model, lora = base(family, tmp_path), adapter(family, tmp_path / "lora")
     for folder in (model, lora):

@@ -101,7 +101,13 @@ def a_folder(store: Path) -> None:
     store.mkdir()
 
 
-@pytest.mark.parametrize("garble", [garbled_pages, table_gone, no_database, a_folder])
+@pytest.mark.parametrize(
+    "garble",
+    [
+        garbled_pages,
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (table_gone, no_database, a_folder)),
+    ],
+)
 def test_a_garbled_store_stops_no_answer_and_is_said(
     scripted: Scripted, garble: Callable[[Path], None]
 ) -> None:

@@ -256,7 +256,13 @@ ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(TORCHRUN, id="torchrun"),
+        pytest.param(ACCELERATE, id="accelerate", marks=pytest.mark.slow),
+    ],
+)
 def test_launchers_start_two_real_processes_and_the_file_is_the_same(
     parrot: Parrot,
     questions: Path,

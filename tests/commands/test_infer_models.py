@@ -72,7 +72,14 @@ def test_every_record_of_the_published_files_is_answered_as_it_would_be_alone(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("flags", [[], ["--num-beams", "4"], ["--top-p", "0.9", "--seed", "7"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        pytest.param(["--num-beams", "4"], marks=pytest.mark.slow),
+        pytest.param(["--top-p", "0.9", "--seed", "7"], marks=pytest.mark.slow),
+    ],
+)
 def test_answers_in_a_batch_equal_the_answers_alone(
     talkative: Talkative, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], family: str
 ) -> None:

@@ -59,6 +59,7 @@ def test_any_text_gives_options_that_there_are(text: str) -> None:
         assert places <= {0, 1, 2, 3} and (several or len(places) <= 1)
 
 
+@pytest.mark.no_cover  # measured
 @pytest.mark.parametrize(
     "piece", ["A、", "选", "答案是", "不", "A. 肋胸膜\n", "**", "（", "or ", "\\text{", "是A"]
 )

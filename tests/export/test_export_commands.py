@@ -91,7 +91,7 @@ def differences(post: Post, loaded: Any, sentences: list[str], steps: int) -> It
             ids = [*ids, found[0]["id"]]
 
 
-@pytest.mark.parametrize("family", ["llama", "bloom", "huozi"])
+@pytest.mark.parametrize("family", ["llama", "bloom", pytest.param("huozi", marks=pytest.mark.slow)])
 def test_llama_cpp_reads_the_file_and_computes_the_same(
     family: str, models: Path, call: Call, tmp_path: Path
 ) -> None:
@@ -101,7 +101,7 @@ def test_llama_cpp_reads_the_file_and_computes_the_same(
     loaded: Any = FAMILIES[family].load(LoadOptions(models / family, device="cpu", dtype="float32"))
     server, post = started(file)
     sentences = corpus()
-    for sentence in sentences:
+    for sentence in sentences[::3] if family == "bloom" else sentences:
         body = {"content": sentence, "add_special": False, "parse_special": False}
         plain = getattr(loaded.tokenizer, "encode_whole", loaded.tokenizer.encode)
         assert post("/tokenize", body)["tokens"] == plain(sentence)

@@ -33,7 +33,7 @@ class TestBloom(BackboneTests):
     module = "medchat_bloom.plugin"
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # all that Bloom, which runs above, does not share is in tests/bloom
 class TestHuozi(BackboneTests):
     backbone = HuoziBackbone()
     module = "medchat_bloom.plugin"

@@ -43,6 +43,7 @@ class GPT2(TransformersBackbone):
     capabilities = Capabilities(quantize=())
 
 
+@pytest.mark.slow
 class TestGPT2(BackboneTests):
     backbone = GPT2()
     module = "medchat.hf"  # this one imports torch for other tests

@@ -64,6 +64,7 @@ def test_the_sentences_seen_are_told_apart(capsys: pytest.CaptureFixture[str]) -
     assert result.must_not.share <= FALSE_ALARMS, wrong
 
 
+@pytest.mark.slow
 def test_the_sentences_learned_from_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     result = scored("learned from", read_sentences(WRITTEN), capsys)
     assert result.must.share >= 0.97 and result.must_not.share <= 0.07
@@ -157,6 +158,7 @@ def plain_questions() -> Iterator[str]:
         yield row["question"]
 
 
+@pytest.mark.slow
 def test_doctors_data_sets_raise_hardly_any_notice(capsys: pytest.CaptureFixture[str]) -> None:
     if not (SHARED / "data" / "llama_data.json").exists():
         pytest.skip(f"{SHARED / 'data'} is not there")

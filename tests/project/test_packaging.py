@@ -126,6 +126,7 @@ def test_without_a_compiler_a_wheel_without_the_library_is_built(tmp_path: Path)
     assert LIBRARY not in held and LIBRARY.replace("_native.so", "library.py") in held
 
 
+@pytest.mark.slow
 def test_a_second_build_gives_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
     again = build(tmp_path / "tree", tmp_path / "wheel")
     assert again.name == wheel.name
@@ -176,6 +177,7 @@ def test_the_tested_versions_cover_everything_that_is_needed(wheel: Path) -> Non
     assert needed <= pinned, needed - pinned
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_works_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     installed = pip("install", "--no-deps", "--no-compile", "--target", str(site), str(wheel))

@@ -149,7 +149,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.torch
 @pytest.mark.parametrize(
     ("script", "backbone", "loaded_by"),
-    [("sft_medchat.sh", "chatglm", "--model"), ("finetune.sh", "llama", "--adapter")],
+    [
+        ("sft_medchat.sh", "chatglm", "--model"),
+        pytest.param("finetune.sh", "llama", "--adapter", marks=pytest.mark.slow),
+    ],
 )
 def test_a_script_trains_a_miniature_to_the_end_and_chat_loads_the_result(
     tmp_path: Path, call: Call, data: Path, script: str, backbone: str, loaded_by: str

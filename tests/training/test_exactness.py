@@ -179,6 +179,7 @@ def test_a_checkpoint_of_an_adapter_holds_the_adapter_alone(
     assert tensors and all("lora_" in name for name in tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -152,7 +152,9 @@ def assert_same_end(nursery: Nursery, kind: str, output: Path, expected: str, wh
     assert not list((output / "checkpoints").glob(".*"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
+)
 def test_killed_while_it_writes_a_checkpoint_it_ends_the_same(
     kind: str, nursery: Nursery, tmp_path: Path, uninterrupted: Callable[[str], tuple[str, Path, float]]
 ) -> None:
