@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -178,6 +179,14 @@ def test_whatever_the_server_says_of_a_failure_is_text_too(tab: Tab, served: Ser
     assert tab.run("window.hits") == 0 and tab.run("document.querySelectorAll('main img').length") == 0
 
 
+def refusals(tab: Tab, last: str) -> list[str]:
+    """Return what the browser complained of, up to the complaint that names `last`: it comes a moment later."""
+    found, deadline = tab.complaints(), time.monotonic() + 10
+    while not any(last in complaint for complaint in found) and time.monotonic() < deadline:
+        found += tab.complaints()
+    return found
+
+
 def test_code_that_got_into_the_page_all_the_same_is_not_run(tab: Tab) -> None:
     """The policy is the second door: markup that was put in as markup does nothing."""
     tab.run(
@@ -188,8 +197,9 @@ def test_code_that_got_into_the_page_all_the_same_is_not_run(tab: Tab) -> None:
     )
     refused = tab.run("fetch('https://evil.example/').then(() => 'sent', () => 'refused')")
     assert (tab.run("window.hits"), refused) == (0, "refused")
-    assert len(tab.complaints()) >= 3
-    assert tab.complaints() == [], "each is told once"
+    # The image is looked for first, and its handler is refused when that has failed.
+    found = refusals(tab, "inline event handler")
+    assert any("inline event handler" in complaint for complaint in found) and len(found) >= 4, found
 
 
 def test_the_answer_is_drawn_in_words_lists_and_code(tab: Tab) -> None:
