@@ -44,6 +44,7 @@ from medchat.api import (
 )
 from medchat.document import Document, Paragraph, Picture, Quotation, Section, Table, as_html, as_markdown
 from medchat.errors import CheckpointError, DataError, GateError, MedchatError, UsageError
+from medchat.extras import require_extra
 from medchat.hashing import sha256_of
 from medchat.hookspecs import Finding, hookimpl
 from medchat.language import in_language, say
@@ -171,6 +172,7 @@ __all__ = [
     "read_regular",
     "read_training_data",
     "redact",
+    "require_extra",
     "resolve_model",
     "sanitize",
     "sanitize_line",

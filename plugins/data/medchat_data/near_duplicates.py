@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medchat.plugin_kit import UsageError, say
+from medchat.plugin_kit import require_extra
 
 PERMUTATIONS = 128
 #: Texts with this Jaccard index or more are alike.
@@ -66,10 +66,7 @@ def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
 
 
 def _datasketch() -> Any:
-    try:
-        import datasketch
-    except ImportError:
-        raise UsageError(
-            say("没有安装 datasketch", "datasketch is not installed"), "pip install 'medchat[data]'"
-        ) from None
+    require_extra("data", "datasketch")
+    import datasketch
+
     return datasketch

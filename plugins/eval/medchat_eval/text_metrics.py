@@ -15,7 +15,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from medchat.plugin_kit import UsageError, say
+from medchat.plugin_kit import require_extra
 
 #: A word of a statement, and the one that says the opposite; the first that is found is put in its place.
 _OPPOSITES = (
@@ -107,15 +107,10 @@ def contradicted(text: str) -> str:
 
 
 def require_text_libraries() -> None:
-    """Raise UsageError where jieba or sacrebleu is not installed: before a model is loaded."""
-    _installed("jieba")
-    _installed("sacrebleu")
+    """Raise UsageError unless jieba and sacrebleu are installed: before a model is loaded."""
+    require_extra("eval", "jieba", "sacrebleu")
 
 
 def _installed(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError:
-        raise UsageError(
-            say(f"没有安装 {name}", f"{name} is not installed"), "python -m pip install 'medchat[eval]'"
-        ) from None
+    require_extra("eval", name)
+    return import_module(name)

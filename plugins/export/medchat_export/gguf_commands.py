@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from medchat.plugin_kit import (
     ResolvedModel,
     UsageError,
     model_flags,
+    require_extra,
     resolve_model,
     say,
     user_path,
@@ -118,7 +118,7 @@ def ollama(output: str, kind: str, overwrite: bool, **flags: Any) -> int:
 
 def _checked(flags: dict[str, Any], output: str, kind: str, overwrite: bool) -> tuple[ResolvedModel, Path]:
     """Check all that takes no weights; return the model and where the result goes."""
-    require_gguf()
+    require_extra("export", "gguf")
     from medchat_export.gguf_file import require_known, stated_config
 
     resolved, target = resolve_model(flags), user_path(output)
@@ -132,12 +132,6 @@ def _checked(flags: dict[str, Any], output: str, kind: str, overwrite: bool) -> 
 def _exact_type(flags: dict[str, Any]) -> str:
     """Return the type to merge in on the way: bfloat16 is coarser than what it becomes."""
     return "float16" if weights_type(flags.get("dtype")) == "float16" else "float32"
-
-
-def require_gguf() -> None:
-    """Raise UsageError if the package that writes GGUF files is not installed."""
-    if find_spec("gguf") is None:
-        raise UsageError(say("没有安装 gguf", "gguf is not installed"), "pip install 'medchat[export]'")
 
 
 def _write(

@@ -18,6 +18,7 @@ from medchat.plugin_kit import (
     generation_flags,
     model_flags,
     open_model,
+    require_extra,
     sanitize_line,
     say,
     user_path,
@@ -113,7 +114,7 @@ def serve(
     **flags: Any,
 ) -> int:
     """Serve one model until a signal ends it."""
-    _require_server()
+    require_extra("serve", "starlette", "uvicorn")
     from medchat_serve.app import Service, log_to_stderr
     from medchat_serve.server import StoppableServer, bound_socket, run_until_stopped
 
@@ -137,17 +138,6 @@ def serve(
     finally:
         listening.close()
     return code
-
-
-def _require_server() -> None:
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            say(f"没有安装 serve 需要的 {error.name}", f"{error.name}, which serve needs, is not installed"),
-            'python -m pip install "medchat[serve]"',
-        ) from None
 
 
 def _guard(host: str, hosts: Sequence[str], origins: Sequence[str], token_file: str | None) -> Guard:

@@ -6,12 +6,14 @@ import hmac
 import ipaddress
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from starlette.datastructures import Headers
 
 from medchat.plugin_kit import say
 from medchat_serve.api_error import ApiError
+
+if TYPE_CHECKING:  # the command reads this module before it knows that the extra is installed
+    from starlette.datastructures import Headers
 
 _LOOPBACK_NAMES = ("localhost",)
 #: What browsers may send from a page of an allowed origin; `*` does not cover Authorization.
