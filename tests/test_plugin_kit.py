@@ -117,6 +117,7 @@ NAMES = [
     "read_regular",
     "read_training_data",
     "redact",
+    "require_extra",
     "resolve_model",
     "sanitize",
     "sanitize_line",
