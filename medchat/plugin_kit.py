@@ -42,13 +42,10 @@ from medchat.api import (
     Text,
     Turn,
 )
-from medchat.document import Document, Paragraph, Picture, Quotation, Section, Table, as_html, as_markdown
 from medchat.errors import CheckpointError, DataError, GateError, MedchatError, UsageError
 from medchat.extras import require_extra
-from medchat.hashing import sha256_of
 from medchat.hookspecs import Finding, hookimpl
 from medchat.language import in_language, say
-from medchat.redaction import find_personal, redact
 from medchat.regular_files import read_json, read_regular
 from medchat.sanitize import StreamSanitizer, sanitize, sanitize_line
 from medchat.templates import load_template
@@ -71,13 +68,17 @@ if TYPE_CHECKING:
     from medchat.datafiles.data_file import open_data_file
     from medchat.datafiles.fields import FieldChoice, RecordError
     from medchat.datafiles.record import QuestionRecord, parse_record
+    from medchat.disk import free_space, output_error
+    from medchat.document import Document, Paragraph, Picture, Quotation, Section, Table, as_html, as_markdown
+    from medchat.hashing import sha256_of
     from medchat.inference.library_model import LibraryModel
     from medchat.medical_safety import aigc_metadata, disclaimer, notice_texts, urgent_notices
+    from medchat.redaction import find_personal, redact
     from medchat.settings.plugin_options import plugin_settings
     from medchat.sft_job.data import read_training_data
     from medchat.templates.jinja_template import parse_jinja
     from medchat.user_paths import user_path
-    from medchat.whole_file import check_output_file, output_error, write_whole_file
+    from medchat.whole_file import check_output_file, staged_output, write_whole_file
 
 __all__ = [
     "AdapterCard",
@@ -151,6 +152,7 @@ __all__ = [
     "disclaimer",
     "field_flags",
     "find_personal",
+    "free_space",
     "generation_flags",
     "guess_tokens",
     "hookimpl",
@@ -178,6 +180,7 @@ __all__ = [
     "sanitize_line",
     "say",
     "sha256_of",
+    "staged_output",
     "urgent_notices",
     "user_path",
     "with_template",
@@ -223,6 +226,17 @@ _WHEN_USED = {
     "notice_texts": "medchat.medical_safety",
     "urgent_notices": "medchat.medical_safety",
     "GGUFHeader": "medchat.checkpoints.gguf_header",
+    "Document": "medchat.document",
+    "Paragraph": "medchat.document",
+    "Picture": "medchat.document",
+    "Quotation": "medchat.document",
+    "Section": "medchat.document",
+    "Table": "medchat.document",
+    "as_html": "medchat.document",
+    "as_markdown": "medchat.document",
+    "sha256_of": "medchat.hashing",
+    "find_personal": "medchat.redaction",
+    "redact": "medchat.redaction",
     "read_gguf_header": "medchat.checkpoints.gguf_header",
     "with_template": "medchat.checkpoints.stated_template",
     "LibraryModel": "medchat.inference.library_model",
@@ -231,7 +245,9 @@ _WHEN_USED = {
     "parse_jinja": "medchat.templates.jinja_template",
     "user_path": "medchat.user_paths",
     "check_output_file": "medchat.whole_file",
-    "output_error": "medchat.whole_file",
+    "free_space": "medchat.disk",
+    "output_error": "medchat.disk",
+    "staged_output": "medchat.whole_file",
     "write_whole_file": "medchat.whole_file",
 }
 

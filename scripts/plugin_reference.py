@@ -56,7 +56,7 @@ SECTIONS: Mapping[str, str] = {
     "SavedConversations CallLimits open_calls StoredCalls StoredAnswer read_questions Question read_training_data "
     "parse_record QuestionRecord RecordError field_flags FieldChoice open_data_file "
     "guess_tokens plugin_settings Group LocalizedCommand require_extra write_out write_whole_file "
-    "read_regular read_json sha256_of as_line check_output_file output_error user_path",
+    "read_regular read_json sha256_of as_line check_output_file staged_output free_space output_error user_path",
     "Medical duties": "redact find_personal urgent_notices notice_texts disclaimer aigc_metadata",
 }
 #: The members of a class that plugins may use, where it has others too.

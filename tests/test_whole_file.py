@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from medchat.disk import output_error
 from medchat.errors import UsageError
 from medchat.language import in_language
-from medchat.whole_file import check_output_file, output_error, write_whole_file
+from medchat.whole_file import check_output_file, staged_output, write_whole_file
 
 
 def test_a_file_is_replaced_whole_and_its_other_names_keep_the_old_content(tmp_path: Path) -> None:
@@ -106,3 +107,80 @@ def test_an_output_that_cannot_be_written_is_named_with_the_cause_and_a_way_out(
         error = output_error(output, caught.value, what)
     assert (error.what, error.where) == (f"{said}: Not a directory", str(output))
     assert "--output" in error.remedy
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_staged_output_is_whole_or_not_there(tmp_path: Path, folder: bool) -> None:
+    output = tmp_path / "new" / "out"
+    with pytest.raises(RuntimeError), staged_output(output, folder=folder) as place:
+        (place / "part" if folder else place).write_text("half", encoding="utf-8")
+        raise RuntimeError
+    assert list(output.parent.iterdir()) == []
+    with staged_output(output, folder=folder) as place:
+        file = place / "whole" if folder else place
+        file.write_text("all", encoding="utf-8")
+        file.chmod(0o600)
+        assert not output.exists()
+    written = output / "whole" if folder else output
+    assert written.read_text(encoding="utf-8") == "all" and list(output.parent.iterdir()) == [output]
+    before = os.umask(0o022)
+    os.umask(before)
+    assert written.stat().st_mode & 0o777 == 0o666 & ~before
+
+
+@pytest.mark.parametrize("there", ["file", "folder", "link"])
+@pytest.mark.parametrize("folder", [True, False])
+def test_what_came_there_meanwhile_is_replaced_only_if_asked(
+    tmp_path: Path, there: str, folder: bool
+) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(FileExistsError), staged_output(output, folder=folder):
+        _put_something(output, there)
+    assert _is_something(output, there) and list(tmp_path.iterdir()) == [output]
+    with staged_output(output, folder=folder, replace=True) as place:
+        (place / "new" if folder else place).write_text("", encoding="utf-8")
+    assert not output.is_symlink() and output.is_dir() == folder and list(tmp_path.iterdir()) == [output]
+
+
+def _put_something(output: Path, kind: str) -> None:
+    if kind == "folder":
+        output.mkdir()
+        (output / "theirs").touch()
+    elif kind == "link":
+        output.symlink_to("nowhere")
+    else:
+        output.write_text("theirs", encoding="utf-8")
+
+
+def _is_something(output: Path, kind: str) -> bool:
+    return {"folder": (output / "theirs").exists, "link": output.is_symlink, "file": output.is_file}[kind]()
+
+
+def test_an_empty_folder_is_filled_without_asking_and_a_private_one_is_private(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    with staged_output(output, folder=True, private=True) as place:
+        (place / "file").touch(0o640)
+    assert output.stat().st_mode & 0o777 == 0o700 and (output / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_a_killed_program_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    output = tmp_path / "out[1]"
+    process = os.fork()
+    if not process:
+        with staged_output(output, folder=True) as place:
+            (place / "half").touch()
+            os._exit(9)
+    os.waitpid(process, 0)
+    (left,) = tmp_path.iterdir()
+    with staged_output(output, folder=True) as place:
+        assert left.exists()  # one made this moment might not be locked yet
+        others = tmp_path / ".out[2].00000000.partial"
+        others.mkdir()
+        for folder in (left, others, place.parent):
+            os.utime(folder, (0, 0))
+        with staged_output(output, folder=True):
+            pass
+        assert not left.exists() and place.exists() and others.exists()
+        output.rmdir()
+    assert sorted(tmp_path.iterdir()) == [others, output]

@@ -23,7 +23,7 @@ from medchat.checkpoints.manifest import FILE_NAME, MOST_BYTES, write_manifest
 from medchat.checkpoints.stated_base import fingerprint_of_models
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.regular_files import UNLIMITED, open_regular, read_json
-from medchat.whole_file import whole_folder
+from medchat.whole_file import staged_output
 
 WEIGHTS = "model.safetensors"
 #: Raised whenever the same original would give other bytes.
@@ -80,10 +80,9 @@ def keep(
     """
     cache.folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     _make_room(cache, size)
-    with whole_folder(cache.folder / key, _PRIVATE) as folder:
+    with staged_output(cache.folder / key, folder=True, replace=True, private=True) as folder:
         write(folder / WEIGHTS)
         write_manifest(folder, {"source": str(source.resolve()), "quantization": quantization})
-        remove(cache.folder / key)
     return cache.folder / key
 
 

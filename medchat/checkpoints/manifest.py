@@ -5,16 +5,13 @@ Standard library only.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from medchat.errors import CheckpointError, MedchatError
+from medchat.errors import CheckpointError
 from medchat.hashing import sha256_of
 from medchat.language import say
 from medchat.regular_files import read_json
@@ -81,41 +78,3 @@ def _files(folder: Path, leave_out: Collection[str]) -> Iterator[Path]:
             yield from sorted(path for path in entry.rglob("*") if path.is_file())
         else:
             yield entry
-
-
-# Translates a full or unwritable disk into MedchatError.
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_TROUBLE = (*_FULL, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-#: How libraries written in Rust word an OSError.
-_NUMBER = re.compile(r"\(os error (\d+)\)")
-
-
-@contextmanager
-def translate_disk_errors(path: Path, way_on: Callable[[], str]) -> Iterator[None]:
-    """Within this block a full or unwritable disk raises MedchatError, with `way_on()` as the remedy."""
-    try:
-        yield
-    except MedchatError:
-        raise
-    except Exception as error:
-        number = _number(error)
-        if number not in _TROUBLE:
-            raise
-        reason = os.strerror(number)
-        where = getattr(error, "filename", None) or path
-        if number in _FULL:
-            what = say(f"磁盘已满（{reason}）", f"the disk is full ({reason})")
-            first = say("请腾出空间", "free some space on it")
-        else:
-            what = say(f"无法写入（{reason}）", f"writing failed ({reason})")
-            first = say("请检查该位置能否写入", "check that this place can be written to")
-        remedy = say(f"{first}，然后{way_on()}", f"{first}, then {way_on()}")
-        raise MedchatError(what, remedy, where=str(where)) from error
-
-
-def _number(error: Exception) -> int | None:
-    if isinstance(error, OSError):
-        return error.errno
-    found = _NUMBER.search(str(error))
-    return int(found[1]) if found else None

@@ -12,12 +12,13 @@ from medchat import medical_safety
 from medchat.batch.comparison import Comparison, read_column
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
+from medchat.disk import output_error
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.paths import make_private
 from medchat.sanitize import sanitize_line
 from medchat.user_paths import user_path
-from medchat.whole_file import check_output_file, output_error, write_whole_file
+from medchat.whole_file import check_output_file, write_whole_file
 
 
 @click.command(

@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from medchat import __version__, paths
 from medchat.chat.model_choice import open_registry
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import aligned, answer_stream, write_out
+from medchat.disk import free_space
 from medchat.errors import MedchatError
 from medchat.inference.cpu_engine.library import LIBRARY_FILE, chosen_instructions, open_library
 from medchat.language import say
@@ -81,11 +81,8 @@ def _folders() -> Iterator[CheckedItem]:
         ("data", paths.data_dir()),
         ("cache", paths.cache_dir()),
     ):
-        existing = folder
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
+        existing, free = free_space(folder)
         writable = os.access(existing, os.W_OK | os.X_OK)
-        free = shutil.disk_usage(existing).free
         room = f"{free / 1e9:.1f} GB"
         detail = str(folder) + say(f"（可用 {room}）", f" ({room} free)")
         remedy = (

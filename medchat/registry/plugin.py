@@ -19,6 +19,7 @@ import pluggy
 
 from medchat import hookspecs
 from medchat.api import API_VERSION
+from medchat.disk import system_error
 from medchat.errors import Interruption, MedchatError, MemoryShortageError, PluginError
 from medchat.language import say
 from medchat.registry.contract import ContractError, mismatch, require
@@ -140,6 +141,9 @@ def guarded(entry: PluginEntry, where: str = "", passing: tuple[type[Exception],
             raise _out_of_memory() from error
         if isinstance(error, passing) and _can_be_shown(error):
             raise
+        refused = system_error(error) if OSError in passing else None
+        if refused is not None:
+            raise refused from error
         reason = f"{where}: {described(error)}" if where else described(error)
         failure = PluginFailure(entry.distribution, entry.name, reason)
         raise BrokenPluginError(failure, _remedy(entry, error), where=sanitize_line(entry.value)) from error

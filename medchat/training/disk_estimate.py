@@ -7,13 +7,13 @@ and the next is complete before an older one is removed; at the end the result i
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from medchat.api import DiskEstimate, SFTOptions, SFTSurvey
+from medchat.disk import free_space
 from medchat.training import checkpoint as checkpoints
 from medchat.training.activation_memory import ModelDims
 from medchat.training.memory_estimate import optimizer_bytes
@@ -47,9 +47,9 @@ def estimate_disk(
         "result": result,
         "writing": max(0, writing - result),
     }
-    place = _existing(options.output.absolute())
-    free = shutil.disk_usage(place).free + _held(options.output / checkpoints.FOLDER_NAME)
-    return DiskEstimate({name: size for name, size in parts.items() if size}, str(place), free)
+    place, free = free_space(options.output)
+    held = _held(options.output / checkpoints.FOLDER_NAME)
+    return DiskEstimate({name: size for name, size in parts.items() if size}, str(place), free + held)
 
 
 def _saves(options: SFTOptions, survey: SFTSurvey | None) -> int:
@@ -72,9 +72,3 @@ def _held(folder: Path) -> int:
 
 def _files(paths: Iterable[Path]) -> list[tuple[Path, int]]:
     return [(path, path.stat().st_size) for path in paths if path.is_file()]
-
-
-def _existing(place: Path) -> Path:
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return place

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from medchat import __version__
 from medchat.api import SFTOptions, SFTReport
 from medchat.checkpoints import manifest
-from medchat.checkpoints.manifest import translate_disk_errors
+from medchat.disk import translate_disk_errors
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.training import checkpoint as checkpoints

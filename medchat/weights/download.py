@@ -18,6 +18,7 @@ from typing import Protocol
 
 from medchat import paths
 from medchat.api import KnownFile, KnownWeights
+from medchat.disk import free_space
 from medchat.errors import CheckpointError, MedchatError
 from medchat.hashing import sha256_of
 from medchat.language import say
@@ -95,7 +96,7 @@ def plan_download(
     files = tuple(replace(file, sha256=file.sha256 or published.get(file.name, "")) for file in chosen)
     total = sum(file.size for file in files)
     present = sum(_present(folder, file) for file in files)
-    free = shutil.disk_usage(_existing(folder)).free
+    _, free = free_space(folder)
     if total - present + SPARE > free:
         raise _no_space(folder, total - present, free)
     return DownloadPlan(known, source, listing, files, folder, total, present, free, held)
@@ -216,10 +217,6 @@ def _present(folder: Path, file: RemoteFile) -> int:
     if target.is_file() and target.stat().st_size == file.size:
         return file.size
     return min(partial.stat().st_size, file.size) if partial.is_file() else 0
-
-
-def _existing(folder: Path) -> Path:
-    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
 
 
 def _report_waiting(watcher: Watcher) -> None:

@@ -14,6 +14,7 @@ import torch
 import xllamacpp
 from bloom_adapters import write_adapter
 from cli_program import Call
+from limited_files import files_no_larger_than
 from medchat_export import gguf_tensors
 from medchat_export.gguf_file import Labels, write_gguf
 from safetensors.torch import load_file, save_file
@@ -178,3 +179,11 @@ def test_merged_weights_answer_as_base_and_adapter_and_ollama_gets_its_folder(
     assert made.code == 0, made.err
     assert sorted(path.name for path in folder.iterdir()) == ["Modelfile", "README.md", "model.gguf"]
     assert 'SYSTEM """只说中文"""' in (folder / "Modelfile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("form", ["merge", "gguf"])
+def test_a_full_disk_is_told_and_leaves_nothing(call: Call, models: Path, tmp_path: Path, form: str) -> None:
+    with files_no_larger_than(100_000):
+        refused = call(*words("export", form, "--model", models / "bloom", "--output", tmp_path / "out"))
+    assert refused.code == 1 and "--output" in refused.err, refused.err
+    assert list(tmp_path.iterdir()) == []

@@ -87,11 +87,14 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path, folder
     output = tmp_path / "out"
     output.mkdir() if folder else output.write_text("before", encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(MedchatError, match="No space"), staged(output, folder=folder) as beside:
+    with (
+        pytest.raises(MedchatError, match="No space"),
+        staged(output, folder=folder, overwrite=True) as beside,
+    ):
         (beside / "part" if folder else beside).write_text("half", encoding="utf-8")
         raise OSError(28, "No space left on device")
     assert sorted(tmp_path.rglob("*")) == before
-    with staged(output, folder=folder) as beside:
+    with staged(output, folder=folder, overwrite=True) as beside:
         (beside / "whole" if folder else beside).write_text("after", encoding="utf-8")
     assert (output / "whole" if folder else output).read_text(encoding="utf-8") == "after"
     assert len(list(tmp_path.iterdir())) == 1

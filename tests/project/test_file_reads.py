@@ -37,7 +37,6 @@ ALLOWED = {
         "plugins/export/medchat_export/gguf_file.py",
         "safe_open",
     ): "the merged weights, written a moment before",
-    ("plugins/export/medchat_export/staging.py", "os.open"): "a file of ours, to wait for the disk",
     ("medchat/whole_file.py", "os.open"): "to write; and a file or folder of ours to wait for the disk",
     ("medchat/repl/terminal.py", "os.open"): "the null device, to write to",
     ("medchat/cli/output.py", "os.open"): "the null device, to write to",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,14 @@ def test_loading_passes_what_is_no_fault_of_the_plugin(error: BaseException) -> 
     with pytest.raises(type(error)) as caught:
         guarded(Loading(error)).load(OPTIONS)
     assert caught.value is error
+
+
+@pytest.mark.parametrize("question", ["save_merged", "save_quantized", "exchange_adapters"])
+def test_a_disk_that_a_library_in_rust_finds_full_is_no_fault_of_the_plugin(question: str) -> None:
+    error = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(OSError, match="No space") as caught:
+        QUESTIONS[question](guarded(Failing(error)))
+    assert caught.value.errno == errno.ENOSPC and caught.value.__cause__ is error
 
 
 @pytest.mark.parametrize(

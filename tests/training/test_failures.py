@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import short_runs
 import torch
+from limited_files import files_no_larger_than
 from safetensors import SafetensorError
 from sft_watcher import Watcher
 from short_runs import run, tiny_llama
@@ -155,17 +154,6 @@ def test_divergence_before_any_checkpoint_leaves_nothing(
 
 
 # ---------------------------------------------------------------- no room
-
-
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """The kernel refuses what goes beyond, to every library alike."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, watcher: Watcher, where: str) -> None:

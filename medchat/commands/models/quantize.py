@@ -9,17 +9,18 @@ import click
 
 from medchat.api import LoadOptions
 from medchat.chat.model_choice import find_model, open_registry, recognize_backbone
-from medchat.checkpoints.manifest import translate_disk_errors, write_manifest
+from medchat.checkpoints.manifest import write_manifest
 from medchat.cli.group import LocalizedCommand
 from medchat.cli.output import say_aside, write_out
 from medchat.commands.models.pull_progress import PullProgress, show_pull
+from medchat.disk import translate_disk_errors
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.units import amount
 from medchat.user_paths import user_path
-from medchat.whole_file import whole_folder
+from medchat.whole_file import staged_output
 
 _THIS = "medchat models quantize"
 
@@ -48,12 +49,11 @@ def command(model: str, bits: str, output: str, backbone: str | None) -> int:
     with (
         translate_disk_errors(target, lambda: say("再运行同一条命令", "run the same command again")),
         show_pull(say("量化", "quantising")) as progress,
+        staged_output(target, folder=True) as folder,
     ):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with whole_folder(target) as folder:
-            options = LoadOptions(source, quantize=quantization, offline=True, watch=_shown_by(progress))
-            chosen.save_quantized(options, folder)
-            write_manifest(folder, {"source": str(source.resolve()), "quantization": quantization})
+        options = LoadOptions(source, quantize=quantization, offline=True, watch=_shown_by(progress))
+        chosen.save_quantized(options, folder)
+        write_manifest(folder, {"source": str(source.resolve()), "quantization": quantization})
     size = sum(file.stat().st_size for file in target.iterdir())
     return write_out(f"{sanitize_line(str(target))}  {quantization}  {amount(size)}\n")
 

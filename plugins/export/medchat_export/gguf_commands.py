@@ -66,7 +66,7 @@ def gguf(output: str, kind: str, overwrite: bool, **flags: Any) -> int:
     pattern = pattern_of(resolved.template)
     if pattern is None:
         click.echo(_no_pattern(resolved), err=True)
-    with staged(target, folder=False) as file:
+    with staged(target, folder=False, overwrite=overwrite) as file:
         _write(resolved, file, kind, target.stem, pattern, _exact_type(flags))
     report(target)
     return 0
@@ -98,7 +98,7 @@ def ollama(output: str, kind: str, overwrite: bool, **flags: Any) -> int:
         str(flags.get("system") or ""),
         joined_licence(parts),
     ).text()
-    with staged(target, folder=True) as folder:
+    with staged(target, folder=True, overwrite=overwrite) as folder:
         _write(resolved, folder / _WEIGHTS_NAME, kind, target.name, pattern, _exact_type(flags))
         write_whole_file(folder / "Modelfile", modelfile)
         remark = (f"转换为 GGUF，权重类型 {kind}", f"converted to GGUF, weights as {kind}")

@@ -80,7 +80,7 @@ def merge_command(output: str, overwrite: bool, **flags: Any) -> int:
     resolved, target = resolve_model(flags), user_path(output)
     check_target(target, resolved.options, overwrite=overwrite)
     check_space(target, parameters_of(resolved) * DTYPES[dtype])
-    with staged(target, folder=True) as folder:
+    with staged(target, folder=True, overwrite=overwrite) as folder:
         merge_into(resolved, folder, dtype)
         write_chat_template(resolved, folder)
         (folder / "README.md").write_text(
@@ -148,7 +148,7 @@ def card_command(output: str, overwrite: bool, **flags: Any) -> int:
     resolved, target = resolve_model(flags), user_path(output)
     check_target(target, resolved.options, overwrite=overwrite)
     named = (*resolved.options.adapters, resolved.options.model)[0]
-    with staged(target, folder=False) as file:
+    with staged(target, folder=False, overwrite=overwrite) as file:
         write_whole_file(file, exported_card(named.resolve().name, resolved, parts_of(resolved), remarks=[]))
     click.echo(sanitize_line(str(target)), err=True)
     return 0
