@@ -17,7 +17,7 @@ from typing import Any
 from medchat.plugin_kit import say
 from medchat_eval.open_file import Criterion
 
-FORM_VERSION = 1
+FORM_VERSION = 2
 #: The dimensions of each form with the words for them; each gets a whole number from 0 to `TOP`.
 DIMENSIONS: Mapping[str, Mapping[str, str]] = {
     "cmcoqa": {
@@ -117,13 +117,28 @@ def _task(form: str, judged: Judged) -> str:
     if form == PAIRWISE:
         return f"哪个回答更好（正确、完整、安全、清楚）？一样好就写 tie。{only}" + '{"better": "1"}'
     if form == CRITERIA:
-        listed = "\n".join(f"{at}. {one.text}" for at, one in enumerate(judged.criteria, start=1))
-        example = json.dumps({"met": [True] * len(judged.criteria)})
-        return f"回答是否做到了下面各条（按顺序，做到为 true，没有为 false）？\n{listed}\n{only}{example}"
+        return _criteria_task(judged.criteria) + only + _criteria_example(judged.criteria)
     listed = "\n".join(f"- {name}：{meaning}" for name, meaning in DIMENSIONS[form].items())
     example = json.dumps(dict.fromkeys(DIMENSIONS[form], TOP))
     asked = f"请按下面各项给回答打分，每项是 0 到 {TOP} 的整数（0 很差，1 不足，2 较好，3 很好）："
     return f"{asked}\n{listed}\n{only}{example}"
+
+
+def _criteria_task(criteria: Sequence[Criterion]) -> str:
+    """Ask whether each thing is in the answer, which reads the same for what an answer should say and for a fault."""
+    listed = "\n".join(
+        f"{at}. {'' if one.points > 0 else '（错误做法）'}{one.text}"
+        for at, one in enumerate(criteria, start=1)
+    )
+    asked = "回答里有没有下面各条所写的内容？按顺序逐条判断：有为 true，没有为 false。"
+    if any(one.points < 0 for one in criteria):
+        asked += "标有“错误做法”的各条也是这样：回答里有这种错误为 true，没有这种错误为 false。"
+    return f"{asked}\n{listed}\n"
+
+
+def _criteria_example(criteria: Sequence[Criterion]) -> str:
+    """Return the form with both values in it by turns, as one that names a value alone invites it."""
+    return json.dumps({"met": [at % 2 == 0 for at in range(len(criteria))]}) + "（true 和 false 只是示例）"
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
