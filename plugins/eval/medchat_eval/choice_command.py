@@ -16,7 +16,6 @@ from medchat.plugin_kit import (
     generation_flags,
     model_flags,
     open_model,
-    open_results,
     say,
     user_path,
 )
@@ -24,11 +23,11 @@ from medchat_eval.choice_file import ChoiceFile, ChoiceItem, read_answers, read_
 from medchat_eval.choice_metrics import METRICS, ChoiceTally
 from medchat_eval.choice_prompt import FORM_VERSION, AskedChoice, examples_for, in_every_order
 from medchat_eval.choosing import Chosen, choose_by_likelihood, choose_by_reply
-from medchat_eval.flags import decisive, output_flags
+from medchat_eval.flags import decisive, limit_flag, output_flags
 from medchat_eval.open_file import named_or_shipped
-from medchat_eval.output_folder import ANSWERS, open_folder, write_evaluation
+from medchat_eval.output_folder import OutputFolder
 from medchat_eval.replies import Prompt, replies_to
-from medchat_eval.results import Evaluation, parse_gates, require_gates
+from medchat_eval.results import Evaluation
 from medchat_eval.scorer import scorer_of
 
 #: The choice questions that are shipped.
@@ -85,9 +84,7 @@ CHOICE_FILE = "data/choice.jsonl"
     ),
 )
 @click.option("--no-rotation", is_flag=True, help=say("不轮换选项顺序", "do not rotate the options"))
-@click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help=say("只做前 N 题", "the first N questions alone")
-)
+@limit_flag
 @click.option(
     "--skip-bad", is_flag=True, help=say("跳过有误的记录并计数", "pass over bad records and count them")
 )
@@ -103,18 +100,13 @@ def choice(
     no_rotation: bool,
     limit: int | None,
     skip_bad: bool,
-    output: str,
-    resume: bool,
-    overwrite: bool,
-    gates: tuple[str, ...],
+    output: OutputFolder,
     **flags: Any,
 ) -> int:
     """Evaluate; raise GateError (7) where a gate is not met."""
-    least = parse_gates(gates, METRICS)
     read = list(_files(names, answers, skip_bad))
     worked = read_choice_file(user_path(examples)).items if examples else ()
-    folder = user_path(output)
-    open_folder(folder, resume=resume, overwrite=overwrite)
+    output.make()
     items = list(islice((item for file in read for item in file.items), limit))
     rotated = not no_rotation and by != "texts"
     settings = {"by": by, "rotation": rotated, "shots": shots if worked else 0, "prompt_form": FORM_VERSION}
@@ -122,16 +114,13 @@ def choice(
     orders = [in_every_order(item) if rotated else [_asked(item, by_text=by == "texts")] for item in items]
     with open_model(decisive(flags)) as opened, ExitStack() as stack:
         if by == "answers":
-            answers_file = folder / ANSWERS
-            results = stack.enter_context(open_results(answers_file, resume=resume, overwrite=overwrite))
+            results = stack.enter_context(output.answers())
             chosen = _by_replies(opened, results, orders, worked, shots)
         else:
             chosen = _by_likelihood(opened, orders, worked, shots, by_text=by == "texts")
         tally = ChoiceTally(list(islice(chosen, len(order))) for order in orders)
         evaluation = _evaluation(opened, read, settings, tally)
-    write_evaluation(folder, evaluation)
-    require_gates(evaluation.metrics, least)
-    return 0
+    return output.finish(evaluation)
 
 
 def _evaluation(

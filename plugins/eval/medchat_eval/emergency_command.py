@@ -13,16 +13,13 @@ from medchat.plugin_kit import (
     OpenedModel,
     generation_flags,
     model_flags,
-    open_model,
-    open_results,
     say,
-    user_path,
 )
-from medchat_eval.flags import decisive, output_flags
+from medchat_eval.flags import limit_flag, output_flags
 from medchat_eval.open_file import OpenFile, OpenItem, named_or_shipped, read_open_file
-from medchat_eval.output_folder import ANSWERS, open_folder, write_evaluation
-from medchat_eval.replies import ModelReply, replies_to
-from medchat_eval.results import Evaluation, parse_gates, require_gates, share_metric
+from medchat_eval.output_folder import OutputFolder
+from medchat_eval.replies import ModelReply, replies_in
+from medchat_eval.results import Evaluation, share_metric
 
 METRICS = ("calls_120", "sends_to_care")
 #: The emergencies that are shipped.
@@ -58,36 +55,22 @@ _CARE = re.compile(
     metavar="FILE",
     help=say("急症的问题；不写则用附带的 20 题", "emergencies; without it the 20 that are shipped"),
 )
-@click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help=say("只做前 N 题", "the first N questions alone")
-)
+@limit_flag
 @output_flags(METRICS)
 @model_flags
 @generation_flags
 def emergency(
     name: str | None,
     limit: int | None,
-    output: str,
-    resume: bool,
-    overwrite: bool,
-    gates: tuple[str, ...],
+    output: OutputFolder,
     **flags: Any,
 ) -> int:
     """Evaluate; raise GateError (7) where a gate is not met."""
-    least = parse_gates(gates, METRICS)
     with named_or_shipped(name, EMERGENCY_FILE) as path:
         file = read_open_file(path, limit=limit)
-    folder = user_path(output)
-    open_folder(folder, resume=resume, overwrite=overwrite)
-    with (
-        open_model(decisive(flags)) as opened,
-        open_results(folder / ANSWERS, resume=resume, overwrite=overwrite) as results,
-    ):
-        replies = list(replies_to(opened, results, [item.prompt for item in file.items]))
+    with replies_in(output, flags, [item.prompt for item in file.items]) as (opened, replies):
         evaluation = _evaluation(opened, file, replies)
-    write_evaluation(folder, evaluation)
-    require_gates(evaluation.metrics, least)
-    return 0
+    return output.finish(evaluation)
 
 
 def _evaluation(opened: OpenedModel, file: OpenFile, replies: Sequence[ModelReply]) -> Evaluation:

@@ -15,7 +15,6 @@ from medchat.plugin_kit import (
     call_flags,
     generation_flags,
     model_flags,
-    open_calls,
     open_model,
     say,
     user_path,
@@ -34,8 +33,8 @@ from medchat_eval.judge_files import (
 from medchat_eval.judge_forms import CRITERIA, DIMENSIONS, FORM_VERSION, FORMS, PAIRWISE, Judged
 from medchat_eval.judging import Verdicts, judge_all
 from medchat_eval.open_file import named_or_shipped, read_open_file
-from medchat_eval.output_folder import ANSWERS, open_folder, write_evaluation
-from medchat_eval.results import Evaluation, Metric, parse_gates, require_gates
+from medchat_eval.output_folder import OutputFolder
+from medchat_eval.results import Evaluation, Metric
 from medchat_eval.text_command import OPEN_FILE
 
 _RATED = tuple(name for names in DIMENSIONS.values() for name in names)
@@ -97,33 +96,26 @@ def judge(
     questions: str | None,
     repeat: float,
     human: str | None,
-    output: str,
-    resume: bool,
-    overwrite: bool,
-    gates: tuple[str, ...],
+    output: OutputFolder,
     **flags: Any,
 ) -> int:
     """Judge; raise GateError (7) where a gate is not met."""
-    least = parse_gates(gates, METRICS)
     files = [read_answer_file(user_path(name)) for name in answers]
     given, judged = _to_judge(files, form, questions)
     dimensions = tuple(DIMENSIONS.get(form, ()))
     ratings = read_ratings(user_path(human), dimensions) if human and dimensions else {}
     limits = CallLimits.from_flags(flags)
-    folder = user_path(output)
-    open_folder(folder, resume=resume, overwrite=overwrite)
+    output.make()
     chosen = {
         "option": (*(flags.get("option") or ()), *limits.options),
         "backbone": flags.get("backbone") or "remote",
     }
     with open_model(decisive({**flags, **chosen})) as opened:
         refuse_own_judge(f"{opened.backbone} {opened.provenance['model']}", files)
-        with open_calls(folder / ANSWERS, opened, limits, resume=resume, overwrite=overwrite) as calls:
+        with output.calls(opened, limits) as calls:
             verdicts = judge_all(form, judged, calls.answer, repeat_every=round(1 / repeat) if repeat else 0)
         evaluation = _evaluated(opened, form, files, given, verdicts, ratings)
-    write_evaluation(folder, evaluation)
-    require_gates(evaluation.metrics, least)
-    return 0
+    return output.finish(evaluation)
 
 
 def _to_judge(

@@ -3,42 +3,75 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from medchat.plugin_kit import (
+    CallLimits,
+    OpenedModel,
+    Results,
+    StoredCalls,
     UsageError,
     as_html,
     as_markdown,
+    open_calls,
+    open_results,
     output_error,
     sanitize_line,
     say,
     write_whole_file,
 )
 from medchat_eval.report import evaluation_document, metric_cells
-from medchat_eval.results import Evaluation
+from medchat_eval.results import Evaluation, require_gates
 
 RESULTS, MARKDOWN, HTML = "results.json", "report.md", "report.html"
 #: The answers of a model, or the verdicts of a judge: what a run that continues need not ask again.
 ANSWERS = "answers.jsonl"
 
 
-def open_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder. Raises UsageError where it holds a run that is neither to continue nor to be replaced."""
-    if any((folder / name).exists() for name in (RESULTS, ANSWERS)) and not (resume or overwrite):
-        raise UsageError(
-            say("--output 里已经有一次评测", "--output holds an evaluation already"),
-            say(
-                "换一个 --output，用 --resume 继续，或用 --overwrite 重来",
-                "use another --output, go on with --resume, or start over with --overwrite",
-            ),
-            where=str(folder),
-        )
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from error
+@dataclass(frozen=True, slots=True)
+class OutputFolder:
+    """Where an evaluation goes, what becomes of one that is there, and the least values by metric."""
+
+    path: Path
+    resume: bool
+    overwrite: bool
+    gates: Mapping[str, float]
+
+    def make(self) -> None:
+        """Make it. Raises UsageError where it holds a run that is neither to continue nor to be replaced."""
+        is_used = any((self.path / name).exists() for name in (RESULTS, ANSWERS))
+        if is_used and not (self.resume or self.overwrite):
+            raise UsageError(
+                say("--output 里已经有一次评测", "--output holds an evaluation already"),
+                say(
+                    "换一个 --output，用 --resume 继续，或用 --overwrite 重来",
+                    "use another --output, go on with --resume, or start over with --overwrite",
+                ),
+                where=str(self.path),
+            )
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+    def answers(self) -> AbstractContextManager[Results]:
+        """Open the file of the model's answers, those of an earlier run in it if this one continues it."""
+        return open_results(self.path / ANSWERS, resume=self.resume, overwrite=self.overwrite)
+
+    def calls(self, opened: OpenedModel, limits: CallLimits) -> AbstractContextManager[StoredCalls]:
+        """Open the same file as that of the calls to a judge."""
+        return open_calls(self.path / ANSWERS, opened, limits, resume=self.resume, overwrite=self.overwrite)
+
+    def finish(self, evaluation: Evaluation) -> int:
+        """Write the reports and return 0. Raises GateError (exit code 7) where a metric is under its least value."""
+        write_evaluation(self.path, evaluation)
+        require_gates(evaluation.metrics, self.gates)
+        return 0
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:

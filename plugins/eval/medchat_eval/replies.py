@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from medchat.plugin_kit import OpenedModel, Question, QuestionRecord, Results, Turn, UsageError, say
-from medchat_eval.output_folder import ANSWERS
+from medchat.plugin_kit import (
+    OpenedModel,
+    Question,
+    QuestionRecord,
+    Results,
+    Turn,
+    UsageError,
+    open_model,
+    say,
+)
+from medchat_eval.flags import decisive
+from medchat_eval.output_folder import ANSWERS, OutputFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +36,16 @@ class ModelReply:
     text: str
     dropped: int = 0
     refusal: str = ""
+
+
+@contextmanager
+def replies_in(
+    output: OutputFolder, flags: Mapping[str, Any], prompts: Sequence[Prompt]
+) -> Iterator[tuple[OpenedModel, list[ModelReply]]]:
+    """Make the folder, open the model that the flags name, and give it with its replies. Raises as `replies_to`."""
+    output.make()
+    with open_model(decisive(flags)) as opened, output.answers() as results:
+        yield opened, list(replies_to(opened, results, prompts))
 
 
 def replies_to(opened: OpenedModel, results: Results, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
