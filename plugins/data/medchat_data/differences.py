@@ -54,7 +54,7 @@ _ATTRIBUTES: Mapping[str, str] = {
     "causes": "病因 原因 为什么 诱因 怎么引起 引起的 怎么得 导致",
     "symptoms": "症状 体征 表现 征兆 感觉",
     "tests": "检查 检测 化验 查什么",
-    "diagnosis": "诊断 确诊 什么病 什么疾病 是什么 怎么判断",
+    "diagnosis": "诊断 确诊 什么病 什么疾病 怎么判断",
     "treatment": "治疗 怎么治 疗法 怎么办 怎么处理 治得好 治好",
     "medicines": "药物 用药 吃什么药 什么药",
     "surgery": "手术",
@@ -90,6 +90,8 @@ def _in_common_words(text: str) -> str:
 
 _WORDS_ASKED = {_in_common_words(word): name for name, words in _ATTRIBUTES.items() for word in words.split()}
 _SIDE, _AGE, _ASKED = _finder(_SIDES), _finder(_AGES), _finder("|".join(_WORDS_ASKED))
+#: Asks for a diagnosis by itself, and for nothing more after what is asked for: 治疗方案是什么 is 怎么治疗.
+_WHAT_IS_IT = _in_common_words("是什么")
 
 
 def difference(first: str, second: str) -> str:
@@ -137,8 +139,13 @@ def _ages(text: str) -> Counter[str]:
 
 def _asked(text: str) -> frozenset[str]:
     """Return what the last clause asks for that asks for anything: before it stands the patient's story."""
-    clauses = [_ASKED.findall(clause) for clause in _CLAUSE_END.split(_in_common_words(text))]
-    return frozenset(_WORDS_ASKED[word] for word in next(filter(None, reversed(clauses)), ()))
+    clauses = reversed(_CLAUSE_END.split(_in_common_words(text)))
+    return next(filter(None, map(_asked_in_clause, clauses)), frozenset())
+
+
+def _asked_in_clause(clause: str) -> frozenset[str]:
+    asked = frozenset(_WORDS_ASKED[word] for word in _ASKED.findall(clause))
+    return asked or frozenset({"diagnosis"} if _WHAT_IS_IT in clause else ())
 
 
 def _organs(text: str) -> Counter[str]:
