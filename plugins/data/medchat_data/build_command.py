@@ -23,13 +23,13 @@ from medchat.plugin_kit import (
 )
 from medchat_data.build_literature import literature
 from medchat_data.building import TEMPLATE_WRITER, BuildPlan
+from medchat_data.flags import build_flags
 from medchat_data.knowledge import read_knowledge
 from medchat_data.model_writer import (
     BACKBONE_WRITER,
     REMOTE_WRITER,
     BuildFiles,
     planned,
-    writer_flags,
 )
 from medchat_data.prompt_forms import FORMS
 from medchat_data.sample_prompt import prompt_for
@@ -62,11 +62,6 @@ def build() -> None:
 )
 @click.argument("knowledge", metavar="FILE")
 @click.option(
-    "--output",
-    metavar="FILE",
-    help=say("训练数据写到这个 .jsonl 文件", "where the training data goes (.jsonl)"),
-)
-@click.option(
     "--writer",
     type=click.Choice([TEMPLATE_WRITER, REMOTE_WRITER, BACKBONE_WRITER]),
     default=TEMPLATE_WRITER,
@@ -82,20 +77,13 @@ def build() -> None:
     help=say("只用这些问法，逗号分隔：", "only these prompt forms, separated by commas: ")
     + say("、", ", ").join(FORMS),
 )
-@writer_flags
-@click.option("--resume", is_flag=True, help=say("从上次中断的地方继续", "go on with what is missing"))
-@click.option(
-    "--overwrite", is_flag=True, help=say("重新写，替换已有的文件", "start over and replace the file")
-)
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help=say(
+@build_flags(
+    dry_run=say(
         "只显示前三条知识记录写成什么（用模型写时显示提示和预计用量），不写文件",
         "show what the first three records make (for a model: the prompts, and what all would take); write nothing",
     ),
 )
-def kg(knowledge: str, output: str | None, writer: str, forms: str | None, **flags: Any) -> int:
+def kg(knowledge: str, writer: str, forms: str | None, **flags: Any) -> int:
     """Build; return 6 where some knowledge record says nothing, 1 where a model left some unwritten."""
     path, seed = user_path(knowledge), flags.get("seed") or 0
     GenerationConfig(seed=seed)  # raises for one out of range
@@ -107,15 +95,7 @@ def kg(knowledge: str, output: str | None, writer: str, forms: str | None, **fla
     plan = BuildPlan(read_knowledge(path), _chosen_forms(forms), seed, date.today().isoformat())
     if flags["dry_run"]:
         return write_out(_shown(plan) if writer == TEMPLATE_WRITER else _shown_prompts(plan, flags))
-    if output is None:
-        raise UsageError(
-            say("没有指定 --output", "--output is missing"),
-            say(
-                "--output train.jsonl；先看看用 --dry-run", "--output train.jsonl; --dry-run shows some first"
-            ),
-        )
-    inputs = {say("知识文件", "the knowledge file"): path}
-    files = BuildFiles(user_path(output), inputs, flags["resume"], flags["overwrite"])
+    files = BuildFiles.from_flags(flags, {say("知识文件", "the knowledge file"): path})
     if writer == TEMPLATE_WRITER:
         counts, is_whole = write_by_forms(plan, files), True
     else:

@@ -15,13 +15,13 @@ from medchat.plugin_kit import (
     GenerationConfig,
     LocalizedCommand,
     Turn,
-    UsageError,
     sanitize,
     say,
     user_path,
     write_out,
 )
 from medchat_data.converting import as_dialogue
+from medchat_data.flags import build_flags
 from medchat_data.literature import LiteratureFile, LiteratureText, read_literature
 from medchat_data.literature_prompts import PROMPT_VERSION, statements_prompt
 from medchat_data.literature_stages import MOST_CALLS, NOT_ASKED, Ask, Stages, Statement, stage_reasons
@@ -35,7 +35,6 @@ from medchat_data.model_writer import (
     rejected_line,
     say_estimate,
     say_what_is_left,
-    writer_flags,
     written_by,
 )
 
@@ -56,11 +55,6 @@ _FALSE_SHARE = 0.2
 )
 @click.argument("literature_file", metavar="FILE")
 @click.option(
-    "--output",
-    metavar="FILE",
-    help=say("训练数据写到这个 .jsonl 文件", "where the training data goes (.jsonl)"),
-)
-@click.option(
     "--writer",
     type=click.Choice([REMOTE_WRITER, BACKBONE_WRITER]),
     required=True,
@@ -77,32 +71,20 @@ _FALSE_SHARE = 0.2
         "the share of questions that assert something false, to be corrected",
     ),
 )
-@writer_flags
-@click.option("--resume", is_flag=True, help=say("从上次中断的地方继续", "go on with what is missing"))
-@click.option(
-    "--overwrite", is_flag=True, help=say("重新写，替换已有的文件", "start over and replace the file")
-)
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help=say(
+@build_flags(
+    dry_run=say(
         "只显示前三篇的提示和预计用量，不写文件",
         "show the prompts of the first three texts and what all would take; write nothing",
     ),
 )
-def literature(
-    literature_file: str, output: str | None, writer: str, false_share: float, **flags: Any
-) -> int:
+def literature(literature_file: str, writer: str, false_share: float, **flags: Any) -> int:
     """Build; return 6 where some record has no text, 1 where a model left some unwritten."""
     path, seed = user_path(literature_file), flags.get("seed") or 0
     GenerationConfig(seed=seed)  # raises for one out of range
     file = read_literature(path)
     if flags["dry_run"]:
         return write_out(_shown_prompts(file, flags))
-    if output is None:
-        raise UsageError(say("没有指定 --output", "--output is missing"), "--output train.jsonl")
-    inputs = {say("文献文件", "the file of literature"): path}
-    files = BuildFiles(user_path(output), inputs, flags["resume"], flags["overwrite"])
+    files = BuildFiles.from_flags(flags, {say("文献文件", "the file of literature"): path})
     rows, left = _written(file, Stages(false_share, seed), writer, flags, files)
     codes = Counter(row.get("code", "") for row in rows)
     click.echo(built_line(Counter(literature=codes.pop("", 0)), files), err=True)

@@ -21,6 +21,7 @@ from medchat.plugin_kit import (
     user_path,
     write_out,
 )
+from medchat_data.flags import JSON
 from medchat_data.measuring import SHORT_ANSWER, Exchange, Lengths, Measures, measure
 from medchat_data.record_files import bad_record
 
@@ -82,7 +83,7 @@ def _is_sound(path: Path, choice: FieldChoice) -> bool:
 )
 @click.argument("data", metavar="FILE…", nargs=-1, required=True)
 @field_flags
-@click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
+@JSON
 def stats(data: tuple[str, ...], as_json: bool, **fields: str) -> int:
     """Print the counts of each file; return 6 where one of them holds a bad record."""
     found = [_measured(user_path(name), _choice(fields)) for name in data]

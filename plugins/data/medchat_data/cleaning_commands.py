@@ -31,6 +31,7 @@ from medchat_data.deduplicating import (
     duplicates,
     question_of,
 )
+from medchat_data.flags import JSON, OUTPUT, OVERWRITE, REQUIRED_OUTPUT
 from medchat_data.near_duplicates import THRESHOLD
 from medchat_data.record_files import read_records, require_free, write_records
 
@@ -40,13 +41,6 @@ _SHOWN_CHARACTERS = 80
 _NAMED = 20
 #: Fields that say where a record is from, and no person's words.
 _NO_WORDS = ("provenance", "id", "index")
-_OUTPUT = click.option(
-    "--output", metavar="FILE", help=say("写到这个 .jsonl 文件", "where the data goes (.jsonl)")
-)
-_OVERWRITE = click.option(
-    "--overwrite", is_flag=True, help=say("替换已有的文件", "replace the file that is there")
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", "print JSON"))
 
 
 @click.command(
@@ -81,9 +75,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, help=say("输出 JSON", 
     show_default=True,
     help=say("字二元组的 Jaccard 相似度", "Jaccard index over pairs of characters"),
 )
-@_OUTPUT
-@_OVERWRITE
-@_JSON
+@OUTPUT
+@OVERWRITE
+@JSON
 def dedup(
     data: str, by: str, keep: str, threshold: float, output: str | None, overwrite: bool, as_json: bool
 ) -> int:
@@ -144,9 +138,9 @@ def _group_lines(found: Duplicates, questions: list[str]) -> Iterator[str]:
     required=True,
     help=say("评测数据，可重复", "the test's data, repeatable"),
 )
-@_OUTPUT
-@_OVERWRITE
-@_JSON
+@OUTPUT
+@OVERWRITE
+@JSON
 def contamination(
     data: str, against: tuple[str, ...], output: str | None, overwrite: bool, as_json: bool
 ) -> int:
@@ -222,10 +216,8 @@ def _found_lines(test: Path, questions: list[str], found: list[LeakedQuestion]) 
     ),
 )
 @click.argument("data", metavar="FILE")
-@click.option(
-    "--output", metavar="FILE", required=True, help=say("写到这个 .jsonl 文件", "where it goes (.jsonl)")
-)
-@_OVERWRITE
+@REQUIRED_OUTPUT
+@OVERWRITE
 def redact_data(data: str, output: str, overwrite: bool) -> int:
     """Write the records with labels in Chinese, whatever the interface language: it is Chinese data."""
     path = user_path(data)

@@ -16,6 +16,7 @@ from medchat.plugin_kit import (
     user_path,
 )
 from medchat_data.converting import WRITERS, Written, converted
+from medchat_data.flags import OVERWRITE, REQUIRED_OUTPUT
 from medchat_data.record_files import bad_record, require_free, write_records
 
 
@@ -32,11 +33,9 @@ from medchat_data.record_files import bad_record, require_free, write_records
 @click.option(
     "--to", "form", type=click.Choice(list(WRITERS)), required=True, help=say("目标格式", "the form")
 )
-@click.option(
-    "--output", metavar="FILE", required=True, help=say("写到这个 .jsonl 文件", "where it goes (.jsonl)")
-)
+@REQUIRED_OUTPUT
 @field_flags
-@click.option("--overwrite", is_flag=True, help=say("替换已有的文件", "replace the file that is there"))
+@OVERWRITE
 def convert(data: str, form: str, output: str, overwrite: bool, **fields: str) -> int:
     """Convert the file; nothing is written where one record cannot be."""
     path, target = user_path(data), user_path(output)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from medchat.plugin_kit import DataError, LocalizedCommand, UsageError, sanitize_line, say, user_path
+from medchat_data.flags import OVERWRITE, REQUIRED_OUTPUT, SEED
 from medchat_data.record_files import read_records, require_free, write_records
 
 
@@ -23,24 +24,15 @@ from medchat_data.record_files import read_records, require_free, write_records
     ),
 )
 @click.argument("parts", metavar="FILE=N…", nargs=-1, required=True)
-@click.option(
-    "--output", metavar="FILE", required=True, help=say("写到这个 .jsonl 文件", "where it goes (.jsonl)")
-)
+@REQUIRED_OUTPUT
 @click.option(
     "--total",
     type=click.IntRange(1),
     metavar="N",
     help=say("一共多少条（默认尽可能多）", "how many in all (default: as many as there can be)"),
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help=say("决定选哪些、怎样打乱", "decides which are taken and their order"),
-)
-@click.option("--overwrite", is_flag=True, help=say("替换已有的文件", "replace the file that is there"))
+@SEED
+@OVERWRITE
 def mix(parts: tuple[str, ...], output: str, total: int | None, seed: int, overwrite: bool) -> int:
     """Write the mixture; say how many come from where."""
     shares = [_share(part) for part in parts]

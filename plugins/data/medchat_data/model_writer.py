@@ -7,7 +7,7 @@ interrupted run loses nothing, and its end is the same as without an interruptio
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,12 @@ from medchat.plugin_kit import (
     OpenedModel,
     StoredCalls,
     UsageError,
-    call_flags,
-    generation_flags,
     guess_tokens,
-    model_flags,
     open_calls,
     open_model,
     sanitize_line,
     say,
+    user_path,
 )
 from medchat_data.record_files import require_free, write_records
 
@@ -40,11 +38,6 @@ _MILLION = 1_000_000
 _STATED = ("backbone", "model", "adapter", "template", "decoding")
 
 
-def writer_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags that choose a model and bound its calls."""
-    return model_flags(generation_flags(call_flags(command)))
-
-
 @dataclass(frozen=True, slots=True)
 class BuildFiles:
     """Where a build goes: the data at `target`, rejects and stored calls beside it; `inputs` are what it reads."""
@@ -53,6 +46,19 @@ class BuildFiles:
     inputs: Mapping[str, Path]
     resume: bool
     overwrite: bool
+
+    @classmethod
+    def from_flags(cls, flags: Mapping[str, Any], inputs: Mapping[str, Path]) -> BuildFiles:
+        """Return the files that the flags name. Raises UsageError where they name none."""
+        if flags["output"] is None:
+            raise UsageError(
+                say("没有指定 --output", "--output is missing"),
+                say(
+                    "--output train.jsonl；先看看用 --dry-run",
+                    "--output train.jsonl; --dry-run shows some first",
+                ),
+            )
+        return cls(user_path(flags["output"]), inputs, flags["resume"], flags["overwrite"])
 
     @property
     def rejects(self) -> Path:

@@ -16,6 +16,7 @@ from medchat.plugin_kit import (
     say,
     user_path,
 )
+from medchat_data.flags import OVERWRITE, SEED
 from medchat_data.record_files import read_records, require_free, write_records
 from medchat_data.splitting import LEFT_OUT, divided, sources_of
 
@@ -44,15 +45,8 @@ _PART = re.compile(r"\s*(?P<name>[\w-]{1,40})\s*=\s*(?P<share>\d{1,6}(?:\.\d{1,6
     required=True,
     help=say("文件名的开头：路径.train.jsonl 等", "how the files' names begin: PATH.train.jsonl and so on"),
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help=say("决定怎样分；相同则结果相同", "decides who goes where; the same gives the same parts"),
-)
-@click.option("--overwrite", is_flag=True, help=say("替换已有的文件", "replace the files that are there"))
+@SEED
+@OVERWRITE
 def split_data(data: str, parts: str, output: str, seed: int, overwrite: bool) -> int:
     """Split the file; records between the parts go into a file of their own."""
     path, begin = user_path(data), user_path(output)
