@@ -39,6 +39,7 @@ def test_a_run_is_evaluated_before_and_after(
         ] == pytest.approx(1 / 3)
     assert "accuracy_rotated" in done.err and "→" in done.err
     assert "accuracy" in (output / "evaluation.html").read_text(encoding="utf-8")
+    assert "| 0.333 | 3 |" in (output / "evaluation.md").read_text(encoding="utf-8").replace("\\", "")
 
 
 @pytest.mark.parametrize("task", ["sudoku", "choice=missing.jsonl"])

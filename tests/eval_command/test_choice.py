@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli_program import Call
+from evaluation_results import results_of
 from medchat_eval.choice_file import LETTERS, ChoiceItem
 from medchat_eval.choice_metrics import METRICS, ChoiceTally
 from medchat_eval.choice_prompt import AskedChoice, examples_for, in_every_order
@@ -154,9 +155,10 @@ def test_random_weights_lie_within_the_interval_of_chance_and_everything_is_writ
     flags = ("--backbone", "llama", "--model", str(tiny_llama), "--file", str(questions))
     done = call("eval", "choice", *flags, "--output", str(tmp_path / "out"), "--min", "accuracy=0.99")
     assert done.code == 7 and "accuracy" in done.failure()[0]
-    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    results = results_of(tmp_path / "out")
     assert (results["schema"], results["schema_version"], results["task"]) == ("medchat-eval", 1, "choice")
     rotated = results["metrics"]["accuracy_rotated"]
+    assert results["metrics"]["accuracy_every_order"]["chance"] == pytest.approx(0.25**4, abs=1e-6)
     assert rotated["interval"][0] <= rotated["chance"] == 0.25 <= rotated["interval"][1]
     assert results["data"][0]["sha256"] == hashlib.sha256(questions.read_bytes()).hexdigest()
     assert set(results["metrics"]) <= set(METRICS) and len(results["items"]) == 40

@@ -142,3 +142,13 @@ def test_published_files_are_read_whole(name: str) -> None:
     file = read_choice_file(folder / f"cmmlu_{name}_test20.csv")
     assert len(file.items) == 20 and all(len(item.options) == 4 for item in file.items)
     assert {item.subject for item in file.items} == {f"cmmlu_{name}_test20"}
+
+
+def test_the_licence_that_records_name_is_stated(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    record = {"question": "问？", "options": ["甲", "乙"], "answer": "A"}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert "license" not in read_choice_file(path).facts
+    rows = [record | {"license": name} for name in ("CC BY-NC-SA 4.0", "MIT", "MIT")]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert read_choice_file(path).facts["license"] == ["CC BY-NC-SA 4.0", "MIT"]

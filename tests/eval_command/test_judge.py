@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from cli_program import Call, Outcome
-from medchat_eval.agreement import exact_agreement, quadratic_kappa
+from evaluation_results import results_of
+from medchat_eval.agreement import kappa_metric, quadratic_kappa
 from medchat_eval.judge_forms import FORMS, Judged, judge_prompt, points_share, read_verdict
 from medchat_eval.judging import judge_all
 from medchat_eval.open_file import Criterion
@@ -184,7 +185,8 @@ def test_kappa_is_that_of_scikit_learn(seed: int) -> None:
     one = [draw.randrange(4) for _ in range(80)]
     other = [value if draw.random() < 0.6 else draw.randrange(4) for value in one]
     assert quadratic_kappa(one, other) == pytest.approx(cohen_kappa_score(one, other, weights="quadratic"))
-    assert exact_agreement(one, other) == sum(a == b for a, b in zip(one, other, strict=True)) / 80
+    interval = kappa_metric(one, other).interval
+    assert interval is not None and interval.low < quadratic_kappa(one, other) < interval.high
 
 
 def test_full_agreement_on_one_rating_is_no_division_by_zero() -> None:
@@ -232,8 +234,7 @@ def judge(call: Call, server: OpenAIServer, answers: Path, *flags: str) -> Outco
 
 
 def results(answers: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((answers.parent / "out" / "results.json").read_text(encoding="utf-8"))
-    return found
+    return results_of(answers.parent / "out")
 
 
 def test_off_form_verdicts_are_counted_and_people_are_compared(
@@ -298,4 +299,5 @@ def test_pairs_take_two_files(call: Call, server: OpenAIServer, answers: Path) -
     other.write_text(answers.read_text(encoding="utf-8").replace("mine", "yours"), encoding="utf-8")
     server.reply_to = lambda asked: Reply(pieces=['{"better": "1"}'])
     assert judge(call, server, answers, str(other), "--form", "pairwise", "--repeat", "0").code == 0
-    assert results(answers)["metrics"]["order_agreement"]["value"] == 0.0
+    found = results(answers)["metrics"]
+    assert found["order_agreement"]["value"] == 0.0 and found["score"]["chance"] == 0.5

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cli_program import Call
+from evaluation_results import results_of
 from medchat_data.measuring import DOSE
 from medchat_eval.choice_file import read_choice_file
 from medchat_eval.choice_prompt import in_every_order
@@ -32,8 +33,7 @@ def run(call: Call, server: OpenAIServer, folder: Path, task: str, *flags: str) 
     model = ("--backbone", "remote", "--model", f"{server.url}#tiny")
     done = call("eval", task, *model, "--output", str(folder / "out"), *flags)
     assert done.code == 0, done.err
-    found: dict[str, Any] = json.loads((folder / "out" / "results.json").read_text(encoding="utf-8"))
-    return found
+    return results_of(folder / "out")
 
 
 # ---------------------------------------------------------------- what is shipped
@@ -112,6 +112,14 @@ def test_a_question_without_a_reference_is_named(call: Call, server: OpenAIServe
     assert done.code == 6 and f"{data}:2" in done.err and not server.seen
 
 
+@pytest.mark.parametrize(
+    "metric", ["perplexity_per_character", "contradiction_bleu", "contradiction_rouge_l"]
+)
+def test_no_gate_asks_for_more_of_what_is_not_better(metric: str, call: Call, tmp_path: Path) -> None:
+    done = call("eval", "text", "--output", str(tmp_path / "out"), "--min", f"{metric}=0.5")
+    assert done.code == 2 and "rouge_l" in done.failure()[1] and not (tmp_path / "out").exists()
+
+
 @pytest.mark.torch
 def test_perplexity_per_character_is_stated_for_weights_here(
     call: Call, tiny_llama: Path, tmp_path: Path
@@ -119,8 +127,7 @@ def test_perplexity_per_character_is_stated_for_weights_here(
     flags = ("--backbone", "llama", "--model", str(tiny_llama), "--limit", "2", "--max-new-tokens", "2")
     done = call("eval", "text", *flags, "--output", str(tmp_path / "out"))
     assert done.code == 0, done.err
-    found = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
-    assert found["metrics"]["perplexity_per_character"]["value"] > 1
+    assert results_of(tmp_path / "out")["metrics"]["perplexity_per_character"]["value"] > 1
 
 
 # ---------------------------------------------------------------- emergencies
@@ -158,4 +165,5 @@ def test_our_own_notices_do_not_count_as_the_model_s(
     )
     found = run(call, server, tmp_path, "emergency")
     assert found["metrics"]["calls_120"]["value"] == pytest.approx(1 / 20)
+    assert found["data"][0]["license"] == ["Apache-2.0"]
     assert found["warnings"] and "19" in found["warnings"][0]

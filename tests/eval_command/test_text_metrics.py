@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
 from medchat_eval.text_metrics import (
@@ -41,19 +42,34 @@ def test_rouge_l_is_that_of_the_longest_common_subsequence(one: str, other: str)
 
 def test_an_empty_answer_scores_nothing() -> None:
     assert rouge_l([], characters(SENTENCE)) == 0.0
-    assert bleu(["", SENTENCE], [SENTENCE, SENTENCE]) < 1.0
+    assert bleu(["", SENTENCE], [SENTENCE, SENTENCE]).value < 1.0
 
 
 def test_the_same_words_score_one_by_characters_by_words_and_by_bleu() -> None:
     cut = word_cutter()
     assert rouge_l(characters(SENTENCE), characters(SENTENCE)) == 1.0
     assert rouge_l(cut(SENTENCE), cut(SENTENCE)) == 1.0
-    assert bleu([SENTENCE], [SENTENCE]) == pytest.approx(1.0)
+    assert bleu([SENTENCE], [SENTENCE]).value == pytest.approx(1.0)
     assert "，" not in cut(SENTENCE) and 5 < len(cut(SENTENCE)) < len(characters(SENTENCE))
 
 
+@pytest.mark.parametrize(
+    "answers", [[SENTENCE, ""], ["多休息。", "多喝水，按时吃药。"], [SENTENCE[:9], SENTENCE * 2]]
+)
+def test_bleu_is_that_of_sacrebleu(answers: list[str]) -> None:
+    references = [SENTENCE, "多休息，多喝水，按时吃药。"]
+    expected = sacrebleu.corpus_bleu(answers, [references], tokenize="zh").score / 100
+    found = bleu(answers, references)
+    assert found.value == pytest.approx(expected) and found.count == 2 and found.interval is not None
+
+
+def test_an_interval_narrows_with_the_number_of_answers() -> None:
+    few, many = (bleu([SENTENCE, "多休息。"] * n, [SENTENCE, "多喝水。"] * n).interval for n in (4, 64))
+    assert few is not None and many is not None and many.high - many.low < (few.high - few.low) / 2
+
+
 def test_bleu_sees_chinese_words_where_blanks_divide_none() -> None:
-    assert 0.3 < bleu(["流感疫苗可以预防流感，建议老年人每年接种。"], [SENTENCE]) < 1.0
+    assert 0.3 < bleu(["流感疫苗可以预防流感，建议老年人每年接种。"], [SENTENCE]).value < 1.0
 
 
 @pytest.mark.parametrize(
@@ -73,8 +89,8 @@ def test_the_opposite_of_a_statement_has_its_words(text: str, opposite: str) -> 
 
 def test_perplexity_per_character_does_not_depend_on_the_tokens() -> None:
     likelihood = math.log(1 / 16)
-    assert perplexity_per_character([(likelihood,) * 4], ["甲乙丙丁"]) == pytest.approx(16)
-    assert perplexity_per_character([(2 * likelihood,) * 2], ["甲乙丙丁"]) == pytest.approx(16)
+    assert perplexity_per_character([(likelihood,) * 4], ["甲乙丙丁"]).value == pytest.approx(16)
+    assert perplexity_per_character([(2 * likelihood,) * 2], ["甲乙丙丁"]).value == pytest.approx(16)
 
 
 def test_a_missing_library_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,15 +49,24 @@ class RunEvaluation:
         adapters = (*self._adapters, str(report.output)) if is_adapter else ()
         measured = self._measure(str(model), adapters)
         names = [name for name in measured if name in self._before]
-        rows = [(name, _shown(self._before[name]), _shown(measured[name])) for name in names]
+        rows = [
+            (name, _shown(self._before[name]), _shown(measured[name]), *_stated(measured[name]))
+            for name in names
+        ]
         figures = {"task": self._task, "before": dict(self._before), "after": dict(measured)}
-        heads = (say("指标", "metric"), say("训练前", "before"), say("训练后", "after"))
+        heads = (
+            say("指标", "metric"),
+            say("训练前", "before"),
+            say("训练后", "after"),
+            say("随机水平", "chance"),
+            "n",
+        )
         title = say(f"训练前后的评测：{self._task}", f"Evaluation before and after training: {self._task}")
-        page = Document(title, [Section(say("结果", "Result"), [Table(heads, rows, numbers=(1, 2))])])
+        page = Document(title, [Section(say("结果", "Result"), [Table(heads, rows, numbers=(1, 2, 3, 4))])])
         write_whole_file(report.output / FIGURES, json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
         write_whole_file(report.output / MARKDOWN, as_markdown(page))
         write_whole_file(report.output / HTML, as_html(page))
-        return [(name, f"{before} → {after}") for name, before, after in rows]
+        return [(name, f"{before} → {after}") for name, before, after, *_ in rows]
 
     @property
     def _adapters(self) -> tuple[str, ...]:
@@ -102,3 +111,9 @@ def _plugin(prepared: PreparedRun) -> LoadedPlugin:
 def _shown(metric: Mapping[str, float]) -> str:
     ends = f" [{metric['low']:.3f}–{metric['high']:.3f}]" if {"low", "high"} <= metric.keys() else ""
     return f"{metric['value']:.3f}{ends}"
+
+
+def _stated(metric: Mapping[str, float]) -> tuple[str, str]:
+    """Return what guessing gives and the number of cases, "" for what is not known."""
+    chance, count = metric.get("chance"), metric.get("n")
+    return ("" if chance is None else f"{chance:.3f}"), ("" if count is None else f"{count:.0f}")

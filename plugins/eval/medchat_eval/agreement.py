@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-
-def exact_agreement(one: Sequence[object], other: Sequence[object]) -> float:
-    """Return the share of cases on which both say the same; 0 for no case. Raises ValueError for unequal lengths."""
-    return sum(a == b for a, b in zip(one, other, strict=True)) / len(one) if one else 0.0
+from medchat_eval.results import Metric, bootstrap_metric
 
 
 def quadratic_kappa(one: Sequence[int], other: Sequence[int]) -> float:
@@ -27,3 +25,14 @@ def quadratic_kappa(one: Sequence[int], other: Sequence[int]) -> float:
         / len(pairs) ** 2
     )
     return 1 - observed / expected if expected else 1.0
+
+
+def kappa_metric(one: Sequence[int], other: Sequence[int]) -> Metric:
+    """Return `quadratic_kappa` with its bootstrap interval. Raises as that does."""
+    pairs = list(zip(one, other, strict=True))
+
+    def of(rows: Any) -> float:
+        drawn = [pairs[at] for at in rows]
+        return quadratic_kappa([ours for ours, _ in drawn], [theirs for _, theirs in drawn])
+
+    return bootstrap_metric(of(range(len(pairs))), len(pairs), of, chance=0.0)

@@ -129,7 +129,7 @@ def _evaluation(
     return Evaluation(
         "choice",
         opened.provenance,
-        [_described(file) for file in files],
+        [file.facts for file in files],
         settings,
         tally.metrics,
         {"subject": tally.subjects},
@@ -160,10 +160,6 @@ def _files(names: Sequence[str], answers: str | None, skip_bad: bool) -> Iterato
     if not names:
         with named_or_shipped(None, CHOICE_FILE) as path:
             yield read_choice_file(path)
-
-
-def _described(file: ChoiceFile) -> dict[str, Any]:
-    return {"file": file.path.name, "sha256": file.sha256, "questions": len(file.items)}
 
 
 def _by_replies(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.plugin_kit import DataError, open_data_file, say
+from medchat_eval.results import data_facts
 
 LETTERS = "ABCDEFGHIJ"
 #: Names of a field by use, the more telling first; compared without regard to case.
@@ -23,6 +24,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "subject": ("exam_subject", "subject", "medical discipline", "科目", "学科", "meta_info"),
     "kind": ("question_type", "题型"),
     "id": ("id", "qid"),
+    "license": ("license", "licence", "许可"),
 }
 _KEYS_AND_TEXTS = (("key", "value"), ("key", "text"), ("label", "text"), ("label", "value"))
 #: A line that begins an option: a letter, and a mark or a blank behind it.
@@ -46,6 +48,7 @@ class ChoiceItem:
     several: bool = False
     subject: str = ""
     id: str = ""
+    license: str = ""
 
     @property
     def letters(self) -> str:
@@ -69,6 +72,11 @@ class ChoiceFile:
     sha256: str
     items: tuple[ChoiceItem, ...]
     bad: tuple[BadItem, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What results state of it."""
+        return data_facts(self.path, self.sha256, len(self.items), (item.license for item in self.items))
 
 
 def option_letters(places: frozenset[int]) -> str:
@@ -157,9 +165,9 @@ def _item(record: Any, index: int, line: int, path: Path, answers: Mapping[str, 
     places = _places(answers.get(identity) if given is None else given, options)
     kind, subject = _field(record, "kind"), _field(record, "subject")
     several = len(places) > 1 or any(word in str(kind).casefold() for word in _SEVERAL)
-    texts = tuple(options.values())
+    texts, stated = tuple(options.values()), str(_field(record, "license") or "")
     return ChoiceItem(
-        index, line, question.strip(), texts, places, several, _subject(subject, path), identity
+        index, line, question.strip(), texts, places, several, _subject(subject, path), identity, stated
     )
 
 

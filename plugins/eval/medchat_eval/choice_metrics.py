@@ -45,7 +45,8 @@ class ChoiceTally:
         if any(len(turn) > 1 for turn in single):
             means = [sum(one.right for one in turn) / len(turn) for turn in single]
             found["accuracy_rotated"] = share_metric(means, _chance(single))
-            found["accuracy_every_order"] = share_metric([all(one.right for one in turn) for turn in single])
+            every = [all(one.right for one in turn) for turn in single]
+            found["accuracy_every_order"] = share_metric(every, _chance(single, every_order=True))
         per_character = [turn[0] for turn in single if turn[0].per_character is not None]
         if per_character:
             right = [one.per_character == one.asked.answer for one in per_character]
@@ -124,12 +125,16 @@ class ChoiceTally:
         return letter if excess >= _LEANING else ""
 
 
-def _chance(turns: Sequence[Sequence[Chosen]]) -> float | None:
-    """Return what choosing blindly gives: one of the options, or one of all sets of them."""
+def _chance(turns: Sequence[Sequence[Chosen]], *, every_order: bool = False) -> float | None:
+    """Return what choosing blindly gives: one of the options, or one of all sets; in every order that many times."""
     if not turns:
         return None
-    sizes = [(len(turn[0].asked.options), turn[0].asked.item.several) for turn in turns]
-    return sum(1 / (2**size - 1 if several else size) for size, several in sizes) / len(sizes)
+    asked = [(len(turn[0].asked.options), turn[0].asked.item.several, len(turn)) for turn in turns]
+    shares = [
+        (1 / (2**size - 1 if several else size)) ** (orders if every_order else 1)
+        for size, several, orders in asked
+    ]
+    return sum(shares) / len(shares)
 
 
 def _letters(chosen: Iterable[frozenset[int]]) -> dict[str, int]:

@@ -83,7 +83,7 @@ def _evaluation(opened: OpenedModel, file: OpenFile, replies: Sequence[ModelRepl
     }
     warnings, mark = _warnings(items), opened.mark
     return Evaluation(
-        "emergency", opened.provenance, [file.described], {}, metrics, {}, counts, items, warnings, mark
+        "emergency", opened.provenance, [file.facts], {}, metrics, {}, counts, items, warnings, mark
     )
 
 

@@ -19,7 +19,7 @@ from medchat.plugin_kit import (
     say,
     user_path,
 )
-from medchat_eval.agreement import exact_agreement, quadratic_kappa
+from medchat_eval.agreement import kappa_metric
 from medchat_eval.flags import decisive, output_flags
 from medchat_eval.judge_files import (
     AnswerFile,
@@ -34,7 +34,7 @@ from medchat_eval.judge_forms import CRITERIA, DIMENSIONS, FORM_VERSION, FORMS, 
 from medchat_eval.judging import Verdicts, judge_all
 from medchat_eval.open_file import named_or_shipped, read_open_file
 from medchat_eval.output_folder import OutputFolder
-from medchat_eval.results import Evaluation, Metric
+from medchat_eval.results import Evaluation, Metric, share_metric
 from medchat_eval.text_command import OPEN_FILE
 
 _RATED = tuple(name for names in DIMENSIONS.values() for name in names)
@@ -171,7 +171,7 @@ def _evaluated(
     metrics = verdicts.metrics | _human(given, verdicts, ratings)
     warnings = _warnings(rejects, rated=bool(ratings))
     settings = {"form": form, "judge_form": FORM_VERSION}
-    data = [file.described for file in files]
+    data = [file.facts for file in files]
     return Evaluation(
         f"judge-{form}", opened.provenance, data, settings, metrics, {}, counts, items, warnings, opened.mark
     )
@@ -209,6 +209,6 @@ def _human(
         ]
         if pairs:
             ours, theirs = [one for one, _ in pairs], [other for _, other in pairs]
-            found[f"human_agreement_{name}"] = Metric(exact_agreement(ours, theirs), len(pairs))
-            found[f"human_kappa_{name}"] = Metric(quadratic_kappa(ours, theirs), len(pairs))
+            found[f"human_agreement_{name}"] = share_metric([one == other for one, other in pairs])
+            found[f"human_kappa_{name}"] = kappa_metric(ours, theirs)
     return found

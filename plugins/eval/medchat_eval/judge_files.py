@@ -10,6 +10,7 @@ from typing import Any
 from medchat.plugin_kit import DataError, UsageError, open_data_file, say, sha256_of
 from medchat_eval.judge_forms import TOP
 from medchat_eval.open_file import OpenItem
+from medchat_eval.results import data_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,9 @@ class AnswerFile:
     failed: int
 
     @property
-    def described(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """What results state of it."""
-        return {
-            "file": self.path.name,
-            "sha256": self.sha256,
-            "questions": len(self.answers),
-            "model": sorted(self.models),
-        }
+        return data_facts(self.path, self.sha256, len(self.answers)) | {"model": sorted(self.models)}
 
 
 def read_answer_file(path: Path) -> AnswerFile:

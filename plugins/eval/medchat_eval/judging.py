@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from medchat.plugin_kit import StoredAnswer, say
-from medchat_eval.agreement import exact_agreement
 from medchat_eval.judge_forms import (
     CRITERIA,
     DIMENSIONS,
@@ -56,7 +55,8 @@ class Verdicts:
     def metrics(self) -> dict[str, Metric]:
         """The numbers about the answers, and those about the judge."""
         scores = [score for score in self.scores if score is not None]
-        found = {"score": mean_metric(scores)}
+        # Of pairs the first is the better one half of the time by chance.
+        found = {"score": replace(mean_metric(scores), chance=0.5 if self.form == PAIRWISE else None)}
         for name in DIMENSIONS.get(self.form, ()):
             found[name] = mean_metric([float(one.value[name]) for one in self.first if one.value is not None])
         every = [*self.first, *self.swapped, *self.again.values()]
@@ -64,8 +64,7 @@ class Verdicts:
         both = [(self.first[at], one) for at, one in self.again.items()]
         pairs = [(one.value, other.value) for one, other in both if one.value and other.value]
         if pairs:
-            same = exact_agreement([one for one, _ in pairs], [other for _, other in pairs])
-            found["self_agreement"] = Metric(same, len(pairs))
+            found["self_agreement"] = share_metric([one == other for one, other in pairs])
         if self.form == PAIRWISE:
             orders = [
                 (one.value["better"], other.value["better"])

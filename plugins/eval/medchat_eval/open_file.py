@@ -11,6 +11,7 @@ from typing import Any
 
 from medchat.plugin_kit import DataError, Turn, read_questions, say, sha256_of, user_path
 from medchat_eval.replies import Prompt
+from medchat_eval.results import data_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class OpenItem:
     turns: tuple[Turn, ...]
     reference: str
     criteria: tuple[Criterion, ...]
+    license: str = ""
 
     @property
     def prompt(self) -> Prompt:
@@ -47,9 +49,9 @@ class OpenFile:
     items: tuple[OpenItem, ...]
 
     @property
-    def described(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """What results state of it."""
-        return {"file": self.path.name, "sha256": self.sha256, "questions": len(self.items)}
+        return data_facts(self.path, self.sha256, len(self.items), (item.license for item in self.items))
 
 
 @contextmanager
@@ -83,7 +85,8 @@ def read_open_file(path: Path, *, limit: int | None = None) -> OpenFile:
         text = f"{asked.last}\n{asked.input}" if asked.input else asked.last
         reference = asked.reference if isinstance(asked.reference, str) else ""
         identity = str(question.index if asked.id is None else asked.id)
-        items.append(OpenItem(identity, question.line, text, asked.turns, reference, criteria))
+        stated = str(asked.extra.get("license") or "")
+        items.append(OpenItem(identity, question.line, text, asked.turns, reference, criteria, stated))
     return OpenFile(path, sha256_of(path), tuple(items))
 
 

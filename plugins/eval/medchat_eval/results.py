@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from medchat.plugin_kit import GateError, UsageError, say
-from medchat_eval.statistics import Interval, mean_interval, wilson
+from medchat_eval.statistics import Interval, Statistic, bootstrap, mean_interval, wilson
 
 SCHEMA, SCHEMA_VERSION = "medchat-eval", 1
+#: So many samples for the interval of a number that has no formula for it.
+_DRAWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,12 @@ def share_metric(values: Sequence[float], chance: float | None = None) -> Metric
     """Return the mean of values from 0 to 1 with Wilson's interval; 0 for none."""
     mean = math.fsum(values) / len(values) if values else 0.0
     return Metric(mean, len(values), wilson(mean, len(values)), chance)
+
+
+def bootstrap_metric(value: float, count: int, statistic: Statistic, chance: float | None = None) -> Metric:
+    """Return `value`, which `statistic` gives of all `count` cases, with its interval; none for fewer than two."""
+    interval = bootstrap(count, statistic, draws=_DRAWS) if count > 1 else None
+    return Metric(value, count, interval, chance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,13 @@ class Evaluation:
             "disclaimer": self.disclaimer,
             "items": [dict(item) for item in self.items],
         }
+
+
+def data_facts(path: Path, sha256: str, count: int, licences: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what results state of a file: name, digest, number of questions, the licences that its records name."""
+    facts: dict[str, Any] = {"file": path.name, "sha256": sha256, "questions": count}
+    stated = sorted({licence for licence in licences if licence})
+    return facts | ({"license": stated} if stated else {})
 
 
 def parse_gates(gates: Sequence[str], known: Sequence[str]) -> dict[str, float]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 #: The quantile of the normal distribution for intervals that hold the true value 95 times in 100.
 _Z = 1.959963984540054
+#: A number about the cases at the places that are drawn.
+Statistic = Callable[[NDArray[Any]], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +57,20 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(min(1.0, 2 * tail / 2**trials))
 
 
-def bootstrap_interval(differences: Sequence[float], *, seed: int = 0, draws: int = 2000) -> Interval:
-    """Return the percentile interval of the mean of paired differences; the same seed gives the same.
+def bootstrap(count: int, statistic: Statistic, *, seed: int = 0, draws: int = 2000) -> Interval:
+    """Return the percentile interval of `statistic` over `count` cases drawn with replacement; one seed, one result.
 
-    Raises ValueError for no difference.
+    Raises ValueError for no case.
     """
-    if not differences:
-        raise ValueError("no pair to compare")
-    values = np.asarray(differences, dtype=np.float64)
+    if not count:
+        raise ValueError("no case to draw")
     generator = np.random.default_rng(seed)
-    means = [generator.choice(values, len(values)).mean() for _ in range(draws)]
-    low, high = np.quantile(means, (0.025, 0.975))
+    drawn = [statistic(generator.integers(count, size=count)) for _ in range(draws)]
+    low, high = np.quantile(drawn, (0.025, 0.975))
     return Interval(float(low), float(high))
+
+
+def bootstrap_interval(differences: Sequence[float], *, seed: int = 0, draws: int = 2000) -> Interval:
+    """Return the bootstrap interval of the mean of paired differences. Raises ValueError for no difference."""
+    values = np.asarray(differences, dtype=np.float64)
+    return bootstrap(len(values), lambda at: float(values[at].mean()), seed=seed, draws=draws)

@@ -15,7 +15,10 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from medchat.plugin_kit import require_extra
+from medchat_eval.results import Metric, bootstrap_metric
 
 #: A word of a statement, and the one that says the opposite; the first that is found is put in its place.
 _OPPOSITES = (
@@ -82,20 +85,35 @@ def word_cutter() -> Callable[[str], list[str]]:
     return lambda text: [word for word in cutter.lcut(text) if re.search(r"\w", word)]
 
 
-def bleu(answers: Sequence[str], references: Sequence[str]) -> float:
+def bleu(answers: Sequence[str], references: Sequence[str]) -> Metric:
     """Return the BLEU of the answers together, from 0 to 1, with sacrebleu's tokeniser for Chinese.
 
     Raises UsageError where sacrebleu is not installed.
     """
-    sacrebleu: Any = _installed("sacrebleu")
-    score: float = sacrebleu.corpus_bleu(list(answers), [list(references)], tokenize="zh").score
-    return score / 100
+    scorer: Any = _installed("sacrebleu").BLEU
+    # Only the counts of single answers are used: what `effective_order` changes is their score.
+    counting = scorer(tokenize="zh", effective_order=True)
+    found = [counting.sentence_score(one, [other]) for one, other in zip(answers, references, strict=True)]
+    table = np.asarray([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in found])
+
+    def of(rows: Any) -> float:
+        *grams, ours, theirs = table[rows].sum(axis=0).tolist()
+        right, total = grams[: len(grams) // 2], grams[len(grams) // 2 :]
+        score: float = scorer.compute_bleu(right, total, ours, theirs, smooth_method="exp").score
+        return score / 100
+
+    return bootstrap_metric(of(slice(None)), len(answers), of)
 
 
-def perplexity_per_character(scores: Sequence[Sequence[float]], texts: Sequence[str]) -> float:
+def perplexity_per_character(scores: Sequence[Sequence[float]], texts: Sequence[str]) -> Metric:
     """Return exp of the negative log-likelihood per character of `texts`, whatever tokens they are cut into."""
-    length = sum(map(len, texts))
-    return math.exp(-math.fsum(value for values in scores for value in values) / length)
+    sums = np.asarray([math.fsum(values) for values in scores])
+    lengths = np.asarray([len(text) for text in texts])
+
+    def of(rows: Any) -> float:
+        return math.exp(-float(sums[rows].sum()) / int(lengths[rows].sum()))
+
+    return bootstrap_metric(of(slice(None)), len(texts), of)
 
 
 def contradicted(text: str) -> str:
