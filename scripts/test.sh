@@ -9,6 +9,8 @@ export PATH
 if [ $# -gt 0 ]; then
     exec python -m pytest "$@"
 fi
+# Whoever imports torch and its like first compiles them, and each of several workers would: once, beside the linters.
+PYTHONDONTWRITEBYTECODE='' python -c 'import medchat.hf, medchat.training.trainer' >/dev/null 2>&1 &
 sh scripts/check.sh linters
 # Tests wait for terminals, servers and children as well as for a core: one worker more than there are cores. Each
 # file's tests in one of them, in the order of their names: by their number of tests, as pytest-xdist has it otherwise,
@@ -24,11 +26,16 @@ run_tests() {
 }
 # Tracing makes a test take half as long again: the packages of the core are traced here, all others by coverage.sh.
 core='batch calls chat datafiles registry settings sft_job store templates weights'
+# What imports torch at once is left to the second run, so that the first need not.
 others=''
 set --
 for folder in $core; do
     set -- "$@" "tests/$folder" "--cov=medchat.$folder"
     others="$others --ignore=tests/$folder"
+done
+for module in $(grep -lrE '^pytestmark = .*mark\.torch' --include='test_*.py' $(printf 'tests/%s ' $core)); do
+    set -- "$@" "--ignore=$module"
+    others="$others $module"
 done
 set -x
 status=0
