@@ -130,7 +130,7 @@ def public(kind: type) -> list[str]:
     return [name for name in (*vars(kind), *getattr(kind, "__annotations__", {})) if not name.startswith("_")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_model_that_never_comes_back_is_left_at_the_second_signal(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -153,7 +153,7 @@ def test_a_model_that_never_comes_back_is_left_at_the_second_signal(
     "left_behind",
     [
         "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n",
-        "import atexit, time\natexit.register(time.sleep, 60)\n",
+        pytest.param("import atexit, time\natexit.register(time.sleep, 60)\n", marks=pytest.mark.slow),
     ],
 )
 def test_what_a_plugin_leaves_behind_does_not_keep_the_program(tmp_path: Path, left_behind: str) -> None:

@@ -37,13 +37,12 @@ def as_file(path: Path, questions: Sequence[Any]) -> Path:
 
 def each_family_and_file() -> list[Any]:
     """One item for each family and data file, and of the thousand dialogues the first; what takes long is slow."""
-    quick = {("chatglm", "cmcoqa_question.json"), *((family, "infer.json") for family in FAMILIES)}
     whole = [
         pytest.param(
             family,
             name,
             1000,
-            marks=[] if (family, name) in quick else [pytest.mark.slow],
+            marks=[] if name == "infer.json" else [pytest.mark.slow],
             id=f"{family}-{name}",
         )
         for family in FAMILIES

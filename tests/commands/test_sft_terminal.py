@@ -40,7 +40,7 @@ def run_of(pupil: Pupil, folder: Path, *more: str, **environment: str) -> Iterat
         screen.close()
 
 
-@pytest.mark.parametrize("language", ["zh", "en"])
+@pytest.mark.parametrize("language", ["zh", pytest.param("en", marks=pytest.mark.slow)])
 def test_the_bar_stays_on_one_row_and_the_rest_above_it(tmp_path: Path, language: str) -> None:
     pupil = Pupil(tmp_path / "pupil", steps=300, seconds=0.01)
     with run_of(pupil, tmp_path, "--lang", language) as screen:

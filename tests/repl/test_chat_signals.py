@@ -53,7 +53,8 @@ def test_a_signal_to_end_while_a_question_waits_for_the_model_keeps_the_question
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGHUP, 129)],
 )
 def test_a_model_that_does_not_come_back_is_left_at_the_second_signal(
     tmp_path: Path, number: signal.Signals, code: int

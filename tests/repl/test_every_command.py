@@ -80,7 +80,10 @@ def words_of(screen: Terminal) -> str:
 
 
 @pytest.mark.parametrize(
-    "chat", [(40, "zh"), (80, "en"), (120, "zh")], indirect=True, ids=["40 zh", "80 en", "120 zh"]
+    "chat",
+    [(40, "zh"), (80, "en"), pytest.param((120, "zh"), marks=pytest.mark.slow)],
+    indirect=True,
+    ids=["40 zh", "80 en", "120 zh"],
 )
 def test_each_command_does_what_it_says_and_keeps_within_the_screen(
     chat: Terminal, request: pytest.FixtureRequest

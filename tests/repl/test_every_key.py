@@ -40,7 +40,7 @@ def sent(screen: Terminal) -> list[str]:
     return [entry["save"][0] for entry in screen.journal() if "save" in entry]
 
 
-@pytest.mark.parametrize("columns", [40, 80, 120])
+@pytest.mark.parametrize("columns", [40, 80, pytest.param(120, marks=pytest.mark.slow)])
 def test_each_key_does_what_the_page_says(tmp_path: Path, columns: int) -> None:
     editor = tmp_path / "editor"
     editor.write_text('#!/bin/sh\nprintf "，加一句" >> "$1"\n', encoding="utf-8")

@@ -167,7 +167,7 @@ def assert_untouched(screen: Terminal, since: int = 0) -> None:
 
 
 @pytest.mark.terminal
-@pytest.mark.parametrize("columns", [40, 120])
+@pytest.mark.parametrize("columns", [40, pytest.param(120, marks=pytest.mark.slow)])
 def test_names_that_are_pasted_behind_commands_change_nothing(
     scripted: Scripted, tmp_path: Path, columns: int
 ) -> None:

@@ -108,7 +108,9 @@ def through_all_that_ends_nothing(screen: Terminal, before: list[object]) -> Non
     screen.type("fg\n")
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGTERM", 143), pytest.param("SIGHUP", 129, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_end_waits_for_the_export(
     scripted: Scripted, held: dict[str, str], tmp_path: Path, name: str, code: int
 ) -> None:
@@ -135,7 +137,9 @@ def test_ctrl_c_a_new_size_and_ctrl_z_leave_an_export_whole(
         assert json.loads(target.read_text(encoding="utf-8"))["log"][0]["answer"] == "你问的是头痛"
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize(
+    ("name", "code"), [pytest.param("SIGTERM", 143, marks=pytest.mark.slow), ("SIGHUP", 129)]
+)
 def test_a_signal_to_end_waits_for_a_turn_that_is_being_saved(
     scripted: Scripted, held: dict[str, str], name: str, code: int
 ) -> None:

@@ -19,6 +19,7 @@ GREEDY = GenerationConfig(greedy=True, max_new_tokens=96)
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_the_trained_demo_gives_its_answers_word_for_word(tmp_path: Path) -> None:
     pairs, backbone = demo_examples(), ChatGLMBackbone()
     corpus = [text for pair in pairs for text in (pair.question, pair.answer)]

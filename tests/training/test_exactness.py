@@ -54,7 +54,9 @@ def stopped(kind: str, output: Path, step: int, **changes: Any) -> Watcher:
     return watcher
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
+)
 def test_stopped_again_and_again_it_ends_with_the_same_weights_and_log(
     kind: str, tmp_path: Path, uninterrupted: Callable[[str], tuple[str, Path]]
 ) -> None:

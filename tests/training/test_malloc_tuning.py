@@ -69,6 +69,7 @@ print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) >
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_batches_of_all_lengths_do_not_fill_the_memory_with_kernels() -> None:
     torch = pytest.importorskip("torch")
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
