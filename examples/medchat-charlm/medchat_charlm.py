@@ -41,9 +41,7 @@ class CharLM(NetBackbone):
         "en": "example: a character-level net of one's own",
     }
     small_files = (VOCABULARY,)
-    capabilities = kit.Capabilities(
-        beams=False, adapters=False, batch=False, dtypes=("float32", "bfloat16"), quantize=()
-    )
+    capabilities = kit.Capabilities(beams=False, batch=False, dtypes=("float32", "bfloat16"), quantize=())
 
     def net(self, config: Mapping[str, Any]) -> "nn.Module":
         from medchat_charlm_net import CharNet  # torch is imported here, not above

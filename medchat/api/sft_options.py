@@ -124,7 +124,9 @@ class SFTOptions:
     lora_alpha: int = setting(16, "LoRA 的 alpha", "alpha of LoRA", allowed=Range(1, 1 << 16))
     lora_dropout: float = setting(0.05, "LoRA 的 dropout", "dropout of LoRA", allowed=Range(0, 0.99))
     lora_targets: tuple[str, ...] = setting(
-        (), "添加 LoRA 的层（逗号分隔）", "modules LoRA goes on (comma-separated)"
+        (),
+        "添加 LoRA 的层（逗号分隔；all-linear：除输出层外的全部线性层）",
+        "modules LoRA goes on (comma-separated; all-linear: every linear but the head)",
     )
     adapter_size: int = setting(
         64, "瓶颈层的宽度（adapter）", "width of an adapter's bottleneck", allowed=Range(1, 1 << 16)

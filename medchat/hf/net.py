@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from medchat.api import (
-    Backbone,
     Capabilities,
     ChatModel,
     LoadOptions,
     ModelCard,
     PromptTemplate,
     Segment,
-    SFTRecipe,
     SpecialTokens,
 )
 from medchat.checkpoints.config_json import ConfigValues
@@ -27,11 +25,12 @@ from medchat.checkpoints.layout import open_checkpoint, read_config, readable_co
 from medchat.checkpoints.stated_template import TemplateChoice, with_template
 from medchat.inference.detokenizer import StreamText
 from medchat.inference.prompt_ids import segment_ids, special_id
+from medchat.training.trained_family import TrainedFamily
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from medchat.hf.net_loading import NetLoading
+    from medchat.hf.net_loading import NetFamily, NetLoading
     from medchat.hf.tokenizer import HFTokenizer
 
 
@@ -72,20 +71,23 @@ class NetTokenizer(ABC):
         return StreamText(self.decode)
 
 
-class NetBackbone(Backbone):
+class NetBackbone(TrainedFamily):
     """A subclass states `name` and `summary`, and writes `net`, `tokenizer` and `tiny`; the rest has defaults.
 
     A model's folder holds config.json (`model_type` is the backbone's name, `max_position_embeddings` its
     context, `vocab_size` the rows of its embedding, and what `net` wants), the weights as safetensors or
-    .bin, and `small_files`. Sampling, `score`, `inspect` and full fine-tuning follow. Each token is computed
-    from the whole text again, and a batch is answered one prompt after the other.
+    .bin, and `small_files`. Sampling, `score`, `inspect`, LoRA adapters and fine-tuning (`full`, `lora`) follow.
+    Each token is computed from the whole text again, and a batch is answered one prompt after the other.
     """
 
     #: The shipped template that weights are asked in that were not fine-tuned here.
     plain_template: ClassVar[str] = "bare"
     #: Files beside weights and config.json, such as the vocabulary: a fine-tuned folder gets copies.
     small_files: ClassVar[tuple[str, ...]] = ()
-    capabilities = Capabilities(beams=False, adapters=False, batch=False, quantize=())
+    #: Linears that LoRA is attached to, unless `--lora-targets` names others: the last parts of their names, or
+    #: "all-linear" for every `torch.nn.Linear` that shares its weight with no other module.
+    lora_targets: ClassVar[tuple[str, ...]] = ("all-linear",)
+    capabilities = Capabilities(beams=False, batch=False, quantize=())
     not_applicable: Mapping[str, str] = {
         "test_a_kept_cache_answers_as_a_fresh_one": "each token is computed from the whole text anew"
     }
@@ -154,13 +156,11 @@ class NetBackbone(Backbone):
         )
         return with_template(card, lambda: self.template(LoadOptions(path)))
 
-    @property
-    def recipes(self) -> Mapping[str, SFTRecipe]:
-        """Full fine-tuning, by the trainer of all families."""
+    def family(self) -> NetFamily:
+        """Return what fine-tuning must know of the net."""
         from medchat.hf.net_loading import NetFamily
-        from medchat.training.recipe import recipes_of
 
-        return recipes_of(NetFamily(self.loading()))
+        return NetFamily(self.loading(), self.lora_targets)
 
     def _templates(self) -> TemplateChoice:
         return TemplateChoice(self.plain_template, self.plain_template, self.special_tokens)

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from medchat.api import LoadOptions, PromptTemplate
+from medchat.checkpoints.adapter_folder import base_notes, files_passed_over, no_fit, open_adapter
 from medchat.checkpoints.config_json import ConfigValues
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import open_checkpoint, read_config
+from medchat.checkpoints.lora_folder import LoraAdapter
 from medchat.checkpoints.stated_template import TemplateChoice
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.inference.causal_loading import CausalTokenizer
@@ -23,8 +25,12 @@ from medchat.inference.device import ensure_memory, pick_device, pick_dtype
 from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
 from medchat.inference.net_chat_model import NetChatModel
 from medchat.inference.write_checkpoint import begin_folder, write_json, write_weights
+from medchat.language import say
 from medchat.training.family import Family, copy_files
 from medchat.training.methods.full import weights_of
+
+#: Tokens of the prompt that an adapter is tried with.
+_TRIAL_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class PreparedNet:
     placement: Placement
     tokenizer: CausalTokenizer
     context_length: int
+    adapters: tuple[LoraAdapter, ...]
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,12 @@ class NetLoading:
         placement = Placement(dtype, device, tied=_tied(net), watch=options.watch)
         ensure_memory(loaded_weight_bytes(net, placement), device)
         require_match(net, checkpoint, headers, placement)
-        return PreparedNet(stated, checkpoint, headers, placement, tokenizer, context_length)
+        adapters = tuple(_open_lora(folder) for folder in options.adapters)
+        if adapters:
+            from medchat.inference.adapters.lora import check_lora_fit  # brings peft: slow to import
+
+            check_lora_fit(net, adapters)
+        return PreparedNet(stated, checkpoint, headers, placement, tokenizer, context_length, adapters)
 
     def chat(self, options: LoadOptions) -> NetChatModel:
         """Return the net with its weights, ready to chat. Raises what `prepare` raises, CheckpointError."""
@@ -78,8 +90,26 @@ class NetLoading:
         _drop_values(net)
         assign(net, prepared.checkpoint, prepared.headers, prepared.placement)
         # Buffers that are no weights go along, and recurrent layers take up their new weights.
-        net.to(prepared.placement.device, prepared.placement.dtype)
-        facts = ModelFacts(self.name, options.model, prepared.context_length, notes=prepared.checkpoint.notes)
+        device, dtype = prepared.placement.device, prepared.placement.dtype
+        net.to(device, dtype)
+        if prepared.adapters:
+            from medchat.inference.adapters.lora import attach_loras
+
+            attach_loras(net.eval(), prepared.adapters, device, dtype, _trial(prepared))
+        facts = ModelFacts(
+            self.name,
+            options.model,
+            prepared.context_length,
+            details={"adapters": tuple(str(folder) for folder in options.adapters)},
+            notes=(
+                *(
+                    note
+                    for adapter in prepared.adapters
+                    for note in base_notes(adapter, self.name, options.model)
+                ),
+                *files_passed_over(prepared.checkpoint, prepared.adapters),
+            ),
+        )
         return NetChatModel(net, prepared.tokenizer, facts, token_count=prepared.tokenizer.size)
 
     def write_random(self, path: Path, config: Mapping[str, int], seed: int) -> None:
@@ -102,10 +132,10 @@ class NetFamily(Family):
     """What a `NetBackbone` says, as the recipes ask for it."""
 
     #: They take the layers of transformers' models.
-    without: ClassVar[frozenset[str]] = frozenset({"lora", "qlora", "adapter", "ptuning"})
+    without: ClassVar[frozenset[str]] = frozenset({"qlora", "adapter", "ptuning"})
 
-    def __init__(self, loading: NetLoading) -> None:
-        self.name, self._loading = loading.name, loading
+    def __init__(self, loading: NetLoading, lora_targets: tuple[str, ...]) -> None:
+        self.name, self.lora_targets, self._loading = loading.name, lora_targets, loading
 
     def load(self, options: LoadOptions) -> NetChatModel:
         """Load as chat does."""
@@ -127,6 +157,20 @@ class NetFamily(Family):
         """Copy the backbone's small files; config.json stays what it was."""
         copy_files(options.model, folder, self._loading.small_files)
         return read_config(options.model)
+
+
+def _open_lora(folder: Path) -> LoraAdapter:
+    """Open an adapter. Raises CheckpointError: as `open_adapter`, and for any that is more than LoRA matrices."""
+    adapter = open_adapter(folder)
+    if not isinstance(adapter, LoraAdapter) or adapter.saved:
+        raise no_fit(folder, say("自定义网络只接受普通 LoRA", "a net of one's own takes plain LoRA"))
+    return adapter
+
+
+def _trial(prepared: PreparedNet) -> list[int]:
+    """Return a few ids of everywhere in the vocabulary, to try an adapter with."""
+    count = min(_TRIAL_TOKENS, prepared.context_length)
+    return [prepared.tokenizer.size * number // count for number in range(count)]
 
 
 def _tied(net: nn.Module) -> dict[str, str]:

@@ -91,7 +91,13 @@ class NetChatModel(TokenChatModel):
         raise AssertionError("stream_tokens ends with the reason")
 
 
-@torch.inference_mode()
+def takes_ids_alone(model: nn.Module) -> bool:
+    """Say whether `model` is called with ids and returns logits: a `NetBackbone`'s, none of transformers."""
+    return not hasattr(model, "prepare_inputs_for_generation")
+
+
+# Not torch.inference_mode: what a net keeps for its next pass, such as a table of positions, is trained with later.
+@torch.no_grad()
 def net_logits(net: nn.Module, ids: Sequence[int]) -> Tensor:
     """Return the logits [T, V] that the net has for what follows each of the T ids."""
     logits: Tensor = net(torch.tensor([list(ids)], device=device_of(net)))[0]

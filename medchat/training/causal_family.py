@@ -73,6 +73,6 @@ class CausalFamily(Family):
             vocabulary=vocabulary,
             block=block,
             tied=shape.tied,
-            targets=[linears[name] for name in options.lora_targets or self.lora_targets if name in linears],
+            targets=self.adapted_linears(options, linears),
             parameters=parameters,
         )

@@ -19,6 +19,7 @@ from torch import nn
 from medchat.api import LoadOptions, PromptTemplate, Segment, SFTOptions
 from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint
+from medchat.checkpoints.lora_targets import ALL_LINEAR
 from medchat.errors import UsageError
 from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.decode import ChatTokenizer
@@ -34,7 +35,7 @@ class Family(ABC):
 
     #: Its backbone's name.
     name: str
-    #: Linear layers that LoRA is attached to, unless `--lora-targets` names others.
+    #: Linear layers that LoRA is attached to, unless `--lora-targets` names others; ALL_LINEAR: all but the head.
     lora_targets: tuple[str, ...]
     #: The linear layers whose output is added to the residual stream: of attention, then of the feed-forward
     #: part. Houlsby's bottlenecks follow them.
@@ -102,6 +103,13 @@ class Family(ABC):
     def shape(self, options: SFTOptions) -> ModelDims | None:
         """Return the model's dimensions for a memory estimate, from small files and headers; None: unknown."""
         return None
+
+    def adapted_linears(
+        self, options: SFTOptions, linears: Mapping[str, tuple[int, int]]
+    ) -> list[tuple[int, int]]:
+        """Return the sizes of those of a layer's `linears` that LoRA is attached to: an estimate's."""
+        targets = options.lora_targets or self.lora_targets
+        return [sizes for name, sizes in linears.items() if name in targets or ALL_LINEAR in targets]
 
     def trial_prompt(self, model: nn.Module) -> Sequence[int]:
         """Return ids that are valid for every model of the family, for testing an adapter; () for any ids."""

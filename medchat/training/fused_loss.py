@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from medchat.inference.net_chat_model import takes_ids_alone
+
 # An embedding lookup that adds its gradient to `.grad` row by row, without a dense copy of the table.
 #
 # autograd allocates a dense gradient as large as the vocabulary for the few rows that a batch uses, and then
@@ -91,12 +93,12 @@ def logits_at(model: Any, inputs: Mapping[str, Tensor], keep: Tensor) -> Tensor:
     none.
     """
     inner = model.module if isinstance(model, DistributedDataParallel) else model
+    if takes_ids_alone(inner):
+        every: Tensor = model(inputs["input_ids"])
+        return every[keep]
     # A model of transformers, or a wrapper such as peft's, which forwards all arguments.
-    if hasattr(inner, "prepare_inputs_for_generation"):
-        logits: Tensor = model(**inputs, use_cache=False, logits_to_keep=keep).logits
-        return logits
-    every: Tensor = model(inputs["input_ids"])
-    return every[keep]
+    logits: Tensor = model(**inputs, use_cache=False, logits_to_keep=keep).logits
+    return logits
 
 
 def label_head(model: Any, batch: Mapping[str, Tensor]) -> nn.Linear | None:

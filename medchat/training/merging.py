@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medchat.api import LoadOptions
 from medchat.checkpoints.adapter_folder import open_adapter
@@ -18,11 +18,13 @@ from medchat.checkpoints.headers import read_headers
 from medchat.checkpoints.layout import open_checkpoint
 from medchat.checkpoints.lora_folder import LoraAdapter
 from medchat.errors import MedchatError, UsageError
-from medchat.inference.adapters.lora import merge_all
+from medchat.inference.adapters.lora_merging import merge_all, over_shared_weights
+from medchat.inference.engine import quantization_of
+from medchat.inference.net_chat_model import takes_ids_alone
 from medchat.inference.write_checkpoint import save_and_compare, write_json
 from medchat.language import say
 from medchat.training.family import Family
-from medchat.training.methods.full import WEIGHTS_NAME, weights_of
+from medchat.training.methods.full import WEIGHTS_NAME, shared_with_others, weights_of
 from medchat.training.methods.method import metadata_of
 
 _HALF = {"float16", "bfloat16"}
@@ -44,8 +46,10 @@ def save_merged(family: Family, options: LoadOptions, folder: Path, dtype: str) 
     loading = replace(options, device="cpu", quantize="none", engine="torch")
     loaded = family.load(replace(loading, dtype=_loaded_dtype(options.model, dtype)))
     model: Any = loaded.model
-    tied = bool(getattr(model.config, "tie_word_embeddings", False))
-    if _is_quantised(model) or not merge_all(model, target):
+    if takes_ids_alone(model) and (shared := over_shared_weights(model)):
+        raise shared_with_others(shared)  # transformers' models have a setting that parts the two
+    tied = not takes_ids_alone(model) and bool(getattr(model.config, "tie_word_embeddings", False))
+    if quantization_of(model) != "none" or not merge_all(model, target):
         raise UsageError(
             say("量化后的权重不能合并", "quantised weights cannot be merged into"),
             say("请换用未量化的检查点", "use the checkpoint that is not quantised"),
@@ -75,10 +79,6 @@ def _loaded_dtype(folder: Path, dtype: str) -> str:
     }
     same = len(matrices) == 1 and matrices <= _HALF and dtype != "float32"
     return matrices.pop() if same else "float32"
-
-
-def _is_quantised(model: nn.Module) -> bool:
-    return any(not tensor.is_floating_point() for tensor in weights_of(model).values() if tensor.dim() > 1)
 
 
 def _require_finite(weights: dict[str, Tensor], dtype: str) -> None:

@@ -10,29 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from byte_nets import Bytes
 from plugin_sites import import_example
 from sft_watcher import Watcher
 from torch import Tensor, nn
 
 from medchat.api import Control, Example, GenerationConfig, LoadOptions, SFTData, SFTOptions, Text
 from medchat.errors import CheckpointError, UsageError
-from medchat.hf import NetBackbone, NetTokenizer
+from medchat.hf import NetBackbone
 from medchat.inference.net_chat_model import NetChatModel
 
 pytestmark = pytest.mark.torch
 OPTIONS: dict[str, Any] = {"device": "cpu", "dtype": "float32"}
-
-
-class Bytes(NetTokenizer):
-    special_ids: Mapping[str, int] = {"<end>": 256}
-    eos_token_id = 256
-    size = 257
-
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode("utf-8", "replace"))
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return bytes(token for token in ids if token < 256).decode("utf-8", "replace")
 
 
 class Averaging(nn.Module):
@@ -95,7 +84,7 @@ def test_training_keeps_the_tie_and_states_its_template(base: Path, tmp_path: Pa
     assert after.head.weight is after.embedding.weight
     assert not torch.equal(after.embedding.weight, before.embedding.weight)
     assert AveragingBackbone().trained_templates(LoadOptions(tmp_path / "out")) == ("bare",)
-    assert list(AveragingBackbone().recipes) == ["full"]
+    assert list(AveragingBackbone().recipes) == ["full", "lora"]
 
 
 def test_rows_without_a_token_are_never_chosen(base: Path) -> None:

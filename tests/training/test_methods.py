@@ -231,6 +231,26 @@ def test_lora_targets_that_the_model_lacks_are_refused_with_those_it_has(tmp_pat
 
 
 @slow
+@pytest.mark.parametrize("family", ["chatglm", "llama", "bloom"])
+def test_all_linear_means_every_linear_of_the_layers_and_not_the_head(family: str, tmp_path: Path) -> None:
+    base(family, tmp_path)
+    given = options(family, tmp_path, "lora", lora_targets=("all-linear",), num_epochs=1)
+    estimated = recipe(family, "lora").estimate(given, None)
+    run(family, tmp_path, "lora", lora_targets=("all-linear",), num_epochs=1)
+    stored = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert not any("head" in name for name in stored) and any(
+        "layers.1." in name or "h.1." in name for name in stored
+    )
+    assert estimated is not None and estimated.trainable == sum(matrix.numel() for matrix in stored.values())
+
+
+def test_targets_of_which_one_is_lacking_are_refused_before_training(tmp_path: Path) -> None:
+    base("llama", tmp_path)
+    with pytest.raises(UsageError, match="query_key_value"):
+        run("llama", tmp_path, "lora", lora_targets=("q_proj", "query_key_value"))
+
+
+@slow
 def test_training_goes_on_over_a_lora_and_over_no_other_adapter(tmp_path: Path) -> None:
     base("llama", tmp_path)
     first, _ = run("llama", tmp_path, "lora", output=tmp_path / "first")

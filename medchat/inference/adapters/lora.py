@@ -1,7 +1,7 @@
-"""Laying LoRA adapters over a model, merging them into it, and switching them while it is loaded.
+"""Laying LoRA adapters over a model, and switching them while it is loaded.
 
-    require_fit(model, adapters)                  # while the model is still without weights
-    attach_all(model, adapters, device, dtype)    # adapter0, adapter1, … act together
+    check_lora_fit(model, adapters)               # while the model is still without weights
+    attach_loras(model, adapters, device, dtype)  # adapter0, adapter1, … act together
     activate(model, ["adapter1"])                 # from now on only this one
 
 peft builds the layers; the values come through the same strict, safe reader as a model's. Knows no
@@ -19,14 +19,15 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from medchat.checkpoints.lora_folder import CONFIG_FILE, LoraAdapter
 from medchat.checkpoints.lora_targets import by_layer, chosen_layers, idle_targets
 from medchat.checkpoints.weight_files import names
 from medchat.errors import CheckpointError
 from medchat.inference.adapters.linears import linear_sizes
+from medchat.inference.adapters.lora_merging import merge
 from medchat.inference.load_weights import Placement, assign, raise_on_weights_oom
+from medchat.inference.net_chat_model import net_logits, takes_ids_alone
 from medchat.language import say
 
 #: Tokens of a trial run: the cost is reading the weights once, whatever their number while it is small.
@@ -43,7 +44,7 @@ def check_lora_fit(model: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
         if not shapes:
             raise _no_fit(adapter, say("没有 LoRA 矩阵", "it holds no LoRA matrices"))
         modules = dict(model.named_modules())
-        linears = _linears(model)
+        linears = lora_linears(model)
         if idle := idle_targets(adapter.settings, linears):
             raise _no_fit(
                 adapter,
@@ -98,11 +99,8 @@ def attach_lora(
     """
     config = LoraConfig(**_settings_for(model, adapter), bias="none", inference_mode=True)
     try:
-        with warnings.catch_warnings():
-            # A second adapter is meant; and what else peft remarks is for whoever writes such code.
-            warnings.simplefilter("ignore")
-            # Builds the layers on the meta device, so that `assign` can hold them to the file's names.
-            inject_adapter_in_model(config, model, adapter_name=name, low_cpu_mem_usage=True)
+        # Builds the layers on the meta device, so that `assign` can hold them to the file's names.
+        inject(model, config, name, low_cpu_mem_usage=True)
     except ValueError as error:
         raise _no_fit(adapter, " ".join(str(error).split())[:120]) from error
     # peft declares its matrices as float32 here, which half precision would be too coarse for.
@@ -121,6 +119,25 @@ def attach_lora(
         raise CheckpointError(what, _remedy(), where=str(adapter.folder)) from None
 
 
+def inject(model: nn.Module, config: LoraConfig, name: str, *, low_cpu_mem_usage: bool = False) -> None:
+    """Put peft's layers beside those of `model` that `config` names, as the adapter `name`.
+
+    `low_cpu_mem_usage`: their matrices are on the meta device. Raises ValueError if there is no such layer.
+    """
+    with warnings.catch_warnings():
+        # A second adapter is meant; and what else peft remarks is for whoever writes such code.
+        warnings.simplefilter("ignore")
+        inject_adapter_in_model(config, model, adapter_name=name, low_cpu_mem_usage=low_cpu_mem_usage)
+    for layer in lora_layers(model):
+        if _no_change not in layer._forward_hooks.values():
+            # torch's TransformerEncoderLayer computes from its linears' weights, and calls none, unless one has a hook.
+            layer.register_forward_hook(_no_change)
+
+
+def _no_change(layer: nn.Module, inputs: Any, output: Any) -> None:
+    """Leave an output as it is."""
+
+
 def activate(model: nn.Module, names: Sequence[str]) -> None:
     """Let these of the attached adapters act, together, and no other; none at all for an empty sequence."""
     for layer in lora_layers(model):
@@ -135,57 +152,7 @@ def attached(model: nn.Module) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for layer in lora_layers(model) for name in layer.lora_A))
 
 
-def merge(model: nn.Module, name: str) -> bool:
-    """Add the adapter to the weights below it and take its layers away; no cost is left at run time.
-
-    Returns False, having changed nothing, where a weight below is quantised: it then stays attached.
-    """
-    places = [
-        (parent, child_name, child)
-        for parent in model.modules()
-        for child_name, child in parent.named_children()
-        if isinstance(child, LoraLayer) and name in child.lora_A
-    ]
-    if not all(type(layer.get_base_layer()) in (nn.Linear, Conv1D) for _, _, layer in places):
-        return False
-    for parent, child_name, layer in places:
-        layer.merge(adapter_names=[name])
-        # Else the layer would leave the others out, taking all for merged.
-        layer.merged_adapters.clear()
-        layer.delete_adapter(name)
-        if not layer.lora_A:
-            setattr(parent, child_name, layer.get_base_layer())
-    getattr(model, "peft_config", {}).pop(name, None)
-    return True
-
-
-def merge_all(model: nn.Module, dtype: torch.dtype) -> bool:
-    """Add all adapters to the weights below them, each sum made in float32 and rounded once, to `dtype`.
-
-    Returns False, having changed nothing, where a weight below is quantised. Weights without an adapter keep
-    their dtype.
-    """
-    layers = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, LoraLayer)
-    ]
-    if not all(type(layer.get_base_layer()) in (nn.Linear, Conv1D) for _, _, layer in layers):
-        return False
-    for parent, name, layer in layers:
-        below = layer.get_base_layer()
-        total = below.weight.detach().float()
-        for adapter in layer.lora_A:
-            total = total + layer.get_delta_weight(adapter)
-        # A new parameter: one that is tied to another keeps its own values there.
-        below.weight = nn.Parameter(total.to(dtype), requires_grad=False)
-        setattr(parent, name, below)
-    getattr(model, "peft_config", {}).clear()
-    return True
-
-
-def _linears(model: nn.Module) -> list[str]:
+def lora_linears(model: nn.Module) -> list[str]:
     """Return the names of the linear layers that LoRA can be attached to; not those of attached adapters."""
     found: list[str] = []
     inside = ""
@@ -204,9 +171,7 @@ def _settings_for(model: nn.Module, adapter: LoraAdapter) -> dict[str, Any]:
     Raises CheckpointError where they choose none.
     """
     stated = adapter.settings
-    head = _head(model)
-    named = next((name for name, module in model.named_modules() if module is head), "")
-    layers = chosen_layers(stated, _linears(model), named)
+    layers = chosen_layers(stated, lora_linears(model), head_name(model))
     if not layers:
         chosen = (
             names(stated["target_modules"])
@@ -223,9 +188,11 @@ def _settings_for(model: nn.Module, adapter: LoraAdapter) -> dict[str, Any]:
     return {**kept, **tables, "target_modules": layers}
 
 
-def _head(model: nn.Module) -> Any:
+def head_name(model: nn.Module) -> str:
+    """Return the name of the output head, "" for a model that states none."""
     get = getattr(model, "get_output_embeddings", None)
-    return get() if callable(get) else None
+    head = get() if callable(get) else None
+    return next((name for name, module in model.named_modules() if module is head), "")
 
 
 def lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
@@ -270,6 +237,8 @@ def _require_effect(
 
 def _logits(model: nn.Module, device: torch.device, trial: Sequence[int]) -> Tensor:
     """Return the logits, float [1, T, rows], for the trial prompt: one pass over a handful of tokens."""
+    if takes_ids_alone(model):
+        return net_logits(model, trial)
     rows = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
     ids = list(trial) or [rows * number // _TRIAL_TOKENS for number in range(_TRIAL_TOKENS)]
     with torch.no_grad(), raise_on_weights_oom(device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from medchat.api import LoadOptions, SFTOptions
-from medchat.errors import MedchatError
+from medchat.checkpoints.weight_files import names
+from medchat.errors import MedchatError, UsageError
 from medchat.inference.write_checkpoint import save_and_compare, write_json
 from medchat.language import say
 from medchat.training.family import Family, base_options
@@ -57,6 +59,20 @@ def save_weights(model: nn.Module, folder: Path) -> None:
         )
 
 
+def shared_with_others(layers: Sequence[str]) -> UsageError:
+    """Return the error for adapters over weights that other layers have too: a sum would change those as well."""
+    return UsageError(
+        say(
+            f"{names(layers)} 的权重与别的层共用，不能并入适配器",
+            f"{names(layers)} shares its weight with another layer, so that no adapter can be merged into it",
+        ),
+        say(
+            "请用 --adapter 加载这个适配器，或用 --method lora 继续训练",
+            "load the adapter with --adapter, or train on with --method lora",
+        ),
+    )
+
+
 class FullMethod(Method):
     """Adapters that training starts from are merged first, so that the result does not need them."""
 
@@ -67,10 +83,13 @@ class FullMethod(Method):
     defaults: ClassVar = {"adam_epsilon": 1e-3}
 
     def make_trainable(self, model: nn.Module, family: Family, options: SFTOptions) -> None:
-        """Let every parameter require gradients."""
+        """Let every parameter require gradients. Raises UsageError for adapters over a weight that layers share."""
         if options.adapters:
-            from medchat.inference.adapters.lora import attached, merge
+            from medchat.inference.adapters.lora import attached
+            from medchat.inference.adapters.lora_merging import merge, over_shared_weights
 
+            if shared := over_shared_weights(model):
+                raise shared_with_others(shared)
             for name in attached(model):
                 merge(model, name)
         model.requires_grad_(True)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from peft import LoraConfig, inject_adapter_in_model
-from torch import Tensor
+from peft import LoraConfig
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from medchat.api import SFTOptions
 from medchat.checkpoints.adapter_folder import open_adapter
 from medchat.checkpoints.lora_folder import LoraAdapter
+from medchat.checkpoints.lora_targets import ALL_LINEAR, idle_targets
 from medchat.errors import UsageError
 from medchat.inference.adapters import lora as adapters
 from medchat.language import say
@@ -68,18 +69,15 @@ class LoraMethod(Method):
     def make_trainable(self, model: PreTrainedModel, family: Family, options: SFTOptions) -> None:
         """Attach an untrained LoRA to the targets; its second matrices are zero, so it changes nothing yet.
 
-        Raises UsageError if the targets name no module.
+        Raises UsageError if one of the targets names no module.
         """
         before = adapters.attached(model)
-        targets = options.lora_targets or family.lora_targets
-        config = LoraConfig(**self._settings(targets, options))
-        try:
-            with warnings.catch_warnings():
-                # The adapters that are there already are intended.
-                warnings.simplefilter("ignore")
-                inject_adapter_in_model(config, model, adapter_name=TRAINED)
-        except ValueError:
-            raise no_modules(family, targets, model) from None
+        targets = _named(options.lora_targets or family.lora_targets, model)
+        # peft takes a list of which a part names no layer; the loader, after hours of training, would not.
+        idle = idle_targets({"target_modules": targets}, adapters.lora_linears(model))
+        if idle or not targets:
+            raise no_modules(family, idle, model)
+        adapters.inject(model, LoraConfig(**self._settings(targets, options)), TRAINED)
         adapters.activate(model, (*before, TRAINED))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.endswith(_MARK))
@@ -88,7 +86,7 @@ class LoraMethod(Method):
         self, model: PreTrainedModel, family: Family, options: SFTOptions, metadata: Metadata, folder: Path
     ) -> None:
         """Write adapter_model.safetensors and adapter_config.json as peft has them, with the template's key."""
-        targets = options.lora_targets or family.lora_targets
+        targets = _named(options.lora_targets or family.lora_targets, model)
         stated = LoraConfig(**self._settings(targets, options), inference_mode=True).to_dict()
         # A set has no fixed order, and the same run must write the same bytes.
         stated |= {"target_modules": list(targets), "base_model_name_or_path": options.model.name}
@@ -111,6 +109,22 @@ class LoraMethod(Method):
             for name, parameter in model.named_parameters()
             if name.endswith(_MARK)
         }
+
+
+def _named(targets: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:
+    """Return the targets, for `all-linear` in place of names those of all linear layers that it means in `model`.
+
+    These are all but the head, and in a net that states none all whose weight no other module has.
+    """
+    if ALL_LINEAR not in targets:
+        return targets
+    uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    head = adapters.head_name(model)
+    return tuple(
+        name
+        for name in adapters.lora_linears(model)
+        if name != head and uses[id(model.get_submodule(name).weight)] == 1
+    )
 
 
 def refuse_other_kinds(options: SFTOptions) -> None:

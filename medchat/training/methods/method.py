@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -135,9 +135,17 @@ def check_finite_result(tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def no_modules(family: Family, targets: tuple[str, ...], model: nn.Module) -> UsageError:
-    """Return the error for targets that match no module of the model."""
+def no_modules(family: Family, targets: Sequence[str], model: nn.Module) -> UsageError:
+    """Return the error for targets that match no module of the model, or for a model that has none to match."""
     linears = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if linear_sizes(part)})
+    if not targets or not linears:
+        return UsageError(
+            say(
+                "模型里没有 LoRA 可以附加的线性层",
+                "the model has no linear layer that LoRA can be attached to",
+            ),
+            say("请改用 --method full", "use --method full"),
+        )
     return UsageError(
         say(f"模型里没有 {' '.join(targets)}", f"the model has no {' '.join(targets)}"),
         say(

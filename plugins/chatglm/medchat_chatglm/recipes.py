@@ -109,7 +109,7 @@ class ChatGLMFamily(Family):
             vocabulary=config.vocab_size,
             block="plain",
             tied=config.tie_word_embeddings,
-            targets=[linears[name] for name in options.lora_targets or self.lora_targets if name in linears],
+            targets=self.adapted_linears(options, linears),
         )
 
     def write_small_files(self, options: LoadOptions, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
