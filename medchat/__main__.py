@@ -48,16 +48,11 @@ def leave_in_time(code: int) -> None:
     plugins = sys.modules.get("medchat.registry.plugin")
     if plugins is None or not plugins.imported_distributions:
         return
-    from contextlib import suppress
     from threading import Timer
 
-    def leave() -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # it is closed, or nobody reads it any more
-                stream.flush()
-        os._exit(code)
+    from medchat.cli.leaving import end_now
 
-    timer = Timer(LEAVING_SECONDS, leave)
+    timer = Timer(LEAVING_SECONDS, end_now, (code,))
     timer.daemon = True
     timer.start()
 

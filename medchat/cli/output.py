@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TextIO
 
+    from medchat.errors import MedchatError
+
 #: The real stdout while `ReservedStdout` is in force.
 _reserved: TextIO | None = None
 
@@ -78,6 +80,19 @@ def say_aside(text: str) -> None:
         sys.stderr.flush()
     except OSError:
         pass
+
+
+def failure_lines(error: MedchatError) -> list[str]:
+    """Return the lines that show an error: what and where, then what to type next."""
+    from medchat.language import say
+    from medchat.sanitize import sanitize_line  # `medchat --help` shows none
+
+    where = sanitize_line(error.where)
+    place = say(f"（{where}）", f" ({where})") if where else ""
+    lines = [say("错误：", "Error: ") + sanitize_line(error.what, 600) + place]
+    if error.remedy:
+        lines.append(say("下一步：", "Next: ") + sanitize_line(error.remedy, 600))
+    return lines
 
 
 # Rows of text in columns, by what they take on a screen: a Chinese character is two cells wide.

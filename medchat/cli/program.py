@@ -10,7 +10,7 @@ import click
 
 from medchat import launcher
 from medchat.cli.group import TopGroup
-from medchat.cli.output import CLOSED_PIPE, forgive_encoding, say_aside, silence_stdout
+from medchat.cli.output import CLOSED_PIPE, failure_lines, forgive_encoding, say_aside, silence_stdout
 from medchat.cli.signals import Stopped, stop_on_signals
 from medchat.cli.usage_errors import as_usage_error
 from medchat.errors import MedchatError, UsageError
@@ -118,11 +118,8 @@ def show_failure(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, MedchatError):
         if not error.what:  # another process of the run says it
             return error.exit_code
-        where = sanitize_line(error.where)
-        place = say(f"（{where}）", f" ({where})") if where else ""
-        say_aside(say("错误：", "Error: ") + sanitize_line(error.what, 600) + place)
-        if error.remedy:
-            say_aside(say("下一步：", "Next: ") + sanitize_line(error.remedy, 600))
+        for line in failure_lines(error):
+            say_aside(line)
         return error.exit_code
     say_aside(
         say("程序内部错误：", "Internal error: ") + sanitize_line(f"{type(error).__name__}: {error}", 300)

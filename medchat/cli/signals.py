@@ -1,4 +1,8 @@
-"""SIGTERM and SIGHUP end the program in order: finally-blocks run, the exit code tells which."""
+"""SIGTERM and SIGHUP end the program in order: finally-blocks run, the exit code tells which.
+
+The handlers run in the main thread, once what it does there comes back to Python; `medchat.cli.stuck` watches over
+native code that does not.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
+from medchat.cli.stuck import EXIT_CODES, PATIENCE, SECOND_WISH, NotedHandler, leaving_stuck_code
 from medchat.errors import Interruption
 
-#: Seconds after which the same signal is a person's second thought and no echo of the first.
-SECOND_WISH = 1.5
-
-_Handler = Callable[[int, FrameType | None], object]
-
-_CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129}
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(Interruption):
@@ -34,24 +34,28 @@ class CtrlC(KeyboardInterrupt, Interruption):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """While inside, SIGTERM and SIGHUP raise `Stopped` in the main thread, Ctrl-C `CtrlC`."""
+    """While inside, SIGTERM and SIGHUP raise `Stopped` in the main thread, Ctrl-C `CtrlC`.
+
+    A main thread that native code keeps is left, see `medchat.cli.stuck`.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(_CODES[signal.Signals(number)])
+        raise Stopped(EXIT_CODES[signal.Signals(number)])
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise CtrlC
 
-    handlers: dict[signal.Signals, _Handler] = {signal.SIGINT: interrupt}
-    with _handling(handlers | dict.fromkeys(_CODES, stop)):
+    handlers = {number: NotedHandler(stop, PATIENCE, raises=True) for number in _ENDING}
+    handlers[signal.SIGINT] = NotedHandler(interrupt, None, raises=True)
+    with leaving_stuck_code(), _handling(handlers):
         yield
 
 
 @contextmanager
-def _handling(handlers: Mapping[signal.Signals, _Handler]) -> Iterator[None]:
+def _handling(handlers: Mapping[signal.Signals, NotedHandler]) -> Iterator[None]:
     """While inside, signals go to these handlers, but for those that were turned off: by nohup, or for a job
     in the background of a script."""
     before = {
@@ -68,7 +72,11 @@ def _handling(handlers: Mapping[signal.Signals, _Handler]) -> Iterator[None]:
 
 @contextmanager
 def cancel_on_signals(
-    cancel: threading.Event, *, insist: bool = False, on_first: Callable[[], None] | None = None
+    cancel: threading.Event,
+    *,
+    insist: bool = False,
+    on_first: Callable[[], None] | None = None,
+    limit: float | None = None,
 ) -> Iterator[list[int]]:
     """While inside, Ctrl-C, SIGTERM and SIGHUP set `cancel` instead of raising.
 
@@ -76,14 +84,13 @@ def cancel_on_signals(
     the partial answer, save it, and then end with that code. `on_first` is called for the first one, see
     `_announcing`. With `insist` the same signal again, `SECOND_WISH` seconds later or more, raises `Stopped`.
     A launcher such as torchrun passes a Ctrl-C on that the terminal has already sent to everybody: that is
-    no second wish.
+    no second wish. `limit`: the program is left so many seconds after SIGTERM or SIGHUP, whatever it does then.
     """
     codes: list[int] = []
     seen: dict[int, float] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
-        code = {signal.SIGINT: 130, **_CODES}[signal.Signals(number)]
-        now = time.monotonic()
+        code, now = EXIT_CODES[signal.Signals(number)], time.monotonic()
         if insist and now - seen.setdefault(number, now) >= SECOND_WISH:
             raise Stopped(code)
         codes.append(code)
@@ -91,7 +98,8 @@ def cancel_on_signals(
         if len(codes) == 1:
             announce()
 
-    with _announcing(on_first) as announce, _handling(dict.fromkeys((signal.SIGINT, *_CODES), note)):
+    handler = NotedHandler(note, limit, raises=False)
+    with _announcing(on_first) as announce, _handling(dict.fromkeys(EXIT_CODES, handler)):
         yield codes
 
 

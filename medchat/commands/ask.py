@@ -14,12 +14,14 @@ from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.presets import Preset, preset_named
 from medchat.chat.session_choice import SessionChoice, disclaimer_lines, model_notes
+from medchat.cli.leaving import when_left
 from medchat.cli.model_command import ModelCommand
 from medchat.cli.native_output import HeldNativeOutput
 from medchat.cli.options import generation_flags, model_flags, session_flags
 from medchat.cli.output import answer_stream, say_aside, silence_stdout
 from medchat.cli.piped_input import QuestionInput
 from medchat.cli.signals import cancel_on_signals
+from medchat.cli.stuck import PATIENCE
 from medchat.commands.ask_output import AskedAnswer, OutputClosed, say_notice
 from medchat.errors import Interruption, UsageError
 from medchat.language import say
@@ -244,7 +246,12 @@ def _written(answer: AskedAnswer, question: str, *, insist: bool) -> int:
     """
     cancel = threading.Event()
     events = answer.session.ask(question, cancel, insist=insist)
-    with cancel_on_signals(cancel, insist=True) as codes:
+
+    def save() -> None:
+        answer.session.leave_alone()
+        answer.break_off()
+
+    with cancel_on_signals(cancel, insist=True, limit=PATIENCE) as codes, when_left(save):
         try:
             answer.start(question)
             for event in events:

@@ -25,6 +25,7 @@ from medchat.registry.answer_check import AnswerCheck, refuse_ending
 from medchat.registry.contract import ContractError, require
 from medchat.registry.metadata import PluginEntry
 from medchat.registry.plugin import ON_PURPOSE, asked, guarded
+from medchat.registry.under_way import under_way
 
 Answer = TypeVar("Answer")
 #: What a model must have besides `context_length`.
@@ -160,27 +161,28 @@ class GuardedModel:
         with guarded(self._entry, where, ON_PURPOSE):
             deltas = begin()
             advance = iter(deltas).__next__
-        try:
-            while True:
-                # A plain `try`, entered at no cost: this runs for every token.
-                try:
-                    delta = advance()
-                    check.take(delta)
-                except StopIteration:
-                    break
-                except BaseException:
-                    with guarded(self._entry, where, ON_PURPOSE):
-                        raise
-                yield delta
-                if cancel.is_set() and delta.finish is None:
-                    left_at = left_at or time.monotonic()
-                    if time.monotonic() - left_at > PATIENCE:
-                        yield _cancelled(delta)
-                        return
-            with guarded(self._entry, where):
-                check.end(cancelled=cancel.is_set())
-        finally:
-            self._close_answer(where, deltas)
+        with under_way(self._entry, where):
+            try:
+                while True:
+                    # A plain `try`, entered at no cost: this runs for every token.
+                    try:
+                        delta = advance()
+                        check.take(delta)
+                    except StopIteration:
+                        break
+                    except BaseException:
+                        with guarded(self._entry, where, ON_PURPOSE):
+                            raise
+                    yield delta
+                    if cancel.is_set() and delta.finish is None:
+                        left_at = left_at or time.monotonic()
+                        if time.monotonic() - left_at > PATIENCE:
+                            yield _cancelled(delta)
+                            return
+                with guarded(self._entry, where):
+                    check.end(cancelled=cancel.is_set())
+            finally:
+                self._close_answer(where, deltas)
 
     def _close_answer(self, where: str, deltas: object) -> None:
         """End an answer that nobody asks to the end: the plugin may hold something for it."""

@@ -24,6 +24,7 @@ from medchat.errors import Interruption, MedchatError, MemoryShortageError, Plug
 from medchat.language import say
 from medchat.registry.contract import ContractError, mismatch, require
 from medchat.registry.metadata import PluginEntry, strict
+from medchat.registry.under_way import PluginCall, call_under_way, under_way
 from medchat.sanitize import sanitize_line
 
 Answer = TypeVar("Answer")
@@ -130,7 +131,8 @@ def guarded(entry: PluginEntry, where: str = "", passing: tuple[type[Exception],
     `where` is the hook or the method that is called. What is raised for want of memory is a MemoryShortageError.
     """
     try:
-        yield
+        with under_way(entry, where):
+            yield
     except BaseException as error:
         wish = _wish_to_end(error)
         if wish is not None and wish is not error:
@@ -144,9 +146,29 @@ def guarded(entry: PluginEntry, where: str = "", passing: tuple[type[Exception],
         refused = system_error(error) if OSError in passing else None
         if refused is not None:
             raise refused from error
-        reason = f"{where}: {described(error)}" if where else described(error)
-        failure = PluginFailure(entry.distribution, entry.name, reason)
-        raise BrokenPluginError(failure, _remedy(entry, error), where=sanitize_line(entry.value)) from error
+        raise _broken(PluginCall(entry, where), error) from error
+
+
+def error_of_stuck_call() -> BrokenPluginError | None:
+    """Return the error for a main thread that does not come back from a plugin, None if it is in none."""
+    call = call_under_way()
+    if call is None:
+        return None
+    return _broken(
+        call,
+        ContractError(
+            say(
+                "没有返回，也没有理会停止的要求",
+                "did not come back and took no notice of the request to stop",
+            )
+        ),
+    )
+
+
+def _broken(call: PluginCall, error: BaseException) -> BrokenPluginError:
+    entry = call.entry
+    failure = PluginFailure(entry.distribution, entry.name, call.failed(described(error)))
+    return BrokenPluginError(failure, _remedy(entry, error), where=sanitize_line(entry.value))
 
 
 def asked(

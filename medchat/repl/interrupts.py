@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-from medchat.cli.signals import SECOND_WISH
+from medchat.cli.stuck import SECOND_WISH
 from medchat.errors import Interruption
 
 _EXIT_CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129}

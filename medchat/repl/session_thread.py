@@ -14,7 +14,7 @@ from medchat.chat.events import Event
 from medchat.chat.loading import Loading, LoadingCancelled
 from medchat.chat.model_control import ModelControl
 from medchat.chat.session import ChatSession
-from medchat.cli.signals import SECOND_WISH
+from medchat.cli.stuck import SECOND_WISH
 from medchat.language import say
 from medchat.repl import messages
 from medchat.repl.answering import AnswerView

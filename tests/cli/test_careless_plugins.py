@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import time
@@ -14,15 +12,14 @@ from pathlib import Path
 import pytest
 from careless_models import CARELESS_ANSWERS, CARELESS_MODELS
 from careless_offers import CARELESS_BACKBONES, CARELESS_HOOKS, CARELESS_MODULES, CARELESS_RECIPES
-from careless_plugins import DISTRIBUTION, Careless
-from child_process import SOURCES
-from cli_program import Call, Outcome, read_until, run, saved_turns, start
+from careless_plugins import DISTRIBUTION, Careless, Installed, path_with
+from cli_program import Call, read_until, run, saved_turns, start
 from locations import ROOT
 from sound_plugin import ANSWER
 
 from medchat import api
 from medchat.__main__ import LEAVING_SECONDS
-from medchat.cli.signals import SECOND_WISH
+from medchat.cli.stuck import SECOND_WISH
 from medchat.hookspecs import Hooks
 
 pytest_plugins = ("cli_program", "plugin_sites")
@@ -35,47 +32,6 @@ CARELESS = {
     **CARELESS_RECIPES,
     **CARELESS_MODULES,
 }
-
-
-def path_with(site: Path) -> str:
-    """Return the PYTHONPATH of a process that has the plugins in `site` installed."""
-    return os.pathsep.join([*SOURCES, str(site)])
-
-
-class Installed:
-    """A plugin, and the program that uses it."""
-
-    def __init__(self, plugin: Careless, site: Path, call: Call) -> None:
-        plugin.install(site)
-        self._plugin, self._call, self.folder = plugin, call, site.parent
-        (self.folder / "model").mkdir()
-        if plugin.adapter:
-            (self.folder / "model" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-        questions = [{"instruction": f"问{number}", "output": "答"} for number in range(4)]
-        (self.folder / "data.json").write_text(json.dumps(questions), encoding="utf-8")
-
-    def run(self) -> Outcome:
-        """Type the command by which one comes upon it."""
-        return self._call(*self.words(), stdin=self._plugin.typed)
-
-    def words(self) -> list[str]:
-        """Return the words of that command."""
-        verb, *more = self._plugin.verb.split()
-        model = str(self.folder / "model")
-        chosen = ["--backbone", "careless", "--model", model]
-        data = ["--data", str(self.folder / "data.json"), "--output", str(self.folder / "out")]
-        if self._plugin.verb.startswith("models quantize"):
-            more += data[2:]
-        words = {
-            "export": [*data[2:], *chosen],
-            "ask": ["头痛", *chosen],
-            "chat": chosen,
-            "infer": [*data, *chosen],
-            "sft": [*data, *chosen],
-            "models": [model, "--backbone", "careless"],
-            "plugins": ["careless"],
-        }.get(verb, [])
-        return [verb, *more, *words]
 
 
 @pytest.mark.parametrize("case", CARELESS)

@@ -16,7 +16,7 @@ from cli_program import MARK_EN, MARK_ZH, Call, Outcome
 from launched import launched
 from scripted_recipe import RECORDS, Pupil
 
-from medchat.cli.signals import SECOND_WISH
+from medchat.cli.stuck import SECOND_WISH
 
 pytest_plugins = ("cli_program",)
 

@@ -6,10 +6,14 @@ error. (PYTEST_DONT_REWRITE: imported by name.)
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
 
+from child_process import SOURCES
+from cli_program import Call, Outcome
 from plugin_packages import write_distribution
 
 DISTRIBUTION = "third-careless"
@@ -81,3 +85,44 @@ class Careless:
             "medchat.commands": {"careless-command": "careless_module"},
         }
         write_distribution(site, DISTRIBUTION, groups, {"careless_module": source})
+
+
+def path_with(site: Path) -> str:
+    """Return the PYTHONPATH of a process that has the plugins in `site` installed."""
+    return os.pathsep.join([*SOURCES, str(site)])
+
+
+class Installed:
+    """A plugin, and the program that uses it."""
+
+    def __init__(self, plugin: Careless, site: Path, call: Call) -> None:
+        plugin.install(site)
+        self._plugin, self._call, self.folder = plugin, call, site.parent
+        (self.folder / "model").mkdir()
+        if plugin.adapter:
+            (self.folder / "model" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+        questions = [{"instruction": f"问{number}", "output": "答"} for number in range(4)]
+        (self.folder / "data.json").write_text(json.dumps(questions), encoding="utf-8")
+
+    def run(self) -> Outcome:
+        """Type the command by which one comes upon it."""
+        return self._call(*self.words(), stdin=self._plugin.typed)
+
+    def words(self) -> list[str]:
+        """Return the words of that command."""
+        verb, *more = self._plugin.verb.split()
+        model = str(self.folder / "model")
+        chosen = ["--backbone", "careless", "--model", model]
+        data = ["--data", str(self.folder / "data.json"), "--output", str(self.folder / "out")]
+        if self._plugin.verb.startswith("models quantize"):
+            more += data[2:]
+        words = {
+            "export": [*data[2:], *chosen],
+            "ask": ["头痛", *chosen],
+            "chat": chosen,
+            "infer": [*data, *chosen],
+            "sft": [*data, *chosen],
+            "models": [model, "--backbone", "careless"],
+            "plugins": ["careless"],
+        }.get(verb, [])
+        return [verb, *more, *words]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from medchat.batch.work import WorkPlan
 from medchat.chat.events import SettingsRejected
 from medchat.chat.session_choice import model_notes, opening_lines
 from medchat.chat.setup import ChatSetup
+from medchat.cli.leaving import when_left
 from medchat.cli.output import say_aside
 from medchat.commands.infer.progress import InferProgress, Tell, show_progress
 from medchat.commands.infer.summary import summarize
@@ -50,17 +52,28 @@ class BatchRun:
         progress = InferProgress(self._expected(len(done)), before=len(done))
         if self._leads:
             self._announce(len(done))
-        try:
+        with self._saying_how_to_go_on(len(wanted)):
             if done != wanted:
                 self._answer(progress, frozenset(done))
             if self._leads and not self.outputs.process.alone:
                 say_aside(say("本进程已完成，等待其他进程", "this process is done; waiting for the others"))
             lines = self.outputs.finish(wanted, say_aside)
-        except BaseException:
-            if self._leads:
-                say_aside(self._how_to_go_on(len(wanted)))
-            raise
         return self._report(progress, lines) if self._leads else 0
+
+    @contextmanager
+    def _saying_how_to_go_on(self, total: int) -> Iterator[None]:
+        """Where the block fails, or the program is left in it, say what is saved and how to continue."""
+
+        def say_it() -> None:
+            if self._leads:
+                say_aside(self._how_to_go_on(total))
+
+        with when_left(say_it):
+            try:
+                yield
+            except BaseException:
+                say_it()
+                raise
 
     def _expected(self, done: int) -> int:
         """The total of this process's progress: its own share of what is missing."""

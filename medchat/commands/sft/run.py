@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medchat.api import SFTEvent, SFTNote, SFTReport
+from medchat.api import SFTEvent, SFTNote, SFTReport, SFTSaved
+from medchat.cli.leaving import when_left
 from medchat.cli.output import aligned, say_aside
 from medchat.cli.program import show_failure
 from medchat.cli.signals import cancel_on_signals
@@ -32,6 +33,7 @@ class RunWatcher:
     cancel: threading.Event = field(default_factory=threading.Event)
     notes: list[str] = field(default_factory=list)
     kept: bool = False
+    saved: Path | None = None
 
     def on_event(self, event: SFTEvent) -> None:
         """Show the event; write the settings as soon as there is a folder, for `--resume`."""
@@ -40,6 +42,8 @@ class RunWatcher:
             return
         if isinstance(event, SFTNote):
             self.notes.append(event.text)
+        if isinstance(event, SFTSaved):
+            self.saved = event.folder
         if not self.kept:
             self._keep_settings(self.prepared.plan.options.output)
         self.show(event)
@@ -54,6 +58,21 @@ class RunWatcher:
         except Exception as error:
             reason = sanitize_line(f"{type(error).__name__}: {error}", 200)
             self.show(SFTNote(say(f"报告没有写完整：{reason}", f"the report is not complete: {reason}")))
+
+    def say_what_is_saved(self) -> None:
+        """Say which checkpoint there is: the run is left in the middle of a step."""
+        if not self.prepared.plan.process.leads:
+            return
+        if self.saved is None:
+            say_aside(say("还没有保存过检查点", "no checkpoint was saved yet"))
+            return
+        name = sanitize_line(self.saved.name, 80)
+        say_aside(
+            say(
+                f"最近的检查点 {name} 已保存；同一条命令加上 --resume 继续",
+                f"the last checkpoint, {name}, is saved; the same command with --resume goes on",
+            )
+        )
 
     def _keep_settings(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -89,7 +108,10 @@ def run_training(prepared: PreparedRun) -> tuple[int, SFTReport | None]:
                     )
                 )
 
-        with cancel_on_signals(watch.cancel, insist=True, on_first=stopping) as codes:
+        with (
+            when_left(watch.say_what_is_saved),
+            cancel_on_signals(watch.cancel, insist=True, on_first=stopping) as codes,
+        ):
             try:
                 report = plan.recipe.run(prepared.data, plan.options, watch)
             except MedchatError as error:
