@@ -1,9 +1,10 @@
 """Whole decoders of the native engine against the torch path: a token, sixteen sequences at once, prompts.
 
 Two layers of the real width with that share of the vocabulary (2 of 28 or 32), random weights, a bfloat16 model, by
-turns in one process. "torch" is the same model with torch's quantised linears (one scale a row), "layered" torch with
-the engine's linears. Bars: a token of ChatGLM at 2 (int8) and 4 (int4) times torch's speed, sixteen sequences together
-at 4 times the speed of one after the other. Prompts are reported without a bar.
+turns in one process. "torch" is the same model with torch's quantised linears (one scale a row) and a head in bfloat16,
+"layered" torch with the engine's linears, head included. Bars: a token of ChatGLM at 2 (int8) and 4 (int4) times
+torch's speed, sixteen sequences together at 4 times the speed of one after the other. Prompts are reported without
+a bar.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from medchat_llama.fused import llama_parts
 from reporting import parser_of, report
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from medchat.inference.engine import give_to_engine
+from medchat.inference.engine import give_to_engine, make_grouped
 from medchat.inference.kv_cache import CausalStepper
 from medchat.inference.native_model import NativeModel, NativeStepper
 from medchat.inference.native_sequence import CausalSequence
@@ -99,7 +100,9 @@ def steppers(family: str, bits: int) -> tuple[dict[str, Stepper], NativeModel, P
     make = {"chatglm": chatglm, "llama": llama}[family]
     layered: Callable[..., Stepper] = ChatGLMStepper if family == "chatglm" else CausalStepper
     parts = chatglm_parts if family == "chatglm" else llama_parts
-    plain, laid_out = filled(make(bits), 0), filled(make(bits), 0)
+    grouped = make(bits)
+    make_grouped(grouped)
+    plain, laid_out = filled(make(bits), 0), filled(grouped, 0)
     give_to_engine("native", laid_out, torch.device("cpu"))
     laid_out.eval()
     begin = partial(ChatGLMSequence, laid_out) if family == "chatglm" else CausalSequence

@@ -27,7 +27,7 @@ from medchat.whole_file import staged_output
 
 WEIGHTS = "model.safetensors"
 #: Raised whenever the same original would give other bytes.
-_VERSION = 1
+_VERSION = 2
 _PRIVATE = 0o700
 
 

@@ -38,6 +38,7 @@ from medchat.inference.native_model import NativeModel
 from medchat.inference.native_sequence import CausalSequence
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.quantization import bits_of, conversions, pack_linears
+from medchat.inference.quantized_head import with_own_head
 from medchat.inference.stored_linear import expect_stored, refuse_other_width
 from medchat.language import say
 
@@ -241,12 +242,14 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         vocabulary = self.open_vocabulary(options, shape, headers)
         model = self._unfilled(shape, vocabulary)
         rename = self.naming(model, headers)
-        mapped = expect_stored(model, headers, rename)
+        mapped = expect_stored(model, headers, rename, vocabulary.saved)
         if mapped:
             refuse_other_width(model, options.quantize)
         elif bits:
             pack_linears(model, bits)
-        more = prepare_for_engine(wanted_engine(options), model, device, quantising=bool(bits))
+        more = prepare_for_engine(
+            wanted_engine(options), model, device, quantising=bool(bits), replaced=vocabulary.saved
+        )
         placement = Placement(
             dtype,
             device,
@@ -259,6 +262,7 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
             mapped=mapped,
             watch=options.watch,
         )
+        placement = with_own_head(placement, model)
         ensure_memory(loaded_weight_bytes(model, placement) + more, device)
         if vocabulary.adapters:
             from medchat.inference.adapters.attach import check_fit  # brings peft: slow to import

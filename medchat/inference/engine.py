@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,6 +14,7 @@ from medchat.inference.cpu_engine.library import EngineUnavailableError, chosen_
 from medchat.inference.cpu_engine.packed_matrix import PackedMatrix, group_count, packed_bytes
 from medchat.inference.group_scales import GroupedLinear
 from medchat.inference.quantization import QuantizedEmbedding, QuantizedLinear, replace_modules, unpack_rows
+from medchat.inference.quantized_head import pack_head
 from medchat.inference.stored_linear import StoredLinear
 from medchat.language import say
 
@@ -54,25 +57,37 @@ def wanted_engine(options: LoadOptions) -> str:
     return "torch" if options.engine == "auto" and options.dtype == "float32" else options.engine
 
 
-def prepare_for_engine(wanted: str, model: nn.Module, device: torch.device, *, quantising: bool) -> int:
+def prepare_for_engine(
+    wanted: str, model: nn.Module, device: torch.device, *, quantising: bool, replaced: Collection[str] = ()
+) -> int:
     """Make the quantised linears of `model`, still without values, as their engine takes them from the files.
 
-    `quantising` says that the files hold dense weights: the native engine then gets a scale for every group. Returns
+    `quantising` says that the files hold dense weights: the native engine then gets a scale for every group, and the
+    head quantised too unless its weight is `replaced` (`with_own_head` says so to the placement). Returns
     how many bytes more the engine's own layout takes than what was made. Raises as `takes_native`.
     """
     if not takes_native(wanted, model, device):
         return 0
     if quantising:
-        for _ in replace_modules(model, QuantizedLinear, GroupedLinear.like):
-            pass
+        make_grouped(model, replaced)
     # A head that shares the packed embedding's memory gets a layout of its own, and the embedding stays.
     shared = getattr(model, "_tied_weights_keys", None) or ()
     return sum(
         packed_bytes(layer.out_features, layer.in_features, layer.bits)
-        - (0 if f"{name}.weight" in shared else _stored_bytes(layer))
+        - (0 if f"{name}.weight" in shared and type(layer) is QuantizedLinear else _stored_bytes(layer))
         for name, layer in model.named_modules()
         if isinstance(layer, QuantizedLinear)
     )
+
+
+def make_grouped(model: nn.Module, replaced: Collection[str] = ()) -> None:
+    """Give the quantised linears of `model`, still without values, scales for groups, and its head the same.
+
+    The head stays where its weight is among those that are `replaced`.
+    """
+    for _ in replace_modules(model, QuantizedLinear, GroupedLinear.like):
+        pass
+    pack_head(model, replaced)
 
 
 def give_to_engine(wanted: str, model: nn.Module, device: torch.device) -> None:
@@ -100,10 +115,12 @@ def engine_of(model: nn.Module) -> str:
 
 def quantization_of(model: nn.Module) -> str:
     """Return what the linears of `model` are quantised to, one of QUANTIZE."""
-    for module in model.modules():
-        if isinstance(module, QuantizedLinear | NativeLinear):
-            return f"int{module.packed.bits if isinstance(module, NativeLinear) else module.bits}"
-    return "none"
+    bits = [
+        module.packed.bits if isinstance(module, NativeLinear) else module.bits
+        for module in model.modules()
+        if isinstance(module, QuantizedLinear | NativeLinear)
+    ]
+    return f"int{min(bits)}" if bits else "none"
 
 
 def _stored_bytes(layer: QuantizedLinear) -> int:
@@ -174,11 +191,16 @@ class NativeLinear(nn.Linear):
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Return how many weights a model has: those of a quantised matrix by its entries, shared ones once, no scales."""
+    """Return how many weights a model has: those of a quantised matrix by its entries, shared ones once, no scales.
+
+    A head that was quantised on its own, though the original shares the embedding's memory, is not counted again.
+    """
     entries: dict[int, int] = {}
-    for module in model.modules():
+    shared = getattr(model, "all_tied_weights_keys", None) or ()
+    for name, module in model.named_modules():
         if isinstance(module, QuantizedLinear | NativeLinear):
-            entries[id(module.weight)] = module.in_features * module.out_features
+            own = isinstance(module, NativeLinear | GroupedLinear) and f"{name}.weight" in shared
+            entries[id(module.weight)] = 0 if own else module.in_features * module.out_features
         elif isinstance(module, QuantizedEmbedding):
             entries[id(module.weight)] = module.weight.numel() * 8 // module.bits
         if isinstance(module, QuantizedLinear | QuantizedEmbedding):

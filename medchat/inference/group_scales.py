@@ -60,8 +60,13 @@ class GroupedLinear(QuantizedLinear):
     @classmethod
     def like(cls, layer: QuantizedLinear) -> GroupedLinear:
         """Return a layer of the same shape and width, still without values."""
+        return cls.of_linear(layer, layer.bits)
+
+    @classmethod
+    def of_linear(cls, layer: nn.Linear, bits: int) -> GroupedLinear:
+        """Return a layer of the same shape in `bits` bits, still without values."""
         with torch.device("meta"):
-            return cls(layer.in_features, layer.out_features, layer.bits, layer.bias is not None)
+            return cls(layer.in_features, layer.out_features, bits, layer.bias is not None)
 
     def dense_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the weights [rows, columns]; exact in float32."""

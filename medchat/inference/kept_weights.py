@@ -29,7 +29,7 @@ def with_kept_weights(prepared: Prepared, options: LoadOptions) -> tuple[Prepare
     cache = options.quantized_cache
     if cache is None or not any(isinstance(module, GroupedLinear) for module in prepared.model.modules()):
         return prepared, ()
-    file = QuantizedFile(prepared)
+    file = QuantizedFile(prepared, as_loaded=True)
     if file.size > cache.most_bytes:
         return prepared, (_too_large(file.size, cache.most_bytes),)
     key = key_of(prepared.checkpoint, file.header)
@@ -48,6 +48,7 @@ def _from_kept(prepared: Prepared, folder: Path, *, written: bool) -> Prepared:
     placement = replace(
         prepared.placement,
         conversions={},
+        derived={},
         mapped=expect_stored(prepared.model, headers, prepared.placement.rename),
         # What was read while writing was shown already.
         watch=None if written else prepared.placement.watch,

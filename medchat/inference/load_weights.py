@@ -26,6 +26,9 @@ from medchat.inference.shards import ReadCounter, StoredTensor, read_tensors
 from medchat.inference.weight_faults import is_finite, not_finite, weights_mismatch
 from medchat.language import say
 
+#: Dimensions of an embedding.
+_MATRIX = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
@@ -47,10 +50,11 @@ class Placement:
     `dtype`: what floating values are cast to, except where a pattern of `keep` matches: those get the
     dtype that the model declares. `ignore`: patterns of plain stored names never read. `optional`: patterns
     of names of the model that may be absent from the file. `tied`: parameter -> the one whose memory
-    it shares; a tied parameter is never read. `rename`: a stored tensor's plain
-    name -> the model's.
+    it shares; a tied parameter is never read, and neither is a `derived` one, which the conversion of another
+    stored tensor makes. `rename`: a stored tensor's plain name -> the model's.
     `conversions`: by the model's name of the stored tensor. `mapped`: names of the model whose values stay where they
-    are, in the file, which is mapped: for a CPU, and of the dtype that the model declares. `config_file`: what states
+    are, in the file, which is mapped: for a CPU, and of the dtype that the model declares. Beside them an embedding
+    stays there too that has its final dtype: few of its rows are ever read. `config_file`: what states
     the sizes, for whoever reads that they are others. `watch` is called with the bytes read so far and in all, and may
     raise.
     Patterns are those of fnmatch.
@@ -62,6 +66,7 @@ class Placement:
     keep: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     tied: Mapping[str, str] = field(default_factory=dict)
+    derived: Mapping[str, str] = field(default_factory=dict)
     rename: Callable[[str], str] = str
     conversions: Mapping[str, Conversion] = field(default_factory=dict)
     mapped: frozenset[str] = frozenset()
@@ -91,7 +96,7 @@ def assign(
     with raise_on_weights_oom(placement.device):
         for tensor in read_tensors(checkpoint, stored.__contains__):
             name = stored[tensor.name]
-            if name in placement.mapped:
+            if _stays_in_file(name, tensor, slots, placement):
                 _set(model, name, tensor.kept())
                 counter.add(tensor.values)
                 continue
@@ -119,7 +124,7 @@ def require_match(
 def loaded_weight_bytes(model: nn.Module, placement: Placement) -> int:
     """Return the bytes that `model`, filled by `placement`, will take on its device."""
     return sum(
-        slot.numel() * _target_dtype(name, slot, placement).itemsize
+        slot.numel() * target_dtype(name, slot, placement).itemsize
         for name, slot in _slots(model)
         if name not in placement.tied
     )
@@ -153,8 +158,8 @@ def _compare(
         name = placement.rename(plain)
         if matches(plain, placement.ignore):
             continue
-        if name in placement.tied:
-            source = tuple(slots[placement.tied[name]].shape)
+        if source_name := placement.tied.get(name) or placement.derived.get(name):
+            source = tuple(slots[source_name].shape)
             if header.shape != source:
                 misfits.append(f"{header.name} {_shape(header.shape)}, {_shape(source)}")
             continue
@@ -184,10 +189,21 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "()"
 
 
-def _target_dtype(name: str, slot: Tensor, placement: Placement) -> torch.dtype:
+def target_dtype(name: str, slot: Tensor, placement: Placement) -> torch.dtype:
+    """Return the dtype that `placement` gives to the values of `slot`, the model's tensor called `name`."""
     if not slot.is_floating_point() or matches(name, placement.keep):
         return slot.dtype
     return placement.dtype
+
+
+def _stays_in_file(
+    name: str, tensor: StoredTensor, slots: Mapping[str, Tensor], placement: Placement
+) -> bool:
+    if name in placement.mapped:
+        return True
+    as_it_is = tensor.values.dtype == target_dtype(name, slots[name], placement)
+    on_cpu = placement.device.type == "cpu"
+    return bool(placement.mapped) and on_cpu and as_it_is and tensor.values.dim() == _MATRIX
 
 
 def _filled(
@@ -202,7 +218,7 @@ def _filled(
     makes = (name,) if conversion is None else conversion.makes
     targets = {
         made: torch.empty(
-            slots[made].shape, dtype=_target_dtype(made, slots[made], placement), device=placement.device
+            slots[made].shape, dtype=target_dtype(made, slots[made], placement), device=placement.device
         )
         for made in makes
     }

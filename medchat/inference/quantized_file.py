@@ -1,11 +1,13 @@
 """Writing the weights of a model quantised: read, packed and written one matrix at a time.
 
 The file is safetensors, in the original's names and types, but for the weight of a quantised linear: that is one row
-of bytes, packed as the native engine takes it (`stored_linear`), whatever CPU wrote it.
+of bytes, packed as the native engine takes it (`stored_linear`), whatever CPU wrote it. A packed head that is tied in
+the original stands beside the embedding that it is made from.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from medchat.checkpoints.weight_files import Checkpoint
 from medchat.inference.cpu_engine.packed_matrix import group_count, packed_bytes
 from medchat.inference.cpu_engine.tile_layout import pack_tiles
 from medchat.inference.group_scales import GroupedLinear, quantize_groups
-from medchat.inference.load_weights import Placement, check_finite, require_match
+from medchat.inference.load_weights import Placement, check_finite, require_match, target_dtype
 from medchat.inference.quantization import unpack_rows
 from medchat.inference.shards import ReadCounter, StoredTensor, read_tensors
 
@@ -53,7 +55,10 @@ class PreparedModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """One tensor of the file, the one it is made from, and the linear whose weight it is: None where it is copied."""
+    """One tensor of the file, the one it is made from, and the linear whose weight it is: None where it is copied.
+
+    `dtype` is torch's name of the type that it has in the file.
+    """
 
     name: str
     source: str
@@ -65,57 +70,79 @@ class _Written:
 class QuantizedFile:
     """The file that a prepared model would be written to. `header` is all that stands before the values."""
 
-    def __init__(self, prepared: PreparedModel) -> None:
-        """Raises CheckpointError where the files do not fit the model (`require_match`)."""
+    def __init__(self, prepared: PreparedModel, *, as_loaded: bool = False) -> None:
+        """`as_loaded` gives what is not quantised the type that the placement gives it, so that it can be mapped too.
+
+        Raises CheckpointError where the files do not fit the model (`require_match`).
+        """
         self._prepared = prepared
         # Types of many bytes first: so every tensor begins at a multiple of its own.
-        self._tensors = sorted(_plan(prepared), key=lambda one: -ITEM_BYTES[one.dtype])
-        self.header = safetensors_header((one.name, one.dtype, one.shape) for one in self._tensors)
-        sizes = [int(np.prod(one.shape, dtype=np.int64)) * ITEM_BYTES[one.dtype] for one in self._tensors]
-        starts = np.cumsum([len(self.header), *sizes])
-        self._starts = {one.source: int(start) for one, start in zip(self._tensors, starts, strict=False)}
+        tensors = sorted(_plan(prepared, as_loaded), key=lambda one: -ITEM_BYTES[one.dtype])
+        self.header = safetensors_header((one.name, one.dtype, one.shape) for one in tensors)
+        self._by_source: dict[str, list[tuple[_Written, int]]] = {}
         #: Bytes of the whole file.
-        self.size = int(starts[-1])
+        self.size = len(self.header)
+        for one in tensors:
+            self._by_source.setdefault(one.source, []).append((one, self.size))
+            self.size += math.prod(one.shape) * ITEM_BYTES[one.dtype]
 
     def write(self, file: Path) -> None:
         """Write it, calling `placement.watch` with the bytes read. Raises CheckpointError (damaged), OSError."""
-        prepared, by_source = self._prepared, {one.source: one for one in self._tensors}
-        total = sum(header.byte_count for header in prepared.headers.values() if header.name in by_source)
+        prepared = self._prepared
+        total = sum(
+            header.byte_count * len(self._by_source.get(header.name, ()))
+            for header in prepared.headers.values()
+        )
         counter = ReadCounter(total, prepared.placement.watch)
         with file.open("wb") as stream:
             stream.write(self.header)
             stream.truncate(self.size)
-            for tensor in read_tensors(prepared.checkpoint, by_source.__contains__):
-                stream.seek(self._starts[tensor.name])
-                layer = by_source[tensor.name].layer
-                if layer is None:
-                    _copy(tensor, counter, stream)
-                else:
-                    stream.write(_packed(tensor, layer, counter).data)
+            for tensor in read_tensors(prepared.checkpoint, self._by_source.__contains__):
+                for written, start in self._by_source[tensor.name]:
+                    stream.seek(start)
+                    if written.layer is None:
+                        _copy(tensor, written.dtype, counter, stream)
+                    else:
+                        stream.write(_packed(tensor, written.layer, counter).data)
 
 
-def _plan(prepared: PreparedModel) -> Iterator[_Written]:
+def _plan(prepared: PreparedModel, as_loaded: bool) -> Iterator[_Written]:
     model, placement = prepared.model, prepared.placement
     names = require_match(model, prepared.checkpoint, prepared.headers, placement)
+    slots = dict(model.named_parameters()) | dict(model.named_buffers())
     for plain, header in prepared.headers.items():
-        if header.name not in names:
+        name = names.get(header.name)
+        if name is None:
             continue
-        layer = None
-        if names[header.name] in placement.conversions:
-            found = model.get_submodule(names[header.name].rpartition(".")[0])
-            layer = found if isinstance(found, GroupedLinear) else None
-        if layer is None:
-            yield _Written(plain, header.name, header.dtype, header.shape, None)
-        else:
+        layers = _packed_from(name, prepared)
+        for made, layer in layers.items():
             size = packed_bytes(layer.out_features, layer.in_features, layer.bits)
-            yield _Written(plain, header.name, PACKED_TYPE, (size,), layer)
+            file_name = plain if made == name else made
+            yield _Written(file_name, header.name, PACKED_TYPE, (size,), layer)
+        if name not in layers:
+            loaded = str(target_dtype(name, slots[name], placement)).removeprefix("torch.")
+            dtype = loaded if as_loaded else header.dtype
+            yield _Written(plain, header.name, dtype, header.shape, None)
 
 
-def _copy(tensor: StoredTensor, counter: ReadCounter, stream: BinaryIO) -> None:
+def _packed_from(name: str, prepared: PreparedModel) -> dict[str, GroupedLinear]:
+    """Return the linears whose weights are made from the stored tensor of `name`, by the names of these weights."""
+    conversion = prepared.placement.conversions.get(name)
+    made = () if conversion is None else conversion.makes
+    owners = {one: prepared.model.get_submodule(one.rpartition(".")[0]) for one in made}
+    return {
+        one: owner
+        for one, owner in owners.items()
+        if isinstance(owner, GroupedLinear) and one.endswith(".weight")
+    }
+
+
+def _copy(tensor: StoredTensor, dtype: str, counter: ReadCounter, stream: BinaryIO) -> None:
     for _, piece in tensor.pieces():
         counter.add(piece)
-        check_finite(tensor, piece)
-        stream.write(piece.contiguous().view(torch.uint8).numpy().data)
+        made = piece.to(getattr(torch, dtype))
+        check_finite(tensor, piece, made)
+        stream.write(made.contiguous().view(torch.uint8).numpy().data)
 
 
 def _packed(tensor: StoredTensor, layer: GroupedLinear, counter: ReadCounter) -> NDArray[np.uint8]:

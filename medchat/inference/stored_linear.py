@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import torch
@@ -52,17 +52,21 @@ class StoredLinear(nn.Linear):
 
 
 def expect_stored(
-    model: nn.Module, headers: Mapping[str, TensorHeader], rename: Callable[[str], str] = str
+    model: nn.Module,
+    headers: Mapping[str, TensorHeader],
+    rename: Callable[[str], str] = str,
+    replaced: Collection[str] = (),
 ) -> frozenset[str]:
     """Put a `StoredLinear` in place of each linear of `model` whose weight is stored packed.
 
-    For a model on the meta device. `rename` makes the model's name of a stored tensor's. Returns the names of their
-    weights. What is of another size than a packed matrix of the linear's shape stays: it does not fit the model.
+    For a model on the meta device. `rename` makes the model's name of a stored tensor's; those among `replaced` are
+    not read. Returns the names of their weights. What is of another size than a packed matrix of the linear's shape
+    stays: it does not fit the model.
     """
     found = set()
     for plain, header in headers.items():
         path, _, leaf = rename(plain).rpartition(".")
-        if leaf != "weight" or not is_packed(header):
+        if leaf != "weight" or not is_packed(header) or f"{path}.weight" in replaced:
             continue
         parent, _, name = path.rpartition(".")
         try:
@@ -81,7 +85,7 @@ def expect_stored(
 
 def refuse_other_width(model: nn.Module, wanted: str) -> None:
     """Raise UsageError unless `wanted`, one of QUANTIZE, is "none" or what the stored linears of `model` have."""
-    bits = next(layer.bits for layer in model.modules() if isinstance(layer, StoredLinear))
+    bits = min(layer.bits for layer in model.modules() if isinstance(layer, StoredLinear))
     refuse_second_quantization(bits, wanted)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from medchat.api import LoadOptions
 from medchat.checkpoints.packed_weights import QUANTIZATION_KEY
 from medchat.errors import UsageError
-from medchat.inference.group_scales import GroupedLinear
-from medchat.inference.quantization import QuantizedLinear, replace_modules
+from medchat.inference.engine import make_grouped
+from medchat.inference.quantization import conversions
 from medchat.inference.quantized_file import PreparedModel, QuantizedFile
+from medchat.inference.quantized_head import with_own_head
 from medchat.inference.write_checkpoint import write_json
 from medchat.language import say
 from medchat.training.family import Family
@@ -41,12 +42,19 @@ def save_quantized(family: Family, options: LoadOptions, folder: Path) -> None:
             where=str(options.model),
         )
     model = prepared.model
-    for _ in replace_modules(model, QuantizedLinear, GroupedLinear.like):
-        pass
-    QuantizedFile(prepared).write(folder / WEIGHTS_NAME)
+    QuantizedFile(_with_groups(prepared)).write(folder / WEIGHTS_NAME)
     config = _dense_dtype(family.write_small_files(options, model, folder), prepared)
     metadata = metadata_of(model, family, family.template(options), folder)
     write_json(folder / "config.json", {**config, **metadata, QUANTIZATION_KEY: options.quantize})
+
+
+def _with_groups(prepared: PreparedModel) -> PreparedModel:
+    """Return `prepared`, a dataclass, with its linears and its head to be quantised as the native engine has them."""
+    make_grouped(prepared.model)
+    placement = replace(prepared.placement, conversions=conversions(prepared.model))
+    changed: Any = prepared
+    found: PreparedModel = replace(changed, placement=with_own_head(placement, prepared.model))
+    return found
 
 
 def _dense_dtype(config: dict[str, Any], prepared: PreparedModel) -> dict[str, Any]:

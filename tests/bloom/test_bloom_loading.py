@@ -15,7 +15,7 @@ from medchat_bloom.huozi.backbone import HuoziBackbone
 from medchat_bloom.huozi.loading import HUOZI_LOADING
 from medchat_bloom.loading import BLOOM
 from medchat_bloom.tiny import write_tiny_bloom
-from native_engine import EITHER_ENGINE, rounded
+from native_engine import EITHER_ENGINE, round_head, rounded
 from transformers import BloomForCausalLM
 
 from medchat.api import LoadOptions
@@ -249,6 +249,7 @@ def test_quantising_on_the_way_in_gives_the_logits_of_weights_rounded_by_hand(
         for name, linear in dense.named_modules():
             if name.endswith(LINEARS) and isinstance(linear, torch.nn.Linear):
                 linear.weight.copy_(rounded(linear.weight.half(), bits, engine))
+        round_head(dense, bits, engine)
         expected = dense(IDS).logits
     assert not torch.allclose(expected, logits(base), atol=1e-6, rtol=0)
     found, allowed = logits(base, quantize=quantize, engine=engine), {"torch": 1e-5, "native": 1e-4}[engine]

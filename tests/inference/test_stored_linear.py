@@ -106,6 +106,13 @@ def test_the_width_shows_in_the_length(size: int, bits: int) -> None:
         refuse_other_width(model, f"int{12 - bits}")
 
 
+def test_a_weight_that_an_adapter_replaces_is_not_expected_packed() -> None:
+    with torch.device("meta"):
+        model = nn.ModuleDict({"inner": nn.Linear(64, 32)})
+    assert not expect_stored(model, headers(model, inner=2 * 2 * 16 * 18), replaced=("inner.weight",))
+    assert type(model["inner"]) is nn.Linear
+
+
 def test_what_fits_no_linear_stays_for_the_comparison_to_refuse() -> None:
     with torch.device("meta"):
         model = nn.ModuleDict({"inner": nn.Linear(64, 32), "norm": nn.LayerNorm(64)})

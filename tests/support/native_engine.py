@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from medchat.inference.cpu_engine.library import EngineUnavailableError, open_library
 from medchat.inference.engine import NativeLinear
@@ -30,6 +31,13 @@ def rounded(weight: Tensor, bits: int, engine: str) -> Tensor:
     layer = kind(weight.shape[1], weight.shape[0], bits, bias=False)
     layer.set_dense(weight)
     return layer.dense_weight()
+
+
+def round_head(model: PreTrainedModel, bits: int, engine: str) -> None:
+    """Round the head of a dense model as the engine does at loading: torch's stays; the embedding always does."""
+    if engine == "native":
+        head = model.get_output_embeddings()
+        head.weight = nn.Parameter(rounded(head.weight.half(), bits, engine))
 
 
 def dense(layer: NativeLinear) -> nn.Linear:

@@ -92,7 +92,7 @@ def inspect_chatglm(path: Path) -> ModelCard | None:
         notes=(*checkpoint.notes, *_notes(path, config, headers)),
         generation="v0 (icetk)" if generation == "v0" else "v1.1",
     )
-    card = with_packed_weights(card, headers.values(), config)
+    card = with_packed_weights(card, _counted(headers, config), config)
     return with_template(card, lambda: chatglm_template(path))
 
 
@@ -125,12 +125,20 @@ def is_tied(config: Mapping[str, Any]) -> bool:
     return config.get("tie_word_embeddings") is not False or bool(config.get("quantization_embeddings"))
 
 
+def _counted(headers: Mapping[str, TensorHeader], config: Mapping[str, Any]) -> list[TensorHeader]:
+    """Return the tensors that count as weights of the model: a tied head once, no scales or tables."""
+    return [
+        header
+        for name, header in headers.items()
+        if not name.endswith((".inv_freq", ".weight_scale"))
+        and not (name.startswith("lm_head.") and is_tied(config))
+    ]
+
+
 def _count_parameters(headers: Mapping[str, TensorHeader], config: Mapping[str, Any]) -> int:
-    """Count weights as in the model: a tied head once, packed integers unpacked, no scales or tables."""
+    """Count weights as in the model, packed integers unpacked."""
     total = 0
-    for name, header in headers.items():
-        if name.endswith((".inv_freq", ".weight_scale")) or (name.startswith("lm_head.") and is_tied(config)):
-            continue
+    for header in _counted(headers, config):
         packed = header.dtype == "int8" and config.get("quantization_bit") == 4
         total += header.count * (2 if packed else 1)
     return total

@@ -23,6 +23,7 @@ from medchat.inference.engine import give_to_engine, prepare_for_engine, wanted_
 from medchat.inference.kept_weights import with_kept_weights
 from medchat.inference.load_weights import Placement, assign, check_finite, loaded_weight_bytes, require_match
 from medchat.inference.quantization import bits_of, conversions
+from medchat.inference.quantized_head import with_own_head
 from medchat.inference.shards import read_tensors
 from medchat.inference.stored_linear import (
     expect_stored,
@@ -171,6 +172,7 @@ def prepare_weights(options: LoadOptions) -> PreparedWeights:
         mapped=mapped,
         watch=options.watch,
     )
+    placement = with_own_head(placement, model)
     ensure_memory(loaded_weight_bytes(model, placement) + more, device)
     check_chatglm_fit(model, adapters)
     require_match(model, checkpoint, headers, placement)
