@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medchat.api import Turn
@@ -31,6 +31,8 @@ _WEIGHT_KEYS = ("weight", "loss", "train")
 #: The two sides of an element that is a question and its answer.
 _ASKED_KEYS = (*USER_SIDE, "question", "query", "prompt", "instruction", "input", "q", "问", "问题")
 _SAID_KEYS = (*MODEL_SIDE, "answer", "response", "output", "a", "答", "答案", "回答")
+#: CMB-Clin's newer name for the answer to a question about a case.
+_SOLUTION = "solution"
 #: How texts by turns say who speaks.
 _SPEAKERS = {
     "问题": "user",
@@ -120,8 +122,11 @@ class _Reading:
         sides = [("system", ("system",)), ("user", _ASKED_KEYS), ("assistant", _SAID_KEYS)]
         found: list[_Message] = []
         used: list[str] = []
+        said = {name: key for name, key in keys.items() if not is_empty(element[key])}
         for role, names in sides:
-            there = [keys[name] for name in names if name in keys and not is_empty(element[keys[name]])]
+            there = [said[name] for name in names if name in said]
+            if role == "assistant" and not there and _SOLUTION in said:
+                there = [said[_SOLUTION]]
             if len(there) > 1:
                 both = say("、", ", ").join(there)
                 raise self.error(number, say(f"{both} 是同一方说的话", f"{both} belong to the same side"))
@@ -181,6 +186,25 @@ def is_message(value: Any) -> bool:
     said = (value[keys[key]] for key in _ROLE_KEYS if key in keys)
     known = any(isinstance(role, str) and role.strip("<|> \t\n").casefold() in _ROLES for role in said)
     return known and any(key in keys for key in _TEXT_KEYS)
+
+
+def parse_case(name: str, value: Any, case: str) -> Spoken:
+    """Return the questions about one case and their answers as a conversation, the case before the first question.
+
+    Every question has an answer, but the last one need not. Raises RecordError, with the number of the pair.
+    """
+    reading = _Reading(name)
+    for number, pair in enumerate(value if isinstance(value, list) else (), start=1):
+        roles = [message.role for message in reading.of_element(number, pair)]
+        if roles != ["user", "assistant"][: len(roles)] or (len(roles) == 1 and number < len(value)):
+            raise reading.error(number, say("应当是一个问题和它的答案", "must be a question and its answer"))
+    spoken = parse_conversation(name, value, texts=False)
+    if not case:
+        return spoken
+    if not spoken.turns:
+        return replace(spoken, last=f"{case}\n{spoken.last}")
+    first = replace(spoken.turns[0], question=f"{case}\n{spoken.turns[0].question}")
+    return replace(spoken, turns=(first, *spoken.turns[1:]))
 
 
 def _by_turns(texts: list[str]) -> list[_Message]:

@@ -28,7 +28,9 @@ NAMES: Mapping[Use, tuple[str, ...]] = {
     ),
     "input": ("input",),
     "context": ("context", "background", "passage", "背景", "材料"),
-    "conversation": ("messages", "conversations", "conversation", "dialogue", "utterances", "对话"),
+    "conversation": (
+        *("messages", "conversations", "conversation", "dialogue", "utterances", "qa_pairs", "对话"),
+    ),
     "history": ("history", "历史"),
     "system": ("system", "system_prompt"),
     "options": ("options", "choices", "option", "选项"),
@@ -36,9 +38,10 @@ NAMES: Mapping[Use, tuple[str, ...]] = {
 }
 #: What counts for that use only where nothing of `NAMES` does: a context alone is the question.
 WEAK_NAMES: Mapping[Use, tuple[str, ...]] = {
-    "question": ("input", "context"),
+    "question": ("input", "context", "first_question"),
     "answer": ("reference",),
     "conversation": ("data", "dialog", "chat", "turns", "contents"),
+    "id": ("sample_id",),
 }
 #: What data calls the side that asks, and the one that answers.
 USER_SIDE = ("human", "user", "patient", "customer", "用户", "患者", "病人")
@@ -58,7 +61,7 @@ _WEAK_USES = {name: use for use, names in WEAK_NAMES.items() for name in names}
 #: The uses for which a user names a field.
 _CHOSEN = frozenset(("question", "answer", "context"))
 #: Those of a conversation whose value must be a list; under other names another value is no conversation.
-_ALWAYS_CONVERSATIONS = ("messages", "conversations")
+_ALWAYS_CONVERSATIONS = ("messages", "conversations", "qa_pairs")
 
 
 class RecordError(ValueError):

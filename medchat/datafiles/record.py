@@ -7,13 +7,12 @@ turns and a last question.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medchat.api import Turn
-from medchat.datafiles.conversations import Spoken, is_message, parse_conversation
+from medchat.datafiles.conversations import Spoken, is_message, parse_case, parse_conversation
 from medchat.datafiles.fields import (
     NAMES,
     NO_CHOICE,
@@ -25,15 +24,9 @@ from medchat.datafiles.fields import (
     is_empty,
     sides_of,
 )
-from medchat.datafiles.forms import form_of
+from medchat.datafiles.forms import form_of, split_dialogue, without_prompt
 from medchat.datafiles.options import holds_options, lettered_columns, options_text
 from medchat.language import say
-
-#: The published data puts one space on each side of a mark; the published demo does not always.
-_MARKS = re.compile(r" ?<(user|bot)>: ?")
-#: Med-ChatGLM's training data holds its questions inside their prompt.
-_CONTEXT = re.compile(r"问题：(?P<question>.*)\n回答[:：] ?", re.DOTALL)
-
 
 #: The implicit label of generated content and the mark beside it, which exported sessions carry.
 _LABEL = ("AIGC", "disclaimer")
@@ -125,17 +118,6 @@ def _from_text(text: str) -> QuestionRecord:
     return QuestionRecord(text, said[-1], turns=turns, is_dialogue=True)
 
 
-def split_dialogue(text: str) -> tuple[str, ...]:
-    """Return what was said by turns in a text of the literature data's form, nothing if it is not of that form.
-
-    It begins with the user's mark and ends with a question of the user.
-    """
-    before, *rest = _MARKS.split(text)
-    speakers, said = rest[::2], rest[1::2]
-    by_turns = [("user", "bot")[number % 2] for number in range(len(speakers))]
-    return () if before or len(speakers) % 2 == 0 or speakers != by_turns else tuple(said)
-
-
 def _conversation_field(fields: Fields) -> str | None:
     """Return the field that holds the whole conversation, None for a record of separate fields."""
     chosen = fields.find("question") if fields.chosen("question") else None
@@ -157,7 +139,9 @@ def _holds_messages(value: Any) -> bool:
 
 
 def _from_conversation(fields: Fields, name: str) -> QuestionRecord:
-    spoken = parse_conversation(name, fields.take("conversation", name))
+    is_case = name.strip().casefold() == "qa_pairs"
+    said = fields.take("conversation", name)
+    spoken = parse_case(name, said, _case_text(fields)) if is_case else parse_conversation(name, said)
     if not spoken.last:
         raise RecordError(say(f"{name} 里没有用户的问题", f"{name} holds no question of the user"))
     reference: Any = spoken.answer
@@ -177,14 +161,21 @@ def _from_conversation(fields: Fields, name: str) -> QuestionRecord:
     )
 
 
+def _case_text(fields: Fields) -> str:
+    """Return the case that questions and answers are about: CMB-Clin has it in `description`."""
+    described = (name for name, value in fields.record.items() if not is_empty(value))
+    name = fields.find("context") or next(
+        (one for one in described if one.strip().casefold() == "description"), None
+    )
+    return "" if name is None else _text(fields.take("context", name), name)
+
+
 def _from_fields(fields: Fields) -> QuestionRecord:
     name = fields.find("question")
     if name is None:
         raise _no_question(fields)
     text, *wordings = _wordings(name, fields.take("question", name))
-    if name.strip().casefold() == "context" and (framed := _CONTEXT.fullmatch(text)):
-        text = framed["question"]
-    asked = _from_text(text)
+    asked = _from_text(without_prompt(name, text))
     context, options = _optional(fields, "context"), _options(fields)
     if context or options:
         asked = replace(

@@ -13,7 +13,8 @@ from locations import SHARED
 
 from medchat.api import Turn
 from medchat.batch import Question, read_questions
-from medchat.datafiles.record import split_dialogue, text_value
+from medchat.datafiles.forms import split_dialogue
+from medchat.datafiles.record import text_value
 from medchat.errors import CheckpointError, DataError
 from medchat.templates import load_template
 

@@ -112,6 +112,27 @@ def test_a_bad_record_is_named_and_nothing_is_written(call: Call, tmp_path: Path
     assert not (tmp_path / "o.jsonl").exists()
 
 
+def test_cases_and_tasks_that_others_publish_go_into_messages_and_keep_what_stands_beside() -> None:
+    pairs = [{"question": "诊断？", "solution": "疝。"}, {"question": "治疗？", "solution": "手术。"}]
+    case = {"id": 0, "title": "病例", "description": "男，49 岁，腹痛。", "QA_pairs": pairs}
+    written = converted(parse_record(case), "messages")
+    said = [
+        ("user", "男，49 岁，腹痛。\n诊断？"),
+        ("assistant", "疝。"),
+        ("user", "治疗？"),
+        ("assistant", "手术。"),
+    ]
+    assert written == messages(*said, id=0, title="病例")
+    with pytest.raises(RecordError, match="之前的对话"):
+        converted(parse_record(case), "alpaca")
+    task = {"input": "给出回复：\n患者：痛。\n答：", "target": "休息。", "task_type": "response_generation"}
+    asked = {"instruction": "给出回复：\n患者：痛。", "input": "", "output": "休息。", "id": "dev-1"}
+    assert converted(parse_record({**task, "sample_id": "dev-1"}), "alpaca") == {
+        **asked,
+        "task_type": "response_generation",
+    }
+
+
 # ---------------------------------------------------------------- published files
 
 

@@ -20,6 +20,8 @@ FORMS: dict[str, str] = {
     "literature": '{"instruction": " <user>: 一？ <bot>: 二。 <user>: 三？", "output": "四。", "input": ""}',
     "sharegpt": '{"conversations": [{"from": "human", "value": "一？"}, {"from": "gpt", "value": "二。"}]}',
     "messages": '{"messages": [{"role": "user", "content": "一？"}, {"role": "assistant", "content": "二。"}]}',
+    "cmb-clin": '{"description": "男，49 岁。", "QA_pairs": [{"question": "一？", "solution": "二。"}]}',
+    "promptcblue": r'{"input": "头痛怎么办？\n答：", "target": "先休息。", "sample_id": "dev-1"}',
     "ptuning": '{"content": "头痛怎么办？", "summary": "先休息。"}',
 }
 

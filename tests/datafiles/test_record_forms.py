@@ -42,6 +42,11 @@ SAME: list[tuple[dict[str, Any], str]] = [
     ),
     ({"messages": [human(Q)], "answer": A}, "messages"),
     ({"turns": 1, "question": Q, "answer": A}, "pairs"),
+    ({"case": "病历", "first_question": Q, "answer": A}, "pairs"),
+    ({"QA_pairs": [{"question": Q, "answer": A}]}, "cmb-clin"),
+    ({"QA_pairs": [{"question": Q, "solution": A}]}, "cmb-clin"),
+    ({"input": f"{Q}\n答：", "target": A, "sample_id": "dev-1"}, "promptcblue"),
+    ({"input": Q, "target": A, "sample_id": "dev-1"}, "promptcblue"),
 ]
 
 
@@ -50,9 +55,52 @@ def test_one_question_and_its_answer_in_the_forms_of_many_makers(record: dict[st
     asked = parse_record(record)
     assert (asked.text, asked.last, asked.reference, asked.form) == (Q, Q, A, form)
     assert (asked.turns, asked.input, asked.system) == ((), "", "")
-    assert set(asked.extra) == {name for name in record if name in ("reference", "turns")} - {
+    assert set(asked.extra) == {name for name in record if name in ("reference", "turns", "case")} - {
         name for _, name in asked.used
     }
+
+
+CASE = "男，49 岁，右下腹痛 3 小时。"
+
+
+@pytest.mark.parametrize("name", ["description", "Description", "背景"])
+def test_a_case_stands_before_its_first_question_and_every_answer_is_learned(name: str) -> None:
+    pairs = [{"question": Q, "solution": A}, {"question": "怎样治疗？", "answer": "手术。"}]
+    asked = parse_record({"id": 0, "title": "病例", name: CASE, "QA_pairs": pairs})
+    assert [(turn.question, turn.answer) for turn in asked.turns] == [(f"{CASE}\n{Q}", A)]
+    assert (asked.last, asked.reference, asked.id, asked.unused) == ("怎样治疗？", "手术。", 0, ("title",))
+    assert asked.is_conversation and not asked.unlearned
+    assert parse_record({"QA_pairs": pairs[:1], name: CASE}).last == f"{CASE}\n{Q}"
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"QA_pairs": "一问一答"}, "QA_pairs 应当是一个列表"),
+        ({"QA_pairs": [3]}, "QA_pairs 第 1 条"),
+        (
+            {"QA_pairs": [{"question": Q, "answer": A}, {"answer": A}]},
+            "QA_pairs 第 2 条：应当是一个问题和它的答案",
+        ),
+        (
+            {"QA_pairs": [{"question": Q}, {"question": Q, "answer": A}]},
+            "QA_pairs 第 1 条：应当是一个问题和它的答案",
+        ),
+        ({"QA_pairs": [{"question": Q, "answer": {"A": 1}}]}, "QA_pairs 第 1 条：内容应当是文本"),
+        ({"QA_pairs": [{"question": Q, "answer": A}], "description": [CASE]}, "description 应当是文本"),
+        ({"QA_pairs": []}, "没有问题字段"),
+        ({"input": "\n答：", "target": A, "sample_id": 1}, "问题是空的"),
+        ({"input": ["甲"], "target": A, "sample_id": 1}, "input 应当是文本"),
+    ],
+)
+def test_a_broken_case_or_task_is_named_by_its_field_and_pair(record: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecordError, match=said):
+        parse_record(record)
+
+
+def test_the_number_of_a_sample_is_an_id_only_where_there_is_no_other() -> None:
+    assert parse_record({"question": Q, "id": 1, "sample_id": 2}).id == 1
+    assert parse_record({"question": Q, "sample_id": 2}).id == 2
 
 
 def test_what_stands_beside_the_question_goes_where_it_belongs() -> None:

@@ -112,6 +112,7 @@ def _evaluated(
     ]
     counts = {
         "questions": len(items),
+        "left_out": sum(file.left_out.values()),
         "empty_answers": sum(not answer.strip() for answer in answers),
         "refused": sum(bool(reply.refusal) for reply in replies),
         "truncated": sum(reply.dropped > 0 for reply in replies),
