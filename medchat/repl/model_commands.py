@@ -154,9 +154,13 @@ def _system(chat: Chat, words: str) -> None:
 
 
 def _set_system(session: ChatSession, text: str) -> str:
-    """Change the system text; return a remark if the template has no place for one."""
+    """Change the system text; return a remark if the template has no place for one.
+
+    Raises UsageError, and changes nothing, if the template takes none.
+    """
+    taken = not text or session.template.render((), "?", text) != session.template.render((), "?")
     session.set_system(text)
-    if not text or session.template.render((), "?", text) != session.template.render((), "?"):
+    if taken:
         return ""
     return say("但现在的模板不使用系统提示。", " The present template has no place for it, though.")
 

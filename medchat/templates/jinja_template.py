@@ -61,6 +61,15 @@ class JinjaTemplate:
         Raises UsageError: the template fails, refuses the conversation (its `raise_exception`), leaves
         the question or the system text out, rewrites a text, or uses a token that the vocabulary lacks.
         """
+        try:
+            return self._segments(turns, question, system)
+        except UsageError as error:
+            if system:
+                self._segments(turns, question, "")  # raises where the system text is not what it refuses
+                raise _without_system(error) from None
+            raise
+
+    def _segments(self, turns: Sequence[Turn], question: str, system: str) -> tuple[Segment, ...]:
         marks = _Marks()
         messages = [_message(marks, "system", system)] if system else []
         for turn in turns:
@@ -226,6 +235,19 @@ def _place(where: str, error: BaseException) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     return f"{where}:{line}" if line else where
+
+
+def _without_system(error: UsageError) -> UsageError:
+    """Return the error of a template that takes the conversation, but not the system text before it."""
+    return UsageError(
+        error.what,
+        say(
+            "这个模板不接受系统提示：去掉 --system（对话里用 /系统 -），或换一个模板：--template 名称或文件",
+            "it takes no system text: leave --system out (in a chat: /system -), or choose another template: "
+            "--template NAME|FILE",
+        ),
+        where=error.where,
+    )
 
 
 def _bad(where: str, zh: str, en: str) -> UsageError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from medchat.api import Control, Segment, Text, Turn
 from medchat.errors import UsageError
@@ -81,16 +81,17 @@ class PromptProperties(Subject):
         if not tokens:
             return
         ids = frozenset(self.special_ids().values())
+        ways: list[Callable[[str], Sequence[Segment]]] = [
+            lambda words: (Text(words),),
+            self.prompt,
+            lambda words: self.prompt("?", (Turn(words, "a"),)),
+            lambda words: self.prompt("?", (Turn("a", words),)),
+        ]
+        if self.takes_system():
+            ways.append(lambda words: self.prompt("?", system=words))
 
         def used(words: str) -> Counter[int]:
-            prompts = (
-                self.prompt(words),
-                self.prompt("?", (Turn(words, "a"),)),
-                self.prompt("?", (Turn("a", words),)),
-                self.prompt("?", system=words),
-                (Text(words),),
-            )
-            return Counter(number for one in prompts for number in self.prompt_ids(one) if number in ids)
+            return Counter(number for way in ways for number in self.prompt_ids(way(words)) if number in ids)
 
         plain = used("?")
         for token in tokens:

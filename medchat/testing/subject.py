@@ -146,6 +146,14 @@ class Subject:
         """Return the prompt for a question in the template that the weights were made for."""
         return tuple(self.backbone.template(self.options()).render(turns, question, system))
 
+    def takes_system(self) -> bool:
+        """Say whether that template takes a system text: those of some published chat models refuse one."""
+        try:
+            self.prompt("?", system="a")
+        except UsageError:
+            return False
+        return True
+
     def prompt_ids(self, segments: Sequence[Segment]) -> list[int]:
         """Return the ids of a prompt. Raises SkipTest for a model that tells none."""
         model = self.loaded()

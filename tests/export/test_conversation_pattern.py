@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from jinja2.exceptions import UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from medchat_bloom.huozi.prompts import HUOZI
 from medchat_chatglm.prompts import TEMPLATES
 from medchat_export.conversation_pattern import as_go, as_jinja, pattern_of
 
-from medchat.api import Control, PromptTemplate, Segment, Text, Turn
+from medchat.api import Control, PromptTemplate, Segment, SpecialTokens, Text, Turn
+from medchat.plugin_kit import parse_jinja
 from medchat.templates import list_templates, load_template
 
 KNOWN = [*list_templates(), HUOZI]
@@ -70,6 +72,24 @@ def test_texts_of_a_template_that_others_would_read_as_their_own_stay_texts(tmp_
     # Ollama: no quotation mark but in an action's string, so that the Modelfile's three cannot end early.
     outside = re.sub(r'\{\{ "(?:[^"\\]|\\.)*" \}\}', "", as_go(pattern))
     assert '"' not in outside and "{{ x }}" not in outside and '"""' not in as_go(pattern)
+
+
+def test_a_template_that_refuses_a_system_text_is_written_as_one_that_does() -> None:
+    source = (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('none') }}{% endif %}"
+        "<turn>{{ 'model' if m.role == 'assistant' else 'user' }}\n{{ m.content }}<end>\n{% endfor %}<turn>model\n"
+    )
+    specials = SpecialTokens(("<bos>", "<turn>", "<end>"), {"bos_token": "<bos>"})
+    template = parse_jinja(source, name="gemma", where="gemma", specials=specials)
+    pattern = pattern_of(template)
+    assert pattern is not None
+    turns = [Turn("一", "二")]
+    assert rendered(as_jinja(pattern), turns, "问") == prompt(template, turns, "问").removeprefix("<bos>")
+    with pytest.raises(
+        UndefinedError, match="raise_exception"
+    ):  # the name by which Hugging Face's programs refuse
+        rendered(as_jinja(pattern), turns, "问", "说中文")
+    assert "System" not in as_go(pattern)
 
 
 class Forgetful:

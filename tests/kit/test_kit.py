@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from abacus_backbone import Abacus
+from abacus_backbone import Abacus, Template
 from locations import ROOT
 
-from medchat.api import Capabilities, ChatModel, LoadOptions
+from medchat.api import Capabilities, ChatModel, LoadOptions, PromptTemplate, Segment, Turn
+from medchat.errors import UsageError
 from medchat.testing import PROPERTIES, BackboneTests
 from medchat.testing.running import run_properties
 
@@ -42,6 +43,28 @@ def test_scores_are_not_asked_of_a_backbone_that_declares_none() -> None:
     names = [name for name in PROPERTIES if "score" in name]
     results = run_properties(type("Tests", (BackboneTests,), {"backbone": Scoreless()}), names)
     assert [result.outcome for result in results] == ["skipped"] * 2
+
+
+class WithoutSystem(Template):
+    """Refuses a system text, as Gemma's chat template does."""
+
+    def render(self, turns: Sequence[Turn], question: str, system: str = "") -> tuple[Segment, ...]:
+        if system:
+            raise UsageError("no system role")
+        return super().render(turns, question)
+
+
+class Refusing(Abacus):
+    """Sound, with that template."""
+
+    def template(self, options: LoadOptions) -> PromptTemplate:
+        return WithoutSystem()
+
+
+def test_a_template_may_refuse_a_system_text() -> None:
+    names = ["test_no_words_become_a_control_token"]
+    results = run_properties(type("Tests", (BackboneTests,), {"backbone": Refusing()}), names)
+    assert [result.outcome for result in results] == ["passed"], results
 
 
 @pytest.fixture(params=NAMES)

@@ -172,6 +172,16 @@ def test_a_template_is_changed_and_an_unknown_one_is_refused(tmp_path: Path) -> 
         ask(screen, "咳嗽", "one： 回答:")
         screen.enter("/模板 none")
         ask(screen, "发热", "one：发热")
+        refusing = tmp_path / "refusing.jinja"
+        refusing.write_text(
+            "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+            "{{ m.content }}{% endfor %}"
+        )
+        screen.enter("/模板 refusing.jinja")
+        said(screen, "switching · one 回答，对话继续")
+        screen.enter("/系统 你是儿科医生")
+        said(screen, "不接受系统提示")
+        ask(screen, "乏力", "one：乏力")
 
 
 def test_params_say_where_each_value_comes_from(tmp_path: Path) -> None:

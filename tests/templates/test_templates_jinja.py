@@ -198,7 +198,11 @@ def test_a_bad_template_is_refused_naming_file_line_and_fault(
 
 def test_a_system_text_that_would_be_lost_is_refused(tmp_path: Path) -> None:
     assert "--system" in refusal(tmp_path, LAST, system="你是医生").what
-    assert "no system role" in refusal(tmp_path, LLAMA, system="你是医生").what
+    refused = refusal(tmp_path, LLAMA, system="你是医生")
+    assert "no system role" in refused.what and "leave --system out" in refused.remedy
+    never = LAST + "{% if messages[1] %}{{ raise_exception('single turns') }}{% endif %}"
+    failing = refusal(tmp_path, never, [Turn("a", "b")], system="你是医生")
+    assert "single turns" in failing.what and "system text" not in failing.remedy
 
 
 def test_a_token_that_the_vocabulary_lacks_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from medchat.plugin_kit import Control, PromptTemplate, Turn
+from medchat.plugin_kit import Control, PromptTemplate, Turn, UsageError
 
 #: Private-use characters, which no template holds.
 _SYSTEM, _QUESTIONS, _ANSWERS = "\ue000", "\ue001\ue002\ue003\ue004", "\ue011\ue012\ue013"
@@ -22,7 +22,7 @@ class ConversationPattern:
 
     A prompt begins with `start`, or with the system text between `before_system` and `after_system`; then
     comes the first question. Each answer follows `before_answer`, each further question behind `next`; at the
-    end `last`, where the answer begins.
+    end `last`, where the answer begins. `takes_system` is False where the template refuses a system text.
     """
 
     start: str
@@ -31,6 +31,7 @@ class ConversationPattern:
     next: str
     before_answer: str
     last: str
+    takes_system: bool = True
 
 
 def pattern_of(template: PromptTemplate) -> ConversationPattern | None:
@@ -39,11 +40,17 @@ def pattern_of(template: PromptTemplate) -> ConversationPattern | None:
     A beginning-of-text token in front is left out: whoever reads the prompt puts it there.
     """
     alone = _between(_written(template, 0), (_QUESTIONS[0],))
-    spoken = _between(_written(template, 1, _SYSTEM), (_SYSTEM, _QUESTIONS[0], _ANSWERS[0], _QUESTIONS[1]))
+    system = _SYSTEM if _takes_system(template) else ""
+    marks = (_QUESTIONS[0], _ANSWERS[0], _QUESTIONS[1])
+    spoken = _between(_written(template, 1, system), (_SYSTEM, *marks) if system else marks)
     if alone is None or spoken is None:
         return None
-    found = ConversationPattern(alone[0], spoken[0], spoken[1], spoken[3], spoken[2], spoken[4])
-    cases = [(turns, system) for turns in range(4) for system in ("", _SYSTEM)]
+    before_system, after_system = (spoken[0], spoken[1]) if system else ("", "")
+    before_answer, following, last = spoken[-3:]
+    found = ConversationPattern(
+        alone[0], before_system, after_system, following, before_answer, last, takes_system=bool(system)
+    )
+    cases = [(turns, said) for turns in range(4) for said in {"", system}]
     agrees = all(write(found, turns, system) == _written(template, turns, system) for turns, system in cases)
     return found if agrees else None
 
@@ -65,6 +72,14 @@ def _written(template: PromptTemplate, turns: int, system: str = "") -> str:
     return text.removeprefix(begin)
 
 
+def _takes_system(template: PromptTemplate) -> bool:
+    try:
+        template.render((), _QUESTIONS[0], _SYSTEM)
+    except UsageError:
+        return False
+    return True
+
+
 def _between(text: str, marks: tuple[str, ...]) -> list[str] | None:
     """Return the texts around `marks`, None unless each is there once and in this order."""
     places = [text.find(mark) for mark in marks]
@@ -80,8 +95,7 @@ def as_jinja(pattern: ConversationPattern) -> str:
         "{%- set ns = namespace(begun=false, asked=false) -%}"
         "{%- for message in messages -%}"
         "{%- if message['role'] == 'system' -%}"
-        f"{_jinja(pattern.before_system)}{{{{- message['content'] }}}}{_jinja(pattern.after_system)}"
-        "{%- set ns.begun = true -%}"
+        f"{_jinja_system(pattern)}"
         "{%- elif message['role'] == 'user' -%}"
         f"{{%- if ns.asked -%}}{_jinja(pattern.next)}{{%- elif not ns.begun -%}}{_jinja(pattern.start)}{{%- endif -%}}"
         "{{- message['content'] }}{%- set ns.asked = true -%}"
@@ -91,12 +105,21 @@ def as_jinja(pattern: ConversationPattern) -> str:
     )
 
 
+def _jinja_system(pattern: ConversationPattern) -> str:
+    if not pattern.takes_system:
+        return "{{- raise_exception('System role not supported') }}"
+    around = f"{_jinja(pattern.before_system)}{{{{- message['content'] }}}}{_jinja(pattern.after_system)}"
+    return around + "{%- set ns.begun = true -%}"
+
+
 def as_go(pattern: ConversationPattern) -> str:
     """Return the pattern as Ollama's template. Nothing said can leave its place, and no quotes are left bare."""
+    start = _go(pattern.start)
+    if pattern.takes_system:
+        system = f"{_go(pattern.before_system)}{{{{ .System }}}}{_go(pattern.after_system)}"
+        start = f"{{{{ if .System }}}}{system}{{{{ else }}}}{start}{{{{ end }}}}"
     return (
-        f"{{{{ if .System }}}}{_go(pattern.before_system)}{{{{ .System }}}}{_go(pattern.after_system)}"
-        f"{{{{ else }}}}{_go(pattern.start)}{{{{ end }}}}"
-        "{{ $asked := false }}{{ range .Messages }}"
+        f"{start}{{{{ $asked := false }}}}{{{{ range .Messages }}}}"
         f"{{{{ if eq .Role `user` }}}}{{{{ if $asked }}}}{_go(pattern.next)}{{{{ end }}}}"
         "{{ .Content }}{{ $asked = true }}"
         f"{{{{ else if eq .Role `assistant` }}}}{_go(pattern.before_answer)}{{{{ .Content }}}}{{{{ end }}}}"
