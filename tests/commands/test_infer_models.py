@@ -154,14 +154,24 @@ def test_huozi_answers_a_file_in_its_own_form_or_in_its_adapters(
 
 
 def recorded() -> list[Any]:
-    """One item for each checkpoint of the seed stack, with or without its adapter, and each decoding."""
+    """One item for each checkpoint of the seed stack, with or without its adapter, and each decoding.
+
+    Beams are slow here: that the models write their recorded ids is tested beside the models.
+    """
     found = []
     for file in sorted(SEED_STACK.glob("*/expected.json")):
         expected = json.loads(file.read_text(encoding="utf-8"))
         for part in ("base_only", "with_adapter"):
             found += [
-                pytest.param(file.parent, part, expected[part], kind, id=f"{file.parent.name}-{part}-{kind}")
-                for kind in ("greedy", "beam4")
+                pytest.param(
+                    file.parent,
+                    part,
+                    expected[part],
+                    kind,
+                    id=f"{file.parent.name}-{part}-{kind}",
+                    marks=marks,
+                )
+                for kind, marks in (("greedy", ()), ("beam4", pytest.mark.slow))
             ]
     return found
 

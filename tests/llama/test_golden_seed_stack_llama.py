@@ -145,7 +145,7 @@ def test_the_special_ids_are_those_of_the_original_run_everywhere(folder: Path) 
     assert tokenizer.id_of("<unk>") == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["greedy", pytest.param("beam4", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_ask_and_infer_print_the_recorded_texts(call: Call, tmp_path: Path, folder: Path, kind: str) -> None:
     cases = EXPECTED[folder.name]["with_adapter"]

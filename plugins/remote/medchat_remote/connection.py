@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from concurrent.futures import Future
@@ -70,7 +71,11 @@ class Connection:
             # The proxy is chosen here (and shown to the user); .netrc and the like must not be used.
             proxy=proxy.address if proxy else None,
             trust_env=False,
-            verify=httpx2.create_ssl_context() if endpoint.encrypted else True,
+            # Reading the system's certificates takes longer than asking a server on this machine: where nothing is
+            # encrypted no certificate is trusted.
+            verify=httpx2.create_ssl_context()
+            if endpoint.encrypted
+            else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             follow_redirects=False,
         )
         #: Questions queue here, so that a deadline begins with the request.
