@@ -12,6 +12,7 @@ from medchat import medical_safety
 from medchat.api import (
     Backbone,
     BatchScoringModel,
+    BatchStreamingModel,
     ChatModel,
     Conversation,
     Finish,
@@ -125,6 +126,14 @@ class OpenedModel:
     def is_concurrent(self) -> bool:
         """Whether `ask` may be called from several threads at a time (`Capabilities.concurrent`)."""
         return self._setup.opening.backbone.capabilities.concurrent
+
+    @property
+    def exact_in_batch(self) -> bool:
+        """Whether several of its chats may be asked in turn, in one thread, each answered as if it were alone.
+
+        For `ChatSession.ask` with `in_batch`: see `BatchStreamingModel`.
+        """
+        return isinstance(self.model, BatchStreamingModel) and self.model.exact_in_batch
 
     @property
     def provenance(self) -> Mapping[str, Any]:

@@ -43,8 +43,8 @@ against the types below.
 SECTIONS: Mapping[str, str] = {
     "A model family": "Backbone KnownWeights ModelCard AdapterCard LoadOptions Option Capabilities read_gguf_header "
     "GGUFHeader with_template",
-    "A loaded model": "ChatModel ContinuingModel BatchScoringModel LibraryModel GenerationConfig Delta "
-    "Completion Finish",
+    "A loaded model": "ChatModel ContinuingModel BatchScoringModel BatchStreamingModel LibraryModel "
+    "GenerationConfig Delta Completion Finish",
     "Prompts": "PromptTemplate Segment Text Control SpecialTokens load_template parse_jinja",
     "Conversations, and what hooks give": "hookimpl Conversation Turn Notice SlashCommand Finding",
     "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTWatcher SFTProgress SFTReport",

@@ -32,6 +32,7 @@ NAMES = [
     "AnswerReviewed",
     "Backbone",
     "BatchScoringModel",
+    "BatchStreamingModel",
     "CallLimits",
     "Capabilities",
     "ChatModel",
@@ -159,7 +160,15 @@ def test_the_reference_is_what_the_docstrings_say_and_has_every_name() -> None:
 def test_a_plugins_author_reads_of_what_init_sets_and_of_the_members_that_are_public() -> None:
     script = reference()
     opened = {field for field, _, _ in script["attributes"](plugin_kit.OpenedModel)}  # type: ignore[operator]
-    assert opened == {"model", "spent", "backbone", "is_concurrent", "provenance", "mark"}
+    assert opened == {
+        "model",
+        "spent",
+        "backbone",
+        "is_concurrent",
+        "exact_in_batch",
+        "provenance",
+        "mark",
+    }
     (session,) = script["PUBLIC_MEMBERS"]  # type: ignore[misc]
     shown = script["entry"]("ChatSession", session)  # type: ignore[operator]
     assert all(f"`{name}" in shown for name in script["PUBLIC_MEMBERS"][session])  # type: ignore[index]

@@ -145,6 +145,26 @@ class BatchScoringModel(ChatModel, Protocol):
 
 
 @runtime_checkable
+class BatchStreamingModel(ChatModel, Protocol):
+    """A model that streams several answers at a time, computed together. Optional: others are asked for one."""
+
+    @property
+    def exact_in_batch(self) -> bool:
+        """Whether every answer is what it would be alone, as the model is loaded. Where not, it is asked for one."""
+        ...
+
+    def stream_in_batch(
+        self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        """As `stream`, but more answers may be begun before this one has ended, all in one thread.
+
+        Whichever of them is asked for its next piece makes all take a token. Each has its own configuration and its
+        own `cancel`, which ends it and none of the others.
+        """
+        ...
+
+
+@runtime_checkable
 class PromptIds(Protocol):
     """A model that tells the ids of a prompt. Optional: `/raw` shows them."""
 

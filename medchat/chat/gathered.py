@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from medchat.api import (
+    BatchStreamingModel,
     ChatModel,
     ContinuingModel,
     Conversation,
@@ -27,7 +28,7 @@ from medchat.templates import Fitted
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """A question to answer after `before`.
+    """A question to answer after `before`, where the model streams in batches as one of several (`in_batch`).
 
     `instead_of`: the number of last turns to replace, which stay as another branch. `begun` is the answer so
     far, to be continued. `keeps_old`: an answer that was stopped or failed replaces nothing. `insist` asks
@@ -41,6 +42,7 @@ class AnswerRequest:
     begun: str = ""
     keeps_old: bool = False
     insist: bool = False
+    in_batch: bool = False
 
 
 #: The range of drawn seeds: short enough to type, and small enough for any generator.
@@ -66,6 +68,8 @@ def begun_by(
 ) -> Iterator[Delta]:
     """Start the model's answer, or continue it. Raises UsageError for a model that cannot continue."""
     if not request.begun:
+        if request.in_batch and isinstance(model, BatchStreamingModel):
+            return model.stream_in_batch(fitted.segments, config, cancel)
         return model.stream(fitted.segments, config, cancel)
     if not isinstance(model, ContinuingModel):
         raise UsageError(

@@ -91,25 +91,27 @@ class ChatSession:
     _known_rejected: set[str] = field(default_factory=set)
     _attempt: int = 0
 
-    def ask(self, question: str, cancel: threading.Event, *, insist: bool = False) -> Iterator[Event]:
+    def ask(
+        self, question: str, cancel: threading.Event, *, insist: bool = False, in_batch: bool = False
+    ) -> Iterator[Event]:
         """Answer `question`, yielding events; the last one is `AnswerFinished` unless nothing came before `cancel`.
 
-        The turn is recorded before `AnswerFinished` is yielded. If the model fails part-way, what had come is
-        recorded with Finish.ERROR and the error is passed to the caller; the same happens with
-        Finish.CANCELLED if the program is asked to end in between.
+        `in_batch`: others ask the model meanwhile, in the same thread (`BatchStreamingModel`).
+        The turn is recorded before `AnswerFinished` is yielded. If the model fails part-way, what had come is recorded
+        with Finish.ERROR and the error is passed on; with Finish.CANCELLED if the program is asked to end.
         """
         check_question(question, self.max_question_bytes)
         self._attempt = 0
         meant = self.gate.meant(question) if self.gate else question
         if meant != question:
             yield QuestionChosen(meant)
-        yield from self.answer(AnswerRequest(meant, self.config, self.conversation, insist=insist), cancel)
+        request = AnswerRequest(meant, self.config, self.conversation, insist=insist, in_batch=in_batch)
+        yield from self.answer(request, cancel)
 
     def regenerate(self, cancel: threading.Event) -> Iterator[Event]:
         """Answer the last question again; the old turn stays as another branch once the new answer has ended.
 
-        A new answer that was stopped or failed replaces nothing: the last event is `OldAnswerKept`. Raises
-        UsageError if nothing was asked yet.
+        One that was stopped or failed replaces nothing: `OldAnswerKept` is the end. Raises UsageError without a turn.
         """
         if not self.conversation.turns:
             raise UsageError(

@@ -10,7 +10,7 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,20 @@ from medchat.inference.answer_deltas import (
     go_on_deltas,
     stream_deltas,
 )
+from medchat.inference.causal_rows import CausalRows
 from medchat.inference.decode import ChatTokenizer, ForgettingStepper, Stepper, stream_tokens
 from medchat.inference.device import device_of, dtype_of, give_back_memory, raise_on_oom
 from medchat.inference.engine import engine_of, parameter_count
+from medchat.inference.fused_decoder import FusedDecoder
 from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
-from medchat.inference.kv_cache import CausalStepper
+from medchat.inference.joint_answers import JointAnswers
+from medchat.inference.kv_cache import CausalStepper, keeps_every_key
 from medchat.inference.native_model import NativeModel, NativeStepper
-from medchat.inference.native_rows import native_rows
+from medchat.inference.native_rows import NativeRows, native_rows
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.prompt_ids import with_added_controls
 from medchat.inference.reasoning import reasoning_behind
-from medchat.inference.scoring import PromptToScore, chosen_scores, keeps_every_key, score_causal
+from medchat.inference.scoring import PromptToScore, chosen_scores, score_causal
 from medchat.language import say
 
 
@@ -87,6 +90,8 @@ class TokenChatModel(ABC):
         self._cleanup = cleanup
         stops = frozenset(tokenizer.stop_ids) | frozenset(stop_ids)
         self._limits = GenerationLimits(stops, tokenizer.pad_token_id, facts.context_length, token_count)
+        self._joint: JointAnswers[Any] | None = None
+        self._joint_decoder: FusedDecoder | None = None
 
     @property
     def model(self) -> Any:
@@ -140,6 +145,35 @@ class TokenChatModel(ABC):
         )
         with self._freed_on_shortage():
             yield from self._deltas(steps, EncodedPrompt(len(ids), self._stepper), config, segments)
+
+    @property
+    def exact_in_batch(self) -> bool:
+        """Whether answers in a batch are those of each alone: natively, and in float32 where torch can join them."""
+        return self._joint_answers() is not None
+
+    def stream_in_batch(
+        self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        """As `stream`, together with other answers: see `BatchStreamingModel`. Beam search is computed alone."""
+        joint = None if config.num_beams > 1 else self._joint_answers()
+        if joint is None:
+            yield from self.stream(segments, config, cancel)
+            return
+        ids = self._tokenizer.build_prompt(segments)
+        with self._freed_on_shortage(), closing(joint.begin(ids, config, cancel)) as answer:
+            yield from self._deltas(answer.steps(), EncodedPrompt(len(ids), answer), config, segments)
+
+    def joint_rows(self) -> CausalRows | None:
+        """Return sequences that torch computes together, each exactly as alone; None, the default, if it cannot."""
+        return None
+
+    def _joint_answers(self) -> JointAnswers[Any] | None:
+        decoder = self._native.decoder() if self._native else None
+        if self._joint is None or decoder is not self._joint_decoder:
+            rows = NativeRows(self._native, decoder) if self._native and decoder else self.joint_rows()
+            self._joint = None if rows is None else JointAnswers(rows, self._limits)
+            self._joint_decoder = decoder
+        return self._joint
 
     def go_on(
         self, segments: Sequence[Segment], answer: str, config: GenerationConfig, cancel: threading.Event
@@ -275,6 +309,7 @@ class TokenChatModel(ABC):
         """Give the memory back, once. The model must not be used afterwards."""
         if hasattr(self, "_model"):
             self._stepper.forget()
+            self._joint = self._joint_decoder = None
             del self._model, self._stepper, self._native
             give_back_memory()
 
@@ -371,6 +406,11 @@ class CausalChatModel(TokenChatModel):
         output = self._model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=len(target))
         logits: Tensor = output.logits[0]
         return logits
+
+    def joint_rows(self) -> CausalRows | None:
+        """Return sequences that are computed together, in float32 and where the model keeps all keys."""
+        exact = dtype_of(self._model) == torch.float32 and keeps_every_key(self._model)
+        return CausalRows(self._model) if exact else None
 
     def score_rows(self, rows: Sequence[PromptToScore]) -> list[list[tuple[float, ...]]]:
         """Return the scores of the answers to each prompt, which is read once, and several prompts together."""

@@ -9,13 +9,15 @@ ChatGLM v1, whose prompt attends in both directions
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 from medchat.inference.interrupt import decoder_layers, interruptible
 
@@ -28,6 +30,35 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
             break
         shared += 1
     return shared
+
+
+def keeps_every_key(model: PreTrainedModel) -> bool:
+    """Whether every layer of `model` caches plain keys and values of all tokens, as copying them takes for granted."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+class PaddedReader:
+    """Reads rows of several lengths together with a causal model, the shorter ones padded on the left."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+
+    def read(self, ids: Tensor, mask: Tensor, cache: Cache, keep: int) -> Tensor:
+        """Read `ids` [B, T] behind what `cache` holds; `mask` covers both. Returns logits [B, keep, V]: the last."""
+        more: dict[str, Any] = {}
+        if self._takes_positions:
+            more["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        output = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=keep,
+            **more,
+        )
+        logits: Tensor = output.logits
+        return logits
 
 
 class CausalStepper:
@@ -65,6 +96,17 @@ class CausalStepper:
     def advance(self, token: int) -> Tensor:
         """Append one token. Returns logits [V]."""
         return self._read([token])
+
+    def lend_cache(self) -> tuple[DynamicCache, int]:
+        """Give the cache away, with the number of tokens that it holds: until it is taken back, nothing can be read."""
+        assert self._cache is not None
+        cache, self._cache = self._cache, None
+        return cache, len(self._ids)
+
+    def take_cache(self, cache: DynamicCache, appended: Sequence[int]) -> None:
+        """Take the cache back, to which `appended` were added elsewhere."""
+        self._cache = cache
+        self._ids.extend(appended)
 
     def _cut_back(self, keep: int) -> int:
         """Cut the cache back to its first `keep` tokens; return how many it has then."""

@@ -1,14 +1,12 @@
-"""Several prompts at once in the native engine: each is read alone, then all take their tokens together.
+"""Several sequences in the native engine that take their tokens together.
 
-A row that has ended leaves the others; each has its own chooser with its own generator, and no result depends on
-its neighbours, so every answer is, bit by bit, what it would be alone. Knows no text.
+No result depends on its neighbours, so every answer is, bit by bit, what it would be alone. Knows no text.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -17,10 +15,35 @@ from medchat.inference.answer_deltas import answer_room
 from medchat.inference.device import raise_on_oom
 from medchat.inference.fused_decoder import FusedDecoder
 from medchat.inference.generate import BatchAnswer, GenerationLimits
-from medchat.inference.interrupt import GenerationCancelled
+from medchat.inference.joint_answers import JointAnswers
 from medchat.inference.native_model import NativeModel
 from medchat.inference.native_sequence import NativeSequence
-from medchat.inference.sampling import TokenChooser
+
+
+class NativeRows:
+    """The sequences of one decoder. The last that ended is kept: a prompt that begins alike is read from there."""
+
+    def __init__(self, model: NativeModel, decoder: FusedDecoder) -> None:
+        self._model, self._decoder = model, decoder
+        self._kept: NativeSequence | None = None
+
+    def begin(self, ids: Sequence[int], cancel: threading.Event) -> tuple[NativeSequence, Tensor, int]:
+        """Read a prompt alone: see `Rows`, as all that follows."""
+        sequence, self._kept = self._kept or self._model.begin(self._decoder), None
+        logits = self._decoder.read([sequence.prompt(ids)], cancel.is_set)[0]
+        return sequence, logits, sequence.reused
+
+    def advance(self, rows: Sequence[NativeSequence], tokens: Sequence[int]) -> Tensor:
+        """Append one token to each. Returns logits [B, V]."""
+        return self._decoder.read([row.append(token) for row, token in zip(rows, tokens, strict=True)])
+
+    def end(self, row: NativeSequence) -> None:
+        """Keep `row` for the next prompt."""
+        self._kept = row
+
+    def forget(self) -> None:
+        """Drop what is kept."""
+        self._kept = None
 
 
 def native_rows(
@@ -36,50 +59,14 @@ def native_rows(
     All end soon after `cancel` is set. Raises UsageError for a prompt that fills the context, MedchatError on
     non-finite logits, MemoryShortageError.
     """
-    rooms = [answer_room(len(row), config, limits.context_length) for row in rows]
-    answers = [
-        _Row(TokenChooser(config, row, limits.token_count), room)
-        for row, room in zip(rows, rooms, strict=True)
-    ]
+    for row in rows:
+        answer_room(len(row), config, limits.context_length)  # refused before any of them is read
+    joint = JointAnswers(NativeRows(model, decoder), limits)
     with raise_on_oom():
-        try:
-            for row, answer in zip(rows, answers, strict=True):
-                answer.sequence = model.begin(decoder)
-                prompt = answer.sequence.prompt(row)
-                answer.take(decoder.read([prompt], cancel.is_set)[0], limits)
-            _advance(decoder, answers, limits, cancel)
-        except GenerationCancelled:
+        answers = [joint.begin(row, config, cancel) for row in rows]
+        while joint.advance():
             pass
-    return [BatchAnswer(tuple(answer.tokens), answer.finish) for answer in answers]
-
-
-@dataclass(slots=True)
-class _Row:
-    """An answer in the making; it has no sequence before its prompt is read, and none once it has ended."""
-
-    chooser: TokenChooser
-    room: int
-    sequence: NativeSequence | None = None
-    tokens: list[int] = field(default_factory=list)
-    finish: Finish = Finish.CANCELLED
-
-    def take(self, logits: Tensor, limits: GenerationLimits) -> None:
-        token = self.chooser.choose(logits)
-        if token in limits.stop_ids:
-            self.finish, self.sequence = Finish.STOP, None
-            return
-        self.tokens.append(token)
-        if len(self.tokens) == self.room:
-            self.finish, self.sequence = Finish.LENGTH, None
-
-
-def _advance(
-    decoder: FusedDecoder, answers: Sequence[_Row], limits: GenerationLimits, cancel: threading.Event
-) -> None:
-    while not cancel.is_set():
-        going = [(answer, answer.sequence) for answer in answers if answer.sequence is not None]
-        if not going:
-            return
-        logits = decoder.read([sequence.append(answer.tokens[-1]) for answer, sequence in going])
-        for (answer, _), row in zip(going, logits, strict=True):
-            answer.take(row, limits)
+    for answer in answers:
+        if answer.error is not None:
+            raise answer.error
+    return [BatchAnswer(tuple(answer.tokens), answer.finish or Finish.ERROR) for answer in answers]

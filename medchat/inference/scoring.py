@@ -7,18 +7,16 @@ memory does not grow with the number of prompts. Knows no text.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from medchat.inference.generate import pad_left
-from medchat.inference.kv_cache import common_prefix
+from medchat.inference.kv_cache import PaddedReader, common_prefix
 
 #: A group has at most so many prompts, and so many tokens of them with their padding.
 _GROUP_PROMPTS, _GROUP_TOKENS = 16, 8192
@@ -64,11 +62,6 @@ def score_behind(
     return [[next(scores) for _ in options] for options in targets]
 
 
-def keeps_every_key(model: PreTrainedModel) -> bool:
-    """Whether every layer of `model` caches plain keys and values of all tokens, as copying them takes for granted."""
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
-
-
 def score_causal(
     model: PreTrainedModel, rows: Sequence[PromptToScore], pad_id: int
 ) -> list[list[tuple[float, ...]]]:
@@ -109,44 +102,30 @@ class _ReadPrompts:
     """Prompts that have been read together: `first` [P, V] are the logits of what follows each."""
 
     def __init__(self, model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int) -> None:
-        self._model = model
+        self._reader = PaddedReader(model)
         self._cache: Cache = DynamicCache(config=model.config)
-        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         shared = min(min(common_prefix(rows[0], row), len(row) - 1) for row in rows)
         shared = shared if len(rows) > 1 and shared >= _WORTH_SHARING else 0
         self._mask = torch.ones((1, shared), dtype=torch.long, device=model.device)
         if shared:
-            self._run(torch.tensor([list(rows[0][:shared])], device=model.device), self._mask, 1)
+            self._reader.read(
+                torch.tensor([list(rows[0][:shared])], device=model.device), self._mask, self._cache, 1
+            )
             self._copy(torch.zeros(len(rows), dtype=torch.long, device=model.device))
         ids, mask = pad_left([row[shared:] for row in rows], pad_id, model.device)
         self._mask = torch.cat([self._mask.expand(len(rows), -1), mask], dim=1)
-        self.first: Tensor = self._run(ids, self._mask, 1)[:, -1]
+        self.first: Tensor = self._reader.read(ids, self._mask, self._cache, 1)[:, -1]
 
     def read_answers(self, ids: Tensor, owners: Tensor) -> Tensor:
         """See `ReadAnswers`; to be called once."""
         self._copy(owners)
         # What fills the right follows all that is looked at.
         mask = torch.cat([self._mask, torch.ones_like(ids)], dim=1)
-        return self._run(ids, mask, ids.shape[1])
+        return self._reader.read(ids, mask, self._cache, ids.shape[1])
 
     def _copy(self, owners: Tensor) -> None:
         self._cache.batch_select_indices(owners)
         self._mask = self._mask[owners]
-
-    def _run(self, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
-        more: dict[str, Any] = {}
-        if self._takes_positions:
-            more["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        output = self._model(
-            input_ids=ids,
-            attention_mask=mask,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=keep,
-            **more,
-        )
-        logits: Tensor = output.logits
-        return logits
 
 
 def _pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:

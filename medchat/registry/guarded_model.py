@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from medchat.api import (
     AnswerIds,
     BatchScoringModel,
+    BatchStreamingModel,
     ChatModel,
     Completion,
     Control,
@@ -61,6 +62,25 @@ class GuardedModel:
         self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
     ) -> Iterator[Delta]:
         return self._answer("stream", lambda: self.inner.stream(segments, config, cancel), cancel)
+
+    @property
+    def exact_in_batch(self) -> bool:
+        """See `BatchStreamingModel`; False for any other model."""
+        inner = self.inner
+        if not isinstance(inner, BatchStreamingModel):
+            return False
+        return self._asked("exact_in_batch", lambda: inner.exact_in_batch, bool)
+
+    def stream_in_batch(
+        self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        """See `BatchStreamingModel`; any other model streams the answer alone."""
+        inner = self.inner
+        if not isinstance(inner, BatchStreamingModel):
+            return self.stream(segments, config, cancel)
+        return self._answer(
+            "stream_in_batch", lambda: inner.stream_in_batch(segments, config, cancel), cancel
+        )
 
     def generate_batch(
         self, prompts: Sequence[Sequence[Segment]], config: GenerationConfig

@@ -68,6 +68,22 @@ def test_a_model_without_a_batch_scores_one_answer_after_the_other() -> None:
     assert scored == [[(-1.0,), (-1.0, -1.0, -1.0)], [(-1.0,)]]
 
 
+def test_a_model_that_streams_no_batches_answers_alone_and_what_it_says_of_them_is_checked() -> None:
+    plain: Any = with_model()
+    assert plain.exact_in_batch is False
+    deltas = list(plain.stream_in_batch(PROMPT, CONFIG, threading.Event()))
+    assert "".join(delta.text for delta in deltas) == ANSWER
+    pieces = {"stream_in_batch": lambda self, *given: iter([Delta("多", 1, 2, finish=Finish.STOP)])}
+    batching: Any = with_model(exact_in_batch=True, **pieces)
+    assert batching.exact_in_batch is True
+    assert [delta.text for delta in batching.stream_in_batch(PROMPT, CONFIG, threading.Event())] == ["多"]
+    vague: Any = with_model(exact_in_batch="yes", stream_in_batch=lambda self, *given: iter(["多"]))
+    with pytest.raises(PluginError, match="exact_in_batch"):
+        vague.exact_in_batch  # noqa: B018
+    with pytest.raises(PluginError, match="stream_in_batch"):
+        list(vague.stream_in_batch(PROMPT, CONFIG, threading.Event()))
+
+
 WRONG: dict[str, tuple[dict[str, Any], Callable[[Backbone], object]]] = {
     "inspect_adapter": (
         {"inspect_adapter": lambda self, path: "lora"},
