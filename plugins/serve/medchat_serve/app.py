@@ -35,7 +35,8 @@ Log = Callable[[str], None]
 class Service:
     """One model as it is served under `model_id`.
 
-    `log` takes a line for each request, which holds no word of it; `saved`, if given, keeps the conversations.
+    Up to `batch` questions are answered at a time where the model can do so exactly. `log` takes a line for each
+    request, which holds no word of it; `saved`, if given, keeps the conversations.
     """
 
     opened: OpenedModel
@@ -44,10 +45,11 @@ class Service:
     limits: ServerLimits = field(default_factory=ServerLimits)
     log: Log = lambda line: None
     saved: SavedConversations | None = None
+    batch: int = 1
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
-        self.dispatcher = Dispatcher(self.opened, self.limits.waiting, self.saved)
+        self.dispatcher = Dispatcher(self.opened, self.limits.waiting, self.saved, batch=self.batch)
         self.own_notices = OwnNotices()
 
     def app(self) -> ASGIApp:

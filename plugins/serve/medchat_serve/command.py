@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,9 @@ from medchat.plugin_kit import (
 from medchat_serve.access_token import VARIABLE, find_token
 from medchat_serve.guard import Guard, is_loopback
 from medchat_serve.limits import ServerLimits
+
+if TYPE_CHECKING:  # needs the extra
+    from medchat_serve.app import Service
 
 _WILDCARDS = ("0.0.0.0", "::")
 _LONGEST_NAME = 100
@@ -95,6 +98,17 @@ _LONGEST_NAME = 100
     help=say("最多多少个问题排队", "the most questions that wait"),
 )
 @click.option(
+    "--batch",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    metavar="N",
+    help=say(
+        "最多同时回答多少个问题；只在结果与单独回答相同时",
+        "the most questions answered at a time, where that changes no answer",
+    ),
+)
+@click.option(
     "--save",
     is_flag=True,
     help=say(
@@ -110,6 +124,7 @@ def serve(
     hosts: Sequence[str],
     token_file: str | None,
     queue: int,
+    batch: int,
     save: bool,
     **flags: Any,
 ) -> int:
@@ -129,10 +144,9 @@ def serve(
                 ServerLimits(waiting=queue),
                 log=log_to_stderr,
                 saved=saved,
+                batch=batch,
             )
-            server = StoppableServer(
-                service, lambda: _say_ready(listening, service.model_id, bool(guard.token))
-            )
+            server = StoppableServer(service, lambda: _say_ready(listening, service, bool(guard.token)))
             code = run_until_stopped(server, listening)
             service.dispatcher.close(service.limits.stop_seconds)
     finally:
@@ -185,11 +199,17 @@ def model_name(opened: OpenedModel) -> str:
     return name[:_LONGEST_NAME] or opened.backbone
 
 
-def _say_ready(listening: socket.socket, name: str, with_token: bool) -> None:
+def _say_ready(listening: socket.socket, service: Service, with_token: bool) -> None:
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{port}"
-    lines = [say(f"模型 {name} 已就绪：{address}/v1", f"model {name} is ready: {address}/v1")]
+    name, batch = service.model_id, service.dispatcher.batch
+    lines = [
+        say(f"模型 {name} 已就绪：{address}/v1", f"model {name} is ready: {address}/v1"),
+        say(f"最多同时回答 {batch} 个问题", f"up to {batch} questions are answered at a time")
+        if batch > 1
+        else say("问题逐个回答", "questions are answered one after another"),
+    ]
     fragment = say("#token=令牌", "#token=TOKEN") if with_token else ""
     lines.append(say(f"网页：{address}/{fragment}", f"The page: {address}/{fragment}"))
     if not is_loopback(host):

@@ -1,8 +1,9 @@
-"""The one thread that uses the model, and the queue before it: one decode at a time."""
+"""The one thread that uses the model, and the queue before it: one answer at a time, or several in a batch."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 from medchat.plugin_kit import OpenedModel, SavedConversations, say
 from medchat_serve.api_error import ApiError
@@ -14,14 +15,24 @@ _SECONDS_EACH = 5
 
 
 class Dispatcher:
-    """Takes jobs and has the model answer them one after the other."""
+    """Takes jobs and has the model answer them: up to `batch` at a time where each is what it would be alone.
+
+    A job that comes while others are answered joins them between two tokens.
+    """
 
     def __init__(
-        self, opened: OpenedModel, most_waiting: int, saved: SavedConversations | None = None
+        self,
+        opened: OpenedModel,
+        most_waiting: int,
+        saved: SavedConversations | None = None,
+        *,
+        batch: int = 1,
     ) -> None:
         """Answers that persons asked for go into `saved`, if given."""
         self._opened, self._saved = opened, saved
         self._most = most_waiting
+        #: How many are answered at a time.
+        self.batch = batch if opened.exact_in_batch else 1
         self._queue: FairQueue[AnswerJob] = FairQueue(most_waiting)
         self._jobs: set[AnswerJob] = set()
         self._lock = threading.Lock()
@@ -86,10 +97,17 @@ class Dispatcher:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        while (job := self._queue.take()) is not None:
-            self._tell_places()
-            job.run(self._opened, self._saved)
-            self._forget(job)
+        running: dict[AnswerJob, Iterator[None]] = {}
+        while True:
+            while len(running) < self.batch and (job := self._queue.take(wait=not running)) is not None:
+                self._tell_places()
+                running[job] = job.run(self._opened, self._saved, in_batch=self.batch > 1)
+            if not running:
+                return
+            for job, pieces in tuple(running.items()):
+                if next(pieces, job) is job:  # it has ended
+                    del running[job]
+                    self._forget(job)
 
     def _forget(self, job: AnswerJob) -> None:
         with self._lock:

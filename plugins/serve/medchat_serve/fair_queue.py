@@ -31,11 +31,14 @@ class FairQueue(Generic[T]):
             self._waiting.setdefault(client, deque()).append(item)
             self._changed.notify()
 
-    def take(self) -> T | None:
-        """Wait for the next item and return it; None once the queue was closed and is empty."""
+    def take(self, *, wait: bool = True) -> T | None:
+        """Wait for the next item and return it; None once the queue was closed and is empty.
+
+        Without `wait`: None if it is empty.
+        """
         with self._changed:
             while not self._waiting:
-                if self._closed:
+                if self._closed or not wait:
                     return None
                 self._changed.wait()
             client, items = self._waiting.popitem(last=False)

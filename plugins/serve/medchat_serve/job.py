@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from medchat.plugin_kit import (
@@ -77,19 +77,24 @@ class AnswerJob:
         """Wait for the next event and return it."""
         return await self._events.get()
 
-    def run(self, opened: OpenedModel, saved: SavedConversations | None = None) -> None:
-        """Have the model answer, in the thread that the model is used in. Raises nothing: what goes wrong is told.
+    def run(
+        self, opened: OpenedModel, saved: SavedConversations | None = None, *, in_batch: bool = False
+    ) -> Iterator[None]:
+        """Have the model answer, in the thread that the model is used in; yield after each piece.
 
-        The turn goes into `saved`, if given and a person asked.
+        Raises nothing: what goes wrong is told. The turn goes into `saved`, if given and a person asked. `in_batch`:
+        other jobs are run between the pieces, and the model computes them together.
         """
         try:
             if not self.cancel.is_set():
-                self._answer(opened, saved)
+                yield from self._answer(opened, saved, in_batch)
             self.tell(JobEnded())
         except Exception as error:
             self.tell(JobEnded(error))
 
-    def _answer(self, opened: OpenedModel, saved: SavedConversations | None) -> None:
+    def _answer(
+        self, opened: OpenedModel, saved: SavedConversations | None, in_batch: bool
+    ) -> Iterator[None]:
         if self.request.plain or self.request.background:
             saved = None
         session = (saved or opened).chat(self.conversation)
@@ -99,9 +104,10 @@ class AnswerJob:
         try:
             session.config = self.request.config_over(session.config)
             session.said_early.update(notice.text for notice in self.said)
-            for event in session.ask(self.request.question, self.cancel):
+            for event in session.ask(self.request.question, self.cancel, in_batch=in_batch):
                 if isinstance(event, _PASSED_ON):
                     self.tell(event)
+                yield
         finally:
             if saved is not None:
                 saved.remember(session)
