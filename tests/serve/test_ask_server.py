@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 from cli_program import Call, saved_turns
+from medchat_serve.api_error import as_api_error
 from medchat_serve.guard import Guard
 from served_model import Served, serving
 
-from medchat.plugin_kit import OpenedModel, open_model
+from medchat.chat.demo_mode import mark_as_demo
+from medchat.plugin_kit import OpenedModel, UsageError, open_model
 
 pytest_plugins = ("served_model",)
 
@@ -83,3 +88,35 @@ def test_a_server_that_is_not_there_is_named(call: Call) -> None:
 
 def test_an_address_that_is_none_is_refused(call: Call) -> None:
     assert call("ask", "头痛", "--server", "localhost").code == 2
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_what_the_demos_model_has_not_learned_is_refused_with_what_a_client_can_do(
+    call: Call, scripted_model: OpenedModel, tmp_path: Path, language: str
+) -> None:
+    folder = tmp_path / "演示"
+    shutil.copytree(str(scripted_model.provenance["model"]), folder)
+    mark_as_demo(folder)
+    with open_model(backbone="scripted", model=str(folder)) as demo, serving(demo) as served:
+        outcome = call("--lang", language, "ask", "血压高", "--server", served.url)
+        assert outcome.code == 2 and "血压多高算高血压？" in outcome.err
+        assert "--force-answer" not in outcome.err and "--temperature" not in outcome.err
+        assert {"zh": "按服务端所说的改问题", "en": "change the question"}[language] in outcome.err
+        setting = call("--lang", language, "ask", "血压高", "--server", served.url, "--top-k", "999999999")
+        assert setting.code == 2 and "--top-k" in setting.err
+
+
+@pytest.mark.parametrize(
+    ("remedy", "kept"),
+    [
+        ("请缩短问题，或用 /新建 开始新会话", "请缩短问题"),
+        ("shorten the question, or start over with /new", "shorten the question"),
+        ("请输入问题，或换一个 --template", "请输入问题"),
+        ("try again with --dtype float32; if it persists, the weights may be damaged", "if it persists"),
+        ("see https://example.org/v1 or ask for and/or", "and/or"),
+    ],
+)
+def test_flags_and_slash_commands_are_left_out_of_what_a_client_is_advised(remedy: str, kept: str) -> None:
+    message = as_api_error(UsageError("坏了", remedy)).message
+    assert kept in message and message.startswith("坏了")
+    assert "--" not in message and "/新建" not in message and "/new" not in message

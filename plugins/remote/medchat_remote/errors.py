@@ -16,7 +16,13 @@ from medchat_remote.key import OURS, ApiKey
 from medchat_remote.limits import CONTEXT, DEADLINE
 from medchat_remote.proxy import Proxy
 from medchat_remote.redaction import shown_words, without_private
-from medchat_remote.server_errors import FailureKind, ServerError, message_in, refuses_system
+from medchat_remote.server_errors import (
+    FailureKind,
+    ServerError,
+    message_in,
+    refuses_system,
+    remedy_for_refusal,
+)
 
 _RETRYABLE = frozenset({408, 429, 500, 502, 503, 504, 529})
 #: Statuses that reject the request itself: another one may be accepted.
@@ -233,10 +239,7 @@ class EndpointErrors:
                 f"tell MedChat how long its context is: export {CONTEXT}=TOKENS; or lower --max-new-tokens",
             )
             if too_long
-            else say(
-                "去掉它不支持的设置（--temperature、--top-k、--seed 等），或换一个模型名",
-                "leave out settings it does not know (--temperature, --top-k, --seed …), or name another model",
-            )
+            else remedy_for_refusal(message)
         )
         # A request that is too long cannot be fixed by omitting a setting.
         server_message = "" if too_long else self._said(message)

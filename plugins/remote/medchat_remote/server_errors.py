@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from medchat.plugin_kit import say
+
 _TITLE = re.compile(r"(?i)<title>([^<]{1,200})</title>")
 
 #: Error messages about a system message that a model's chat template rejects. Roles alternate otherwise.
@@ -16,6 +18,13 @@ _SYSTEM_REFUSED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _SYSTEM_TAKEN = "optional system message"
+#: Error messages about a setting or a field of the request, or about the model's name.
+_OF_SETTINGS = re.compile(
+    r"temperature|top[_-][pk]|seed|max[_-]\w*tokens|penalty|stream|\bstop\b|logprobs"
+    r"|argument|parameter|field|setting|option|value|extra|un(?:known|recogni[sz]ed|supported)|not supported"
+    r"|such model|model.{0,60}not (?:found|exist)|参数|字段|设置|取值|不支持|模型名",
+    re.IGNORECASE,
+)
 
 
 class FailureKind(Enum):
@@ -74,6 +83,19 @@ def message_in(body: str) -> str:
 def refuses_system(message: str) -> bool:
     """Whether a server's message says that it accepts no system message."""
     return _SYSTEM_REFUSED.search(message) is not None and _SYSTEM_TAKEN not in message.lower()
+
+
+def remedy_for_refusal(message: str) -> str:
+    """Return what to do about a request that was refused with that message."""
+    if not message or _OF_SETTINGS.search(message):
+        return say(
+            "去掉它不支持的设置（--temperature、--top-k、--seed 等），或换一个模型名",
+            "leave out settings it does not know (--temperature, --top-k, --seed …), or name another model",
+        )
+    return say(
+        "按服务端所说的改问题；不清楚时查看服务端日志",
+        "change the question as the server says; if that is not clear, look at the server's log",
+    )
 
 
 def _sentence(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,9 @@ _TYPES = {
     415: "invalid_request_error",
     429: "rate_limit_error",
 }
+#: The parts of a remedy, and what of MedChat's own command line and chat may stand in one: no client has that.
+_PARTS = re.compile(r"；|; |，或|, or ")
+_FLAG_OR_COMMAND = re.compile(r"--\w|(?<![\w/:.])/\w")
 
 
 @dataclass
@@ -61,5 +65,7 @@ def as_api_error(error: BaseException) -> ApiError:
 
 
 def _sentence(error: MedchatError) -> str:
+    """Return what went wrong, and of its remedy what a client can do."""
     joined = say("；", "; ")
-    return joined.join(part for part in (error.what, error.remedy) if part)
+    steps = [part for part in _PARTS.split(error.remedy) if not _FLAG_OR_COMMAND.search(part)]
+    return joined.join(part for part in (error.what, *steps) if part)
