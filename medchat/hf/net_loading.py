@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from medchat.api import LoadOptions, PromptTemplate
+from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.checkpoints.adapter_folder import base_notes, files_passed_over, no_fit, open_adapter
 from medchat.checkpoints.config_json import ConfigValues
 from medchat.checkpoints.headers import TensorHeader, read_headers
@@ -140,6 +140,12 @@ class NetFamily(Family):
     def load(self, options: LoadOptions) -> NetChatModel:
         """Load as chat does."""
         return self._loading.chat(options)
+
+    def most_positions(self, options: SFTOptions) -> int:
+        """Return the context that config.json states: what the net does beyond it nobody knows."""
+        return ConfigValues(read_config(options.model), options.model / "config.json").size(
+            "max_position_embeddings"
+        )
 
     def check(self, options: LoadOptions) -> None:
         """Check all that shows without reading weights."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from medchat.api import Control, LoadOptions, PromptTemplate, SFTOptions, Text, Turn
@@ -26,6 +27,9 @@ from medchat.training.methods.qlora import nothing_to_pack
 _SMALL_FILES = tuple(
     dict.fromkeys((FILE_NAME, *DECLARING_FILES, *CHAT_TEMPLATE_FILES, GENERATION_CONFIG, "added_tokens.json"))
 )
+
+#: So many rows of a table of positions stand for none.
+_ROWS_MORE = 2
 
 
 class TransformersFamily(CausalFamily):
@@ -79,6 +83,17 @@ class TransformersFamily(CausalFamily):
         )
         return dims if self._quantisable(options) else replace(dims, packed=0)
 
+    def most_positions(self, options: SFTOptions) -> int | None:
+        """Return the context that config.json states where the model has a table of so many positions, else None."""
+        stated: FolderShape = self.loading.read_shape(options.model)
+        positions = stated.context_length
+        if (
+            options.max_length + options.pre_seq_len <= positions
+        ):  # nothing can be longer: no need to build it
+            return positions
+        model = self.loading.unfilled(base_options(options))
+        return positions if _has_position_table(model, positions) else None
+
     def refuse(self, options: SFTOptions) -> None:
         """Raise UsageError for QLoRA over an architecture whose layers have no linears to pack (GPT-2)."""
         if options.method == "qlora" and not self._quantisable(options):
@@ -92,3 +107,18 @@ class TransformersFamily(CausalFamily):
         copy_files(options.model, folder, _SMALL_FILES)
         stated = {key: value for key, value in read_config(options.model).items() if key != "torch_dtype"}
         return {**stated, "dtype": str(model.dtype).removeprefix("torch.")}
+
+
+def _has_position_table(model: PreTrainedModel, positions: int) -> bool:
+    """Whether the model looks positions up, in an embedding or in a buffer that was computed once.
+
+    Some have a few rows more than positions (OPT).
+    """
+    words = model.get_input_embeddings()
+    sizes = {
+        module.num_embeddings
+        for module in model.modules()
+        if isinstance(module, nn.Embedding) and module is not words
+    }
+    sizes |= {size for buffer in model.buffers() if buffer.dim() > 1 for size in buffer.shape}
+    return any(positions <= size <= positions + _ROWS_MORE for size in sizes)

@@ -104,6 +104,13 @@ class Family(ABC):
         """Return the model's dimensions for a memory estimate, from small files and headers; None: unknown."""
         return None
 
+    def most_positions(self, options: SFTOptions) -> int | None:
+        """Return how many tokens a text can have at most, from small files and headers; None: no limit is known.
+
+        Weights with learned positions have no more than these; rotary positions and ALiBi go on.
+        """
+        return None
+
     def adapted_linears(
         self, options: SFTOptions, linears: Mapping[str, tuple[int, int]]
     ) -> list[tuple[int, int]]:

@@ -142,6 +142,26 @@ def refuse_left_out(sets: Sequence[FeatureSet], max_length: int, *, allow: bool 
         raise _too_long(lengths, left_out, max_length)
 
 
+def refuse_past_positions(sets: Sequence[FeatureSet], positions: int) -> None:
+    """Raise DataError if an example, cut as it is, is longer than the positions that the weights have."""
+    longer = [feature for made in sets for feature in made.features if feature.length > positions]
+    if not longer:
+        return
+    names = ", ".join(feature.where or f"#{feature.record}" for feature in longer[:5])
+    more, most = " …" if len(longer) > 5 else "", max(feature.length for feature in longer)
+    raise DataError(
+        say(
+            f"模型只有 {positions} 个位置，而 {len(longer)} 条数据更长（最长 {most} 个词元）：{names}{more}",
+            f"the model has {positions} positions, and {len(longer)} examples are longer ({most} tokens at most):"
+            f" {names}{more}",
+        ),
+        say(
+            f"用 --max-length {positions} 截断它们，或换用更长的模型",
+            f"--max-length {positions} cuts them, or use a model with more positions",
+        ),
+    )
+
+
 def prompt_of(example: Example, template: PromptTemplate) -> tuple[Segment, ...]:
     """Return the full prompt as batch inference renders it: with its `input`, or the dialogue's turns."""
     if example.dialogue and takes_dialogues(template):

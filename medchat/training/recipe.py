@@ -30,7 +30,13 @@ from medchat.inference.device import pick_device
 from medchat.language import say
 from medchat.training.disk_estimate import estimate_disk
 from medchat.training.family import Family, FamilyEncoder, base_options
-from medchat.training.features import EncodedData, FeatureSet, encode_examples, refuse_left_out
+from medchat.training.features import (
+    EncodedData,
+    FeatureSet,
+    encode_examples,
+    refuse_left_out,
+    refuse_past_positions,
+)
 from medchat.training.malloc_tuning import limit_onednn_cache
 from medchat.training.memory_estimate import estimate
 from medchat.training.method_run import MethodRun
@@ -208,7 +214,13 @@ class FamilyRecipe(SFTRecipe):
             self._encoded = made_from, parts
         train, held_out = self._encoded[1]
         refuse_left_out((train, held_out), options.max_length, allow=options.allow_truncation)
+        self._refuse_past_positions((train, held_out), options)
         return EncodedData(template, train, held_out.features)
+
+    def _refuse_past_positions(self, sets: Sequence[FeatureSet], options: SFTOptions) -> None:
+        positions = self.family.most_positions(options)
+        if positions is not None:
+            refuse_past_positions(sets, positions - self.tuning_method.positions_taken(options))
 
     def _encoder(self, base: LoadOptions, template: PromptTemplate) -> FamilyEncoder:
         tokenizer = self.family.tokenizer(base)
