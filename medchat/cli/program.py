@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 
 import click
@@ -25,11 +26,20 @@ DEFECT = 1
 def run(arguments: list[str], *, language: str | None, debug: bool) -> int:
     """Run one command line (global flags already taken out) and return its exit code."""
     forgive_encoding()
+
+    def invoke() -> int:
+        _choose_language(language)
+        _name_misspelt_variables(arguments)
+        return _invoke(arguments or _default_command(), debug=debug)
+
+    return exit_code_of(invoke, debug=debug)
+
+
+def exit_code_of(work: Callable[[], int], *, debug: bool) -> int:
+    """Do the `work` and return its exit code; what it raises is shown on stderr, and has an exit code too."""
     try:
         with stop_on_signals():
-            _choose_language(language)
-            _name_misspelt_variables(arguments)
-            return _invoke(arguments or _default_command(), debug=debug)
+            return work()
     except Stopped as stopped:
         return stopped.exit_code
     except KeyboardInterrupt:
