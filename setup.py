@@ -87,6 +87,7 @@ setup(
         "export": ["gguf>=0.17"],
         "data": ["datasketch>=2"],
         "qlora": ["bitsandbytes>=0.48"],
+        "ray": ["ray>=2.60"],
         "serve": ["starlette>=1", "uvicorn>=0.30"],
         "tensorboard": ["tensorboard>=2.18"],
         "wandb": ["wandb>=0.19"],

@@ -10,6 +10,7 @@ import click
 from medchat.cli.model_command import ModelCommand
 from medchat.cli.options import field_flags, generation_flags, model_flags
 from medchat.commands.infer.job import BATCH_SIZE, InferJob
+from medchat.commands.infer.share import LOCAL
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.launcher import Process
@@ -72,12 +73,61 @@ from medchat.launcher import Process
     ),
 )
 @click.option("--skip-bad", is_flag=True, help=say("跳过格式有误的记录", "skip malformed records"))
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value=LOCAL,
+    metavar="[ADDRESS]",
+    help=say(
+        "由 Ray 在多台机器上安排进程（需 medchat[ray]）：集群的 HOST:PORT，auto 为本机所在的集群，不写则在本机启动",
+        "let Ray place the processes (needs medchat[ray]): HOST:PORT of a cluster, auto for the one that this machine"
+        " is part of; without a value Ray is started here",
+    ),
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 4096),
+    metavar="N",
+    help=say(
+        "--ray 的进程数（默认每个 GPU 一个，没有 GPU 时每台机器一个）",
+        "processes under --ray (default: one for each GPU, without GPUs one for each machine)",
+    ),
+)
 @field_flags
-def command(data: str, output: str, **flags: Any) -> int:
+def command(data: str, output: str, ray: str | None, workers: int | None, **flags: Any) -> int:
     """Answer a file of questions."""
     _refuse_contradictions(flags)
-    job = InferJob.read(data, output, flags, Process.from_environment(os.environ, slurm=True))
-    return job.check() if flags["check"] else job.answer()
+    if workers is not None and ray is None:
+        raise UsageError(
+            say("--workers 只和 --ray 一起用", "--workers is for --ray"),
+            say(
+                "加上 --ray；或用 torchrun 启动多个进程",
+                "add --ray, or start several processes with torchrun",
+            ),
+        )
+    process = Process.from_environment(os.environ, slurm=True)
+    if ray is not None:
+        _refuse_two_launchers(process)
+    job = InferJob.read(data, output, flags, process, speak=process.leads)
+    if flags["check"]:
+        return job.check()
+    if ray is None:
+        return job.answer()
+    from medchat.commands.infer.ray_cluster import answer_on_cluster
+
+    debug = bool(click.get_current_context().obj["debug"])
+    return answer_on_cluster(job, data, address=ray, workers=workers, debug=debug)
+
+
+def _refuse_two_launchers(process: Process) -> None:
+    if not process.alone:
+        raise UsageError(
+            say(
+                "--ray 自己启动各个进程，不能再由 torchrun 或 srun 启动",
+                "--ray starts the processes itself: it does not go with torchrun or srun",
+            ),
+            say("两者只用一个", "use only one of them"),
+        )
 
 
 def _refuse_contradictions(flags: dict[str, Any]) -> None:

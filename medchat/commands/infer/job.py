@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medchat import __version__
 from medchat.api import GenerationConfig
 from medchat.batch.parts import look_at_outputs, open_outputs, part_paths
 from medchat.batch.questions import QuestionFile, read_questions
@@ -51,8 +53,10 @@ class InferJob:
     flags: Mapping[str, Any]
 
     @classmethod
-    def read(cls, data: str, output: str, flags: Mapping[str, Any], process: Process) -> InferJob:
-        """Read the settings and the questions, and check all that needs no model.
+    def read(
+        cls, data: str, output: str, flags: Mapping[str, Any], process: Process, *, speak: bool
+    ) -> InferJob:
+        """Read the settings and the questions, and check all that needs no model; `speak` of what was read.
 
         Raises UsageError, CheckpointError, PluginError or DataError for what cannot be answered as asked.
         """
@@ -60,12 +64,23 @@ class InferJob:
         opening = replace(opening, generation=_generation(opening.generation, flags))
         setup = BatchSetup(opening, demo, force_answer=flags["force_answer"], exact=flags["exact"])
         choice = FieldChoice(flags["question_field"], flags["answer_field"], flags["context_field"])
-        source = _read(user_path(data), choice, skip_bad=flags["skip_bad"], speak=process.leads)
+        source = _read(user_path(data), choice, skip_bad=flags["skip_bad"], speak=speak)
         target = Path(os.path.realpath(user_path(output)))  # noqa: PTH  (pathlib raises for a loop of links)
         _refuse_inputs(target, opening, source.path)
         batch_size = 1 if flags["exact"] else _batch_size(opening, flags["batch_size"])
         plan = WorkPlan(source.questions[: flags["limit"]], batch_size, process.world_size)
         return cls(setup, source, plan, process, target, Path(output), flags)
+
+    def facts(self) -> dict[str, str]:
+        """Return what every process that shares this job must find as this one does, by name."""
+        settings = self.setup.opening.settings
+        kept = {name: settings.value(name) for name in ("system", "history", "max_question_bytes")}
+        asked = repr(self.source.questions).encode(errors="backslashreplace")
+        return {
+            "medchat": __version__,
+            "--data": hashlib.sha256(asked).hexdigest(),
+            **{name: repr(value) for name, value in (self.setup.provenance.as_fields() | kept).items()},
+        }
 
     def check(self) -> int:
         """Check what is there already, and the model without reading weights; answer nothing."""
