@@ -79,7 +79,7 @@ from medchat.launcher import Process
     flag_value=LOCAL,
     metavar="[ADDRESS]",
     help=say(
-        "由 Ray 在多台机器上安排进程（需 medchat[ray]）：集群的 HOST:PORT，auto 为本机所在的集群，不写则在本机启动",
+        "由 Ray 在多台机器上安排进程（需 medchat[ray]）：集群的地址和端口，auto 为本机所在的集群，不写则在本机启动",
         "let Ray place the processes (needs medchat[ray]): HOST:PORT of a cluster, auto for the one that this machine"
         " is part of; without a value Ray is started here",
     ),
@@ -89,7 +89,7 @@ from medchat.launcher import Process
     type=click.IntRange(1, 4096),
     metavar="N",
     help=say(
-        "--ray 的进程数（默认每个 GPU 一个，没有 GPU 时每台机器一个）",
+        "--ray 的进程数（默认每块显卡一个，没有显卡时每台机器一个）",
         "processes under --ray (default: one for each GPU, without GPUs one for each machine)",
     ),
 )

@@ -6,10 +6,12 @@ workers say, never questions or answers: those are in the files that all machine
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -28,18 +30,20 @@ from medchat.language import current_language, say
 from medchat.launcher import Process
 from medchat.paths import make_private
 from medchat.sanitize import sanitize_line
-from medchat.whole_file import write_whole_file
+from medchat.whole_file import PRIVATE_FILE_MODE
 
 #: What of a node's CPUs a worker asks for at most: they need not be free, or a busy cluster would never start.
 _MOST_CPUS = 0.5
 #: How often a worker that was killed is started again.
 RESTARTS = 3
+#: Seconds to reach a cluster.
+_CONNECT_SECONDS = 5.0
 #: Variables that say how threads work, given to the workers too.
 _THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 @dataclass(frozen=True)
-class Placement:
+class RayPlacement:
     """How many workers there are, what each asks of Ray, and the threads that it computes with."""
 
     workers: int
@@ -48,7 +52,7 @@ class Placement:
     threads: int
 
     @classmethod
-    def on(cls, nodes: Sequence[Mapping[str, Any]], workers: int | None, *, use_gpus: bool) -> Placement:
+    def on(cls, nodes: Sequence[Mapping[str, Any]], workers: int | None, *, use_gpus: bool) -> RayPlacement:
         """Divide the cluster's `nodes` (as `ray.nodes()` lists them) among `workers`, or as many as fit it."""
         resources = [node["Resources"] for node in nodes if node["Alive"]]
         cores = [float(one["CPU"]) for one in resources if one.get("CPU")]
@@ -79,9 +83,9 @@ def answer_on_cluster(job: InferJob, data: str, *, address: str, workers: int | 
     cannot be used, MedchatError where the cluster cannot be reached or has no room, and for workers that fail.
     """
     job.look_at_earlier()
-    with _ray(address) as ray, _marked(job.target) as (mark, token):
+    with _ray(address) as ray, _marked(job.target) as mark:
         use_gpus = job.setup.opening.settings.value("device") != "cpu"
-        placement = Placement.on(ray.nodes(), workers, use_gpus=use_gpus)
+        placement = RayPlacement.on(ray.nodes(), workers, use_gpus=use_gpus)
         say_aside(
             say(
                 f"Ray：{placement.workers} 个进程，每个 {placement.threads} 线程",
@@ -100,12 +104,10 @@ def answer_on_cluster(job: InferJob, data: str, *, address: str, workers: int | 
                 debug,
                 job.facts(),
                 mark,
-                token,
             )
             for rank in range(placement.workers)
         ]
-        with HeldNativeOutput():
-            return RayWorkers(ray, shares, placement.options()).run()
+        return RayWorkers(ray, shares, placement.options()).run()
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -115,13 +117,15 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def _marked(target: Path) -> Iterator[tuple[Path, str]]:
-    """Leave a file beside the result file while a run lasts, and yield it and what it holds."""
+def _marked(target: Path) -> Iterator[Path]:
+    """Leave an empty file of a new name beside the result file while a run lasts; what killed runs left goes."""
     make_private(target.parent)
-    mark, token = target.with_name(f".{target.name}.ray"), secrets.token_hex(16)
-    write_whole_file(mark, token, private=True)
+    for left in target.parent.glob(f".{glob.escape(target.name)}.ray-????????"):
+        left.unlink(missing_ok=True)
+    mark = target.with_name(f".{target.name}.ray-{secrets.token_hex(4)}")
+    mark.touch(PRIVATE_FILE_MODE)
     try:
-        yield mark, token
+        yield mark
     finally:
         mark.unlink(missing_ok=True)
 
@@ -142,12 +146,13 @@ def _ray(address: str) -> Iterator[Any]:
             ),
             say("在那台机器上用 --ray auto", "on that machine, use --ray auto"),
         )
-    own = {"RAY_USAGE_STATS_ENABLED": "0"}
+    own = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_NUM_REDIS_GET_RETRIES": "1"}
     if address == LOCAL:
-        # The second, made for macOS, is what keeps Ray's servers off the network's interfaces on Linux too.
+        # RAY_ENABLE_…, made for macOS, is what keeps Ray's servers off the network's interfaces on Linux too.
         own |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
         own["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     else:
+        _require_listener(address)
         say_aside(
             say(
                 f"！Ray 默认不验证身份：凡能连到集群（{address}）的人，都能在各台机器上运行程序。只在可信的网络里使用",
@@ -155,11 +160,41 @@ def _ray(address: str) -> Iterator[Any]:
                 " its machines. Use it in a trusted network only",
             )
         )
-    with _variables(own), redirect_stdout(io.StringIO()):
+    with _variables(own), redirect_stdout(io.StringIO()), HeldNativeOutput():
         import ray
 
         with _connected(ray, address):
             yield ray
+
+
+def _require_listener(address: str) -> None:
+    """Raise MedchatError unless somebody listens at HOST:PORT: Ray itself would try for a quarter of an hour."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(
+            say(
+                f"--ray 的值“{address}”无效：应为 HOST:PORT 或 auto",
+                f"invalid --ray {address!r}: HOST:PORT or auto",
+            ),
+            "--ray 192.0.2.7:6379",
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _unusable(address, error) from error
+
+
+def _unusable(address: str, error: Exception) -> MedchatError:
+    reason = sanitize_line(str(error).partition("\n")[0], 300)
+    return MedchatError(
+        say(f"无法连接 Ray（{address}）：{reason}", f"Ray ({address}) cannot be used: {reason}"),
+        say(
+            "在集群的一台机器上用 ray status 检查；不写地址则在本机启动",
+            "see `ray status` on a machine of the cluster; without an address Ray is started here",
+        ),
+    )
 
 
 @contextmanager
@@ -170,14 +205,7 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
         except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and its own
-            reason = sanitize_line(str(error).partition("\n")[0], 300)
-            raise MedchatError(
-                say(f"连不上 Ray（{address}）：{reason}", f"Ray ({address}) cannot be used: {reason}"),
-                say(
-                    "在集群的一台机器上运行，并用 ray status 检查；不写地址则在本机启动",
-                    "run it on a machine of the cluster, see `ray status`; without an address Ray is started here",
-                ),
-            ) from error
+            raise _unusable(address, error) from error
         yield
     finally:
         ray.shutdown()

@@ -26,7 +26,7 @@ class _Worker:
     actor: Any
     news: Any = None
     node: str = ""
-    absent: float | None = field(default_factory=time.monotonic)
+    absent: float | None = field(default_factory=lambda: time.monotonic())
     exit_code: int | None = None
 
     @property
@@ -74,7 +74,7 @@ class RayWorkers:
             if worker.exit_code is None:
                 worker.news = worker.news or worker.actor.news.remote()
                 asked[worker.news] = worker
-        heard, _ = self._ray.wait(list(asked), timeout=_POLL)
+        heard, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=_POLL)
         for reference in heard:
             worker = asked[reference]
             worker.news = None

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from medchat.commands.infer.job import InferJob
 from medchat.errors import MedchatError
 from medchat.language import say, set_language
 from medchat.launcher import Process
-from medchat.regular_files import read_regular
 from medchat.sanitize import sanitize_line
 
 #: The value of `--ray` without an address: Ray is started on this machine.
@@ -36,7 +36,8 @@ class Share:
     """What process `process` is to answer. `data`, `output` and `flags` are those of the command.
 
     `folder` is the working directory and `environment` the variables that count; `facts` are those of the job where
-    it was started. `mark` is a file beside the result file that holds `token`: only who sees it shares the folder.
+    it was started. `mark` is a file beside the result file, of a name that no other run has: who sees it shares the
+    folder.
     """
 
     data: str
@@ -49,18 +50,16 @@ class Share:
     debug: bool
     facts: Mapping[str, str]
     mark: Path
-    token: str
 
     def answer(self) -> int:
         """Answer the share and return the exit code.
 
         Raises MedchatError where this machine does not see the same files and settings, and what answering raises.
         """
-        try:
+        here = False
+        with suppress(OSError):
             os.chdir(self.folder)
-            here = read_regular(self.mark, len(self.token)).decode() == self.token
-        except (OSError, UnicodeDecodeError):
-            here = False
+            here = self.mark.is_file()
         if not here:
             raise MedchatError(
                 say(
