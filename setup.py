@@ -85,6 +85,7 @@ setup(
     extras_require={
         "eval": ["jieba>=0.42.1", "sacrebleu>=2.5"],
         "export": ["gguf>=0.17"],
+        "lm-eval": ["lm-eval>=0.4.13", "pyyaml>=6"],
         "data": ["datasketch>=2"],
         "qlora": ["bitsandbytes>=0.48"],
         "ray": ["ray>=2.60"],

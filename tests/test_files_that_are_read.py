@@ -14,6 +14,7 @@ from locations import ROOT
 from medchat_bloom.tokenizer import BloomTokenizer
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 from medchat_eval.comparing import read_run
+from medchat_eval.task_yaml import read_task_file
 from medchat_export.gguf_file import stated_config
 from medchat_export.gguf_vocabulary import TokenIds, write_byte_level
 from medchat_export.licences import licence_of
@@ -84,6 +85,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda path: check_record("some", "some", [str(path.parent.parent)]),
     ),
     "medchat/templates/json_template.py": ("one.json", read_template),
+    "plugins/eval/medchat_eval/task_yaml.py": ("task.yaml", read_task_file),
     "plugins/eval/medchat_eval/comparing.py": ("results.json", lambda path: read_run("one", path)),
     "medchat/datafiles/data_file.py": ("data.json", open_data),
     "medchat/chat/attachments.py": ("case.txt", lambda path: read_attachment(str(path))),

@@ -39,6 +39,7 @@ PLACEHOLDERS = {
     "RULE": "规则",
     "SESSION": "会话",
     "SHARE": "比例",
+    "SPLIT": "部分",
     "SUBCOMMAND": "子命令",
     "TASK": "任务",
     "TEXT": "文字",

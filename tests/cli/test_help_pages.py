@@ -22,8 +22,8 @@ COMMANDS = sorted(tree_of_commands())
 ENGLISH = re.compile(r"(?<![-\w.])(?:[a-z]{2,} [a-z]{2,}|[A-Z]{2,})(?![\w.])")
 #: What stays as it is: commands to type, names of flags, names of things.
 NAMES = re.compile(
-    r"medchat( [a-z]+)*|export|--[\w-]+|\[[a-z0-9|]+\]|JSONL?|TOML|CSV|LoRA|MLP|CPU|GGUF|OpenAI|ShareGPT|ModelScope"
-    r"|CMB|CMMLU|ROUGE|BLEU"
+    r"medchat( [a-z]+(-[a-z]+)*)*|export|--[\w-]+|\[[a-z0-9|]+\]|JSONL?|TOML|YAML|CSV|LoRA|MLP|CPU|GGUF|OpenAI"
+    r"|ShareGPT|ModelScope|CMB|CMMLU|ROUGE|BLEU"
 )
 
 

@@ -190,7 +190,7 @@ def test_every_flag_a_page_names_exists(page: str) -> None:
 def test_every_command_a_page_names_exists(page: str) -> None:
     commands = tree_of_commands()
     for text in [*code_spans(page), *shell_lines(page)]:
-        for words in re.findall(r"(?:^|[|\s])medchat((?: [a-z]+)*)", text):
+        for words in re.findall(r"(?:^|[|\s])medchat((?: [a-z]+(?:-[a-z]+)*)*)", text):
             name, *rest = words.split() or [""]
             if not name:
                 continue

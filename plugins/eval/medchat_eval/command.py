@@ -10,6 +10,7 @@ from medchat.plugin_kit import Group, LocalizedCommand, say, write_out
 from medchat_eval.choice_command import CHOICE_FILE, choice
 from medchat_eval.compare_command import compare_runs
 from medchat_eval.emergency_command import EMERGENCY_FILE, emergency
+from medchat_eval.harness_command import lm_eval_task
 from medchat_eval.judge_command import judge
 from medchat_eval.text_command import OPEN_FILE, text
 
@@ -39,5 +40,5 @@ def shipped_questions(name: str) -> int:
     return write_out(files("medchat_eval").joinpath(SAMPLES[name]).read_text(encoding="utf-8"))
 
 
-for subcommand in (choice, text, emergency, judge, compare_runs):
+for subcommand in (choice, text, emergency, judge, lm_eval_task, compare_runs):
     evaluate.add_command(subcommand)
