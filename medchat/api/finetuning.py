@@ -274,7 +274,7 @@ class SFTRecipe(ABC):
         return None
 
     def survey(self, data: SFTData, options: SFTOptions) -> SFTSurvey | None:
-        """Tokenise the data and say what becomes of it. Loads no weights. None: unknown.
+        """Tokenise the data and say what becomes of it. Needs no weights in the model's folder. None: unknown.
 
         Raises DataError if more than one record in a hundred would keep no label, unless
         `options.allow_truncation`.

@@ -58,6 +58,11 @@ def open_checkpoint(folder: Path, candidates: Candidates = MODEL_FILES, flag: st
     raise _no_weights(folder, [name for name, _ in candidates if not name.endswith(".json")], flag)
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether the folder holds a weight file, complete or not, under one of the usual names."""
+    return any(os.path.lexists(folder / name) for name, _ in MODEL_FILES)
+
+
 def require_folder(folder: Path, flag: str = "--model") -> None:
     """Raise CheckpointError unless `folder`, which the user named by `flag`, is a folder."""
     if folder.is_dir():

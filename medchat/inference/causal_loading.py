@@ -21,7 +21,7 @@ from medchat.api import ChatModel, LoadOptions
 from medchat.checkpoints.adapter_folder import Adapter, files_passed_over, positions_taken
 from medchat.checkpoints.config_json import DecoderShape
 from medchat.checkpoints.headers import TensorHeader, read_headers
-from medchat.checkpoints.layout import open_checkpoint
+from medchat.checkpoints.layout import has_weights, open_checkpoint
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
 from medchat.inference.adapters.structure import Structure, kept_on_failure
@@ -282,7 +282,9 @@ class CausalLoading(ABC, Generic[Shape, Tokenizer]):
         )
 
     def tokenizer(self, options: LoadOptions) -> Tokenizer:
-        """Return the vocabulary that `load` would use. Reads no weights. Raises CheckpointError."""
+        """Return the vocabulary that `load` would use. Needs no weights in the folder. Raises CheckpointError."""
+        if not has_weights(options.model):
+            return self.open_vocabulary(options, self.read_shape(options.model), {}).tokenizer
         shape, _, headers = self._open(options.model)
         return self.open_vocabulary(options, shape, headers).tokenizer
 

@@ -92,8 +92,12 @@ class FamilyRecipe(SFTRecipe):
         return self.family.collators
 
     def resolve_options(self, options: SFTOptions) -> SFTOptions:
-        """Return the options with precision and the family's own settings resolved for this model and machine."""
+        """Return the options with precision and the family's own settings resolved for this model and machine.
+
+        Raises CheckpointError where the model could not be loaded, as far as that shows without reading weights.
+        """
         self._check(options)
+        self.family.check(base_options(options))
         own = {**options.extra, **self.family.resolved(options)}
         return replace(options, precision=precision(options).name, extra=own)
 
@@ -102,9 +106,9 @@ class FamilyRecipe(SFTRecipe):
         return self.family.training_template(base_options(options), self.tuning_method.kind)
 
     def survey(self, data: SFTData, options: SFTOptions) -> SFTSurvey:
-        """Tokenise the data as `run` would, and return statistics of it. Reads no weights.
+        """Tokenise the data as `run` would, and return statistics of it. Needs the small files, no weights.
 
-        Raises what `run` raises for bad options, data and folders.
+        Raises what `run` raises for bad options, data and folders; weights that are missing it does not miss.
         """
         if options.resume:
             check_options(options)
@@ -150,6 +154,7 @@ class FamilyRecipe(SFTRecipe):
             if processes.is_main:
                 watch.on_event(close_finished(options.output))
             return done
+        self.family.check(base_options(options))
         encoded = self._encode(data, options)
         fingerprint = fingerprint_of(encoded.train.features, encoded.held_out)
         with (
@@ -200,7 +205,6 @@ class FamilyRecipe(SFTRecipe):
     def _encode(self, data: SFTData, options: SFTOptions) -> EncodedData:
         check_early_stopping(options, held_out=bool(data.held_out))
         base = base_options(options)
-        self.family.check(base)
         template = data.template or self.template(options)
         encoder = self._encoder(base, template)
         # `run` follows `survey` of the same data: its encoded data is reused if all inputs are the same. A

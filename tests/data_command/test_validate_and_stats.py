@@ -32,7 +32,7 @@ def test_every_form_that_training_reads_is_valid(call: Call, tmp_path: Path, for
     path.write_text(FORMS[form] + "\n", encoding="utf-8")
     done = call("data", "validate", str(path))
     assert done.code == 0 and "1 条可用，0 条有误" in done.out
-    assert call("data", "stats", str(path), "--json").one()[0]["forms"] == {form: 1}
+    assert call("data", "stats", str(path), "--json").one()["files"][0]["forms"] == {form: 1}
 
 
 def test_every_bad_record_is_named_with_file_and_line_on_stdout(call: Call, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_the_fields_of_a_file_are_named_by_flags(call: Call, tmp_path: Path) -> 
     named = ("--question-field", "主诉", "--answer-field", "建议")
     assert call("data", "validate", str(path)).code == 6
     assert call("data", "validate", str(path), *named).code == 0
-    assert call("data", "stats", str(path), *named, "--json").one()[0]["answers"] == 1
+    assert call("data", "stats", str(path), *named, "--json").one()["files"][0]["answers"] == 1
 
 
 # ---------------------------------------------------------------- stats
@@ -157,7 +157,7 @@ def test_stats_count_every_answer_of_a_conversation_and_the_last_one_of_a_dialog
         + "]}"
     )
     path.write_text(f"{two}\n{FORMS['literature']}\n", encoding="utf-8")
-    (counts,) = call("data", "stats", str(path), "--json").one()
+    (counts,) = call("data", "stats", str(path), "--json").one()["files"]
     assert (counts["answers"], counts["agreeing"], counts["turns"]) == (3, 2, {"2": 2})
 
 
@@ -210,5 +210,5 @@ def test_the_published_files_are_counted_as_documented(call: Call, name: str) ->
     path = SHARED / "data" / name
     if not path.exists():
         pytest.skip(f"no {path}")
-    (counts,) = call("data", "stats", str(path), "--json").one()
+    (counts,) = call("data", "stats", str(path), "--json").one()["files"]
     assert {key: counts[key] for key in PUBLISHED[name]} == PUBLISHED[name]

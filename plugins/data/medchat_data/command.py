@@ -8,11 +8,12 @@ import click
 
 from medchat.plugin_kit import Group, LocalizedCommand, say, write_out
 from medchat_data.build_command import build
-from medchat_data.check_commands import stats, validate
 from medchat_data.cleaning_commands import contamination, dedup, redact_data
 from medchat_data.convert_command import convert
 from medchat_data.mix_command import mix
 from medchat_data.split_command import split_data
+from medchat_data.stats_command import stats
+from medchat_data.validate_command import validate
 
 #: Forty knowledge records with their sources; how they were written: docs/data.md.
 SAMPLE_FILE = "data/knowledge.jsonl"

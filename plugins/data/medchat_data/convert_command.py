@@ -6,7 +6,6 @@ import click
 
 from medchat.plugin_kit import (
     DataError,
-    FieldChoice,
     LocalizedCommand,
     RecordError,
     field_flags,
@@ -16,7 +15,7 @@ from medchat.plugin_kit import (
     user_path,
 )
 from medchat_data.converting import WRITERS, Written, converted
-from medchat_data.flags import OVERWRITE, REQUIRED_OUTPUT
+from medchat_data.flags import OVERWRITE, REQUIRED_OUTPUT, field_choice
 from medchat_data.record_files import bad_record, require_free, write_records
 
 
@@ -39,9 +38,8 @@ from medchat_data.record_files import bad_record, require_free, write_records
 def convert(data: str, form: str, output: str, overwrite: bool, **fields: str) -> int:
     """Convert the file; nothing is written where one record cannot be."""
     path, target = user_path(data), user_path(output)
-    choice = FieldChoice(fields["question_field"], fields["answer_field"], fields["context_field"])
     require_free(target, inputs=[path], overwrite=overwrite)
-    file = read_questions(path, choice)
+    file = read_questions(path, field_choice(fields))
     for bad in file.bad:
         raise bad_record(path, bad.line, bad.reason, bad.remedy)
     records: list[Written] = []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
-from medchat.plugin_kit import call_flags, generation_flags, model_flags, say
+from medchat.plugin_kit import FieldChoice, call_flags, generation_flags, model_flags, say
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,6 +33,11 @@ SEED = click.option(
     show_default=True,
     help=say("随机种子；相同则结果相同", "random seed: the same gives the same result"),
 )
+
+
+def field_choice(fields: Mapping[str, str]) -> FieldChoice:
+    """Return the fields that the flags of `field_flags` name."""
+    return FieldChoice(fields["question_field"], fields["answer_field"], fields["context_field"])
 
 
 def build_flags(*, dry_run: str) -> Callable[[F], F]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 #: An answer that begins by agreeing. A model that learns many of them agrees with whatever is asserted.
@@ -37,11 +37,33 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Lengths in characters: the median, what nine of ten do not exceed, and the longest."""
+    """Lengths of texts, in characters or tokens, the shortest first."""
 
-    median: float
-    p90: int
-    longest: int
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, sizes: Iterable[int]) -> Lengths:
+        """Return the lengths in order; of nothing one of 0."""
+        return cls(tuple(sorted(sizes)) or (0,))
+
+    @property
+    def median(self) -> float:
+        """The one in the middle."""
+        return float(statistics.median(self.sizes))
+
+    @property
+    def p90(self) -> int:
+        """What nine of ten do not exceed."""
+        return self.sizes[-(-len(self.sizes) * 9 // 10) - 1]
+
+    @property
+    def longest(self) -> int:
+        """The longest."""
+        return self.sizes[-1]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the three as JSON holds them."""
+        return {"median": self.median, "p90": self.p90, "longest": self.longest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +92,8 @@ class Measures:
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts as JSON holds them."""
-        return asdict(self)
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: one.as_json() if isinstance(one, Lengths) else one for name, one in values.items()}
 
 
 def measure(records: Iterable[Exchange]) -> Measures:
@@ -86,8 +109,8 @@ def measure(records: Iterable[Exchange]) -> Measures:
         forms=dict(Counter(one.form for one in exchanges).most_common()),
         turns=dict(sorted(Counter(len(one.questions) for one in exchanges).items())),
         answers=len(answers),
-        question_characters=_lengths([one.questions[-1] for one in exchanges]),
-        answer_characters=_lengths(answers),
+        question_characters=Lengths.of(len(one.questions[-1]) for one in exchanges),
+        answer_characters=Lengths.of(map(len, answers)),
         without_input=sum(not one.input.strip() for one in exchanges),
         without_answer=sum(not one.answers for one in exchanges),
         repeated_questions=sum(count - 1 for count in asked.values()),
@@ -98,8 +121,3 @@ def measure(records: Iterable[Exchange]) -> Measures:
         dangling=sum(DANGLING.match(one.questions[0]) is not None for one in exchanges),
         doses=sum(DOSE.search(answer) is not None for answer in answers),
     )
-
-
-def _lengths(texts: Sequence[str]) -> Lengths:
-    sizes = sorted(map(len, texts)) or [0]
-    return Lengths(float(statistics.median(sizes)), sizes[-(-len(sizes) * 9 // 10) - 1], sizes[-1])

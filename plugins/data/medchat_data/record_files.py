@@ -43,7 +43,14 @@ def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
     Raises MedchatError where the disk refuses it.
     """
-    content = b"".join(map(as_line, records))
+    write_output(path, b"".join(map(as_line, records)))
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read; what is there stays until all of it is written.
+
+    Raises MedchatError where the disk refuses it.
+    """
     try:
         write_whole_file(path, content, private=True)
     except OSError as error:
