@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from medchat.inference.interrupt import decoder_layers, interruptible
 
@@ -59,6 +59,13 @@ class PaddedReader:
         )
         logits: Tensor = output.logits
         return logits
+
+
+def _can_be_cut_back(layer: CacheLayerMixin) -> bool:
+    """Say whether the layer has all tokens still: one past its sliding window lacks what a shorter prompt would see."""
+    if type(layer) is DynamicSlidingWindowLayer:
+        return bool(layer.get_seq_length() < layer.sliding_window)
+    return type(layer) is DynamicLayer
 
 
 class CausalStepper:
@@ -112,8 +119,7 @@ class CausalStepper:
         """Cut the cache back to its first `keep` tokens; return how many it has then."""
         cache = self._cache
         excess = len(self._ids) - keep
-        # A layer with a sliding window has forgotten what a shorter prompt would see again.
-        if cache is None or (excess and not all(type(layer) is DynamicLayer for layer in cache.layers)):
+        if cache is None or (excess and not all(map(_can_be_cut_back, cache.layers))):
             keep = 0
         if keep == 0:
             self._cache, self._ids = None, []

@@ -136,6 +136,21 @@ def test_an_answer_over_the_kept_cache_is_the_one_from_afresh(folder: Path, mode
     assert [delta.text for delta in kept] == [delta.text for delta in fresh]
 
 
+@pytest.mark.parametrize("window", [12, 512])
+def test_a_sliding_window_keeps_the_cache_until_the_talk_is_longer(tmp_path: Path, window: int) -> None:
+    kind = type("Kind", (Tiny,), {"model_types": ("gemma3_text",)})()
+    kind.tiny(tmp_path / "tiny", head_dim=16, sliding_window=window)
+    asked, fresh = (kind.load(options(tmp_path / "tiny")) for _ in range(2))
+    first, second = ([Text(question)] for question in ("头痛怎么办？", "头痛怎么办？要吃药吗？"))
+    list(asked.stream(first, GREEDY, threading.Event()))
+    kept = list(asked.stream(second, GREEDY, threading.Event()))
+    assert kept[-1].prompt_tokens > 12
+    assert kept[-1].reused_tokens == (10 if window == 512 else 0)
+    assert [delta.text for delta in kept] == [
+        delta.text for delta in fresh.stream(second, GREEDY, threading.Event())
+    ]
+
+
 def test_batches_answer_as_streams_do(model: TokenChatModel) -> None:
     questions = ["头", "what should I do about a headache", "胃不舒服的时候，饮食要清淡"]
     together = model.generate_batch([[Text(question)] for question in questions], GREEDY)
