@@ -10,19 +10,18 @@ from __future__ import annotations
 
 
 class MedchatError(Exception):
-    """Something failed while running (exit code 1).
-
-    `what` is one sentence. `remedy` is the next thing to type or do ("" when there is none).
-    `where` names the file, or file:line ("" when it has no place).
-    """
+    """Something failed while running (exit code 1)."""
 
     exit_code = 1
 
     def __init__(self, what: str, remedy: str = "", *, where: str = "") -> None:
         super().__init__(what)
-        self.what = what
-        self.remedy = remedy
-        self.where = where
+        #: What happened, in one sentence.
+        self.what: str = what
+        #: The next thing to type or do, "" where there is none.
+        self.remedy: str = remedy
+        #: The file, or file:line, "" where it has no place.
+        self.where: str = where
 
 
 class UsageError(MedchatError):

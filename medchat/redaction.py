@@ -28,7 +28,7 @@ class Personal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PersonalSpan:
-    """`text[start:end]` identifies somebody."""
+    """`text[start:end]` identifies somebody; `kind` is "id", "card", "phone", "email" or "name"."""
 
     start: int
     end: int

@@ -73,7 +73,7 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
 def read_json(path: str | os.PathLike[str], most: int) -> Any:
     """Return the JSON value in a file of at most `most` bytes, a byte order mark passed over.
 
-    Raises what `open_regular` raises; ValueError: no UTF-8, no JSON, nested too deeply.
+    Raises what `read_regular` raises; ValueError: no UTF-8, no JSON, nested too deeply.
     """
     import json  # not what `medchat --help` waits for
 

@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from medchat import plugin_kit
-from medchat.api import Example, KnownFile, option_facts
+from medchat.api import Example, KnownFile, QuantizedCache, option_facts
 from medchat.asking import Answer, TokenCount
-from medchat.batch.questions import QuestionFile
+from medchat.batch.questions import InvalidQuestion, QuestionFile
 from medchat.calls.stored import CallEstimate
 from medchat.chat.events import TurnStats
 from medchat.chat.session import ChatSession
 from medchat.datafiles.data_file import DataFile
 from medchat.datafiles.json_values import Item
+from medchat.datafiles.tally import FieldTally
 from medchat.hf import HFTokenizer, NetBackbone, NetTokenizer, TransformersBackbone
 from medchat.hookspecs import Hooks
+from medchat.redaction import PersonalSpan
 from medchat.sft_job.data import InvalidExample, TrainingFile
 from medchat.templates import Fitted
 
@@ -47,8 +49,10 @@ SECTIONS: Mapping[str, str] = {
     "GenerationConfig Delta Completion Finish",
     "Prompts": "PromptTemplate Segment Text Control SpecialTokens load_template parse_jinja",
     "Conversations, and what hooks give": "hookimpl Conversation Turn Notice SlashCommand Finding",
-    "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTWatcher SFTProgress SFTReport",
-    "Errors and texts": "MedchatError UsageError CheckpointError DataError GateError say in_language sanitize "
+    "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTSurvey PreviewPiece MemoryEstimate DiskEstimate SFTWatcher "
+    "SFTStatus SFTProgress SFTEvaluation SFTSaved SFTNote SFTReport SFTSample",
+    "Errors and texts": "MedchatError UsageError CheckpointError MemoryShortageError DataError GateError say "
+    "in_language sanitize "
     "StreamSanitizer sanitize_line Document Section Paragraph Table Quotation Picture "
     "as_markdown as_html",
     "Commands": "model_flags generation_flags open_model OpenedModel resolve_model ResolvedModel Advice "
@@ -77,6 +81,7 @@ PUBLIC_MEMBERS: Mapping[type, tuple[str, ...]] = {
 GIVEN = (
     Example,
     KnownFile,
+    QuantizedCache,
     Answer,
     TokenCount,
     Fitted,
@@ -84,10 +89,13 @@ GIVEN = (
     TurnStats,
     CallEstimate,
     QuestionFile,
+    InvalidQuestion,
+    FieldTally,
     TrainingFile,
     InvalidExample,
     DataFile,
     Item,
+    PersonalSpan,
 )
 
 
@@ -169,23 +177,31 @@ def attributes(kind: type) -> Iterator[tuple[str, str, str]]:
 
 
 def commented(kind: type) -> dict[str, tuple[str, str]]:
-    """Return the type and the `#:` comment of each annotated name in the source of `kind`."""
+    """Return the type and the `#:` comment of each annotated name and each member of an enumeration."""
     source = textwrap.dedent(inspect.getsource(kind))
     lines, found = source.splitlines(), {}
     for name, node in annotated(ast.parse(source).body[0].body):  # type: ignore[attr-defined]
-        above, comment = node.lineno - 2, []
+        above, comment = node.lineno - 2, list[str]()
         while lines[above].strip().startswith("#:"):
             comment.insert(0, lines[above].strip().removeprefix("#:").strip())
             above -= 1
-        if is_public(kind, name) and (comment or isinstance(node.target, ast.Name)):
-            found[name] = ast.unparse(node.annotation), " ".join(comment)
+        of_class = isinstance(node, ast.Assign) or isinstance(node.target, ast.Name)
+        if is_public(kind, name) and (comment or of_class):
+            typed = node.value if isinstance(node, ast.Assign) else node.annotation
+            found[name] = ast.unparse(typed), " ".join(comment)
     return found
 
 
-def annotated(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.AnnAssign]]:
-    """Yield the annotated fields of a class, and the annotated attributes that its `__init__` sets."""
+def annotated(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.AnnAssign | ast.Assign]]:
+    """Yield the annotated fields of a class, members of an enumeration, and the annotated attributes of `__init__`."""
     for node in body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id.isupper()
+        ):
+            yield node.targets[0].id, node
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             yield node.target.id, node
         elif isinstance(node, ast.FunctionDef) and node.name == "__init__":
             for inner in ast.walk(node):

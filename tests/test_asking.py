@@ -237,6 +237,8 @@ def test_the_example_command_answers_a_file_and_goes_on(
     output.write_bytes(output.read_bytes().splitlines(keepends=True)[0])
     assert call("answers", *words, "--resume").code == 0
     assert [row["answer"] for row in rows(output)] == ["头痛", "发烧"]
+    other = call("answers", *words, "--resume", "--max-new-tokens", "3")
+    assert other.code == 2 and "max_new_tokens" in " ".join(other.failure())
     refused = call("answers", *words, "--resume", "--top-p", "7")
     assert refused.code == 2 and refused.failure()
 

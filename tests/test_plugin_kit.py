@@ -43,6 +43,7 @@ NAMES = [
     "Conversation",
     "DataError",
     "Delta",
+    "DiskEstimate",
     "Document",
     "FieldChoice",
     "Finding",
@@ -56,12 +57,15 @@ NAMES = [
     "LoadOptions",
     "LocalizedCommand",
     "MedchatError",
+    "MemoryEstimate",
+    "MemoryShortageError",
     "ModelCard",
     "Notice",
     "OpenedModel",
     "Option",
     "Paragraph",
     "Picture",
+    "PreviewPiece",
     "PromptTemplate",
     "Question",
     "QuestionRecord",
@@ -71,10 +75,16 @@ NAMES = [
     "ResolvedModel",
     "Results",
     "SFTData",
+    "SFTEvaluation",
+    "SFTNote",
     "SFTOptions",
     "SFTProgress",
     "SFTRecipe",
     "SFTReport",
+    "SFTSample",
+    "SFTSaved",
+    "SFTStatus",
+    "SFTSurvey",
     "SFTWatcher",
     "SavedConversations",
     "Section",
@@ -155,6 +165,27 @@ def test_the_reference_is_what_the_docstrings_say_and_has_every_name() -> None:
     assert script["main"](["--check"]) == 0, "run: python scripts/plugin_reference.py"  # type: ignore[operator]
     listed = " ".join(script["SECTIONS"].values()).split()  # type: ignore[attr-defined]
     assert sorted(listed) == sorted(NAMES)
+
+
+#: Types of Python and of click.
+FOREIGN = (
+    r"Any|Callable|ClassVar|Collection|Counter|F|Generator|Iterable|Iterator|Literal|Mapping(ProxyType)?|None|"
+    r"Path(Like)?|Self|Sequence|True|False|Command|Context|Event|HelpFormatter|Module|OSError"
+)
+#: Unions of what is explained, and types that no plugin looks into.
+OPAQUE = (
+    r"Block|Layout|Personal|SFTEvent|Use|FolderTemplates|JinjaTemplate|StreamText|"
+    r"(Net|Transformers)(Family|Loading)"
+)
+
+
+def test_the_reference_explains_each_type_that_a_field_or_a_signature_names() -> None:
+    page = (ROOT / "docs" / "plugins" / "reference.md").read_text(encoding="utf-8")
+    explained = set(re.findall(r"^### `(\w+)", page, re.MULTILINE))
+    typed = re.findall(r"^\| `\w+` \| `([^`]+)`|^(?:- |### )`\w+(\([^`]+)`", page, re.MULTILINE)
+    named = {word for pair in typed for word in re.findall(r"(?<![\w.'])[A-Z][A-Za-z]+\b", "".join(pair))}
+    assert len(named & explained) > 30
+    assert [word for word in named - explained if not re.fullmatch(f"{FOREIGN}|{OPAQUE}", word)] == []
 
 
 def test_a_plugins_author_reads_of_what_init_sets_and_of_the_members_that_are_public() -> None:

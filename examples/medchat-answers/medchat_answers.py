@@ -31,6 +31,8 @@ def answers(data: str, output: str, resume: bool, **flags: Any) -> int:
     failed = len(file.bad)
     inputs = {"--data": file.path}
     with kit.open_results(output, resume=resume, inputs=inputs) as results, kit.open_model(flags) as opened:
+        for row in results.rows.values():
+            opened.require_same(row, output)
         for row in opened.answer_rows(file.questions, done=results.done):
             results.append(row)
             if row["finish"] == "error":

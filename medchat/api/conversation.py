@@ -10,10 +10,14 @@ from enum import StrEnum
 class Finish(StrEnum):
     """Why an answer ended."""
 
-    STOP = "stop"  # an end token
-    LENGTH = "length"  # max_new_tokens or the context was used up
-    CANCELLED = "cancelled"  # the user stopped it; the text is what had come
-    ERROR = "error"  # the backbone failed part-way; the text is what had come
+    #: An end token, or a stop text.
+    STOP = "stop"
+    #: `max_new_tokens` or the context was used up.
+    LENGTH = "length"
+    #: The user stopped it; the text is what had come.
+    CANCELLED = "cancelled"
+    #: The backbone failed part-way; the text is what had come.
+    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,7 @@ class SFTWatcher(Protocol):
         ...
 
     def on_event(self, event: SFTEvent) -> None:
-        """Handle one event."""
+        """Handle an SFTStatus, SFTProgress, SFTEvaluation, SFTSaved or SFTNote."""
         ...
 
     def finish(self, folder: Path, report: SFTReport) -> None:

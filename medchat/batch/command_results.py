@@ -24,9 +24,13 @@ class Results:
     def __init__(self, file: ResultFile) -> None:
         self._file = file
         #: The lines of an earlier run, the last one of each `index`.
-        self.rows = {line.index: line.row for line in in_order(file.written.lines)}
+        self.rows: Mapping[int, Mapping[str, Any]] = {
+            line.index: line.row for line in in_order(file.written.lines)
+        }
         #: The `index` of each line of an earlier run that need not be made again (`finish` is not "error").
-        self.done = frozenset(line.index for line in in_order(file.written.lines) if line.answered)
+        self.done: frozenset[int] = frozenset(
+            line.index for line in in_order(file.written.lines) if line.answered
+        )
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one line, safely stored before this returns.

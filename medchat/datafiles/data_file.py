@@ -124,7 +124,7 @@ class DataFile:
     def items(self) -> Iterator[Item]:
         """Yield the values, rows of a table as objects of text. A line that is none has a `problem`.
 
-        Raises DataError if what follows cannot be told apart, and for a record over `MAX_RECORD_BYTES`.
+        Raises DataError if what follows cannot be told apart, and for a record that is too large.
         """
         try:
             yield from self._items()
@@ -185,10 +185,13 @@ def _records_of_object(window: TextWindow) -> Iterator[Item]:
 def open_data_file(
     path: Path, *, plain_text: bool = False, is_known: Callable[[str], bool] = lambda name: False
 ) -> Iterator[DataFile]:
-    """Open a data file and recognise what it is; `plain_text` and `is_known` as for `layout_of`.
+    """Open a data file and recognise what it is.
+
+    `plain_text`: any text may be a question a line, unless its name says JSON. `is_known` says of a column's
+    name whether records have a field of that name: a table is recognised by one.
 
     Raises CheckpointError where it is not there or cannot be read, DataError for what is no text, is not in
-    UTF-8, UTF-16 or UTF-32, has no layout of records, or is over `MAX_FILE_BYTES`.
+    UTF-8, UTF-16 or UTF-32, has no layout of records, or is over 64 GiB.
     """
     with _opened(path) as file:
         encoding = encoding_of(file.read(BEGINNING_BYTES), path)

@@ -65,11 +65,12 @@ _ALWAYS_CONVERSATIONS = ("messages", "conversations", "qa_pairs")
 
 
 class RecordError(ValueError):
-    """The record asks nothing that can be understood; the message says why, `remedy` what to do ("": correct it)."""
+    """The record asks nothing that can be understood; the message says why."""
 
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
-        self.remedy = remedy
+        #: What to do, "" for correcting it.
+        self.remedy: str = remedy
 
 
 @dataclass(frozen=True, slots=True)

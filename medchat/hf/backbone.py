@@ -68,8 +68,8 @@ class TransformersBackbone(TrainedFamily, CausalBackbone):
     def tiny(self, path: Path, *, corpus: Sequence[str] = (), seed: int = 0, **shape: int) -> None:
         """Write a miniature random checkpoint of the first of `model_types`, as transformers saves one.
 
-        `shape` are keys of its configuration, as transformers names them. Raises UsageError: see
-        `write_tiny_transformer`.
+        `shape` are keys of its configuration, as transformers names them. Raises UsageError for an
+        impossible shape or a folder that is not empty.
         """
         from medchat.hf.tiny import write_tiny_transformer
 

@@ -68,11 +68,15 @@ class HFTokenizer:
         tokenizer.no_padding()
         self._controls = self._switch_off(declared)
         self._control_ids = frozenset(self._controls.values())
-        self.size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        #: The highest id, and one: rows of the embedding from there on have no token.
+        self.size: int = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         declared = {**self.usual, **declared}
-        self.eos_token_id = self._required(declared, "eos_token")
-        self.bos_token_id = self._controls.get(declared.get("bos_token", ""))
-        self.pad_token_id = self._controls.get(declared.get("pad_token", ""), self.eos_token_id)
+        #: The id that ends an answer, which training adds to each.
+        self.eos_token_id: int = self._required(declared, "eos_token")
+        #: The id that begins a text, None where the vocabulary has none.
+        self.bos_token_id: int | None = self._controls.get(declared.get("bos_token", ""))
+        #: The id that fills shorter rows: that of `eos_token` where the vocabulary has none.
+        self.pad_token_id: int = self._controls.get(declared.get("pad_token", ""), self.eos_token_id)
         self._front = self._put_in_front(bos)
         self._places = self._add_places()
         self._behind, self._behind_length = self._answer_context()
