@@ -50,6 +50,13 @@ BUILTIN_COMMANDS = (
         "评测模型：选择题、文本指标、急症",
         "evaluate models: choice questions, text metrics, emergencies",
     ),
+    BuiltinCommand(
+        "bench",
+        "medchat_bench",
+        "medchat_bench.plugin",
+        "测速：每秒词元数、首个词元、内存",
+        "measure speed: tokens a second, first token, memory",
+    ),
 )
 
 #: Environment variables that built-in plugins read, so that one that is nearly one of them can be pointed out.

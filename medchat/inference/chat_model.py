@@ -33,7 +33,7 @@ from medchat.inference.answer_deltas import (
 from medchat.inference.causal_rows import CausalRows
 from medchat.inference.decode import ChatTokenizer, ForgettingStepper, Stepper, stream_tokens
 from medchat.inference.device import device_of, dtype_of, give_back_memory, raise_on_oom
-from medchat.inference.engine import engine_of, parameter_count
+from medchat.inference.engine import bytes_per_token, engine_of, parameter_count
 from medchat.inference.fused_decoder import FusedDecoder
 from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
 from medchat.inference.joint_answers import JointAnswers
@@ -299,7 +299,9 @@ class TokenChatModel(ABC):
             "dtype": str(dtype_of(self._model)).removeprefix("torch."),
             "device": str(device_of(self._model)),
             "engine": engine_of(self._model),
+            "threads": torch.get_num_threads(),
             "parameters": parameter_count(self._model),
+            "weight_bytes": bytes_per_token(self._model),
             "context_length": self.context_length,
             **self._facts.details,
             "notes": self._facts.notes,

@@ -123,6 +123,15 @@ def quantization_of(model: nn.Module) -> str:
     return f"int{min(bits)}" if bits else "none"
 
 
+def bytes_per_token(model: nn.Module) -> int:
+    """Return the bytes of weights that computing one token reads: all but an embedding that is not the head too."""
+    read = {part.data_ptr(): part.nbytes for part in (*model.parameters(), *model.buffers())}
+    embedding, head = (getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output"))
+    if embedding is not None and (head is None or head.weight.data_ptr() != embedding.weight.data_ptr()):
+        read.pop(embedding.weight.data_ptr(), None)
+    return sum(read.values())
+
+
 def _stored_bytes(layer: QuantizedLinear) -> int:
     return sum(part.numel() * part.element_size() for part in (layer.weight, layer.weight_scale))
 

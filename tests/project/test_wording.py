@@ -25,6 +25,7 @@ OTHERS_WORDS = {
     "plugins/data/medchat_data/relations.py": "questions and answers for training",
     "plugins/data/medchat_data/sample_prompt.py": "what a model is asked to write",
     "plugins/eval/medchat_eval/choice_prompt.py": "how a question is put to a model",
+    "plugins/bench/medchat_bench/measuring.py": "what a model is asked",
     "plugins/eval/medchat_eval/extraction.py": "how answers are worded",
     "plugins/eval/medchat_eval/judge_forms.py": "what a judge is asked",
     "plugins/llama/medchat_llama/tiny.py": "what a miniature's vocabulary is made from",
