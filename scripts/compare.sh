@@ -1,5 +1,5 @@
 #!/bin/sh
-# The same questions through the plain model, Alpaca's adapter and BenTsao's, side by side in a Markdown table.
+# The same questions through the plain model, Alpaca's adapter and BenTsao's, in a Markdown table with their scores.
 #   MODEL ALPACA ADAPTER    from the environment: the base, alpaca-lora's adapter, the medical one; names or paths.
 #                           ALPACA= or ADAPTER= (empty) leaves that column out
 #   BACKBONE DATA OUTPUT    likewise; OUTPUT is a folder, the table is comparison.md in it
@@ -31,5 +31,8 @@ columns() {
 
 columns "$@" --check
 columns "$@"
-become compare "Plain=$output/plain.jsonl" ${alpaca:+"Alpaca=$output/alpaca.jsonl"} \
+# A column alone has nothing to be scored against.
+set --
+[ -z "$alpaca$adapter" ] || set -- eval
+become "$@" compare "Plain=$output/plain.jsonl" ${alpaca:+"Alpaca=$output/alpaca.jsonl"} \
     ${adapter:+"Med=$output/med.jsonl"} --output "$output/comparison.md"

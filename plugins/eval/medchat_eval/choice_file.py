@@ -136,6 +136,17 @@ def read_answers(path: Path) -> dict[str, Any]:
     return found
 
 
+def listed_choice(question: str, answer: str) -> tuple[tuple[str, ...], frozenset[int]] | None:
+    """Return the options that a question lists under letters and the places of the right ones; None for no such."""
+    options = {_folded(key): text for key, text in _lettered_lines(question)}
+    if len(options) < 2 or "".join(options) != LETTERS[: len(options)]:
+        return None
+    try:
+        return tuple(options.values()), _places(answer, options)
+    except ValueError:
+        return None
+
+
 def _is_known(name: str) -> bool:
     folded = name.strip().casefold()
     return any(folded in names for names in _NAMES.values())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medchat.plugin_kit import CheckpointError, DataError, Document, Paragraph, Section, Table, read_json, say
+from medchat.plugin_kit import CheckpointError, DataError, read_json, say
 from medchat_eval.output_folder import RESULTS
 from medchat_eval.results import SCHEMA, SCHEMA_VERSION
 from medchat_eval.statistics import bootstrap_interval, mcnemar
@@ -21,13 +21,20 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRun:
-    """What is compared of one results.json: its metrics, and the score of each question that has one."""
+    """What is compared of one run: its metrics, and of each question its score, answer and reference if there are."""
 
     label: str
     path: Path
     task: str
     metrics: Mapping[str, Mapping[str, Any]]
     scores: Mapping[Key, float]
+    answers: Mapping[Key, str] = field(default_factory=dict)
+    references: Mapping[Key, str] = field(default_factory=dict)
+    #: What answered, and how it was asked.
+    model: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    #: What says that the answers are a model's.
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +70,69 @@ def read_run(label: str, path: Path) -> EvaluationRun:
     if content.get("schema_version") != SCHEMA_VERSION:
         stated = content.get("schema_version")
         raise _no_results(file, say(f"版本 {stated} 不认识", f"version {stated} is not known"))
-    items = content.get("items")
     try:
-        scores = {
-            (str(item["id"]), str(item["question"])): float(item["score"])
-            for item in (items if isinstance(items, list) else ())
-            if item.get("score") is not None
-        }
-        return EvaluationRun(label, file, str(content["task"]), dict(content["metrics"]), scores)
+        return _as_run(label, file, content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _no_results(file, f"{type(error).__name__}: {error}") from None
 
 
+def _as_run(label: str, file: Path, content: Mapping[str, Any]) -> EvaluationRun:
+    items = content.get("items")
+    keyed = {
+        (str(item["id"]), str(item["question"])): item for item in (items if isinstance(items, list) else ())
+    }
+    return EvaluationRun(
+        label,
+        file,
+        str(content["task"]),
+        dict(content["metrics"]),
+        {key: float(item["score"]) for key, item in keyed.items() if item.get("score") is not None},
+        {key: str(item.get("reply") or item.get("chosen") or "") for key, item in keyed.items()},
+        {key: str(item.get("reference") or item.get("answer") or "") for key, item in keyed.items()},
+        dict(content.get("model") or {}),
+        dict(content.get("settings") or {}),
+        str(content.get("disclaimer") or ""),
+    )
+
+
 def paired_tests(runs: Sequence[EvaluationRun]) -> list[PairedTest]:
-    """Return each later run against the first one. Raises DataError for runs of other tasks or other questions."""
+    """Return each later run against the first one, none for runs without a single score.
+
+    Raises DataError for runs of other tasks, of other questions, or of questions that were put in other words.
+    """
     first, *others = runs
-    return [_paired(first, other) for other in others]
+    for other in others:
+        _require_comparable(first, other)
+    return [_paired(first, other) for other in others if first.scores or other.scores]
+
+
+def _require_comparable(first: EvaluationRun, other: EvaluationRun) -> None:
+    where = f"{first.path}, {other.path}"
+    both = first.answers.keys() & other.answers.keys()
+    if first.task != other.task or not both:
+        raise DataError(
+            say("不是同一个任务，或没有相同的题", "not the same task, or no question in common"),
+            say("只比较同一份题的评测", "compare evaluations of the same questions alone"),
+            where=where,
+        )
+    for name in ("prompt_form", "judge_form"):
+        ours, theirs = (run.settings.get(name) for run in (first, other))
+        if ours != theirs:
+            raise DataError(
+                say(
+                    f"题目的问法不同（{name} 为 {ours} 和 {theirs}），分数不能比较",
+                    f"the questions were put in other words ({name} {ours} and {theirs}): scores do not compare",
+                ),
+                say("用同一版本重新评测其中一次", "repeat one of them with the version of the other"),
+                where=where,
+            )
 
 
 def _paired(first: EvaluationRun, other: EvaluationRun) -> PairedTest:
     both = [key for key in first.scores if key in other.scores]
-    if first.task != other.task or not both:
+    if not both:
         raise DataError(
-            say("不是同一个任务，或没有相同的题", "not the same task, or no question in common"),
+            say("没有两次都有得分的题", "no question has a score in both"),
             say("只比较同一份题的评测", "compare evaluations of the same questions alone"),
             where=f"{first.path}, {other.path}",
         )
@@ -96,47 +143,6 @@ def _paired(first: EvaluationRun, other: EvaluationRun) -> PairedTest:
     p = mcnemar(pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0))) if binary else None
     mean = math.fsum(differences) / len(pairs)
     return PairedTest(other.label, len(pairs), mean, interval.low, interval.high, p)
-
-
-def comparison_document(runs: Sequence[EvaluationRun], tests: Sequence[PairedTest]) -> Document:
-    """Return the page: every metric of every run, then the tests."""
-    names = list(dict.fromkeys(name for run in runs for name in run.metrics))
-    rows = [[name, *(_cell(run.metrics.get(name)) for run in runs)] for name in names]
-    heads = (say("指标", "metric"), *(run.label for run in runs))
-    sections = [Section(say("指标", "Metrics"), [Table(heads, rows)])]
-    if tests:
-        sections.append(Section(say("与第一个比较", "Against the first"), list(_tests(runs[0], tests))))
-    return Document(say(f"评测对比：{runs[0].task}", f"Evaluations compared: {runs[0].task}"), sections)
-
-
-def _tests(first: EvaluationRun, tests: Sequence[PairedTest]) -> Iterator[Any]:
-    heads = ("", say("得分差", "difference"), say("95% 区间", "95 % interval"), "p (McNemar)", "n")
-    rows = [
-        (
-            one.label,
-            f"{one.difference:+.3f}",
-            f"{one.low:+.3f}–{one.high:+.3f}",
-            "" if one.p is None else f"{one.p:.4f}",
-            str(one.count),
-        )
-        for one in tests
-    ]
-    yield Table(heads, rows, numbers=(1, 2, 3, 4))
-    yield Paragraph(
-        say(
-            f"差值是减去 {first.label} 之后的平均得分，逐题配对；区间由自助法得出，包含 0 就说明不了有差别。",
-            f"The difference is the mean score less that of {first.label}, question by question; the interval is by"
-            " bootstrap, and one that holds 0 shows no difference.",
-        )
-    )
-
-
-def _cell(metric: Mapping[str, Any] | None) -> str:
-    if not metric:
-        return ""
-    interval = metric.get("interval")
-    ends = f" [{interval[0]:.3f}–{interval[1]:.3f}]" if interval else ""
-    return f"{metric['value']:.3f}{ends}"
 
 
 def _no_results(file: Path, reason: str) -> DataError:

@@ -12,6 +12,9 @@ from medchat_eval.judge_forms import TOP
 from medchat_eval.open_file import OpenItem
 from medchat_eval.results import data_facts
 
+#: The fields of a line that say what answered.
+_MADE_BY = ("model", "adapter", "template", "dtype")
+
 
 @dataclass(frozen=True, slots=True)
 class GivenAnswer:
@@ -20,6 +23,8 @@ class GivenAnswer:
     id: str
     question: str
     answer: str
+    #: What the record says is right, "" where it says nothing.
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,9 @@ class AnswerFile:
     answers: tuple[GivenAnswer, ...]
     models: frozenset[str]
     failed: int
+    #: What answered, and what says that a model did, as the first line has them.
+    made_by: Mapping[str, Any]
+    mark: str
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -43,6 +51,8 @@ def read_answer_file(path: Path) -> AnswerFile:
     answers: list[GivenAnswer] = []
     models: set[str] = set()
     failed = 0
+    made_by: Mapping[str, Any] = {}
+    mark = ""
     with open_data_file(path) as file:
         for item in file.items():
             row = item.value if isinstance(item.value, dict) else {}
@@ -53,15 +63,19 @@ def read_answer_file(path: Path) -> AnswerFile:
                     say("先运行：medchat infer --output 文件", "first run: medchat infer --output FILE"),
                     where=f"{path}:{item.line}",
                 )
+            made_by = made_by or {name: row[name] for name in _MADE_BY if name in row}
+            mark = mark or str(row.get("disclaimer", ""))
             models.add(f"{row.get('backbone', '')} {row.get('model', '')}".strip())
             if row.get("finish") == "error":
                 failed += 1
                 continue
             identity = row.get("id", row.get("index", len(answers)))
-            answers.append(GivenAnswer(str(identity), question, answer))
+            reference = row.get("reference")
+            stated = reference if isinstance(reference, str) else ""
+            answers.append(GivenAnswer(str(identity), question, answer, stated))
     if not answers:
         raise DataError(say("文件里没有回答", "the file holds no answer"), "medchat infer", where=str(path))
-    return AnswerFile(path, sha256_of(path), tuple(answers), frozenset(models), failed)
+    return AnswerFile(path, sha256_of(path), tuple(answers), frozenset(models), failed, made_by, mark)
 
 
 def paired(one: AnswerFile, other: AnswerFile) -> list[tuple[GivenAnswer, GivenAnswer]]:

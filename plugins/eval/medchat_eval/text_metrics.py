@@ -20,6 +20,8 @@ import numpy as np
 from medchat.plugin_kit import require_extra
 from medchat_eval.results import Metric, bootstrap_metric
 
+#: What the metrics by words need.
+TEXT_LIBRARIES = ("jieba", "sacrebleu")
 #: A word of a statement, and the one that says the opposite; the first that is found is put in its place.
 _OPPOSITES = (
     ("不应", "应"),
@@ -126,7 +128,7 @@ def contradicted(text: str) -> str:
 
 def require_text_libraries() -> None:
     """Raise UsageError unless jieba and sacrebleu are installed: before a model is loaded."""
-    require_extra("eval", "jieba", "sacrebleu")
+    require_extra("eval", *TEXT_LIBRARIES)
 
 
 def _installed(name: str) -> Any:
