@@ -22,8 +22,27 @@ def output_flags(metrics: Sequence[str]) -> Callable[[Callable[..., int]], Calla
 
     The command gets them as one argument `output`, an OutputFolder; a gate that is none is a UsageError before that.
     """
-    known = ", ".join(metrics)
-    options = [
+    options = _output_options(", ".join(metrics))
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        @wraps(command)
+        def with_folder(
+            *, output: str, resume: bool, overwrite: bool, gates: Sequence[str], **rest: Any
+        ) -> int:
+            least = parse_gates(gates, metrics)
+            return command(output=OutputFolder(user_path(output), resume, overwrite, least), **rest)
+
+        gathered: Callable[..., int] = with_folder
+        for option in reversed(options):
+            gathered = option(gathered)
+        return gathered
+
+    return decorate
+
+
+def _output_options(known: str) -> list[Callable[[Callable[..., int]], Callable[..., int]]]:
+    """Return what adds each flag; `known` names the metrics for a gate."""
+    return [
         click.option(
             "--output",
             metavar="DIR",
@@ -47,21 +66,6 @@ def output_flags(metrics: Sequence[str]) -> Callable[[Callable[..., int]], Calla
             ),
         ),
     ]
-
-    def decorate(command: Callable[..., int]) -> Callable[..., int]:
-        @wraps(command)
-        def with_folder(
-            *, output: str, resume: bool, overwrite: bool, gates: Sequence[str], **rest: Any
-        ) -> int:
-            least = parse_gates(gates, metrics)
-            return command(output=OutputFolder(user_path(output), resume, overwrite, least), **rest)
-
-        gathered: Callable[..., int] = with_folder
-        for option in reversed(options):
-            gathered = option(gathered)
-        return gathered
-
-    return decorate
 
 
 def limit_flag(command: F) -> F:
