@@ -34,6 +34,7 @@ from medchat.checkpoints.manifest import verify_manifest
 from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes
 from medchat.checkpoints.stated_base import fingerprint_of_models, recorded_model
 from medchat.cli.front import language_may_be_configured
+from medchat.commands.ask_server import running_server
 from medchat.commands.plugin_facts import check_record
 from medchat.datafiles.data_file import open_data_file
 from medchat.errors import MedchatError
@@ -125,6 +126,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda path: StepLog(path, lambda event: None).begin(1, Counters()),
     ),
     "medchat/sft_job/metrics.py": ("metrics.jsonl", lambda path: read_metrics(path.parent)),
+    "medchat/commands/ask_server.py": ("address", running_server),
     "plugins/serve/medchat_serve/access_token.py": ("token", lambda path: find_token({}, path)),
     "plugins/export/medchat_export/gguf_file.py": ("config.json", lambda path: stated_config(path.parent)),
     "plugins/export/medchat_export/gguf_vocabulary.py": (
@@ -152,7 +154,11 @@ OF_OUR_MAKING = {"medchat/checkpoints/manifest.py", "medchat/sft_job/facts.py"}
 OS_ERRORS = {"medchat/hashing.py", "medchat/checkpoints/read_once.py", "medchat/training/metrics_log.py"}
 WITHOUT_IT = {
     *("medchat/cli/front.py", "medchat/registry/metadata.py", "medchat/checkpoints/elsewhere.py"),
-    *("medchat/commands/plugin_facts.py", "medchat/checkpoints/stated_base.py"),
+    *(
+        "medchat/commands/plugin_facts.py",
+        "medchat/commands/ask_server.py",
+        "medchat/checkpoints/stated_base.py",
+    ),
     "medchat/checkpoints/kept_quantized.py",
     *("plugins/export/medchat_export/licences.py", "plugins/export/medchat_export/merge_command.py"),
     *("medchat/weights/record.py", "medchat/weights/verifying.py", "medchat/sft_job/metrics.py"),

@@ -23,6 +23,7 @@ from medchat.cli.piped_input import QuestionInput
 from medchat.cli.signals import cancel_on_signals
 from medchat.cli.stuck import PATIENCE
 from medchat.commands.ask_output import AskedAnswer, OutputClosed, say_notice
+from medchat.commands.ask_server import server_chosen
 from medchat.errors import Interruption, UsageError
 from medchat.language import say
 from medchat.repl.messages import load_with_line
@@ -82,10 +83,10 @@ def _perhaps_a_question(what: str, word: str) -> UsageError:
 @session_flags
 @click.option(
     "--server",
-    metavar="URL",
+    metavar="URL|auto",
     help=say(
-        "让已经运行的 medchat serve 回答，如 http://127.0.0.1:8321；不用等待加载模型",
-        "have a running medchat serve answer, as at http://127.0.0.1:8321: nothing is loaded here",
+        "让已经运行的 medchat serve 回答，如 http://127.0.0.1:8321；auto：没有就在后台启动一个",
+        "have a running medchat serve answer, as at http://127.0.0.1:8321; auto: start one if none runs",
     ),
 )
 @click.option(
@@ -140,7 +141,7 @@ def command(
     if as_json and events:
         raise _two_styles()
     if server is not None:
-        _ask_server(server, flags)
+        click.get_current_context().with_resource(server_chosen(server, flags))
     choice = SessionChoice(
         flags["session"], flags["continue_"], flags["resume"], not flags["no_save"], SessionKind.ASK
     )
@@ -171,17 +172,6 @@ def _two_styles() -> UsageError:
             "--json prints one object at the end, --events prints while streaming",
         ),
     )
-
-
-def _ask_server(address: str, flags: dict[str, Any]) -> None:
-    """Choose the server at `address` as the model. Raises UsageError for flags that load one here."""
-    loading = [name for name in ("backbone", "model", "adapter", "template") if flags[name]]
-    if loading:
-        raise UsageError(
-            say(f"--server 不能和 --{loading[0]} 一起用", f"--server does not go with --{loading[0]}"),
-            say("模型由服务端决定，去掉一个", "the server decides on the model: leave one of them out"),
-        )
-    flags |= {"backbone": "remote", "model": address}
 
 
 def _worded(

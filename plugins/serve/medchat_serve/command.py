@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -24,6 +25,7 @@ from medchat.plugin_kit import (
     user_path,
 )
 from medchat_serve.access_token import VARIABLE, find_token
+from medchat_serve.announcement import announced_in
 from medchat_serve.guard import Guard, is_loopback
 from medchat_serve.limits import ServerLimits
 
@@ -104,8 +106,22 @@ _LONGEST_NAME = 100
     show_default=True,
     metavar="N",
     help=say(
-        "最多同时回答多少个问题；只在结果与单独回答相同时",
+        "最多同时回答多少个问题；只在不改变回答时",
         "the most questions answered at a time, where that changes no answer",
+    ),
+)
+@click.option(
+    "--idle",
+    type=click.IntRange(1),
+    metavar="N",
+    help=say("N 秒没有问题就退出（默认不退出）", "end after N seconds without a question (default: never)"),
+)
+@click.option(
+    "--announce",
+    metavar="FILE",
+    help=say(
+        "运行期间把地址、令牌和进程号放在这个文件里（权限 0600）",
+        "keep address, token and process number in this file while serving (mode 0600)",
     ),
 )
 @click.option(
@@ -125,6 +141,8 @@ def serve(
     token_file: str | None,
     queue: int,
     batch: int,
+    idle: int | None,
+    announce: str | None,
     save: bool,
     **flags: Any,
 ) -> int:
@@ -135,8 +153,13 @@ def serve(
 
     guard = _guard(host, hosts, origins, token_file)
     listening = bound_socket(host, port)
+    announcing = announced_in(user_path(announce)) if announce else nullcontext()
     try:
-        with open_model(flags) as opened, opened.saving() if save else nullcontext() as saved:
+        with (
+            announcing as announcement,
+            open_model(flags) as opened,
+            opened.saving() if save else nullcontext() as saved,
+        ):
             service = Service(
                 opened,
                 name or model_name(opened),
@@ -146,7 +169,13 @@ def serve(
                 saved=saved,
                 batch=batch,
             )
-            server = StoppableServer(service, lambda: _say_ready(listening, service, bool(guard.token)))
+
+            def ready() -> None:
+                if announcement is not None:
+                    announcement.publish(_address(listening), guard.token)
+                _say_ready(listening, service, bool(guard.token))
+
+            server = StoppableServer(service, ready, most_idle=idle or math.inf)
             code = run_until_stopped(server, listening)
             service.dispatcher.close(service.limits.stop_seconds)
     finally:
@@ -199,10 +228,13 @@ def model_name(opened: OpenedModel) -> str:
     return name[:_LONGEST_NAME] or opened.backbone
 
 
-def _say_ready(listening: socket.socket, service: Service, with_token: bool) -> None:
+def _address(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{port}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _say_ready(listening: socket.socket, service: Service, with_token: bool) -> None:
+    host, address = listening.getsockname()[0], _address(listening)
     name, batch = service.model_id, service.dispatcher.batch
     lines = [
         say(f"模型 {name} 已就绪：{address}/v1", f"model {name} is ready: {address}/v1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 from medchat.plugin_kit import OpenedModel, SavedConversations, say
@@ -36,6 +37,7 @@ class Dispatcher:
         self._queue: FairQueue[AnswerJob] = FairQueue(most_waiting)
         self._jobs: set[AnswerJob] = set()
         self._lock = threading.Lock()
+        self._idle_since = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="answer", daemon=True)
         #: No new question is taken.
         self.stopping = False
@@ -48,6 +50,11 @@ class Dispatcher:
     def under_way(self) -> int:
         """How many questions wait or are being answered."""
         return len(self._jobs)
+
+    @property
+    def idle_seconds(self) -> float:
+        """For how long no question has been under way."""
+        return 0.0 if self._jobs else time.monotonic() - self._idle_since
 
     def submit(self, job: AnswerJob, client: str) -> None:
         """Let `job` wait for its turn. Raises ApiError if too many wait, or the server is being stopped."""
@@ -112,6 +119,7 @@ class Dispatcher:
     def _forget(self, job: AnswerJob) -> None:
         with self._lock:
             self._jobs.discard(job)
+            self._idle_since = time.monotonic()
 
     def _tell_places(self) -> None:
         for place, job in enumerate(self._queue.in_order(), start=1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import signal
 import socket
 import threading
@@ -48,10 +49,16 @@ def bound_socket(host: str, port: int) -> socket.socket:
 class StoppableServer(uvicorn.Server):
     """Uvicorn that continues answering until no question is under way, and refuses new ones meanwhile.
 
-    `ready` is called once requests are taken.
+    `ready` is called once requests are taken. After `most_idle` seconds without a question it ends by itself.
     """
 
-    def __init__(self, service: Service, ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        ready: Callable[[], None] = lambda: None,
+        *,
+        most_idle: float = math.inf,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 service.app(),
@@ -71,7 +78,7 @@ class StoppableServer(uvicorn.Server):
             )
         )
         self._dispatcher, self._seconds = service.dispatcher, service.limits.stop_seconds
-        self._ready = ready
+        self._ready, self._most_idle = ready, most_idle
         self._deadline = 0.0
         self._asked_to_stop = threading.Event()
         self._insisted = False
@@ -95,6 +102,8 @@ class StoppableServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether the server should end."""
+        if self._dispatcher.idle_seconds > self._most_idle:
+            self.ask_to_stop()
         if self._asked_to_stop.is_set():
             now = asyncio.get_running_loop().time()
             self._deadline = self._deadline or now + self._seconds
