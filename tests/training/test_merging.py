@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from medchat.checkpoints.adapter_folder import open_adapter
 from medchat.errors import UsageError
 from medchat.inference.adapters.linears import linear_sizes
 
-pytest_plugins = ("chatglm_variants",)
+pytest_plugins = ("chatglm_variants", "talking_miniatures")
 pytestmark = pytest.mark.torch
 
 IDS = list(range(5, 29))
@@ -108,6 +109,26 @@ def test_half_precision_rounds_each_sum_once(dtype: str, tmp_path: Path) -> None
     assert written.dtype is getattr(torch, dtype)
     off = (written.double() - exact.to(written.dtype).double()).abs() > 0
     assert off.double().mean() < 0.01  # where the float32 sum lies on the other side of a tie
+
+
+@pytest.mark.slow
+def test_rounding_to_half_precision_changes_the_digits_of_logits_that_the_page_names(
+    talkative: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """docs/export.md, "merge": the largest difference over all logits of some tokens."""
+    backbone, base = FAMILIES["llama"], talkative("llama")
+    adapter = lora_for(backbone, base, tmp_path / "lora", seed=3)
+    apart = logits(backbone, base, adapter)
+    assert float(apart.abs().max()) == pytest.approx(10.6, abs=0.1)
+    found = {}
+    for dtype in ("float16", "bfloat16"):
+        (tmp_path / dtype).mkdir()
+        backbone.save_merged(LoadOptions(base, adapters=(adapter,)), tmp_path / dtype, dtype)
+        found[dtype] = float((logits(backbone, tmp_path / dtype) - apart).abs().max())
+    assert found == {
+        "float16": pytest.approx(0.041, rel=0.2),
+        "bfloat16": pytest.approx(0.64, rel=0.2),
+    }
 
 
 def test_an_adapter_over_a_tied_head_unties_it(tmp_path: Path) -> None:
