@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import ClassVar
 
 import pytest
 from browser import Browser, Tab
@@ -21,6 +24,8 @@ pytest_plugins = ("served_model", "browser")
 URGENT = "我爸突然剧烈胸痛，喘不上气，大汗"
 TOKEN = "a-token-of-the-tests"
 IDLE = "document.getElementById('log').getAttribute('aria-busy') === 'false'"
+#: Where the npm package openai lies.
+OPENAI_JS = os.environ.get("MEDCHAT_OPENAI_JS", "")
 Open = Callable[..., Tab]
 
 
@@ -287,12 +292,53 @@ def test_a_page_of_another_origin_asks_where_that_was_allowed(
         assert "cmpl" not in served.logged(1)
 
 
-@contextmanager
-def http_page() -> Iterator[str]:
-    """Give the origin of an empty page that another server shows."""
+@pytest.mark.slow
+def test_openai_js_works_on_a_page_of_another_origin(browser: Browser, scripted_model: OpenedModel) -> None:
+    """The package itself: models, an answer whole and as a stream, counts, and errors of its own classes."""
+    if not OPENAI_JS:
+        pytest.skip("openai-js is not here: npm pack openai, unpack it, name the folder in MEDCHAT_OPENAI_JS")
+    script = """(async (page, url, key) => {
+      const { OpenAI, NotFoundError, AuthenticationError } = await import(page + "/index.mjs");
+      const options = { baseURL: url + "/v1", dangerouslyAllowBrowser: true, maxRetries: 0 };
+      const client = new OpenAI({ ...options, apiKey: key });
+      const asked = { model: "served", messages: [{ role: "user", content: "头痛" }] };
+      const models = (await client.models.list()).data.map((model) => model.id);
+      const whole = (await client.chat.completions.create(asked)).choices[0].message.content;
+      let streamed = "", tokens = 0;
+      const stream = await client.chat.completions.create(
+        { ...asked, stream: true, stream_options: { include_usage: true } });
+      for await (const chunk of stream) {
+        streamed += chunk.choices[0]?.delta?.content ?? "";
+        tokens = chunk.usage?.completion_tokens ?? tokens;
+      }
+      const failing = async (made, wanted, body) => {
+        try { await made.chat.completions.create(body); }
+        catch (error) { return error instanceof wanted && error.code; }
+      };
+      const missing = await failing(client, NotFoundError, { ...asked, model: "other" });
+      const stranger = new OpenAI({ ...options, apiKey: "another-key-than-it" });
+      const refused = await failing(stranger, AuthenticationError, asked);
+      return [models, whole, streamed, tokens, missing, refused];
+    })"""
+    with http_page(OPENAI_JS) as other:
+        elsewhere = Tab(browser, other + "/")
+        with serving(scripted_model, guard=Guard(origins=[other], token=TOKEN)) as served:
+            assert elsewhere.run(f"{script}({other!r}, {served.url!r}, {TOKEN!r})") == [
+                ["served"], "你问的是头痛", "你问的是头痛", 6, "model_not_found", "invalid_api_key",
+            ]  # fmt: skip
 
-    class Empty(BaseHTTPRequestHandler):
+
+@contextmanager
+def http_page(folder: str = "") -> Iterator[str]:
+    """Give the origin of an empty page that another server shows, and of the modules in `folder`."""
+
+    class Empty(SimpleHTTPRequestHandler):
+        extensions_map: ClassVar = {".mjs": "text/javascript"}
+
         def do_GET(self) -> None:
+            if self.path.endswith(".mjs"):
+                super().do_GET()
+                return
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -300,7 +346,7 @@ def http_page() -> Iterator[str]:
         def log_message(self, *words: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Empty, directory=folder)) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:
