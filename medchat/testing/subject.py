@@ -5,14 +5,16 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import SkipTest
 
 from medchat.api import (
     Backbone,
+    BatchStreamingModel,
     ChatModel,
     Control,
     Delta,
@@ -197,8 +199,23 @@ def answer_of(
     model: ChatModel, prompt: Sequence[Segment], config: GenerationConfig = GREEDY, **changes: Any
 ) -> tuple[str, Finish | None]:
     """Return the text of an answer and why it ended; `changes` are settings in place of those of `config`."""
+    return _outcome(deltas_of(model, prompt, replace(config, **changes)))
+
+
+def answers_together(
+    model: ChatModel, prompts: Sequence[Sequence[Segment]], config: GenerationConfig = GREEDY
+) -> list[tuple[str, Finish | None]]:
+    """Return the answers of `stream_in_batch`, a piece of each at a time; none of a model that is not exact so."""
+    if not isinstance(model, BatchStreamingModel) or not model.exact_in_batch:
+        return []
+    streams = [model.stream_in_batch(prompt, config, threading.Event()) for prompt in prompts]
+    pieces = zip_longest(*streams, fillvalue=None)
+    return [_outcome(filter(None, answer)) for answer in zip(*pieces, strict=True)]
+
+
+def _outcome(deltas: Iterable[Delta]) -> tuple[str, Finish | None]:
     text, finish = "", None
-    for delta in deltas_of(model, prompt, replace(config, **changes)):
+    for delta in deltas:
         text = delta.text if delta.restarts else text + delta.text
         finish = delta.finish
     return text, finish
