@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from medchat.api import (
+    ChatModel,
     Example,
     Finish,
     LoadOptions,
+    Segment,
     SFTData,
     SFTEvent,
     SFTOptions,
@@ -22,11 +24,13 @@ from medchat.api import (
 )
 from medchat.errors import MedchatError
 from medchat.testing.properties import tested_property
-from medchat.testing.subject import CORPUS, Subject, answer_of, expect, hashes_of, skip_unless
+from medchat.testing.subject import CORPUS, QUESTIONS, Subject, answer_of, expect, hashes_of, skip_unless
 
 #: What is learned by heart.
 LESSON = Example(CORPUS[0], CORPUS[1])
 MORE = (LESSON, Example(CORPUS[2], CORPUS[3]))
+#: How far the scores of merged weights may lie from those of base and adapter, in nats: float32 rounds otherwise.
+_MERGED = 1e-4
 #: Files of weights that can hold code.
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".pickle")
 _WEIGHTS = (".safetensors", ".gguf", ".npz", ".npy", *_PICKLES)
@@ -143,17 +147,47 @@ class FineTuningProperties(Subject):
         after = lesson.report.samples[0].after
         expect(lesson.text == after, f"the result says {lesson.text!r}, the trained model said {after!r}")
 
+    @tested_property
+    def test_a_merge_agrees_with_its_adapter(self) -> None:
+        """What `save_merged` writes scores, loaded alone, as base and LoRA adapter do, in float32 within 1e-4.
+
+        When it fails: add the adapter's product, times its scale, to the very weights that it is attached to, in
+        float32, and write all other weights as they are. A family that cannot merge declares it in `not_applicable`.
+        """
+        skip_unless(self.backbone.capabilities.score, "the backbone declares no scores")
+        adapted = self.options(adapters=(self._adapter(),))
+        folder = self.room("merged")
+        folder.mkdir()
+        self.backbone.save_merged(adapted, folder, "float32")
+        template = self.backbone.template(adapted)
+        prompts = [template.render((), question) for question in QUESTIONS]
+        alone = _scores(self.loaded(), prompts)
+        with closing(self.backbone.load(adapted)) as both:
+            together = _scores(both, prompts)
+        with closing(self.backbone.load(replace(self.options(), model=folder))) as merged:
+            whole = _scores(merged, prompts)
+        skip_unless(_apart(together, alone) > _MERGED, "the adapter changes no score: nothing to compare")
+        apart = _apart(whole, together)
+        expect(apart <= _MERGED, f"a token's log-probability is {apart:.2g} apart, more than {_MERGED}")
+
     # ------------------------------------------------------------ runs
 
+    def _adapter(self) -> Path:
+        """Return what one step of `lora` writes, else of the first recipe, if that is an adapter."""
+        recipe = self.backbone.recipes.get("lora", self._recipe())
+        report = self._run(MORE, "adapter", recipe=recipe, max_steps=1, samples=0)
+        skip_unless(report.kind == "adapter", "the backbone has no method that writes adapters to merge")
+        return report.output
+
     _lessons: ClassVar[dict[type, _Lesson]] = {}
+    #: The hashes of the base's files before the first run of any test of the class.
+    _untouched: ClassVar[dict[type, dict[str, str]]] = {}
 
     def _lesson(self) -> _Lesson:
         """Train on one example, once for all tests of the class."""
         if type(self) not in self._lessons:
-            self._recipe()  # skips where there is none
-            before = hashes_of(self.checkpoint())
             report = self._run([LESSON], "lesson", samples=1)
-            after = hashes_of(self.checkpoint())
+            before, after = self._untouched[type(self)], hashes_of(self.checkpoint())
             options = self._result(report)
             with closing(self.backbone.load(options)) as model:
                 prompt = self.backbone.template(options).render((), LESSON.question)
@@ -167,8 +201,8 @@ class FineTuningProperties(Subject):
         skip_unless(bool(recipes) and not isinstance(self.model, str), "the backbone has no recipes")
         return next(iter(recipes.values()))
 
-    def _sft(self, name: str, **changes: Any) -> SFTOptions:
-        recipe = self._recipe()
+    def _sft(self, name: str, recipe: SFTRecipe | None = None, **changes: Any) -> SFTOptions:
+        recipe = recipe or self._recipe()
         chosen: dict[str, Any] = {
             **recipe.defaults,
             "model": self.checkpoint(),
@@ -188,9 +222,18 @@ class FineTuningProperties(Subject):
         return recipe.resolve_options(SFTOptions(**chosen))
 
     def _run(
-        self, examples: Sequence[Example], name: str, watch: _Watcher | None = None, **changes: Any
+        self,
+        examples: Sequence[Example],
+        name: str,
+        watch: _Watcher | None = None,
+        recipe: SFTRecipe | None = None,
+        **changes: Any,
     ) -> SFTReport:
-        return self._recipe().run(SFTData(examples), self._sft(name, **changes), watch or _Watcher())
+        recipe = recipe or self._recipe()  # skips where there is none
+        if type(self) not in self._untouched:
+            self._untouched[type(self)] = hashes_of(self.checkpoint())
+        options = self._sft(name, recipe, **changes)
+        return recipe.run(SFTData(examples), options, watch or _Watcher())
 
     def _result(self, report: SFTReport) -> LoadOptions:
         """Return the options that load what a run wrote."""
@@ -206,3 +249,13 @@ def _weights(folder: Path) -> dict[str, str]:
         for name, digest in hashes_of(folder).items()
         if "/" not in name and name.endswith(_WEIGHTS)
     }
+
+
+def _scores(model: ChatModel, prompts: Sequence[Sequence[Segment]]) -> list[float]:
+    """Return the log-probabilities of one answer's tokens after each of the prompts."""
+    return [value for prompt in prompts for value in model.score(prompt, LESSON.answer)]
+
+
+def _apart(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return how far two scores of the same tokens lie apart at most, in nats."""
+    return max(abs(left - right) for left, right in zip(one, other, strict=True))

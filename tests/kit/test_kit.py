@@ -13,7 +13,7 @@ import pytest
 from abacus_backbone import Abacus, Template
 from locations import ROOT
 
-from medchat.api import Capabilities, ChatModel, LoadOptions, PromptTemplate, Segment, Turn
+from medchat.api import Backbone, Capabilities, ChatModel, LoadOptions, PromptTemplate, Segment, Turn
 from medchat.errors import UsageError
 from medchat.testing import PROPERTIES, BackboneTests
 from medchat.testing.running import run_properties
@@ -65,6 +65,18 @@ def test_a_template_may_refuse_a_system_text() -> None:
     names = ["test_no_words_become_a_control_token"]
     results = run_properties(type("Tests", (BackboneTests,), {"backbone": Refusing()}), names)
     assert [result.outcome for result in results] == ["passed"], results
+
+
+def test_a_family_that_writes_adapters_and_merges_none_has_to_say_so() -> None:
+    name = "test_a_merge_agrees_with_its_adapter"
+    unmerged = type("Unmerged", (Abacus,), {"save_merged": Backbone.save_merged})
+    for declared, outcome in (
+        ({}, "failed"),
+        ({name: "the adapter is a table beside the weights"}, "skipped"),
+    ):
+        tests = type("Tests", (BackboneTests,), {"backbone": unmerged(), "not_applicable": dict(declared)})
+        (result,) = run_properties(tests, (name,))
+        assert result.outcome == outcome, result
 
 
 @pytest.fixture(params=NAMES)

@@ -321,11 +321,21 @@ class Abacus(Backbone):
         if self.inspect(options.model) is None:
             raise CheckpointError("there is no abacus.json", where=str(options.model))
         options.extra["rods"]  # a key with a default is always there
-        learned: dict[tuple[int, ...], Sequence[int]] = {}
-        for folder in options.adapters:
-            found = json.loads(read_safetensors(folder / "adapter_model.safetensors"))["learned"]
-            learned |= {tuple(map(int, prompt.split())): answer for prompt, answer in found.items()}
+        found = self.learned(options)
+        learned = {tuple(map(int, prompt.split())): answer for prompt, answer in found.items()}
         return self.model_class(options.model, learned)
+
+    def learned(self, options: LoadOptions) -> dict[str, list[int]]:
+        """Return what the model and its adapters have memorised."""
+        learned: dict[str, list[int]] = dict(
+            json.loads((options.model / "abacus.json").read_text()).get("learned", {})
+        )
+        for folder in options.adapters:
+            learned |= json.loads(read_safetensors(folder / "adapter_model.safetensors"))["learned"]
+        return learned
+
+    def save_merged(self, options: LoadOptions, folder: Path, dtype: str) -> None:
+        (folder / "abacus.json").write_text(json.dumps({"learned": self.learned(options)}))
 
     def template(self, options: LoadOptions) -> PromptTemplate:
         return Template()
