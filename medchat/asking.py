@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 from medchat import medical_safety
@@ -15,10 +15,8 @@ from medchat.api import (
     BatchStreamingModel,
     ChatModel,
     Conversation,
-    Finish,
     GenerationConfig,
     LoadOptions,
-    Notice,
     PromptTemplate,
     Turn,
 )
@@ -29,7 +27,6 @@ from medchat.batch.setup import BatchSetup
 from medchat.batch.work import WorkPlan
 from medchat.chat.conversation import begin_session
 from medchat.chat.demo_mode import as_demo
-from medchat.chat.events import Advice, AnswerFinished, AnswerReviewed
 from medchat.chat.saved_conversations import SavedConversations, open_saved_conversations
 from medchat.chat.session import ChatSession
 from medchat.chat.session_choice import model_notes, opening_lines
@@ -40,68 +37,10 @@ from medchat.language import language_is_chosen, say, set_language
 from medchat.repl.messages import load_with_line
 from medchat.settings import configured_language
 from medchat.templates import Fitted
+from medchat.whole_answer import Answer, TokenCount, whole_answer
 
 #: Prompts that go through a model together.
 _BATCH = 8
-#: Prices are stated for so many tokens.
-_PRICED = 1_000_000
-
-
-@dataclass
-class TokenCount:
-    """What the answers so far took. `cost` is None if the model states no prices; `currency` is theirs.
-
-    `estimated`: some counts are guesses, because whoever computed the answers did not tell them.
-    """
-
-    #: Of all prompts, in tokens.
-    prompt_tokens: int = 0
-    #: Of all answers, in tokens.
-    completion_tokens: int = 0
-    #: Whether some of the counts are guesses.
-    estimated: bool = False
-    #: What they cost by the stated prices, None if there are none.
-    cost: float | None = None
-    #: What `cost` is in, "" if there is none.
-    currency: str = ""
-    _prices: Mapping[str, Any] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-
-    def add(self, prompt_tokens: int, completion_tokens: int, *, estimated: bool = False) -> None:
-        """Count one answer. May be called from several threads."""
-        with self._lock:
-            self.prompt_tokens += prompt_tokens
-            self.completion_tokens += completion_tokens
-            self.estimated = self.estimated or estimated
-            if self._prices:
-                self.currency = str(self._prices["currency"])
-                self.cost = cost_of(self._prices, self.prompt_tokens, self.completion_tokens)
-
-
-def cost_of(prices: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> float:
-    """Return what the tokens cost by prices in the form of `ChatModel.describe`."""
-    whole: float = prompt_tokens * prices["prompt"] + completion_tokens * prices["completion"]
-    return whole / _PRICED
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer, whole.
-
-    `text` is raw: it goes through `sanitize` or JSON before a terminal sees it. `notices` are those
-    before the answer (red flags, plugins' advice), then those of its review. `reasoning` is what the model
-    wrote before the answer, `rejected` the settings that a server did not take, `seconds` the time it took.
-    """
-
-    text: str
-    finish: Finish
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    notices: tuple[Notice, ...] = ()
-    estimated: bool = False
-    reasoning: str = ""
-    rejected: tuple[str, ...] = ()
 
 
 class OpenedModel:
@@ -182,30 +121,35 @@ class OpenedModel:
         with what had come. Raises UsageError for a question that cannot be sent or a seed out of range, and what the
         model raises.
         """
-        session, notices = self.chat(Conversation(tuple(history), system)), list[Notice]()
+        answering = self.answering(question, history=history, system=system, seed=seed, cancel=cancel)
+        while True:
+            try:
+                next(answering)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
+
+    def answering(
+        self,
+        question: str,
+        *,
+        history: Sequence[Turn] = (),
+        system: str = "",
+        seed: int | None = None,
+        cancel: threading.Event | None = None,
+        in_batch: bool = False,
+    ) -> Generator[None, None, Answer]:
+        """As `ask`, yielding after each piece and returning the answer at the end (`yield from` gives it).
+
+        `in_batch`: others are answered meanwhile, in the same thread, where `exact_in_batch` is true.
+        """
+        session = self.chat(Conversation(tuple(history), system))
         if seed is not None:
             session.config = session.config.with_settings(seed=seed)
-        ended: AnswerFinished | None = None
-        for event in session.ask(question, cancel or threading.Event()):
-            if isinstance(event, Advice | AnswerReviewed):
-                notices.append(event.notice)
-            elif isinstance(event, AnswerFinished):
-                ended = event
-        if ended is None:  # stopped before the first word
-            return Answer("", Finish.CANCELLED, 0, 0, 0.0, tuple(notices))
-        turn, stats = ended.turn, ended.stats
-        self.spent.add(stats.prompt_tokens, stats.completion_tokens, estimated=stats.estimated)
-        return Answer(
-            turn.answer,
-            turn.finish,
-            stats.prompt_tokens,
-            stats.completion_tokens,
-            stats.seconds,
-            tuple(notices),
-            stats.estimated,
-            ended.reasoning,
-            ended.rejected,
-        )
+        events = session.ask(question, cancel or threading.Event(), in_batch=in_batch)
+        answer = yield from whole_answer(events)
+        self.spent.add(answer.prompt_tokens, answer.completion_tokens, estimated=answer.estimated)
+        return answer
 
     def score(
         self, question: str, answer: str, *, history: Sequence[Turn] = (), system: str = ""

@@ -18,7 +18,6 @@ from typing import Any
 
 from medchat import plugin_kit
 from medchat.api import Example, KnownFile, QuantizedCache, option_facts
-from medchat.asking import Answer, TokenCount
 from medchat.batch.questions import InvalidQuestion, QuestionFile
 from medchat.calls.stored import CallEstimate
 from medchat.chat.events import TurnStats
@@ -31,6 +30,7 @@ from medchat.hookspecs import Hooks
 from medchat.redaction import PersonalSpan
 from medchat.sft_job.data import InvalidExample, TrainingFile
 from medchat.templates import Fitted
+from medchat.whole_answer import Answer, TokenCount
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "plugins" / "reference.md"
 HEAD = """# Reference: `medchat.plugin_kit`

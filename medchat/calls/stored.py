@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -19,13 +19,15 @@ from types import MappingProxyType
 from typing import Any
 
 from medchat.api import Finish
-from medchat.asking import Answer, OpenedModel, cost_of
+from medchat.asking import OpenedModel
 from medchat.batch.command_results import Results, open_results
+from medchat.calls.callers import open_callers
 from medchat.calls.limits import CallLimits
 from medchat.cli.output import say_aside
 from medchat.errors import DataError, MedchatError, UsageError
 from medchat.language import say
 from medchat.units import guess_tokens
+from medchat.whole_answer import Answer, cost_of
 
 #: A call that fails is asked again, so often in all; what is wrong with the usage, once.
 _TRIES = 3
@@ -105,21 +107,21 @@ class StoredCalls:
         return [prompt for prompt in dict.fromkeys(prompts) if _digest(prompt) not in self._answers]
 
     def _ask_all(self, waiting: deque[str]) -> None:
-        workers = self._limits.concurrency if self._opened.is_concurrent else 1
         tries: Counter[str] = Counter()
         under_way: dict[Future[Answer], str] = {}
         total, reported = len(waiting), time.monotonic()
-        with ThreadPoolExecutor(workers, thread_name_prefix="medchat-call") as pool:
+        with open_callers(self._opened, self._limits.concurrency, self._cancel) as callers:
             try:
                 while waiting or under_way:
-                    while waiting and len(under_way) < workers and self._fits(waiting[0], under_way.values()):
-                        prompt = waiting.popleft()
-                        under_way[pool.submit(self._opened.ask, prompt, cancel=self._cancel)] = prompt
+                    room = callers.width - len(under_way)
+                    while waiting and room > 0 and self._fits(waiting[0], under_way.values()):
+                        prompt, room = waiting.popleft(), room - 1
+                        under_way[callers.submit(prompt)] = prompt
                     if not under_way:
                         self.over_budget = True
                         break
-                    ended, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                    again = self._store([(under_way.pop(future), future) for future in ended], workers)
+                    ended = [(under_way.pop(future), future) for future in callers.ended(under_way)]
+                    again = self._store(ended, callers.width)
                     tries.update(again)
                     waiting.extend(prompt for prompt in again if tries[prompt] < _TRIES)
                     if time.monotonic() - reported > _REPORT_SECONDS:
@@ -129,7 +131,7 @@ class StoredCalls:
                         )
             except BaseException:
                 self._cancel.set()
-                wait(under_way)
+                callers.end_all(under_way)
                 self._store_what_came(under_way)
                 raise
 

@@ -126,7 +126,7 @@ def test_a_server_that_fails_every_call_ends_the_run_soon(server: OpenAIServer, 
 def test_an_interrupted_run_keeps_what_had_come(
     server: OpenAIServer, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import medchat.calls.stored as module
+    import medchat.calls.callers as module
 
     rounds, waiting = Counter[str](), module.wait
 
