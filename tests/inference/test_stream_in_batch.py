@@ -152,7 +152,9 @@ def test_tokens_follow_a_trained_prefix_wherever_the_padding_is(
     assert [reading.outcome for reading in together] == expected
 
 
-@pytest.mark.parametrize(("family", "engine"), [("llama", "torch"), JOINING[2]])
+@pytest.mark.parametrize(
+    ("family", "engine"), [pytest.param("llama", "torch", marks=pytest.mark.slow), JOINING[2]]
+)
 def test_a_stop_text_ends_one_of_them_and_a_following_turn_reads_only_what_is_new(
     loaded: Loaded, family: str, engine: str
 ) -> None:
@@ -170,7 +172,9 @@ def test_a_stop_text_ends_one_of_them_and_a_following_turn_reads_only_what_is_ne
     assert again.outcome == alone(chat, ASKED[3][0] + "还有", GREEDY).outcome
 
 
-@pytest.mark.parametrize(("family", "engine"), [("llama", "half"), ("chatglm", "torch")])
+@pytest.mark.parametrize(
+    ("family", "engine"), [("llama", "half"), pytest.param("chatglm", "torch", marks=pytest.mark.slow)]
+)
 def test_what_would_not_be_exact_is_answered_alone(loaded: Loaded, family: str, engine: str) -> None:
     chat = loaded(family, engine)
     assert not chat.exact_in_batch
@@ -179,6 +183,7 @@ def test_what_would_not_be_exact_is_answered_alone(loaded: Loaded, family: str, 
     assert reading.outcome == alone(chat, *ASKED[0]).outcome
 
 
+@pytest.mark.slow
 def test_beams_are_searched_alone_between_the_tokens_of_the_others(loaded: Loaded) -> None:
     chat = loaded("llama", "torch")
     beams = GenerationConfig(max_new_tokens=8, num_beams=2)
@@ -220,6 +225,7 @@ def test_a_prompt_that_fills_the_context_is_refused_alone(loaded: Loaded) -> Non
     assert stays.outcome == expected
 
 
+@pytest.mark.slow
 def test_an_answer_whose_reader_is_slow_waits_for_it(loaded: Loaded) -> None:
     chat = loaded("llama", "torch")
     long = GenerationConfig(max_new_tokens=40, temperature=1.5, seed=1)

@@ -139,10 +139,10 @@ def test_one_that_goes_away_leaves_its_neighbour_and_its_place(
 
 
 def test_a_model_that_is_not_exact_in_a_batch_answers_one_at_a_time(
-    folder: Path, scripted_model: OpenedModel
+    opened: OpenedModel, scripted_model: OpenedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loading = {"model": str(folder), "device": "cpu", "dtype": "bfloat16", "template": "bare"}
-    with open_model(loading) as half, serving(half, batch=4) as served:
-        assert served.service.dispatcher.batch == 1 and answer_of(served, REQUESTS[0])[1] == "length"
     with serving(scripted_model, batch=4) as served:
+        assert served.service.dispatcher.batch == 1
+    monkeypatch.setattr(type(opened.model), "exact_in_batch", False)
+    with serving(opened, batch=4) as served:
         assert served.service.dispatcher.batch == 1
