@@ -183,9 +183,9 @@ def test_the_tested_versions_cover_everything_that_is_needed(wheel: Path) -> Non
         if "==" in line
     }
     stated = Parser().parsestr(metadata(wheel, "METADATA"))
-    # Extras for those who have such an account, and one beside which transformers takes seconds more to import: what
-    # installs the tests installs none of them.
-    untested = ("wandb", "swanlab", "lm-eval")
+    # Extras that what installs the tests leaves out: for those who have such an account, for a cluster, and one beside
+    # which transformers takes seconds more to import.
+    untested = ("wandb", "swanlab", "ray", "lm-eval")
     needed = {
         line.split(">")[0].split(";")[0].strip().lower()
         for line in stated.get_all("Requires-Dist", [])
