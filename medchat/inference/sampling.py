@@ -62,10 +62,14 @@ class TokenChooser:
         refuse_non_finite(logits)
         scores = logits[: self._token_count].detach().float().cpu()
         if self._penalises:
-            limits = torch.finfo(scores.dtype)
-            # A penalty near zero divides into infinity, and infinity minus infinity in the draw would be NaN.
-            scores = self._penalty(self._seen, scores.unsqueeze(0))[0].clamp(limits.min, limits.max)
+            scores = self._penalised(scores)
         token = draw(scores, self._filters, self._generator) if self._samples else int(scores.argmax())
         if self._penalises and not bool((self._seen == token).any()):
             self._seen = torch.cat((self._seen, torch.tensor([[token]])), dim=1)
         return token
+
+    def _penalised(self, scores: Tensor) -> Tensor:
+        seen, limits = scores[self._seen], torch.finfo(scores.dtype)
+        lower = self._penalty(torch.arange(seen.shape[1]).unsqueeze(0), seen)
+        # A penalty near zero divides into infinity, and infinity minus infinity in the draw would be NaN.
+        return scores.index_put((self._seen,), lower.clamp(limits.min, limits.max))

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from medchat.api import GenerationConfig
+from medchat.inference.native_draw import can_draw_natively, draw_natively
 
 #: Temperatures and penalties below this act as this: nearer to zero they vanish in float32, and 0/0 is NaN.
 SMALLEST_DIVISOR = 1e-30
@@ -57,15 +58,22 @@ def reference_draw(scores: Tensor, filters: TokenFilters, generator: torch.Gener
 def draw(scores: Tensor, filters: TokenFilters, generator: torch.Generator) -> int:
     """Return the id that `reference_draw` returns for float32 `scores` [V] on the CPU, several times sooner."""
     before = generator.get_state()
-    # `multinomial` takes the token with the largest quotient of its probability and an exponential value; it makes
-    # those values of the same uniform ones.
-    uniform = torch.empty(len(scores), dtype=torch.float64).uniform_(generator=generator).numpy()
-    shifted = (scores - scores.max()).div_(filters.temperature).numpy()
-    token = _winner(shifted, filters, uniform)
+    token = _drawn(scores, filters, generator)
     if token is None:
         generator.set_state(before)
         return reference_draw(scores, filters, generator)
     return token
+
+
+def _drawn(scores: Tensor, filters: TokenFilters, generator: torch.Generator) -> int | None:
+    if not 0 < filters.top_k < len(scores) and can_draw_natively():
+        left_out = None if filters.top_p == 1.0 else 1.0 - filters.top_p
+        return draw_natively(scores, filters.temperature, left_out, generator)
+    # `multinomial` takes the token with the largest quotient of its probability and an exponential value; it makes
+    # those values of the same uniform ones.
+    uniform = torch.empty(len(scores), dtype=torch.float64).uniform_(generator=generator).numpy()
+    shifted = (scores - scores.max()).div_(filters.temperature).numpy()
+    return _winner(shifted, filters, uniform)
 
 
 def _winner(scores: Floats, filters: TokenFilters, uniform: Doubles) -> int | None:

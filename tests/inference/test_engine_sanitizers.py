@@ -67,7 +67,8 @@ def build(folder: Path, sources: list[Path]) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 def test_the_engine_reads_and_writes_its_own_memory_alone_and_does_nothing_undefined(tmp_path: Path) -> None:
-    tests = ("tests/inference/test_packed_matrix.py", "tests/inference/test_native_decoder.py")
+    files = ("test_packed_matrix.py", "test_native_decoder.py", "test_native_draw.py")
+    tests = [f"tests/inference/{file}" for file in files]
     done = under_sanitizers(build(tmp_path, SOURCES), *tests)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert " passed" in done.stdout and "skipped" not in done.stdout

@@ -104,6 +104,16 @@ def test_ten_thousand_rows_give_the_tokens_of_a_full_sort(named: str, kind: str)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_without_the_library_the_tokens_are_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_draw, "can_draw_natively", lambda: False)
+    for named in SETTINGS:
+        config = GenerationConfig(**{"seed": 12, **SETTINGS[named]})
+        chooser, sorting = TokenChooser(config, [3, 5, 3]), SortingChooser(config, [3, 5, 3])
+        for number, row in enumerate(rows(kind, 20, 230)):
+            assert chooser.choose(row) == sorting.choose(row), f"{named}, row {number}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_full_vocabulary_gives_the_tokens_of_a_full_sort(kind: str) -> None:
     config = GenerationConfig(seed=5)
     chooser, sorting = TokenChooser(config, []), SortingChooser(config, [])

@@ -44,6 +44,11 @@ struct VectorKernels {
     // Writes one token's key and value of one head to a place in a chunk.
     void (*store)(const float* key, const float* value, size_t head_width, bool half, size_t place, CachedHead head);
     void (*attend)(const Attention& attention);
+    // The largest of `count` values, at least one.
+    float (*largest)(const float* values, size_t count);
+    // The sum of exp((value - largest) / divisor), to a few units in the last place of a float; each of the terms too, unless
+    // `terms` is null.
+    double (*exponentials)(const float* values, size_t count, float largest, float divisor, float* terms);
 };
 
 extern const VectorKernels kScalarVectorKernels;

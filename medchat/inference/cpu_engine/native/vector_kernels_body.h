@@ -279,4 +279,38 @@ KERNEL void attend(const Attention& attention) {
     }
 }
 
-const VectorKernels kKernels{normalise, add_scaled, gate_silu, gelu, rotate, store, attend};
+// ------------------------------------------------------------------ choosing a token
+
+KERNEL float largest(const float* values, size_t count) {
+    Lanes most = Lanes::all(values[0]);
+    size_t i = 0;
+    for (; i + Lanes::kCount <= count; i += Lanes::kCount) most = most.most(Lanes::load(values + i));
+    float found[Lanes::kCount];
+    most.store(found);
+    for (float one : found) found[0] = one > found[0] ? one : found[0];
+    for (; i < count; ++i) found[0] = values[i] > found[0] ? values[i] : found[0];
+    return found[0];
+}
+
+// So many values are added in float before their sum is added in double.
+constexpr size_t kAddedAtOnce = 8 * Lanes::kCount;
+
+KERNEL double exponentials(const float* values, size_t count, float largest, float divisor, float* terms) {
+    const Lanes shift = Lanes::all(largest), under = Lanes::all(divisor);
+    double total = 0.0;
+    for (size_t first = 0; first < count; first += kAddedAtOnce) {
+        const size_t end = count - first < kAddedAtOnce ? count : first + kAddedAtOnce;
+        Lanes sum = Lanes::all(0.0f);
+        for (size_t i = first; i < end; i += Lanes::kCount) {
+            const Lanes found = exponential(load_some(values + i, end - i).minus(shift).over(under));
+            float some[Lanes::kCount] = {};
+            store_some(found, end - i, some);
+            if (terms != nullptr) store_some(found, end - i, terms + i);
+            sum = sum.plus(Lanes::load(some));
+        }
+        total += static_cast<double>(sum_of(sum));
+    }
+    return total;
+}
+
+const VectorKernels kKernels{normalise, add_scaled, gate_silu, gelu, rotate, store, attend, largest, exponentials};
