@@ -18,6 +18,7 @@ from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.lora_folder import LoraAdapter
 from medchat.checkpoints.stated_template import TemplateChoice
 from medchat.checkpoints.weight_files import Checkpoint
+from medchat.hf.net_memory import net_dims
 from medchat.inference.causal_loading import CausalTokenizer
 from medchat.inference.chat_model import ModelFacts
 from medchat.inference.decode import ChatTokenizer
@@ -26,6 +27,7 @@ from medchat.inference.load_weights import Placement, assign, loaded_weight_byte
 from medchat.inference.net_chat_model import NetChatModel
 from medchat.inference.write_checkpoint import begin_folder, write_json, write_weights
 from medchat.language import say
+from medchat.training.activation_memory import ModelDims
 from medchat.training.family import Family, copy_files
 from medchat.training.methods.full import weights_of
 
@@ -121,6 +123,12 @@ class NetLoading:
         write_weights(path, weights_of(net), "safetensors")
         write_json(path / "config.json", {**config, "model_type": self.name})
 
+    def dims(self, family: Family, options: SFTOptions) -> ModelDims | None:
+        """Return what an estimate of fine-tuning must know, None if it cannot be found out. Raises UsageError."""
+        stated = ConfigValues(read_config(options.model), options.model / "config.json")
+        sizes = stated.size("vocab_size"), stated.size("max_position_embeddings")
+        return net_dims(family, options, lambda: self._built(stated), *sizes)
+
     def _built(self, stated: ConfigValues) -> nn.Module:
         try:
             return self.net(stated.stated)
@@ -158,6 +166,13 @@ class NetFamily(Family):
     def tokenizer(self, options: LoadOptions) -> ChatTokenizer:
         """Return the backbone's vocabulary."""
         return self._loading.tokenizer(options.model)
+
+    def shape(self, options: SFTOptions) -> ModelDims | None:
+        """Return the net's dimensions, its memory measured without values; None for a net that needs them.
+
+        Raises UsageError for LoRA where no layer can have it.
+        """
+        return self._loading.dims(self, options)
 
     def write_small_files(self, options: LoadOptions, model: nn.Module, folder: Path) -> dict[str, Any]:
         """Copy the backbone's small files; config.json stays what it was."""

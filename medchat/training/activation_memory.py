@@ -7,12 +7,14 @@ them again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from medchat.api import SFTOptions
 from medchat.training.fused_loss import chunk_rows
+from medchat.training.measured_step import HeldBytes, StepSize
+from medchat.training.optimizers import Precision
 
 # The dimensions of a decoder that determine its memory: plain numbers from a configuration, no tensors.
 
@@ -27,7 +29,8 @@ class ModelDims:
 
     `trainable` are the parameters that each method but `full` trains. `tied`: the output head is the
     embedding. `packed` are those `qlora` keeps in 4 bits: the decoder's linear layers, 0 if none of them can
-    be packed.
+    be packed. `measured`, in place of all that counts tensors here, returns what a
+    step of a micro batch holds, by method and precision.
     """
 
     layers: int
@@ -40,6 +43,22 @@ class ModelDims:
     parameters: int
     packed: int
     trainable: Mapping[str, int]
+    measured: Callable[[str, Precision, StepSize], HeldBytes] | None = None
+
+    @property
+    def methods(self) -> frozenset[str]:
+        """Return the methods that can train the model."""
+        return frozenset(("full", *self.trainable)) - (frozenset() if self.packed else {"qlora"})
+
+    @property
+    def checkpoints(self) -> bool:
+        """Say whether the model has gradient checkpointing: all of transformers have."""
+        return self.measured is None
+
+    @property
+    def unsharded(self) -> int:
+        """Return how many parameters a process of several has whole at a time: two blocks and the head, or all."""
+        return self.parameters if self.measured else self.packed // self.layers * 2 + self.embedding
 
     @property
     def embedding(self) -> int:

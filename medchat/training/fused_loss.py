@@ -151,9 +151,7 @@ def label_loss(
     labels = shift_labels[keep]
     scale = 1 / (labels.numel() if items is None else items)
     if head is None:
-        logits = logits_at(model, inputs, keep)
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        return nn.functional.cross_entropy(logits.to(wide), labels, reduction="sum") * scale
+        return summed_loss(logits_at(model, inputs, keep), labels) * scale
     # Inside the forward, where wrappers (DDP, FSDP) have gathered the head's weight and track its
     # use.
     compute: Callable[..., Tensor] = _HeadLoss.apply
@@ -175,6 +173,12 @@ def label_loss(
             forwards.enter_context(_forward_of(embedding, partial(look_up, embedding)))
         loss: Tensor = logits_at(model, inputs, keep)
     return loss
+
+
+def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the summed loss of `labels` [N] from logits [N, V], in float32 at least."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return nn.functional.cross_entropy(logits.to(wide), labels, reduction="sum")
 
 
 def chunk_rows(vocabulary: int) -> int:

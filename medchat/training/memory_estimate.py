@@ -6,10 +6,8 @@ the backward pass, the update. For saved tensors see `activation_memory`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
-from itertools import product
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -17,10 +15,11 @@ import torch
 
 from medchat import launcher
 from medchat.api import MemoryEstimate, SFTOptions, SFTSurvey
-from medchat.api.option import as_typed
 from medchat.inference.device import available_memory
 from medchat.language import say
 from medchat.training.activation_memory import ModelDims, kept_bytes, logit_bytes, working_bytes
+from medchat.training.measured_step import StepSize
+from medchat.training.memory_alternatives import flags_of, listed_changes, nearest_changes
 from medchat.training.optimizers import Precision, precision_of
 from medchat.training.update_rules import BLOCK_8BIT, SLICE_CPU, SLICE_GPU
 
@@ -37,18 +36,6 @@ CUDA_RUNTIME, CUDA_CONTEXT = 256 * 2**20, 512 * 2**20
 _UPDATE_SLICES = 6
 #: nf4 with double quantisation: a byte per 64 weights, 4 bytes per 256 of those.
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-
-#: In order of decreasing memory.
-_METHODS = ("full", "lora", "qlora")
-
-Changes = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    rows: int
-    length: int
-    labels: int
 
 
 def memory_for(device: torch.device) -> int:
@@ -76,9 +63,8 @@ def estimate(
     parts = {**needs.parts(options), "runtime": runtime}
     fits = sum(parts.values()) <= room
     others = {
-        _typed(changes): needs.total(replace(options, **changes)) + runtime
-        for changes in _table(options, needs.processes)
-        if shape.packed or changes.get("method") != "qlora"
+        flags_of(changes): needs.total(replace(options, **changes)) + runtime
+        for changes in listed_changes(options, shape, needs.processes)
     }
     return MemoryEstimate(
         parts=parts,
@@ -141,30 +127,19 @@ class _Needs:
         weights, casts = training_weight_bytes(shape, options, precision)
         states = optimizer_bytes(shape, options, precision)
         gradients = shape.trained(options.method) * precision.weights.itemsize
-        head = shape.embedding * precision.weights.itemsize if full else 0
+        head = shape.embedding * precision.weights.itemsize if full and not shape.measured else 0
         sharing = self.processes if full else 1
         if sharing > 1:
             # FSDP2: each process holds its shards, and temporarily one full block and the full head.
-            whole = (shape.packed // shape.layers * 2 + shape.embedding) * precision.weights.itemsize
+            whole = shape.unsharded * precision.weights.itemsize
             weights, states, gradients = weights // sharing + whole, states // sharing, gradients // sharing
         accumulated = gradients if options.batch_size > batch.rows * self.processes else 0
-        kept = kept_bytes(
-            shape,
-            full=full,
-            precision=precision.name,
-            checkpointing=options.gradient_checkpointing,
-            rows=batch.rows,
-            length=batch.length,
-        )
-        logits = logit_bytes(shape, full=full, precision=precision.name, labels=batch.labels)
         # See `label_loss`: added to `.grad` in place, or returned to autograd and then added or summed.
         in_place = self.processes == 1 and not options.fused_backward
         before = max(accumulated, head) if in_place else accumulated + head
         loaded = {"weights": weights + casts, "optimizer": states, "gradients": before}
-        yield {**loaded, "activations": kept, "logits": logits}
-        working = working_bytes(shape, precision=precision.name, rows=batch.rows, length=batch.length)
-        working += self._unpacked(options, precision)
-        yield {**loaded, "activations": kept + working, "logits": 0}
+        for activations in self._activations(options, precision, batch):
+            yield {**loaded, **activations}
         at_end = {"weights": weights, "optimizer": states, "activations": 0, "logits": 0}
         if options.fused_backward:
             gradients = head or gradients
@@ -174,7 +149,32 @@ class _Needs:
         update = _update_bytes(shape, options, precision, self.device)
         yield {**at_end, "gradients": gradients, "optimizer": states + update}
 
-    def _batch(self, options: SFTOptions) -> _Batch:
+    def _activations(
+        self, options: SFTOptions, precision: Precision, batch: StepSize
+    ) -> Iterator[dict[str, int]]:
+        """Yield what the loss and the backward pass hold, at the moments of which one is the largest."""
+        shape, full = self.shape, options.method == "full"
+        if shape.measured:
+            held = shape.measured(options.method, precision, batch)
+            if options.fused_backward or options.batch_size > batch.rows * self.processes:
+                yield {"activations": held.alone, "logits": 0}
+            else:
+                yield {"activations": held.activations, "logits": 0, "gradients": held.gradients}
+            return
+        saved = kept_bytes(
+            shape,
+            full=full,
+            precision=precision.name,
+            checkpointing=options.gradient_checkpointing,
+            rows=batch.rows,
+            length=batch.length,
+        )
+        logits = logit_bytes(shape, full=full, precision=precision.name, labels=batch.labels)
+        yield {"activations": saved, "logits": logits}
+        working = working_bytes(shape, precision=precision.name, rows=batch.rows, length=batch.length)
+        yield {"activations": saved + working + self._unpacked(options, precision), "logits": 0}
+
+    def _batch(self, options: SFTOptions) -> StepSize:
         rows = min(options.micro_batch_size, options.batch_size)
         length, share = options.max_length, LEARNED_SHARE
         if self.survey is not None and self.survey.tokens:
@@ -183,7 +183,7 @@ class _Needs:
         labels = round(rows * length * share)
         if options.method == "ptuning":
             length += options.pre_seq_len
-        return _Batch(rows, length, labels)
+        return StepSize(rows, length, labels)
 
     def _unpacked(self, options: SFTOptions, precision: Precision) -> int:
         """A 4-bit linear layer is dequantized each time it is used."""
@@ -193,9 +193,7 @@ class _Needs:
 
     def nearest(self, options: SFTOptions, room: int) -> dict[str, Any] | None:
         """Return the fewest changes with which a run takes at most `room` bytes; None if none does."""
-        for changes in sorted(_changes(options, self.processes), key=lambda one: _cost(options, one)):
-            if changes.get("method") == "qlora" and not self.shape.packed:
-                continue
+        for changes in nearest_changes(options, self.shape, self.processes):
             if self.total(replace(options, **changes)) <= room:
                 return changes
         return None
@@ -206,7 +204,8 @@ def training_weight_bytes(shape: ModelDims, options: SFTOptions, precision: Prec
     own, base = precision.weights.itemsize, precision.base.itemsize
     if options.method == "full":
         copied = shape.parameters - (0 if shape.tied else shape.embedding)
-        return shape.parameters * own, 2 * copied if precision.autocast else 0
+        # What a measured step holds includes its copies.
+        return shape.parameters * own, 2 * copied if precision.autocast and not shape.measured else 0
     frozen = shape.parameters * base
     if options.method == "qlora":
         frozen = int(shape.packed * _NF4_BYTES) + (shape.parameters - shape.packed) * base
@@ -229,76 +228,3 @@ def _update_bytes(shape: ModelDims, options: SFTOptions, precision: Precision, d
         return 0
     largest = shape.embedding if options.method == "full" else shape.trained(options.method)
     return _UPDATE_SLICES * 4 * min(largest, SLICE_CPU if device.type == "cpu" else SLICE_GPU)
-
-
-def _table(options: SFTOptions, processes: int) -> Iterator[Changes]:
-    """The alternatives of an estimate: every optimizer, and the methods that take less."""
-    if options.method == "full" and processes > 1:
-        # Neither is available with sharding: see `check_optimizer`.
-        yield from ({"optimizer": "adamw", "precision": precision} for precision in ("mixed", "bfloat16"))
-    elif options.method == "full":
-        for optimizer, precision in (
-            ("adamw", "mixed"),
-            ("adamw", "bfloat16"),
-            ("adamw8bit", "bfloat16"),
-            ("adafactor", "bfloat16"),
-        ):
-            changes = {"optimizer": optimizer, "precision": precision, "fused_backward": False}
-            yield changes
-            yield changes | _fused(options, options.micro_batch_size)
-    for method in dict.fromkeys((options.method, "lora", "qlora")):
-        for checkpointing in (False, True):
-            if checkpointing and method == "ptuning":
-                continue
-            yield {"method": method, "gradient_checkpointing": checkpointing} | (
-                {"fused_backward": False} if method != "full" else {}
-            )
-
-
-def _fused(options: SFTOptions, rows: int) -> dict[str, Any]:
-    """The settings that `fused_backward` requires."""
-    return {"fused_backward": True, "batch_size": min(rows, options.batch_size), "max_grad_norm": 0.0}
-
-
-def _changes(options: SFTOptions, processes: int) -> Iterator[dict[str, Any]]:
-    """Yield changes of options in order of preference: first those that do not change the result."""
-    rows = min(options.micro_batch_size, options.batch_size)
-    sizes = [rows >> shift for shift in range(rows.bit_length()) if options.batch_size % (rows >> shift) == 0]
-    for method in (
-        _METHODS[_METHODS.index(options.method) :] if options.method in _METHODS else (options.method,)
-    ):
-        full = method == "full"
-        smaller = ("adamw8bit", "adafactor") if find_spec("bitsandbytes") else ("adafactor",)
-        for optimizer, precision, fused, size, checkpointing in product(
-            dict.fromkeys((options.optimizer, *(smaller if full and processes == 1 else ()))),
-            dict.fromkeys((options.precision, "bfloat16")),
-            (False, True) if full and processes == 1 else (False,),
-            sizes,
-            (False, True) if method != "ptuning" else (False,),
-        ):
-            wanted = {
-                "method": method,
-                "optimizer": optimizer,
-                "precision": precision,
-                "micro_batch_size": size,
-                "gradient_checkpointing": checkpointing or options.gradient_checkpointing,
-                "fused_backward": fused,
-            }
-            yield _different(options, wanted | (_fused(options, size) if fused else {}))
-
-
-def _different(options: SFTOptions, wanted: Changes) -> dict[str, Any]:
-    return {name: value for name, value in wanted.items() if getattr(options, name) != value}
-
-
-def _cost(options: SFTOptions, changes: Changes) -> tuple[int, int]:
-    """Another method gives another result, so it comes last; then by the number of changes."""
-    return _METHODS.index(changes["method"]) if "method" in changes else 0, len(changes)
-
-
-def _typed(changes: Changes) -> str:
-    """The setting as flags: its changes without those that `fused_backward` implies."""
-    own = ("batch_size", "max_grad_norm")
-    return as_typed(
-        {name: value for name, value in changes.items() if value is not False and name not in own}
-    )

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from byte_nets import AttendingBackbone
+from net_training import data, sft
 from plugin_sites import import_example
 from safetensors.torch import load_file, save_file
 from sft_watcher import Watcher
 from torch import Tensor, nn
 
-from medchat.api import Example, LoadOptions, SFTData, SFTOptions
+from medchat.api import LoadOptions
 from medchat.errors import CheckpointError, UsageError
 from medchat.inference.chat_model import TokenChatModel
 from medchat.testing import BackboneTests
@@ -25,19 +25,11 @@ pytestmark = pytest.mark.torch
 BACKBONE = AttendingBackbone()
 #: All linear layers of the net, but the head, which shares its weight, and attention's own, which is never called.
 LINEARS = ["block.linear1", "block.linear2", "out"]
-DATA = SFTData([Example("a", "bcd"), Example("e", "fgh")])
+DATA = data()
 
 
 def options(folder: Path, *adapters: Path) -> LoadOptions:
     return LoadOptions(folder, adapters=adapters, device="cpu", dtype="float32")
-
-
-def sft(base: Path, output: Path, **changes: Any) -> SFTOptions:
-    plain = SFTOptions(
-        model=base, output=output, method="lora", device="cpu", precision="float32", val_size=0
-    )
-    known = {"learning_rate": 0.03, "num_epochs": 2, "batch_size": 2, "micro_batch_size": 2, "save_steps": -1}
-    return replace(plain, **{**known, "samples": 1, "max_length": 32, **changes})
 
 
 def train(base: Path, output: Path, **changes: Any) -> Path:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from medchat.api import SFTOptions, SFTSurvey
-from medchat.training import memory_estimate as memory
+from medchat.training import memory_alternatives as alternatives
 from medchat.training.activation_memory import ModelDims, block_bytes, model_dims
 from medchat.training.memory_estimate import estimate, memory_for, optimizer_bytes, training_weight_bytes
 from medchat.training.optimizers import build_optimizer, precision_of
@@ -360,7 +360,7 @@ def test_trained_and_all_parameters_are_told() -> None:
 
 def test_8bit_adam_is_not_advised_where_bitsandbytes_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(OPTIONS, 75 * GIB).nearest
-    monkeypatch.setattr(memory, "find_spec", lambda name: None)
+    monkeypatch.setattr(alternatives, "find_spec", lambda name: None)
     for room in range(10, 100, 5):
         assert (told(OPTIONS, room * GIB).nearest or {}).get("optimizer") != "adamw8bit"
 
