@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from medchat.api import Example, PromptTemplate, Segment, Text
+from medchat.api import Example, PromptTemplate, Segment, Text, option_facts
 from medchat.errors import DataError
 from medchat.language import say
 from medchat.templates import takes_dialogues, with_input
@@ -142,24 +142,25 @@ def refuse_left_out(sets: Sequence[FeatureSet], max_length: int, *, allow: bool 
         raise _too_long(lengths, left_out, max_length)
 
 
-def refuse_past_positions(sets: Sequence[FeatureSet], positions: int) -> None:
-    """Raise DataError if an example, cut as it is, is longer than the positions that the weights have."""
-    longer = [feature for made in sets for feature in made.features if feature.length > positions]
+def refuse_past_positions(sets: Sequence[FeatureSet], positions: int, prefix: int = 0) -> None:
+    """Raise DataError if an example, cut as it is, is longer than the positions that a prefix of that length leaves."""
+    left = max(0, positions - prefix)
+    longer = [feature for made in sets for feature in made.features if feature.length > left]
     if not longer:
         return
-    names = ", ".join(feature.where or f"#{feature.record}" for feature in longer[:5])
-    more, most = " …" if len(longer) > 5 else "", max(feature.length for feature in longer)
-    raise DataError(
-        say(
-            f"模型只有 {positions} 个位置，而 {len(longer)} 条数据更长（最长 {most} 个词元）：{names}{more}",
-            f"the model has {positions} positions, and {len(longer)} examples are longer ({most} tokens at most):"
-            f" {names}{more}",
-        ),
-        say(
-            f"用 --max-length {positions} 截断它们，或换用更长的模型",
-            f"--max-length {positions} cuts them, or use a model with more positions",
-        ),
+    most, more = max(feature.length for feature in longer), " …" if len(longer) > 5 else ""
+    names = ", ".join(feature.where or f"#{feature.record}" for feature in longer[:5]) + more
+    what = say(
+        f"模型只有 {left} 个位置可用，而 {len(longer)} 条数据更长（最长 {most} 个词元）：{names}",
+        f"the model has {left} positions for them; {len(longer)} examples are longer (up to {most} tokens): {names}",
     )
+    can_cut = left in (option_facts()["max_length"].allowed or ())
+    ways = [
+        say(f"用 --max-length {left} 截断", f"cut: --max-length {left}") if can_cut else "",
+        say(f"缩短前缀：--pre-seq-len（现为 {prefix}）", f"--pre-seq-len below {prefix}") if prefix else "",
+        say("换用位置更多的模型", "use a model with more positions"),
+    ]
+    raise DataError(what, say("，或", ", or ").join(filter(None, ways)))
 
 
 def prompt_of(example: Example, template: PromptTemplate) -> tuple[Segment, ...]:

@@ -224,7 +224,7 @@ class FamilyRecipe(SFTRecipe):
     def _refuse_past_positions(self, sets: Sequence[FeatureSet], options: SFTOptions) -> None:
         positions = self.family.most_positions(options)
         if positions is not None:
-            refuse_past_positions(sets, positions - self.tuning_method.positions_taken(options))
+            refuse_past_positions(sets, positions, self.tuning_method.positions_taken(options))
 
     def _encoder(self, base: LoadOptions, template: PromptTemplate) -> FamilyEncoder:
         tokenizer = self.family.tokenizer(base)

@@ -97,6 +97,10 @@ def test_a_prefix_takes_positions_of_the_records(gpt2: Path) -> None:
     with pytest.raises(DataError) as refused:
         backbone("gpt2").recipes["ptuning"].survey(LONG, chosen)
     assert f"--max-length {POSITIONS - 16}" in refused.value.remedy
+    for prefix in (POSITIONS - 4, POSITIONS, 2 * POSITIONS):
+        with pytest.raises(DataError, match=f"只有 {max(0, POSITIONS - prefix)} 个位置") as refused:
+            backbone("gpt2").recipes["ptuning"].survey(LONG, replace(chosen, pre_seq_len=prefix))
+        assert "--pre-seq-len" in refused.value.remedy and "--max-length" not in refused.value.remedy
     assert backbone("gpt2").recipes["ptuning"].survey(LONG, replace(chosen, max_length=POSITIONS - 16))
 
 
