@@ -26,7 +26,8 @@ from medchat.checkpoints.weight_files import Checkpoint
 from medchat.errors import CheckpointError
 from medchat.inference.adapters.structure import Structure, kept_on_failure
 from medchat.inference.answer_deltas import TextFilter
-from medchat.inference.chat_model import CausalChatModel, ModelFacts
+from medchat.inference.causal_chat_model import CausalChatModel
+from medchat.inference.chat_model import ModelFacts
 from medchat.inference.computed import fill_computed
 from medchat.inference.decode import ChatTokenizer
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype

@@ -8,8 +8,8 @@ from typing import Any
 from medchat.api import LoadOptions, PromptTemplate, SFTOptions
 from medchat.checkpoints.config_json import DecoderShape
 from medchat.checkpoints.stated_template import TemplateChoice
+from medchat.inference.causal_chat_model import CausalChatModel
 from medchat.inference.causal_loading import CausalLoading
-from medchat.inference.chat_model import CausalChatModel
 from medchat.inference.decode import ChatTokenizer
 from medchat.inference.quantized_file import PreparedModel
 from medchat.training.activation_memory import Block, ModelDims, model_dims

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medchat.inference.chat_model import CausalChatModel, TokenChatModel
+from medchat.inference.causal_chat_model import CausalChatModel
+from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.postprocess import StrippedAnswer
 
 PIECES = st.lists(st.text(st.sampled_from(" \n\t\u3000\u2028头痛,:a"), max_size=5), max_size=8)
