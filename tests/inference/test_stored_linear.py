@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,21 @@ def stored(weight: torch.Tensor, bits: int) -> StoredLinear:
 def test_numpy_packs_the_bytes_of_the_library(shape: tuple[int, int], bits: int) -> None:
     integers, scales = matrix(*shape, bits)
     assert np.array_equal(pack_tiles(integers, scales, bits), PackedMatrix.pack(integers, scales, bits).data)
+
+
+@COMPILED
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_matrix_that_is_packed_in_parts_has_the_bytes_of_the_library_and_takes_little_beside(
+    bits: int,
+) -> None:
+    integers, scales = matrix(9001, 1024, bits)
+    tracemalloc.start()
+    packed = pack_tiles(integers, scales, bits)
+    beside = tracemalloc.get_traced_memory()[1] - packed.nbytes
+    tracemalloc.stop()
+    assert np.array_equal(packed, PackedMatrix.pack(integers, scales, bits).data)
+    # All at once it is three times the integers.
+    assert beside < 1.9 * integers.nbytes
 
 
 @given(SHAPES, st.sampled_from([4, 8]))

@@ -18,6 +18,8 @@ from medchat.inference.cpu_engine.packed_matrix import (
 
 #: Columns that lie side by side in a stripe, and columns of a stripe of int4 whose halves share a byte.
 _SIDE_BY_SIDE, _HALF = 4, GROUP_COLUMNS // 2
+#: So many values are packed at a time: a head takes several times its size on the way.
+_VALUES_AT_ONCE = 2**22
 
 
 def pack_tiles(integers: NDArray[np.int8], scales: NDArray[np.float16], bits: int) -> NDArray[np.uint8]:
@@ -26,7 +28,24 @@ def pack_tiles(integers: NDArray[np.int8], scales: NDArray[np.float16], bits: in
     Raises ValueError as `packed_bytes`.
     """
     rows, columns = integers.shape
-    data = np.zeros(packed_bytes(rows, columns, bits), np.uint8)
+    data = np.empty(packed_bytes(rows, columns, bits), np.uint8)
+    groups, blocks = group_count(columns), -(-rows // BLOCK_ROWS)
+    count = blocks * groups * BLOCK_ROWS * GROUP_COLUMNS * bits // 8
+    by_row = data[:count].reshape(blocks, -1)
+    step = max(1, _VALUES_AT_ONCE // (BLOCK_ROWS * groups * GROUP_COLUMNS))
+    for first in range(0, blocks, step):
+        some = integers[first * BLOCK_ROWS : (first + step) * BLOCK_ROWS]
+        by_row[first : first + step] = _blocks_of_tiles(some, bits)
+    by_block = data[count:].view("<f2").reshape(blocks, groups, BLOCK_ROWS)
+    padded = np.zeros((blocks * BLOCK_ROWS, groups), np.float16)
+    padded[:rows] = scales
+    by_block[:] = padded.reshape(blocks, BLOCK_ROWS, groups).transpose(0, 2, 1)
+    return data
+
+
+def _blocks_of_tiles(integers: NDArray[np.int8], bits: int) -> NDArray[np.uint8]:
+    """Return the tiles of integers [rows, columns], a row for each block, zeros where there are none."""
+    rows, columns = integers.shape
     groups, blocks = group_count(columns), -(-rows // BLOCK_ROWS)
     filled = np.zeros((blocks * BLOCK_ROWS, groups * GROUP_COLUMNS), np.int8)
     filled[:rows, :columns] = integers
@@ -35,13 +54,7 @@ def pack_tiles(integers: NDArray[np.int8], scales: NDArray[np.float16], bits: in
         halves = stored.reshape(len(stored), groups, 2, _HALF)
         stored = halves[:, :, 0] | halves[:, :, 1] * np.uint8(16)
     stripes = stored.reshape(blocks, BLOCK_ROWS, groups, -1).view(f"V{_SIDE_BY_SIDE}")
-    count = stored.size
-    data[:count] = np.ascontiguousarray(stripes.transpose(0, 2, 3, 1)).view(np.uint8).reshape(-1)
-    by_block = data[count:].view("<f2").reshape(blocks, groups, BLOCK_ROWS)
-    padded = np.zeros((blocks * BLOCK_ROWS, groups), np.float16)
-    padded[:rows] = scales
-    by_block[:] = padded.reshape(blocks, BLOCK_ROWS, groups).transpose(0, 2, 1)
-    return data
+    return np.ascontiguousarray(stripes.transpose(0, 2, 3, 1)).view(np.uint8).reshape(blocks, -1)
 
 
 def unpack_tiles(
