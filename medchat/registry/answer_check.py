@@ -38,7 +38,8 @@ class AnswerCheck:
         if type(delta) is not Delta:
             raise mismatch("Delta", delta)
         text, count = delta.text, delta.completion_tokens
-        if delta.finish is not None or type(text) is not str or type(count) is not int or delta.reasoning:
+        plain = delta.finish is None and delta.reasoning == "" and delta.rejected == ()
+        if not plain or type(text) is not str or type(count) is not int:
             require(delta, Delta)
         elif not text.isascii():
             text.encode()
@@ -61,6 +62,11 @@ class AnswerCheck:
         if self.last.finish is None:
             raise _against("没有以带 finish 的 Delta 结束", "it ended without a delta that has finish")
         refuse_ending(self.last, said=bool(self._text))
+        if not (0 <= self.last.reused_tokens <= self.last.prompt_tokens or self.last.estimated):
+            raise _against(
+                "reused_tokens 是提示词的一部分，却比 prompt_tokens 多",
+                "reused_tokens, a part of the prompt, is more than prompt_tokens",
+            )
         if len(self._begun) >= _AGAIN and "".join(self._text).startswith(self._begun):
             raise _against(
                 "从头重复了已有的回答，应只给出后面的文字",

@@ -24,7 +24,8 @@ from medchat.api import (
     SFTRecipe,
     SpecialTokens,
 )
-from medchat.registry.contract import hints_of, result_of
+from medchat.language import say
+from medchat.registry.contract import ContractError, hints_of, result_of
 from medchat.registry.guarded_model import given_model, guarded_model
 from medchat.registry.guarded_recipe import GuardedRecipe
 from medchat.registry.guarded_template import guarded_template
@@ -34,6 +35,9 @@ from medchat.registry.plugin import ON_PURPOSE, asked, guarded
 Answer = TypeVar("Answer")
 #: Loading asks the system for most of what it can refuse.
 _OF_LOADING = (*ON_PURPOSE, OSError)
+
+#: What a description counts.
+_COUNTS = ("parameters", "weight_bytes", "vocab_size", "context_length")
 
 
 class GuardedBackbone(Backbone):
@@ -140,7 +144,12 @@ class GuardedBackbone(Backbone):
         return self._asked(Backbone.special_tokens, lambda: self._inner.special_tokens(options))
 
     def inspect(self, path: Path) -> ModelCard | None:
-        return self._asked(Backbone.inspect, lambda: self._inner.inspect(path))
+        card = self._asked(Backbone.inspect, lambda: self._inner.inspect(path))
+        with guarded(self._entry, "inspect"):
+            for name in _COUNTS if card else ():
+                if getattr(card, name) < 0:
+                    raise ContractError(say(f"{name} 是负数", f"{name} is negative"))
+        return card
 
     def inspect_adapter(self, path: Path) -> AdapterCard | None:
         return self._asked(Backbone.inspect_adapter, lambda: self._inner.inspect_adapter(path))

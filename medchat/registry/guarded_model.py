@@ -23,7 +23,7 @@ from medchat.api import (
 )
 from medchat.language import say
 from medchat.registry.answer_check import AnswerCheck, refuse_ending
-from medchat.registry.contract import ContractError, require
+from medchat.registry.contract import ContractError, mismatch, require
 from medchat.registry.metadata import PluginEntry
 from medchat.registry.plugin import ON_PURPOSE, asked, guarded
 from medchat.registry.under_way import under_way
@@ -256,6 +256,8 @@ _KINDS: Mapping[tuple[bool, bool], type[GuardedModel]] = {
 def guarded_model(model: ChatModel, entry: PluginEntry, where: str) -> ChatModel:
     """Return the model that the plugin gave in `where` behind its guard. Raises BrokenPluginError where it is none."""
     with guarded(entry, where):
+        if isinstance(model, type):
+            raise mismatch("ChatModel", model)
         lacking = [name for name in _METHODS if not callable(getattr(model, name, None))]
         if lacking:
             got, names = type(model).__name__, ", ".join(lacking)

@@ -20,10 +20,11 @@ from medchat.api import (
     SFTSurvey,
     SFTWatcher,
 )
-from medchat.registry.contract import require, result_of
+from medchat.language import say
+from medchat.registry.contract import ContractError, require, result_of
 from medchat.registry.guarded_template import given_template, guarded_template
 from medchat.registry.metadata import PluginEntry
-from medchat.registry.plugin import asked
+from medchat.registry.plugin import asked, guarded
 
 Answer = TypeVar("Answer")
 
@@ -67,9 +68,18 @@ class GuardedRecipe(SFTRecipe):
         return self._asked(SFTRecipe.disk, lambda: self._inner.disk(options, survey))
 
     def run(self, data: SFTData, options: SFTOptions, watch: SFTWatcher) -> SFTReport:
-        return self._asked(
+        report = self._asked(
             SFTRecipe.run, lambda: self._inner.run(_given(data), options, _CheckedWatcher(watch))
         )
+        with guarded(self._entry, "recipe.run"):
+            if report.output.resolve() != options.output.resolve():
+                raise ContractError(
+                    say(
+                        f"output 应为 {options.output}，却得到 {report.output}",
+                        f"expected output {options.output}, got {report.output}",
+                    )
+                )
+        return report
 
     def _asked(self, method: Callable[..., Answer], question: Callable[[], Answer]) -> Answer:
         return asked(self._entry, f"recipe.{method.__name__}", question, result_of(method))

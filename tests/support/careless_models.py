@@ -55,6 +55,18 @@ CARELESS_ANSWERS = {
         "stream", _stream("Delta('多', 3)", "Delta('喝', 2)", _END), kept="多", says="completion_tokens"
     ),
     "stream counts in texts": Careless("stream", _stream("Delta('多', '1')", _END), says="int"),
+    "stream gives None as reasoning": Careless(
+        "stream", _stream("Delta('多', 1, 4, reasoning=None)", _END), says="str"
+    ),
+    "stream gives the rejected settings as one text": Careless(
+        "stream", _stream("Delta('多', 1, 4, rejected='top_p')", _END), says="tuple"
+    ),
+    "stream reuses more tokens than the prompt has": Careless(
+        "stream",
+        _stream("Delta('多', 1, 4)", "Delta('', 1, 4, 5, finish=Finish.STOP)"),
+        kept="多",
+        says="reused_tokens",
+    ),
     "stream gives bytes": Careless("stream", _stream("Delta(b'duo', 1)", _END), says="str"),
     "stream gives half a character": Careless("stream", _stream(r"Delta('多\ud83d', 1)", _END)),
     "stream gives the whole text again": Careless(

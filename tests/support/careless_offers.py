@@ -14,6 +14,9 @@ CARELESS_BACKBONES = {
     "load returns the class": Careless(
         "load", backbone="def load(self, options): return object", says="ChatModel"
     ),
+    "load returns the model's own class": Careless(
+        "load", backbone="def load(self, options): return Model", says="ChatModel"
+    ),
     "load forgets score": Careless("load", "score = None", says="score"),
     "load fails": Careless(
         "load", backbone="def load(self, options): return {}['hidden_size']", says="KeyError"
@@ -111,6 +114,12 @@ CARELESS_BACKBONES = {
         verb="models show",
         says="ModelCard.context_length",
     ),
+    "inspect counts below zero": Careless(
+        "inspect",
+        backbone="def inspect(self, path): return replace(super().inspect(path), context_length=-1)",
+        verb="models show",
+        says="context_length",
+    ),
     "inspect gives one dtype as a text": Careless(
         "inspect",
         backbone="def inspect(self, path): return replace(super().inspect(path), dtypes='float16')",
@@ -178,6 +187,12 @@ CARELESS_RECIPES = {
     ),
     "recipe reports nothing": Careless(
         "recipe.run", recipe="def run(self, data, options, watch): pass", verb="sft", says="SFTReport"
+    ),
+    "recipe reports another folder": Careless(
+        "recipe.run",
+        recipe="def run(self, d, o, w): return replace(super().run(d, o, w), output=Path('elsewhere'))",
+        verb="sft",
+        says="elsewhere",
     ),
     "recipe reports a loss of None": Careless(
         "recipe.run",
