@@ -117,9 +117,9 @@ def waiting_for(ranks: str) -> str:
     at = f" (MASTER_ADDR:MASTER_PORT={where})" if where else ""
     seconds = patience()
     return say(
-        f"正在等待其他进程：RANK {ranks}{at}，共等 {seconds} 秒（{PATIENCE_VARIABLE}）。{unset_command()}",
+        f"正在等待其他进程：RANK {ranks}{at}，共等 {seconds} 秒（{PATIENCE_VARIABLE}）。{_without_them()}",
         f"waiting for other processes: RANK {ranks}{at}, for {seconds} seconds in all ({PATIENCE_VARIABLE})."
-        f" {unset_command()}",
+        f" {_without_them()}",
     )
 
 
@@ -131,7 +131,32 @@ def nobody_came(ranks: str, reason: str = "") -> MedchatError:
             f"没有等到其他进程（RANK {ranks}；最多等 {patience()} 秒）{because}",
             f"the other processes did not come (RANK {ranks}; at most {patience()} seconds){because}",
         ),
-        unset_command(),
+        _without_them(),
+    )
+
+
+def _without_them() -> str:
+    """Return what to do where others do not come. Slurm's variables and Ray's workers are nobody's to unset."""
+    if any(name in os.environ for name in _PLACE):
+        return unset_command()
+    return say(
+        "看看那些进程是否还在运行；结束后可以用 --resume 继续",
+        "see whether those processes still run; after the end, --resume continues",
+    )
+
+
+def connection_lost(ranks: str, reason: str) -> MedchatError:
+    """Return the error of a process whose connection to one of those `ranks` broke while they worked together."""
+    return MedchatError(
+        say(
+            f"与其他进程（RANK {ranks}）的连接中断：{reason}",
+            f"the connection to the other processes (RANK {ranks}) broke: {reason}",
+        ),
+        say(
+            "看看那边的进程、机器和网络，再用同一条命令加 --resume 从最后的检查点继续",
+            "see to those processes, their machines and the network, then continue from the last checkpoint with the"
+            " same command and --resume",
+        ),
     )
 
 
@@ -190,6 +215,13 @@ def stand_alone() -> None:
     """Forget every variable by which torch or accelerate would look for processes beside this one."""
     for name in (*_ANY_PLACE, *_MEETING):
         os.environ.pop(name, None)
+
+
+def meeting_place() -> tuple[str, int] | None:
+    """Return host and port where the processes of several machines meet; None where all are on this machine."""
+    if world_size() == local_world_size():
+        return None
+    return os.environ["MASTER_ADDR"], _number("MASTER_PORT") or 0
 
 
 def train_on(device: str) -> None:

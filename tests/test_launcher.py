@@ -89,6 +89,26 @@ def test_a_count_that_is_none_is_one_process(value: str, count: int, monkeypatch
     assert launcher.world_size() == launcher.local_world_size() == 1 and launcher.local_rank() is None
 
 
+@pytest.mark.parametrize(
+    ("all_of_them", "here", "place"),
+    [(2, 1, ("127.0.0.1", 29500)), (8, 4, ("127.0.0.1", 29500)), (2, 2, None), (1, 1, None)],
+)
+def test_processes_on_one_machine_need_no_place_to_meet(
+    all_of_them: int, here: int, place: tuple[str, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(monkeypatch, all_of_them)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+    assert launcher.meeting_place() == place
+
+
+def test_only_variables_that_are_there_are_to_be_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of Slurm or Ray that waits has none of torchrun's."""
+    assert "unset" not in launcher.waiting_for("1") and "unset" not in launcher.nobody_came("1").remedy
+    assert "--resume" in launcher.waiting_for("1")
+    launch(monkeypatch, 2)
+    assert "unset RANK" in launcher.waiting_for("1") and "unset RANK" in launcher.nobody_came("1").remedy
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "ten", "1e9", "99999999"])
 def test_a_senseless_patience_is_refused_by_name(value: str) -> None:
     with pytest.raises(UsageError, match=f"{launcher.PATIENCE_VARIABLE}={value} "):

@@ -11,7 +11,7 @@ import atexit
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -209,14 +209,17 @@ class FsdpGroup(ProcessGroup):
 
     @contextmanager
     def single_reporter(self) -> Iterator[None]:
-        """Let only one process raise the error; the others raise ReportedElsewhere."""
+        """Let only one process raise the error, a MedchatError for a lost one; the others raise ReportedElsewhere."""
         try:
             yield
         except Exception as error:
             # After a failure the processes cannot destroy their group together.
             atexit.unregister(_leave)
-            if self._is_reported_elsewhere(error):
-                raise ReportedElsewhere from error
+            with suppress(dist.DistError, RuntimeError):  # the process that keeps the store has gone
+                if self._is_reported_elsewhere(error):
+                    raise ReportedElsewhere from error
+            if reason := _broken_connection(error):
+                raise launcher.connection_lost(launcher.other_ranks(), reason) from error
             raise
 
     def _is_reported_elsewhere(self, error: Exception) -> bool:
@@ -240,6 +243,15 @@ class FsdpGroup(ProcessGroup):
 
     def _has_failed(self, rank: str) -> bool:
         return bool(self._store.check([rank]))
+
+
+def _broken_connection(error: BaseException | None) -> str:
+    """Return what gloo or torch says of a connection that broke, "" where the error has no such cause."""
+    while error is not None:
+        if isinstance(error, dist.DistError) or "/gloo/transport/" in str(error):
+            return str(error).partition("\n")[0]
+        error = error.__cause__
+    return ""
 
 
 def _skeleton(model: nn.Module) -> nn.Module:
