@@ -2,6 +2,7 @@
 
 They share files, as machines with a network file system do. Making them takes root and iproute2; a test module that
 states `pytest_plugins = ("two_machines",)` gets the fixture `machines`, which skips with the reason elsewhere.
+(PYTEST_DONT_REWRITE: imported by name as well as as a plugin.)
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def machines() -> Iterator[TwoMachines]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
-def wait_until_written(path: Path, lines: int = 1, seconds: float = 120.0) -> None:
+def wait_until_written(path: Path, lines: int = 1, seconds: float = 300.0) -> None:
     """Wait until the file has so many lines."""
     deadline = time.monotonic() + seconds
     while not path.exists() or path.read_bytes().count(b"\n") < lines:
