@@ -81,7 +81,7 @@ def open_results(
             say("--resume 和 --overwrite 只能用一个", "use only one of --resume and --overwrite"),
             say("继续用 --resume，重新开始用 --overwrite", "--resume goes on, --overwrite starts over"),
         )
-    target = Path(os.path.realpath(user_path(str(path))))  # noqa: PTH  (pathlib raises for a loop of links)
+    target = Path(os.path.realpath(user_path(str(path))))  # pathlib raises for a loop of links
     check_output_file(target, inputs)
     if not resume and not overwrite:
         refuse_what_is_there(target)

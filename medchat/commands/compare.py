@@ -76,7 +76,7 @@ def _label_and_path(result: str) -> tuple[str, Path]:
 def _deliver(text: str, output: str | None, sources: list[Path]) -> int:
     if output is None:
         return write_out(text)
-    target = Path(os.path.realpath(user_path(output)))  # noqa: PTH  (pathlib raises for a loop of links)
+    target = Path(os.path.realpath(user_path(output)))  # pathlib raises for a loop of links
     check_output_file(target, {str(source): source for source in sources})
     make_private(target.parent)
     try:

@@ -85,7 +85,7 @@ def _resolved(text: str, folder: Path) -> str:
     if text.startswith("~"):
         return str(user_path(text))
     if text in (".", "..") or text.startswith(("./", "../")):
-        return os.path.realpath(user_path(str(folder / text)))  # noqa: PTH  (pathlib raises for a loop of links)
+        return os.path.realpath(user_path(str(folder / text)))  # pathlib raises for a loop of links
     return text
 
 

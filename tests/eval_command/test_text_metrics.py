@@ -8,7 +8,9 @@ import pytest
 import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
+from medchat_eval.results import mean_metric
 from medchat_eval.text_metrics import (
+    OVERLAP,
     bleu,
     characters,
     contradicted,
@@ -98,3 +100,12 @@ def test_a_missing_library_is_named_with_what_to_install(monkeypatch: pytest.Mon
     with pytest.raises(UsageError, match="sacrebleu") as raised:
         require_text_libraries()
     assert "medchat[eval]" in raised.value.remedy
+
+
+def test_the_interval_of_an_overlap_ends_where_overlaps_end() -> None:
+    for values, end in (([0.0] * 9 + [0.4], 0.0), ([1.0] * 9 + [0.6], 1.0)):
+        interval = mean_metric(values, OVERLAP).interval
+        assert interval is not None and end in (interval.low, interval.high)
+        assert interval.low < sum(values) / 10 < interval.high
+        beyond = mean_metric(values).interval
+        assert beyond is not None and not 0 <= beyond.low <= beyond.high <= 1

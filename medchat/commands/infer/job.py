@@ -65,7 +65,7 @@ class InferJob:
         setup = BatchSetup(opening, demo, force_answer=flags["force_answer"], exact=flags["exact"])
         choice = FieldChoice(flags["question_field"], flags["answer_field"], flags["context_field"])
         source = _read(user_path(data), choice, skip_bad=flags["skip_bad"], speak=speak)
-        target = Path(os.path.realpath(user_path(output)))  # noqa: PTH  (pathlib raises for a loop of links)
+        target = Path(os.path.realpath(user_path(output)))  # pathlib raises for a loop of links
         _refuse_inputs(target, opening, source.path)
         batch_size = 1 if flags["exact"] else _batch_size(opening, flags["batch_size"])
         plan = WorkPlan(source.questions[: flags["limit"]], batch_size, process.world_size)

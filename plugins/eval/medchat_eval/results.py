@@ -40,9 +40,10 @@ class Metric:
         return found
 
 
-def mean_metric(values: Sequence[float]) -> Metric:
-    """Return the mean of `values` with its interval; 0 for none."""
-    return Metric(math.fsum(values) / len(values) if values else 0.0, len(values), mean_interval(values))
+def mean_metric(values: Sequence[float], bounds: Interval | None = None) -> Metric:
+    """Return the mean of `values`, each within `bounds`, with its interval; 0 for none."""
+    mean = math.fsum(values) / len(values) if values else 0.0
+    return Metric(mean, len(values), mean_interval(values, bounds))
 
 
 def share_metric(values: Sequence[float], chance: float | None = None) -> Metric:

@@ -12,7 +12,7 @@ from medchat_eval.comparing import EvaluationRun
 from medchat_eval.extraction import extract_choice
 from medchat_eval.judge_files import GivenAnswer, read_answer_file
 from medchat_eval.results import Metric, mean_metric, share_metric
-from medchat_eval.text_metrics import TEXT_LIBRARIES, bleu, characters, rouge_l, word_cutter
+from medchat_eval.text_metrics import OVERLAP, TEXT_LIBRARIES, bleu, characters, rouge_l, word_cutter
 
 #: The task of such a run.
 ANSWERS_TASK = "answers"
@@ -66,10 +66,12 @@ def _wording(written: Sequence[GivenAnswer]) -> dict[str, Metric]:
     if not written:
         return {}
     pairs: list[tuple[Any, Any]] = [(characters(one.answer), characters(one.reference)) for one in written]
-    found = {"rouge_l": mean_metric([rouge_l(*pair) for pair in pairs])}
+    found = {"rouge_l": mean_metric([rouge_l(*pair) for pair in pairs], OVERLAP)}
     if lacks_text_libraries():
         return found
     cut = word_cutter()
-    found["rouge_l_words"] = mean_metric([rouge_l(cut(one.answer), cut(one.reference)) for one in written])
+    found["rouge_l_words"] = mean_metric(
+        [rouge_l(cut(one.answer), cut(one.reference)) for one in written], OVERLAP
+    )
     found["bleu"] = bleu([one.answer for one in written], [one.reference for one in written])
     return found

@@ -38,14 +38,18 @@ def wilson(share: float, count: int) -> Interval:
     return Interval(max(0.0, middle - half), min(1.0, middle + half))
 
 
-def mean_interval(values: Sequence[float]) -> Interval | None:
-    """Return the interval of a mean by the normal distribution, None for fewer than two values."""
+def mean_interval(values: Sequence[float], bounds: Interval | None = None) -> Interval | None:
+    """Return the interval of a mean by the normal distribution, None for fewer than two values.
+
+    It ends where `bounds`, the range that a value can have, end.
+    """
     if len(values) < 2:
         return None
     mean = math.fsum(values) / len(values)
     variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
     half = _Z * math.sqrt(variance / len(values))
-    return Interval(mean - half, mean + half)
+    least, most = (bounds.low, bounds.high) if bounds else (-math.inf, math.inf)
+    return Interval(max(least, mean - half), min(most, mean + half))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

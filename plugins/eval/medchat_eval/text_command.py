@@ -22,6 +22,7 @@ from medchat_eval.output_folder import OutputFolder
 from medchat_eval.replies import ModelReply, replies_in
 from medchat_eval.results import Evaluation, Metric, mean_metric
 from medchat_eval.text_metrics import (
+    OVERLAP,
     bleu,
     characters,
     contradicted,
@@ -97,8 +98,8 @@ def _evaluated(
     ]
     by_word = [rouge_l(cut(one), cut(other)) for one, other in zip(answers, references, strict=True)]
     metrics = {
-        "rouge_l": mean_metric(by_character),
-        "rouge_l_words": mean_metric(by_word),
+        "rouge_l": mean_metric(by_character, OVERLAP),
+        "rouge_l_words": mean_metric(by_word, OVERLAP),
         "bleu": bleu(answers, references),
     }
     if perplexity is not None:

@@ -19,7 +19,10 @@ import numpy as np
 
 from medchat.plugin_kit import require_extra
 from medchat_eval.results import Metric, bootstrap_metric
+from medchat_eval.statistics import Interval
 
+#: The range of ROUGE-L.
+OVERLAP = Interval(0.0, 1.0)
 #: What the metrics by words need.
 TEXT_LIBRARIES = ("jieba", "sacrebleu")
 #: A word of a statement, and the one that says the opposite; the first that is found is put in its place.
