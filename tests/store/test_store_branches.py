@@ -53,9 +53,12 @@ def test_the_places_of_ten_thousand_turns_are_listed_without_reading_what_was_sa
     line = tuple(SavedTurn(number, Turn(f"问{number}", "答" * 200), now) for number in range(1, count + 1))
     others = tuple(BranchTurn(SavedTurn(1, Turn("另问", "另答"), now), after) for after in range(count))
     (record,) = store.add([Transcript(store.get(begin(store)), line, others)])
-    started = time.process_time()
-    points = store.branches(record.id)
-    assert time.process_time() - started < 0.6  # about 0.15; 1.5 and more where each turn's text is read
+    taken = []
+    for _ in range(3):  # neighbours on the same machine only ever make it slower
+        started = time.process_time()
+        points = store.branches(record.id)
+        taken.append(time.process_time() - started)
+    assert min(taken) < 0.6  # about 0.15; 1.5 and more where each turn's text is read
     assert [point.position for point in points] == [*range(1, count + 1)]
     assert [saved.turn.question for saved in store.turns_at(points[-1])] == ["问10000", "另问"]
 
