@@ -201,9 +201,10 @@ def _stays_in_file(
 ) -> bool:
     if name in placement.mapped:
         return True
+    if not placement.mapped or placement.device.type != "cpu" or name in placement.conversions:
+        return False
     as_it_is = tensor.values.dtype == target_dtype(name, slots[name], placement)
-    on_cpu = placement.device.type == "cpu"
-    return bool(placement.mapped) and on_cpu and as_it_is and tensor.values.dim() == _MATRIX
+    return as_it_is and tensor.values.dim() == _MATRIX
 
 
 def _filled(

@@ -33,8 +33,10 @@ FACT_NAMES = {
     "prices": ("每百万词元价格", "price of a million tokens"),
     "quantization": ("量化", "quantisation"),
     "served_model": ("服务端的模型名", "model at the server"),
+    "threads": ("线程数", "threads"),
     "tokens": ("词元数", "tokens"),
     "vocab_size": ("词表大小", "vocabulary size"),
+    "weight_bytes": ("每个词元要读的权重（字节）", "bytes of weights read per token"),
 }
 
 
