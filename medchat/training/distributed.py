@@ -1,8 +1,8 @@
 """Several processes that train one model, under `torchrun` or `accelerate launch`, on one machine or more.
 
-Full fine-tuning is sharded (FSDP2, one unit per decoder layer): no process ever holds all gradients and
-optimizer states. Methods that train a part beside frozen weights are replicated (DDP). Checkpoints and
-results have the format of a single process: gathered and written by the main one, read by each.
+Full fine-tuning is sharded (FSDP2, one unit per decoder layer, a net without such layers as one): no process ever
+holds all gradients and optimizer states. Methods that train a part beside frozen weights are replicated (DDP).
+Checkpoints and results have the format of a single process: gathered and written by the main one, read by each.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+from transformers import PreTrainedModel
 
 from medchat import launcher
 from medchat.errors import MedchatError
@@ -81,7 +82,8 @@ class FsdpGroup(ProcessGroup):
         for unit in (*layers, model):
             fully_shard(unit, mesh=mesh)
         left = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
-        if left or not layers:
+        # A net of somebody's own may have no layers that are known as such: it is one unit.
+        if left or not (layers or not isinstance(model, PreTrainedModel)):
             raise MedchatError(
                 say(
                     f"模型没有被切分到各进程：{'、'.join(left[:4]) or '找不到解码层'}",
