@@ -22,7 +22,7 @@ from pathlib import Path
 from byte_nets import AttendingBackbone
 from net_training import data, sft
 from sft_watcher import Watcher
-given = sft(Path(sys.argv[1]), Path(sys.argv[2]), method=sys.argv[3], num_epochs=4)
+given = sft(Path(sys.argv[1]), Path(sys.argv[2]), method=sys.argv[3], num_epochs=4, learning_rate=0.003)
 AttendingBackbone().recipes[given.method].run(data(), given, Watcher())
 """
 
@@ -33,7 +33,7 @@ AttendingBackbone().recipes[given.method].run(data(), given, Watcher())
 def test_two_processes_write_what_one_does(tmp_path: Path, method: str, written: str) -> None:
     base, alone, together = (tmp_path / name for name in ("base", "alone", "together"))
     AttendingBackbone().tiny(base)
-    given = sft(base, alone, method=method, num_epochs=4)
+    given = sft(base, alone, method=method, num_epochs=4, learning_rate=0.003)
     AttendingBackbone().recipes[method].run(data(), given, Watcher())
     port = free_port()
     processes = [
@@ -53,7 +53,7 @@ def test_two_processes_write_what_one_does(tmp_path: Path, method: str, written:
     assert [process.returncode for process in processes] == [0, 0], said
 
     one, two = losses(alone), losses(together)
-    assert len(one) == len(two) == 4 and one[-1] < one[0] - 0.1
+    assert len(one) == len(two) == 4 and one[-1] < one[0] - 0.01
     # Not the weights: where a gradient is rounding alone, Adam takes a whole step in either direction.
     for row, other in zip(one, two, strict=True):
         assert other == pytest.approx(row, rel=5e-3)
