@@ -90,8 +90,16 @@ class _OpenedLM(LM):  # type: ignore[misc]  # the library has no types
         ]
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        """Never asked for: `task_yaml` lets no such task through."""
-        raise NotImplementedError
+        """Refuse: a text without a question before it is nothing that a chat model is asked. Raises UsageError.
+
+        `read_task_file` refuses the task before; the harness has its models say how they would compute it.
+        """
+        raise UsageError(
+            say(
+                "不支持对整段文字计算困惑度的任务", "tasks on the perplexity of whole texts are not supported"
+            ),
+            say("困惑度见 medchat eval text", "for perplexity: medchat eval text"),
+        )
 
 
 def run_task(
