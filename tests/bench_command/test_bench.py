@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from cli_program import Call
+from medchat_bench import command
 from medchat_bench.machine import copy_bandwidth
 from medchat_bench.measuring import Answered, answered, measured_prompt, summarised
 from talking_miniatures import FAMILIES
@@ -78,11 +79,19 @@ def test_prompts_have_the_length_asked_for_and_nothing_of_one_is_kept_for_the_ne
 
 
 @pytest.mark.torch
-def test_the_command_gives_figures_for_each_length(call: Call, tmp_path: Path) -> None:
+def test_the_command_gives_figures_for_each_length(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    for name in ("peak_memory", "copy_bandwidth"):
+        real = getattr(command, name)
+        monkeypatch.setattr(command, name, lambda *given, n=name, f=real: [seen.append(n), f(*given)][1])
     FAMILIES["llama"].tiny(tmp_path / "model")
     flags = ("--model", str(tmp_path / "model"), "--dtype", "float32", "--greedy", "--max-new-tokens", "6")
     done = call("bench", *flags, "--prompt-tokens", "240,160", "--runs", "2", "--json")
     assert done.code == 0, done.err
+    # What the bandwidth is measured with takes memory of its own, and is none of the model's.
+    assert seen == ["peak_memory", *["copy_bandwidth"] * 4]
     figures = json.loads(done.out)
     assert figures["schema"] == "medchat-bench-1" and figures["machine"]["cores"] >= 1
     model, cases = figures["model"], figures["cases"]

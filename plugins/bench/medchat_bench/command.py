@@ -83,8 +83,8 @@ def bench(prompt_tokens: str, runs: int, as_json: bool, **flags: Any) -> int:
         flags["max_new_tokens"] = _NEW_TOKENS
     with open_model(flags) as opened:
         threads = int(opened.model.describe().get("threads") or machine_facts()["cores"])
-        cases = list(_measured(opened, lengths, runs, threads))
-        figures = _figures(opened.model.describe(), cases)
+        peak, cases = _measured(opened, lengths, runs, threads)
+        figures = _figures(opened.model.describe(), cases, peak)
     if as_json:
         return write_out(json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
     return write_out(as_markdown(_document(figures)))
@@ -101,12 +101,17 @@ def _lengths(text: str) -> list[int]:
     return sorted(set(lengths))
 
 
-def _measured(opened: OpenedModel, lengths: Sequence[int], runs: int, threads: int) -> Iterator[Case]:
-    """Measure each length in turn, and the bandwidth before each answer; the first answer of all is not counted."""
-    config = opened.chat().config
+def _measured(opened: OpenedModel, lengths: Sequence[int], runs: int, threads: int) -> tuple[int, list[Case]]:
+    """Measure each length in turn, and the bandwidth before each answer. Returns the peak of memory and the cases.
+
+    The first answer of all, to the longest prompt, is not counted. It takes the most memory, which is read behind it:
+    measuring the bandwidth takes memory too.
+    """
+    config, cases = opened.chat().config, []
     prompts = {length: [measured_prompt(opened, length, run) for run in range(runs)] for length in lengths}
     _say_progress(say("预热……", "warming up …"))
-    answered(opened, measured_prompt(opened, lengths[0], runs), config)
+    answered(opened, measured_prompt(opened, lengths[-1], runs), config)
+    peak = peak_memory()
     for length in lengths:
         answers, bandwidths = [], []
         for run, segments in enumerate(prompts[length], start=1):
@@ -115,21 +120,22 @@ def _measured(opened: OpenedModel, lengths: Sequence[int], runs: int, threads: i
             )
             bandwidths.append(copy_bandwidth(threads))
             answers.append(answered(opened, segments, config))
-        yield summarised(length, answers, bandwidths)
+        cases.append(summarised(length, answers, bandwidths))
+    return peak, cases
 
 
 def _say_progress(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _figures(described: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, Any]:
+def _figures(described: Mapping[str, Any], cases: Sequence[Case], peak: int) -> dict[str, Any]:
     names = ("backbone", "model", "dtype", "device", "engine", "threads", "parameters", "weight_bytes")
     weights = described.get("weight_bytes") if described.get("device") == "cpu" else None
     return {
         "schema": SCHEMA,
         "machine": machine_facts(),
         "model": {name: described[name] for name in names if name in described},
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": peak,
         "cases": [{**asdict(case), "share_of_bandwidth": _share(case, weights)} for case in cases],
     }
 
