@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from medchat_bloom.backbone import BloomBackbone
-from served_model import SECONDS, Served, question, serving, texts_of
+from medchat_serve.limits import ServerLimits
+from served_model import SECONDS, Served, answers_of_those_who_stay, question, serving, texts_of
+from torch import Tensor
 
-from medchat.api import Delta, GenerationConfig, Segment
-from medchat.plugin_kit import OpenedModel, open_model
+from medchat.api import Delta, Finish, GenerationConfig, Segment
+from medchat.inference.joint_answers import JointAnswer
+from medchat.plugin_kit import AnswerPiece, OpenedModel, open_model
 
 pytest_plugins = ("served_model",)
 pytestmark = pytest.mark.torch
@@ -136,6 +139,36 @@ def test_one_that_goes_away_leaves_its_neighbour_and_its_place(
             assert stays.result(SECONDS) == expected
         served.wait_until_idle()
         assert held.most == 2 and held.going == 0
+
+
+def greedy_answer(opened: OpenedModel, asked: str, tokens: int) -> str:
+    """Return what `ask --greedy` gives."""
+    session = opened.chat()
+    session.config = session.config.with_settings(greedy=True, max_new_tokens=tokens)
+    events = session.ask(asked, threading.Event())
+    return "".join(event.text for event in events if isinstance(event, AnswerPiece))
+
+
+def test_fifty_clients_of_whom_ten_vanish_get_what_ask_gives_four_at_a_time(
+    opened: OpenedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: dict[JointAnswer[Any], int] = {}
+    take = JointAnswer.take
+
+    def counted(answer: JointAnswer[Any], logits: Tensor, stop_ids: Collection[int]) -> None:
+        """Count the tokens that an answer took since the server learned that nobody reads it."""
+        taken[answer] = taken.get(answer, 0) + answer.cancel.is_set()
+        take(answer, logits, stop_ids)
+
+    monkeypatch.setattr(JointAnswer, "take", counted)
+    wanted = greedy_answer(opened, "头痛", 12)
+    endless = question("发热", temperature=1.5, seed=5, max_tokens=3000)
+    with serving(opened, batch=4, limits=ServerLimits(waiting=60)) as served:
+        asked = question("头痛", temperature=0, max_tokens=12)
+        assert answers_of_those_who_stay(served, asked, endless) == [wanted] * 40
+    gone = [answer for answer in taken if answer.finish is Finish.CANCELLED]
+    assert (len(taken), len(gone)) == (50, 10) and len(wanted) > 8
+    assert max(taken[answer] for answer in gone) <= 2
 
 
 def test_a_model_that_is_not_exact_in_a_batch_answers_one_at_a_time(

@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,26 @@ def texts_of(stream: str) -> list[str]:
 def question(text: str, **fields: Any) -> Ask:
     """Return the body of a chat completion that asks `text`."""
     return {"model": "served", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def answers_of_those_who_stay(served: Served, asked: Ask, endless: Ask, clients: int = 50) -> list[str]:
+    """Have so many clients ask at once; every fifth asks `endless` and goes away. Return the others' answers."""
+    answers: list[str] = []
+
+    def stay(number: int) -> None:
+        said = served.post({**asked, "stream": True, "user": str(number)})
+        answers.append("".join(texts_of(said.text)))
+
+    def vanish(number: int) -> None:
+        with served.streaming({**endless, "user": str(number)}) as stream:
+            next(stream)
+
+    with ThreadPoolExecutor(clients) as pool:
+        tasks = [pool.submit(vanish if number % 5 == 0 else stay, number) for number in range(clients)]
+        for task in tasks:
+            task.result(SECONDS * 3)
+    served.wait_until_idle()
+    return answers
 
 
 @contextmanager
