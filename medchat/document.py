@@ -126,6 +126,7 @@ _STYLE = """
 body { font: 16px/1.6 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
 th, td { border: 1px solid #8886; padding: .25rem .6rem; text-align: left; vertical-align: top; }
+td { white-space: pre-wrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 img { max-width: 100%; background: white; }
 blockquote, pre { background: #8882; margin: .3rem 0 1rem; padding: .5rem .8rem; overflow-x: auto; }

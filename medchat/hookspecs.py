@@ -31,6 +31,23 @@ class Finding:
     remedy: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ReferencedAnswer:
+    """What a model answered, and what its record says is right: `reference`, "" where it says nothing."""
+
+    question: str
+    answer: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerScores:
+    """Scores from 0 to 1, one for each answer, None for one without; `metrics` as `medchat_evaluate` returns."""
+
+    scores: Sequence[float | None]
+    metrics: Mapping[str, Mapping[str, float]]
+
+
 class Hooks(Protocol):
     """What a plugin may implement, as functions without `self`: signatures, for pluggy to check against."""
 
@@ -81,6 +98,13 @@ class Hooks(Protocol):
         Called before and after training, of the plugin that offers `medchat eval`. Return the metrics by name, each
         with `value` and where they are known `n`, `low` and `high` (the ends of its interval) and `chance`. Raise
         UsageError for a task that is not known; training has not begun then.
+        """
+
+    @hookspec
+    def medchat_score_answers(self, answers: Sequence[ReferencedAnswer]) -> AnswerScores:
+        """Score the answers of one result file of `medchat infer`, in their order.
+
+        Called by `medchat compare` where a record says what is right, of the plugin that offers `medchat eval`.
         """
 
     @hookspec

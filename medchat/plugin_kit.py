@@ -61,7 +61,7 @@ from medchat.errors import (
     UsageError,
 )
 from medchat.extras import require_extra
-from medchat.hookspecs import Finding, hookimpl
+from medchat.hookspecs import AnswerScores, Finding, ReferencedAnswer, hookimpl
 from medchat.language import in_language, say
 from medchat.regular_files import read_json, read_regular
 from medchat.sanitize import StreamSanitizer, sanitize, sanitize_line
@@ -103,6 +103,7 @@ __all__ = [
     "AnswerFinished",
     "AnswerPiece",
     "AnswerReviewed",
+    "AnswerScores",
     "Backbone",
     "BatchScoringModel",
     "BatchStreamingModel",
@@ -145,6 +146,7 @@ __all__ = [
     "Quotation",
     "ReasoningPiece",
     "RecordError",
+    "ReferencedAnswer",
     "ResolvedModel",
     "Results",
     "SFTData",

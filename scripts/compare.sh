@@ -31,8 +31,5 @@ columns() {
 
 columns "$@" --check
 columns "$@"
-# A column alone has nothing to be scored against.
-set --
-[ -z "$alpaca$adapter" ] || set -- eval
-become "$@" compare "Plain=$output/plain.jsonl" ${alpaca:+"Alpaca=$output/alpaca.jsonl"} \
+become compare "Plain=$output/plain.jsonl" ${alpaca:+"Alpaca=$output/alpaca.jsonl"} \
     ${adapter:+"Med=$output/med.jsonl"} --output "$output/comparison.md"

@@ -48,7 +48,8 @@ SECTIONS: Mapping[str, str] = {
     "A loaded model": "ChatModel ContinuingModel BatchScoringModel BatchStreamingModel LibraryModel "
     "GenerationConfig Delta Completion Finish",
     "Prompts": "PromptTemplate Segment Text Control SpecialTokens load_template parse_jinja",
-    "Conversations, and what hooks give": "hookimpl Conversation Turn Notice SlashCommand Finding",
+    "Conversations, and what hooks give": "hookimpl Conversation Turn Notice SlashCommand Finding "
+    "ReferencedAnswer AnswerScores",
     "Fine-tuning": "SFTRecipe SFTOptions SFTData SFTSurvey PreviewPiece MemoryEstimate DiskEstimate SFTWatcher "
     "SFTStatus SFTProgress SFTEvaluation SFTSaved SFTNote SFTReport SFTSample",
     "Errors and texts": "MedchatError UsageError CheckpointError MemoryShortageError DataError GateError say "

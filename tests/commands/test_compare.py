@@ -17,6 +17,7 @@ from locations import ROOT
 from medchat.batch.rows import as_line
 from medchat.cli.program import run
 from medchat.medical_safety import ai_mark
+from medchat.plugin_kit import AnswerScores, hookimpl
 from medchat.sanitize import escape_cell, sanitize
 
 
@@ -67,14 +68,18 @@ def test_the_same_questions_stand_side_by_side(
     code, page, err = compare(capsys, f"LLaMA={results[0]}", results[1])
     assert code == 0
     assert table(page) == [
-        ["问题", "参考答案", "LLaMA", "med"],
+        ["问题", "参考答案", "LLaMA", "得分", "med", "得分"],
+        [":---", ":---", ":---", "---:", ":---", "---:"],
+        ["头痛", "休息", "问题：头痛", "0.000", "多休息", "0.800"],
+        ["发热", "休息", "（没有回答）", "", "（没有回答）", ""],
+        ["咳嗽", "", "（没有回答）", "", "喝水", ""],
+        ["指标", "LLaMA", "med", "随机水平"],
         [":---"] * 4,
-        ["头痛", "休息", "问题：头痛", "多休息"],
-        ["发热", "休息", "（没有回答）", "（没有回答）"],
-        ["咳嗽", "", "（没有回答）", "喝水"],
+        *table(page)[7:],
     ]
+    assert any(row[0].startswith("rouge") and "0.800" in row[2] for row in table(page)[7:])
     assert ai_mark() in page
-    label = json.loads(page.split("---\n")[1])["AIGC"]
+    label = json.loads(page.split("---\n")[1].removeprefix("AIGC: "))
     assert label["Label"] == "1" and all(isinstance(value, str) for value in label.values())
     assert "llama-7b" in page and "med\\_template" in page
     assert "LLaMA：2 个" in err and "med：1 个" in err
@@ -97,6 +102,54 @@ def test_json_holds_the_answers_exactly(
         "med": "多休息",
         "odd": words,
     }
+
+
+CHOICE = "哪一项是四肢骨？\nA. 股骨\nB. 胸骨\nC. 颅骨"
+
+
+def test_a_choice_scores_what_it_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    right = result(tmp_path / "right.jsonl", {CHOICE: "选A，股骨。"}, reference="A")
+    wrong = result(tmp_path / "wrong.jsonl", {CHOICE: "我认为是B。"}, reference="A")
+    content = json.loads(compare(capsys, "--json", right, wrong)[1])
+    answers = content["questions"][0]["answers"]
+    assert (answers["right"]["score"], answers["wrong"]["score"]) == (1, 0)
+    assert [column["metrics"]["accuracy"]["value"] for column in content["columns"]] == [1, 0]
+    assert content["columns"][0]["metrics"]["accuracy"]["chance"] == pytest.approx(1 / 3)
+    page = compare(capsys, right, wrong)[1]
+    assert "0.333" in table(page)[-1]
+
+
+def test_without_a_plugin_that_scores_the_answers_stand_alone(
+    results: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDCHAT_PLUGINS", "llama")
+    code, page, err = compare(capsys, *results)
+    assert code == 0 and table(page)[0] == ["问题", "参考答案", "plain", "med"] and "得分" not in page + err
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (AnswerScores([1.0], {}), "2 个回答，却有 1 个得分"),
+        (AnswerScores(["high"], {}), "AnswerScores.scores"),  # type: ignore[list-item]
+        ({"scores": []}, "AnswerScores"),
+    ],
+)
+def test_a_plugin_that_scores_wrongly_costs_the_scores_alone(
+    returned: object,
+    said: str,
+    results: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @hookimpl
+    def medchat_score_answers(answers: object) -> object:
+        return returned
+
+    monkeypatch.setattr("medchat_eval.plugin.medchat_score_answers", medchat_score_answers)
+    code, page, err = compare(capsys, results[1], results[0])
+    assert code == 0 and table(page)[0] == ["问题", "参考答案", "med", "plain"]
+    assert "没有得分" in err and "medchat_score_answers: " in err and said in err
 
 
 def test_equal_questions_are_joined_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,8 +187,12 @@ def test_the_table_can_go_to_a_file(
     output = tmp_path / "reports" / "comparison.md"
     code, out, err = compare(capsys, *results, "--output", output)
     assert (code, out) == (0, "") and ai_mark() in err
-    assert len(table(output.read_text(encoding="utf-8"))) == 5
+    assert len(table(output.read_text(encoding="utf-8"))) > 5
     assert output.stat().st_mode & 0o777 == 0o600
+    assert compare(capsys, *results, "--output", tmp_path / "page.html")[0] == 0
+    assert "<td>多休息</td>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert compare(capsys, *results, "--output", tmp_path / "data.json")[0] == 0
+    assert json.loads((tmp_path / "data.json").read_text(encoding="utf-8"))["questions"]
     before = results[0].read_bytes()
     code, _, err = compare(capsys, *results, "--output", results[0])
     assert code == 2 and "--output" in err and results[0].read_bytes() == before
@@ -168,14 +225,14 @@ def test_what_cannot_be_compared_is_refused(
 def test_a_torn_last_line_is_said(results: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     results[1].write_bytes(results[1].read_bytes() + b'{"index": 2, "que')
     code, page, err = compare(capsys, *results)
-    assert code == 0 and "med.jsonl 的最后一行不完整" in err and len(table(page)) == 5
+    assert code == 0 and "med.jsonl 的最后一行不完整" in err and len(table(page)) > 5
 
 
 def test_comparing_imports_no_torch(results: tuple[Path, Path]) -> None:
     source = (
         "import sys; from medchat.cli.program import run;"
         f" run(['compare', {str(results[0])!r}], language='zh', debug=False);"
-        " sys.exit(any(name in sys.modules for name in ('torch', 'prompt_toolkit', 'rich')))"
+        " sys.exit(any(name in sys.modules for name in ('torch', 'prompt_toolkit', 'rich.console')))"
     )
     ended = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -8,6 +8,7 @@ from typing import Any
 
 from medchat.api import SFTReport
 from medchat.asking import open_model
+from medchat.batch.comparison import metric_text
 from medchat.commands.sft.prepare import PreparedRun
 from medchat.document import Document, Section, Table, as_html, as_markdown
 from medchat.errors import UsageError
@@ -50,7 +51,7 @@ class RunEvaluation:
         measured = self._measure(str(model), adapters)
         names = [name for name in measured if name in self._before]
         rows = [
-            (name, _shown(self._before[name]), _shown(measured[name]), *_stated(measured[name]))
+            (name, metric_text(self._before[name]), metric_text(measured[name]), *_stated(measured[name]))
             for name in names
         ]
         figures = {"task": self._task, "before": dict(self._before), "after": dict(measured)}
@@ -106,11 +107,6 @@ def _plugin(prepared: PreparedRun) -> LoadedPlugin:
             say("medchat plugins list 列出已安装的插件", "medchat plugins list shows what is installed"),
         )
     return registry.plugin(COMMANDS, _PLUGIN)
-
-
-def _shown(metric: Mapping[str, float]) -> str:
-    ends = f" [{metric['low']:.3f}–{metric['high']:.3f}]" if {"low", "high"} <= metric.keys() else ""
-    return f"{metric['value']:.3f}{ends}"
 
 
 def _stated(metric: Mapping[str, float]) -> tuple[str, str]:

@@ -39,6 +39,15 @@ class Metric:
             found["chance"] = round(self.chance, 6)
         return found
 
+    def as_flat(self) -> dict[str, float]:
+        """Return the fields as the hooks give them: the ends of the interval are `low` and `high`."""
+        found = {"value": self.value, "n": float(self.count)}
+        if self.interval is not None:
+            found |= {"low": self.interval.low, "high": self.interval.high}
+        if self.chance is not None:
+            found["chance"] = self.chance
+        return found
+
 
 def mean_metric(values: Sequence[float], bounds: Interval | None = None) -> Metric:
     """Return the mean of `values`, each within `bounds`, with its interval; 0 for none."""

@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from medchat.plugin_kit import ReferencedAnswer
 from medchat_eval.choice_file import listed_choice
 from medchat_eval.comparing import EvaluationRun
 from medchat_eval.extraction import extract_choice
-from medchat_eval.judge_files import GivenAnswer, read_answer_file
+from medchat_eval.judge_files import read_answer_file
 from medchat_eval.results import Metric, mean_metric, share_metric
 from medchat_eval.text_metrics import OVERLAP, TEXT_LIBRARIES, bleu, characters, rouge_l, word_cutter
 
@@ -24,37 +25,45 @@ def read_answers_run(label: str, path: Path) -> EvaluationRun:
     Raises CheckpointError where it cannot be read, DataError for the first line that is no result.
     """
     file = read_answer_file(path)
-    scores: dict[tuple[str, str], float] = {}
-    chances: list[float] = []
-    chosen: list[float] = []
-    written: list[GivenAnswer] = []
-    for one in file.answers:
-        key = (one.id, one.question)
-        if choice := listed_choice(one.question, one.reference):
-            options, right = choice
-            picked = extract_choice(one.answer, options, several=len(right) > 1)
-            scores[key] = float(picked == right)
-            chosen.append(scores[key])
-            chances.append(1 / (2 ** len(options) - 1 if len(right) > 1 else len(options)))
-        elif one.reference.strip():
-            scores[key] = rouge_l(characters(one.answer), characters(one.reference))
-            written.append(one)
-    metrics: dict[str, Metric] = {}
-    if chosen:
-        metrics["accuracy"] = share_metric(chosen, sum(chances) / len(chances))
-    metrics |= _wording(written)
-    keyed = {(one.id, one.question): one for one in file.answers}
+    scores, metrics = score_answers(
+        [ReferencedAnswer(one.question, one.answer, one.reference) for one in file.answers]
+    )
+    keys = [(one.id, one.question) for one in file.answers]
     return EvaluationRun(
         label,
         path,
         ANSWERS_TASK,
         {name: metric.as_json() for name, metric in metrics.items()},
-        scores,
-        {key: one.answer for key, one in keyed.items()},
-        {key: one.reference for key, one in keyed.items()},
+        {key: score for key, score in zip(keys, scores, strict=True) if score is not None},
+        {key: one.answer for key, one in zip(keys, file.answers, strict=True)},
+        {key: one.reference for key, one in zip(keys, file.answers, strict=True)},
         file.made_by,
         mark=file.mark,
     )
+
+
+def score_answers(answers: Sequence[ReferencedAnswer]) -> tuple[list[float | None], dict[str, Metric]]:
+    """Return a score for each answer, None without a reference, and the metrics of all.
+
+    Answers to choice questions are scored by what they choose, others by how near they are to the reference.
+    """
+    scores: list[float | None] = []
+    chances: list[float] = []
+    chosen: list[float] = []
+    written: list[ReferencedAnswer] = []
+    for one in answers:
+        if choice := listed_choice(one.question, one.reference):
+            options, right = choice
+            chosen.append(float(extract_choice(one.answer, options, several=len(right) > 1) == right))
+            chances.append(1 / (2 ** len(options) - 1 if len(right) > 1 else len(options)))
+            scores.append(chosen[-1])
+        elif one.reference.strip():
+            written.append(one)
+            scores.append(rouge_l(characters(one.answer), characters(one.reference)))
+        else:
+            scores.append(None)
+    accuracy = {"accuracy": share_metric(chosen, sum(chances) / len(chances))} if chosen else {}
+    return scores, accuracy | _wording(written)
 
 
 def lacks_text_libraries() -> bool:
@@ -62,7 +71,7 @@ def lacks_text_libraries() -> bool:
     return any(find_spec(name) is None for name in TEXT_LIBRARIES)
 
 
-def _wording(written: Sequence[GivenAnswer]) -> dict[str, Metric]:
+def _wording(written: Sequence[ReferencedAnswer]) -> dict[str, Metric]:
     if not written:
         return {}
     pairs: list[tuple[Any, Any]] = [(characters(one.answer), characters(one.reference)) for one in written]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from medchat.plugin_kit import OpenedModel, UsageError, say
 from medchat_eval.choice_file import read_choice_file
 from medchat_eval.choice_metrics import ChoiceTally
 from medchat_eval.choice_prompt import in_every_order
 from medchat_eval.choosing import choose_by_likelihood
 from medchat_eval.open_file import named_or_shipped
-from medchat_eval.results import Metric
 from medchat_eval.scorer import scorer_of
 
 _CHOICE, _SHIPPED = "choice", "data/choice.jsonl"
@@ -31,13 +28,4 @@ def evaluate_task(task: str, opened: OpenedModel) -> dict[str, dict[str, float]]
         items = read_choice_file(path).items
     scorer = scorer_of(opened, lambda asked: ())
     turns = (list(choose_by_likelihood(in_every_order(item), scorer)) for item in items)
-    return {name: _plain(metric) for name, metric in ChoiceTally(turns).metrics.items()}
-
-
-def _plain(metric: Metric) -> dict[str, float]:
-    found: dict[str, Any] = {"value": metric.value, "n": float(metric.count)}
-    if metric.interval is not None:
-        found |= {"low": metric.interval.low, "high": metric.interval.high}
-    if metric.chance is not None:
-        found["chance"] = metric.chance
-    return found
+    return {name: metric.as_flat() for name, metric in ChoiceTally(turns).metrics.items()}
