@@ -21,8 +21,9 @@ from reporting import parser_of, report
 from torch import Tensor
 
 from medchat.api import GenerationConfig
+from medchat.inference.reference_draw import reference_draw
 from medchat.inference.sampling import TokenChooser
-from medchat.inference.token_draw import TokenFilters, reference_draw
+from medchat.inference.twister import Twister
 
 ROWS = (150528, 32000)
 #: Standard deviation of the logits: of a model they reach from about -15 to 25; those of 1 are flat.
@@ -43,9 +44,11 @@ def milliseconds(logits: list[Tensor]) -> dict[str, float]:
     choosers = {
         name: TokenChooser(GenerationConfig(seed=1, **some), range(PROMPT)) for name, some in SETTINGS.items()
     }
-    filters, generator = TokenFilters(GenerationConfig()), torch.Generator().manual_seed(1)
+    default, generator = GenerationConfig(), Twister(1)
     ways = {name: chooser.choose for name, chooser in choosers.items()}
-    ways["default, full sort"] = lambda row: reference_draw(row.float(), filters, generator)
+    ways["default, full sort"] = lambda row: reference_draw(
+        row.float().numpy(), default.temperature, default.top_k, default.top_p, generator
+    )
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for row in logits:
         for name, choose in ways.items():

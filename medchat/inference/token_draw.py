@@ -1,11 +1,11 @@
-"""Drawing one token by temperature, top-k and top-p without sorting the vocabulary.
+"""Drawing one token by temperature, top-k and top-p without sorting the vocabulary. Imports no torch.
 
     token = draw(scores, TokenFilters(config), generator)
 
 `reference_draw` says what is drawn: transformers' own filters, then torch's `multinomial`. Both walk through the whole
 vocabulary several times, and a sort of 150528 scores alone takes longer than the layers of a small model. `draw`
 returns the same token and leaves the generator in the same state: it looks at the few tokens that can come out, and
-leaves the choice to `reference_draw` where rounding could decide it.
+leaves the choice to `reference_draw` where rounding could decide it, which is rare.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from medchat.api import GenerationConfig
-from medchat.inference.native_draw import can_draw_natively, draw_natively
+from medchat.inference.cpu_engine.draw import draw_token
+from medchat.inference.cpu_engine.library import EngineUnavailableError, open_library
+from medchat.inference.twister import Twister
 
 #: Temperatures and penalties below this act as this: nearer to zero they vanish in float32, and 0/0 is NaN.
 SMALLEST_DIVISOR = 1e-30
@@ -38,41 +37,43 @@ class TokenFilters:
     def __init__(self, config: GenerationConfig) -> None:
         self.temperature = max(float(config.temperature), SMALLEST_DIVISOR)
         self.top_k, self.top_p = config.top_k, float(config.top_p)
-        self.library = LogitsProcessorList()
-        if self.temperature != 1.0:
-            self.library.append(TemperatureLogitsWarper(self.temperature))
-        if self.top_k:
-            self.library.append(TopKLogitsWarper(self.top_k))
-        if self.top_p < 1.0:
-            self.library.append(TopPLogitsWarper(self.top_p))
 
 
-def reference_draw(scores: Tensor, filters: TokenFilters, generator: torch.Generator) -> int:
-    """Return an id drawn from float32 `scores` [V] on the CPU, filtered by transformers and drawn by torch."""
-    # Softmax does not mind the shift, and a temperature near zero then cannot overflow.
-    shifted = (scores - scores.max()).unsqueeze(0)
-    filtered = filters.library(torch.empty(1, 0, dtype=torch.long), shifted)
-    return int(torch.multinomial(filtered.softmax(dim=-1)[0], 1, generator=generator))
-
-
-def draw(scores: Tensor, filters: TokenFilters, generator: torch.Generator) -> int:
-    """Return the id that `reference_draw` returns for float32 `scores` [V] on the CPU, several times sooner."""
-    before = generator.get_state()
+def draw(scores: Floats, filters: TokenFilters, generator: Twister) -> int:
+    """Return the id that `reference_draw` returns for `scores` [V], several times sooner."""
+    before = generator.state
     token = _drawn(scores, filters, generator)
     if token is None:
-        generator.set_state(before)
-        return reference_draw(scores, filters, generator)
+        generator.state = before
+        return draw_with_torch(scores, filters, generator)
     return token
 
 
-def _drawn(scores: Tensor, filters: TokenFilters, generator: torch.Generator) -> int | None:
+def draw_with_torch(scores: Floats, filters: TokenFilters, generator: Twister) -> int:
+    """Return the id that `reference_draw` returns."""
+    from medchat.inference.reference_draw import reference_draw  # torch: seconds to import
+
+    return reference_draw(scores, filters.temperature, filters.top_k, filters.top_p, generator)
+
+
+def can_draw_natively() -> bool:
+    """Say whether the compiled library is there."""
+    try:
+        open_library()
+    except EngineUnavailableError:
+        return False
+    return True
+
+
+def _drawn(scores: Floats, filters: TokenFilters, generator: Twister) -> int | None:
     if not 0 < filters.top_k < len(scores) and can_draw_natively():
         left_out = None if filters.top_p == 1.0 else 1.0 - filters.top_p
-        return draw_natively(scores, filters.temperature, left_out, generator)
+        token, generator.state = draw_token(scores, filters.temperature, left_out, generator.state)
+        return token
     # `multinomial` takes the token with the largest quotient of its probability and an exponential value; it makes
     # those values of the same uniform ones.
-    uniform = torch.empty(len(scores), dtype=torch.float64).uniform_(generator=generator).numpy()
-    shifted = (scores - scores.max()).div_(filters.temperature).numpy()
+    uniform = generator.uniform(len(scores))
+    shifted = (scores - scores.max()) / np.float32(filters.temperature)
     return _winner(shifted, filters, uniform)
 
 

@@ -1,4 +1,4 @@
-"""The native library draws what Python draws, on every instruction set, and moves torch's generator as torch does."""
+"""The native library draws what Python draws, on every instruction set, and both move the generator as torch does."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from native_engine import COMPILED
 
 from medchat.api import GenerationConfig
-from medchat.inference import native_draw, token_draw
+from medchat.inference import token_draw
 from medchat.inference.cpu_engine.draw import STATE_WORDS, TwisterState, draw_token
 from medchat.inference.cpu_engine.library import VARIABLE, open_library
-from medchat.inference.native_draw import can_draw_natively, draw_natively
+from medchat.inference.reference_draw import generator_at, twister_state
 from medchat.inference.token_draw import TokenFilters, draw
+from medchat.inference.twister import Twister
 
 pytestmark = [pytest.mark.torch, COMPILED]
 
@@ -27,14 +28,32 @@ def generator(before: int = 0) -> torch.Generator:
     return made
 
 
+def same(one: TwisterState, other: TwisterState) -> bool:
+    return one.used == other.used and np.array_equal(one.words, other.words)
+
+
 @pytest.mark.parametrize("left_out", [None, 0.3])
 @pytest.mark.parametrize("before", [0, 1, 623, 624, 625])
 @pytest.mark.parametrize("count", [1, 2, 127, 311, 312, 313, 700, 5000])
 def test_the_generator_is_left_where_torch_leaves_it(count: int, before: int, left_out: float | None) -> None:
-    ours, torchs = generator(before), generator(before)
-    draw_natively(torch.linspace(-3, 3, count), 1.0, left_out, ours)
-    torch.empty(count, dtype=torch.float64).uniform_(generator=torchs)
-    assert torch.equal(ours.get_state(), torchs.get_state())
+    torchs, ours = generator(before), Twister(0)
+    ours.state = twister_state(torchs)
+    drawn = draw_token(np.linspace(-3, 3, count, dtype=np.float32), 1.0, left_out, ours.state)
+    uniform = torch.empty(count, dtype=torch.float64).uniform_(generator=torchs)
+    assert same(drawn[1], twister_state(torchs))
+    assert np.array_equal(ours.uniform(count), uniform.numpy())
+    assert same(ours.state, twister_state(torchs))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**32 + 7, 2**63, -3])
+def test_one_seed_is_the_same_generator_as_torchs(seed: int) -> None:
+    assert same(Twister(seed).state, twister_state(torch.Generator().manual_seed(seed)))
+
+
+def test_a_state_becomes_torchs_generator_and_back() -> None:
+    there = generator(631)
+    again = generator_at(twister_state(there))
+    assert torch.equal(torch.rand(1000, generator=again), torch.rand(1000, generator=there))
 
 
 @pytest.mark.parametrize("before", [0, 1, 623])
@@ -47,9 +66,10 @@ def test_python_and_the_library_draw_the_same(
     filters, found = TokenFilters(GenerationConfig(**settings)), []
     for native in (True, False):
         monkeypatch.setattr(token_draw, "can_draw_natively", lambda native=native: native)
-        source = generator(before)
-        found.append([draw(row, filters, source) for row in rows])
-        found.append(source.get_state().tolist())
+        source = Twister(5)
+        source.uniform(before)
+        found.append([draw(row.numpy(), filters, source) for row in rows])
+        found.append(source.state.words.tolist())
     assert found[:2] == found[2:]
     assert len(set(found[0])) > 10
 
@@ -74,12 +94,6 @@ def test_every_instruction_set_draws_the_same(
 def test_rounding_that_decides_is_left_undecided() -> None:
     state = TwisterState(np.arange(STATE_WORDS, dtype=np.uint32), 0)
     assert draw_token(np.zeros(1000, np.float32), 1.0, 0.3, state)[0] is None
-
-
-def test_a_torch_that_draws_otherwise_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert can_draw_natively()
-    monkeypatch.setattr(native_draw, "draw_natively", lambda *_: 0)
-    assert not can_draw_natively.__wrapped__()
 
 
 WORDS = np.zeros(STATE_WORDS, np.uint32)

@@ -19,6 +19,7 @@ from transformers import (
 from medchat.api import GenerationConfig
 from medchat.inference import token_draw
 from medchat.inference.sampling import TokenChooser
+from medchat.inference.token_draw import Floats
 
 pytestmark = [pytest.mark.torch, pytest.mark.no_cover]
 
@@ -122,16 +123,16 @@ def test_a_full_vocabulary_gives_the_tokens_of_a_full_sort(kind: str) -> None:
 
 
 @pytest.fixture
-def left_to_the_sort(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+def left_to_the_sort(monkeypatch: pytest.MonkeyPatch) -> list[Floats]:
     """The rows whose choice was left to the full sort."""
     asked = []
-    drawn = token_draw.reference_draw
+    drawn = token_draw.draw_with_torch
 
-    def watched(scores: Tensor, *others: Any) -> int:
+    def watched(scores: Floats, *others: Any) -> int:
         asked.append(scores)
         return drawn(scores, *others)
 
-    monkeypatch.setattr(token_draw, "reference_draw", watched)
+    monkeypatch.setattr(token_draw, "draw_with_torch", watched)
     return asked
 
 
@@ -139,7 +140,7 @@ NOT_SORTED = ["as they are", "top-k before top-p", "no filter", "the likeliest a
 
 
 @pytest.mark.parametrize("named", NOT_SORTED)
-def test_a_row_as_a_model_gives_it_is_not_sorted(named: str, left_to_the_sort: list[Tensor]) -> None:
+def test_a_row_as_a_model_gives_it_is_not_sorted(named: str, left_to_the_sort: list[Floats]) -> None:
     chooser = TokenChooser(GenerationConfig(**{"seed": 2, **SETTINGS[named]}), [1])
     random = torch.Generator().manual_seed(4)
     for _ in range(5):
@@ -148,13 +149,13 @@ def test_a_row_as_a_model_gives_it_is_not_sorted(named: str, left_to_the_sort: l
 
 
 def test_tokens_that_only_the_order_of_a_sort_separates_are_left_to_the_sort(
-    left_to_the_sort: list[Tensor],
+    left_to_the_sort: list[Floats],
 ) -> None:
     TokenChooser(GenerationConfig(seed=2), []).choose(torch.zeros(1000))
     assert left_to_the_sort
 
 
-def test_two_tokens_that_rounding_separates_are_left_to_the_sort(left_to_the_sort: list[Tensor]) -> None:
+def test_two_tokens_that_rounding_separates_are_left_to_the_sort(left_to_the_sort: list[Floats]) -> None:
     drawn = torch.empty(2, dtype=torch.float64).exponential_(generator=torch.Generator().manual_seed(3))
     config = GenerationConfig(seed=3, temperature=1.0, top_p=1.0)
     TokenChooser(config, []).choose(drawn.log().float())
