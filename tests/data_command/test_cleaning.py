@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from cli_program import Call
+from hypothesis import given
+from hypothesis import strategies as st
 from knowledge_files import lines_of, write_lines
 from locations import DATA, SHARED
 from medchat_data.differences import difference
 from medchat_data.mix_command import mixed_counts
-from medchat_data.near_duplicates import like_texts
+from medchat_data.near_duplicates import like_texts, nearest
 from medchat_data.verifying import normalised
 
 pytest_plugins = ("cli_program",)
@@ -153,6 +155,31 @@ def test_a_planted_question_is_found_as_it_is_or_with_a_character_changed(
     test = questions(tmp_path / "t.jsonl", "肺结核患者需要做哪些检查？", "这一题不在里面，对吗？")
     (found,) = call("data", "contamination", str(data), "--against", str(test), "--json").one()
     assert found["places"] == [{"question": 1, "record": 2, "kind": kind}] and found["questions"] == 2
+    assert found["nearest_not_found"]["question"] == 2 and found["nearest_not_found"]["jaccard"] < 0.8
+
+
+WORDS = st.lists(st.text("头痛发热咳", max_size=6), min_size=1, max_size=6)
+
+
+@given(WORDS, WORDS)
+def test_the_nearest_pair_is_that_of_a_comparison_of_all(texts: list[str], others: list[str]) -> None:
+    def jaccard(one: str, other: str) -> float:
+        first, second = ({text[at : at + 2] for at in range(max(1, len(text) - 1))} for text in (one, other))
+        return len(first & second) / len(first | second)
+
+    found = nearest(texts, others)
+    assert found and found.jaccard == max(jaccard(one, other) for one in texts for other in others)
+    assert jaccard(texts[found.first], others[found.second]) == found.jaccard
+    assert nearest([], others) is None is nearest(texts, [])
+
+
+def test_the_question_nearest_to_the_data_is_named(call: Call, tmp_path: Path) -> None:
+    data = questions(tmp_path / "d.jsonl", "失眠怎么办？", "肺炎患者需要做哪些检查？")
+    test = questions(tmp_path / "t.jsonl", "失眠怎么办？", "牙痛是什么原因？", "肺炎有哪些检查可以做？")
+    said = call("data", "contamination", str(data), "--against", str(test)).out
+    assert "第 3 题，第 2 条，Jaccard 0." in said
+    same = call("data", "contamination", str(data), "--against", str(data), "--json").one()
+    assert same[0]["found"] == 2 and same[0]["nearest_not_found"] is None
 
 
 def test_a_question_inside_a_dialogue_or_an_alike_one_is_found_and_cleaned_away(
@@ -186,6 +213,7 @@ def test_the_published_test_questions_stand_in_the_published_data(call: Call) ->
         0,
         200,
     )
+    assert cmcoqa["nearest_not_found"]["jaccard"] == pytest.approx(0.36, abs=0.005)
     assert (chatglm["exact"], chatglm["questions"]) == (6929, 7622)
     # Of the questions that stand there several times each once.
     exact = {place["question"] - 1 for place in chatglm["places"] if place["kind"] == "exact"}

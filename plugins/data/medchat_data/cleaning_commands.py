@@ -21,7 +21,7 @@ from medchat.plugin_kit import (
     user_path,
     write_out,
 )
-from medchat_data.contaminating import LeakedQuestion, contaminated
+from medchat_data.contaminating import LeakedQuestion, contaminated, nearest_left
 from medchat_data.deduplicating import (
     BY_QUESTION,
     BY_RECORD,
@@ -32,7 +32,7 @@ from medchat_data.deduplicating import (
     question_of,
 )
 from medchat_data.flags import JSON, OUTPUT, OVERWRITE, REQUIRED_OUTPUT
-from medchat_data.near_duplicates import THRESHOLD
+from medchat_data.near_duplicates import THRESHOLD, Likeness
 from medchat_data.record_files import read_records, require_free, write_records
 
 #: So many characters of a question are shown.
@@ -155,9 +155,10 @@ def contamination(
         questions = [question_of(question.asked) for question in read_questions(test).questions]
         found = contaminated(training, questions)
         gone.update(one.record for one in found)
-        listed.append(_contamination_json(test, questions, found))
+        near = nearest_left(training, questions, found)
+        listed.append(_contamination_json(test, questions, found, near))
         if not as_json:
-            write_out("".join(f"{line}\n" for line in _found_lines(test, questions, found)))
+            write_out("".join(f"{line}\n" for line in _found_lines(test, questions, found, near)))
     if as_json:
         write_out(json.dumps(listed, ensure_ascii=False, indent=2) + "\n")
     if target:
@@ -178,13 +179,29 @@ def _without_the_tests(
     return [records[number][0] for number in left]
 
 
-def _contamination_json(test: Path, questions: list[str], found: list[LeakedQuestion]) -> dict[str, Any]:
+def _contamination_json(
+    test: Path, questions: list[str], found: list[LeakedQuestion], near: Likeness | None
+) -> dict[str, Any]:
     counts = Counter(one.kind for one in found)
     places = [{"question": one.question + 1, "record": one.record + 1, "kind": one.kind} for one in found]
-    return {"file": str(test), "questions": len(questions), "found": len(found), **counts, "places": places}
+    nearest = near and {
+        "question": near.first + 1,
+        "record": near.second + 1,
+        "jaccard": round(near.jaccard, 4),
+    }
+    return {
+        "file": str(test),
+        "questions": len(questions),
+        "found": len(found),
+        **counts,
+        "places": places,
+        "nearest_not_found": nearest,
+    }
 
 
-def _found_lines(test: Path, questions: list[str], found: list[LeakedQuestion]) -> Iterator[str]:
+def _found_lines(
+    test: Path, questions: list[str], found: list[LeakedQuestion], near: Likeness | None
+) -> Iterator[str]:
     kinds = say("、", ", ").join(
         f"{kind} {count}" for kind, count in Counter(one.kind for one in found).items()
     )
@@ -203,6 +220,13 @@ def _found_lines(test: Path, questions: list[str], found: list[LeakedQuestion]) 
     if len(found) > _NAMED:
         more = len(found) - _NAMED
         yield say(f"  还有 {more} 题（--json 列出全部）", f"  {more} more (--json lists all)")
+    if near:
+        text = _shown(questions[near.first])
+        place = near.first + 1, near.second + 1
+        yield say(
+            f"  其余的题里最接近的：第 {place[0]} 题，第 {place[1]} 条，Jaccard {near.jaccard:.2f}：{text}",
+            f"  nearest of the others: question {place[0]}, record {place[1]}, Jaccard {near.jaccard:.2f}: {text}",
+        )
 
 
 @click.command(

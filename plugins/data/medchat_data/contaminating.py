@@ -12,14 +12,15 @@ from typing import TypeAlias
 
 from medchat.plugin_kit import QuestionRecord
 from medchat_data.deduplicating import record_text
-from medchat_data.near_duplicates import THRESHOLD, like_texts
+from medchat_data.near_duplicates import THRESHOLD, Likeness, like_texts, nearest
 from medchat_data.verifying import normalised
 
 #: The kinds, the surest first.
 _EXACT, _ONE_CHARACTER, _INSIDE, _ALIKE = "exact", "one-character", "inside", "alike"
 #: A question of fewer characters may stand inside a text by chance, or be another with one changed.
 _SHORTEST = 8
-
+#: So many pairs of a question and a record take some ten seconds.
+MOST_PAIRS = 20_000_000
 
 #: Texts with the numbers of their records; questions by their numbers; pairs of a question's and a record's number.
 _Texts: TypeAlias = Sequence[tuple[int, str]]
@@ -55,6 +56,22 @@ def contaminated(training: Sequence[QuestionRecord], questions: Sequence[str]) -
             found.setdefault(question, LeakedQuestion(question, record, kind))
         left = {number: text for number, text in left.items() if number not in found}
     return [found[question] for question in sorted(found)]
+
+
+def nearest_left(
+    training: Sequence[QuestionRecord], questions: Sequence[str], found: Sequence[LeakedQuestion]
+) -> Likeness | None:
+    """Return which of the questions that were not found is most like one of the training data, and which record.
+
+    None where all were found, and for more than `MOST_PAIRS` pairs to compare.
+    """
+    gone = {one.question for one in found}
+    left = [number for number in range(len(questions)) if number not in gone]
+    units = [(number, normalised(text)) for number, asked in enumerate(training) for text in _asked(asked)]
+    if len(left) * len(units) > MOST_PAIRS:
+        return None
+    best = nearest([normalised(questions[number]) for number in left], [text for _, text in units])
+    return best and Likeness(left[best.first], units[best.second][0], best.jaccard)
 
 
 def _asked(asked: QuestionRecord) -> Iterator[str]:

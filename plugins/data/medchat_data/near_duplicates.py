@@ -6,9 +6,12 @@ of Massive Datasets, chapter 3). Knows no records and no files.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from medchat.plugin_kit import require_extra
 
@@ -41,10 +44,40 @@ def like_texts(texts: Sequence[str], threshold: float = THRESHOLD, *, against: i
 
     Raises UsageError where datasketch is not installed.
     """
-    sets = [frozenset(text[at : at + 2] for at in range(max(1, len(text) - 1))) for text in texts]
+    sets = [_pieces(text) for text in texts]
     found = _candidates(sets, max(0.1, threshold - _LOOSER), against)
     exact = [Likeness(*pair, _jaccard(sets[pair[0]], sets[pair[1]])) for pair in sorted(found)]
     return LikeTexts(tuple(pair for pair in exact if pair.jaccard >= threshold), len(found))
+
+
+def nearest(texts: Sequence[str], others: Sequence[str]) -> Likeness | None:
+    """Return the text that is most like one of `others`, with its number there as `second`; None without either.
+
+    Compares every pair that shares a character pair: time grows with the product of the two numbers.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    sizes = []
+    for number, other in enumerate(others):
+        pieces = _pieces(other)
+        sizes.append(len(pieces))
+        for piece in pieces:
+            places[piece].append(number)
+    lengths = np.asarray(sizes)
+    best: Likeness | None = None
+    for number, text in enumerate(texts if sizes else ()):
+        pieces = _pieces(text)
+        shared = np.zeros(len(lengths), dtype=np.int64)
+        for piece in pieces:
+            shared[places.get(piece, [])] += 1
+        indices = shared / (lengths + len(pieces) - shared)
+        at = int(indices.argmax())
+        if best is None or indices[at] > best.jaccard:
+            best = Likeness(number, at, float(indices[at]))
+    return best
+
+
+def _pieces(text: str) -> frozenset[str]:
+    return frozenset(text[at : at + 2] for at in range(max(1, len(text) - 1)))
 
 
 def _candidates(sets: Sequence[frozenset[str]], threshold: float, against: int) -> set[tuple[int, int]]:
