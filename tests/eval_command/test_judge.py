@@ -149,6 +149,13 @@ def answering(reply: Any) -> Any:
     return call
 
 
+@pytest.mark.parametrize("form", ["cmcoqa", "sus", "pairwise"])
+def test_the_asked_form_names_no_verdict(form: str) -> None:
+    asked = judge_prompt(form, TWO if form == "pairwise" else ONE).rpartition("只输出一个 JSON 对象")[2]
+    example = re.search(r"\{.*?\}", asked)
+    assert example and not re.search(r"[0-9]|tie", example[0])
+
+
 @pytest.mark.parametrize(
     ("better", "score"),
     [

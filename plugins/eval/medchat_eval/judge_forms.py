@@ -17,7 +17,7 @@ from typing import Any
 from medchat.plugin_kit import say
 from medchat_eval.open_file import Criterion
 
-FORM_VERSION = 2
+FORM_VERSION = 3
 #: The dimensions of each form with the words for them; each gets a whole number from 0 to `TOP`.
 DIMENSIONS: Mapping[str, Mapping[str, str]] = {
     "cmcoqa": {
@@ -115,13 +115,17 @@ def _quoted(name: str, words: str, mark: str) -> str:
 def _task(form: str, judged: Judged) -> str:
     only = "只输出一个 JSON 对象，不要写别的："
     if form == PAIRWISE:
-        return f"哪个回答更好（正确、完整、安全、清楚）？一样好就写 tie。{only}" + '{"better": "1"}'
+        return (
+            f"哪个回答更好（正确、完整、安全、清楚）？{only}"
+            + '{"better": X}，X 是 "1"、"2" 或 "tie"（一样好）'
+        )
     if form == CRITERIA:
         return _criteria_task(judged.criteria) + only + _criteria_example(judged.criteria)
     listed = "\n".join(f"- {name}：{meaning}" for name, meaning in DIMENSIONS[form].items())
-    example = json.dumps(dict.fromkeys(DIMENSIONS[form], TOP))
+    # Letters in place of scores: an example's own numbers would draw the judge to them.
+    example = ", ".join(f'"{name}": {letter}' for name, letter in zip(DIMENSIONS[form], "ABC", strict=True))
     asked = f"请按下面各项给回答打分，每项是 0 到 {TOP} 的整数（0 很差，1 不足，2 较好，3 很好）："
-    return f"{asked}\n{listed}\n{only}{example}"
+    return f"{asked}\n{listed}\n{only}{{{example}}}，A、B、C 是你给的分数"
 
 
 def _criteria_task(criteria: Sequence[Criterion]) -> str:
