@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from reference_decoder import FAMILIES, ReferenceDecoder, drawn, shape_of
 
 from medchat.inference.cpu_engine.decoder import KeyValueCache, NativeDecoder, Tokens
 from medchat.inference.cpu_engine.decoder_shape import NativeShape, Positions
-from medchat.inference.cpu_engine.decoder_weights import DecoderWeights, Floats
+from medchat.inference.cpu_engine.decoder_weights import DecoderWeights, Floats, LowRank, Role
 from medchat.inference.cpu_engine.library import VARIABLE, open_library
 from medchat.inference.interrupt import GenerationCancelled
 
@@ -65,6 +66,19 @@ def test_a_decoder_computes_what_its_family_is(family: str, changes: dict[str, A
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("rank", [1, 8])
+def test_a_decoder_adds_what_adapters_of_any_rank_add(family: str, rank: int) -> None:
+    # Of more tokens than pass through a layer together, and matrices of more rows than one block.
+    shape = shape_of(family, layers=1, head_width=4, inner_width=24)
+    decoder = drawn(shape, 4, rank=rank)
+    text = Text(shape, 520, text_end=9)
+    wanted = ReferenceDecoder(decoder).read(text.states, text.visible, text.turns)
+    found = text.whole(decoder)
+    assert np.abs(found - wanted).max() < PRECISE * wanted.std()
+    assert np.abs(found - text.whole(drawn(shape, 4))).max() > 0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_decoder_that_is_not_precise_is_near_and_one_without_head_gives_states(family: str) -> None:
     decoder = drawn(shape_of(family, precise=False), head_rows=0)
     text = Text(decoder.shape, 20)
@@ -82,7 +96,7 @@ def test_a_decoder_that_is_not_precise_is_near_and_one_without_head_gives_states
 def test_instruction_sets_and_threads_change_no_bit(
     family: str, precise: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder = drawn(shape_of(family, precise=precise), 4)
+    decoder = drawn(shape_of(family, precise=precise), 4, rank=0 if precise else 5)
     text = Text(decoder.shape, 70, text_end=9)
     wanted = text.whole(decoder)
     for instructions in open_library().usable:
@@ -94,7 +108,7 @@ def test_instruction_sets_and_threads_change_no_bit(
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("cut", [1, 5, 64, 69])
 def test_a_sequence_read_in_parts_gives_the_bits_of_one_read_whole(family: str, cut: int) -> None:
-    decoder = drawn(shape_of(family))
+    decoder = drawn(shape_of(family), rank=3)
     text = Text(decoder.shape, 70)
     cache = decoder.new_cache()
     parts = [decoder.read([text.part(cache, *ends)]) for ends in ((0, cut), (cut, 70))]
@@ -103,7 +117,7 @@ def test_a_sequence_read_in_parts_gives_the_bits_of_one_read_whole(family: str, 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sequences_read_together_get_the_bits_that_each_gets_alone(family: str) -> None:
-    decoder = drawn(shape_of(family, precise=False))
+    decoder = drawn(shape_of(family, precise=False), rank=3)
     texts = [Text(decoder.shape, 66 + 3 * seed, seed) for seed in range(5)]
     caches = [decoder.new_cache() for _ in texts]
     for text, cache in zip(texts, caches, strict=True):
@@ -210,6 +224,46 @@ def test_vectors_of_another_length_or_type_are_refused() -> None:
                 decoder.shape,
                 DecoderWeights(own.layers, own.final_norm, own.head, slopes),  # type: ignore[arg-type]
             )
+
+
+def filled(*shape: int, value: float = 1.0) -> Floats:
+    return np.full(shape, value, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("down", "up"),
+    [
+        (filled(0, 40), filled(0, 50)),
+        (filled(3, 41), filled(3, 50)),
+        (filled(3, 40), filled(3, 49)),
+        (filled(3, 40), filled(2, 50)),
+        (filled(6, 40)[::2], filled(3, 50)),
+        (filled(3, 40), filled(50, 3).T),
+        (filled(40), filled(50)),
+        (filled(), filled()),
+        (filled(3, 40).astype(np.float64), filled(3, 50)),
+        (filled(3, 40, value=np.nan), filled(3, 50)),
+        (filled(3, 40), filled(3, 50, value=np.inf)),
+        (filled(2**16 + 1, 40), filled(2**16 + 1, 50)),
+    ],
+)
+@pytest.mark.parametrize("of_head", [True, False])
+def test_an_adapter_of_another_shape_or_that_is_not_finite_is_refused(
+    down: Floats, up: Floats, of_head: bool
+) -> None:
+    weights, hostile = drawn(shape := shape_of("llama", inner_width=50)).weights, LowRank(down, up)
+    layer = weights.layers[1]
+    gate = replace(layer.linears[Role.GATE], low_rank=hostile)
+    layers = (weights.layers[0], replace(layer, linears={**layer.linears, Role.GATE: gate}))
+    changes: dict[str, Any] = {"head_low_rank": hostile} if of_head else {"layers": layers}
+    with pytest.raises(ValueError, match=r"rank|float|finite"):
+        NativeDecoder(shape, replace(weights, **changes))
+
+
+def test_an_adapter_of_a_head_that_is_not_there_is_refused() -> None:
+    weights = drawn(shape := shape_of("llama"), rank=1).weights
+    with pytest.raises(ValueError, match="without a head"):
+        NativeDecoder(shape, replace(weights, head=None))
 
 
 def changed(**changes: Any) -> Callable[[Tokens], Tokens]:

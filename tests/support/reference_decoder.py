@@ -16,7 +16,14 @@ from medchat.inference.cpu_engine.decoder_shape import (
     Positions,
     QueryLayout,
 )
-from medchat.inference.cpu_engine.decoder_weights import DecoderWeights, LayerWeights, Linear, Norm, Role
+from medchat.inference.cpu_engine.decoder_weights import (
+    DecoderWeights,
+    LayerWeights,
+    Linear,
+    LowRank,
+    Norm,
+    Role,
+)
 from medchat.inference.cpu_engine.packed_matrix import PackedMatrix, group_count
 
 Doubles = NDArray[np.float64]
@@ -52,8 +59,13 @@ def shape_of(family: str, **changes: Any) -> NativeShape:
     return NativeShape(**{**sizes, **rest, **FAMILIES[family], **changes})
 
 
-def drawn(shape: NativeShape, bits: int = 8, head_rows: int = 50, seed: int = 0) -> NativeDecoder:
-    """Return a decoder with random weights; 0 rows for none in the head."""
+def drawn(
+    shape: NativeShape, bits: int = 8, head_rows: int = 50, seed: int = 0, rank: int = 0
+) -> NativeDecoder:
+    """Return a decoder with random weights; 0 rows for none in the head, 0 as `rank` for no adapters.
+
+    With adapters every second matrix of a layer and the head have one, each of another rank.
+    """
     random = np.random.default_rng(seed)
 
     def vector(length: int, around: float = 0.0) -> NDArray[np.float32]:
@@ -64,6 +76,12 @@ def drawn(shape: NativeShape, bits: int = 8, head_rows: int = 50, seed: int = 0)
         scales = random.uniform(0.5, 1.5, (rows, group_count(columns))) / high / np.sqrt(columns)
         integers = random.integers(low, high, (rows, columns))
         return PackedMatrix.pack(integers.astype(np.int8), 2 * scales.astype(np.float16), bits)
+
+    def adapter(rows: int, columns: int, number: int) -> LowRank | None:
+        if not rank or number % 2:
+            return None
+        down, up = (random.standard_normal((rank + number, width)) for width in (columns, rows))
+        return LowRank((down / np.sqrt(columns)).astype(np.float32), up.astype(np.float32))
 
     def norm() -> Norm:
         has_bias = shape.norm is NormKind.LAYER_NORM
@@ -88,7 +106,7 @@ def drawn(shape: NativeShape, bits: int = 8, head_rows: int = 50, seed: int = 0)
             norm(),
             norm(),
             {
-                role: Linear(matrix(*size), vector(size[0]) if has_bias else None)
+                role: Linear(matrix(*size), vector(size[0]) if has_bias else None, adapter(*size, role))
                 for role, size in sizes.items()
             },
         )
@@ -98,7 +116,8 @@ def drawn(shape: NativeShape, bits: int = 8, head_rows: int = 50, seed: int = 0)
         None if shape.positions is Positions.ROTARY else (2.0 ** -np.arange(shape.heads)).astype(np.float32)
     )
     head = matrix(head_rows, shape.width) if head_rows else None
-    return NativeDecoder(shape, DecoderWeights(layers, norm(), head, slopes))
+    of_head = adapter(head_rows, shape.width, 0) if head_rows else None
+    return NativeDecoder(shape, DecoderWeights(layers, norm(), head, slopes, of_head))
 
 
 @dataclass
@@ -127,12 +146,18 @@ class ReferenceDecoder:
             transformed = self._linear(widened, layer, Role.DOWN)
             states = transformed + shape.residual_scale * (normalised if shape.residual_from_norm else states)
         states = self._norm(states, weights.final_norm)
-        return states if weights.head is None else states @ weights.head.dense().astype(np.float64).T
+        if weights.head is None:
+            return states
+        return self._product(states, Linear(weights.head, low_rank=weights.head_low_rank))
 
     def _linear(self, states: Doubles, layer: LayerWeights, role: Role) -> Doubles:
-        linear = layer.linears[role]
-        bias = 0.0 if linear.bias is None else linear.bias
-        return states @ linear.matrix.dense().astype(np.float64).T + bias
+        return self._product(states, layer.linears[role])
+
+    def _product(self, states: Doubles, linear: Linear) -> Doubles:
+        product = states @ linear.matrix.dense().astype(np.float64).T
+        if linear.low_rank is not None:
+            product += states @ linear.low_rank.down.astype(np.float64).T @ linear.low_rank.up
+        return product if linear.bias is None else product + linear.bias
 
     def _norm(self, states: Doubles, norm: Norm) -> Doubles:
         if self.native.shape.norm is NormKind.LAYER_NORM:

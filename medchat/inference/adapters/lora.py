@@ -26,6 +26,7 @@ from medchat.checkpoints.weight_files import names
 from medchat.errors import CheckpointError
 from medchat.inference.adapters.linears import linear_sizes
 from medchat.inference.adapters.lora_merging import merge
+from medchat.inference.fused_decoder import leave_unchanged
 from medchat.inference.load_weights import Placement, assign, raise_on_weights_oom
 from medchat.inference.net_chat_model import net_logits, takes_ids_alone
 from medchat.language import say
@@ -129,13 +130,9 @@ def inject(model: nn.Module, config: LoraConfig, name: str, *, low_cpu_mem_usage
         warnings.simplefilter("ignore")
         inject_adapter_in_model(config, model, adapter_name=name, low_cpu_mem_usage=low_cpu_mem_usage)
     for layer in lora_layers(model):
-        if _no_change not in layer._forward_hooks.values():
+        if leave_unchanged not in layer._forward_hooks.values():
             # torch's TransformerEncoderLayer computes from its linears' weights, and calls none, unless one has a hook.
-            layer.register_forward_hook(_no_change)
-
-
-def _no_change(layer: nn.Module, inputs: Any, output: Any) -> None:
-    """Leave an output as it is."""
+            layer.register_forward_hook(leave_unchanged)
 
 
 def activate(model: nn.Module, names: Sequence[str]) -> None:

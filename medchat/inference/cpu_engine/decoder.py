@@ -106,7 +106,7 @@ class NativeDecoder:
                 self._set_linear(number, role, linear)
         self._set_norm(_LAST, 0, weights.final_norm)
         if weights.head is not None:
-            self._set_linear(_LAST, 0, Linear(weights.head))
+            self._set_linear(_LAST, 0, Linear(weights.head, low_rank=weights.head_low_rank))
         if weights.slopes is not None and functions.medchat_decoder_set_slopes(
             self._pointer, weights.slopes.ctypes.data
         ):
@@ -203,6 +203,10 @@ class NativeDecoder:
             *(self._pointer, layer, role, matrix.bits, matrix.rows, matrix.columns, matrix.data.ctypes.data),
             None if bias is None else bias.ctypes.data,
         )
+        if (added := linear.low_rank) is not None:
+            open_library().functions.medchat_decoder_set_low_rank(
+                *(self._pointer, layer, role, len(added.down), added.down.ctypes.data, added.up.ctypes.data)
+            )
 
     def _set_norm(self, layer: int, role: int, norm: Norm) -> None:
         bias = None if norm.bias is None else norm.bias.ctypes.data

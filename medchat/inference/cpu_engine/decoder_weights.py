@@ -13,6 +13,8 @@ from medchat.inference.cpu_engine.decoder_shape import FeedForward, NativeShape,
 from medchat.inference.cpu_engine.packed_matrix import PackedMatrix
 
 Floats = NDArray[np.float32]
+#: More than the ranks of adapters add up to.
+_RANK = 2**16
 
 
 class Role(IntEnum):
@@ -28,11 +30,40 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LowRank:
+    """What adapters add to a product: `up` transposed times `down` times the inputs, in float32.
+
+    `down` is [rank, columns of the matrix], `up` [rank, rows of the matrix].
+    """
+
+    down: Floats
+    up: Floats
+
+    def check(self, matrix: PackedMatrix) -> None:
+        """Raise ValueError if it is of another shape or type than `matrix` asks for, or not finite."""
+        rank = self.down.shape[0] if self.down.ndim == 2 else 0
+        if not 0 < rank <= _RANK:
+            raise ValueError(f"a rank of {rank}")
+        for part, width in ((self.down, matrix.columns), (self.up, matrix.rows)):
+            if part.shape != (rank, width) or part.dtype != np.float32 or not part.flags.c_contiguous:
+                raise ValueError(f"{part.dtype} {part.shape}, not {(rank, width)} float32 in a row")
+            if not np.isfinite(part).all():
+                raise ValueError("a matrix of an adapter that is not finite")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Linear:
-    """A matrix and its bias [rows], if it has one."""
+    """A matrix, its bias [rows], if it has one, and what adapters add to its product."""
 
     matrix: PackedMatrix
     bias: Floats | None = None
+    low_rank: LowRank | None = None
+
+    def check(self) -> None:
+        """Raise ValueError if bias or adapters do not fit the matrix."""
+        _check_vector(self.bias, self.matrix.rows)
+        if self.low_rank is not None:
+            self.low_rank.check(self.matrix)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +91,8 @@ class DecoderWeights:
     final_norm: Norm
     head: PackedMatrix | None = None
     slopes: Floats | None = None
+    #: What adapters add to the head's product.
+    head_low_rank: LowRank | None = None
 
     def check(self, shape: NativeShape) -> None:
         """Raise ValueError if a part has another shape or type than `shape` asks for."""
@@ -72,12 +105,16 @@ class DecoderWeights:
             if found != wanted:
                 raise ValueError(f"matrices {found}, not {wanted}")
             for _, linear in linears:
-                _check_vector(linear.bias, linear.matrix.rows)
+                linear.check()
             _check_norm(layer.before_attention, shape)
             _check_norm(layer.before_feed_forward, shape)
         _check_norm(self.final_norm, shape)
         if self.head is not None and self.head.columns != shape.width:
             raise ValueError(f"a head of {self.head.columns} columns")
+        if self.head_low_rank is not None:
+            if self.head is None:
+                raise ValueError("adapters without a head")
+            self.head_low_rank.check(self.head)
         if (self.slopes is None) != (shape.positions is Positions.ROTARY):
             raise ValueError("slopes belong to a linear bias")
         _check_vector(self.slopes, shape.heads)

@@ -16,7 +16,7 @@ INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "amx")
 #: Names one of them, for tests and for finding faults: it is used in place of the fastest.
 VARIABLE = "MEDCHAT_ENGINE_INSTRUCTIONS"
 #: As in `medchat_interface_version` of native/interface.cpp.
-_INTERFACE = 4
+_INTERFACE = 5
 #: Beside this module: the library is never looked for anywhere else.
 LIBRARY_FILE = Path(__file__).with_name("_native.so")
 
@@ -110,6 +110,8 @@ def _declare(functions: ctypes.CDLL) -> None:
         *(size, size, pointer, pointer),
     ]
     functions.medchat_decoder_set_linear.restype = None
+    functions.medchat_decoder_set_low_rank.argtypes = [pointer, number, number, size, pointer, pointer]
+    functions.medchat_decoder_set_low_rank.restype = None
     functions.medchat_decoder_set_norm.argtypes = [pointer, number, number, pointer, pointer]
     functions.medchat_decoder_set_norm.restype = None
     functions.medchat_decoder_set_slopes.argtypes = [pointer, pointer]

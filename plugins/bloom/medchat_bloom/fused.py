@@ -22,7 +22,7 @@ from medchat.inference.fused_decoder import DecoderParts, LayerParts, all_native
 
 
 def bloom_parts(model: BloomForCausalLM) -> DecoderParts | None:
-    """Return the parts of `model`; None if an adapter, a hook or a dense linear is among them."""
+    """Return the parts of `model`; None if a hook, a dense linear or an adapter that is no LoRA is among them."""
     body = model.transformer
     layers = [_layer(layer) for layer in body.h if type(layer) is BloomBlock]
     whole = len(layers) == model.config.n_layer and all(all_native(layer.linears) for layer in layers)

@@ -38,7 +38,7 @@ from medchat_chatglm.rotary import table_precision, turn_table
 
 
 def chatglm_parts(model: ChatGLMForConditionalGeneration) -> DecoderParts | None:
-    """Return the parts of `model`; None if an adapter, a hook or a dense linear is among them."""
+    """Return the parts of `model`; None if a hook, a dense linear or an adapter that is no LoRA is among them."""
     body, config = model.transformer, model.config
     layers = [_layer(layer) for layer in body.layers if type(layer) is ChatGLMBlock]
     whole = len(layers) == config.num_layers and all(all_native(layer.linears) for layer in layers)

@@ -21,7 +21,7 @@ from medchat.inference.fused_decoder import DecoderParts, LayerParts, all_native
 
 
 def llama_parts(model: LlamaForCausalLM) -> DecoderParts | None:
-    """Return the parts of `model`; None if an adapter, a hook or a dense linear is among them."""
+    """Return the parts of `model`; None if a hook, a dense linear or an adapter that is no LoRA is among them."""
     layers = [_layer(layer) for layer in model.model.layers if type(layer) is LlamaDecoderLayer]
     whole = len(layers) == model.config.num_hidden_layers and all(
         all_native(layer.linears) for layer in layers

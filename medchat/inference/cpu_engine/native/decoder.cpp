@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 
 #include "activations.h"
 #include "instruction_sets.h"
@@ -30,6 +31,12 @@ std::vector<Slab> slabs_of(size_t tokens) {
     return slabs;
 }
 
+// A linear and where its results go.
+struct Target {
+    const Linear& linear;
+    float* outputs;
+};
+
 class ForwardPass {
   public:
     ForwardPass(const Decoder& decoder, const Step& step);
@@ -37,6 +44,7 @@ class ForwardPass {
 
   private:
     void normalise(const Norm& norm, Slab slab);
+    void multiply_all(std::initializer_list<Target> targets, const float* inputs);
     void project_queries(const DecoderLayer& layer, Slab slab);
     void place_keys(size_t layer, Slab slab);
     void place_token(size_t layer, size_t token);
@@ -46,9 +54,6 @@ class ForwardPass {
     void feed_forward(const DecoderLayer& layer, Slab slab);
     void finish();
 
-    Product product(const Linear& linear, float* outputs) const {
-        return {linear.matrix, activations_, linear.bias, outputs};
-    }
     float* row(std::vector<float>& rows, size_t token) const { return rows.data() + token * width_; }
     std::vector<Slab> queries_together(Slab slab) const;
 
@@ -72,6 +77,7 @@ class ForwardPass {
     std::vector<float> values_;
     // Of the tokens of a slab.
     Activations activations_;
+    std::vector<float> coefficients_;
     std::vector<float> attended_;
     std::vector<float> branch_;
     std::vector<float> gates_;
@@ -136,16 +142,28 @@ void ForwardPass::normalise(const Norm& norm, Slab slab) {
     });
 }
 
+// Multiplies `inputs`, the rows that the activations were made of, with matrices of as many columns.
+void ForwardPass::multiply_all(std::initializer_list<Target> targets, const float* inputs) {
+    size_t ranks = 0;
+    for (const Target& target : targets) ranks += target.linear.low_rank.rank;
+    coefficients_.resize(std::max(coefficients_.size(), ranks * activations_.tokens()));
+    float* coefficients = coefficients_.data();
+    std::vector<Product> products;
+    for (const auto& [linear, outputs] : targets) {
+        products.push_back({linear.matrix, activations_, linear.bias, outputs, linear.low_rank, coefficients});
+        coefficients += linear.low_rank.rank * activations_.tokens();
+    }
+    multiply({product_, kernels_}, products, inputs, phases_);
+}
+
 void ForwardPass::project_queries(const DecoderLayer& layer, Slab slab) {
+    const float* inputs = row(normalised_, slab.first);
     float* queries = queries_.data() + slab.first * query_stride_;
-    if (by_head_) return multiply(product_, {product(layer.linears[kQueryKeyValue], queries)}, phases_);
+    if (by_head_) return multiply_all({{layer.linears[kQueryKeyValue], queries}}, inputs);
     float* keys = keys_.data() + slab.first * key_stride_;
     float* values = values_.data() + slab.first * key_stride_;
     const Linear* linears = layer.linears;
-    multiply(
-        product_,
-        {product(linears[kQuery], queries), product(linears[kKey], keys), product(linears[kValue], values)},
-        phases_);
+    multiply_all({{linears[kQuery], queries}, {linears[kKey], keys}, {linears[kValue], values}}, inputs);
 }
 
 void ForwardPass::place_keys(size_t layer, Slab slab) {
@@ -223,7 +241,7 @@ void ForwardPass::look_back(size_t layer, size_t head, Slab queries, Slab slab) 
 void ForwardPass::add_to_residual(const Linear& branch, const float* inputs, size_t width, Slab slab) {
     activations_.resize(slab.count, width);
     phases_.run(slab.count, [&](size_t index) { activations_.quantise(index, inputs + index * width); });
-    multiply(product_, {product(branch, branch_.data())}, phases_);
+    multiply_all({{branch, branch_.data()}}, inputs);
     phases_.run(slab.count, [&](size_t index) {
         float* states = row(states_, slab.first + index);
         const float* residual = shape_.residual_from_norm != 0 ? row(normalised_, slab.first + index) : states;
@@ -236,11 +254,12 @@ void ForwardPass::add_to_residual(const Linear& branch, const float* inputs, siz
 void ForwardPass::feed_forward(const DecoderLayer& layer, Slab slab) {
     normalise(layer.norms[kBeforeFeedForward], slab);
     const bool gated = shape_.feed_forward == kGatedSilu;
-    const Product up = product(layer.linears[kUp], ups_.data());
+    const Target up{layer.linears[kUp], ups_.data()};
+    const float* inputs = row(normalised_, slab.first);
     if (gated) {
-        multiply(product_, {product(layer.linears[kGate], gates_.data()), up}, phases_);
+        multiply_all({{layer.linears[kGate], gates_.data()}, up}, inputs);
     } else {
-        multiply(product_, {up}, phases_);
+        multiply_all({up}, inputs);
     }
     phases_.run(slab.count, [&](size_t index) {
         float* ups = ups_.data() + index * inner_;
@@ -263,11 +282,12 @@ void ForwardPass::finish() {
         float* outputs = step_.outputs + slab.first * output_width;
         phases_.run(slab.count, [&](size_t index) {
             const size_t token = static_cast<size_t>(step_.wanted[slab.first + index]);
-            float* normalised = has_head ? row(normalised_, token) : outputs + index * width_;
+            // In a row, whichever tokens they are of: nothing else reads these any more.
+            float* normalised = has_head ? row(normalised_, slab.first + index) : outputs + index * width_;
             kernels_.normalise(row(states_, token), kind, decoder_.final_norm, shape_.norm_epsilon, width_, normalised);
             if (has_head) activations_.quantise(index, normalised);
         });
-        if (has_head) multiply(product_, {product(decoder_.head, outputs)}, phases_);
+        if (has_head) multiply_all({{decoder_.head, outputs}}, row(normalised_, slab.first));
     }
 }
 

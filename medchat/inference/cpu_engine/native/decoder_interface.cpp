@@ -8,6 +8,10 @@
 
 using namespace medchat;
 
+static Linear& linear_at(Decoder* decoder, int layer, int role) {
+    return layer < 0 ? decoder->head : decoder->layers[static_cast<size_t>(layer)].linears[role];
+}
+
 // Null where memory ran out.
 EXPORTED Decoder* medchat_decoder_create(const DecoderShape* shape) {
     try {
@@ -23,8 +27,13 @@ EXPORTED void medchat_decoder_destroy(Decoder* decoder) { delete decoder; }
 EXPORTED void medchat_decoder_set_linear(
     Decoder* decoder, int layer, int role, int bits, size_t rows, size_t columns, const uint8_t* packed,
     const float* bias) {
-    Linear& linear = layer < 0 ? decoder->head : decoder->layers[static_cast<size_t>(layer)].linears[role];
-    linear = {matrix_at(bits, rows, columns, packed), bias};
+    linear_at(decoder, layer, role) = {matrix_at(bits, rows, columns, packed), bias};
+}
+
+// What is added to the products of a matrix that was named: `down` [rank, its columns], `up` [rank, its rows].
+EXPORTED void medchat_decoder_set_low_rank(
+    Decoder* decoder, int layer, int role, size_t rank, const float* down, const float* up) {
+    linear_at(decoder, layer, role).low_rank = {rank, down, up};
 }
 
 // Likewise for a norm; the last one has layer -1.

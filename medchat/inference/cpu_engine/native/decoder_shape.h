@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "layout.h"
+#include "low_rank.h"
 
 namespace medchat {
 
@@ -47,6 +48,7 @@ struct DecoderShape {
 struct Linear {
     PackedMatrix matrix{};
     const float* bias = nullptr;
+    LowRank low_rank{};
 };
 
 struct Norm {

@@ -14,7 +14,7 @@
 using namespace medchat;
 
 // Rises when a function below changes: a library that an older version built is not used.
-EXPORTED int medchat_interface_version() { return 4; }
+EXPORTED int medchat_interface_version() { return 5; }
 
 EXPORTED int medchat_can_run(int set) { return can_run(set) ? 1 : 0; }
 
@@ -68,7 +68,7 @@ EXPORTED int medchat_multiply(
         Phases phases(threads);
         phases.run(tokens, [&](size_t token) { activations.quantise(token, inputs + token * columns); });
         const PackedMatrix matrix = matrix_at(bits, rows, columns, packed);
-        multiply(product_kernel(set), {Product{matrix, activations, bias, outputs}}, phases);
+        multiply({product_kernel(set), vector_kernels(set)}, {{matrix, activations, bias, outputs}}, inputs, phases);
     } catch (const std::bad_alloc&) {
         return kNoMemory;
     }

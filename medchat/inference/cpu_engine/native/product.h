@@ -7,6 +7,7 @@
 
 #include "activations.h"
 #include "layout.h"
+#include "low_rank.h"
 
 // Compilers before GCC 11 and Clang 11 know no AMX, and only Linux is asked for its registers.
 #if defined(__x86_64__) && defined(__linux__) && __has_include(<amxint8intrin.h>)
@@ -15,14 +16,17 @@
 
 namespace medchat {
 
-// Multiplies the rows of the blocks [first_block, last_block) with every token. `outputs` holds a token's results at
-// `token * matrix.rows`. `bias` is one float a row, or null.
+// `outputs` holds a token's results at `token * matrix.rows`. `bias` is one float a row, or null. `coefficients` has room for
+// those of `low_rank`, [tokens, rank].
 struct Product {
     const PackedMatrix& matrix;
     const Activations& activations;
     const float* bias;
     float* outputs;
+    LowRank low_rank{};
+    float* coefficients = nullptr;
 };
+// Multiplies the rows of the blocks [first_block, last_block) with every token, and adds the bias.
 using ProductKernel = void (*)(const Product& product, size_t first_block, size_t last_block);
 
 void product_scalar(const Product& product, size_t first_block, size_t last_block);
