@@ -137,6 +137,28 @@ def test_what_was_read_beyond_a_place_is_forgotten_when_others_go_there() -> Non
     assert np.array_equal(decoder.read([text.part(cache, 50, 70)]), text.whole(decoder)[50:])
 
 
+@pytest.mark.parametrize("length", [20, 64, 65])
+def test_copies_of_a_cache_go_on_apart_each_as_if_it_had_read_all_alone(length: int) -> None:
+    decoder = drawn(shape_of("llama"))
+    text, *others = (Text(decoder.shape, 90, seed) for seed in (3, 4, 5))
+    cache = decoder.new_cache()
+    decoder.read([text.part(cache, 0, length)])
+    copies = [cache.copy() for _ in others]
+    together = [
+        other.part(copy, length, length + 3 * number)
+        for number, (other, copy) in enumerate(zip(others, copies, strict=True), start=1)
+    ]
+    found = decoder.read([*together, text.part(cache, length, 90)])
+    assert np.array_equal(found[9:], text.whole(decoder)[length:])
+    for number, other in enumerate(others, start=1):
+        alone = decoder.new_cache()
+        decoder.read([text.part(alone, 0, length)])
+        wanted = decoder.read([other.part(alone, length, length + 3 * number)])
+        assert np.array_equal(found[3 * number - 3 :][: 3 * number], wanted)
+    del cache
+    assert len(decoder.read([others[0].part(copies[0], length + 3, 90)])) == 87 - length
+
+
 def test_only_the_wanted_results_are_computed() -> None:
     decoder = drawn(shape_of("bloom"))
     text = Text(decoder.shape, 10)

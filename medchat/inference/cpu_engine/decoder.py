@@ -35,7 +35,10 @@ _LAST = -1
 class KeyValueCache:
     """Keys and values of one sequence, in the library's memory; given back with this object."""
 
-    def __init__(self, pointer: int, owner: NativeDecoder) -> None:
+    def __init__(self, pointer: int | None, owner: NativeDecoder) -> None:
+        """Raises MemoryShortageError where there is no pointer."""
+        if not pointer:
+            raise _no_memory()
         self.pointer = pointer
         self._owner = owner
         self.room = 0
@@ -45,6 +48,15 @@ class KeyValueCache:
     def belongs_to(self, decoder: NativeDecoder) -> bool:
         """Say whether it was made by `decoder`, whose shape it has."""
         return self._owner is decoder
+
+    def copy(self) -> KeyValueCache:
+        """Return a cache that holds the same, in the same memory as far as neither is written to.
+
+        Raises MemoryShortageError.
+        """
+        made = KeyValueCache(open_library().functions.medchat_cache_copy(self.pointer), self._owner)
+        made.room = self.room
+        return made
 
     def reserve(self, places: int) -> None:
         """Make room for `places` tokens in all. Raises MemoryShortageError, and then holds what it held."""
@@ -120,10 +132,7 @@ class NativeDecoder:
 
     def new_cache(self) -> KeyValueCache:
         """Return an empty cache. Raises MemoryShortageError."""
-        pointer = open_library().functions.medchat_cache_create(self._pointer)
-        if not pointer:
-            raise _no_memory()
-        return KeyValueCache(pointer, self)
+        return KeyValueCache(open_library().functions.medchat_cache_create(self._pointer), self)
 
     def store(self, cache: KeyValueCache, place: int, keys: Floats, values: Floats) -> None:
         """Write keys and values [layers, key_heads, head_width] of one token that is not computed to `place`.
@@ -136,11 +145,12 @@ class NativeDecoder:
         cache.reserve(place + 1)
         keys, values = _floats(keys), _floats(values)
         for layer in range(self.shape.layers):
-            open_library().functions.medchat_cache_store(
+            if open_library().functions.medchat_cache_store(
                 *(self._pointer, cache.pointer, layer, place),
                 keys[layer].ctypes.data,
                 values[layer].ctypes.data,
-            )
+            ):
+                raise _no_memory()
 
     def read(
         self, parts: Sequence[Tokens], *, threads: int = 1, cancelled: Callable[[], bool] | None = None

@@ -293,6 +293,11 @@ void ForwardPass::finish() {
 
 }  // namespace
 
-bool run_step(const Decoder& decoder, const Step& step) { return ForwardPass(decoder, step).run(); }
+bool run_step(const Decoder& decoder, const Step& step) {
+    for (size_t token = 0; token < step.tokens; ++token) {
+        step.caches[token]->prepare(static_cast<size_t>(step.places[token]));
+    }
+    return ForwardPass(decoder, step).run();
+}
 
 }  // namespace medchat

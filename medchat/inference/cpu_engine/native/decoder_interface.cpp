@@ -57,6 +57,15 @@ EXPORTED KeyValueCache* medchat_cache_create(const Decoder* decoder) {
     return new (std::nothrow) KeyValueCache(decoder->shape);
 }
 
+// A cache that holds what `cache` holds; null where memory ran out.
+EXPORTED KeyValueCache* medchat_cache_copy(const KeyValueCache* cache) {
+    try {
+        return new KeyValueCache(*cache);
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+
 EXPORTED void medchat_cache_destroy(KeyValueCache* cache) { delete cache; }
 
 // Makes room for `tokens` tokens in all. What was stored stays, whatever comes of it.
@@ -70,8 +79,13 @@ EXPORTED int medchat_cache_reserve(KeyValueCache* cache, size_t tokens) {
 }
 
 // Writes keys and values of one layer, [key_heads, head_width] each, to a place that `cache` has room for.
-EXPORTED void medchat_cache_store(
+EXPORTED int medchat_cache_store(
     const Decoder* decoder, KeyValueCache* cache, size_t layer, size_t place, const float* keys, const float* values) {
+    try {
+        cache->prepare(place);
+    } catch (const std::bad_alloc&) {
+        return kNoMemory;
+    }
     const DecoderShape& shape = decoder->shape;
     const size_t width = static_cast<size_t>(shape.head_width);
     for (size_t h = 0; h < static_cast<size_t>(shape.key_heads); ++h) {
@@ -79,6 +93,7 @@ EXPORTED void medchat_cache_store(
         vector_kernels(kScalar).store(
             keys + h * width, values + h * width, width, shape.precise == 0, place % kChunkTokens, head);
     }
+    return kDone;
 }
 
 // Reads `step`. Stopped: the caller asked for it.

@@ -1,10 +1,13 @@
-// The keys and values of what one sequence has read. It grows by whole chunks, so that nothing is ever copied.
+// The keys and values of what one sequence has read. It grows by whole chunks, so that nothing is copied.
+//
+// A copy has the same chunks, until one of the two writes to a chunk: that one gets a chunk of its own first.
 //
 // A chunk holds 64 tokens of every layer and head. In it the keys of a head lie component by component, the values token
 // by token: scores are then sums over components, and outputs sums over tokens, of whole registers.
 #pragma once
 
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <vector>
@@ -38,10 +41,17 @@ class KeyValueCache {
     void reserve(size_t tokens) {
         while (room() < tokens) {
             // Zeros: what is beyond the last token is multiplied with a weight of zero.
-            Chunk chunk(static_cast<uint8_t*>(std::calloc(chunk_bytes_, 1)), &std::free);
-            if (chunk == nullptr) throw std::bad_alloc();
-            chunks_.push_back(std::move(chunk));
+            chunks_.push_back(owned(std::calloc(chunk_bytes_, 1)));
         }
+    }
+
+    // To be called before a place is written to. Throws std::bad_alloc.
+    void prepare(size_t place) {
+        Chunk& shared = chunks_[place / kChunkTokens];
+        if (shared.use_count() == 1) return;
+        Chunk own = owned(std::malloc(chunk_bytes_));
+        std::memcpy(own.get(), shared.get(), chunk_bytes_);
+        shared = std::move(own);
     }
 
     size_t room() const { return chunks_.size() * kChunkTokens; }
@@ -52,7 +62,12 @@ class KeyValueCache {
     }
 
   private:
-    using Chunk = std::unique_ptr<uint8_t, decltype(&std::free)>;
+    using Chunk = std::shared_ptr<uint8_t>;
+
+    static Chunk owned(void* memory) {
+        if (memory == nullptr) throw std::bad_alloc();
+        return Chunk(static_cast<uint8_t*>(memory), &std::free);
+    }
 
     size_t key_heads_;
     size_t block_bytes_;
