@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from medchat_chatglm.configuration import ChatGLMConfig
-from medchat_chatglm.fused import ChatGLMSequence, chatglm_parts
+from medchat_chatglm.fused import chatglm_parts, chatglm_sequence
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 from medchat_chatglm.stepper import ChatGLMStepper
 from medchat_llama.fused import llama_parts
@@ -105,7 +105,7 @@ def steppers(family: str, bits: int) -> tuple[dict[str, Stepper], NativeModel, P
     plain, laid_out = filled(make(bits), 0), filled(grouped, 0)
     give_to_engine("native", laid_out, torch.device("cpu"))
     laid_out.eval()
-    begin = partial(ChatGLMSequence, laid_out) if family == "chatglm" else CausalSequence
+    begin = partial(chatglm_sequence, laid_out) if family == "chatglm" else CausalSequence
     native = NativeModel(partial(parts, laid_out), begin)
     found = {
         "torch": layered(plain),

@@ -2,7 +2,7 @@
 
 Independent of any model family: a `Stepper` reads the prompt and takes one token at a time, whatever cache,
 positions and masks that needs. Independent of vocabularies: a `ChatTokenizer` makes the ids of a prompt, and
-its `TextDecoder` turns ids into text.
+its `TextDecoder` turns ids into text. Imports no torch.
 """
 
 from __future__ import annotations
@@ -11,25 +11,23 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from torch import Tensor
-
 from medchat.api import Finish, GenerationConfig, Segment
 from medchat.inference.answer_deltas import DecodeStep, PromptReader, TextDecoder, answer_room
 from medchat.inference.interrupt import GenerationCancelled
-from medchat.inference.sampling import TokenChooser
+from medchat.inference.sampling import Logits, TokenChooser
 
 
 class Stepper(PromptReader, Protocol):
     """A model with its cache. Both calls return the logits [V] of the token that comes next."""
 
-    def prefill(self, ids: Sequence[int], cancel: threading.Event) -> Tensor:
+    def prefill(self, ids: Sequence[int], cancel: threading.Event) -> Logits:
         """Read a whole prompt. Raises Interrupted once `cancel` is set.
 
         Returns the logits [V] of what follows, in the model's dtype.
         """
         ...
 
-    def advance(self, token: int) -> Tensor:
+    def advance(self, token: int) -> Logits:
         """Append one token to what has been read. Returns the logits [V] of what follows."""
         ...
 
@@ -78,7 +76,7 @@ class ForgettingStepper(Stepper, Protocol):
 
     def prefill(
         self, ids: Sequence[int], cancel: threading.Event, *, prompt_tokens: int | None = None
-    ) -> Tensor:
+    ) -> Logits:
         """Read a prompt, and behind its first `prompt_tokens` the beginning of its answer. Returns logits [V]."""
         ...
 

@@ -26,6 +26,7 @@ from medchat.inference.cpu_engine.decoder_weights import (
     Role,
 )
 from medchat.inference.engine import NativeLinear
+from medchat.inference.native_sequence import Places
 
 if TYPE_CHECKING:
     from medchat.inference.acting_lora import ActingLora
@@ -54,7 +55,7 @@ class DecoderParts:
     final_norm: nn.Module
     embed: Callable[[Tensor], Tensor]
     head: nn.Module
-    turns: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    turns: Callable[[Places], tuple[Floats, Floats]] | None = None
     slopes: Tensor | None = None
 
     def contents(self) -> list[object]:
@@ -149,30 +150,25 @@ class FusedDecoder:
         """Return the states [T, width] that the first layer reads."""
         return self.parts.embed(torch.tensor(list(ids))).float().numpy()
 
-    @torch.inference_mode()
-    def turns(self, positions: Tensor) -> tuple[Floats | None, Floats | None]:
+    def turns(self, positions: Places) -> tuple[Floats | None, Floats | None]:
         """Return cosines and sines [T, head_width / 2] of `positions`, [T] or [n, T]; None if nothing turns."""
-        if self.parts.turns is None:
-            return None, None
-        cosines, sines = self.parts.turns(positions)
-        return cosines.float().numpy(), sines.float().numpy()
+        return (None, None) if self.parts.turns is None else self.parts.turns(positions)
 
     @torch.inference_mode()
-    def read(self, tokens: Sequence[Tokens], cancelled: Callable[[], bool] | None = None) -> Tensor:
-        """Read `tokens`, each of another sequence; return the logits [W, V] of those wanted, in float32.
+    def read(self, tokens: Sequence[Tokens], cancelled: Callable[[], bool] | None = None) -> Floats:
+        """Read `tokens`, each of another sequence; return the logits [W, V] of those wanted.
 
         Raises as `NativeDecoder.read`.
         """
         results = self.native.read(tokens, threads=torch.get_num_threads(), cancelled=cancelled)
         return self._logits(results)
 
-    def _logits(self, results: Floats) -> Tensor:
-        found = torch.from_numpy(results)
+    def _logits(self, results: Floats) -> Floats:
         if self.native.weights.head is not None:
-            return found
+            return results
         head = self.parts.head
         dtype = next(part.dtype for part in head.parameters() if part.is_floating_point())
-        return head(found.to(dtype)).float()  # type: ignore[no-any-return]
+        return head(torch.from_numpy(results).to(dtype)).float().numpy()  # type: ignore[no-any-return]
 
 
 def all_native(linears: Mapping[Role, nn.Module]) -> bool:

@@ -8,17 +8,15 @@ one thread. Knows no text.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
-
-from torch import Tensor
 
 from medchat.api import Finish, GenerationConfig
 from medchat.inference.answer_deltas import DecodeStep, answer_room
 from medchat.inference.generate import GenerationLimits
 from medchat.inference.interrupt import GenerationCancelled
-from medchat.inference.sampling import TokenChooser
+from medchat.inference.sampling import Logits, TokenChooser
 
 Row = TypeVar("Row")
 #: An answer waits for its reader with so many tokens; the others go on without it meanwhile.
@@ -28,14 +26,14 @@ _MOST_AHEAD = 16
 class Rows(Protocol[Row]):
     """Token sequences in one model, each with its keys and values."""
 
-    def begin(self, ids: Sequence[int], cancel: threading.Event) -> tuple[Row, Tensor, int]:
+    def begin(self, ids: Sequence[int], cancel: threading.Event) -> tuple[Row, Logits, int]:
         """Read a prompt alone. Returns its sequence, the logits [V] of what follows and how many tokens were kept.
 
         Raises GenerationCancelled once `cancel` is set.
         """
         ...
 
-    def advance(self, rows: Sequence[Row], tokens: Sequence[int]) -> Tensor:
+    def advance(self, rows: Sequence[Row], tokens: Sequence[int]) -> Iterable[Logits]:
         """Append one token to each. Returns the logits [B, V] of what follows."""
         ...
 
@@ -65,7 +63,7 @@ class JointAnswer(Generic[Row]):
     #: How many tokens of the prompt were still in a cache.
     reused_tokens: int = 0
 
-    def take(self, logits: Tensor, stop_ids: Collection[int]) -> None:
+    def take(self, logits: Logits, stop_ids: Collection[int]) -> None:
         """Choose the next token by `logits` [V]. What the choice raises ends this answer alone."""
         try:
             token = self.chooser.choose(logits)

@@ -20,16 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from medchat.inference.interrupt import decoder_layers, interruptible
-
-
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Return how many ids the two sequences share at their beginning."""
-    shared = 0
-    for one, other in zip(left, right, strict=False):
-        if one != other:
-            break
-        shared += 1
-    return shared
+from medchat.inference.prompt_ids import common_prefix
 
 
 def keeps_every_key(model: PreTrainedModel) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
-from medchat.inference.cpu_engine.decoder import Tokens
 from medchat.inference.decode import ForgettingStepper
 from medchat.inference.fused_decoder import DecoderParts, FusedDecoder
-from medchat.inference.native_sequence import NativeSequence
+from medchat.inference.native_sequence import NativeSequence, SequenceDecoder, SequenceStepper
+from medchat.inference.sampling import Logits
 
 
 class NativeModel:
@@ -22,7 +23,7 @@ class NativeModel:
     def __init__(
         self,
         find_parts: Callable[[], DecoderParts | None],
-        begin: Callable[[FusedDecoder], NativeSequence],
+        begin: Callable[[SequenceDecoder], NativeSequence],
     ) -> None:
         """`find_parts` says what the model consists of now, None if torch is to run it; `begin` a sequence."""
         self._find_parts = find_parts
@@ -38,7 +39,7 @@ class NativeModel:
             self._decoder = FusedDecoder(parts)
         return self._decoder
 
-    def begin(self, decoder: FusedDecoder) -> NativeSequence:
+    def begin(self, decoder: SequenceDecoder) -> NativeSequence:
         """Return an empty sequence."""
         return self._begin(decoder)
 
@@ -49,7 +50,8 @@ class NativeModel:
             return None
         ids = [*prompt, *target[:-1]]
         sequence = self.begin(decoder)
-        return decoder.read([sequence.prompt(ids, prompt_tokens=len(prompt), wanted=len(target))])
+        tokens = sequence.prompt(ids, prompt_tokens=len(prompt), wanted=len(target))
+        return torch.from_numpy(decoder.read([tokens]))
 
 
 class NativeStepper:
@@ -59,18 +61,16 @@ class NativeStepper:
         self._model = model
         self._layered = layered
         self._decoder: FusedDecoder | None = None
-        self._sequence: NativeSequence | None = None
+        self._stepper: ForgettingStepper = layered
 
     @property
     def reused_tokens(self) -> int:
         """How many tokens of the last prompt were still in the cache."""
-        if self._decoder is None:
-            return self._layered.reused_tokens
-        return self._sequence.reused if self._sequence else 0
+        return self._stepper.reused_tokens
 
     def forget(self) -> None:
         """Drop the cache, and with it its memory."""
-        self._sequence = None
+        self._stepper.forget()
         self._layered.forget()
 
     def prefill(
@@ -79,32 +79,19 @@ class NativeStepper:
         cancel: threading.Event | None = None,
         *,
         prompt_tokens: int | None = None,
-    ) -> Tensor:
+    ) -> Logits:
         """Read the prompt from where it departs from the cache. Returns logits [V]; raises GenerationCancelled.
 
         Ids behind the first `prompt_tokens` begin the answer.
         """
-        cancel = cancel or threading.Event()
         before, self._decoder = self._decoder, self._model.decoder()
         if self._decoder is not before:
             self.forget()
-        if self._decoder is None:
-            return self._layered.prefill(ids, cancel, prompt_tokens=prompt_tokens)
-        if self._sequence is None:
-            self._sequence = self._model.begin(self._decoder)
-        tokens = self._sequence.prompt(ids, prompt_tokens=prompt_tokens)
-        return self._read(self._decoder, tokens, cancel)
+            self._stepper = (
+                SequenceStepper(self._decoder, self._model.begin) if self._decoder else self._layered
+            )
+        return self._stepper.prefill(ids, cancel or threading.Event(), prompt_tokens=prompt_tokens)
 
-    def advance(self, token: int) -> Tensor:
+    def advance(self, token: int) -> Logits:
         """Append one token. Returns logits [V]."""
-        if self._decoder is None or self._sequence is None:
-            return self._layered.advance(token)
-        return self._read(self._decoder, self._sequence.append(token), None)
-
-    def _read(self, decoder: FusedDecoder, tokens: Tokens, cancel: threading.Event | None) -> Tensor:
-        try:
-            return decoder.read([tokens], cancel.is_set if cancel else None)[0]
-        except BaseException:
-            # Some layers may hold the new tokens and some not.
-            self.forget()
-            raise
+        return self._stepper.advance(token)

@@ -8,10 +8,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from medchat.api import Finish, GenerationConfig
 from medchat.inference.answer_deltas import answer_room
+from medchat.inference.cpu_engine.decoder_weights import Floats
 from medchat.inference.device import raise_on_oom
 from medchat.inference.fused_decoder import FusedDecoder
 from medchat.inference.generate import BatchAnswer, GenerationLimits
@@ -27,13 +26,13 @@ class NativeRows:
         self._model, self._decoder = model, decoder
         self._kept: NativeSequence | None = None
 
-    def begin(self, ids: Sequence[int], cancel: threading.Event) -> tuple[NativeSequence, Tensor, int]:
+    def begin(self, ids: Sequence[int], cancel: threading.Event) -> tuple[NativeSequence, Floats, int]:
         """Read a prompt alone: see `Rows`, as all that follows."""
         sequence, self._kept = self._kept or self._model.begin(self._decoder), None
         logits = self._decoder.read([sequence.prompt(ids)], cancel.is_set)[0]
         return sequence, logits, sequence.reused
 
-    def advance(self, rows: Sequence[NativeSequence], tokens: Sequence[int]) -> Tensor:
+    def advance(self, rows: Sequence[NativeSequence], tokens: Sequence[int]) -> Floats:
         """Append one token to each. Returns logits [B, V]."""
         return self._decoder.read([row.append(token) for row, token in zip(rows, tokens, strict=True)])
 

@@ -1,16 +1,44 @@
-"""One sequence in the native engine: which tokens its cache holds, and where the next ones go."""
+"""Sequences in the native engine and a stepper through one: what its cache holds, what is read next. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from medchat.inference.cpu_engine.decoder import Tokens
-from medchat.inference.fused_decoder import FusedDecoder
-from medchat.inference.kv_cache import common_prefix
+from medchat.inference.cpu_engine.decoder import NativeDecoder, Tokens
+from medchat.inference.cpu_engine.decoder_weights import Floats
+from medchat.inference.prompt_ids import common_prefix
+
+#: Places of tokens.
+Places = NDArray[np.int64]
+
+
+class SequenceDecoder(Protocol):
+    """A decoder of the engine with what goes around it, whoever computes that."""
+
+    @property
+    def native(self) -> NativeDecoder:
+        """The decoder itself."""
+        ...
+
+    def embed(self, ids: Sequence[int]) -> Floats:
+        """Return the states [T, width] that the first layer reads."""
+        ...
+
+    def turns(self, positions: Places) -> tuple[Floats | None, Floats | None]:
+        """Return cosines and sines [T, head_width / 2] of `positions`, [T] or [n, T]; None if nothing turns."""
+        ...
+
+    def read(self, tokens: Sequence[Tokens], cancelled: Callable[[], bool] | None = None) -> Floats:
+        """Read `tokens`, each of another sequence; return the logits [W, V] of those wanted.
+
+        Raises as `NativeDecoder.read`.
+        """
+        ...
 
 
 class NativeSequence(Protocol):
@@ -37,7 +65,7 @@ class NativeSequence(Protocol):
 class CausalSequence:
     """A sequence whose tokens see all before them: what two prompts share at their beginning is read once."""
 
-    def __init__(self, decoder: FusedDecoder) -> None:
+    def __init__(self, decoder: SequenceDecoder) -> None:
         self._decoder = decoder
         self._cache = decoder.native.new_cache()
         #: The ids whose keys and values the cache holds, in order.
@@ -62,7 +90,55 @@ class CausalSequence:
     def _next(self, ids: Sequence[int], wanted: int) -> Tokens:
         first = len(self._ids)
         self._ids.extend(ids)
-        places = torch.arange(first, len(self._ids))
+        places = np.arange(first, len(self._ids))
         cosines, sines = self._decoder.turns(places)
-        visible = (places + 1).numpy().astype(np.int32)
+        visible = (places + 1).astype(np.int32)
         return Tokens(self._cache, self._decoder.embed(ids), first, visible, cosines, sines, wanted)
+
+
+class SequenceStepper:
+    """Reads prompts and steps through answers in the native engine, one sequence at a time."""
+
+    def __init__(self, decoder: SequenceDecoder, begin: Callable[[SequenceDecoder], NativeSequence]) -> None:
+        """`begin` makes an empty sequence."""
+        self._decoder, self._begin = decoder, begin
+        self._sequence: NativeSequence | None = None
+
+    @property
+    def reused_tokens(self) -> int:
+        """How many tokens of the last prompt were still in the cache."""
+        return self._sequence.reused if self._sequence else 0
+
+    def forget(self) -> None:
+        """Drop the cache, and with it its memory."""
+        self._sequence = None
+
+    def prefill(
+        self,
+        ids: Sequence[int],
+        cancel: threading.Event | None = None,
+        *,
+        prompt_tokens: int | None = None,
+    ) -> Floats:
+        """Read the prompt from where it departs from the cache. Returns logits [V]; raises GenerationCancelled.
+
+        Ids behind the first `prompt_tokens` begin the answer.
+        """
+        if self._sequence is None:
+            self._sequence = self._begin(self._decoder)
+        return self._read(self._sequence.prompt(ids, prompt_tokens=prompt_tokens), cancel)
+
+    def advance(self, token: int) -> Floats:
+        """Append one token. Returns logits [V]. Raises ValueError before any prompt."""
+        if self._sequence is None:
+            raise ValueError("no prompt was read")
+        return self._read(self._sequence.append(token), None)
+
+    def _read(self, tokens: Tokens, cancel: threading.Event | None) -> Floats:
+        try:
+            logits: Floats = self._decoder.read([tokens], cancel.is_set if cancel else None)[0]
+        except BaseException:
+            # Some layers may hold the new tokens and some not.
+            self.forget()
+            raise
+        return logits

@@ -85,3 +85,13 @@ def _joined(segments: Sequence[Segment]) -> deque[Segment]:
 def _is_control(given: deque[Segment], place: int, number: int, special_ids: Mapping[str, int]) -> bool:
     part = given[place] if place < len(given) else None
     return isinstance(part, Control) and special_ids.get(part.token) == number
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Return how many ids the two sequences share at their beginning."""
+    shared = 0
+    for one, other in zip(left, right, strict=False):
+        if one != other:
+            break
+        shared += 1
+    return shared

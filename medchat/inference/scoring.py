@@ -16,7 +16,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache
 
 from medchat.inference.generate import pad_left
-from medchat.inference.kv_cache import PaddedReader, common_prefix
+from medchat.inference.kv_cache import PaddedReader
+from medchat.inference.prompt_ids import common_prefix
 
 #: A group has at most so many prompts, and so many tokens of them with their padding.
 _GROUP_PROMPTS, _GROUP_TOKENS = 16, 8192

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from medchat_chatglm.blocks import ChatGLMBlock
 from medchat_chatglm.collators import IGNORED, AnswerCollator, TrainingSample
-from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
+from medchat_chatglm.config_file import PositionRule
+from medchat_chatglm.configuration import ChatGLMConfig
 from medchat_chatglm.growing_cache import GrowingCacheLayer
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 from medchat_chatglm.prefix import train_prefix_only

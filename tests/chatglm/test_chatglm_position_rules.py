@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from medchat_chatglm import position_rules
 from medchat_chatglm.collators import IGNORED, AnswerCollator, MedCollator, OfficialCollator, TrainingSample
-from medchat_chatglm.configuration import ChatGLMConfig, PositionRule, SpecialIds
+from medchat_chatglm.config_file import PositionRule, SpecialIds
+from medchat_chatglm.configuration import ChatGLMConfig
 from medchat_chatglm.rotary import table_precision, turn, turn_table
 from torch import Tensor
 

@@ -22,7 +22,7 @@ from goldens import (
     tensors_of,
 )
 from medchat_chatglm import position_rules
-from medchat_chatglm.fused import ChatGLMSequence, chatglm_parts
+from medchat_chatglm.fused import chatglm_parts, chatglm_sequence
 from medchat_chatglm.stepper import ChatGLMStepper
 from native_engine import COMPILED, dense
 from torch import Tensor, nn
@@ -193,7 +193,7 @@ def test_the_native_engine_gives_the_recorded_logits_or_those_of_its_own_weights
     if not quantised:
         list(replace_modules(model.transformer.layers, nn.Linear, grouped))
     give_to_engine("native", model, torch.device("cpu"))
-    native = NativeModel(partial(chatglm_parts, model.eval()), partial(ChatGLMSequence, model))
+    native = NativeModel(partial(chatglm_parts, model.eval()), partial(chatglm_sequence, model))
     assert native.decoder()
     found = steps(NativeStepper(native, ChatGLMStepper(model)), scenario)
     if quantised:
@@ -205,7 +205,7 @@ def test_the_native_engine_gives_the_recorded_logits_or_those_of_its_own_weights
 
 def steps(stepper: ChatGLMStepper | NativeStepper, scenario: Scenario) -> Tensor:
     stepper.prefill(scenario["prompt_ids"][0].tolist())
-    return torch.stack([stepper.advance(token) for token in scenario["forced_ids"].tolist()])
+    return torch.stack([torch.as_tensor(stepper.advance(token)) for token in scenario["forced_ids"].tolist()])
 
 
 def grouped(layer: nn.Linear) -> GroupedLinear:

@@ -19,7 +19,8 @@ from goldens import (
     stored_weights,
     tensors_of,
 )
-from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
+from medchat_chatglm.config_file import PositionRule
+from medchat_chatglm.configuration import ChatGLMConfig
 from medchat_chatglm.quantised import dequantize_blocks
 from medchat_chatglm.rotary import inverse_frequencies, turn_table
 from medchat_chatglm.stepper import ChatGLMStepper

@@ -12,7 +12,7 @@ import pytest
 import torch
 from llama_checkpoints import load as load_llama
 from llama_checkpoints import lora
-from native_engine import COMPILED, dense
+from native_engine import COMPILED, advance, dense, distance, read
 from refusals import refused
 from talking_miniatures import FAMILIES
 
@@ -59,12 +59,6 @@ def loaded(talkative: Callable[[str], Path]) -> Loaded:
     return chat
 
 
-def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Return the largest difference as a share of the spread of `wanted`; never 0 for two engines."""
-    assert not torch.equal(found, wanted)
-    return float((found - wanted).abs().max() / wanted.std())
-
-
 def answer(chat: Any, question: str) -> str:
     return "".join(delta.text for delta in chat.stream([Text(question)], GREEDY, NEVER))
 
@@ -79,9 +73,9 @@ def test_both_engines_answer_alike_and_score_alike(loaded: Loaded, family: str, 
     native, reference = (loaded(family, engine, quantize) for engine in ("native", "dense"))
     assert native.describe()["engine"].startswith("native ") and reference.describe()["engine"] == "torch"
     ids = list(native.prompt_ids(QUESTION))
-    prompts = [chat.stepper.prefill(ids, NEVER) for chat in (native, reference)]
+    prompts = [read(chat, ids) for chat in (native, reference)]
     assert distance(*prompts) < NEAR
-    assert distance(*(chat.stepper.advance(9) for chat in (native, reference))) < NEAR
+    assert distance(*(advance(chat, 9) for chat in (native, reference))) < NEAR
     answers = [[answer(chat, question) for question in QUESTIONS] for chat in (native, reference)]
     assert answers[0] == answers[1] and any(answers[0])
     scores = [torch.tensor(chat.score(QUESTION, "多喝水")) for chat in (native, reference)]
@@ -114,9 +108,9 @@ def test_a_kept_cache_gives_the_logits_of_a_fresh_one(loaded: Loaded, family: st
     chat = loaded(family, "native", "int4")
     ids = list(range(10, 30))
     chat.stepper.forget()
-    fresh = chat.stepper.prefill(ids, NEVER)
-    chat.stepper.prefill([*ids[:-3], 9, 9], NEVER)
-    again = chat.stepper.prefill(ids, NEVER)
+    fresh = read(chat, ids)
+    read(chat, [*ids[:-3], 9, 9])
+    again = read(chat, ids)
     assert chat.stepper.reused_tokens == len(ids) - 3
     torch.testing.assert_close(again, fresh, atol=1e-4, rtol=1e-4)
     assert family not in WHOLE or torch.equal(again, fresh)
@@ -129,13 +123,13 @@ def test_a_plain_model_runs_whole_and_one_with_a_hook_through_torch_as_near(
 ) -> None:
     chat = loaded(family, "native", "int8")
     ids = list(chat.prompt_ids([Text("咳嗽三天了要不要去医院？" * 6)]))
-    whole = chat.stepper.prefill(ids, NEVER)
+    whole = read(chat, ids)
     seen: list[object] = []
     handle = chat.model.get_input_embeddings().register_forward_hook(lambda *_: seen.append(1))
-    through_torch = chat.stepper.prefill(ids, NEVER)
+    through_torch = read(chat, ids)
     handle.remove()
     assert seen and distance(whole, through_torch) < NEAR
-    assert torch.equal(chat.stepper.prefill(ids, NEVER), whole)
+    assert torch.equal(read(chat, ids), whole)
 
 
 @COMPILED
@@ -185,7 +179,7 @@ def test_every_instruction_set_of_this_cpu_gives_the_same_logits(
     for instructions in open_library().usable:
         monkeypatch.setenv(VARIABLE, instructions)
         assert chat.describe()["engine"] == f"native {instructions}"
-        found.append(chat.stepper.prefill(ids, NEVER))
+        found.append(read(chat, ids))
     assert all(torch.equal(one, found[0]) for one in found)
 
 

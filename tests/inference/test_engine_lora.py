@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from native_engine import COMPILED, dense
+from native_engine import COMPILED, advance, dense, distance, read
 from safetensors.torch import save_file
 from talking_miniatures import FAMILIES
 
@@ -73,7 +73,7 @@ class WithTwo:
         return list(self.native.prompt_ids([Text(question)]))
 
     def read(self, chat: Any, question: str = QUESTIONS[2]) -> torch.Tensor:
-        return chat.stepper.prefill(self.ids(question), NEVER)
+        return read(chat, self.ids(question))
 
     def logits(self, *names: str) -> torch.Tensor:
         activate(self.native.model, names)
@@ -105,12 +105,6 @@ def with_two(
     return loaded
 
 
-def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Return the largest difference as a share of the spread of `wanted`; never 0 for two ways to compute."""
-    assert not torch.equal(found, wanted)
-    return float((found - wanted).abs().max() / wanted.std())
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adapters_that_are_switched_act_as_through_torch_each_alone_and_together(
     with_two: Callable[[str], WithTwo], family: str
@@ -121,7 +115,7 @@ def test_adapters_that_are_switched_act_as_through_torch_each_alone_and_together
         models.reference.stepper.forget()  # torch's keeps what the adapters before gave
         found.append(models.logits(*names))
         assert distance(found[-1], models.read(models.reference)) < NEAR
-        steps = [chat.stepper.advance(9) for chat in (models.native, models.reference)]
+        steps = [advance(chat, 9) for chat in (models.native, models.reference)]
         assert distance(*steps) < NEAR
     assert min(distance(found[0], found[1]), distance(found[0], found[2]), distance(*found[1:])) > 0.01
     assert torch.equal(models.logits(), models.read(models.base))

@@ -13,7 +13,8 @@ from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCau
 from medchat.api import GenerationConfig
 from medchat.inference.decode import stream_tokens
 from medchat.inference.interrupt import GenerationCancelled, decoder_layers
-from medchat.inference.kv_cache import CausalStepper, common_prefix
+from medchat.inference.kv_cache import CausalStepper
+from medchat.inference.prompt_ids import common_prefix
 
 pytestmark = pytest.mark.torch
 

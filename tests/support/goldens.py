@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import torch
 from locations import DATA, SHARED
-from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
+from medchat_chatglm.config_file import PositionRule
+from medchat_chatglm.configuration import ChatGLMConfig
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 from safetensors import safe_open
 from safetensors.torch import load_file

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -45,3 +50,19 @@ def dense(layer: NativeLinear) -> nn.Linear:
     made = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
     made.weight, made.bias = nn.Parameter(layer.dense_weight()), layer.bias
     return made
+
+
+def read(chat: Any, ids: Sequence[int]) -> Tensor:
+    """Return the logits [V] behind a prompt, whichever engine computes them."""
+    return torch.as_tensor(chat.stepper.prefill(ids, threading.Event()))
+
+
+def advance(chat: Any, token: int) -> Tensor:
+    """Return the logits [V] behind one more token, likewise."""
+    return torch.as_tensor(chat.stepper.advance(token))
+
+
+def distance(found: Tensor, wanted: Tensor) -> float:
+    """Return the largest difference as a share of the spread of `wanted`; never 0 for two ways to compute."""
+    assert not torch.equal(found, wanted)
+    return float((found - wanted).abs().max() / wanted.std())

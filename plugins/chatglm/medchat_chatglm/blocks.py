@@ -6,7 +6,6 @@ blocks do not use the number of layers.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +14,10 @@ from torch.nn import functional
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from medchat_chatglm.config_file import ALPHA
 from medchat_chatglm.configuration import ChatGLMConfig
 from medchat_chatglm.quantised import make_linear
 from medchat_chatglm.rotary import turn
-
-#: The residual factor. 28 is the depth of the 6B model.
-ALPHA = math.sqrt(2 * 28)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,11 @@ from medchat_chatglm.adapters import (
 )
 from medchat_chatglm.cleanup import StreamingResponse
 from medchat_chatglm.config_reading import read_configuration, with_stated_rule
-from medchat_chatglm.fused import ChatGLMSequence, chatglm_parts
+from medchat_chatglm.fused import chatglm_parts, chatglm_sequence
 from medchat_chatglm.loading import LoadedModel, load_model
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
-from medchat_chatglm.stepper import BegunAnswer, ChatGLMStepper
+from medchat_chatglm.native import BegunAnswer
+from medchat_chatglm.stepper import ChatGLMStepper
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 
 
@@ -102,7 +103,7 @@ class ChatGLMChatModel(TokenChatModel):
             tokenizer,
             ChatGLMStepper(model),
             ModelFacts("chatglm", path, int(config.max_sequence_length), details, notes),
-            native=NativeModel(partial(chatglm_parts, model), partial(ChatGLMSequence, model)),
+            native=NativeModel(partial(chatglm_parts, model), partial(chatglm_sequence, model)),
             # Med checkpoints end with the old tokenizer's `</s>`, plain ones with `<eop>`.
             stop_ids={eos} if isinstance(eos, int) else set(eos or ()),
             cleanup=partial(StreamingResponse, full_width=tokenizer.generation == "v11"),

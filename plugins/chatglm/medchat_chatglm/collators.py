@@ -15,7 +15,8 @@ from torch import Tensor
 
 from medchat.plugin_kit import DataError, say
 from medchat_chatglm import position_rules
-from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
+from medchat_chatglm.config_file import PositionRule
+from medchat_chatglm.configuration import ChatGLMConfig
 
 #: The label the loss ignores.
 IGNORED = -100

@@ -12,7 +12,8 @@ from medchat.checkpoints.config_json import LARGEST, MOST, ConfigValues
 from medchat.checkpoints.layout import read_config
 from medchat.checkpoints.stated_template import stated_facts
 from medchat.plugin_kit import CheckpointError, LoadOptions, UsageError, say
-from medchat_chatglm.configuration import ChatGLMConfig, PositionRule
+from medchat_chatglm.config_file import ChatGLMValues, PositionRule
+from medchat_chatglm.configuration import ChatGLMConfig
 from medchat_chatglm.inspection import refuse_other_models
 from medchat_chatglm.prompts import RULE_KEY
 
@@ -27,7 +28,7 @@ _SWITCHES = (
 _LONGEST_PREFIX = 2**16
 #: The keys of config.json that are passed to the configuration. Others could choose code to run, such as the
 #: library's attention implementations, which it may download.
-_CONFIG_KEYS = (*ChatGLMConfig.__annotations__, "architectures", "medchat_template")
+_CONFIG_KEYS = (*ChatGLMValues.__annotations__, "architectures", "medchat_template")
 
 
 def with_stated_rule(options: LoadOptions) -> Mapping[str, str]:

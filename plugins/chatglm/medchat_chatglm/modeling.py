@@ -21,7 +21,8 @@ from medchat.inference.quantization import QuantizedEmbedding, QuantizedLinear
 from medchat.plugin_kit import UsageError, say
 from medchat_chatglm import position_rules
 from medchat_chatglm.blocks import ChatGLMBlock, NormInOwnPrecision, Turns
-from medchat_chatglm.configuration import ChatGLMConfig, SpecialIds
+from medchat_chatglm.config_file import SpecialIds
+from medchat_chatglm.configuration import ChatGLMConfig
 from medchat_chatglm.prefix import PrefixEncoder
 from medchat_chatglm.quantised import make_embedding, make_head
 from medchat_chatglm.rotary import table_precision, turn_table

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medchat.plugin_kit import DataError, say
-from medchat_chatglm.configuration import PositionRule, SpecialIds
+from medchat_chatglm.config_file import PositionRule, SpecialIds
+from medchat_chatglm.prompt_places import without_landmarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,7 @@ def find_landmarks(
     mask, has_mask = _first((ids == special.mask) & before)
     is_gmask = has_gmask if rule is PositionRule.V11 else has_gmask & ~has_mask
     if checked and not bool((has_sop & (has_gmask | has_mask)).all()):
-        raise DataError(
-            say("提示词中缺少 [gMASK]（或 [MASK]）与其后的 <sop>，ChatGLM 无法计算位置",
-                "the prompt lacks [gMASK] (or [MASK]) followed by <sop>, so ChatGLM has no positions for it"),
-            say("用分词器编码提示词时请加上特殊标记，或自行传入 position_ids 与 attention_mask",
-                "encode prompts with their special tokens, or pass position_ids and attention_mask"),
-        )  # fmt: skip
+        raise without_landmarks()
     start, _ = _first(real)
     return Landmarks(torch.where(is_gmask, gmask, mask), sop, start, end, is_gmask)
 

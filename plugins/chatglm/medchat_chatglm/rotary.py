@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from medchat_chatglm.native import turns_are_half
+
 _BASE = 10000.0
 
 
@@ -33,13 +35,9 @@ def turn_table(positions: Tensor, half_width: int, precision: torch.dtype) -> tu
 
 
 def table_precision(rotary_precision: str, compute: torch.dtype) -> torch.dtype:
-    """Return the dtype of the table for a model computing in `compute`.
-
-    "auto" uses float32 for bfloat16 models: bfloat16 cannot distinguish positions above 256.
-    """
-    if rotary_precision == "auto":
-        return torch.float16 if compute == torch.float16 else torch.float32
-    return torch.float16 if rotary_precision == "float16" else torch.float32
+    """Return the dtype of the table for a model computing in `compute` (`turns_are_half`)."""
+    half = turns_are_half(rotary_precision, str(compute).removeprefix("torch."))
+    return torch.float16 if half else torch.float32
 
 
 def turn(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from medchat.inference.decode import ForgettingStepper
 from medchat.inference.interrupt import decoder_layers, interruptible
 from medchat.plugin_kit import UsageError, say
 from medchat_chatglm import position_rules
@@ -123,24 +122,3 @@ def _nothing_read() -> UsageError:
         say("还没有读入提示词，无法继续生成", "nothing has been read yet"),
         say("请先调用 prefill", "call prefill first"),
     )
-
-
-class BegunAnswer:
-    """A stepper whose first ids are a prompt of `prompt_tokens` and the beginning of its answer."""
-
-    def __init__(self, stepper: ForgettingStepper, prompt_tokens: int) -> None:
-        self._stepper = stepper
-        self._prompt_tokens = prompt_tokens
-
-    @property
-    def reused_tokens(self) -> int:
-        """As in the wrapped stepper."""
-        return self._stepper.reused_tokens
-
-    def prefill(self, ids: Sequence[int], cancel: threading.Event) -> Tensor:
-        """Prefill prompt and beginning. Returns logits [V]."""
-        return self._stepper.prefill(ids, cancel, prompt_tokens=self._prompt_tokens)
-
-    def advance(self, token: int) -> Tensor:
-        """Append one token. Returns logits [V]."""
-        return self._stepper.advance(token)

@@ -5,19 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
-from medchat.inference.cpu_engine.decoder_shape import (
-    FeedForward,
-    NativeShape,
-    NormKind,
-    Positions,
-    QueryLayout,
-)
 from medchat.inference.cpu_engine.decoder_weights import Role
 from medchat.inference.fused_decoder import DecoderParts, LayerParts, all_native, has_no_hooks
+from medchat_llama.folder import LlamaShape
+from medchat_llama.native import llama_native_shape, llama_turns
 
 
 def llama_parts(model: LlamaForCausalLM) -> DecoderParts | None:
@@ -28,13 +22,14 @@ def llama_parts(model: LlamaForCausalLM) -> DecoderParts | None:
     )
     if not whole or type(model.model.norm) is not LlamaRMSNorm or not has_no_hooks(model):
         return None
+    shape = _stated(model.config)
     return DecoderParts(
-        _shape(model),
+        llama_native_shape(shape, precise=model.dtype == torch.float32),
         layers,
         model.model.norm,
         model.get_input_embeddings(),
         model.get_output_embeddings(),
-        turns=partial(_turns, model.model.rotary_emb.inv_freq.float()),
+        turns=partial(llama_turns, shape.hidden_size // shape.heads, shape.rope_theta),
     )
 
 
@@ -52,24 +47,17 @@ def _layer(layer: LlamaDecoderLayer) -> LayerParts:
     return LayerParts(layer.input_layernorm, layer.post_attention_layernorm, linears)
 
 
-def _turns(frequencies: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    angles = positions.float()[:, None] * frequencies
-    return angles.cos(), angles.sin()
-
-
-def _shape(model: LlamaForCausalLM) -> NativeShape:
-    config = model.config
-    return NativeShape(
+def _stated(config: LlamaConfig) -> LlamaShape:
+    """Return what `config` says as our own reading of a config.json has it."""
+    return LlamaShape(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        inner_size=config.intermediate_size,
         layers=config.num_hidden_layers,
-        width=config.hidden_size,
         heads=config.num_attention_heads,
-        key_heads=config.num_key_value_heads,
-        head_width=config.hidden_size // config.num_attention_heads,
-        inner_width=config.intermediate_size,
-        norm=NormKind.ROOT_MEAN_SQUARE,
-        positions=Positions.ROTARY,
-        query_layout=QueryLayout.THREE_MATRICES,
-        feed_forward=FeedForward.GATED_SILU,
-        precise=model.dtype == torch.float32,
+        key_value_heads=config.num_key_value_heads,
+        context_length=config.max_position_embeddings,
         norm_epsilon=config.rms_norm_eps,
+        rope_theta=config.rope_parameters["rope_theta"],
+        tied=config.tie_word_embeddings,
     )
