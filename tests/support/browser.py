@@ -198,7 +198,7 @@ def _high_pipe() -> tuple[int, int]:
     return high[0], high[1]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Give a running Chromium; skip where none is installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
