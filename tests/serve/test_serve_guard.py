@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import httpx2
 import pytest
 from medchat_serve.access_token import find_token
+from medchat_serve.api_error import ApiError
 from medchat_serve.guard import Guard
 from served_model import Served, question, serving
+from starlette.datastructures import Headers
 
 from medchat.errors import UsageError
 from medchat.plugin_kit import OpenedModel
@@ -24,14 +27,25 @@ def refused(response: httpx2.Response) -> str:
     return f"{response.status_code} {response.json()['error']['code']}"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.1", "", "[", "0.0.0.0"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "127.0.0.1.evil.example", "localhost.evil.example.", "evil.example.:8321"),
+        *("10.0.0.1", "0.0.0.0", "127.1", "2130706433", "0x7f.1", "[::2]", "", ".", ":8321", "[", "[]"),
+        *("somebody@localhost", "localhost:80@evil.example", "evil.example#@localhost", "localhost..:1"),
+        *("localhost/evil", "localhost?evil", "localhost\\evil", "localhost, evil.example", "localhost:x"),
+    ],
+)
 def test_a_name_that_was_made_to_point_here_is_refused(served: Served, host: str) -> None:
     assert refused(served.post(question("头痛"), Host=host)) == "403 host_not_allowed"
     with served.client() as client:
         assert refused(client.get("/v1/models", headers={"Host": host})) == "403 host_not_allowed"
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8321", "127.0.0.1:1", "[::1]:8321", "127.9.9.9"])
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:8321", "localhost.", "localhost.:8321", "127.0.0.1:1", "[::1]", "[0:0::1]:8321"],
+)
 def test_this_machines_own_names_are_answered(served: Served, host: str) -> None:
     assert served.post(question("头痛"), Host=host).status_code == 200
 
@@ -42,6 +56,17 @@ def test_another_page_is_refused_before_any_work(served: Served, origin: str) ->
     assert refused(response) == "403 origin_not_allowed"
     assert "access-control-allow-origin" not in response.headers
     assert not [line for line in served.log if "cmpl" in line]
+
+
+def test_several_origins_are_refused_whatever_they_are() -> None:
+    guard = Guard(origins=[PAGE])
+    for ours, other in product((PAGE, "http://localhost"), ("https://evil.example", "null")):
+        for origins in ([ours, other], [other, ours]):
+            stated = [(b"host", b"localhost"), *((b"origin", origin.encode()) for origin in origins)]
+            with pytest.raises(ApiError) as refusal:
+                guard.check(Headers(raw=stated))
+            assert refusal.value.code == "origin_not_allowed"
+    guard.check(Headers({"host": "localhost", "origin": PAGE}))
 
 
 def test_a_page_that_was_allowed_may_ask_and_read_with_any_header(scripted_model: OpenedModel) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from medchat.plugin_kit import say
 from medchat_serve.api_error import ApiError
@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # the command reads this module before it knows that the extr
 _LOOPBACK_NAMES = ("localhost",)
 #: What browsers may send from a page of an allowed origin; `*` does not cover Authorization.
 _ALLOWED_HEADERS = "Authorization, *"
+#: A host as browsers and clients name it: a name, with or without the dot of the root, or an address; a port.
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s\[\]:/?#@\\]+?)\.?)(?::\d{1,5})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Guard:
 
     def check(self, headers: Headers, *, open_to_all: bool = False) -> None:
         """Raise ApiError if the request comes from elsewhere; `open_to_all`: it needs no token."""
+        _check_framing(headers)
         self._check_host(headers.get("host", ""))
         self.origin_of(headers)
         if self.token and not open_to_all and not self._has_token(headers.get("authorization", "")):
@@ -52,15 +55,13 @@ class Guard:
     def origin_of(self, headers: Headers) -> str:
         """Return the foreign origin that the request comes from, "" for our own page and programs.
 
-        Raises ApiError for one that is not allowed.
+        Raises ApiError for one that is not allowed, and for several.
         """
-        origin = headers.get("origin")
-        if origin is None or origin in (
-            f"http://{headers.get('host', '')}",
-            f"https://{headers.get('host', '')}",
-        ):
+        stated, host = set(headers.getlist("origin")), headers.get("host", "")
+        if not stated or stated in ({f"http://{host}"}, {f"https://{host}"}):
             return ""
-        if origin in self.origins:
+        origin = stated.pop()
+        if origin in self.origins and not stated:
             return origin
         raise ApiError(
             403,
@@ -88,10 +89,8 @@ class Guard:
         }
 
     def _check_host(self, host: str) -> None:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            name = ""
+        found = _HOST.fullmatch(host)
+        name = (found[1] or found[2]).lower() if found else ""
         if name in self.hosts or is_loopback(name) or (self.any_address and _is_address(name)):
             return
         raise ApiError(
@@ -107,6 +106,20 @@ class Guard:
         scheme, _, given = authorization.partition(" ")
         right = hmac.compare_digest(given.strip().encode(), self.token.encode())
         return right and scheme.lower() == "bearer"
+
+
+def _check_framing(headers: Headers) -> None:
+    """Raise ApiError for a request of two lengths: a proxy in front may take its end to be elsewhere."""
+    if "content-length" in headers and "transfer-encoding" in headers:
+        raise ApiError(
+            400,
+            say(
+                "Content-Length 和 Transfer-Encoding 只能有一个",
+                "Content-Length and Transfer-Encoding exclude each other",
+            ),
+            "invalid_framing",
+            headers={"Connection": "close"},
+        )
 
 
 def check_json(headers: Headers) -> None:

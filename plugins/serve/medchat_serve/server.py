@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from medchat.plugin_kit import UsageError, say
 from medchat_serve.app import Service
@@ -20,7 +21,7 @@ from medchat_serve.app import Service
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 _HEADER_BYTES = 64 << 10
 _CONNECTIONS = 1024
-#: Seconds for which an idle connection is kept for the client's next request.
+#: Seconds for which a connection is kept without a whole head of a request.
 _KEPT_SECONDS = 30
 #: Seconds for the last bytes of answers that have ended.
 _LAST_BYTES_SECONDS = 5
@@ -46,6 +47,45 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return made
 
 
+class HeadInTime(H11Protocol):
+    """A connection that is closed unless the head of a request comes in time (`timeout_keep_alive`).
+
+    Uvicorn waits without end for the first request, and starts again with each byte of the next: connections that say
+    nothing, or a byte now and then, would take the place of all others.
+    """
+
+    _closing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._close_later()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; wait no longer where they complete the head of a request."""
+        super().data_received(data)
+        if not self._is_waiting():
+            self._stop_waiting()
+        elif self._closing is None:
+            self._close_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the time."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _is_waiting(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _close_later(self) -> None:
+        self._closing = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+
+
 class StoppableServer(uvicorn.Server):
     """Uvicorn that continues answering until no question is under way, and refuses new ones meanwhile.
 
@@ -63,7 +103,7 @@ class StoppableServer(uvicorn.Server):
             uvicorn.Config(
                 service.app(),
                 loop="asyncio",
-                http="h11",
+                http=HeadInTime,
                 ws="none",
                 lifespan="off",
                 log_config=None,
