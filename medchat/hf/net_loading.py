@@ -20,11 +20,11 @@ from medchat.checkpoints.stated_template import TemplateChoice
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.hf.net_memory import net_dims
 from medchat.inference.causal_loading import CausalTokenizer
-from medchat.inference.chat_model import ModelFacts
 from medchat.inference.decode import ChatTokenizer
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
 from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
 from medchat.inference.net_chat_model import NetChatModel
+from medchat.inference.token_answers import ModelFacts
 from medchat.inference.write_checkpoint import begin_folder, write_json, write_weights
 from medchat.language import say
 from medchat.training.activation_memory import ModelDims

@@ -16,13 +16,14 @@ from transformers import PreTrainedModel
 
 from medchat.inference.answer_deltas import TextFilter
 from medchat.inference.causal_rows import CausalRows
-from medchat.inference.chat_model import ModelFacts, TokenChatModel
+from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.decode import ChatTokenizer
 from medchat.inference.device import dtype_of
 from medchat.inference.kv_cache import CausalStepper, keeps_every_key
 from medchat.inference.native_model import NativeModel
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.scoring import PromptToScore, score_causal
+from medchat.inference.token_answers import ModelFacts
 
 
 class CausalChatModel(TokenChatModel):

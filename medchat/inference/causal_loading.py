@@ -27,7 +27,6 @@ from medchat.errors import CheckpointError
 from medchat.inference.adapters.structure import Structure, kept_on_failure
 from medchat.inference.answer_deltas import TextFilter
 from medchat.inference.causal_chat_model import CausalChatModel
-from medchat.inference.chat_model import ModelFacts
 from medchat.inference.computed import fill_computed
 from medchat.inference.decode import ChatTokenizer
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
@@ -41,6 +40,7 @@ from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.quantization import bits_of, conversions, pack_linears
 from medchat.inference.quantized_head import with_own_head
 from medchat.inference.stored_linear import expect_stored, refuse_other_width
+from medchat.inference.token_answers import ModelFacts
 from medchat.language import say
 
 

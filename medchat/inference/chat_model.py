@@ -7,61 +7,33 @@ read at once. Knows no attention pattern, no vocabulary and no template.
 from __future__ import annotations
 
 import threading
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from medchat.api import Completion, Delta, GenerationConfig, Segment
-from medchat.errors import MemoryShortageError, UsageError
-from medchat.inference.answer_deltas import (
-    DecodeStep,
-    EncodedPrompt,
-    TextFilter,
-    answer_room,
-    completion_of,
-    go_on_deltas,
-    stream_deltas,
-)
+from medchat.inference.answer_deltas import DecodeStep, EncodedPrompt, TextFilter, answer_room, completion_of
 from medchat.inference.causal_rows import CausalRows
-from medchat.inference.decode import ChatTokenizer, ForgettingStepper, Stepper, stream_tokens
-from medchat.inference.device import device_of, dtype_of, give_back_memory, raise_on_oom
+from medchat.inference.decode import ChatTokenizer, ForgettingStepper
+from medchat.inference.device import device_of, dtype_of
 from medchat.inference.engine import bytes_per_token, engine_of, parameter_count
 from medchat.inference.fused_decoder import FusedDecoder
-from medchat.inference.generate import BatchAnswer, GenerationLimits, generate_rows
+from medchat.inference.generate import BatchAnswer, generate_rows
 from medchat.inference.joint_answers import JointAnswers
+from medchat.inference.memory_shortage import give_back_memory, raise_on_oom
 from medchat.inference.native_model import NativeModel, NativeStepper
 from medchat.inference.native_rows import NativeRows, native_rows
 from medchat.inference.postprocess import StrippedAnswer
-from medchat.inference.prompt_ids import with_added_controls
-from medchat.inference.reasoning import reasoning_behind
 from medchat.inference.scoring import PromptToScore, chosen_scores
-from medchat.language import say
+from medchat.inference.token_answers import ModelFacts, TokenAnswers
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What a model says of itself in `describe`.
-
-    `context_length` counts prompt and answer together. `details` are the family's own plain values;
-    `notes` is what loading has to tell the user.
-    """
-
-    backbone: str
-    path: Path
-    context_length: int
-    details: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-class TokenChatModel(ABC):
-    """One model and its tokenizer. One caller at a time."""
+class TokenChatModel(TokenAnswers, ABC):
+    """One model of torch and its tokenizer. One caller at a time."""
 
     def __init__(
         self,
@@ -80,14 +52,16 @@ class TokenChatModel(ABC):
         `native` is how the native engine has the model, in place of `stepper` where it can compute all of it.
         Ids from `token_count` on are rows of a padded embedding, no tokens, and never chosen.
         """
+        super().__init__(
+            tokenizer,
+            NativeStepper(native, stepper) if native else stepper,
+            facts,
+            stop_ids=stop_ids,
+            token_count=token_count,
+            cleanup=cleanup,
+        )
         self._model: Any = model.eval()
-        self._tokenizer = tokenizer
         self._native = native
-        self._stepper = NativeStepper(native, stepper) if native else stepper
-        self._facts = facts
-        self._cleanup = cleanup
-        stops = frozenset(tokenizer.stop_ids) | frozenset(stop_ids)
-        self._limits = GenerationLimits(stops, tokenizer.pad_token_id, facts.context_length, token_count)
         self._joint: JointAnswers[Any] | None = None
         self._joint_decoder: FusedDecoder | None = None
 
@@ -96,53 +70,17 @@ class TokenChatModel(ABC):
         """The module itself, one of transformers or of a family's own: what fine-tuning trains."""
         return self._model
 
-    @property
-    def tokenizer(self) -> ChatTokenizer:
-        """The vocabulary."""
-        return self._tokenizer
-
-    @property
-    def stepper(self) -> ForgettingStepper:
-        """The model one token at a time, with the cache of the last prompt."""
-        return self._stepper
-
-    @property
-    def limits(self) -> GenerationLimits:
-        """What ends and bounds a generated answer, apart from the caller's configuration."""
-        return self._limits
-
-    @property
-    def context_length(self) -> int:
-        """Tokens that prompt and answer may take together."""
-        return self._facts.context_length
-
-    def reserve_positions(self, count: int) -> None:
-        """Leave prompt and answer `count` tokens fewer: a prefix that is trained takes the positions before them."""
-        room = self.context_length - count
-        self._facts = replace(self._facts, context_length=room)
-        self._limits = replace(self._limits, context_length=room)
-
     def stream(
         self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
     ) -> Iterator[Delta]:
         """Answer one prompt, piece by piece; beam search gives its answer whole, at the end."""
-        ids = self._tokenizer.build_prompt(segments)
-        if config.num_beams > 1:
-            with self._freed_on_shortage():
-                steps = _replay(self.answer_rows([ids], config, cancel)[0])
-            yield from self._deltas(steps, EncodedPrompt(len(ids)), config, segments)
+        if config.num_beams == 1:
+            yield from super().stream(segments, config, cancel)
             return
-        steps = stream_tokens(
-            self._stepper,
-            ids,
-            config,
-            stop_ids=self._limits.stop_ids,
-            context_length=self.context_length,
-            cancel=cancel,
-            token_count=self._limits.token_count,
-        )
+        ids = self._tokenizer.build_prompt(segments)
         with self._freed_on_shortage():
-            yield from self._deltas(steps, EncodedPrompt(len(ids), self._stepper), config, segments)
+            steps = _replay(self.answer_rows([ids], config, cancel)[0])
+        yield from self._deltas(steps, EncodedPrompt(len(ids)), config, segments)
 
     @property
     def exact_in_batch(self) -> bool:
@@ -172,39 +110,6 @@ class TokenChatModel(ABC):
             self._joint = None if rows is None else JointAnswers(rows, self._limits)
             self._joint_decoder = decoder
         return self._joint
-
-    def go_on(
-        self, segments: Sequence[Segment], answer: str, config: GenerationConfig, cancel: threading.Event
-    ) -> Iterator[Delta]:
-        """Yield what comes after `answer`, which begins the answer to the prompt.
-
-        Raises UsageError for beam search, which weighs an answer from its beginning.
-        """
-        if config.num_beams > 1:
-            raise UsageError(
-                say("束搜索不能续写未完成的回答", "beam search cannot continue an unfinished answer"),
-                say("请先 /设置 num-beams 1", "first /set num-beams 1"),
-            )
-        prompt, begun = self._tokenizer.build_prompt(segments), self.answer_ids(answer)
-        steps = stream_tokens(
-            self.stepper_behind(len(prompt)),
-            [*prompt, *begun],
-            config,
-            stop_ids=self._limits.stop_ids,
-            context_length=self.context_length,
-            cancel=cancel,
-            token_count=self._limits.token_count,
-        )
-        with self._freed_on_shortage():
-            whole = EncodedPrompt(len(prompt) + len(begun), self._stepper)
-            decoder, cleanup = self._tokenizer.stream(), self._cleanup()
-            yield from go_on_deltas(
-                steps, whole, decoder, answer=answer, answer_ids=begun, stops=config.stop, cleanup=cleanup
-            )
-
-    def stepper_behind(self, prompt_tokens: int) -> Stepper:
-        """Return the stepper for `prompt_tokens` ids of prompt and an answer behind; overridden where they differ."""
-        return self._stepper
 
     def generate_batch(
         self,
@@ -273,22 +178,6 @@ class TokenChatModel(ABC):
         native = self._native.logits_of_answer(prompt, target) if self._native else None
         return self.logits_of_answer(prompt, target) if native is None else native
 
-    def count(self, segments: Sequence[Segment]) -> int:
-        """Return the length of the prompt in tokens, special ones included."""
-        return len(self.prompt_ids(segments))
-
-    def prompt_ids(self, segments: Sequence[Segment]) -> Sequence[int]:
-        """Return the ids of the prompt, special ones included."""
-        return self._tokenizer.build_prompt(segments)
-
-    def answer_ids(self, answer: str) -> Sequence[int]:
-        """Return the ids of an answer that follows a prompt."""
-        return self._tokenizer.encode(answer)
-
-    def prompt_parts(self, segments: Sequence[Segment]) -> Sequence[Segment]:
-        """Return the segments with the control tokens that the vocabulary puts among them."""
-        return with_added_controls(segments, self.prompt_ids(segments), self._tokenizer.special_ids)
-
     def describe(self) -> Mapping[str, Any]:
         """Return what is loaded, in plain values."""
         return {
@@ -313,39 +202,9 @@ class TokenChatModel(ABC):
             del self._model, self._stepper, self._native
             give_back_memory()
 
-    @contextmanager
-    def _freed_on_shortage(self) -> Iterator[None]:
-        """Within this block a failed allocation raises MemoryShortageError, and what the answer took is given back."""
-        try:
-            with raise_on_oom():
-                yield
-        except MemoryShortageError as error:
-            self._stepper.forget()
-            # The frames that failed hold their tensors for as long as anybody holds the error.
-            cause = error.__cause__
-            traceback.clear_frames(cause.__traceback__ if cause else None)
-            give_back_memory()
-            raise
-
     @abstractmethod
     def logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
         """Return the logits [T, V] that predict each of the T ids of `target` behind `prompt`."""
-
-    def _deltas(
-        self,
-        steps: Iterator[DecodeStep],
-        prompt: EncodedPrompt,
-        config: GenerationConfig,
-        segments: Sequence[Segment],
-    ) -> Iterator[Delta]:
-        return stream_deltas(
-            steps,
-            prompt,
-            self._tokenizer.stream(),
-            stops=config.stop,
-            cleanup=self._cleanup(),
-            reasoning=reasoning_behind(segments),
-        )
 
     def _completion(
         self,

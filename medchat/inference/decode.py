@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from medchat.api import Finish, GenerationConfig, Segment
@@ -83,6 +84,19 @@ class ForgettingStepper(Stepper, Protocol):
     def forget(self) -> None:
         """Drop the cache, and with it its memory."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationLimits:
+    """What bounds the answers of one model: its end tokens and its context. `pad_id` fills the left.
+
+    Ids from `token_count` on are rows of a padded embedding, no tokens, and never chosen.
+    """
+
+    stop_ids: Collection[int]
+    pad_id: int
+    context_length: int
+    token_count: int | None = None
 
 
 def stream_tokens(

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import re
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import torch
 from torch import nn
 
 from medchat import launcher
 from medchat.api import DEVICES_HELP, DTYPES
 from medchat.errors import MemoryShortageError, UsageError
+from medchat.inference.machine import memory_room
 from medchat.language import say
-from medchat.regular_files import SYSTEM_BYTES, read_regular
 
 _DEVICE = re.compile(r"cpu|mps|cuda(?::\d+)?")
 #: Room beside the weights for activations, the cache of a first answer and the allocator.
@@ -134,100 +129,10 @@ def _gib(count: int) -> str:
 
 
 def available_memory(device: torch.device) -> int:
-    """Return the bytes that this process can still take on `device` without swapping.
-
-    On the CPU the smallest of: what the machine has free or reclaimable, what is left of every
-    control group (container) around this process, what is left of the address space limit.
-    """
+    """Return the bytes that this process can still take on `device` without swapping."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    limits: list[int] = [psutil.virtual_memory().available]
+    room = memory_room()
     if device.type == "mps":
-        limits.append(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
-    limits += control_group_room()
-    if sys.platform != "win32":
-        import resource  # Unix only
-
-        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if soft != resource.RLIM_INFINITY:
-            limits.append(soft - psutil.Process().memory_info().vms)
-    return max(0, min(limits))
-
-
-def control_group_room(
-    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
-) -> list[int]:
-    """Return limit minus use of each memory control group around this process; file cache counts as free."""
-    try:
-        lines = read_regular(own, SYSTEM_BYTES).decode("ascii").splitlines()
-    except (OSError, ValueError):
-        return []
-    room = []
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if number == "0":
-            base, limit, use, cache = root, "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            base, cache = root / "memory", "total_inactive_file"
-            limit, use = "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        group = base / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if not folder.is_relative_to(base):
-                break
-            room += _room_of(folder, limit, use, cache)
-    return room
-
-
-def _stated(path: Path) -> str:
-    return read_regular(path, SYSTEM_BYTES).decode("ascii")
-
-
-def _room_of(folder: Path, limit: str, use: str, cache: str) -> list[int]:
-    try:
-        allowed = _stated(folder / limit).strip()
-        if allowed == "max":
-            return []
-        used = int(_stated(folder / use))
-        table = dict(line.split(maxsplit=1) for line in _stated(folder / "memory.stat").splitlines())
-        return [int(allowed) - used + int(table.get(cache, 0))]
-    except (OSError, ValueError):
-        return []
-
-
-# Saying that memory ran out while running, as the one error family does. Knows no models.
-
-#: What torch's CPU allocator says in a plain RuntimeError.
-_CPU_ALLOCATOR = "DefaultCPUAllocator"
-
-
-@contextmanager
-def raise_on_oom(remedy: str = "", *, what: str = "") -> Iterator[None]:
-    """Within this block a failed allocation raises MemoryShortageError, with `what` and `remedy` or the usual ones."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _shortage(what, remedy) from error
-    except RuntimeError as error:
-        if _CPU_ALLOCATOR not in str(error):
-            raise
-        raise _shortage(what, remedy) from error
-
-
-def give_back_memory() -> None:
-    """Let go of what nobody holds any more, on the graphics card too."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _shortage(what: str, remedy: str) -> MemoryShortageError:
-    return MemoryShortageError(
-        what or say("运行中内存不足", "memory ran out while running"),
-        remedy
-        or say(
-            "请缩短输入、调低 --max-new-tokens，或加上 --quantize int8 再试",
-            "shorten the input, lower --max-new-tokens, or try --quantize int8",
-        ),
-    )
+        room = min(room, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    return max(0, room)

@@ -13,9 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    GenerationConfig as GenerateSettings,
-)
+from transformers import GenerationConfig as GenerateSettings
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -26,7 +24,8 @@ from transformers import (
 
 from medchat.api import Finish, GenerationConfig
 from medchat.inference.answer_deltas import answer_room
-from medchat.inference.device import raise_on_oom
+from medchat.inference.decode import GenerationLimits
+from medchat.inference.memory_shortage import raise_on_oom
 from medchat.inference.sampling import TokenChooser, refuse_non_finite
 
 
@@ -36,19 +35,6 @@ class BatchAnswer:
 
     tokens: tuple[int, ...]
     finish: Finish
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationLimits:
-    """What bounds the answers of one model: its end tokens and its context. `pad_id` fills the left.
-
-    Ids from `token_count` on are rows of a padded embedding, no tokens, and never chosen.
-    """
-
-    stop_ids: Collection[int]
-    pad_id: int
-    context_length: int
-    token_count: int | None = None
 
 
 def generate_rows(

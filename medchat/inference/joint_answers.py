@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from medchat.api import Finish, GenerationConfig
 from medchat.inference.answer_deltas import DecodeStep, answer_room
-from medchat.inference.generate import GenerationLimits
+from medchat.inference.decode import GenerationLimits
 from medchat.inference.interrupt import GenerationCancelled
 from medchat.inference.sampling import Logits, TokenChooser
 

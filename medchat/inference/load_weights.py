@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from medchat.checkpoints.headers import TensorHeader
 from medchat.checkpoints.weight_files import Checkpoint
-from medchat.inference.device import raise_on_oom
+from medchat.inference.memory_shortage import raise_on_oom
 from medchat.inference.shards import ReadCounter, StoredTensor, read_tensors
 from medchat.inference.weight_faults import is_finite, not_finite, weights_mismatch
 from medchat.language import say

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from medchat.api import Finish, GenerationConfig
 from medchat.inference.answer_deltas import answer_room
 from medchat.inference.cpu_engine.decoder_weights import Floats
-from medchat.inference.device import raise_on_oom
+from medchat.inference.decode import GenerationLimits
 from medchat.inference.fused_decoder import FusedDecoder
-from medchat.inference.generate import BatchAnswer, GenerationLimits
+from medchat.inference.generate import BatchAnswer
 from medchat.inference.joint_answers import JointAnswers
+from medchat.inference.memory_shortage import raise_on_oom
 from medchat.inference.native_model import NativeModel
 from medchat.inference.native_sequence import NativeSequence
 

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from medchat.api import Finish, GenerationConfig
 from medchat.errors import UsageError
-from medchat.inference.chat_model import ModelFacts, TokenChatModel
+from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.decode import ChatTokenizer, stream_tokens
-from medchat.inference.device import device_of, raise_on_oom
+from medchat.inference.device import device_of
 from medchat.inference.generate import BatchAnswer
+from medchat.inference.memory_shortage import raise_on_oom
+from medchat.inference.token_answers import ModelFacts
 from medchat.language import say
 
 

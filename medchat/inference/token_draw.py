@@ -73,7 +73,8 @@ def _drawn(scores: Floats, filters: TokenFilters, generator: Twister) -> int | N
     # `multinomial` takes the token with the largest quotient of its probability and an exponential value; it makes
     # those values of the same uniform ones.
     uniform = generator.uniform(len(scores))
-    shifted = (scores - scores.max()) / np.float32(filters.temperature)
+    with np.errstate(over="ignore"):  # a temperature near zero leaves all but the best at minus infinity
+        shifted = (scores - scores.max()) / np.float32(filters.temperature)
     return _winner(shifted, filters, uniform)
 
 

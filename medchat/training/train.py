@@ -19,7 +19,8 @@ from torch import nn
 from medchat.api import SFTNote, SFTOptions, SFTWatcher
 from medchat.checkpoints.manifest import verify_manifest
 from medchat.errors import CheckpointError, MedchatError, UsageError
-from medchat.inference.device import device_of, raise_on_oom
+from medchat.inference.device import device_of
+from medchat.inference.memory_shortage import raise_on_oom
 from medchat.language import say
 from medchat.training import checkpoint as checkpoints
 from medchat.training.checkpoint import (

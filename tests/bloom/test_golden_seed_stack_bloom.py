@@ -30,8 +30,8 @@ from medchat_bloom.backbone import BloomBackbone  # noqa: E402
 from medchat_bloom.loading import BLOOM  # noqa: E402
 
 from medchat.inference.causal_loading import CausalModel  # noqa: E402
-from medchat.inference.decode import stream_tokens  # noqa: E402
-from medchat.inference.generate import GenerationLimits, generate_rows  # noqa: E402
+from medchat.inference.decode import GenerationLimits, stream_tokens  # noqa: E402
+from medchat.inference.generate import generate_rows  # noqa: E402
 from medchat.inference.kv_cache import CausalStepper  # noqa: E402
 
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))

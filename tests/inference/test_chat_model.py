@@ -17,9 +17,9 @@ from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCau
 from medchat.api import ChatModel, ContinuingModel, Control, Delta, Finish, GenerationConfig, Segment, Text
 from medchat.errors import MedchatError, MemoryShortageError, UsageError
 from medchat.inference.causal_chat_model import CausalChatModel
-from medchat.inference.chat_model import ModelFacts
 from medchat.inference.detokenizer import StreamText
 from medchat.inference.postprocess import StreamingCleanup
+from medchat.inference.token_answers import ModelFacts
 
 pytestmark = pytest.mark.torch
 

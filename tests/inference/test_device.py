@@ -18,7 +18,7 @@ from torch import Tensor
 from medchat.checkpoints.weight_files import is_text
 from medchat.errors import MedchatError, MemoryShortageError, UsageError
 from medchat.inference import device as device_module
-from medchat.inference.device import available_memory, ensure_memory, pick_device, pick_dtype
+from medchat.inference.device import ensure_memory, pick_device, pick_dtype
 
 pytestmark = pytest.mark.torch
 
@@ -61,24 +61,6 @@ def test_a_model_too_large_is_refused_with_need_room_and_a_way_out(monkeypatch: 
         ensure_memory(12 * 2**30, CPU)
     assert info.value.exit_code == 4
     assert "12.4 GiB" in info.value.what and "4.0 GiB" in info.value.what and "int4" in info.value.remedy
-
-
-def test_a_container_limit_bounds_the_available_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    group = tmp_path / "cgroup/app/inner"
-    group.mkdir(parents=True)
-    limits = {group: "max", group.parent: str(3 * 2**20)}
-    for folder, limit in limits.items():
-        (folder / "memory.max").write_text(limit)
-        (folder / "memory.current").write_text(str(2 * 2**20))
-        (folder / "memory.stat").write_text(f"anon 1\ninactive_file {2**19}\n")
-    own = tmp_path / "own"
-    own.write_text("0::/app/inner\n")
-    room = device_module.control_group_room(tmp_path / "cgroup", own)
-    assert room == [2**20 + 2**19]
-    monkeypatch.setattr(device_module, "control_group_room", lambda: room)
-    assert available_memory(CPU) == room[0]
 
 
 def test_an_address_space_limit_is_an_error_of_ours_before_or_while_loading(tmp_path: Path) -> None:

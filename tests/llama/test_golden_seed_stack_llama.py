@@ -50,8 +50,8 @@ from medchat_llama.backbone import LlamaBackbone  # noqa: E402
 from medchat_llama.loading import LLAMA  # noqa: E402
 
 from medchat.inference.causal_loading import CausalModel  # noqa: E402
-from medchat.inference.decode import stream_tokens  # noqa: E402
-from medchat.inference.generate import GenerationLimits, generate_rows  # noqa: E402
+from medchat.inference.decode import GenerationLimits, stream_tokens  # noqa: E402
+from medchat.inference.generate import generate_rows  # noqa: E402
 from medchat.inference.kv_cache import CausalStepper  # noqa: E402
 
 EXPECTED = {

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from medchat.api import GenerationConfig, LoadOptions, PromptTemplate, SFTData, SFTOptions
 from medchat.checkpoints.stated_template import stated_template
 from medchat.errors import MedchatError, UsageError
-from medchat.inference.chat_model import ChatTokenizer, ModelFacts
+from medchat.inference.chat_model import ChatTokenizer
 from medchat.inference.net_chat_model import NetChatModel
+from medchat.inference.token_answers import ModelFacts
 from medchat.templates import load_template
 from medchat.training.data_loader import CausalCollator
 from medchat.training.evaluation import label_losses

@@ -20,7 +20,8 @@ from medchat.checkpoints.adapter_folder import open_adapter
 from medchat.checkpoints.stated_template import stated_template
 from medchat.inference.adapters.attach import attach_adapters
 from medchat.inference.causal_chat_model import CausalChatModel
-from medchat.inference.chat_model import ChatTokenizer, ModelFacts
+from medchat.inference.chat_model import ChatTokenizer
+from medchat.inference.token_answers import ModelFacts
 from medchat.templates import load_template
 from medchat.training.family import Family
 from medchat.training.recipe import recipes_of

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from medchat.checkpoints.adapter_folder import files_passed_over
 from medchat.inference.adapters.structure import kept_on_failure
-from medchat.inference.chat_model import ModelFacts, TokenChatModel
+from medchat.inference.chat_model import TokenChatModel
 from medchat.inference.decode import Stepper
 from medchat.inference.engine import quantization_of
 from medchat.inference.native_model import NativeModel
 from medchat.inference.scoring import PromptToScore, score_behind
+from medchat.inference.token_answers import ModelFacts
 from medchat.plugin_kit import ChatModel, Delta, GenerationConfig, LoadOptions, Segment
 from medchat_chatglm import position_rules
 from medchat_chatglm.adapters import (
