@@ -27,6 +27,7 @@ from medchat.inference.joint_answers import JointAnswers
 from medchat.inference.memory_shortage import give_back_memory, raise_on_oom
 from medchat.inference.native_model import NativeModel, NativeStepper
 from medchat.inference.native_rows import NativeRows, native_rows
+from medchat.inference.native_scoring import score_native
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.scoring import PromptToScore, chosen_scores
 from medchat.inference.token_answers import ModelFacts, TokenAnswers
@@ -153,8 +154,11 @@ class TokenChatModel(TokenAnswers, ABC):
         """
         pairs = zip(prompts, answers, strict=True)
         rows = [self._ids_to_score(segments, options) for segments, options in pairs]
+        decoder = self._native.decoder() if self._native else None
         with self._freed_on_shortage(), torch.inference_mode():
-            return self.score_rows(rows)
+            if self._native is None or decoder is None:
+                return self.score_rows(rows)
+            return score_native(self._native.begin(decoder), decoder, rows)
 
     def score_rows(self, rows: Sequence[PromptToScore]) -> list[list[tuple[float, ...]]]:
         """Return the scores of the answers to each prompt: here one answer after the other."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Protocol
 
 import numpy as np
@@ -57,8 +58,12 @@ class NativeSequence(Protocol):
         """
         ...
 
-    def append(self, token: int) -> Tokens:
-        """Return one more token, likewise."""
+    def append(self, *tokens: int) -> Tokens:
+        """Return more tokens of the answer, with the results of all of them, likewise."""
+        ...
+
+    def copy(self) -> NativeSequence:
+        """Return a sequence that holds the same and goes on by itself. Raises MemoryShortageError."""
         ...
 
 
@@ -83,9 +88,15 @@ class CausalSequence:
         del self._ids[self._reused :]
         return self._next(ids[self._reused :], wanted)
 
-    def append(self, token: int) -> Tokens:
-        """Return one more token."""
-        return self._next([token], 1)
+    def append(self, *tokens: int) -> Tokens:
+        """Return more tokens, with the results of all of them."""
+        return self._next(tokens, len(tokens))
+
+    def copy(self) -> CausalSequence:
+        """Return a sequence that holds the same: see `NativeSequence`."""
+        made = copy(self)
+        made._cache, made._ids = self._cache.copy(), list(self._ids)
+        return made
 
     def _next(self, ids: Sequence[int], wanted: int) -> Tokens:
         first = len(self._ids)

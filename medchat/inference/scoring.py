@@ -21,8 +21,8 @@ from medchat.inference.prompt_ids import common_prefix
 
 #: A group has at most so many prompts, and so many tokens of them with their padding.
 _GROUP_PROMPTS, _GROUP_TOKENS = 16, 8192
-#: Logits of a group, in numbers: a quarter of a gigabyte in float32.
-_GROUP_LOGITS = 1 << 26
+#: Logits that are held at once, in numbers: a quarter of a gigabyte in float32.
+MOST_LOGITS = 1 << 26
 #: A common beginning of fewer tokens is not worth a pass of its own.
 _WORTH_SHARING = 16
 
@@ -83,7 +83,7 @@ def _groups(rows: Sequence[PromptToScore], vocabulary: int) -> Iterator[list[int
         ids = max(map(len, row.targets), default=0)
         tokens = len(rows[group[0]].prompt if group else row.prompt) * (len(group) + 1)
         logits = (answers + len(row.targets)) * max(longest, ids) * vocabulary
-        if group and (len(group) == _GROUP_PROMPTS or tokens > _GROUP_TOKENS or logits > _GROUP_LOGITS):
+        if group and (len(group) == _GROUP_PROMPTS or tokens > _GROUP_TOKENS or logits > MOST_LOGITS):
             yield group
             group, answers, longest = [], 0, 0
         group.append(number)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -100,12 +101,20 @@ class ChatGLMSequence:
         self._length, self._position, self._block = len(ids), found.position, found.block
         return self._tokens(ids, 0, found.visible, found.positions, wanted)
 
-    def append(self, token: int) -> Tokens:
-        """Return one more token of the answer."""
-        self._length += 1
-        self._block += 1
-        positions = np.array([[self._position], [self._block]])
-        return self._tokens([token], self._length - 1, np.array([self._length]), positions, 1)
+    def append(self, *tokens: int) -> Tokens:
+        """Return more tokens of the answer, with the results of all of them."""
+        first, count = self._length, len(tokens)
+        more = np.arange(1, count + 1)
+        positions = np.stack([np.full(count, self._position), self._block + more])
+        self._length += count
+        self._block += count
+        return self._tokens(tokens, first, first + more, positions, count)
+
+    def copy(self) -> ChatGLMSequence:
+        """Return a sequence that holds the same: see `NativeSequence`."""
+        made = copy(self)
+        made._cache = self._cache.copy()
+        return made
 
     def _tokens(
         self,
