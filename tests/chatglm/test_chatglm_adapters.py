@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from chatglm_variants import EMBEDDING, Weights, config_of, load, logits, tensor
 from checkpoint_files import write_weights
 from medchat_chatglm.backbone import ChatGLMBackbone
 from medchat_chatglm.inspection import inspect_chatglm
+from native_engine import COMPILED
 from refusals import refused
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from medchat.api import LoadOptions
+from medchat.api import LoadOptions, Text
 from medchat.errors import CheckpointError
 
 pytest_plugins = ("chatglm_variants",)
@@ -204,6 +206,29 @@ def test_a_lora_of_peft_gives_the_logits_that_peft_gives(tiny: Path, tmp_path: P
     expected = PeftModel.from_pretrained(load(tiny).model, tmp_path / "lora").eval()
     assert torch.equal(logits(loaded.model, loaded.config), logits(expected, loaded.config))
     assert not torch.equal(logits(loaded.model, loaded.config), logits(load(tiny).model, loaded.config))
+
+
+@COMPILED
+def test_a_prefix_and_a_lora_act_together_in_the_native_engine_as_through_torch(
+    tiny: Path, tmp_path: Path
+) -> None:
+    write_weights(tmp_path / "prefix", prefix_weights(tiny, 3, True), "bin")
+    lora(load(tiny).model, tmp_path / "lora")
+    found, prompt, never = [], [Text("头痛，发热")], threading.Event()
+    for names in (("prefix", "lora"), ("prefix",), ("lora",)):
+        folders = tuple(tmp_path / name for name in names)
+        how: dict[str, Any] = {"dtype": "float32", "quantize": "int8", "engine": "native"}
+        chat: Any = ChatGLMBackbone().load(LoadOptions(tiny, adapters=folders, device="cpu", **how))
+        ids = chat.prompt_ids(prompt)
+        found.append(torch.as_tensor(chat.stepper.prefill(ids, never)))
+        assert chat.score_batch([prompt], [("多喝水", "休息")]) == [
+            [chat.score(prompt, answer) for answer in ("多喝水", "休息")]
+        ]
+        chat.model.get_input_embeddings().register_forward_hook(lambda *_: None)
+        through_torch = torch.as_tensor(chat.stepper.prefill(ids, never))
+        # Not the same bits: it did run whole before.
+        assert 0 < (found[-1] - through_torch).abs().max() < 1e-4 * through_torch.std()
+    assert min((found[0] - other).abs().max() for other in found[1:]) > 0.01 * found[0].std()
 
 
 def test_a_lora_with_missing_unexpected_or_idle_weights_is_refused(tiny: Path, tmp_path: Path) -> None:
