@@ -145,7 +145,7 @@ ELSEWHERE = {"medchat/commands/safety/check.py": "tests/commands/test_safety_com
 #: What the system says of itself: nobody else can put anything there.
 OF_THE_SYSTEM = {
     "plugins/bench/medchat_bench/machine.py",
-    "medchat/inference/device.py",
+    "medchat/inference/machine.py",
     "medchat/inference/shards.py",
     "medchat/training/train_result.py",
 }
