@@ -132,6 +132,9 @@ class LoadOptions:
     address: str = ""
     #: Where what `quantize` makes is kept, None where it is not.
     quantized_cache: QuantizedCache | None = field(default=None, compare=False, repr=False)
+    #: Only single answers (`ChatModel.stream`) will be asked for, and the first is awaited: what other calls need may
+    #: be loaded when they are made.
+    quick_start: bool = field(default=False, compare=False, repr=False)
     #: Where there is one: call it with the bytes of the weights read so far and in all, some times a second
     #: or more often. It may raise a MedchatError, which stops the loading and is passed to the caller.
     watch: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import struct
 from collections.abc import Iterable, Mapping
@@ -65,6 +66,8 @@ _WITHIN = re.compile(r"(?<=\.)(?:_fsdp_wrapped_module|_checkpoint_wrapped_module
 _ADAPTER_NAME = re.compile(r"(?<=\.)(lora_[AB])\.[^.]+(?=\.weight$)")
 #: Bytes of a safetensors header: some 40,000 tensors, twenty times those of a large model's shard.
 HEADER_BYTES = 4 * 2**20
+#: A safetensors file begins with the length of its header, in so many bytes.
+_LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +187,7 @@ def _bin_header(file: Path) -> tuple[TensorHeader, ...]:
 
 def _safetensors_header(file: Path) -> tuple[TensorHeader, ...]:
     """Parse a safetensors header: 8 bytes of length, a JSON table, then the values without gaps."""
-    size = file.stat().st_size
-    with open_regular(file, most=UNLIMITED) as stream:
-        prefix = stream.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(HEADER_BYTES, size - 8):
-            raise DamagedError("header")
-        text = stream.read(length)
+    size, text = file.stat().st_size, header_bytes(file)[_LENGTH_BYTES:]
     try:
         table = json.loads(text, object_pairs_hook=_table)
     except (ValueError, RecursionError) as error:
@@ -209,14 +206,24 @@ def _safetensors_header(file: Path) -> tuple[TensorHeader, ...]:
         if start != end:
             raise DamagedError("offsets")
         end = stop
-    if end != size - 8 - length:
+    if end != size - _LENGTH_BYTES - len(text):
         raise DamagedError(
             say(
-                f"应有 {8 + length + end} 字节，实际 {size}",
-                f"{8 + length + end} bytes expected, {size} found",
+                f"应有 {_LENGTH_BYTES + len(text) + end} 字节，实际 {size}",
+                f"{_LENGTH_BYTES + len(text) + end} bytes expected, {size} found",
             )
         )
     return tuple(header for _, header in sorted(found, key=lambda item: item[0]))
+
+
+def header_bytes(file: Path) -> bytes:
+    """Return what a safetensors file begins with, up to its values. Raises DamagedError, OSError."""
+    with open_regular(file, most=UNLIMITED) as stream:
+        prefix = stream.read(_LENGTH_BYTES)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == _LENGTH_BYTES else 0
+        if not 2 <= length <= min(HEADER_BYTES, os.fstat(stream.fileno()).st_size - _LENGTH_BYTES):
+            raise DamagedError("header")
+        return prefix + stream.read(length)
 
 
 def _safetensors_entry(file: Path, name: str, entry: Any) -> tuple[TensorHeader, tuple[int, int]]:

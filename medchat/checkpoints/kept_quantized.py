@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medchat.api import QuantizedCache
+from medchat.checkpoints.headers import header_bytes
 from medchat.checkpoints.manifest import FILE_NAME, MOST_BYTES, write_manifest
+from medchat.checkpoints.pickle_machine import DamagedError
 from medchat.checkpoints.stated_base import fingerprint_of_models
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.regular_files import UNLIMITED, open_regular, read_json
@@ -48,9 +50,35 @@ def key_of(checkpoint: Checkpoint, header: bytes) -> str:
     The same as long as the files of the folder keep their names and sizes, both their ends, and those with weights
     their time of change.
     """
+    return _key(_digest_of(checkpoint), header)
+
+
+def kept_from(cache: QuantizedCache, checkpoint: Checkpoint) -> Iterator[Path]:
+    """Yield the folders that hold what was made from `checkpoint` as it is now, the last used first."""
+    digest = None
+    for kept in reversed(all_kept(cache.folder)):
+        with suppress(OSError, DamagedError):
+            header = header_bytes(kept.folder / WEIGHTS)
+            digest = digest or _digest_of(checkpoint)
+            if _key(digest, header) == kept.folder.name:
+                yield kept.folder
+
+
+def mark_used(folder: Path) -> None:
+    """Let `folder` be the last to go when room is wanted."""
+    with suppress(OSError):  # a cache that cannot be written to still serves
+        os.utime(folder)
+
+
+def _digest_of(checkpoint: Checkpoint) -> hashlib._Hash:
     digest = hashlib.sha256(f"{_VERSION}\0{fingerprint_of_models([checkpoint.folder])}".encode())
     for file in checkpoint.files:
         digest.update(f"\0{file.name}\0{file.stat().st_mtime_ns}".encode())
+    return digest
+
+
+def _key(original: hashlib._Hash, header: bytes) -> str:
+    digest = original.copy()
     digest.update(header)
     return digest.hexdigest()[:32]
 
@@ -66,8 +94,7 @@ def find_kept(cache: QuantizedCache, key: str, header: bytes, size: int) -> Path
             whole = file.read(len(header)) == header and os.fstat(file.fileno()).st_size == size
     except OSError:
         return None
-    with suppress(OSError):  # a cache that cannot be written to still serves
-        os.utime(folder)
+    mark_used(folder)
     return folder if whole else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -218,7 +219,8 @@ def _answer(prepared: PreparedChat, asked: QuestionInput, style: str, *, figures
     except OutputClosed as closed:
         silence_stdout()
         return closed.exit_code()
-    model = load_with_line(prepared.opening)
+    options = replace(prepared.opening.options, quick_start=prepared.opening.generation.num_beams == 1)
+    model = load_with_line(replace(prepared.opening, options=options))
     try:
         for note in model_notes(model):
             say_aside(note)

@@ -30,7 +30,7 @@ from medchat.inference.causal_chat_model import CausalChatModel
 from medchat.inference.computed import fill_computed
 from medchat.inference.decode import ChatTokenizer
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
-from medchat.inference.engine import give_to_engine, prepare_for_engine, quantization_of, wanted_engine
+from medchat.inference.engine import give_to_engine, prepare_for_engine, quantization_of
 from medchat.inference.fused_decoder import DecoderParts
 from medchat.inference.kept_weights import with_kept_weights
 from medchat.inference.load_weights import Placement, assign, loaded_weight_bytes, require_match
@@ -39,6 +39,7 @@ from medchat.inference.native_sequence import CausalSequence
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.quantization import bits_of, conversions, pack_linears
 from medchat.inference.quantized_head import with_own_head
+from medchat.inference.quick_start import wanted_engine
 from medchat.inference.stored_linear import expect_stored, refuse_other_width
 from medchat.inference.token_answers import ModelFacts
 from medchat.language import say

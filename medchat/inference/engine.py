@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medchat.api import ENGINES, LoadOptions
+from medchat.api import ENGINES
 from medchat.errors import UsageError
 from medchat.inference.cpu_engine.library import EngineUnavailableError, chosen_instructions, open_library
 from medchat.inference.cpu_engine.packed_matrix import PackedMatrix, group_count, packed_bytes
@@ -47,14 +47,6 @@ def takes_native(wanted: str, model: nn.Module, device: torch.device) -> bool:
             raise
         return False
     return True
-
-
-def wanted_engine(options: LoadOptions) -> str:
-    """Return the engine that `options` ask for: "auto" is torch where float32 was asked for.
-
-    Whoever asks for float32 gets the reference; the native engine comes within 1e-4 of its logits.
-    """
-    return "torch" if options.engine == "auto" and options.dtype == "float32" else options.engine
 
 
 def prepare_for_engine(

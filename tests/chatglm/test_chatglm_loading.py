@@ -10,7 +10,7 @@ from chatglm_variants import HEAD, config_of, load, logits, tensors_of, variant
 from checkpoint_files import LAYOUTS
 from goldens import golden_folders, model_of
 from medchat_chatglm.config_file import PositionRule
-from medchat_chatglm.config_reading import read_configuration
+from medchat_chatglm.configuration import read_configuration
 from medchat_chatglm.inspection import inspect_chatglm
 from medchat_chatglm.loading import load_weights
 from refusals import refused

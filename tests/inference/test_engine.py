@@ -21,9 +21,10 @@ from medchat.chat.setup import read_settings, resolve_setup
 from medchat.errors import UsageError
 from medchat.inference.cpu_engine.library import VARIABLE, EngineUnavailableError, open_library
 from medchat.inference.cpu_engine.packed_matrix import packed_bytes
-from medchat.inference.engine import NativeLinear, engine_of, prepare_for_engine, takes_native, wanted_engine
+from medchat.inference.engine import NativeLinear, engine_of, prepare_for_engine, takes_native
 from medchat.inference.group_scales import GroupedLinear
 from medchat.inference.quantization import QuantizedLinear, replace_modules
+from medchat.inference.quick_start import wanted_engine
 
 pytest_plugins = ("talking_miniatures",)
 pytestmark = pytest.mark.torch

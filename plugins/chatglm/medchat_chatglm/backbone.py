@@ -7,6 +7,7 @@ so `plugins list` and `models show` never pay for them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +51,16 @@ class ChatGLMBackbone(TrainedFamily):
     }
 
     def load(self, options: LoadOptions) -> ChatModel:
-        """Load a checkpoint folder in any of the published layouts."""
-        from medchat_chatglm.chat_model import load_chatglm_chat
+        """Load a checkpoint folder in any of the published layouts, without torch if that will do."""
+        from medchat.inference.quick_start import quick_start
+        from medchat_chatglm.mapped import mapped_chatglm
 
-        return load_chatglm_chat(options)
+        def ordinary() -> ChatModel:
+            from medchat_chatglm.chat_model import load_chatglm_chat
+
+            return load_chatglm_chat(options)
+
+        return quick_start(options, partial(mapped_chatglm, ordinary)) or ordinary()
 
     def exchange_adapters(self, model: ChatModel, options: LoadOptions) -> ChatModel | None:
         """Exchange adapters in place, unless one is a prefix or requires another rule."""

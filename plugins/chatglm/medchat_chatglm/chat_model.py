@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +13,11 @@ from torch import Tensor
 from medchat.checkpoints.adapter_folder import files_passed_over
 from medchat.inference.adapters.structure import kept_on_failure
 from medchat.inference.chat_model import TokenChatModel
-from medchat.inference.decode import Stepper
 from medchat.inference.engine import quantization_of
 from medchat.inference.native_model import NativeModel
 from medchat.inference.scoring import PromptToScore, score_behind
 from medchat.inference.token_answers import ModelFacts
-from medchat.plugin_kit import ChatModel, Delta, GenerationConfig, LoadOptions, Segment
+from medchat.plugin_kit import ChatModel, LoadOptions
 from medchat_chatglm import position_rules
 from medchat_chatglm.adapters import (
     PrefixAdapter,
@@ -29,11 +27,12 @@ from medchat_chatglm.adapters import (
     refuse_other_generation,
 )
 from medchat_chatglm.cleanup import StreamingResponse
-from medchat_chatglm.config_reading import read_configuration, with_stated_rule
+from medchat_chatglm.config_reading import with_stated_rule
+from medchat_chatglm.configuration import read_configuration
 from medchat_chatglm.fused import chatglm_parts, chatglm_sequence
 from medchat_chatglm.loading import LoadedModel, load_model
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
-from medchat_chatglm.native import BegunAnswer
+from medchat_chatglm.native import NothingKept
 from medchat_chatglm.stepper import ChatGLMStepper
 from medchat_chatglm.tokenizer import ChatGLMTokenizer
 
@@ -76,7 +75,7 @@ def _of_loaded(loaded: LoadedModel) -> ChatGLMChatModel:
     return chat
 
 
-class ChatGLMChatModel(TokenChatModel):
+class ChatGLMChatModel(NothingKept, TokenChatModel):
     """One model and its tokenizer. One caller at a time; the prompt is read again each turn."""
 
     _model: ChatGLMForConditionalGeneration
@@ -98,45 +97,20 @@ class ChatGLMChatModel(TokenChatModel):
             "rule": str(config.rule),
             "vocab_size": config.vocab_size,
         }
-        eos = config.eos_token_id
         super().__init__(
             model,
             tokenizer,
             ChatGLMStepper(model),
             ModelFacts("chatglm", path, int(config.max_sequence_length), details, notes),
             native=NativeModel(partial(chatglm_parts, model), partial(chatglm_sequence, model)),
-            # Med checkpoints end with the old tokenizer's `</s>`, plain ones with `<eop>`.
-            stop_ids={eos} if isinstance(eos, int) else set(eos or ()),
+            stop_ids=config.stop_ids,
             cleanup=partial(StreamingResponse, full_width=tokenizer.generation == "v11"),
         )
-
-    def stream(
-        self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
-    ) -> Iterator[Delta]:
-        """Stream the answer to one prompt; beam search returns its complete answer at the end."""
-        try:
-            yield from super().stream(segments, config, cancel)
-        finally:
-            # The next turn cannot reuse the cache: its question changes every state of this one.
-            self._stepper.forget()
 
     def close(self) -> None:
         """Free the memory. The model must not be used afterwards."""
         self.loaded = None
         super().close()
-
-    def go_on(
-        self, segments: Sequence[Segment], answer: str, config: GenerationConfig, cancel: threading.Event
-    ) -> Iterator[Delta]:
-        """Yield the continuation of `answer`, the beginning of the answer to the prompt."""
-        try:
-            yield from super().go_on(segments, answer, config, cancel)
-        finally:
-            self._stepper.forget()
-
-    def stepper_behind(self, prompt_tokens: int) -> Stepper:
-        """Return the stepper for a prompt of that length and the beginning of its answer, which is read causally."""
-        return BegunAnswer(self._stepper, prompt_tokens)
 
     def logits_of_answer(self, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
         model, rule = self._model, self._model.config.rule

@@ -153,6 +153,12 @@ class ChatGLMValues:
         return SpecialIds(self.mask_token_id, self.gmask_token_id, self.bos_token_id)
 
     @property
+    def stop_ids(self) -> frozenset[int]:
+        """Return the ids that end an answer: Med checkpoints have the old tokenizer's `</s>`, plain ones `<eop>`."""
+        stated: Any = self.eos_token_id  # some files have a list
+        return frozenset((stated,) if isinstance(stated, int) else stated or ())
+
+    @property
     def head_dim(self) -> int:
         """Return the width of one attention head."""
         return int(self.hidden_size // self.num_attention_heads)

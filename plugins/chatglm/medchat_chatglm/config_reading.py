@@ -1,19 +1,17 @@
-"""Reads the config.json of a ChatGLM v1, and the position rule that options or an adapter choose."""
+"""Reads the config.json of a ChatGLM v1, and the position rule that options or an adapter choose. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from huggingface_hub.errors import StrictDataclassError
 
 from medchat.checkpoints.config_json import LARGEST, MOST, ConfigValues
 from medchat.checkpoints.layout import read_config
 from medchat.checkpoints.stated_template import stated_facts
 from medchat.plugin_kit import CheckpointError, LoadOptions, UsageError, say
 from medchat_chatglm.config_file import ChatGLMValues, PositionRule
-from medchat_chatglm.configuration import ChatGLMConfig
 from medchat_chatglm.inspection import refuse_other_models
 from medchat_chatglm.prompts import RULE_KEY
 
@@ -40,10 +38,22 @@ def with_stated_rule(options: LoadOptions) -> Mapping[str, str]:
     return options.extra
 
 
-def read_configuration(folder: Path, extra: Mapping[str, str] | None = None) -> ChatGLMConfig:
+def read_values(folder: Path, extra: Mapping[str, str] | None = None) -> ChatGLMValues:
     """Read config.json of a ChatGLM v1; `extra["rule"]` overrides its position rule.
 
     Raises CheckpointError for another model or impossible values, UsageError for an unknown rule.
+    """
+    values, stated = stated_values(folder, extra)
+    with impossible_at(values):
+        return ChatGLMValues(**{key: stated[key] for key in stated if key in ChatGLMValues.__annotations__})
+
+
+def stated_values(
+    folder: Path, extra: Mapping[str, str] | None = None
+) -> tuple[ConfigValues, dict[str, Any]]:
+    """Return the object in config.json, and of it what a configuration is made of, each of its key's type.
+
+    Raises as `read_values`.
     """
     stated = read_config(folder)
     refuse_other_models(stated, folder)
@@ -60,11 +70,17 @@ def read_configuration(folder: Path, extra: Mapping[str, str] | None = None) -> 
     wrong = [key for key, value in known.items() if not _is_possible(key, value)]
     if wrong:
         raise values.impossible(f"{wrong[0]} = {known[wrong[0]]!r}")
+    return values, known
+
+
+@contextmanager
+def impossible_at(values: ConfigValues) -> Iterator[None]:
+    """Let what is refused within this block name the file of `values`, as a CheckpointError."""
     try:
-        return ChatGLMConfig(**known)
+        yield
     except CheckpointError as error:
         raise CheckpointError(error.what, error.remedy, where=str(values.file)) from None
-    except (StrictDataclassError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise values.impossible(" ".join(str(error).split())) from None
 
 

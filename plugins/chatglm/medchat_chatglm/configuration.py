@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from medchat_chatglm.config_file import ChatGLMValues
+from medchat_chatglm.config_reading import impossible_at, stated_values
 
 
 @strict
@@ -33,3 +37,13 @@ class ChatGLMConfig(ChatGLMValues, PreTrainedConfig):  # type: ignore[misc]
         self.fill_special_ids()
         PreTrainedConfig.__post_init__(self, **kwargs)
         self.refuse_what_never_was_released()
+
+
+def read_configuration(folder: Path, extra: Mapping[str, str] | None = None) -> ChatGLMConfig:
+    """Read config.json of a ChatGLM v1. Raises as `read_values`."""
+    values, known = stated_values(folder, extra)
+    with impossible_at(values):
+        try:
+            return ChatGLMConfig(**known)
+        except StrictDataclassError as error:
+            raise ValueError(str(error)) from None

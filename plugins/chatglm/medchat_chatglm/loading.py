@@ -15,15 +15,16 @@ import torch
 from medchat.checkpoints.adapter_folder import files_passed_over
 from medchat.checkpoints.headers import TensorHeader, read_headers
 from medchat.checkpoints.layout import open_checkpoint
-from medchat.checkpoints.packed_weights import holds_packed
+from medchat.checkpoints.packed_weights import holds_packed, is_packed
 from medchat.checkpoints.weight_files import Checkpoint
 from medchat.inference.adapters.structure import Structure
 from medchat.inference.device import ensure_memory, pick_device, pick_dtype
-from medchat.inference.engine import give_to_engine, prepare_for_engine, wanted_engine
+from medchat.inference.engine import give_to_engine, prepare_for_engine
 from medchat.inference.kept_weights import with_kept_weights
 from medchat.inference.load_weights import Placement, assign, check_finite, loaded_weight_bytes, require_match
 from medchat.inference.quantization import bits_of, conversions
 from medchat.inference.quantized_head import with_own_head
+from medchat.inference.quick_start import wanted_engine
 from medchat.inference.shards import read_tensors
 from medchat.inference.stored_linear import (
     expect_stored,
@@ -41,8 +42,8 @@ from medchat_chatglm.adapters import (
     open_chatglm_adapter,
     refuse_other_generation,
 )
-from medchat_chatglm.config_reading import read_configuration, with_stated_rule
-from medchat_chatglm.configuration import ChatGLMConfig
+from medchat_chatglm.config_reading import with_stated_rule
+from medchat_chatglm.configuration import ChatGLMConfig, read_configuration
 from medchat_chatglm.inspection import (
     EMBEDDING,
     HEAD,
@@ -117,7 +118,8 @@ def check_checkpoint(options: LoadOptions) -> None:
 
 def load_weights(options: LoadOptions) -> LoadedWeights:
     """Load `options.model` and its adapters without a tokenizer. Raises what `load_model` raises."""
-    prepared, kept = with_kept_weights(prepare_weights(options), options)
+    original = prepare_weights(options)
+    prepared, kept = with_kept_weights(original, options)
     model, placement = prepared.model, prepared.placement
     assign(model, prepared.checkpoint, prepared.headers, placement)
     give_to_engine(wanted_engine(options), model, placement.device)
@@ -125,7 +127,7 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
     attach_chatglm_adapters(model, prepared.adapters, placement.device, placement.dtype)
     notes = (
         *_compare_head(model, prepared.checkpoint, prepared.headers),
-        *files_passed_over(prepared.checkpoint, prepared.adapters),
+        *files_passed_over(original.checkpoint, prepared.adapters),
         *kept,
     )
     return LoadedWeights(
@@ -137,7 +139,7 @@ def load_weights(options: LoadOptions) -> LoadedWeights:
         notes,
         tuple(prepared.adapters),
         bare,
-        prepared.checkpoint,
+        original.checkpoint,
     )
 
 
@@ -258,10 +260,12 @@ def _compare_head(
 ) -> tuple[str, ...]:
     """Return a note if a stored head, unused because it is tied, differs from the embedding.
 
-    Reads it in pieces, so that it is never completely in memory (docs/specs/models.md, "Tied head"). Raises
-    CheckpointError if it contains NaN or infinity: such a file is damaged.
+    Reads it in pieces, so that it is never completely in memory (docs/specs/models.md, "Tied head"). A packed one was
+    made from the embedding. Raises CheckpointError if it contains NaN or infinity: such a file is damaged.
     """
-    if HEAD not in headers or not is_tied(model.config.to_dict()) or model.config.quantization_embeddings:
+    if HEAD not in headers or is_packed(headers[HEAD]) or not is_tied(model.config.to_dict()):
+        return ()
+    if model.config.quantization_embeddings:
         return ()
     embedding = model.get_parameter(EMBEDDING)
     same = True

@@ -6,7 +6,7 @@ Nothing is kept from prompt to prompt, as in `stepper`: a new question changes t
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -22,9 +22,11 @@ from medchat.inference.cpu_engine.decoder_shape import (
     QueryLayout,
 )
 from medchat.inference.cpu_engine.decoder_weights import Floats
-from medchat.inference.decode import ForgettingStepper
+from medchat.inference.decode import ForgettingStepper, Stepper
 from medchat.inference.native_sequence import SequenceDecoder
 from medchat.inference.sampling import Logits
+from medchat.inference.token_answers import TokenAnswers
+from medchat.plugin_kit import Delta, GenerationConfig, Segment
 from medchat_chatglm.config_file import ALPHA, ChatGLMValues
 from medchat_chatglm.prompt_places import prompt_places
 
@@ -129,6 +131,32 @@ class ChatGLMSequence:
         return Tokens(
             self._cache, self._decoder.embed(ids), self._first + first, seen, cosines, sines, wanted
         )
+
+
+class NothingKept(TokenAnswers):
+    """Answers to prompts that are read again each turn: a new question changes every state of the last one."""
+
+    def stream(
+        self, segments: Sequence[Segment], config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        """Stream the answer to one prompt; beam search returns its complete answer at the end."""
+        try:
+            yield from super().stream(segments, config, cancel)
+        finally:
+            self._stepper.forget()
+
+    def go_on(
+        self, segments: Sequence[Segment], answer: str, config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[Delta]:
+        """Yield the continuation of `answer`, the beginning of the answer to the prompt."""
+        try:
+            yield from super().go_on(segments, answer, config, cancel)
+        finally:
+            self._stepper.forget()
+
+    def stepper_behind(self, prompt_tokens: int) -> Stepper:
+        """Return the stepper for a prompt of that length and the beginning of its answer, which is read causally."""
+        return BegunAnswer(self._stepper, prompt_tokens)
 
 
 class BegunAnswer:

@@ -31,8 +31,8 @@ from medchat_chatglm.adapters import GENERATION_KEY, PREFIX_FILES, trial_prompt
 from medchat_chatglm.chat_model import load_chatglm_chat
 from medchat_chatglm.collators import AnswerCollator, Batch, MedCollator, OfficialCollator, TrainingSample
 from medchat_chatglm.config_file import PositionRule
-from medchat_chatglm.config_reading import read_configuration, with_stated_rule
-from medchat_chatglm.configuration import ChatGLMConfig
+from medchat_chatglm.config_reading import with_stated_rule
+from medchat_chatglm.configuration import ChatGLMConfig, read_configuration
 from medchat_chatglm.inspection import PREFIX
 from medchat_chatglm.loading import check_checkpoint, prepare_weights
 from medchat_chatglm.prefix import PrefixEncoder, train_prefix_only

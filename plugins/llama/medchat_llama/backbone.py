@@ -7,11 +7,12 @@ so `plugins list` and `models show` never pay for them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medchat.inference.causal_backbone import CausalBackbone
-from medchat.plugin_kit import GenerationConfig, ModelCard
+from medchat.plugin_kit import ChatModel, GenerationConfig, LoadOptions, ModelCard
 from medchat.training.trained_family import TrainedFamily
 from medchat_llama.weights import KNOWN_WEIGHTS
 
@@ -49,6 +50,14 @@ class LlamaBackbone(TrainedFamily, CausalBackbone):
         from medchat_llama.loading import LLAMA
 
         return LLAMA
+
+    def load(self, options: LoadOptions) -> ChatModel:
+        """Load a checkpoint folder in any of the published layouts, without torch if that will do."""
+        from medchat.inference.quick_start import quick_start
+        from medchat_llama.mapped import mapped_llama
+
+        ordinary = partial(super().load, options)
+        return quick_start(options, partial(mapped_llama, ordinary)) or ordinary()
 
     def inspect(self, path: Path) -> ModelCard | None:
         """Describe the folder from its headers, or return None if it is not a LLaMA."""
