@@ -33,12 +33,14 @@ from medchat.checkpoints.layout import open_checkpoint, read_config
 from medchat.checkpoints.manifest import verify_manifest
 from medchat.checkpoints.read_once import VOCABULARY_BYTES, file_bytes
 from medchat.checkpoints.stated_base import fingerprint_of_models, recorded_model
+from medchat.checkpoints.weight_files import Checkpoint
 from medchat.cli.front import language_may_be_configured
 from medchat.commands.ask_server import running_server
 from medchat.commands.plugin_facts import check_record
 from medchat.datafiles.data_file import open_data_file
 from medchat.errors import MedchatError
 from medchat.hashing import sha256_of
+from medchat.inference.mapped_weights import MappedWeights
 from medchat.registry.metadata import scan
 from medchat.settings.files import read_file
 from medchat.sft_job.facts import read_facts
@@ -117,6 +119,10 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         "key/manifest.json",
         lambda path: all_kept(path.parent.parent),
     ),
+    "medchat/inference/mapped_weights.py": (
+        "model.safetensors",
+        lambda path: MappedWeights(Checkpoint(path.parent, "safetensors", (path,)), {}, "bfloat16"),
+    ),
     "medchat/training/run_record.py": ("run.json", lambda path: read_run_record(path.parent)),
     "medchat/checkpoints/manifest.py": ("manifest.json", lambda path: verify_manifest(path.parent)),
     "medchat/training/previous_run.py": ("manifest.json", finished_run),
@@ -152,7 +158,10 @@ OF_THE_SYSTEM = {
 #: Files of our own making, besides those of training.
 OF_OUR_MAKING = {"medchat/checkpoints/manifest.py", "medchat/sft_job/facts.py"}
 #: Documented to raise OSError; or, where the file is of no other use, to continue without it.
-OS_ERRORS = {"medchat/hashing.py", "medchat/checkpoints/read_once.py", "medchat/training/metrics_log.py"}
+OS_ERRORS = {
+    *("medchat/hashing.py", "medchat/checkpoints/read_once.py", "medchat/training/metrics_log.py"),
+    "medchat/inference/mapped_weights.py",
+}
 WITHOUT_IT = {
     *("medchat/cli/front.py", "medchat/registry/metadata.py", "medchat/checkpoints/elsewhere.py"),
     *(

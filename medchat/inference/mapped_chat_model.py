@@ -117,13 +117,17 @@ class MappedChatModel(TokenAnswers):
         return self._ordinary
 
 
-def weight_facts(weights: MappedWeights) -> dict[str, Any]:
-    """Return what `describe` says of `weights`, all of which were taken."""
-    embedding = sum(header.byte_count for header in weights.headers.values() if len(header.shape) > 1)
+def weight_facts(weights: MappedWeights, *, head_is_embedding: bool) -> dict[str, Any]:
+    """Return what `describe` says of `weights`, all of which were taken.
+
+    A packed head that was made from the embedding counts as no weights of its own.
+    """
+    embeddings = [header for header in weights.headers.values() if len(header.shape) > 1]
     total = sum(header.byte_count for header in weights.headers.values())
+    shared = sum(header.count for header in embeddings) if head_is_embedding else 0
     return {
         "dtype": weights.dtype,
-        "parameters": weights.count,
-        "weight_bytes": total - embedding,
+        "parameters": weights.count - shared,
+        "weight_bytes": total - sum(header.byte_count for header in embeddings),
         "quantization": weights.quantization,
     }

@@ -49,7 +49,7 @@ class MappedWeights:
         return f"int{min(self._widths)}"
 
     def packed(self, name: str, rows: int, columns: int) -> PackedMatrix:
-        """Return a matrix; its pages are fetched meanwhile."""
+        """Return a matrix; its pages are fetched meanwhile. Raises ValueError where it is none of that shape."""
         header = self._taken(name)
         for bits in RANGES:
             if is_packed(header) and header.byte_count == packed_bytes(rows, columns, bits):
@@ -71,7 +71,7 @@ class MappedWeights:
         return np.require(values if exact else rounded(values, self.dtype), np.float32, ("C", "ALIGNED"))
 
     def embedding(self, name: str, columns: int) -> Embedding:
-        """Return the rows of an embedding, which are read where they are asked for."""
+        """Return the rows of an embedding, to be read one by one. Raises ValueError where it is none of that width."""
         header = self._taken(name)
         if len(header.shape) != 2 or header.shape[1] != columns or header.dtype not in _FLOAT_TYPES:
             raise ValueError(f"{name}: no embedding of {columns} columns")

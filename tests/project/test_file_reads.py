@@ -28,6 +28,7 @@ ALLOWED = {
         "medchat/inference/shards.py",
         "torch.load",
     ): "torch maps the file itself; its pickle was read by the door",
+    ("medchat/inference/mapped_weights.py", "mmap.mmap"): "a file that the door opened",
     (
         "medchat/training/checkpoint.py",
         "safe_open",

@@ -16,7 +16,7 @@ from medchat.plugin_kit import ChatModel
 from medchat_chatglm.cleanup import StreamingResponse
 from medchat_chatglm.config_file import ChatGLMValues
 from medchat_chatglm.config_reading import read_values, with_stated_rule
-from medchat_chatglm.inspection import EMBEDDING, HEAD, read_chatglm_vocabulary
+from medchat_chatglm.inspection import EMBEDDING, HEAD, is_tied, read_chatglm_vocabulary
 from medchat_chatglm.native import (
     ChatGLMSequence,
     NothingKept,
@@ -44,7 +44,8 @@ def mapped_chatglm(ordinary: Callable[[], ChatModel], start: QuickStart) -> Chat
         weights.embedding(EMBEDDING, config.hidden_size),
         partial(chatglm_turns, config.head_dim // 2, half),
     )
-    details = {**weight_facts(weights), "rule": str(config.rule), "vocab_size": config.vocab_size}
+    details = weight_facts(weights, head_is_embedding=is_tied(asdict(config)))
+    details |= {"rule": str(config.rule), "vocab_size": config.vocab_size}
     notes = files_passed_over(start.original, ())
     facts = ModelFacts("chatglm", options.model, config.max_sequence_length, details, notes)
     return MappedChatGLM(

@@ -32,7 +32,7 @@ def mapped_llama(ordinary: Callable[[], ChatModel], start: QuickStart) -> ChatMo
         weights.embedding(EMBEDDING, shape.hidden_size),
         partial(llama_turns, shape.hidden_size // shape.heads, shape.rope_theta),
     )
-    details = {"vocab_size": rows, "adapters": (), **weight_facts(weights)}
+    details = {"vocab_size": rows, "adapters": (), **weight_facts(weights, head_is_embedding=shape.tied)}
     notes = (*rows_note(shape, rows, folder), *files_passed_over(start.original, ()))
     facts = ModelFacts("llama", folder, shape.context_length, details, notes)
     return MappedChatModel(decoder, CausalSequence, tokenizer, facts, ordinary)
