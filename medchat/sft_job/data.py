@@ -143,11 +143,7 @@ def read_training_data(
     if bad and not skip_bad:
         raise _bad_records(bad, reading.forms.total())
     if not reading.examples:
-        raise DataError(
-            say("数据文件里没有可以学习的记录", "the data file holds no record to learn from"),
-            say("每行一条 JSON，或一个 JSON 数组", "one JSON record a line, or one JSON array"),
-            where=bad[0].where if bad else str(path),
-        )
+        raise _nothing_to_learn(bad, path)
     return TrainingFile(
         path=path,
         layout=file.layout,
@@ -160,6 +156,21 @@ def read_training_data(
         unlearned=reading.unlearned,
         sha256=file.sha256,
     )
+
+
+def _nothing_to_learn(bad: Sequence[InvalidExample], path: Path) -> DataError:
+    """Return the error for a file without one good record: with what the first lacks, where there are records."""
+    what = say("数据文件里没有可以学习的记录", "the data file holds no record to learn from")
+    if not bad:
+        form = say("每行一条 JSON，或一个 JSON 数组", "one JSON record a line, or one JSON array")
+        return DataError(what, form, where=str(path))
+    first, count = bad[0], len(bad)
+    what += say(f"（{count} 条都有误）：{first.reason}", f" (all {count} are bad): {first.reason}")
+    fields = say(
+        "每条要有问题和答案，如 instruction 和 output",
+        "each needs a question and an answer, as instruction and output",
+    )
+    return DataError(what, first.remedy or fields, where=first.where)
 
 
 def _is_greeting(asked: QuestionRecord, number: int) -> bool:

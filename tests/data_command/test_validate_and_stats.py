@@ -73,6 +73,17 @@ def test_one_bad_file_does_not_hide_the_others(call: Call, tmp_path: Path) -> No
     assert call("data", "validate", str(tmp_path / "absent.jsonl")).code == 3
 
 
+@pytest.mark.parametrize(
+    "rows", [[{"question": "头痛？", "id": 1}] * 3, [{"question": "头痛？", "回复": "休息。"}]]
+)
+def test_a_file_without_one_good_record_says_what_its_records_lack(
+    rows: list[dict[str, object]], call: Call, tmp_path: Path
+) -> None:
+    done = call("data", "validate", str(write_lines(tmp_path / "questions.jsonl", rows)))
+    assert done.code == 6 and "没有答案" in done.out and "questions.jsonl:1" in done.out
+    assert f"{len(rows)} 条都有误" in done.out and ("--answer-field" in done.out or "output" in done.out)
+
+
 def test_the_fields_of_a_file_are_named_by_flags(call: Call, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "data.jsonl", [{"主诉": "头痛怎么办？", "建议": "先休息。"}])
     named = ("--question-field", "主诉", "--answer-field", "建议")

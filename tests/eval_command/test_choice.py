@@ -14,7 +14,8 @@ from evaluation_results import results_of
 from medchat_eval.choice_file import LETTERS, ChoiceItem
 from medchat_eval.choice_metrics import METRICS, ChoiceTally
 from medchat_eval.choice_prompt import AskedChoice, examples_for, in_every_order
-from medchat_eval.choosing import Chosen, ScoredAnswers, choose_by_likelihood
+from medchat_eval.choosing import Chosen, ScoredAnswers, choose_by_likelihood, choose_by_reply
+from medchat_eval.replies import ModelReply
 from medchat_eval.statistics import wilson
 
 pytest_plugins = ("cli_program", "evaluated_models")
@@ -87,6 +88,20 @@ def test_a_letter_that_is_always_chosen_is_at_chance_once_the_options_are_rotate
 def test_a_leaning_to_one_letter_is_warned_of() -> None:
     assert any("B" in warning for warning in tally(items(120), lambda _, words: float(words == "B")).warnings)
     assert not tally(items(120), oracle).warnings
+
+
+def test_an_accuracy_that_guessing_may_give_is_warned_of_and_so_are_replies_without_a_choice() -> None:
+    def warned(right: int) -> list[str]:
+        questions = items(120)
+        known = set(range(right))
+        return tally(
+            questions, lambda asked, words: oracle(asked, words) if asked.item.index in known else 0.0
+        ).warnings
+
+    assert any("随机水平" in warning for warning in warned(0))
+    assert not any("随机水平" in warning for warning in warned(80))
+    replies = [choose_by_reply(AskedChoice(item), ModelReply("不知道。")) for item in items(120)]
+    assert any("120" in warning for warning in ChoiceTally([one] for one in replies).warnings)
 
 
 def test_the_options_turn_and_the_right_one_with_them() -> None:

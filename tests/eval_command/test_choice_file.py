@@ -134,6 +134,15 @@ def test_answers_may_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
     assert [item.letters for item in file.items] == ["A", "D"]
 
 
+def test_a_file_of_answers_alone_is_told_apart_from_questions(tmp_path: Path) -> None:
+    published = [{"id": 1, "exam_type": "医师考试", "question_type": "单项选择题", "answer": "D"}]
+    with pytest.raises(DataError, match="--answers"):
+        read(tmp_path, "answers.json", json.dumps(published))
+    with pytest.raises(DataError, match="没有问题") as raised:
+        read(tmp_path, "test.json", json.dumps([{"id": 1, "option": BY_LETTER, "answer": "D"}]))
+    assert "--answers" not in raised.value.what
+
+
 @pytest.mark.parametrize("name", ["college_medicine", "anatomy", "traditional_chinese_medicine"])
 def test_published_files_are_read_whole(name: str) -> None:
     folder = SHARED / "data" / "samples"

@@ -130,6 +130,19 @@ def test_perplexity_per_character_is_stated_for_weights_here(
     assert results_of(tmp_path / "out")["metrics"]["perplexity_per_character"]["value"] > 1
 
 
+@pytest.mark.torch
+def test_a_question_that_the_context_does_not_hold_costs_the_others_no_perplexity(
+    call: Call, tiny_llama: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data.jsonl"
+    pairs = [{"instruction": text, "output": "多休息。"} for text in ("甲？", "长" * 3000, "乙？")]
+    data.write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs), encoding="utf-8")
+    flags = ("--backbone", "llama", "--model", str(tiny_llama), "--max-new-tokens", "2")
+    done = call("eval", "text", "--file", str(data), *flags, "--output", str(tmp_path / "out"))
+    assert done.code == 0 and "困惑度少了 1 题" in done.err
+    assert results_of(tmp_path / "out")["metrics"]["perplexity_per_character"]["n"] == 2
+
+
 # ---------------------------------------------------------------- emergencies
 
 SENDS = {

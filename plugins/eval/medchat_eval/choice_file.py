@@ -162,7 +162,7 @@ def _item(record: Any, index: int, line: int, path: Path, answers: Mapping[str, 
         raise ValueError(say("应当是一个 JSON 对象", "must be a JSON object"))
     question = _field(record, "question")
     if not isinstance(question, str) or not question.strip():
-        raise ValueError(say("没有问题（question）", "no question"))
+        raise ValueError(_no_question(record))
     options = dict(_options(record))
     if not 2 <= len(options) <= len(LETTERS):
         raise ValueError(
@@ -180,6 +180,16 @@ def _item(record: Any, index: int, line: int, path: Path, answers: Mapping[str, 
     return ChoiceItem(
         index, line, question.strip(), texts, places, several, _subject(subject, path), identity, stated
     )
+
+
+def _no_question(record: Mapping[str, Any]) -> str:
+    """Return what is wrong with a record without a question: CMB publishes the answers of its test by themselves."""
+    if _field(record, "answer") is not None and not dict(_options(record)):
+        return say(
+            "只有答案，没有问题：这个文件用 --answers 给出，--file 是题目",
+            "an answer without a question: give this file with --answers, and the questions with --file",
+        )
+    return say("没有问题（question）", "no question")
 
 
 def _subject(stated: Any, path: Path) -> str:

@@ -88,7 +88,7 @@ class ChoiceTally:
     @property
     def warnings(self) -> list[str]:
         """What to know before believing the numbers, in the interface language."""
-        counts, found = self.counts, []
+        counts, found = self.counts, self._unproven()
         if counts["questions"] < _FEW:
             found.append(
                 say(
@@ -104,6 +104,13 @@ class ChoiceTally:
                     f"the model leans to {letter}: look at the accuracy with the options rotated",
                 )
             )
+        if counts["unparsed"]:
+            found.append(
+                say(
+                    f"{counts['unparsed']} 道题没有得出选择，按错计：请看模型的回答",
+                    f"in {counts['unparsed']} questions no choice was found, counted as wrong: read the replies",
+                )
+            )
         if counts["truncated"]:
             found.append(
                 say(
@@ -112,6 +119,21 @@ class ChoiceTally:
                 )
             )
         return found
+
+    def _unproven(self) -> list[str]:
+        """Return the warning for an accuracy that guessing may give, none where it is above chance or below."""
+        metrics = self.metrics
+        accuracy = metrics.get("accuracy_rotated") or metrics.get("accuracy")
+        if accuracy is None or accuracy.interval is None or accuracy.chance is None:
+            return []
+        if not accuracy.interval.holds(accuracy.chance):
+            return []
+        return [
+            say(
+                "准确率的区间包含随机水平：不能说明比猜测好",
+                "the interval of the accuracy contains chance: nothing shows that it is better than guessing",
+            )
+        ]
 
     def _leaning(self) -> str:
         """Return the letter that is chosen far more often than it is right, "" for none."""

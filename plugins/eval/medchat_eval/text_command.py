@@ -11,16 +11,17 @@ from medchat.plugin_kit import (
     DataError,
     LocalizedCommand,
     OpenedModel,
-    UsageError,
     generation_flags,
     model_flags,
     say,
 )
+from medchat_eval.choosing import ScoredAnswers
 from medchat_eval.flags import limit_flag, output_flags
 from medchat_eval.open_file import OpenFile, OpenItem, named_or_shipped, read_open_file
 from medchat_eval.output_folder import OutputFolder
 from medchat_eval.replies import ModelReply, replies_in
 from medchat_eval.results import Evaluation, Metric, mean_metric
+from medchat_eval.scorer import score_prompts
 from medchat_eval.text_metrics import (
     OVERLAP,
     bleu,
@@ -142,15 +143,24 @@ def _contradictions(references: Sequence[str]) -> tuple[dict[str, Metric], list[
 
 
 def _perplexity(opened: OpenedModel, items: Sequence[OpenItem]) -> Metric | None:
-    """Return the perplexity of the reference answers, None where the model cannot say or one does not fit."""
-    try:
-        values: list[Sequence[float]] = []
-        for start in range(0, len(items), _TOGETHER):
-            block = items[start : start + _TOGETHER]
-            prompts = [opened.prompt(item.question, history=item.turns) for item in block]
-            scored = opened.score_batch(prompts, [[item.reference] for item in block])
-            values += [one for (one,) in scored]
-    except UsageError as error:
-        click.echo(say(f"没有困惑度：{error.what}", f"no perplexity: {error.what}"), err=True)
-        return None
-    return perplexity_per_character(values, [item.reference for item in items])
+    """Return the perplexity of the reference answers that fit, None where the model cannot say or none fits."""
+    scored = [
+        found
+        for start in range(0, len(items), _TOGETHER)
+        for found in _references_scored(opened, items[start : start + _TOGETHER])
+    ]
+    refused = [found.refusal for found in scored if found.refusal]
+    if refused:
+        left_out = say(f"困惑度少了 {len(refused)} 题", f"{len(refused)} questions are not in the perplexity")
+        what = say("没有困惑度", "no perplexity") if len(refused) == len(items) else left_out
+        click.echo(what + say("：", ": ") + refused[0], err=True)
+    pairs = [
+        (found.values[0], item.reference) for found, item in zip(scored, items, strict=True) if found.values
+    ]
+    return (
+        perplexity_per_character([one for one, _ in pairs], [other for _, other in pairs]) if pairs else None
+    )
+
+
+def _references_scored(opened: OpenedModel, items: Sequence[OpenItem]) -> list[ScoredAnswers]:
+    return score_prompts(opened, [item.prompt for item in items], [[item.reference] for item in items])
