@@ -20,7 +20,6 @@ from medchat.sanitize import sanitize_line
 from medchat.settings import Layer, Settings
 from medchat.settings.plugin_options import SETTING as OPTION
 from medchat.store import AnswerOrigin, SessionKind, SessionRecord, SessionStore
-from medchat.user_paths import user_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +174,7 @@ class PreparedChat:
             self.opening.backbone.name,
             options.address or str(options.model.absolute()),
             tuple(str(adapter.absolute()) for adapter in options.adapters),
-            self._template(),
+            self.opening.template_value,
             self.system_text(system),
         )
 
@@ -183,12 +182,6 @@ class PreparedChat:
         """Return the effective system text; `held` is that of the saved session."""
         chosen = str(self.settings.value("system") or "")
         return chosen if self.settings.origin("system").layer is Layer.COMMAND else chosen or held
-
-    def _template(self) -> str:
-        """The value of `--template` for this template."""
-        chosen = self.settings.value("template")
-        path = user_path(str(chosen)) if chosen else None
-        return str(path.absolute()) if path is not None and path.is_file() else self.opening.template.name
 
 
 def begin_session(

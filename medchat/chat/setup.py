@@ -29,6 +29,7 @@ from medchat.sanitize import sanitize_line
 from medchat.settings import Settings
 from medchat.settings.plugin_options import option_values
 from medchat.templates import load_template
+from medchat.user_paths import user_path
 
 # The template that `--template` names: a shipped one, a file, the backbone's own, or another backbone's.
 #
@@ -91,6 +92,8 @@ SETTING_FLAGS = (
     *("backbone", "model", "template", "system", "device", "dtype", "quantize", "engine"),
     *("style", "history"),
 )
+#: The key among flags under which a command names settings that no file may choose.
+UNSET = "unset"
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,13 @@ class ChatSetup:
     options: LoadOptions
     template: PromptTemplate
     generation: GenerationConfig
+
+    @property
+    def template_value(self) -> str:
+        """The value of `--template` that chooses this template: the path of its file, else its name."""
+        chosen = self.settings.value("template")
+        path = user_path(str(chosen)) if chosen else None
+        return str(path.absolute()) if path is not None and path.is_file() else self.template.name
 
     def load(self) -> ChatModel:
         """Load the model. Raises MedchatError, OSError; PluginError for anything else that the backbone raises."""
@@ -151,8 +161,12 @@ def _written(template: PromptTemplate) -> str:
 
 
 def read_settings(flags: Mapping[str, Any]) -> Settings:
-    """Return the settings overridden by the profile that this command's flags name, and by the other flags."""
-    return Settings.load(as_settings(dict(flags)), profile=str(flags.get("profile") or ""))
+    """Return the settings overridden by the profile that this command's flags name, and by the other flags.
+
+    Those that `flags` names under `UNSET` count as chosen by nobody.
+    """
+    settings = Settings.load(as_settings(dict(flags)), profile=str(flags.get("profile") or ""))
+    return settings.changed(dict.fromkeys(flags.get(UNSET, ())), "--server")
 
 
 def resolve_setup(settings: Settings, *, registry: Registry | None = None) -> ChatSetup:

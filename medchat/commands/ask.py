@@ -10,11 +10,13 @@ from typing import Any
 
 import click
 
+from medchat.api import ChatModel, PromptTemplate
 from medchat.chat.attachments import read_attachment
 from medchat.chat.conversation import PreparedChat, prepare_conversation
 from medchat.chat.demo_mode import UnknownToDemo
 from medchat.chat.presets import Preset, preset_named
 from medchat.chat.session_choice import SessionChoice, disclaimer_lines, model_notes
+from medchat.chat.setup import ChatSetup
 from medchat.cli.leaving import when_left
 from medchat.cli.model_command import ModelCommand
 from medchat.cli.native_output import HeldNativeOutput
@@ -24,7 +26,7 @@ from medchat.cli.piped_input import QuestionInput
 from medchat.cli.signals import cancel_on_signals
 from medchat.cli.stuck import PATIENCE
 from medchat.commands.ask_output import AskedAnswer, OutputClosed, say_notice
-from medchat.commands.ask_server import server_chosen
+from medchat.commands.ask_server import AUTO, model_in_background, settings_of_address
 from medchat.errors import Interruption, UsageError
 from medchat.language import say
 from medchat.repl.messages import load_with_line
@@ -141,8 +143,8 @@ def command(
     """Answer one question."""
     if as_json and events:
         raise _two_styles()
-    if server is not None:
-        click.get_current_context().with_resource(server_chosen(server, flags))
+    if server not in (None, AUTO):
+        flags |= settings_of_address(server, flags)
     choice = SessionChoice(
         flags["session"], flags["continue_"], flags["resume"], not flags["no_save"], SessionKind.ASK
     )
@@ -160,7 +162,8 @@ def command(
             say_aside(line)
         style = "json" if as_json else "events" if events else "text"
         with HeldNativeOutput():
-            return _answer(prepared, asked, style, figures=stats, insist=force_answer)
+            background = server == AUTO
+            return _answer(prepared, asked, style, background, figures=stats, insist=force_answer)
     finally:
         prepared.store.close()
 
@@ -212,20 +215,37 @@ def _filled(preset: Preset, words: str, values: Mapping[str, str]) -> str:
     return question
 
 
-def _answer(prepared: PreparedChat, asked: QuestionInput, style: str, *, figures: bool, insist: bool) -> int:
+def _loaded(opening: ChatSetup, background: bool) -> tuple[ChatModel, PromptTemplate]:
+    """Return the model, here or in the background, and the template to ask it in."""
+    if background:
+        return model_in_background(opening)
+    options = replace(opening.options, quick_start=opening.generation.num_beams == 1)
+    return load_with_line(replace(opening, options=options)), opening.template
+
+
+def _answer(
+    prepared: PreparedChat,
+    asked: QuestionInput,
+    style: str,
+    background: bool,
+    *,
+    figures: bool,
+    insist: bool,
+) -> int:
     try:
         for notice in prepared.early_notices(asked.so_far):
             say_notice(notice, style)
     except OutputClosed as closed:
         silence_stdout()
         return closed.exit_code()
-    options = replace(prepared.opening.options, quick_start=prepared.opening.generation.num_beams == 1)
-    model = load_with_line(replace(prepared.opening, options=options))
+    model, template = _loaded(prepared.opening, background)
     try:
         for note in model_notes(model):
             say_aside(note)
         screen = StreamSanitizer() if answer_stream().isatty() else None
-        answer = AskedAnswer(prepared.begin(model), prepared, style, figures=figures, screen=screen)
+        session = prepared.begin(model)
+        session.template = template
+        answer = AskedAnswer(session, prepared, style, figures=figures, screen=screen)
         return _written(answer, asked.complete(), insist=insist)
     finally:
         model.close()

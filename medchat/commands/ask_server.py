@@ -2,10 +2,10 @@
 
 That one is found where it runs and started where it does not.
 
-Each choice of model has a folder of its own under the cache, private to the user. The server holds a lock on the file
-`address` there for as long as it runs, and writes its address and token into it once it takes questions: whether it
-runs is a matter of the lock alone, so that what a killed server left counts for nothing. Whoever starts one holds a
-lock too, and the others wait for its result.
+Each model as it lies on the disk, and each way of loading it, has a folder of its own under the cache, private to the
+user. The server holds a lock on the file `address` there for as long as it runs, and writes its address and token into
+it once it takes questions: whether it runs is a matter of the lock alone, so that what a killed server left counts for
+nothing. Whoever starts one holds a lock too, and the others wait for its result.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medchat import __version__, paths
-from medchat.chat.setup import read_settings
+from medchat.api import ChatModel, LoadOptions, PromptTemplate
+from medchat.chat.setup import UNSET, ChatSetup
 from medchat.cli.output import say_aside
 from medchat.errors import MedchatError, UsageError
 from medchat.language import current_language, say
 from medchat.regular_files import read_regular
 from medchat.sanitize import sanitize_line
-from medchat.settings import Settings
 
 #: Seconds without a question after which the server ends.
 IDLE_SECONDS = 900
-_AUTO = "auto"
+#: What `--server` says for a server in the background.
+AUTO = "auto"
 #: From where the server takes its token, and the backbone `remote` its key.
 _TOKEN_VARIABLE, _KEY_VARIABLE = "MEDCHAT_SERVE_TOKEN", "MEDCHAT_REMOTE_KEY"
-#: Settings that choose what is loaded, and the flags that change them.
-_LOADING = ("backbone", "model", "adapter", "template", "option", "device", "dtype", "quantize", "engine")
+#: Settings that belong to a model which is loaded here.
+_OF_A_MODEL = ("adapter", "template", "option")
 _ADDRESS_BYTES, _LOG_BYTES = 4096, 1 << 20
 _POLL_SECONDS = 0.05
 
@@ -53,29 +54,33 @@ class RunningServer:
     pid: int
 
 
-@contextmanager
-def server_chosen(where: str, flags: dict[str, Any]) -> Iterator[None]:
-    """Make the server at the address `where`, or the one in the background for `auto`, the model of `flags`.
+def settings_of_address(where: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags by which the server at the address `where` answers, whatever model the settings choose.
 
-    Raises UsageError for flags that load a model here beside an address, MedchatError if no server starts.
+    Raises UsageError for flags that load a model here.
     """
-    if where != _AUTO:
-        loading = [name for name in ("backbone", "model", "adapter", "template") if flags[name]]
-        if loading:
-            raise UsageError(
-                say(f"--server 不能和 --{loading[0]} 一起用", f"--server does not go with --{loading[0]}"),
-                say("模型由服务端决定，去掉一个", "the server decides on the model: leave one of them out"),
-            )
-        flags |= {"backbone": "remote", "model": where}
-        yield
-        return
-    running = server_for(flags, read_settings(flags))
-    flags |= {name: () if name in ("adapter", "option") else None for name in _LOADING}
-    flags |= {"backbone": "remote", "model": running.url}
+    loading = [name for name in ("backbone", "model", "adapter", "template") if flags[name]]
+    if loading:
+        raise UsageError(
+            say(f"--server 不能和 --{loading[0]} 一起用", f"--server does not go with --{loading[0]}"),
+            say("模型由服务端决定，去掉一个", "the server decides on the model: leave one of them out"),
+        )
+    return {"backbone": "remote", "model": where, UNSET: _OF_A_MODEL}
+
+
+def model_in_background(opening: ChatSetup) -> tuple[ChatModel, PromptTemplate]:
+    """Return the model of `opening` as the server in the background has it, and the template to ask it in.
+
+    The server is started if none runs. Raises MedchatError with the server's own words if it does not start.
+    """
+    running = server_for(opening)
+    remote = opening.registry.backbone("remote")
+    address = str(remote.address(running.url))
+    options = LoadOptions(Path(address), address=address)
     before = os.environ.get(_KEY_VARIABLE)
     os.environ[_KEY_VARIABLE] = running.token
     try:
-        yield
+        return remote.load(options), remote.template(options)
     finally:
         if before is None:
             del os.environ[_KEY_VARIABLE]
@@ -83,12 +88,12 @@ def server_chosen(where: str, flags: dict[str, Any]) -> Iterator[None]:
             os.environ[_KEY_VARIABLE] = before
 
 
-def server_for(flags: Mapping[str, Any], settings: Settings) -> RunningServer:
-    """Return the server of the model that `flags` and `settings` choose, started if none runs.
+def server_for(opening: ChatSetup) -> RunningServer:
+    """Return the server of the model that `opening` would load, started if none runs.
 
     Raises MedchatError with the server's own words if it does not start.
     """
-    folder = paths.make_private(paths.cache_dir() / "servers" / _key(settings))
+    folder = paths.make_private(paths.cache_dir() / "servers" / server_key(opening))
     with _only_one_starts(folder):
         running = running_server(folder / "address")
         if running is None:
@@ -100,7 +105,7 @@ def server_for(flags: Mapping[str, Any], settings: Settings) -> RunningServer:
                     " without a question …",
                 )
             )
-            running = _started(folder, _as_typed(flags))
+            running = _started(folder, serve_flags(opening))
             say_aside(say(f"立即停止它：kill {running.pid}", f"to end it at once: kill {running.pid}"))
     return running
 
@@ -116,21 +121,39 @@ def running_server(address: Path) -> RunningServer | None:
     return None
 
 
-def _key(settings: Settings) -> str:
-    chosen = {name: settings.value(name) for name in _LOADING}
-    place = {name: str(Path(str(chosen[name])).absolute()) for name in ("model", "template") if chosen[name]}
-    text = json.dumps([__version__, chosen, place], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def server_key(opening: ChatSetup) -> str:
+    """Return what tells servers apart: the model, the state of its files, how it is loaded and asked."""
+    options, template = opening.options, opening.template_value
+    places = [options.model, *options.adapters, Path(template)]
+    loaded = [options.device, options.dtype, options.quantize, options.engine, options.extra]
+    chosen = [__version__, opening.backbone.name, template, loaded, [*map(_state, places)]]
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _as_typed(flags: Mapping[str, Any]) -> list[str]:
+def _state(place: Path) -> list[tuple[str, int, int]]:
+    """Return the names, sizes and times of the files there: another checkpoint in the same place is another model."""
+    with suppress(OSError):
+        files = sorted(place.iterdir()) if place.is_dir() else [place]
+        about = [(file, file.stat()) for file in files if file.exists()]
+        return [(str(file.absolute()), one.st_size, one.st_mtime_ns) for file, one in about]
+    return [(str(place.absolute()), 0, 0)]
+
+
+def serve_flags(opening: ChatSetup) -> list[str]:
     """Return the flags that choose the model, for the command line of the server."""
-    words = []
-    for name in (*_LOADING, "profile"):
-        value = flags.get(name)
-        for one in value if isinstance(value, (tuple, list)) else [value] if value else []:
-            words += [f"--{name}", str(one)]
-    return words + (["--offline"] if flags.get("offline") else [])
+    settings, options = opening.settings, opening.options
+    chosen: dict[str, Sequence[object]] = {
+        "backbone": [opening.backbone.name],
+        "model": [options.address or options.model.absolute()],
+        "adapter": [adapter.absolute() for adapter in options.adapters],
+        "template": [opening.template_value],
+        "option": settings.value("option") or (),
+        "profile": [one for one in [settings.profile] if one],
+        **{name: [settings.value(name)] for name in ("device", "dtype", "quantize", "engine")},
+    }
+    # What the user wants the model to be told comes with each question.
+    words = [word for name, values in chosen.items() for one in values for word in (f"--{name}", str(one))]
+    return [*words, "--system", "", *(["--offline"] if settings.value("offline") else [])]
 
 
 def _is_held(address: Path) -> bool:
