@@ -35,6 +35,8 @@ _SLURM_STEP = {"SLURM_STEP_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"}
 
 #: How long a process waits for others that do not come, in seconds, and the variable that says otherwise.
 PATIENCE, PATIENCE_VARIABLE = 600, "MEDCHAT_LAUNCH_TIMEOUT"
+#: After how many seconds a machine that does not answer counts as lost, and the variable that says otherwise.
+MACHINE_TIMEOUT, MACHINE_VARIABLE = 60, "MEDCHAT_MACHINE_TIMEOUT"
 #: After so many seconds of waiting a process says whom it waits for.
 SILENCE = 20.0
 
@@ -67,6 +69,7 @@ class Process:
             names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
         rank, world_size = environment.get(names[0]) or "0", environment.get(names[1]) or "1"
         patience(environment)
+        machine_timeout(environment)
         if names == _PLACE and not _meets(environment):
             if (rank, world_size) == ("0", "1"):
                 return cls()
@@ -170,17 +173,29 @@ def other_ranks() -> str:
 
 def patience(environment: Mapping[str, str] | None = None) -> int:
     """Return how many seconds to wait for processes that do not come. Raises UsageError for what is no such number."""
-    given = (os.environ if environment is None else environment).get(PATIENCE_VARIABLE, "").strip()
+    return _seconds(PATIENCE_VARIABLE, PATIENCE, (1, 7 * 86400), environment)
+
+
+def machine_timeout(environment: Mapping[str, str] | None = None) -> int:
+    """Return after how many seconds a silent machine counts as lost. Raises UsageError for what is no such number."""
+    return _seconds(MACHINE_VARIABLE, MACHINE_TIMEOUT, (2, 86400), environment)
+
+
+def _seconds(
+    variable: str, default: int, limits: tuple[int, int], environment: Mapping[str, str] | None
+) -> int:
+    given = (os.environ if environment is None else environment).get(variable, "").strip()
+    lowest, highest = limits
     if not given:
-        return PATIENCE
-    if given.isascii() and given.isdecimal() and 1 <= int(given) <= 7 * 86400:
+        return default
+    if given.isascii() and given.isdecimal() and lowest <= int(given) <= highest:
         return int(given)
     raise UsageError(
         say(
-            f"环境变量 {PATIENCE_VARIABLE}={given} 无效：应为 1 到 604800 秒",
-            f"{PATIENCE_VARIABLE}={given!r} is not valid: 1 to 604800 seconds",
+            f"环境变量 {variable}={given} 无效：应为 {lowest} 到 {highest} 秒",
+            f"{variable}={given!r} is not valid: {lowest} to {highest} seconds",
         ),
-        f"{PATIENCE_VARIABLE}=600",
+        f"{variable}={default}",
     )
 
 

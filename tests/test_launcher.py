@@ -117,6 +117,15 @@ def test_a_senseless_patience_is_refused_by_name(value: str) -> None:
     assert launcher.patience({}) == 600
 
 
+@pytest.mark.parametrize("value", ["0", "1", "-1", "a minute", "86401"])
+def test_a_senseless_machine_timeout_is_refused_by_name(value: str) -> None:
+    with pytest.raises(UsageError, match=f"{launcher.MACHINE_VARIABLE}={value} ") as caught:
+        Process.from_environment({launcher.MACHINE_VARIABLE: value})
+    assert caught.value.remedy == f"{launcher.MACHINE_VARIABLE}=60"
+    assert launcher.machine_timeout({launcher.MACHINE_VARIABLE: "2"}) == 2
+    assert launcher.machine_timeout({}) == 60
+
+
 def test_what_any_launcher_left_is_gone_where_a_process_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "LOCAL_RANK",

@@ -15,7 +15,7 @@ from medchat.api import GenerationConfig
 from medchat.builtin import PLUGIN_VARIABLES
 from medchat.errors import MedchatError
 from medchat.language import LANGUAGES, language_from_environment, say
-from medchat.launcher import PATIENCE_VARIABLE
+from medchat.launcher import MACHINE_VARIABLE, PATIENCE_VARIABLE
 from medchat.paths import config_file, project_config_file
 from medchat.settings.files import FileValues, read_file
 from medchat.settings.keys import GENERATION, KEYS, Key, key_named
@@ -32,6 +32,7 @@ _OTHER_VARIABLES = {
     "MEDCHAT_GOLDENS",
     "MEDCHAT_VENV",
     PATIENCE_VARIABLE,
+    MACHINE_VARIABLE,
 }
 
 

@@ -8,7 +8,6 @@ Checkpoints and results have the format of a single process: gathered and writte
 from __future__ import annotations
 
 import atexit
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,9 +19,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.rendezvous import rendezvous
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
@@ -30,6 +29,8 @@ from medchat import launcher
 from medchat.errors import MedchatError
 from medchat.inference.interrupt import decoder_layers
 from medchat.language import say
+from medchat.training.full_tensors import fill, free_unsharded, laid_out_as, skeleton_of
+from medchat.training.machine_watch import MachineWatch
 from medchat.training.single_process import ProcessGroup, ReportedElsewhere, trained_parameters
 
 Made = TypeVar("Made")
@@ -61,6 +62,8 @@ class FsdpGroup(ProcessGroup):
             )
             # Messages and flags use a CPU backend, so that they never wait for a GPU.
             self._words = dist.new_group(backend="gloo", timeout=_PATIENCE)
+            place = launcher.meeting_place()
+            self._machines = place and MachineWatch(place, self.rank, self.all_gather, self._abort)
         except (dist.DistError, RuntimeError, ValueError, OSError) as error:
             raise launcher.nobody_came(launcher.other_ranks(), str(error)) from error
         store.set_timeout(_PATIENCE)
@@ -77,7 +80,7 @@ class FsdpGroup(ProcessGroup):
         if not all(parameter.requires_grad for parameter in model.parameters()):
             return
         layers = decoder_layers(model)
-        self._skeleton = _skeleton(model)
+        self._skeleton = skeleton_of(model)
         mesh = init_device_mesh(self._device.type, (self.count,))
         for unit in (*layers, model):
             fully_shard(unit, mesh=mesh)
@@ -109,7 +112,7 @@ class FsdpGroup(ProcessGroup):
         whole = self.weights(model)
         skeleton, self._skeleton = self._skeleton, None
         if self.is_main:
-            _fill(skeleton, whole)
+            fill(skeleton, whole)
             skeleton.to(self._place_for(skeleton))
         skeleton.train(model.training)
         # Every reference to the model now sees the full one; hooks and shards are freed with the old content.
@@ -133,7 +136,7 @@ class FsdpGroup(ProcessGroup):
 
         Shapes as in the model of one process, dtype as trained.
         """
-        _only_shards(model)
+        free_unsharded(model)
         whole = {name: self._whole(tensor.detach()) for name, tensor in trained_parameters(model).items()}
         return whole if self.is_main else {}
 
@@ -143,9 +146,9 @@ class FsdpGroup(ProcessGroup):
 
         Its shape and dtype are the parameter's.
         """
-        _only_shards(model)
+        free_unsharded(model)
         parameter = trained_parameters(model)[name]
-        parameter.copy_(_like(parameter, tensor))
+        parameter.copy_(laid_out_as(parameter, tensor))
 
     @torch.no_grad()
     def optimizer_state(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
@@ -162,10 +165,7 @@ class FsdpGroup(ProcessGroup):
         """Load a full state, sharded as the parameters are."""
         order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         states = {
-            index: {
-                key: _like(order[int(index)], value) if _is_of(order[int(index)], value) else value
-                for key, value in state.items()
-            }
+            index: {key: laid_out_as(order[int(index)], value) for key, value in state.items()}
             for index, state in tree["state"].items()
         }
         optimizer.load_state_dict({**tree, "state": states})
@@ -221,8 +221,16 @@ class FsdpGroup(ProcessGroup):
                 if self._is_reported_elsewhere(error):
                     raise ReportedElsewhere from error
             if reason := _broken_connection(error):
-                raise launcher.connection_lost(launcher.other_ranks(), reason) from error
+                raise self._connection_lost(reason) from error
             raise
+
+    def _connection_lost(self, reason: str) -> MedchatError:
+        """Return the error for a broken connection; of the processes on one machine, the first names a lost one."""
+        if self._machines is None or self._machines.lost is None:
+            return launcher.connection_lost(launcher.other_ranks(), reason)
+        return (
+            ReportedElsewhere() if launcher.local_rank() else launcher.connection_lost(*self._machines.lost)
+        )
 
     def _is_reported_elsewhere(self, error: Exception) -> bool:
         """Whether another process reports: the main one if it failed itself, otherwise the one that failed first."""
@@ -246,6 +254,11 @@ class FsdpGroup(ProcessGroup):
     def _has_failed(self, rank: str) -> bool:
         return bool(self._store.check([rank]))
 
+    def _abort(self) -> None:
+        """End what waits for other processes on a GPU."""
+        if self._device.type == "cuda":
+            dist.distributed_c10d._abort_process_group()
+
 
 def _broken_connection(error: BaseException | None) -> str:
     """Return what gloo or torch says of a connection that broke, "" where the error has no such cause."""
@@ -254,47 +267,6 @@ def _broken_connection(error: BaseException | None) -> str:
             return str(error).partition("\n")[0]
         error = error.__cause__
     return ""
-
-
-def _skeleton(model: nn.Module) -> nn.Module:
-    """A copy of the model on the meta device, with shared parameters still shared."""
-    empty: dict[int, Any] = {
-        id(parameter): nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
-        for parameter in model.parameters()
-    }
-    return copy.deepcopy(model, empty)
-
-
-def _only_shards(model: nn.Module) -> None:
-    """Free the unsharded parameters that the root unit keeps between a forward and the next backward pass."""
-    if isinstance(model, FSDPModule):
-        model.reshard()
-
-
-def _fill(skeleton: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put weights into a model on the meta device, shared ones once."""
-    full = {
-        id(empty): nn.Parameter(weights[name], requires_grad=empty.requires_grad)
-        for name, empty in skeleton.named_parameters()
-    }
-    for module in skeleton.modules():
-        for name, empty in module._parameters.items():
-            if empty is not None:
-                module._parameters[name] = full[id(empty)]
-
-
-def _is_of(parameter: Tensor, value: Any) -> bool:
-    return isinstance(value, Tensor) and value.shape == parameter.shape
-
-
-def _like(parameter: Tensor, whole: Tensor) -> Tensor:
-    """A full tensor laid out like the parameter: this process's shard of it, or unchanged."""
-    if not isinstance(parameter, DTensor):
-        return whole
-    device = parameter.to_local().device
-    return distribute_tensor(
-        whole.to(device), parameter.device_mesh, parameter.placements, src_data_rank=None
-    )
 
 
 def _leave() -> None:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import socket
-import struct
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 
 from medchat import launcher
 from medchat.language import say
 from medchat.training.distributed import FsdpGroup
+from medchat.training.network_interface import listen_towards
 from medchat.training.single_process import ProcessGroup
 
-#: Asks Linux for the address of a network interface.
-_SIOCGIFADDR = 0x8915
 #: Initialised once per process.
 _groups: dict[torch.device, ProcessGroup] = {}
 
@@ -35,35 +29,11 @@ def process_group(device: torch.device, tell: Callable[[str], None] | None = Non
         launcher.stand_alone()
         return ProcessGroup()
     if device not in _groups:
-        _listen_towards_the_others()
+        if place := launcher.meeting_place():
+            listen_towards(place)
         with _telling(tell or (lambda text: None)):
             _groups[device] = FsdpGroup(device)
     return _groups[device]
-
-
-def _listen_towards_the_others() -> None:
-    """Have gloo use the network interface that leads to the other machines, unless the user has named one.
-
-    By itself it uses the one that has the address of this machine's name: on many systems that is the loopback, where
-    no other machine can come.
-    """
-    place = launcher.meeting_place()
-    if place is None or sys.platform != "linux":
-        return
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(place)  # sends nothing: it looks up the route
-        own = socket.inet_aton(probe.getsockname()[0])
-        for _, name in socket.if_nameindex():
-            if _address_of(name, probe) == own:
-                os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-
-
-def _address_of(interface: str, probe: socket.socket) -> bytes:
-    """Return the IPv4 address of a network interface, b"" if it has none."""
-    with suppress(OSError):
-        asked = struct.pack("256s", os.fsencode(interface)[:15])
-        return fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, asked)[20:24]
-    return b""
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from torch.distributed.run import get_args_parser
 from medchat.builtin import PLUGIN_VARIABLES
 from medchat.inference.cpu_engine.library import VARIABLE as INSTRUCTIONS_VARIABLE
 from medchat.language import set_language
-from medchat.launcher import PATIENCE_VARIABLE
+from medchat.launcher import MACHINE_VARIABLE, PATIENCE_VARIABLE
 from medchat.registry import Registry
 from medchat.repl.commands import COMMANDS as SLASH_COMMANDS
 from medchat.settings.keys import KEYS
@@ -216,7 +216,7 @@ def test_every_variable_a_page_names_is_read(page: str) -> None:
     known |= {
         f"MEDCHAT_{name}" for name in ("HOME", "STRICT", "SHARED", "GOLDENS", "OPENAI_JS", "VENV", "PLUGINS")
     }
-    known |= {*PLUGIN_VARIABLES, PATIENCE_VARIABLE, INSTRUCTIONS_VARIABLE}
+    known |= {*PLUGIN_VARIABLES, PATIENCE_VARIABLE, MACHINE_VARIABLE, INSTRUCTIONS_VARIABLE}
     assert set(re.findall(r"MEDCHAT_[A-Z_]*[A-Z]", text_of(page))) <= known
 
 

@@ -61,10 +61,22 @@ class TwoMachines:
 
     def kill_everything_on(self, machine: int) -> None:
         """Kill all processes of one machine at once."""
+        self._signal(machine, signal.SIGKILL)
+
+    @contextmanager
+    def stopped(self, machine: int) -> Iterator[None]:
+        """While inside, all processes of one machine are stopped; the machine itself runs."""
+        self._signal(machine, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(machine, signal.SIGCONT)
+
+    def _signal(self, machine: int, number: signal.Signals) -> None:
         listed = subprocess.run(["ip", "netns", "pids", self.names[machine]], capture_output=True, text=True)
         for pid in listed.stdout.split():
             with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+                os.kill(int(pid), number)
 
 
 @pytest.fixture

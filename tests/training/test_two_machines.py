@@ -6,6 +6,7 @@ The machines are network namespaces; skipped, with the reason, where none can be
 from __future__ import annotations
 
 import json
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ from safetensors.torch import load_file
 from sft_arguments import sft
 from two_machines import TwoMachines, wait_until_written
 
+from medchat.launcher import MACHINE_VARIABLE
+
 pytest_plugins = ("two_machines",)
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 #: How long the cable is out, in seconds.
 CUT = 10.0
+#: After how many seconds a machine is lost, where a test says so.
+TIMEOUT = 12
 STEPS = 30
 
 
@@ -94,6 +99,44 @@ def test_a_machine_that_dies_ends_the_run_by_name_and_one_process_goes_on(
     assert "RANK 1" in text and "--resume" in text, text
     assert not (output / "adapter_model.safetensors").exists()
     in_one_process(words, environment, "--resume")
+    assert len(losses(output)) == STEPS and (output / "adapter_model.safetensors").exists()
+
+
+def test_a_machine_that_vanishes_silently_is_noticed_within_the_stated_time(
+    machines: TwoMachines, environment: dict[str, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    words = training(tmp_path, output)
+    environment[MACHINE_VARIABLE] = str(TIMEOUT)
+    processes, said = start_both(machines, ["--module", *words], environment, tmp_path)
+    wait_until_written(output / "metrics.jsonl", 8)
+    with machines.cut():
+        cut_at = time.monotonic()
+        assert [process.wait(120) for process in processes] == [1, 1]
+    assert time.monotonic() - cut_at > TIMEOUT / 2
+    for number, lost in enumerate(("RANK 1", "RANK 0")):
+        text = said[number].read_text(encoding="utf-8")
+        (reason,) = (line for line in text.splitlines() if MACHINE_VARIABLE in line)
+        assert lost in reason and socket.gethostname() in reason and f" {TIMEOUT} " in reason, text
+        assert "--resume" in text
+    assert not (output / "adapter_model.safetensors").exists()
+    in_one_process(words, environment, "--resume")
+    assert len(losses(output)) == STEPS and (output / "adapter_model.safetensors").exists()
+
+
+def test_a_machine_that_is_busy_for_longer_than_that_is_waited_for(
+    machines: TwoMachines, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Its processes are stopped: they answer nothing themselves, as while they save or evaluate for long."""
+    output = tmp_path / "run"
+    environment[MACHINE_VARIABLE] = str(TIMEOUT)
+    processes, said = start_both(machines, ["--module", *training(tmp_path, output)], environment, tmp_path)
+    for machine in (1, 0):
+        wait_until_written(output / "metrics.jsonl", 4)
+        with machines.stopped(machine):
+            time.sleep(1.5 * TIMEOUT)
+            assert len(losses(output)) < STEPS
+    assert [process.wait(300) for process in processes] == [0, 0], said[0].read_text(encoding="utf-8")
     assert len(losses(output)) == STEPS and (output / "adapter_model.safetensors").exists()
 
 
