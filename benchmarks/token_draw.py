@@ -3,10 +3,10 @@
     python benchmarks/token_draw.py --json FILE [--rounds 51]
 
 Bar, exit code 1 where it is missed: from 150528 float32 logits as steep as a model's a token is chosen within 1.5 ms,
-with the default settings, without top-p, with a repetition penalty over 1000 tokens, and greedily. Flat logits and
-those of bfloat16 models, where equal ones may leave a choice to the sort, are reported without a bar. Every way gets
-logits that were just written, as a model's head leaves them. Processor time of one thread, medians; the ways take
-turns.
+with the default settings, without top-p, with top-k, with a repetition penalty over 1000 tokens, and greedily. Flat
+logits and those of bfloat16 models, where equal ones may leave a choice to the sort, are reported without a bar. Every
+way gets logits that were just written, as a model's head leaves them. Processor time of one thread, medians; the ways
+take turns.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "repetition penalty": {"repetition_penalty": 1.1},
     "greedy": {"greedy": True},
 }
-BARS = dict.fromkeys(("default", "top_p 1", "repetition penalty", "greedy"), 1.5)
+BARS = dict.fromkeys(SETTINGS, 1.5)
 PROMPT = 1000
 
 

@@ -66,9 +66,11 @@ def can_draw_natively() -> bool:
 
 
 def _drawn(scores: Floats, filters: TokenFilters, generator: Twister) -> int | None:
-    if not 0 < filters.top_k < len(scores) and can_draw_natively():
+    if can_draw_natively():
         left_out = None if filters.top_p == 1.0 else 1.0 - filters.top_p
-        token, generator.state = draw_token(scores, filters.temperature, left_out, generator.state)
+        token, generator.state = draw_token(
+            scores, filters.temperature, left_out, generator.state, top_k=filters.top_k
+        )
         return token
     # `multinomial` takes the token with the largest quotient of its probability and an exponential value; it makes
     # those values of the same uniform ones.

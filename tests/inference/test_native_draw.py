@@ -57,7 +57,19 @@ def test_a_state_becomes_torchs_generator_and_back() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 623])
-@pytest.mark.parametrize("settings", [{}, {"top_p": 1.0}, {"temperature": 2.0, "top_p": 0.99}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"top_p": 1.0},
+        {"temperature": 2.0, "top_p": 0.99},
+        {"top_k": 20},
+        {"top_k": 7, "top_p": 1.0},
+        {"top_k": 1, "temperature": 2.0},
+        {"top_k": 2000, "top_p": 0.9},
+        {"top_k": 3000, "top_p": 1.0},
+    ],
+)
 def test_python_and_the_library_draw_the_same(
     settings: dict[str, Any], before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,9 +86,32 @@ def test_python_and_the_library_draw_the_same(
     assert len(set(found[0])) > 10
 
 
+@pytest.mark.parametrize("top_k", [1, 16, 400])
+def test_what_equals_the_last_that_top_k_keeps_is_kept_too(top_k: int) -> None:
+    scores = np.repeat(np.linspace(4, -4, 200, dtype=np.float32), 5)
+    state, drawn = TwisterState(np.arange(STATE_WORDS, dtype=np.uint32), 0), set()
+    for _ in range(300):
+        token, state = draw_token(scores, 1e9, None, state, top_k=top_k)
+        drawn.add(token)
+    kept = -(-top_k // 5) * 5
+    assert max(drawn) < kept
+    assert len(drawn) > 0.4 * kept
+
+
+def test_scores_that_dividing_makes_equal_are_kept_together() -> None:
+    low, high = np.float32(1), np.nextafter(np.float32(1), np.float32(2))
+    scores = np.array([low, high, 1000, -3], np.float32)
+    state, drawn = TwisterState(np.arange(STATE_WORDS, dtype=np.uint32), 0), set()
+    for _ in range(200):
+        token, state = draw_token(scores, 1e5, None, state, top_k=2)
+        drawn.add(token)
+    assert drawn == {0, 1, 2}
+
+
+@pytest.mark.parametrize("top_k", [0, 30])
 @pytest.mark.parametrize("left_out", [None, 0.0, 1e-9, 0.4, 1.0])
 def test_every_instruction_set_draws_the_same(
-    left_out: float | None, monkeypatch: pytest.MonkeyPatch
+    left_out: float | None, top_k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = np.random.default_rng(3).standard_normal(1003).astype(np.float32) * 4
     drawn = []
@@ -84,7 +119,7 @@ def test_every_instruction_set_draws_the_same(
         monkeypatch.setenv(VARIABLE, name)
         state, tokens = TwisterState(np.arange(STATE_WORDS, dtype=np.uint32), 7), []
         for _ in range(10):
-            token, state = draw_token(scores, 0.8, left_out, state)
+            token, state = draw_token(scores, 0.8, left_out, state, top_k=top_k)
             tokens.append(token)
         drawn.append((tokens, state.used, state.words.tolist()))
     assert all(one == drawn[0] for one in drawn)
@@ -124,3 +159,8 @@ def test_what_cannot_be_drawn_from_is_refused_before_any_pointer(
 ) -> None:
     with pytest.raises(ValueError, match=r"scores|temperature"):
         draw_token(scores, temperature, left_out, TwisterState(WORDS, 0))
+
+
+def test_a_negative_top_k_is_refused_before_any_pointer() -> None:
+    with pytest.raises(ValueError, match="top_k"):
+        draw_token(np.zeros(5, np.float32), 1.0, None, TwisterState(WORDS, 0), top_k=-1)

@@ -37,22 +37,31 @@ class TwisterState:
 
 
 def draw_token(
-    scores: NDArray[np.float32], temperature: float, left_out: float | None, state: TwisterState
+    scores: NDArray[np.float32],
+    temperature: float,
+    left_out: float | None,
+    state: TwisterState,
+    *,
+    top_k: int = 0,
 ) -> tuple[int | None, TwisterState]:
     """Return the token that is drawn from `scores` [V], all finite, and the state after a uniform number for each.
 
-    The unlikeliest tokens, that have at most `left_out` together, are not drawn. None for the token where rounding
-    decides. Raises ValueError for other types and ranges, MemoryShortageError, EngineUnavailableError.
+    Of the `top_k` likeliest tokens (0: of all) the unlikeliest, that have at most `left_out` together, are not drawn.
+    None for the token where rounding decides. Raises ValueError for other types and ranges, MemoryShortageError,
+    EngineUnavailableError.
     """
     if scores.ndim != 1 or len(scores) == 0 or scores.dtype != np.float32:
         raise ValueError(f"scores of {scores.dtype} {scores.shape}")
     if not temperature > 0 or not (left_out is None or 0 <= left_out <= 1):
         raise ValueError(f"temperature {temperature}, {left_out} left out")
+    if top_k < 0:
+        raise ValueError(f"top_k {top_k}")
     library, scores, words = open_library(), np.ascontiguousarray(scores), state.words.copy()
     used, token = ctypes.c_size_t(state.used), ctypes.c_int64()
     failed = library.functions.medchat_draw(
         INSTRUCTION_SETS.index(chosen_instructions(library)),
         *(scores.ctypes.data, len(scores), temperature, -1.0 if left_out is None else left_out),
+        min(top_k, len(scores)) or len(scores),
         *(words.ctypes.data, ctypes.addressof(used), ctypes.addressof(token)),
     )
     if failed:

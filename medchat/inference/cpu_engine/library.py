@@ -16,7 +16,7 @@ INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "amx")
 #: Names one of them, for tests and for finding faults: it is used in place of the fastest.
 VARIABLE = "MEDCHAT_ENGINE_INSTRUCTIONS"
 #: As in `medchat_interface_version` of native/interface.cpp.
-_INTERFACE = 6
+_INTERFACE = 7
 #: Beside this module: the library is never looked for anywhere else.
 LIBRARY_FILE = Path(__file__).with_name("_native.so")
 
@@ -125,6 +125,6 @@ def _declare(functions: ctypes.CDLL) -> None:
     functions.medchat_cache_reserve.argtypes = [pointer, size]
     functions.medchat_cache_store.argtypes = [pointer, pointer, size, size, pointer, pointer]
     functions.medchat_draw.argtypes = [
-        *(number, pointer, size, ctypes.c_float, ctypes.c_double),
+        *(number, pointer, size, ctypes.c_float, ctypes.c_double, size),
         *(pointer, pointer, pointer),
     ]

@@ -14,7 +14,7 @@
 using namespace medchat;
 
 // Rises when a function below changes: a library that an older version built is not used.
-EXPORTED int medchat_interface_version() { return 6; }
+EXPORTED int medchat_interface_version() { return 7; }
 
 EXPORTED int medchat_can_run(int set) { return can_run(set) ? 1 : 0; }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -48,6 +49,29 @@ class Leader {
     double largest_ = 0.0, second_ = -1.0;
 };
 
+// The `kept`-th of the largest scores, from 1 to `count`.
+float last_kept(const TokenDraw& draw, const VectorKernels& kernels) {
+    if (draw.kept * kCompared > draw.count) {
+        std::vector<float> scores(draw.scores, draw.scores + draw.count);
+        const auto last = scores.begin() + static_cast<std::ptrdiff_t>(draw.kept - 1);
+        std::nth_element(scores.begin(), last, scores.end(), std::greater<float>());
+        return *last;
+    }
+    // The largest so far, the smallest of them in front.
+    std::vector<float> largest(draw.kept, -std::numeric_limits<float>::infinity());
+    for (size_t first = 0; first < draw.count; first += kCompared) {
+        const size_t end = std::min(draw.count, first + kCompared);
+        if (!(kernels.largest(draw.scores + first, end - first) > largest.front())) continue;
+        for (size_t i = first; i < end; ++i) {
+            if (!(draw.scores[i] > largest.front())) continue;
+            std::pop_heap(largest.begin(), largest.end(), std::greater<float>());
+            largest.back() = draw.scores[i];
+            std::push_heap(largest.begin(), largest.end(), std::greater<float>());
+        }
+    }
+    return largest.front();
+}
+
 class Drawing {
   public:
     Drawing(const TokenDraw& draw, const VectorKernels& kernels) : draw_(draw), kernels_(kernels) {
@@ -70,8 +94,12 @@ class Drawing {
         return leader.place() == kNone ? kUndecided : static_cast<int64_t>(leader.place());
     }
 
-    int64_t among_likeliest(MersenneTwister& random) {
-        collect();
+    int64_t among_some(MersenneTwister& random) {
+        if (draw_.kept < draw_.count) {
+            collect_kept();
+        } else {
+            collect_likely();
+        }
         for (size_t place : some_.places) some_.uniform.push_back(random.uniform(place));
         std::vector<float> weights = some_.weights;
         while (true) {
@@ -79,7 +107,7 @@ class Drawing {
             for (size_t i = 0; i < weights.size(); ++i) leader.offer(i, weights[i], some_.uniform[i]);
             const size_t best = leader.place();
             if (best == kNone) return kUndecided;
-            if (surely_inside(best)) return static_cast<int64_t>(some_.places[best]);
+            if (draw_.left_out < 0.0 || surely_inside(best)) return static_cast<int64_t>(some_.places[best]);
             const float score = some_.scores[best];
             if (share_up_to(score, true) > draw_.left_out - slack_) return kUndecided;
             for (size_t i = 0; i < weights.size(); ++i) {
@@ -89,8 +117,18 @@ class Drawing {
     }
 
   private:
+    // With the largest at zero, and divided.
+    float scaled(float score) const { return (score - largest_) / draw_.temperature; }
+
+    // Finds what is kept: of the scores that are compared once they are divided, since that may make two of them equal.
+    void collect_kept() {
+        const float last = scaled(last_kept(draw_, kernels_));
+        take([&](float score) { return scaled(score) >= last; });
+        total_ = weigh();
+    }
+
     // Finds all that may be drawn: what lies lower has less than a quarter together of what is left out.
-    void collect() {
+    void collect_likely() {
         total_ = kernels_.exponentials(draw_.scores, draw_.count, largest_, draw_.temperature, nullptr);
         const double count = static_cast<double>(draw_.count);
         const bool any = !(draw_.left_out > 2.0 * slack_);
@@ -100,19 +138,29 @@ class Drawing {
         // A little lower: rounding to float must lose none.
         const float least = any ? -std::numeric_limits<float>::infinity()
                                 : static_cast<float>(bound - std::abs(bound) * kQuotientError);
+        take([&](float score) { return score >= least; });
+        lower_ = total_ - weigh();
+    }
+
+    // Takes every score that is high enough: where one is, all larger ones are too.
+    template <typename HighEnough>
+    void take(const HighEnough& high_enough) {
         for (size_t first = 0; first < draw_.count; first += kCompared) {
             const size_t end = std::min(draw_.count, first + kCompared);
-            if (!(kernels_.largest(draw_.scores + first, end - first) >= least)) continue;
+            if (!high_enough(kernels_.largest(draw_.scores + first, end - first))) continue;
             for (size_t i = first; i < end; ++i) {
-                if (!(draw_.scores[i] >= least)) continue;
+                if (!high_enough(draw_.scores[i])) continue;
                 some_.places.push_back(i);
-                some_.scores.push_back((draw_.scores[i] - largest_) / draw_.temperature);
+                some_.scores.push_back(scaled(draw_.scores[i]));
             }
         }
+    }
+
+    // Gives all that were taken their weights; returns the sum.
+    double weigh() {
         some_.weights.resize(some_.places.size());
         some_.uniform.reserve(some_.places.size());
-        lower_ = total_ - kernels_.exponentials(
-                              some_.scores.data(), some_.scores.size(), 0.0f, 1.0f, some_.weights.data());
+        return kernels_.exponentials(some_.scores.data(), some_.scores.size(), 0.0f, 1.0f, some_.weights.data());
     }
 
     bool surely_inside(size_t best) const {
@@ -147,7 +195,8 @@ class Drawing {
 
 int64_t draw_token(const TokenDraw& draw, const VectorKernels& kernels, MersenneTwister& random) {
     Drawing drawing(draw, kernels);
-    return draw.left_out < 0.0 ? drawing.among_all(random) : drawing.among_likeliest(random);
+    const bool all = draw.left_out < 0.0 && draw.kept >= draw.count;
+    return all ? drawing.among_all(random) : drawing.among_some(random);
 }
 
 }  // namespace medchat

@@ -16,6 +16,8 @@ struct TokenDraw {
     float temperature;
     // What the unlikeliest tokens, which are left out, may have together; negative where none is.
     double left_out;
+    // So many of the largest scores are kept before that, and those that equal the last of them; at least one.
+    size_t kept;
 };
 
 // Where rounding decides which token it is.
