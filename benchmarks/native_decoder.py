@@ -29,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from medchat.inference.engine import give_to_engine, make_grouped
 from medchat.inference.kv_cache import CausalStepper
 from medchat.inference.native_model import NativeModel, NativeStepper
-from medchat.inference.native_sequence import CausalSequence
+from medchat.inference.native_sequence import CausalSequence, NativeSequence
 from medchat.inference.quantization import QuantizedLinear, insert_quantized_linears, quantisable_linears
 
 LAYERS = 2
@@ -46,18 +46,17 @@ NEVER = threading.Event()
 Stepper = Any
 
 
-def chatglm(bits: int) -> ChatGLMForConditionalGeneration:
-    """Return two layers of ChatGLM-6B without values, linears quantised."""
-    rows = 130528 * LAYERS // 28
+def chatglm(bits: int, rows: int = 130528 * LAYERS // 28) -> ChatGLMForConditionalGeneration:
+    """Return two layers of ChatGLM-6B without values, with a vocabulary of `rows`, linears quantised."""
     special = {"bos_token_id": rows - 2, "eos_token_id": rows - 1, "pad_token_id": 3}
     config = ChatGLMConfig(vocab_size=rows, num_layers=LAYERS, quantization_bit=bits, **special, **CHATGLM)
     with torch.device("meta"):
         return ChatGLMForConditionalGeneration(config)
 
 
-def llama(bits: int) -> LlamaForCausalLM:
-    """Return two layers of LLaMA-7B likewise."""
-    config = LlamaConfig(vocab_size=32000 * LAYERS // 32, num_hidden_layers=LAYERS, **LLAMA)
+def llama(bits: int, rows: int = 32000 * LAYERS // 32) -> LlamaForCausalLM:
+    """Return two layers of LLaMA-7B likewise, with a vocabulary of `rows`."""
+    config = LlamaConfig(vocab_size=rows, num_hidden_layers=LAYERS, **LLAMA)
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
         insert_quantized_linears(model, bits, quantisable_linears(model))
@@ -98,21 +97,28 @@ def prompt(model: PreTrainedModel, tokens: int) -> list[int]:
 def steppers(family: str, bits: int) -> tuple[dict[str, Stepper], NativeModel, PreTrainedModel]:
     """Return a stepper for each way to compute the same kind of model, and the native one."""
     make = {"chatglm": chatglm, "llama": llama}[family]
-    layered: Callable[..., Stepper] = ChatGLMStepper if family == "chatglm" else CausalStepper
-    parts = chatglm_parts if family == "chatglm" else llama_parts
-    grouped = make(bits)
-    make_grouped(grouped)
-    plain, laid_out = filled(make(bits), 0), filled(grouped, 0)
-    give_to_engine("native", laid_out, torch.device("cpu"))
-    laid_out.eval()
-    begin = partial(chatglm_sequence, laid_out) if family == "chatglm" else CausalSequence
-    native = NativeModel(partial(parts, laid_out), begin)
-    found = {
-        "torch": layered(plain),
-        "layered": layered(laid_out),
-        "native": NativeStepper(native, layered(laid_out)),
-    }
+    plain, laid_out = make(bits), make(bits)
+    layered, stepper, native = in_engine(laid_out)
+    found = {"torch": type(layered)(filled(plain, 0)), "layered": layered, "native": stepper}
     return found, native, laid_out
+
+
+def in_engine(model: PreTrainedModel) -> tuple[Stepper, NativeStepper, NativeModel]:
+    """Give a model random values and to the engine; return its steppers by layers and whole, and what is whole."""
+    make_grouped(model)
+    give_to_engine("native", filled(model, 0), torch.device("cpu"))
+    model.eval()
+    begin: Callable[..., NativeSequence]
+    if isinstance(model, ChatGLMForConditionalGeneration):
+        layered, parts, begin = (
+            ChatGLMStepper(model),
+            partial(chatglm_parts, model),
+            partial(chatglm_sequence, model),
+        )
+    else:
+        layered, parts, begin = CausalStepper(model), partial(llama_parts, model), CausalSequence
+    native = NativeModel(parts, begin)
+    return layered, NativeStepper(native, layered), native
 
 
 def medians(runs: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
