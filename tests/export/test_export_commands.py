@@ -15,6 +15,7 @@ import xllamacpp
 from bloom_adapters import write_adapter
 from cli_program import Call
 from limited_files import files_no_larger_than
+from locations import DATA
 from medchat_export import gguf_tensors
 from medchat_export.gguf_file import Labels, write_gguf
 from safetensors.torch import load_file, save_file
@@ -27,6 +28,12 @@ pytestmark = pytest.mark.torch
 pytest_plugins = ("cli_program",)
 
 
+def written_records(most: int) -> list[dict[str, Any]]:
+    lines = (DATA / "red_flags" / "written.jsonl").read_text(encoding="utf-8").splitlines()[:most]
+    assert len(lines) == most
+    return [json.loads(line) for line in lines]
+
+
 def words(*arguments: object) -> list[str]:
     return [str(argument) for argument in arguments]
 
@@ -34,6 +41,22 @@ def words(*arguments: object) -> list[str]:
 Post = Callable[[str, Mapping[str, Any]], Any]
 #: llama.cpp multiplies in half precision, whatever the file holds.
 ALLOWED = 1e-2
+#: Texts that tokenizers take apart in ways of their own.
+ODD_TEXTS = [
+    *("</s><s>头痛<unk>", "[PAD]<pad>[gMASK]", "  两个空格  ", "\u3000全角", "\n\n换行\r\n", "\t制表"),
+    *(
+        "👨‍👩‍👧‍👦🩺",
+        "é e\u0301",
+        "①②㎎",
+        "３８.５℃",
+        "\u200b\ufeff",
+        "𠮷野家",
+        "ａｂｃ ABC",
+        "don't I'LL",
+        "1234567890",
+        "…——",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +115,13 @@ def differences(post: Post, loaded: Any, sentences: list[str], steps: int) -> It
             ids = [*ids, found[0]["id"]]
 
 
+def assert_same_tokens(post: Post, loaded: Any, sentences: list[str]) -> None:
+    encode = getattr(loaded.tokenizer, "encode_whole", loaded.tokenizer.encode)
+    for sentence in sentences:
+        body = {"content": sentence, "add_special": False, "parse_special": False}
+        assert post("/tokenize", body)["tokens"] == encode(sentence), sentence
+
+
 @pytest.mark.parametrize("family", ["llama", "bloom", pytest.param("huozi", marks=pytest.mark.slow)])
 def test_llama_cpp_reads_the_file_and_computes_the_same(
     family: str, models: Path, call: Call, tmp_path: Path
@@ -102,10 +132,7 @@ def test_llama_cpp_reads_the_file_and_computes_the_same(
     loaded: Any = FAMILIES[family].load(LoadOptions(models / family, device="cpu", dtype="float32"))
     server, post = started(file)
     sentences = corpus()
-    for sentence in sentences[::3] if family == "bloom" else sentences:
-        body = {"content": sentence, "add_special": False, "parse_special": False}
-        plain = getattr(loaded.tokenizer, "encode_whole", loaded.tokenizer.encode)
-        assert post("/tokenize", body)["tokens"] == plain(sentence)
+    assert_same_tokens(post, loaded, sentences[::3] if family == "bloom" else sentences)
     found = list(differences(post, loaded, sentences[20:44:2], 6))
     assert len(found) >= 60 and max(found) < ALLOWED
     del server
@@ -115,18 +142,51 @@ def test_llama_cpp_reads_the_file_and_computes_the_same(
     assert "messages" in facts["tokenizer.chat_template"].contents()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "bloom", "huozi"])
+def test_two_thousand_sentences_and_two_hundred_tokens_agree(
+    family: str, models: Path, call: Call, tmp_path: Path
+) -> None:
+    file, base = tmp_path / "model.gguf", models / family
+    assert call(*words("export", "gguf", "--model", base, "--type", "F16", "--output", file)).code == 0
+    loaded: Any = FAMILIES[family].load(LoadOptions(base, device="cpu", dtype="float32"))
+    server, post = started(file)
+    sentences = [record["text"] for record in written_records(2000)]
+    assert_same_tokens(post, loaded, [*sentences, *ODD_TEXTS])
+    found = list(differences(post, loaded, sentences[:90:2], 6))
+    assert len(found) >= 200 and max(found) < ALLOWED
+    del server
+
+
+@pytest.mark.parametrize("family", ["llama", pytest.param("bloom", marks=pytest.mark.slow)])
 def test_rows_in_another_order_would_be_seen(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gguf_tensors, "ROW_ORDERS", {})
     merged, file = tmp_path / "merged", tmp_path / "wrong.gguf"
     merged.mkdir()
-    FAMILIES["llama"].save_merged(LoadOptions(models / "llama"), merged, "float16")
+    FAMILIES[family].save_merged(LoadOptions(models / family), merged, "float16")
     write_gguf(merged, file, "F16", Labels("wrong", "", ""), lambda done, whole: None)
-    loaded: Any = FAMILIES["llama"].load(LoadOptions(models / "llama", device="cpu", dtype="float32"))
+    loaded: Any = FAMILIES[family].load(LoadOptions(models / family, device="cpu", dtype="float32"))
     server, post = started(file)
     assert max(differences(post, loaded, corpus()[20:26:2], 3)) > 10 * ALLOWED
     del server
+
+
+def test_no_text_leaves_its_field_of_the_file(tmp_path: Path) -> None:
+    evil = 'x"\n---\0general.license\0{{ 1 }}</s>\u202e'
+    merged, facts = tmp_path / "merged", []
+    merged.mkdir()
+    FAMILIES["bloom"].tiny(tmp_path / "base")
+    FAMILIES["bloom"].save_merged(LoadOptions(tmp_path / "base"), merged, "float16")
+    for name, text in (("plain", "x"), ("evil", evil)):
+        write_gguf(merged, tmp_path / name, "F16", Labels(text, text, text), lambda done, whole: None)
+        facts.append(gguf.GGUFReader(tmp_path / name).fields)
+    plain, written = facts
+    assert written.keys() == plain.keys()
+    named = {key for key in plain if written[key].contents() != plain[key].contents()}
+    assert named == {"general.name", "general.license", "tokenizer.chat_template"}
+    assert {written[key].contents() for key in named} == {evil}
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("Q8_0", 8.5), ("Q4_0", 4.5)])

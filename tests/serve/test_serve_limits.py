@@ -120,7 +120,10 @@ def test_a_body_over_the_limit_is_refused_by_its_length_and_by_its_bytes(small: 
         chunked = client.post("/v1/chat/completions", content=endless(), headers=json_kind)
     assert [stated.status_code, chunked.status_code] == [413, 413]
     assert chunked.json()["error"]["code"] == "request_too_large"
-    assert ServerLimits().body_bytes < 100 << 20
+
+
+def test_ten_thousand_messages_are_refused_where_nobody_chose_the_limits(served: Served) -> None:
+    assert error_of(served, asked(*[USER] * 10_000)) == (400, "too_many_messages", "messages")
 
 
 def test_a_body_that_trickles_is_not_waited_for(small: Served) -> None:

@@ -105,6 +105,11 @@ def test_a_body_that_would_be_refused_is_not_asked_for(served: Served) -> None:
         assert refused.startswith(b"HTTP/1.1 4") and b"100 Continue" not in refused
 
 
+def test_a_hundred_megabytes_are_refused_before_they_are_sent(served: Served) -> None:
+    answer = answer_to(served, head(f"Content-Length: {100 << 20}"))
+    assert answer.startswith(b"HTTP/1.1 413 ") and b"request_too_large" in answer
+
+
 def test_half_a_request_is_no_question(served: Served) -> None:
     with connected(served) as connection:
         connection.sendall(head(LENGTH) + BODY[:9])
