@@ -9,6 +9,7 @@ from fuzzing import EXAMPLES, fuzz, json_files
 
 from medchat.batch.comparison import Comparison, read_column
 from medchat.batch.results import read_results
+from medchat.document import as_markdown
 from medchat.errors import DataError, MedchatError
 
 KEYS = (
@@ -44,7 +45,7 @@ def test_any_other_field_of_a_line_can_be_compared_or_is_refused(tmp_path: Path,
     def read(content: bytes) -> None:
         path.write_bytes(content.replace(b"{", ROW, 1) + b"\n")
         comparison = Comparison((read_column("一", path),))
-        comparison.as_markdown()
+        as_markdown(comparison.as_page())
         comparison.as_json()
 
     fuzz(read, json_files(KEYS[4:]), examples, MedchatError)

@@ -11,7 +11,7 @@ from medchat.registry.metadata import GROUPS
 def test_every_hook_and_group_is_documented() -> None:
     page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     hooks = [name for name in vars(hookspecs.Hooks) if name.startswith("medchat_")]
-    assert len(hooks) == 9
+    assert len(hooks) == 10
     for name in [*hooks, *GROUPS, "medchat_api_version", "MEDCHAT_PLUGINS", "MEDCHAT_STRICT"]:
         assert f"`{name}" in page, name
     for name in hooks:
