@@ -166,6 +166,18 @@ def test_published_records_go_there_and_back(name: str, there: str, back: str) -
     holds(published(name)[::50], there, back)
 
 
+@pytest.mark.parametrize(("name", "turns"), [("infer.json", 1), ("samples/cmtmedqa_test.json", 3)])
+@pytest.mark.parametrize("there", TURNS)
+def test_published_dialogues_in_other_forms_keep_every_turn(name: str, turns: int, there: str) -> None:
+    records = published(name)
+    parsed = [parse_record(record) for record in records]
+    assert max(len(asked.turns) + 1 for asked in parsed) >= turns
+    for record, asked in zip(records, parsed, strict=True):
+        written = parse_record(converted(asked, there))
+        assert (written.turns, written.last, written.reference) == (asked.turns, asked.last, asked.reference)
+        assert converted(written, "messages") == converted(parse_record(record), "messages")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "there", "back"), PUBLISHED)
 def test_every_published_record_goes_there_and_back(name: str, there: str, back: str) -> None:

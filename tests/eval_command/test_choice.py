@@ -133,6 +133,7 @@ def test_a_question_that_cannot_be_asked_is_wrong_and_counted() -> None:
     asked = AskedChoice(items(1)[0])
     counted = ChoiceTally([[Chosen(asked, frozenset(), refusal="too long")]])
     assert counted.counts["refused"] == 1 and counted.metrics["accuracy"].value == 0.0
+    assert any("too long" in warning for warning in counted.warnings)
 
 
 def test_examples_are_of_the_subject_and_never_the_question_itself() -> None:

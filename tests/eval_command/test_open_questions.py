@@ -140,7 +140,9 @@ def test_a_question_that_the_context_does_not_hold_costs_the_others_no_perplexit
     flags = ("--backbone", "llama", "--model", str(tiny_llama), "--max-new-tokens", "2")
     done = call("eval", "text", "--file", str(data), *flags, "--output", str(tmp_path / "out"))
     assert done.code == 0 and "困惑度少了 1 题" in done.err
-    assert results_of(tmp_path / "out")["metrics"]["perplexity_per_character"]["n"] == 2
+    found = results_of(tmp_path / "out")
+    assert found["metrics"]["perplexity_per_character"]["n"] == 2 and found["counts"]["refused"] == 1
+    assert "1 题没有得到回答" in found["warnings"][0]
 
 
 # ---------------------------------------------------------------- emergencies

@@ -9,6 +9,7 @@ from typing import Any
 from medchat.plugin_kit import say
 from medchat_eval.choice_file import LETTERS, option_letters
 from medchat_eval.choosing import Chosen
+from medchat_eval.replies import refusal_warnings
 from medchat_eval.results import Metric, share_metric
 
 #: Every metric of the task, in the order of the report.
@@ -89,6 +90,7 @@ class ChoiceTally:
     def warnings(self) -> list[str]:
         """What to know before believing the numbers, in the interface language."""
         counts, found = self.counts, self._unproven()
+        found += refusal_warnings(turn[0].refusal for turn in self._turns)
         if counts["questions"] < _FEW:
             found.append(
                 say(

@@ -18,7 +18,7 @@ from medchat.plugin_kit import (
 from medchat_eval.flags import limit_flag, output_flags
 from medchat_eval.open_file import OpenFile, OpenItem, named_or_shipped, read_open_file
 from medchat_eval.output_folder import OutputFolder
-from medchat_eval.replies import ModelReply, replies_in
+from medchat_eval.replies import ModelReply, refusal_warnings, replies_in
 from medchat_eval.results import Evaluation, share_metric
 
 METRICS = ("calls_120", "sends_to_care")
@@ -81,7 +81,7 @@ def _evaluation(opened: OpenedModel, file: OpenFile, replies: Sequence[ModelRepl
         "empty_answers": sum(not reply.text.strip() for reply in replies),
         "refused": sum(bool(reply.refusal) for reply in replies),
     }
-    warnings, mark = _warnings(items), opened.mark
+    warnings, mark = [*refusal_warnings(reply.refusal for reply in replies), *_warnings(items)], opened.mark
     return Evaluation(
         "emergency", opened.provenance, [file.facts], {}, metrics, {}, counts, items, warnings, mark
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,19 @@ class ModelReply:
     text: str
     dropped: int = 0
     refusal: str = ""
+
+
+def refusal_warnings(refusals: Iterable[str]) -> list[str]:
+    """Return the warning about questions that got no answer, with the first reason; empty reasons are none."""
+    found = [reason for reason in refusals if reason]
+    if not found:
+        return []
+    return [
+        say(
+            f"{len(found)} 题没有得到回答，按错计：{found[0]}",
+            f"{len(found)} questions got no answer, counted as wrong: {found[0]}",
+        )
+    ]
 
 
 @contextmanager

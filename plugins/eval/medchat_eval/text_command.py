@@ -19,7 +19,7 @@ from medchat_eval.choosing import ScoredAnswers
 from medchat_eval.flags import limit_flag, output_flags
 from medchat_eval.open_file import OpenFile, OpenItem, named_or_shipped, read_open_file
 from medchat_eval.output_folder import OutputFolder
-from medchat_eval.replies import ModelReply, replies_in
+from medchat_eval.replies import ModelReply, refusal_warnings, replies_in
 from medchat_eval.results import Evaluation, Metric, mean_metric
 from medchat_eval.scorer import score_prompts
 from medchat_eval.text_metrics import (
@@ -105,7 +105,8 @@ def _evaluated(
     }
     if perplexity is not None:
         metrics["perplexity_per_character"] = perplexity
-    probe, warnings = _contradictions(references)
+    probe, blindness = _contradictions(references)
+    warnings = [*refusal_warnings(reply.refusal for reply in replies), *blindness]
     items = [
         {"id": item.id, "question": item.question, "reference": item.reference, "reply": reply.text}
         | {"score": round(score, 6)}
