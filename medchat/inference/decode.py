@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,7 +30,10 @@ class Stepper(PromptReader, Protocol):
         ...
 
     def advance(self, token: int) -> Logits:
-        """Append one token to what has been read. Returns the logits [V] of what follows."""
+        """Append one token to what has been read. Returns the logits [V] of what follows.
+
+        May raise GenerationCancelled once the event that `prefill` got is set.
+        """
         ...
 
 
@@ -86,6 +90,30 @@ class ForgettingStepper(Stepper, Protocol):
         ...
 
 
+class DraftVerifier(Protocol):
+    """A stepper to which several tokens can be appended at once, and dropped again.
+
+    Their logits have to be bit by bit those that the tokens get one after the other.
+    """
+
+    def advance_many(self, tokens: Sequence[int], cancel: threading.Event) -> Sequence[Logits]:
+        """Append tokens. Returns the logits [T, V] of what follows each of them.
+
+        Raises GenerationCancelled soon after `cancel` is set; then none is appended.
+        """
+        ...
+
+    def crop(self, count: int) -> None:
+        """Drop the last `count` tokens that were appended."""
+        ...
+
+
+def verifier_of(stepper: Stepper) -> DraftVerifier | None:
+    """Return what verifies drafts behind the prompt that `stepper` has read: its `verifier`, if it has one."""
+    verifier: DraftVerifier | None = getattr(stepper, "verifier", None)
+    return verifier
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationLimits:
     """What bounds the answers of one model: its end tokens and its context. `pad_id` fills the left.
@@ -137,5 +165,6 @@ def stream_tokens(
         # The last token's own logits would be thrown away. A cancel set while the caller held the
         # token above must not cost one more forward pass either.
         if remaining and not cancel.is_set():
-            logits = stepper.advance(token)
+            with suppress(GenerationCancelled):
+                logits = stepper.advance(token)
     yield DecodeStep(finish=Finish.CANCELLED if cancel.is_set() else Finish.LENGTH)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from medchat.inference.decode import ForgettingStepper
+from medchat.inference.decode import DraftVerifier, ForgettingStepper, verifier_of
 from medchat.inference.fused_decoder import DecoderParts, FusedDecoder
 from medchat.inference.native_sequence import NativeSequence, SequenceDecoder, SequenceStepper
 from medchat.inference.sampling import Logits
@@ -67,6 +67,11 @@ class NativeStepper:
     def reused_tokens(self) -> int:
         """How many tokens of the last prompt were still in the cache."""
         return self._stepper.reused_tokens
+
+    @property
+    def verifier(self) -> DraftVerifier | None:
+        """What verifies drafts behind the last prompt: nothing where torch computes."""
+        return verifier_of(self._stepper)
 
     def forget(self) -> None:
         """Drop the cache, and with it its memory."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from medchat.inference.cpu_engine.decoder import NativeDecoder, Tokens
 from medchat.inference.cpu_engine.decoder_weights import Floats
+from medchat.inference.interrupt import GenerationCancelled
 from medchat.inference.prompt_ids import common_prefix
 
 #: Places of tokens.
@@ -62,6 +63,10 @@ class NativeSequence(Protocol):
         """Return more tokens of the answer, with the results of all of them, likewise."""
         ...
 
+    def crop(self, count: int) -> None:
+        """Drop the last `count` tokens that were appended."""
+        ...
+
     def copy(self) -> NativeSequence:
         """Return a sequence that holds the same and goes on by itself. Raises MemoryShortageError."""
         ...
@@ -91,6 +96,10 @@ class CausalSequence:
     def append(self, *tokens: int) -> Tokens:
         """Return more tokens, with the results of all of them."""
         return self._next(tokens, len(tokens))
+
+    def crop(self, count: int) -> None:
+        """Drop the last `count` tokens that were appended."""
+        del self._ids[len(self._ids) - count :]
 
     def copy(self) -> CausalSequence:
         """Return a sequence that holds the same: see `NativeSequence`."""
@@ -137,19 +146,44 @@ class SequenceStepper:
         """
         if self._sequence is None:
             self._sequence = self._begin(self._decoder)
-        return self._read(self._sequence.prompt(ids, prompt_tokens=prompt_tokens), cancel)
+        logits: Floats = self._read(self._sequence.prompt(ids, prompt_tokens=prompt_tokens), cancel)[0]
+        return logits
 
     def advance(self, token: int) -> Floats:
         """Append one token. Returns logits [V]. Raises ValueError before any prompt."""
+        logits: Floats = self._read(self._begun().append(token), None)[0]
+        return logits
+
+    @property
+    def verifier(self) -> SequenceStepper | None:
+        """This, if tokens that are read together get the bits of each alone: not with a head that torch computes."""
+        return self if self._decoder.native.weights.head is not None else None
+
+    def advance_many(self, tokens: Sequence[int], cancel: threading.Event) -> Floats:
+        """Append tokens. Returns logits [T, V]. Raises GenerationCancelled, and then none is appended."""
+        sequence = self._begun()
+        try:
+            return self._decoder.read([sequence.append(*tokens)], cancel.is_set)
+        except GenerationCancelled:
+            sequence.crop(len(tokens))
+            raise
+        except BaseException:
+            self.forget()
+            raise
+
+    def crop(self, count: int) -> None:
+        """Drop the last `count` tokens that were appended."""
+        self._begun().crop(count)
+
+    def _begun(self) -> NativeSequence:
         if self._sequence is None:
             raise ValueError("no prompt was read")
-        return self._read(self._sequence.append(token), None)
+        return self._sequence
 
     def _read(self, tokens: Tokens, cancel: threading.Event | None) -> Floats:
         try:
-            logits: Floats = self._decoder.read([tokens], cancel.is_set if cancel else None)[0]
+            return self._decoder.read([tokens], cancel.is_set if cancel else None)
         except BaseException:
             # Some layers may hold the new tokens and some not.
             self.forget()
             raise
-        return logits

@@ -23,6 +23,7 @@ from medchat.inference.decode import (
 from medchat.inference.memory_shortage import give_back_memory, raise_on_oom
 from medchat.inference.postprocess import StrippedAnswer
 from medchat.inference.prompt_ids import with_added_controls
+from medchat.inference.prompt_lookup import PromptLookup, Speculation
 from medchat.inference.reasoning import reasoning_behind
 from medchat.language import say
 
@@ -63,6 +64,7 @@ class TokenAnswers:
         self._stepper = stepper
         self._facts = facts
         self._cleanup = cleanup
+        self._speculation = Speculation()
         stops = frozenset(tokenizer.stop_ids) | frozenset(stop_ids)
         self._limits = GenerationLimits(stops, tokenizer.pad_token_id, facts.context_length, token_count)
 
@@ -97,15 +99,7 @@ class TokenAnswers:
     ) -> Iterator[Delta]:
         """Answer one prompt, piece by piece, without beams."""
         ids = self._tokenizer.build_prompt(segments)
-        steps = stream_tokens(
-            self._stepper,
-            ids,
-            config,
-            stop_ids=self._limits.stop_ids,
-            context_length=self.context_length,
-            cancel=cancel,
-            token_count=self._limits.token_count,
-        )
+        steps = self._steps(self._stepper, ids, config, cancel)
         with self._freed_on_shortage():
             yield from self._deltas(steps, EncodedPrompt(len(ids), self._stepper), config, segments)
 
@@ -122,21 +116,26 @@ class TokenAnswers:
                 say("请先 /设置 num-beams 1", "first /set num-beams 1"),
             )
         prompt, begun = self._tokenizer.build_prompt(segments), self.answer_ids(answer)
-        steps = stream_tokens(
-            self.stepper_behind(len(prompt)),
-            [*prompt, *begun],
-            config,
-            stop_ids=self._limits.stop_ids,
-            context_length=self.context_length,
-            cancel=cancel,
-            token_count=self._limits.token_count,
-        )
+        steps = self._steps(self.stepper_behind(len(prompt)), [*prompt, *begun], config, cancel)
         with self._freed_on_shortage():
             whole = EncodedPrompt(len(prompt) + len(begun), self._stepper)
             decoder, cleanup = self._tokenizer.stream(), self._cleanup()
             yield from go_on_deltas(
                 steps, whole, decoder, answer=answer, answer_ids=begun, stops=config.stop, cleanup=cleanup
             )
+
+    def _steps(
+        self, stepper: Stepper, ids: Sequence[int], config: GenerationConfig, cancel: threading.Event
+    ) -> Iterator[DecodeStep]:
+        return stream_tokens(
+            PromptLookup(stepper, config, self.context_length, self._speculation),
+            ids,
+            config,
+            stop_ids=self._limits.stop_ids,
+            context_length=self.context_length,
+            cancel=cancel,
+            token_count=self._limits.token_count,
+        )
 
     def stepper_behind(self, prompt_tokens: int) -> Stepper:
         """Return the stepper for `prompt_tokens` ids of prompt and an answer behind; overridden where they differ."""

@@ -22,7 +22,7 @@ from medchat.inference.cpu_engine.decoder_shape import (
     QueryLayout,
 )
 from medchat.inference.cpu_engine.decoder_weights import Floats
-from medchat.inference.decode import ForgettingStepper, Stepper
+from medchat.inference.decode import DraftVerifier, ForgettingStepper, Stepper, verifier_of
 from medchat.inference.native_sequence import SequenceDecoder
 from medchat.inference.sampling import Logits
 from medchat.inference.token_answers import TokenAnswers
@@ -112,6 +112,11 @@ class ChatGLMSequence:
         self._block += count
         return self._tokens(tokens, first, first + more, positions, count)
 
+    def crop(self, count: int) -> None:
+        """Drop the last `count` tokens that were appended."""
+        self._length -= count
+        self._block -= count
+
     def copy(self) -> ChatGLMSequence:
         """Return a sequence that holds the same: see `NativeSequence`."""
         made = copy(self)
@@ -170,6 +175,11 @@ class BegunAnswer:
     def reused_tokens(self) -> int:
         """As in the wrapped stepper."""
         return self._stepper.reused_tokens
+
+    @property
+    def verifier(self) -> DraftVerifier | None:
+        """That of the wrapped stepper."""
+        return verifier_of(self._stepper)
 
     def prefill(self, ids: Sequence[int], cancel: threading.Event) -> Logits:
         """Prefill prompt and beginning. Returns logits [V]."""
