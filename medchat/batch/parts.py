@@ -11,10 +11,10 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medchat import launcher
 from medchat.api import Finish
 from medchat.batch.result_file import (
     ResultFile,
@@ -24,6 +24,7 @@ from medchat.batch.result_file import (
     replacement_path,
 )
 from medchat.batch.results import Line, bytes_in, file_error, in_order, read_results, write_whole
+from medchat.batch.waiting import Beat, Presence, Wait
 from medchat.errors import UsageError
 from medchat.language import say
 from medchat.launcher import Process
@@ -62,6 +63,11 @@ class Outputs:
     #: Whether answers of an earlier run may still stand there, to go once this run has some of its own.
     keeps_earlier: bool = False
     _sleep: Callable[[float], None] = field(default=time.sleep)
+    _beat: Beat | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if not self.process.alone:
+            self._beat = Beat(self.own.path)
 
     @property
     def done(self) -> set[int]:
@@ -102,12 +108,12 @@ class Outputs:
         them is not there. Raises MedchatError if it does not come, or has ended before its work was done.
         """
         self._drop_earlier()
-        wait = _Wait(tell)
+        wait, presence = Wait(tell), Presence(partial(part_path, self.output))
         if not self.process.leads:
-            self._wait_for_the_first(indexes, wait)
+            self._wait_for_the_first(indexes, wait, presence)
             return []
         if not self.process.alone:
-            self._wait_for_the_others(indexes, wait)
+            self._wait_for_the_others(indexes, wait, presence)
         lines = in_order(_every_line(self.output))
         write_whole(self.output, lines)
         for _, path in sorted(part_paths(self.output).items(), reverse=True):
@@ -116,19 +122,20 @@ class Outputs:
 
     def close(self) -> None:
         """Let the own file go; an empty part is removed."""
+        if self._beat:
+            self._beat.stop()
         if self.own.path != self.output and self.own.is_empty and not self.own.replaces:
             self.own.path.unlink(missing_ok=True)
         self.own.close()
 
-    def _wait_for_the_others(self, indexes: set[int], wait: _Wait) -> None:
+    def _wait_for_the_others(self, indexes: set[int], wait: Wait, presence: Presence) -> None:
         missing = -1
         while True:
             looked = time.monotonic()
             left = len(indexes - self._covered())
             if not left:
                 return
-            others = range(1, self.process.world_size)
-            absent = [rank for rank in others if not is_held(part_path(self.output, rank))]
+            absent = presence.absent(range(1, self.process.world_size))
             if left != missing or not absent:
                 missing = left
                 wait.begin()
@@ -143,36 +150,14 @@ class Outputs:
                 done |= {line.index for line in read_results(path).lines}
         return done
 
-    def _wait_for_the_first(self, indexes: set[int], wait: _Wait) -> None:
+    def _wait_for_the_first(self, indexes: set[int], wait: Wait, presence: Presence) -> None:
         while self.own.is_there:
-            if is_held(part_path(self.output, 0)):
+            if not presence.absent([0]):
                 wait.begin()
             elif self.resumed and indexes <= {line.index for line in read_results(self.output).lines}:
                 return  # it had ended before this process began: nothing was missing but its own share
             wait.check([0])
             self._sleep(POLL_SECONDS)
-
-
-class _Wait:
-    """For how long processes have been missing: after a while that is said, in the end it is an error."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._told = False
-        self.begin()
-
-    def begin(self) -> None:
-        """Count from now on."""
-        self._since = time.monotonic()
-
-    def check(self, absent: Sequence[int]) -> None:
-        """Say whom this process waits for, once. Raises MedchatError when it has waited long enough."""
-        ranks, waited = ", ".join(map(str, absent)), time.monotonic() - self._since
-        if waited > launcher.patience():
-            raise launcher.nobody_came(ranks)
-        if waited > launcher.SILENCE and not self._told:
-            self._told = True
-            self._tell(launcher.waiting_for(ranks))
 
 
 def look_at_outputs(output: Path, *, resume: bool, overwrite: bool) -> tuple[Line, ...]:

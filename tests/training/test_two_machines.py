@@ -175,3 +175,25 @@ def test_answers_of_a_machine_that_died_are_kept_and_missed_by_name(
     assert part.read_bytes() == kept and not output.exists()
     assert parrot.infer(questions, output, "--batch-size", "2", "--resume").returncode == 0
     assert len(rows(output)) == 60
+
+
+def test_a_machine_whose_lock_is_kept_after_it_vanished_is_missed_by_name(
+    machines: TwoMachines, tmp_path: Path
+) -> None:
+    """As a file server keeps it: the processes are stopped, hold their part and do nothing any more."""
+    parrot = Parrot(tmp_path / "parrot", seconds=0.2)
+    parrot.environment |= {"MEDCHAT_LAUNCH_TIMEOUT": "5", MACHINE_VARIABLE: "3"}
+    questions = write_questions(tmp_path / "questions.jsonl", 60)
+    output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part-1"
+    words = ["medchat", *parrot.arguments(questions, output, "--batch-size", "2")]
+    processes, said = start_both(machines, ["--module", *words], parrot.environment, tmp_path)
+    wait_until_written(part, 4)
+    with machines.stopped(1):
+        kept = part.read_bytes()
+        assert processes[0].wait(120) == 1
+        text = said[0].read_text(encoding="utf-8")
+        assert "RANK 1" in text and "--resume" in text, text
+        assert part.read_bytes() == kept and not output.exists()
+    machines.kill_everything_on(1)
+    assert parrot.infer(questions, output, "--batch-size", "2", "--resume").returncode == 0
+    assert len(rows(output)) == 60
