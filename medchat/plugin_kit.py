@@ -75,7 +75,15 @@ if TYPE_CHECKING:
     from medchat.batch.rows import as_line
     from medchat.calls.limits import CallLimits, call_flags
     from medchat.calls.stored import StoredAnswer, StoredCalls, open_calls
-    from medchat.chat.events import Advice, AnswerFinished, AnswerPiece, AnswerReviewed, ReasoningPiece
+    from medchat.chat.events import (
+        Advice,
+        AnswerFinished,
+        AnswerPiece,
+        AnswerRestarted,
+        AnswerReviewed,
+        HistoryDropped,
+        ReasoningPiece,
+    )
     from medchat.chat.saved_conversations import SavedConversations
     from medchat.checkpoints.gguf_header import GGUFHeader, read_gguf_header
     from medchat.checkpoints.stated_template import with_template
@@ -102,6 +110,7 @@ __all__ = [
     "Advice",
     "AnswerFinished",
     "AnswerPiece",
+    "AnswerRestarted",
     "AnswerReviewed",
     "AnswerScores",
     "Backbone",
@@ -126,6 +135,7 @@ __all__ = [
     "GateError",
     "GenerationConfig",
     "Group",
+    "HistoryDropped",
     "KnownWeights",
     "LibraryModel",
     "LoadOptions",
@@ -218,6 +228,10 @@ __all__ = [
     "write_whole_file",
 ]
 
+_EVENTS = (
+    *("Advice", "HistoryDropped", "ReasoningPiece"),
+    *("AnswerPiece", "AnswerRestarted", "AnswerReviewed", "AnswerFinished"),
+)
 #: What only a command needs, or a model that a library computes, and where it is.
 _WHEN_USED = {
     "OpenedModel": "medchat.asking",
@@ -234,11 +248,7 @@ _WHEN_USED = {
     "StoredAnswer": "medchat.calls.stored",
     "StoredCalls": "medchat.calls.stored",
     "open_calls": "medchat.calls.stored",
-    "Advice": "medchat.chat.events",
-    "AnswerFinished": "medchat.chat.events",
-    "AnswerPiece": "medchat.chat.events",
-    "AnswerReviewed": "medchat.chat.events",
-    "ReasoningPiece": "medchat.chat.events",
+    **dict.fromkeys(_EVENTS, "medchat.chat.events"),
     "SavedConversations": "medchat.chat.saved_conversations",
     "Group": "medchat.cli.group",
     "LocalizedCommand": "medchat.cli.group",

@@ -57,8 +57,9 @@ SECTIONS: Mapping[str, str] = {
     "StreamSanitizer sanitize_line Document Section Paragraph Table Quotation Picture "
     "as_markdown as_html",
     "Commands": "model_flags generation_flags open_model OpenedModel resolve_model ResolvedModel Advice "
-    "ReasoningPiece AnswerPiece AnswerReviewed AnswerFinished open_results Results call_flags "
-    "SavedConversations CallLimits open_calls StoredCalls StoredAnswer read_questions Question read_training_data "
+    "HistoryDropped ReasoningPiece AnswerPiece AnswerRestarted AnswerReviewed AnswerFinished "
+    "open_results Results call_flags SavedConversations CallLimits open_calls "
+    "StoredCalls StoredAnswer read_questions Question read_training_data "
     "parse_record QuestionRecord RecordError field_flags FieldChoice open_data_file "
     "guess_tokens plugin_settings Group LocalizedCommand require_extra write_out write_whole_file "
     "read_regular read_json sha256_of as_line check_output_file staged_output free_space output_error user_path",

@@ -68,6 +68,8 @@ class AnswerStream:
         reasoning = self._reasoning_key_filter.feed(thought)
         text = self._within_room(self._increments.feed(self._characters.feed(chunk.text)))
         split = self._splitter.feed(self._key_filter.feed(text))
+        if chunk.restarts:
+            split = replace(split, restarts=True)
         delta = self._delta(split, before=reasoning)
         if self._stops.found:
             self._finish, self.ended = Finish.STOP, True

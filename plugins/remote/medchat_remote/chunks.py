@@ -40,7 +40,8 @@ class Usage:
 class StreamChunk:
     """A part of an answer. `reasoning` is not part of its text; `wants_tool`: it ends in a tool call.
 
-    `rejected` names the settings that the endpoint rejected: it answers without them.
+    `rejected` names the settings that the endpoint rejected: it answers without them. `restarts`: the text before was
+    reasoning (`medchat serve` says so).
     """
 
     text: str = ""
@@ -49,6 +50,7 @@ class StreamChunk:
     reasoning: str = ""
     wants_tool: bool = False
     rejected: tuple[str, ...] = ()
+    restarts: bool = False
 
 
 def read_chunk(payload: str) -> StreamChunk | None:
@@ -83,8 +85,10 @@ def read_chunk(payload: str) -> StreamChunk | None:
     text = text or _text(choice.get("text")) or _text(message.get("refusal"))
     reasoning = reasoning or next(filter(None, (_text(message.get(key)) for key in _REASONING_KEYS)), "")
     reasoning = reasoning or _texts(message.get("reasoning_details"))[0]
-    reason = choice.get("finish_reason")
-    return StreamChunk(text, _finish(reason), usage, reasoning, wants_tool=reason in _TOOLS)
+    reason, ours = choice.get("finish_reason"), value.get("medchat")
+    restarts = isinstance(ours, dict) and ours.get("restarted") is True
+    tool = reason in _TOOLS
+    return StreamChunk(text, _finish(reason), usage, reasoning, wants_tool=tool, restarts=restarts)
 
 
 def _texts(content: object) -> tuple[str, str]:

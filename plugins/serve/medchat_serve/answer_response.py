@@ -9,7 +9,16 @@ from contextlib import suppress
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from medchat.plugin_kit import Advice, AnswerFinished, AnswerPiece, AnswerReviewed, Notice, ReasoningPiece
+from medchat.plugin_kit import (
+    Advice,
+    AnswerFinished,
+    AnswerPiece,
+    AnswerRestarted,
+    AnswerReviewed,
+    HistoryDropped,
+    Notice,
+    ReasoningPiece,
+)
 from medchat_serve.api_error import ApiError, as_api_error
 from medchat_serve.dispatcher import Dispatcher
 from medchat_serve.job import AnswerJob, JobEnded, JobEvent, Queued
@@ -32,6 +41,7 @@ class AnswerResponse(Response):
         self.status_sent = 0
         #: The model's own text, the notices, and what else there is to know at the end.
         self.text, self.reasoning, self.notices = "", "", list[Notice]()
+        self.dropped_turns = 0
         self.finished: AnswerFinished | None = None
         #: The kind of error that ended it, "" if none did.
         self.failed = ""
@@ -82,7 +92,8 @@ class AnswerResponse(Response):
             elif isinstance(event, AnswerReviewed):
                 behind += self._in_content(event.notice, behind=True)
         text = before + self.text + behind
-        body = self.reply.whole(text, self.finished, self.notices, self.reasoning)
+        medchat = self.reply.medchat(text, self.notices, self.dropped_turns)
+        body = self.reply.whole(text, self.finished, self.reasoning, medchat)
         yield bytes(JSONResponse(body).body)
 
     async def _streamed(self) -> AsyncIterator[bytes]:
@@ -91,6 +102,9 @@ class AnswerResponse(Response):
             async for event in self._events():
                 if isinstance(event, Queued):
                     yield as_event({**reply.chunk(), "medchat": {"queue": event.before}})
+                    continue
+                if isinstance(event, AnswerRestarted):
+                    yield as_event({**reply.chunk(), "medchat": {"restarted": True}})
                     continue
                 text, reasoning, behind = "", "", isinstance(event, AnswerReviewed)
                 if isinstance(event, Advice | AnswerReviewed):
@@ -111,7 +125,7 @@ class AnswerResponse(Response):
             yield as_event(error.body())
             return
         last = reply.chunk(finish=finish_reason(self.finished), first=first)
-        yield as_event({**last, "medchat": reply.medchat(self.text, self.notices)})
+        yield as_event({**last, "medchat": reply.medchat(self.text, self.notices, self.dropped_turns)})
         if self.job.request.include_usage:
             yield as_event(reply.usage_chunk(self.finished))
         yield DONE
@@ -142,6 +156,10 @@ class AnswerResponse(Response):
             self.text += event.text
         elif isinstance(event, ReasoningPiece):
             self.reasoning += event.text
+        elif isinstance(event, AnswerRestarted):
+            self.text, self.reasoning = "", self.reasoning + self.text
+        elif isinstance(event, HistoryDropped):
+            self.dropped_turns = event.turns
         elif isinstance(event, AnswerFinished):
             self.finished = event
         elif isinstance(event, AnswerReviewed) or (isinstance(event, Advice) and not event.said):

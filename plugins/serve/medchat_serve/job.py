@@ -11,8 +11,10 @@ from medchat.plugin_kit import (
     Advice,
     AnswerFinished,
     AnswerPiece,
+    AnswerRestarted,
     AnswerReviewed,
     Conversation,
+    HistoryDropped,
     Notice,
     OpenedModel,
     ReasoningPiece,
@@ -38,8 +40,10 @@ class JobEnded:
     error: BaseException | None = None
 
 
-JobEvent = Queued | Advice | AnswerPiece | ReasoningPiece | AnswerReviewed | AnswerFinished | JobEnded
-_PASSED_ON = (Advice, AnswerPiece, ReasoningPiece, AnswerReviewed, AnswerFinished)
+SessionEvent = (
+    Advice | HistoryDropped | ReasoningPiece | AnswerPiece | AnswerRestarted | AnswerReviewed | AnswerFinished
+)
+JobEvent = Queued | SessionEvent | JobEnded
 
 
 class PlainText:
@@ -105,7 +109,7 @@ class AnswerJob:
             session.config = self.request.config_over(session.config)
             session.said_early.update(notice.text for notice in self.said)
             for event in session.ask(self.request.question, self.cancel, in_batch=in_batch):
-                if isinstance(event, _PASSED_ON):
+                if isinstance(event, SessionEvent):
                     self.tell(event)
                 yield
         finally:

@@ -45,9 +45,9 @@ class Reply:
         }
 
     def whole(
-        self, text: str, finished: AnswerFinished | None, notices: Sequence[Notice], reasoning: str
+        self, text: str, finished: AnswerFinished | None, reasoning: str, medchat: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return the whole answer."""
+        """Return the whole answer. `medchat` is what the method of that name returns."""
         message: dict[str, Any] = {"role": "assistant", "content": text}
         if reasoning:
             message["reasoning_content"] = reasoning
@@ -57,7 +57,7 @@ class Reply:
             **self._head("text_completion" if self.plain else "chat.completion"),
             "choices": [choice],
             "usage": usage(finished),
-            "medchat": self.medchat(text, notices),
+            "medchat": medchat,
         }
 
     def chunk(
@@ -81,13 +81,18 @@ class Reply:
         head = self._head("text_completion" if self.plain else "chat.completion.chunk")
         return {**head, "choices": [], "usage": usage(finished)}
 
-    def medchat(self, text: str, notices: Sequence[Notice]) -> dict[str, Any]:
-        """Return what MedChat owes with the answer: notices, disclaimer, the label of generated content."""
+    def medchat(self, text: str, notices: Sequence[Notice], dropped_turns: int) -> dict[str, Any]:
+        """Return what MedChat owes with the answer: notices, disclaimer, the label of generated content.
+
+        `dropped_turns`: so many of the oldest turns were not sent to the model.
+        """
         said: dict[str, Any] = {
             "notices": [notice_fields(notice) for notice in notices],
             "disclaimer": self.about.disclaimer,
             "aigc": aigc_metadata(text, self.id),
         }
+        if dropped_turns:
+            said["dropped_turns"] = dropped_turns
         if self.about.ignored:
             said["ignored"] = list(self.about.ignored)
         return said
