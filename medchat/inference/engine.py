@@ -163,11 +163,16 @@ class NativeLinear(nn.Linear):
     @classmethod
     def of_quantized(cls, layer: QuantizedLinear) -> NativeLinear:
         """Return the same layer for the engine: its weights exactly, with scales of rows or of groups."""
-        integers = unpack_rows(layer.weight.detach(), layer.bits).numpy()
-        scales = layer.weight_scale.detach()
+        weight, scales = layer.weight.detach(), layer.weight_scale.detach()
         if scales.dim() == 1:
             scales = scales[:, None].expand(-1, group_count(layer.in_features))
-        return cls(PackedMatrix.pack(integers, scales.numpy(), layer.bits), layer.bias)
+        packed = PackedMatrix.pack_in_parts(
+            layer.out_features,
+            layer.in_features,
+            layer.bits,
+            lambda rows: (unpack_rows(weight[rows], layer.bits).numpy(), scales[rows].numpy()),
+        )
+        return cls(packed, layer.bias)
 
     @classmethod
     def of_stored(cls, layer: StoredLinear) -> NativeLinear:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,30 @@ def test_what_is_packed_comes_back_bit_by_bit(shape: tuple[int, int, int, int]) 
     assert len(packed.data) == packed_bytes(rows, columns, bits)
     again, scales_again = packed.unpack()
     assert np.array_equal(again, integers) and np.array_equal(scales_again.view("u2"), scales.view("u2"))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 7), (16, 32), (2049, 1500), (70_000, 33)])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_matrix_that_comes_in_parts_has_the_same_bytes_and_takes_little_beside(
+    bits: int, rows: int, columns: int
+) -> None:
+    low, high = RANGES[bits]
+    integers = np.random.default_rng(0).integers(low, high + 1, (rows, columns), np.int8)
+    scales = np.linspace(-1, 1, rows * group_count(columns), dtype=np.float16).reshape(rows, -1)
+    tracemalloc.start()
+    packed = PackedMatrix.pack_in_parts(rows, columns, bits, lambda some: (integers[some], scales[some]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(packed.data, PackedMatrix.pack(integers, scales, bits).data)
+    assert peak < len(packed.data) + 2_500_000
+
+
+def test_parts_of_another_size_are_refused() -> None:
+    integers, scales = np.zeros((64, 32), np.int8), np.ones((64, 1), np.float16)
+    with pytest.raises(ValueError, match="rows from 0"):
+        PackedMatrix.pack_in_parts(60, 32, 8, lambda _: (integers, scales))
+    with pytest.raises(ValueError, match="rows from 0"):
+        PackedMatrix.pack_in_parts(64, 31, 8, lambda rows: (integers[rows], scales[rows]))
 
 
 def test_a_large_matrix_takes_little_more_than_its_integers_and_scales() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ BLOCK_ROWS, GROUP_COLUMNS = 16, 32
 #: More than any layer has; what is beyond it would overflow the library's sizes.
 MOST = 2**31 - 1
 _SCALE_BYTES = 2
+#: So many values are packed at a time where a matrix is packed in parts.
+_VALUES_AT_ONCE = 2**20
 #: The integers of each width.
 RANGES = {8: (-128, 127), 4: (-8, 7)}
 
@@ -25,14 +28,19 @@ def group_count(columns: int) -> int:
     return -(-columns // GROUP_COLUMNS)
 
 
+def integer_bytes(rows: int, columns: int, bits: int) -> int:
+    """Return how many bytes of a packed matrix come before its scales."""
+    return -(-rows // BLOCK_ROWS) * BLOCK_ROWS * group_count(columns) * (GROUP_COLUMNS * bits // 8)
+
+
 def packed_bytes(rows: int, columns: int, bits: int) -> int:
     """Return how many bytes a packed matrix takes, scales and padding included. Raises ValueError as `pack`."""
     if bits not in RANGES:
         raise ValueError(f"{bits} bits: only {sorted(RANGES)} are known")
     if not (0 < rows <= MOST and 0 < columns <= MOST):
         raise ValueError(f"a matrix of {rows} x {columns}")
-    tiles = -(-rows // BLOCK_ROWS) * group_count(columns)
-    return tiles * BLOCK_ROWS * (GROUP_COLUMNS * bits // 8 + _SCALE_BYTES)
+    scales = -(-rows // BLOCK_ROWS) * BLOCK_ROWS * group_count(columns)
+    return integer_bytes(rows, columns, bits) + scales * _SCALE_BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +83,31 @@ class PackedMatrix:
         open_library().functions.medchat_pack(
             bits, rows, columns, integers.ctypes.data, scales.ctypes.data, room.ctypes.data
         )
+        return cls(room, rows, columns, bits)
+
+    @classmethod
+    def pack_in_parts(
+        cls,
+        rows: int,
+        columns: int,
+        bits: int,
+        part: Callable[[slice], tuple[NDArray[np.int8], NDArray[np.float16]]],
+    ) -> PackedMatrix:
+        """Pack what `part(some rows)` returns, integers and scales as `pack` takes them, some rows at a time.
+
+        So a large matrix never takes a byte for each of its weights. Raises ValueError as `pack`.
+        """
+        room = np.empty(packed_bytes(rows, columns, bits), np.uint8)
+        step = max(1, _VALUES_AT_ONCE // (BLOCK_ROWS * group_count(columns) * GROUP_COLUMNS)) * BLOCK_ROWS
+        places = [0, integer_bytes(rows, columns, bits)]
+        for first in range(0, rows, step):
+            some = cls.pack(*part(slice(first, min(first + step, rows))), bits)
+            if (some.rows, some.columns) != (min(step, rows - first), columns):
+                raise ValueError(f"rows from {first} on are {some.rows} x {some.columns}")
+            end = integer_bytes(some.rows, columns, bits)
+            for index, data in enumerate((some.data[:end], some.data[end:])):
+                room[places[index] : places[index] + len(data)] = data
+                places[index] += len(data)
         return cls(room, rows, columns, bits)
 
     def unpack(self) -> tuple[NDArray[np.int8], NDArray[np.float16]]:

@@ -13,6 +13,7 @@ from medchat.inference.cpu_engine.packed_matrix import (
     GROUP_COLUMNS,
     RANGES,
     group_count,
+    integer_bytes,
     packed_bytes,
 )
 
@@ -30,7 +31,7 @@ def pack_tiles(integers: NDArray[np.int8], scales: NDArray[np.float16], bits: in
     rows, columns = integers.shape
     data = np.empty(packed_bytes(rows, columns, bits), np.uint8)
     groups, blocks = group_count(columns), -(-rows // BLOCK_ROWS)
-    count = blocks * groups * BLOCK_ROWS * GROUP_COLUMNS * bits // 8
+    count = integer_bytes(rows, columns, bits)
     by_row = data[:count].reshape(blocks, -1)
     step = max(1, _VALUES_AT_ONCE // (BLOCK_ROWS * groups * GROUP_COLUMNS))
     for first in range(0, blocks, step):
@@ -67,7 +68,7 @@ def unpack_tiles(
     if data.shape != (packed_bytes(rows, columns, bits),):
         raise ValueError(f"{data.shape} is not a matrix of {rows} x {columns} in {bits} bits")
     groups, blocks = group_count(columns), -(-rows // BLOCK_ROWS)
-    count = blocks * groups * BLOCK_ROWS * GROUP_COLUMNS * bits // 8
+    count = integer_bytes(rows, columns, bits)
     stripes = data[:count].reshape(blocks, groups, -1, BLOCK_ROWS * _SIDE_BY_SIDE).view(f"V{_SIDE_BY_SIDE}")
     stored = np.ascontiguousarray(stripes.transpose(0, 3, 1, 2)).view(np.uint8)
     stored = stored.reshape(blocks * BLOCK_ROWS, groups, -1)
