@@ -31,7 +31,7 @@ def startup_benchmark() -> ModuleType:
 
 def measured(file: Path) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, str(BENCHMARK), "--json", str(file)], capture_output=True, check=False
+        [sys.executable, str(BENCHMARK), "--asks", "0", "--json", str(file)], capture_output=True, check=False
     )
     assert file.exists(), done.stderr.decode()[-2000:]
     return done.returncode, json.loads(file.read_text(encoding="utf-8"))
@@ -58,6 +58,8 @@ def test_help_and_the_list_of_plugins_take_at_most_four_times_bare_python(
         {"median_ms": {"medchat --help": 10.0, "medchat plugins list": 121.0}},
         {"heavy_imports": {"medchat --help": ["rich"], "medchat plugins list": []}},
         {"first_prompt_ms": 401.0},
+        {"ask": {"llama": {"median_ms": {"without torch": 1500.1}, "imports": []}}},
+        {"ask": {"chatglm": {"median_ms": {"without torch": 900.0}, "imports": ["torch"]}}},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -69,6 +71,7 @@ def test_the_benchmark_notices_each_bar_that_is_missed(
         "median_ms": {"medchat --help": 10.0, "medchat plugins list": 120.0},
         "heavy_imports": {"medchat --help": [], "medchat plugins list": []},
         "first_prompt_ms": 400.0,
+        "ask": {"llama": {"median_ms": {"without torch": 1500.0}, "imports": []}},
     }
     assert startup_benchmark.missed(good) == []
     assert len(startup_benchmark.missed({**good, **change})) == 1
