@@ -121,11 +121,8 @@ class Embedding:
     dtype: str
 
     def __call__(self, ids: Sequence[int]) -> Floats:
-        """Return the rows [T, width] of `ids` in float32. Raises ValueError where they are not finite."""
-        values = widened(np.ascontiguousarray(self.rows[list(ids)]), self.stored)
-        if not np.isfinite(values).all():
-            raise ValueError("an embedding that is not finite")
-        return rounded(values, self.dtype)
+        """Return the rows [T, width] of `ids` in float32."""
+        return rounded(widened(np.ascontiguousarray(self.rows[list(ids)]), self.stored), self.dtype)
 
 
 def widened(raw: Bytes, dtype: str) -> Floats:
@@ -146,7 +143,7 @@ def rounded(values: Floats, dtype: str) -> Floats:
     bits = np.ascontiguousarray(values).view(np.uint32)
     even = (bits >> np.uint32(16)) & np.uint32(1)
     kept = (bits + np.uint32(0x7FFF) + even) & np.uint32(0xFFFF0000)
-    return kept.view(np.float32)
+    return np.where(np.isnan(values), values, kept.view(np.float32))
 
 
 def _places(headers: Iterable[TensorHeader]) -> dict[tuple[Path, str], int]:
