@@ -44,13 +44,12 @@ void find_coefficients(
 // Adds to the results of some blocks, while they are near.
 void add_low_rank(const VectorKernels& vectors, const Product& product, size_t first_block, size_t last_block) {
     const LowRank& added = product.low_rank;
+    if (added.rank == 0) return;
     const size_t rows = product.matrix.rows, first = first_block * kBlockRows;
     const size_t count = std::min(rows, last_block * kBlockRows) - first;
     for (size_t token = 0; token < product.activations.tokens(); ++token) {
-        for (size_t k = 0; k < added.rank; ++k) {
-            const float coefficient = product.coefficients[token * added.rank + k];
-            vectors.add_scaled(added.up + k * rows + first, coefficient, count, product.outputs + token * rows + first);
-        }
+        const float* coefficients = product.coefficients + token * added.rank;
+        vectors.add_rows({added.up + first, rows, added.rank, coefficients}, count, product.outputs + token * rows + first);
     }
 }
 

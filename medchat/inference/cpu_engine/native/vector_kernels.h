@@ -32,12 +32,22 @@ struct Attention {
     AttentionQuery queries[kQueriesTogether];
 };
 
+// Rows of equal length, one every `stride` floats, and a weight for each.
+struct WeightedRows {
+    const float* first;
+    size_t stride;
+    size_t count;
+    const float* weights;
+};
+
 struct VectorKernels {
     void (*normalise)(const float* values, NormKind kind, const Norm& norm, float epsilon, size_t width, float* normalised);
     // sums += scale * values
     void (*add_scaled)(const float* values, float scale, size_t count, float* sums);
     // The inner products of `width` values with each of `count` rows.
     void (*inner_products)(const float* values, size_t width, const float* rows, size_t count, float* products);
+    // sums += weight * row, row by row, for their first `count` columns
+    void (*add_rows)(WeightedRows rows, size_t count, float* sums);
     // gates = silu(gates) * values
     void (*gate_silu)(const float* values, size_t count, float* gates);
     void (*gelu)(size_t count, float* values);

@@ -93,24 +93,6 @@ KERNEL void add_scaled(const float* values, float scale, size_t count, float* su
     }
 }
 
-// Of some rows, which share the reading of the values.
-template <size_t Rows>
-KERNEL void inner_products_of(const float* values, size_t width, const float* rows, float* products) {
-    Lanes sums[Rows];
-    for (Lanes& sum : sums) sum = Lanes::all(0.0f);
-    for (size_t i = 0; i < width; i += Lanes::kCount) {
-        const Lanes some = load_some(values + i, width - i);
-        for (size_t r = 0; r < Rows; ++r) sums[r] = load_some(rows + r * width + i, width - i).fused(some, sums[r]);
-    }
-    for (size_t r = 0; r < Rows; ++r) products[r] = sum_of(sums[r]);
-}
-
-KERNEL void inner_products(const float* values, size_t width, const float* rows, size_t count, float* products) {
-    size_t r = 0;
-    for (; r + 4 <= count; r += 4) inner_products_of<4>(values, width, rows + r * width, products + r);
-    for (; r < count; ++r) inner_products_of<1>(values, width, rows + r * width, products + r);
-}
-
 KERNEL void gate_silu(const float* values, size_t count, float* gates) {
     for (size_t i = 0; i < count; i += Lanes::kCount) {
         const size_t left = count - i;
@@ -139,6 +121,8 @@ KERNEL void rotate(const float* cosines, const float* sines, size_t pairs, float
         store_some(second.times(cosine).plus(first.times(sine)), left, components + pairs + i);
     }
 }
+
+#include "low_rank_body.h"
 
 // ------------------------------------------------------------------ attention
 
@@ -332,4 +316,4 @@ KERNEL double exponentials(const float* values, size_t count, float largest, flo
 }
 
 const VectorKernels kKernels{
-    normalise, add_scaled, inner_products, gate_silu, gelu, rotate, store, attend, largest, exponentials};
+    normalise, add_scaled, inner_products, add_rows, gate_silu, gelu, rotate, store, attend, largest, exponentials};
