@@ -107,7 +107,7 @@ def _reopened(
 
 
 def _watched(opening: ChatSetup, loading: Loading) -> ChatSetup:
-    return replace(opening, options=replace(opening.options, watch=loading.watch))
+    return replace(opening, options=replace(opening.options, watch=loading.watch, quick_start=True))
 
 
 def _switched(session: ChatSession, old: ChatSetup, new: ChatSetup, loading: Loading) -> ChatModel:

@@ -122,7 +122,8 @@ def startup_for(prepared: PreparedChat, *, banner: Sequence[str] = ()) -> Startu
 
     def open_session() -> ChatSession:
         opening = prepared.opening  # another model may have been chosen meanwhile
-        watched = replace(opening, options=replace(opening.options, watch=loading.watch))
+        options = replace(opening.options, watch=loading.watch, quick_start=True)
+        watched = replace(opening, options=options)
         return prepared.begin(watched.load(), guard_loops=True)
 
     sessions = SavedSessions(prepared)

@@ -270,29 +270,27 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("family", QUICK)
-def test_ask_imports_no_torch_and_prints_what_it_prints_with_torch(
-    options: Callable[..., LoadOptions], family: str, tmp_path: Path
+@pytest.mark.parametrize(("command", "family"), [("ask", "chatglm"), ("ask", "llama"), ("chat", "chatglm")])
+def test_ask_and_chat_import_no_torch_and_print_what_they_print_with_torch(
+    options: Callable[..., LoadOptions], command: str, family: str, tmp_path: Path
 ) -> None:
     kept = options(family, "int8").quantized_cache
     assert kept is not None
     (tmp_path / "home" / "cache").mkdir(parents=True)
     (tmp_path / "home" / "cache" / "quantized").symlink_to(kept.folder)
     environment = child_environment(MEDCHAT_HOME=str(tmp_path / "home"), MEDCHAT_LANG="en")
-    arguments = f"ask --model {options(family).model} --quantize int8 --seed 7 --no-save --max-new-tokens 12"
-    asked = (*arguments.split(), "--system", "你是医生", "胸口剧烈疼痛怎么办？")
-    quick, ordinary = (
-        run_python(
-            "-c",
-            PROGRAM.format(ordinary=imported is TORCH),
-            *asked,
-            environment=environment,
-            imported=imported,
-        )
-        for imported in (CORE, TORCH)
-    )
-    assert quick.returncode == ordinary.returncode == 0, (quick, ordinary)
-    said = [run.stderr.decode().splitlines() for run in (quick, ordinary)]
-    assert said[0][-1] == "" and "torch" in said[1][-1]
-    assert said[0][:-1] == said[1][:-1] and len(said[0]) > 3  # red flags and the disclaimer
-    assert quick.stdout == ordinary.stdout and len(quick.stdout) > 10
+    chosen = f"--model {options(family).model} --quantize int8 --seed 7 --no-save --max-new-tokens 12 --system 你是医生"
+    question = "胸口剧烈疼痛怎么办？"
+    arguments = [command, *chosen.split(), *([question] if command == "ask" else [])]
+
+    def printed(imported: str) -> tuple[bytes, list[str]]:
+        program = PROGRAM.format(ordinary=imported is TORCH)
+        typed = f"{question}\n咳嗽呢？\n".encode() if command == "chat" else b""
+        run = run_python("-c", program, *arguments, environment=environment, imported=imported, stdin=typed)
+        assert run.returncode == 0, run
+        return run.stdout, [line for line in run.stderr.decode().splitlines() if "tokens/s" not in line]
+
+    (quick, aside), (ordinary, other_aside) = printed(CORE), printed(TORCH)
+    assert aside.pop() == "" and "torch" in other_aside.pop()
+    assert aside == other_aside and len(aside) > 3  # red flags and the disclaimer
+    assert quick == ordinary and len(quick) > 10
