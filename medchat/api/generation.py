@@ -38,6 +38,9 @@ GENERATION_RANGES: Mapping[str, Range] = {
     "repetition_penalty": Range(0.0, 2.0, open_low=True),
     "seed": Range(0, 2**63 - 1),
 }
+SPECULATE = ("auto", "off")
+#: Every setting that a user can choose.
+GENERATION_SETTINGS = (*GENERATION_RANGES, "greedy", "speculate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class GenerationConfig:
     seed: int | None = None
     #: Never sample: the likeliest token at each step.
     greedy: bool = False
+    #: One of SPECULATE. "auto": where it pays and changes no token, a model may read drafts of what comes next.
+    speculate: str = "auto"
     #: Texts that end an answer besides the model's own end tokens; they are not part of it.
     stop: tuple[str, ...] = ()
     #: Names of the settings that nobody chose and that a server decides: what stands here for them is not used.
@@ -77,6 +82,13 @@ class GenerationConfig:
                     say(f"{flag} 的值 {value} 超出范围", f"{flag} {value} is out of range"),
                     say(f"有效范围是 {allowed}", f"the valid range is {allowed}"),
                 )
+        if self.speculate not in SPECULATE:
+            raise UsageError(
+                say(
+                    f"--speculate 的值“{self.speculate}”无效", f"--speculate {self.speculate!r} is not valid"
+                ),
+                say(f"可用的值：{'|'.join(SPECULATE)}", f"valid values: {'|'.join(SPECULATE)}"),
+            )
 
     def with_settings(self, **chosen: Any) -> GenerationConfig:
         """Return this with settings that the user chose. Raises UsageError naming the valid range.

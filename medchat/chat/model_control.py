@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medchat import paths
-from medchat.api import GENERATION_RANGES, LoadOptions
+from medchat.api import GENERATION_SETTINGS, LoadOptions
 from medchat.api.option import declared_options
 from medchat.chat.conversation import PreparedChat
 from medchat.chat.fitness import require_beams
@@ -112,7 +112,7 @@ class ModelControl:
         opening = self._prepared.opening
         own = opening.backbone.generation
         of_weights: dict[str, Any] = {"backbone": opening.backbone.name, "template": opening.template.name}
-        for name in (*GENERATION_RANGES, "greedy"):  # the decoding settings of the demo's model
+        for name in GENERATION_SETTINGS:  # the decoding settings of the demo's model
             if (value := getattr(opening.generation, name)) != getattr(own, name):
                 of_weights[GENERATION + name] = value
         return self._prepared.settings.effective(opening.backbone.name, own, of_weights)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medchat.api import (
-    GENERATION_RANGES,
+    GENERATION_SETTINGS,
     ChatModel,
     Control,
     GenerationConfig,
@@ -252,7 +252,7 @@ def as_settings(flags: dict[str, Any]) -> dict[str, Any]:
     for name in SETTING_FLAGS:
         if flags.get(name) is not None:
             chosen[name] = flags[name]
-    for name in (*GENERATION_RANGES, "greedy"):
+    for name in GENERATION_SETTINGS:
         if flags.get(name) is not None:
             chosen[f"generation.{name}"] = flags[name]
     for name in ("adapter", "option"):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from medchat.api import DEVICES_HELP, DTYPES, ENGINES, GENERATION_RANGES, QUANTIZE
+from medchat.api import DEVICES_HELP, DTYPES, ENGINES, GENERATION_RANGES, QUANTIZE, SPECULATE
 from medchat.api.option import option_flag
 from medchat.language import say
 
@@ -126,6 +126,14 @@ def generation_flags(command: F) -> F:
         "repetition_penalty": (float, "重复惩罚，1 为关", "repetition penalty, 1 is off"),
         "seed": (int, "随机种子", "random seed"),
     }
+    command = click.option(
+        "--speculate",
+        type=click.Choice(SPECULATE),
+        help=say(
+            "引用前文的回答一次读入多个词元；回答不变",
+            "several tokens at a time where an answer quotes; it stays the same",
+        ),
+    )(command)
     command = click.option(
         "--greedy",
         is_flag=True,

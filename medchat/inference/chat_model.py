@@ -195,6 +195,7 @@ class TokenChatModel(TokenAnswers, ABC):
             "weight_bytes": bytes_per_token(self._model),
             "context_length": self.context_length,
             **self._facts.details,
+            **self.speculation.describe(),
             "notes": self._facts.notes,
         }
 

@@ -101,6 +101,7 @@ class MappedChatModel(TokenAnswers):
             "threads": self._decoder.threads,
             "context_length": self.context_length,
             **self._facts.details,
+            **self.speculation.describe(),
             "notes": self._facts.notes,
         }
 

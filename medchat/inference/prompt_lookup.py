@@ -32,7 +32,7 @@ class TokenIndex:
     """Token ids in their order, with where each run of two or three of them occurred last."""
 
     def __init__(self, ids: Sequence[int]) -> None:
-        self._ids: list[int] = []
+        self.ids: list[int] = []
         #: Where the token behind the last occurrence of a run is.
         self._behind: dict[tuple[int, ...], int] = {}
         for token in ids:
@@ -41,16 +41,16 @@ class TokenIndex:
     def append(self, token: int) -> None:
         """Add one token."""
         for length in _MATCHED:
-            if length <= len(self._ids):
-                self._behind[tuple(self._ids[-length:])] = len(self._ids)
-        self._ids.append(token)
+            if length <= len(self.ids):
+                self._behind[tuple(self.ids[-length:])] = len(self.ids)
+        self.ids.append(token)
 
     def draft(self, most: int) -> list[int]:
         """Return up to `most` tokens that followed the last ones where these occurred before; [] if they never did."""
         for length in _MATCHED:
-            first = self._behind.get(tuple(self._ids[-length:]))
+            first = self._behind.get(tuple(self.ids[-length:]))
             if first is not None and most > 0:
-                followed = self._ids[first : first + most]
+                followed = self.ids[first : first + most]
                 # What goes on up to here is taken to begin again: a line of dashes, a list.
                 return (followed * -(-most // len(followed)))[:most]
         return []
@@ -75,6 +75,10 @@ class Speculation:
         self._credit = 0.0
         self._losses = deque([self._FIRST_GUESS], maxlen=3)
         self._single: deque[float] = deque(maxlen=7)
+
+    def describe(self) -> dict[str, int]:
+        """Return how many tokens were drafted and how many of them counted, as a model's `describe` has them."""
+        return {"drafted_tokens": self.drafted, "accepted_tokens": self.accepted}
 
     def begin_answer(self) -> None:
         """Allow a new answer its first drafts."""

@@ -64,7 +64,8 @@ class TokenAnswers:
         self._stepper = stepper
         self._facts = facts
         self._cleanup = cleanup
-        self._speculation = Speculation()
+        #: What drafts have brought so far.
+        self.speculation = Speculation()
         stops = frozenset(tokenizer.stop_ids) | frozenset(stop_ids)
         self._limits = GenerationLimits(stops, tokenizer.pad_token_id, facts.context_length, token_count)
 
@@ -128,7 +129,7 @@ class TokenAnswers:
         self, stepper: Stepper, ids: Sequence[int], config: GenerationConfig, cancel: threading.Event
     ) -> Iterator[DecodeStep]:
         return stream_tokens(
-            PromptLookup(stepper, config, self.context_length, self._speculation),
+            stepper if config.speculate == "off" else self._looking_ahead(stepper, config),
             ids,
             config,
             stop_ids=self._limits.stop_ids,
@@ -136,6 +137,9 @@ class TokenAnswers:
             cancel=cancel,
             token_count=self._limits.token_count,
         )
+
+    def _looking_ahead(self, stepper: Stepper, config: GenerationConfig) -> Stepper:
+        return PromptLookup(stepper, config, self.context_length, self.speculation)
 
     def stepper_behind(self, prompt_tokens: int) -> Stepper:
         """Return the stepper for `prompt_tokens` ids of prompt and an answer behind; overridden where they differ."""

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 #: The labels of facts that models describe; a backbone's own options state their names.
 FACT_NAMES = {
+    "accepted_tokens": ("采纳的草稿词元数", "draft tokens accepted"),
     "adapters": ("适配器", "adapters"),
     "backbone": ("模型家族", "model family"),
     "context_length": ("上下文长度", "context length"),
     "device": ("计算设备", "device"),
+    "drafted_tokens": ("草稿词元数", "draft tokens"),
     "dtype": ("计算精度", "precision"),
     "engine": ("计算引擎", "engine"),
     "exact_counts": ("词元数是否精确", "exact token counts"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from medchat.api import GENERATION_RANGES, GenerationConfig
+from medchat.api import GENERATION_SETTINGS, GenerationConfig
 from medchat.chat.session import ChatSession
 from medchat.errors import UsageError
 from medchat.language import say
@@ -13,7 +13,7 @@ from medchat.repl.screen import untrusted
 from medchat.settings.keys import Key, Kind, key_named
 from medchat.settings.values import from_text
 
-_KEYS = (*GENERATION_RANGES, "greedy")
+_KEYS = GENERATION_SETTINGS
 #: Only in `/set`: whether earlier turns are sent.
 _HISTORY = Key(
     "history",
@@ -53,7 +53,8 @@ def setting_values(name: str) -> tuple[str, ...]:
         return _HISTORY.choices
     if name not in setting_names():
         return ()
-    return ("on", "off") if key_named(name.replace("-", "_")).kind is Kind.FLAG else ()
+    key = key_named(name.replace("-", "_"))
+    return ("on", "off") if key.kind is Kind.FLAG else key.choices
 
 
 def values_in_force(session: ChatSession) -> list[tuple[str, str]]:

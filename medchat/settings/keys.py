@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from medchat.api import DEVICES_HELP, DTYPES, ENGINES, GENERATION_RANGES, QUANTIZE, Range
+from medchat.api import DEVICES_HELP, DTYPES, ENGINES, GENERATION_RANGES, QUANTIZE, SPECULATE, Range
 from medchat.api.option import option_flag
 from medchat.builtin import BUILTIN_BACKBONES
 from medchat.errors import UsageError
@@ -79,8 +79,8 @@ class Key:
         return say(self.zh, self.en)
 
 
-def _generation(name: str, kind: Kind, zh: str, en: str) -> Key:
-    return Key(GENERATION + name, kind, None, zh, en, allowed=GENERATION_RANGES.get(name))
+def _generation(name: str, kind: Kind, zh: str, en: str, **how: Any) -> Key:
+    return Key(GENERATION + name, kind, None, zh, en, allowed=GENERATION_RANGES.get(name), **how)
 
 
 _TABLE = (
@@ -140,6 +140,10 @@ _TABLE = (
     _generation("seed", Kind.WHOLE, "随机种子", "random seed"),
     _generation(
         "greedy", Kind.FLAG, "贪心解码：每步取概率最高的词元", "greedy decoding: the likeliest token at each step"
+    ),
+    _generation(
+        "speculate", Kind.TEXT, "引用前文的回答一次读入多个词元，回答不变",
+        "several tokens at a time where an answer quotes; it stays the same", choices=SPECULATE,
     ),
 )  # fmt: skip
 

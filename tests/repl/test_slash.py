@@ -162,6 +162,7 @@ def apply(session: ChatSession, words: str) -> str:
         ("greedy 关", "greedy", False),
         ("seed 7", "seed", 7),
         ("seed none", "seed", None),
+        ("speculate off", "speculate", "off"),
     ],
 )
 def test_a_setting_takes_effect(session: ChatSession, words: str, name: str, value: object) -> None:
@@ -194,6 +195,7 @@ def test_a_value_out_of_range_changes_nothing_and_names_the_range(session: ChatS
         "max-new-tokens 1.5",
         "greedy maybe",
         "history some",
+        "speculate always",
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_with_a_remedy(session: ChatSession, words: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from locations import ROOT
 
-from medchat.api import GENERATION_RANGES, GenerationConfig
+from medchat.api import GENERATION_SETTINGS, GenerationConfig
 from medchat.errors import UsageError
 from medchat.settings import KEYS, Layer, Settings, key_named
 from medchat.settings.values import checked, from_text
@@ -131,7 +131,7 @@ def test_every_setting_is_shown_once_with_a_valid_default_and_both_descriptions(
 
 def test_every_generation_setting_of_the_api_is_in_the_table() -> None:
     table = {key.short for name, key in KEYS.items() if name.startswith("generation.")}
-    assert table == {*GENERATION_RANGES, "greedy"}
+    assert table == {*GENERATION_SETTINGS}
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,8 @@ _NAMES = {
     "threads": ("线程数", "threads"),
     "parameters": ("参数量", "parameters"),
     "weight_bytes": ("每个词元要读的权重", "weights read per token"),
+    "drafted_tokens": ("草稿词元数", "draft tokens"),
+    "accepted_tokens": ("采纳的草稿词元数", "draft tokens accepted"),
     "peak_memory_bytes": ("进程内存峰值", "peak memory of the process"),
 }
 
@@ -81,6 +83,8 @@ def bench(prompt_tokens: str, runs: int, as_json: bool, **flags: Any) -> int:
     lengths = _lengths(prompt_tokens)
     if flags.get("max_new_tokens") is None:
         flags["max_new_tokens"] = _NEW_TOKENS
+    if flags.get("speculate") is None:
+        flags["speculate"] = "off"  # the machine is measured, not how often a prompt repeats itself
     with open_model(flags) as opened:
         threads = int(opened.model.describe().get("threads") or machine_facts()["cores"])
         peak, cases = _measured(opened, lengths, runs, threads)
@@ -129,7 +133,7 @@ def _say_progress(text: str) -> None:
 
 
 def _figures(described: Mapping[str, Any], cases: Sequence[Case], peak: int) -> dict[str, Any]:
-    names = ("backbone", "model", "dtype", "device", "engine", "threads", "parameters", "weight_bytes")
+    names = [name for name in _NAMES if name not in ("processor", "cores", "system")]
     weights = described.get("weight_bytes") if described.get("device") == "cpu" else None
     return {
         "schema": SCHEMA,
