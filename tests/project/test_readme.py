@@ -213,9 +213,8 @@ def test_every_slash_command_a_page_names_exists(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_variable_a_page_names_is_read(page: str) -> None:
     known = {key.variable for key in KEYS.values()}
-    known |= {
-        f"MEDCHAT_{name}" for name in ("HOME", "STRICT", "SHARED", "GOLDENS", "OPENAI_JS", "VENV", "PLUGINS")
-    }
+    names = ("HOME", "STRICT", "SHARED", "GOLDENS", "OPENAI_JS", "AXE", "VENV", "PLUGINS")
+    known |= {f"MEDCHAT_{name}" for name in names}
     known |= {*PLUGIN_VARIABLES, PATIENCE_VARIABLE, MACHINE_VARIABLE, INSTRUCTIONS_VARIABLE}
     assert set(re.findall(r"MEDCHAT_[A-Z_]*[A-Z]", text_of(page))) <= known
 
