@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,20 @@ def test_runs_stand_side_by_side_and_are_tested_pair_by_pair(call: Call, tmp_pat
     assert test["difference"] == pytest.approx(0.5) and 0 < test["low"] < test["high"]
     page = call("eval", "compare", str(before), str(after)).out
     assert "| before | after |" in page and "+0.500" in page
+
+
+def test_conditions_are_shown_as_readers_expect_them(call: Call, tmp_path: Path) -> None:
+    model = {
+        "adapter": ["one", "two"],
+        "decoding": {"num_beams": 1, "top_p": 0.7},
+        "dtype": None,
+        "rotation": True,
+    }
+    runs = [write_run(tmp_path / name, [1.0, 0.0], model=model) for name in ("a", "b")]
+    page = call("eval", "compare", *map(str, runs)).out.replace("\\", "")
+    for name, shown in (("adapter", "one, two"), ("decoding", "num_beams=1, top_p=0.7"), ("rotation", "是")):
+        assert f"| {name} | {shown} | {shown} |" in page
+    assert not re.search("True|None|[{'\\[]", page.partition("## 各列")[2])
 
 
 def test_scores_between_are_compared_without_mcnemar(call: Call, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ def results_of(folder: Path) -> dict[str, Any]:
     """Return results.json of `folder`, once each number in it and in report.md has its n, interval and chance."""
     found: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     page = (folder / "report.md").read_text(encoding="utf-8").replace("\\", "")
+    assert not re.search(r"[\[{]'|\| (?:None|True|False) \|", page), (
+        "a table shows a value as Python writes it"
+    )
     for name, metric in [
         *found["metrics"].items(),
         *(one for by in found["groups"].values() for one in by.items()),

@@ -9,6 +9,7 @@ from typing import Any
 
 from medchat.plugin_kit import Document, Paragraph, Section, Table, aigc_metadata, disclaimer, say
 from medchat_eval.comparing import EvaluationRun, Key, PairedTest
+from medchat_eval.report import condition_text
 
 #: So many questions have their answers on the page; the data has all.
 _SHOWN = 50
@@ -153,5 +154,6 @@ def _row(runs: Sequence[EvaluationRun], key: Key, *, referred: bool) -> list[str
 
 def _columns(runs: Sequence[EvaluationRun]) -> Table:
     names = list(dict.fromkeys(name for run in runs for name in (*run.model, *run.settings)))
-    rows = [(name, *(str({**run.settings, **run.model}.get(name, "")) for run in runs)) for name in names]
+    conditions = [{**run.settings, **run.model} for run in runs]
+    rows = [(name, *(condition_text(one.get(name)) for one in conditions)) for name in names]
     return Table(("", *(run.label for run in runs)), rows)

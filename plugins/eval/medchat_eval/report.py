@@ -41,6 +41,17 @@ def metric_cells(metric: Metric) -> tuple[str, str, str, str]:
     return f"{metric.value:.3f}", interval, chance, str(metric.count)
 
 
+def condition_text(value: Any) -> str:
+    """Return a setting as a reader of tables expects it: lists and objects by commas, yes and no in words."""
+    if isinstance(value, bool):
+        return say("是", "yes") if value else say("否", "no")
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={condition_text(one)}" for name, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(condition_text, value))
+    return "" if value is None else str(value)
+
+
 def _result(evaluation: Evaluation) -> Iterator[Any]:
     if evaluation.disclaimer:
         yield Paragraph(evaluation.disclaimer)
@@ -89,10 +100,11 @@ def _worst(items: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
 
 
 def _conditions(evaluation: Evaluation) -> Iterator[Any]:
-    rows = [(name, str(value)) for name, value in (*evaluation.model.items(), *evaluation.settings.items())]
+    conditions = (*evaluation.model.items(), *evaluation.settings.items())
+    rows = [(name, condition_text(value)) for name, value in conditions]
     yield Table((say("条件", "condition"), say("值", "value")), rows)
     for one in evaluation.data:
-        yield Table((say("数据", "data"), ""), [(name, str(value)) for name, value in one.items()])
+        yield Table((say("数据", "data"), ""), [(name, condition_text(value)) for name, value in one.items()])
 
 
 def bars(metrics: Mapping[str, Metric]) -> str:
