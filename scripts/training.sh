@@ -29,6 +29,12 @@ launch() {
         echo '下一步：去掉 NPROC 和 NNODES 用一个进程训练 / Next: train in one process, without NPROC and NNODES' >&2
         exit 3
     fi
+    # torchrun would give each process one thread: each gets its share of the cores that this job may use.
+    if [ -z "${OMP_NUM_THREADS-}" ]; then
+        cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+        OMP_NUM_THREADS=$((cores > ${NPROC:-1} ? cores / ${NPROC:-1} : 1))
+        export OMP_NUM_THREADS
+    fi
     if [ "${NNODES:-1}" = 1 ] && [ -z "${MASTER_PORT-}" ]; then
         set -- --standalone --nproc-per-node "${NPROC:-1}" --module medchat "$@"
     else
