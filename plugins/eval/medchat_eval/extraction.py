@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from medchat_eval.choice_file import LETTERS
 from medchat_eval.reply_text import folded_options, reply_text
 
-_BETWEEN = r"(?:(?:选?项)?[\s\"'”’)\]]*(?:[、,/&+;和与及或跟]|and|n?or|(?<=\))(?=\s*\())[\s\"'“‘(\[]*|\s*)"
+_BETWEEN = (
+    r"(?:(?:选?项)?[\s\"'”’)\]]*(?:[、,/&+;和与及或跟]|and|n?or|(?<=\))(?=\s*\())[\s\"'“‘(\[]*(?:选项)?|\s*)"
+)
 #: Letters, one or several, inside no word and no name such as C反应蛋白 or B超.
 _SET = rf"(?<![A-Za-z0-9])(?-i:(?P<set>[A-J](?:{_BETWEEN}[A-J]){{0,9}})(?![A-Za-z0-9]|[-‐–]\w))"
 _OPEN = r"(?:[ \t\"'“‘”『「(\[【<《*_`{$:,~\\]|\\(?:text|mathrm|mathbf|textbf)\{|:\s*)*"
@@ -28,18 +30,19 @@ _STRONG = re.compile(
 )
 #: Words that announce an answer only where nothing but a letter follows.
 _BARELY = (
-    r"(?<!还)[是为即应]|应[该当]|只有|仅有?|\b(?:[Ss]o|[Hh]ence|[Tt]hus|[Tt]herefore|[Nn]o|[Aa]ctually)\b,?"
+    r"(?<!还)[是为即应]|应[该当]|只有|仅有?|实[则为]|(?:不对|错了)[,。!]?"
+    r"|\b(?:[Ss]o|[Hh]ence|[Tt]hus|[Tt]herefore|[Nn]o|[Aa]ctually|but|[Ww]ait)\b[,.]?|(?<=[a-z\u3400-\u9fff]),(?=\s*[A-J]\W*\Z)"
 )
 _WEAK = re.compile(
     r"(?:[选選](?:择|擇|项|項|的|是|为|了)*|而是|应为|应是|应该是|应当是|就是|认为是|考虑"
-    rf"|(?:{_BARELY})\s*(?={_OPEN}[A-J](?:选?项)?\W*(?:\Z|[。,\n]))|(?:符合|支持|指向|倾向于?)(?:的是)?"
+    rf"|(?:{_BARELY})\s*(?={_OPEN}[A-J](?:选?项)?\W*(?:\Z|[。,!\n]))|(?:符合|支持|指向|倾向于?)(?:的是)?"
     r"|综上所述|综上|因此|所以|可见|故|choose|pick|select|go with|(?:should|must|would|has to) be|[Ii]t(?:'s| is))"
-    rf"(?P<filler>[^A-Za-z\n。]{{0,3}}?){_OPEN}(?:选项)?\s*{_SET}{_NO_NAME}"
+    rf"(?P<filler>[^A-Za-z\n。选選]{{0,3}}?){_OPEN}(?:选项)?\s*{_SET}{_NO_NAME}"
 )
 _SAID_RIGHT = re.compile(
     rf"{_SET}\s*(?:选?项)?[\"'”’』」)\]】*_]*\s*(?P<filler>)(?:[一二两三四五六七八]?[个项])?"
     r"(?:的?(?:说法|描述|选项))?(?:[都均皆全也]?[是为]?|才是?|就是)\s*"
-    r"[最更较]?(?:就是答案|答案|正确|对的|对(?=[。,;\s]|\Z)|符合|合适|恰当|佳|可能性[最更较]?大"
+    r"[最更较]?(?:就是答案|答案|正确|对的|对(?=[。,;\s]|\Z)|符合|合适|恰当|合理|成立|可取|吻合|相符|佳|可能性[最更较]?大"
     r"|is (?:the )?(?:correct|right|best|most|answer))"
 )
 _ALL_BUT = re.compile(
@@ -84,13 +87,15 @@ _DENIED_BEHIND = re.compile(
     r"|(?:[都均也皆全])?[是为]?不(?![选是]\s*[A-J])|[?？]|吗|呢|还是|(?:is|are) (?:not|wrong|incorrect)"
     rf"|{_RULED_OUT})"
 )
+#: Something is said of the letter before, which begins a clause of its own.
+_SAID_OF_IT = re.compile(r"属于?|见于|提示|则|无|[是为](?!正确|答案|对)|[多常](?!选)")
 #: A guess: several of them that differ choose nothing.
 _HEDGES = re.compile(
     r"(?:(?<![最很极])可能(?!性)|也许|或许|大概|不是就|似乎|看似|看起来|好像|乍看|起初|一开始)[^。;\n]{0,4}$"
 )
 _ORDINAL = re.compile(r"第([一二三四五六七八1-8])(?:个选项|个|项|选项)")
 _CORRECTS = re.compile(
-    r"不对|不,|更正|纠正|修正|改选|改为|改成|说错|重新|等一?等|再(?:想|看)|其实"
+    r"不对|不,|更正|纠正|修正|改选|改为|改成|[说看弄搞]错|错了|重新|等一?等|再(?:想|看)|其实"
     r"|actually|\bwait\b|\bno,|correction|second thought",
     re.IGNORECASE,
 )
@@ -195,15 +200,17 @@ def _stated(pattern: re.Pattern[str], text: str) -> Iterator[tuple[str, re.Match
         before = text[max(0, found.start() - 24) : found.start()]
         clause = re.split(r"[,。;!?\n]", before)[-1]
         letters = found["set"]
-        denied = _DENIES.search(clause[-3:]) or _DENIES_IN_ENGLISH.search(clause)
+        contrasts = text.startswith("but", found.start())  # not B but C
+        denied = _DENIES.search(clause[-3:]) or (not contrasts and _DENIES_IN_ENGLISH.search(clause))
         if denied and pattern is _SAID_RIGHT:
             letters = letters.partition(",")[2]  # 不是A,B正确
         elif denied or _DENIES.search(found["filler"]) or _DENIES_IN_ENGLISH.search(found["filler"]):
             continue
         if _SUPPOSES.search(clause[-12:]):
             continue
-        if _DENIED_BEHIND.match(text[found.end("set") :]):
-            letters = letters.rpartition(",")[0]  # A,B,D,C错误
+        behind = text[found.end("set") :]
+        if _DENIED_BEHIND.match(behind) or (letters.count(",") == 1 and _SAID_OF_IT.match(behind)):
+            letters = letters.rpartition(",")[0]  # A,B,D,C错误; ABCD,E属于…
         if letters:
             yield letters, found
 

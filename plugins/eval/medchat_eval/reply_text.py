@@ -24,7 +24,7 @@ _ASKED_AGAIN = re.compile(r"(?m)^(?:Q|问|问题|题目):.*$")
 _SPEAKER = re.compile(
     r"(?mi)^A:\s*(?=[A-J](?![A-Za-z])|(?:the )?answer|答案|[您你]好|抱歉|对不起|sorry|hello|I )"
 )
-_RUN = re.compile(r"([A-Za-z])\1{3,}|([\u3400-\u9fff]{1,3}?)\2{3,}")
+_RUN = re.compile(r"([A-Za-z])\1{3,}|([\u3400-\u9fff]{1,3}?)\2{2,}")
 #: A small letter that is an answer, as in 选b or "option c"; elsewhere it is a word or a part of one.
 _SMALL_LETTER = re.compile(
     r"(?i:(?<=[是为選选项案:(\[{*\"])|(?<=is )|(?<=option )|(?<=answer )|\A\W*)"
@@ -74,7 +74,11 @@ def _named_by_letter(text: str, options: Sequence[str]) -> str:
     """Leave out the text of an option behind its letter (B. 肺炎)."""
     for letter, word in zip(LETTERS, _spaced(options), strict=False):
         if word:
-            text = re.sub(rf"(?<![A-Za-z0-9]){letter}{_MARK}{word}(?!\w)", letter, text)
+            named = rf"(?<![A-Za-z0-9]){letter}{_MARK}{word}(?!\w)"
+            text = re.sub(
+                rf"{named}(?=[ \t]+(?!is\b)[a-z])", f"{letter}:", text
+            )  # an English sentence about it
+            text = re.sub(named, letter, text)
     return text
 
 
