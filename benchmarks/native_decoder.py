@@ -118,7 +118,8 @@ def in_engine(model: PreTrainedModel) -> tuple[Stepper, NativeStepper, NativeMod
     else:
         layered, parts, begin = CausalStepper(model), partial(llama_parts, model), CausalSequence
     native = NativeModel(parts, begin)
-    return layered, NativeStepper(native, layered), native
+    # A fallback of its own: reading a prompt natively forgets what that one has read.
+    return layered, NativeStepper(native, type(layered)(model)), native
 
 
 def medians(runs: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
