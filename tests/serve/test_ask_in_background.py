@@ -30,8 +30,11 @@ TOKEN = "a-token-of-the-tests"
 CHOICES: dict[str, tuple[str, tuple[str, ...]]] = {
     "flags": ("", ("--model", "{}/bloom", "--adapter", "{}/one")),
     "two adapters": ("", ("--model", "{}/bloom", "--adapter", "{}/one", "--adapter", "{}/two")),
+    "file and flag": (
+        'model = "{}/bloom"\nadapter = ["{}/one"]\ntemplate = "alpaca"\nsystem = "说中文"',
+        ("--adapter", "{}/two"),
+    ),
     "file": ('model = "{}/bloom"\nadapter = ["{}/one"]\ntemplate = "alpaca"\nsystem = "说中文"', ()),
-    "flag over file": ('model = "{}/bloom"\nadapter = ["{}/one"]', ("--adapter", "{}/two")),
     "profile": (
         'model = "{}/bloom"\n[profile.a]\nadapter = ["{}/two"]\nsystem = "说中文"',
         ("--profile", "a"),
@@ -77,7 +80,7 @@ def configured(text: str, weights: Path) -> None:
 @pytest.mark.parametrize(
     "choice",
     [
-        choice if choice in ("file", "two adapters") else pytest.param(choice, marks=pytest.mark.slow)
+        choice if choice == "file and flag" else pytest.param(choice, marks=pytest.mark.slow)
         for choice in CHOICES
     ],
 )
@@ -96,6 +99,7 @@ def test_the_answer_is_the_one_without_a_server(
     assert call("ask", *asked[:1], "--model", f"{weights}/bloom", "--greedy", "--no-save").out != here.out
 
 
+@pytest.mark.slow
 def test_a_session_that_a_server_answered_goes_on_without_it_and_the_other_way_round(
     call: Call, background: list[ChatSetup], weights: Path
 ) -> None:

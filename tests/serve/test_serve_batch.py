@@ -149,6 +149,7 @@ def greedy_answer(opened: OpenedModel, asked: str, tokens: int) -> str:
     return "".join(event.text for event in events if isinstance(event, AnswerPiece))
 
 
+@pytest.mark.slow
 def test_fifty_clients_of_whom_ten_vanish_get_what_ask_gives_four_at_a_time(
     opened: OpenedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,13 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("case", ODD)
+#: One of each kind; the others are slow.
+QUICK = ("no JSON", "odd notices", "marks without end")
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in ODD]
+)
 def test_an_odd_answer_is_shown_as_far_as_it_goes_and_the_next_one_comes(tab: Tab, case: str) -> None:
     body, shown = ODD[case]
     tab.run("window.hits = 0; window.hit = () => { window.hits += 1; }; window.honest = window.fetch; 0")
@@ -70,6 +76,7 @@ def test_letters_that_are_cut_between_two_pieces_are_whole(tab: Tab) -> None:
     assert "水痘" in tab.text("article.answer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "body", "shown"),
     [(500, "<h1>nginx</h1>", "500"), (502, "", "502"), (429, '{"error":{"message":"稍后再试"}}', "稍后再试")],
