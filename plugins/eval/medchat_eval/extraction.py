@@ -35,7 +35,7 @@ _BARELY = (
 )
 _WEAK = re.compile(
     r"(?:[选選](?:择|擇|项|項|的|是|为|了)*|而是|应为|应是|应该是|应当是|就是|认为是|考虑"
-    rf"|(?:{_BARELY})\s*(?={_OPEN}[A-J](?:选?项)?\W*(?:\Z|[。,!\n]))|(?:符合|支持|指向|倾向于?)(?:的是)?"
+    rf"|(?:{_BARELY})\s*(?={_OPEN}[A-J]{{1,10}}(?:选?项)?\W*(?:\Z|[。,!\n]))|(?:符合|支持|指向|倾向于?)(?:的是)?"
     r"|综上所述|综上|因此|所以|可见|故|choose|pick|select|go with|(?:should|must|would|has to) be|[Ii]t(?:'s| is))"
     rf"(?P<filler>[^A-Za-z\n。选選]{{0,3}}?){_OPEN}(?:选项)?\s*{_SET}{_NO_NAME}"
 )
