@@ -3,6 +3,8 @@
 #   BACKBONE MODEL DATA     from the environment: the family, the base, the training data
 #   QUESTIONS               choice questions in any form of docs/eval.md; without it those that are shipped
 #   METHODS OUTPUT          "lora qlora adapter"; a folder
+#   TEMPLATE                the prompt of training and of all questions, the base's too: the answers differ by the
+#                           training alone. med_template for BenTsao's families, otherwise the backbone's own
 # Arguments go on to each `medchat sft`: sh scripts/compare-methods.sh --num-epochs 3
 # A method that has been trained is not trained again: run it again to go on.
 set -eu
@@ -12,18 +14,23 @@ model=${MODEL:-llama-7b}
 data=${DATA:-data/llama_data.json}
 output=${OUTPUT:-results/methods}
 methods=${METHODS:-lora qlora adapter}
+case $backbone in
+    llama | bloom | huozi) template=${TEMPLATE-med_template} ;;
+    *) template=${TEMPLATE-} ;;
+esac
 
 # measure NAME ARGUMENT...: choice questions to the base, with an adapter over it or without.
 measure() {
     name=$1
     shift
     run eval choice --backbone "$backbone" --model "$model" "$@" ${QUESTIONS:+--file "$QUESTIONS"} \
-        --output "$output/eval-$name" --overwrite
+        ${template:+--template "$template"} --output "$output/eval-$name" --overwrite
 }
 
 for method in $methods; do
     [ -e "$output/$method/manifest.json" ] ||
-        run sft --backbone "$backbone" --model "$model" --method "$method" --data "$data" --output "$output/$method" "$@"
+        run sft --backbone "$backbone" --model "$model" --method "$method" --data "$data" \
+            ${template:+--template "$template"} --output "$output/$method" "$@"
 done
 measure base
 set -- "base=$output/eval-base"

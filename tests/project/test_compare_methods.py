@@ -23,6 +23,7 @@ def test_each_method_is_trained_measured_and_compared_with_the_base(tmp_path: Pa
     ) == "1"
     assert [flag(call, "--adapter") for call in measured] == [None, "o/lora", "o/qlora", "o/adapter"]
     assert {(flag(call, "--model"), flag(call, "--file")) for call in measured} == {("my base", "q.csv")}
+    assert {flag(call, "--template") for call in (*trained, *measured)} == {"med_template"}
     assert compared == [
         "eval",
         "compare",
@@ -35,6 +36,19 @@ def test_a_trained_method_is_not_trained_again(tmp_path: Path) -> None:
     (tmp_path / "o" / "lora" / "manifest.json").touch()
     calls = words(tmp_path, "compare-methods.sh", MODEL="base", OUTPUT="o", METHODS="lora adapter")
     assert [flag(call, "--method") for call in calls if call[0] == "sft"] == ["adapter"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "template"),
+    [
+        ({"BACKBONE": "chatglm"}, None),
+        ({"TEMPLATE": "alpaca"}, "alpaca"),
+        ({"BACKBONE": "bloom"}, "med_template"),
+    ],
+)
+def test_all_are_asked_in_one_template(chosen: dict[str, str], template: str | None, tmp_path: Path) -> None:
+    calls = words(tmp_path, "compare-methods.sh", MODEL="base", OUTPUT="o", METHODS="lora", **chosen)
+    assert [flag(call, "--template") for call in calls[:-1]] == [template] * 3
 
 
 @pytest.mark.slow
