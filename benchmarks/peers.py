@@ -16,16 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from native_decoder import in_engine
+from native_decoder import block_to_read, in_engine, packed_bytes_of, read_bandwidth
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from medchat.inference.engine import NativeLinear
-
 #: Tokens before the answer, and of it.
 CONTEXT, ANSWER = 32, 16
-#: Floats that are read to see the bandwidth: more than any cache holds.
-READ_FLOATS = 1 << 28
 NEVER = threading.Event()
 
 #: Answers ids with the seconds of the prompt, of a token, and the processor's for a token: (ids, tokens, kept). Where
@@ -75,8 +71,7 @@ class Engine:
         """`model` has no values yet (native_decoder.py)."""
         torch.set_num_threads(threads)
         self._model, self._stepper = model, in_engine(model)[1]
-        matrices = [module for module in self._model.modules() if isinstance(module, NativeLinear)]
-        self.weight_bytes = sum(matrix.packed.data.nbytes for matrix in matrices)
+        self.weight_bytes = packed_bytes_of(model)
 
     def prompt_seconds(self, ids: Sequence[int]) -> float:
         """Read a prompt with nothing kept."""
@@ -93,21 +88,14 @@ class Engine:
         return (time.perf_counter() - start) / ANSWER, (time.process_time() - before) / ANSWER
 
 
-def read_bandwidth(block: torch.Tensor) -> float:
-    """Return the bytes a second at which `block` is read once, on the threads that torch has."""
-    start = time.perf_counter()
-    block.sum()
-    return block.nbytes / (time.perf_counter() - start)
-
-
 def take_turns(engine: Engine, peer: Peer, prompts: Sequence[Sequence[int]], rounds: int) -> dict[str, Any]:
     """Return the figures of a token behind the first of the prompts, and of each of the others."""
     context = prompts[0]
     peer.ask(context, 1, kept=False)
-    block = torch.ones(READ_FLOATS)
+    block = block_to_read()
     decode, processor, bandwidths = [], [], []
     for _ in range(rounds):
-        bandwidths.append(read_bandwidth(block))
+        bandwidths.append(read_bandwidth(block, time.perf_counter))
         engine.prompt_seconds(context)
         ours, ours_processor = engine.token_seconds()
         _, theirs, theirs_processor = peer.ask(context, ANSWER, kept=True)
