@@ -17,6 +17,7 @@ from typing import Any
 from medchat.checkpoints.config_json import LARGEST
 from medchat.checkpoints.json_object import read_json_object
 from medchat.checkpoints.layout import read_config
+from medchat.checkpoints.read_once import read_once
 from medchat.checkpoints.vocabulary_file import vocabulary_bytes
 from medchat.inference.detokenizer import StreamText, unfinished_characters
 from medchat.inference.prompt_ids import segment_ids, well_formed
@@ -89,8 +90,7 @@ class ChatGLMTokenizer:
         `eos_token` None means `</s>` in v0 and `<eop>` in v1.1.
         Raises CheckpointError if the file is missing, damaged or of another model.
         """
-        model = vocabulary_bytes(path)
-        return cls(model, num_image_tokens=num_image_tokens, eos_token=eos_token, where=str(path))
+        return read_once(_read_vocabulary, path, num_image_tokens, eos_token)
 
     @classmethod
     def from_folder(cls, folder: Path) -> ChatGLMTokenizer:
@@ -240,6 +240,11 @@ class ChatGLMTokenizer:
     def stream(self) -> StreamText:
         """Return a streaming decoder for an answer."""
         return StreamText(self.decode, unfinished)
+
+
+def _read_vocabulary(path: Path, num_image_tokens: int | None, eos_token: str | None) -> ChatGLMTokenizer:
+    model = vocabulary_bytes(path)
+    return ChatGLMTokenizer(model, num_image_tokens=num_image_tokens, eos_token=eos_token, where=str(path))
 
 
 def _mismatch(folder: Path, config: Mapping[str, Any], difference: str) -> CheckpointError:
