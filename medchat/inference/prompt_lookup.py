@@ -74,6 +74,7 @@ class Speculation:
         self.drafted = self.accepted = 0
         self._credit = 0.0
         self._losses = deque([self._FIRST_GUESS], maxlen=3)
+        self._expected_loss = self._FIRST_GUESS
         self._single: deque[float] = deque(maxlen=7)
 
     def describe(self) -> dict[str, int]:
@@ -86,9 +87,7 @@ class Speculation:
 
     def pays(self) -> bool:
         """Say whether a draft may be read, even if nothing of it should count."""
-        # One pause of the machine says nothing. However dear they are, they are tried again some hundred tokens later.
-        expected = min(median_low(self._losses), self._MOST_CREDIT)
-        return bool(self._single) and self._credit >= expected
+        return self._credit >= self._expected_loss and bool(self._single)
 
     def count_single(self, seconds: float) -> None:
         """Take down how long the model took for one token alone."""
@@ -100,6 +99,8 @@ class Speculation:
         alone = max(median(self._single), _SHORTEST_TIME)
         # A draft never costs more than its tokens one after the other: what took longer was the machine.
         self._losses.append(min(max(seconds / alone - 1, 0.0), float(drafted)))
+        # One pause says nothing. However dear drafts are, they are tried again some hundred tokens later.
+        self._expected_loss = min(median_low(self._losses), self._MOST_CREDIT)
         self._credit = min(self._credit + accepted - self._losses[-1], self._MOST_CREDIT)
 
 
