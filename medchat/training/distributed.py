@@ -29,7 +29,7 @@ from medchat import launcher
 from medchat.errors import MedchatError
 from medchat.inference.interrupt import decoder_layers
 from medchat.language import say
-from medchat.training.full_tensors import fill, free_unsharded, laid_out_as, skeleton_of
+from medchat.training.full_tensors import device_for, fill, free_unsharded, laid_out_as, skeleton_of
 from medchat.training.machine_watch import MachineWatch
 from medchat.training.single_process import ProcessGroup, ReportedElsewhere, trained_parameters
 
@@ -113,20 +113,12 @@ class FsdpGroup(ProcessGroup):
         skeleton, self._skeleton = self._skeleton, None
         if self.is_main:
             fill(skeleton, whole)
-            skeleton.to(self._place_for(skeleton))
+            skeleton.to(device_for(skeleton, self._device))
         skeleton.train(model.training)
         # Every reference to the model now sees the full one; hooks and shards are freed with the old content.
         model.__class__ = skeleton.__class__
         model.__dict__.clear()
         model.__dict__.update(skeleton.__dict__)
-
-    def _place_for(self, model: nn.Module) -> torch.device:
-        if self._device.type != "cuda":
-            return self._device
-        torch.cuda.empty_cache()
-        needed = sum(parameter.nbytes for parameter in model.parameters())
-        free, _ = torch.cuda.mem_get_info(self._device)
-        return self._device if needed * 1.2 < free else torch.device("cpu")
 
     # ------------------------------------------------------------ gathered states
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -36,6 +37,16 @@ def fill(skeleton: nn.Module, weights: Mapping[str, Tensor]) -> None:
         for name, empty in module._parameters.items():
             if empty is not None:
                 module._parameters[name] = full[id(empty)]
+
+
+def device_for(model: nn.Module, device: torch.device) -> torch.device:
+    """Return the device that the full model goes to: that of training if there is room on it, else the CPU."""
+    if device.type != "cuda":
+        return device
+    torch.cuda.empty_cache()
+    needed = sum(parameter.nbytes for parameter in model.parameters())
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if needed * 1.2 < free else torch.device("cpu")
 
 
 def laid_out_as(parameter: Tensor, full: Any) -> Any:
