@@ -73,7 +73,7 @@ def measure(questions: int, folder: Path) -> dict[str, Any]:
         prompts = [template.render((), question(number)) for number in numbers]
         for engine, model in models.items():
             blocks[engine].append(in_turn(model, prompts))
-        early = early or (peak() if start >= questions // 10 else 0)
+        early = early or (peak() if start + BLOCK >= questions // 10 else 0)
     figures = {engine: times(found) for engine, found in blocks.items()}
     return {"questions": questions, **figures, "memory_ratio": round(peak() / early, 3)}
 
