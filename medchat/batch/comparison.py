@@ -192,6 +192,11 @@ def metric_text(metric: Mapping[str, float]) -> str:
     return f"{metric['value']:.3f}{ends}"
 
 
+def _cell(metric: Mapping[str, float]) -> str:
+    count = say("，", ", ") + f"n = {metric['n']:.0f}" if "n" in metric else ""
+    return metric_text(metric) + count if metric else ""
+
+
 def _metrics(columns: Sequence[Column]) -> Table:
     """Return what the columns score as a whole, a row a metric."""
     rows = []
@@ -199,7 +204,7 @@ def _metrics(columns: Sequence[Column]) -> Table:
         found = [column.metrics.get(name, {}) for column in columns]
         chance = next((one["chance"] for one in found if "chance" in one), None)
         shown = "" if chance is None else f"{chance:.3f}"
-        rows.append((name, *(metric_text(one) if one else "" for one in found), shown))
+        rows.append((name, *map(_cell, found), shown))
     labels = [column.label for column in columns]
     return Table((say("指标", "Metric"), *labels, say("随机水平", "Chance")), rows)
 
