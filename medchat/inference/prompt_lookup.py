@@ -45,9 +45,11 @@ class TokenIndex:
                 self._behind[tuple(self.ids[-length:])] = len(self.ids)
         self.ids.append(token)
 
-    def draft(self, most: int) -> list[int]:
-        """Return up to `most` tokens that followed the last ones where these occurred before; [] if they never did."""
+    def draft(self, most: int, least: int = _MATCHED[-1]) -> list[int]:
+        """Return up to `most` tokens that followed the last ones, at least `least` of them, before; [] if none did."""
         for length in _MATCHED:
+            if length < least:
+                break
             first = self._behind.get(tuple(self.ids[-length:]))
             if first is not None and most > 0:
                 followed = self.ids[first : first + most]
@@ -66,6 +68,8 @@ class Speculation:
 
     _LOSS_PER_TOKEN = 0.01
     _ALLOWED_AT_BEGINNING, _MOST_CREDIT = 0.9, 4.0
+    #: With less than this only the surer drafts are read.
+    _ENOUGH_CREDIT = 1.5
     #: What reading a draft is taken to cost before any has been read.
     _FIRST_GUESS = 0.5
 
@@ -88,6 +92,11 @@ class Speculation:
     def pays(self) -> bool:
         """Say whether a draft may be read, even if nothing of it should count."""
         return self._credit >= self._expected_loss and bool(self._single)
+
+    @property
+    def least_match(self) -> int:
+        """How many tokens have to be the same for a draft: two often are by chance, which is for what was won."""
+        return _MATCHED[-1] if self._credit >= self._ENOUGH_CREDIT else _MATCHED[0]
 
     def count_single(self, seconds: float) -> None:
         """Take down how long the model took for one token alone."""
@@ -159,7 +168,8 @@ class PromptLookup:
         self._end_draft()
         verifier = verifier_of(self._stepper)
         if verifier and self._speculation.pays():
-            draft = self._index.draft(min(self._length, self._room - 1))
+            most = min(self._length, self._room - 1)
+            draft = self._index.draft(most, self._speculation.least_match)
             if draft:
                 return self._read_ahead(verifier, token, draft)
         before = self._clock()

@@ -62,7 +62,7 @@ def test_answers_are_the_same_with_drafts_and_without(
         return found
 
     foreseen = Foreseen()
-    monkeypatch.setattr(prompt_lookup.TokenIndex, "draft", lambda index, most: foreseen.draft(index, most))
+    monkeypatch.setattr(prompt_lookup.TokenIndex, "draft", lambda index, most, _: foreseen.draft(index, most))
     monkeypatch.setattr(prompt_lookup.Speculation, "pays", lambda _: True)
     plain = answers("off")
     assert not foreseen.written

@@ -200,7 +200,7 @@ def test_drafts_of_a_quoted_prompt_get_longer_and_end_with_the_answer() -> None:
     tokens = [step.token for step in steps(speculating(inner), range(20, 40))]
     assert tokens[:40] == [*range(20, 40)] * 2
     # The matched tokens one at a time; 6, 12 and 16 together; then what the answer has room for.
-    assert inner.read == [1, 6, 12, 16, 4]
+    assert inner.read == [1, 1, 6, 12, 16, 3]
 
 
 @pytest.mark.parametrize("while_reading", [False, True])
@@ -210,13 +210,13 @@ def test_a_cancel_ends_the_answer_before_another_token(while_reading: bool) -> N
     for step in going:
         found.append(step)
         inner.cancel_while_reading = while_reading
-        if len(found) == (2 if while_reading else 5):  # in front of a draft; within one
+        if len(found) == (3 if while_reading else 5):  # in front of a draft; within one
             if not while_reading:
                 cancel.set()
             break
     found += going
     assert [step.finish for step in found] == [None] * (len(found) - 1) + [Finish.CANCELLED]
-    assert len(found) == (3 if while_reading else 6)
+    assert len(found) == (4 if while_reading else 6)
 
 
 @COMPILED
@@ -257,6 +257,17 @@ def test_a_draft_is_what_followed_the_last_tokens_before(
     ids: list[int], most: int, wanted: list[int]
 ) -> None:
     assert TokenIndex(ids).draft(most) == wanted
+
+
+def test_two_tokens_are_match_enough_once_drafts_have_won_something() -> None:
+    index, speculation = TokenIndex([1, 2, 3, 9, 1, 2]), Speculation()
+    speculation.begin_answer()
+    speculation.count_single(1.0)
+    assert index.draft(1, speculation.least_match) == []
+    speculation.count_draft(5, 5, 1.5)
+    assert index.draft(1, speculation.least_match) == [3]
+    speculation.count_draft(5, 0, 5.0)
+    assert index.draft(1, speculation.least_match) == []
 
 
 # ---------------------------------------------------------------- whether it pays
