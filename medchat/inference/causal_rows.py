@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from medchat.inference.growing_cache import growing_cache
 from medchat.inference.kv_cache import CausalStepper, PaddedReader
 
 
@@ -115,7 +116,7 @@ class _Joined:
         return torch.cat([values[:, :, : self.prefix], filling, values[:, :, self.prefix :]], dim=2)
 
     def _new_cache(self, layers: int, values: Callable[[int, str], Tensor]) -> DynamicCache:
-        cache = DynamicCache(config=self.model.config)
+        cache = growing_cache(self.model.config)
         for number in range(layers):
             cache.update(values(number, "keys"), values(number, "values"), number)
         return cache

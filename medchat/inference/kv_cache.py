@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
+from medchat.inference.growing_cache import GrowingCacheLayer, growing_cache
 from medchat.inference.interrupt import decoder_layers, interruptible
 from medchat.inference.prompt_ids import common_prefix
 
@@ -56,7 +57,7 @@ def _can_be_cut_back(layer: CacheLayerMixin) -> bool:
     """Say whether the layer has all tokens still: one past its sliding window lacks what a shorter prompt would see."""
     if type(layer) is DynamicSlidingWindowLayer:
         return bool(layer.get_seq_length() < layer.sliding_window)
-    return type(layer) is DynamicLayer
+    return isinstance(layer, GrowingCacheLayer)
 
 
 class CausalStepper:
@@ -121,7 +122,7 @@ class CausalStepper:
 
     def _read(self, ids: Sequence[int]) -> Tensor:
         if self._cache is None:
-            self._cache = DynamicCache(config=self._model.config)
+            self._cache = growing_cache(self._model.config)
         device = self._model.device
         # Without a mask transformers takes an id of the padding token, which may be any other too, for padding.
         mask = torch.ones((1, len(self._ids) + len(ids)), dtype=torch.long, device=device)

@@ -15,7 +15,6 @@ from medchat_chatglm.blocks import ChatGLMBlock
 from medchat_chatglm.collators import IGNORED, AnswerCollator, TrainingSample
 from medchat_chatglm.config_file import PositionRule
 from medchat_chatglm.configuration import ChatGLMConfig
-from medchat_chatglm.growing_cache import GrowingCacheLayer
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 from medchat_chatglm.prefix import train_prefix_only
 from medchat_chatglm.stepper import ChatGLMStepper
@@ -24,6 +23,7 @@ from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
 from medchat.errors import UsageError
+from medchat.inference.growing_cache import GrowingCacheLayer
 from medchat.inference.interrupt import GenerationCancelled
 
 pytestmark = pytest.mark.torch

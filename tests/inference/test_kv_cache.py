@@ -8,7 +8,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 from medchat.api import GenerationConfig
 from medchat.inference.decode import stream_tokens
@@ -178,6 +185,30 @@ def test_a_sliding_window_is_never_cut_back() -> None:
     stepper, first = CausalStepper(model), ids(30, 1)
     answer(stepper, first, 5)
     assert_as_fresh(stepper, model, first[:20])
+
+
+def test_a_cache_with_room_gives_the_bits_of_the_library_s(model: PreTrainedModel) -> None:
+    """Past the room of the first read, so that the buffers grow once."""
+    stepper, plain = CausalStepper(model), DynamicCache(config=model.config)
+    prompt, said = ids(9, 5), ids(270, 6)
+    found = [stepper.prefill(prompt, NEVER), *(stepper.advance(token) for token in said)]
+    for read, logits in zip([prompt, *([token] for token in said)], found, strict=True):
+        with torch.inference_mode():
+            output = model(torch.tensor([read]), past_key_values=plain, use_cache=True, logits_to_keep=1)
+        assert torch.equal(logits, output.logits[0, -1])
+
+
+def test_a_token_is_written_into_the_room_and_nothing_is_copied(model: PreTrainedModel) -> None:
+    stepper, prompt = CausalStepper(model), ids(9, 5)
+    stepper.prefill(prompt, NEVER)
+    before, held = stepper.lend_cache()
+    places = [layer.keys.data_ptr() for layer in before.layers]
+    stepper.take_cache(before, [])
+    stepper.advance(3)
+    stepper.prefill(prompt[:5], NEVER)
+    after, left = stepper.lend_cache()
+    assert [layer.keys.data_ptr() for layer in after.layers] == places
+    assert (held, left) == (9, 5)
 
 
 def test_common_prefix_counts_ids() -> None:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from medchat.inference.growing_cache import growing_cache
 from medchat.inference.interrupt import decoder_layers, interruptible
 from medchat.plugin_kit import UsageError, say
 from medchat_chatglm import position_rules
-from medchat_chatglm.growing_cache import growing_cache
 from medchat_chatglm.modeling import ChatGLMForConditionalGeneration
 
 

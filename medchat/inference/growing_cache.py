@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedConfig
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer
 
 #: How much the buffers grow when they are full: by this many tokens, or by that fraction if it is more.
 _SPARE_TOKENS, _SPARE_PART = 256, 4
@@ -58,6 +58,8 @@ def _moved(old: Tensor, states: Tensor, held: int) -> Tensor:
     return buffer
 
 
-def growing_cache(config: PreTrainedConfig) -> Cache:
-    """Return an empty cache for a model of `config`."""
-    return Cache(layers=[GrowingCacheLayer() for _ in range(config.num_hidden_layers)])
+def growing_cache(config: PreTrainedConfig) -> DynamicCache:
+    """Return an empty cache for a model of `config`; layers that forget keys stay the library's."""
+    cache = DynamicCache(config=config)
+    cache.layers = [GrowingCacheLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
