@@ -52,6 +52,51 @@ def test_every_letter_is_found_in_every_form(form: str, letter: str) -> None:
     assert chosen(form.format(letter, other=other, text=text)) == letter
 
 
+@pytest.mark.parametrize(
+    ("reply", "options", "answer"),
+    [
+        ("首选ACEI。", ("ACEI", "利尿剂", "硝酸酯类"), "A"),
+        ("DIC。", ("TTP", "DIC", "ITP", "HUS", "ITP合并HUS"), "B"),
+        ("应选择CEA", ("AFP", "PSA", "CEA"), "C"),
+        ("答案是DIC", ("TTP", "ITP", "DIC", "HUS"), "C"),
+    ],
+)
+def test_a_word_made_of_option_letters_is_the_text_of_its_option(
+    reply: str, options: tuple[str, ...], answer: str
+) -> None:
+    assert chosen(reply, options) == answer
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("高血压可用利尿剂、ARB、CCB治疗。", ""),
+        ("ARB、利尿剂等药物需遵医嘱使用。", ""),
+        ("常见的有AFP、利尿剂、PSA。", ""),
+        ("首选利尿剂、限盐。", "B"),
+        ("应为利尿剂。", "B"),
+    ],
+)
+def test_one_item_of_a_list_is_no_choice_unless_it_is_announced(reply: str, answer: str) -> None:
+    assert chosen(reply, ("硝酸酯类", "利尿剂", "强心苷")) == answer
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("应吸氧、补液，不需要手术。", "AB"),
+        ("吸氧，不用补液。", "A"),
+        ("补液、手术，无须吸氧。", "BC"),
+        ("C以外都对", "AB"),
+        ("A、B之外都不对", "AB"),
+        ("Both A and C are correct.", "AC"),
+        ("B and C are right", "BC"),
+    ],
+)
+def test_several_options_are_chosen_without_those_ruled_out(reply: str, answer: str) -> None:
+    assert chosen(reply, ("吸氧", "补液", "手术"), several=True) == answer
+
+
 @given(st.text(max_size=120))
 def test_any_text_gives_options_that_there_are(text: str) -> None:
     for several in (False, True):

@@ -43,10 +43,11 @@ _SAID_RIGHT = re.compile(
     rf"{_SET}\s*(?:选?项)?[\"'”’』」)\]】*_]*\s*(?P<filler>)(?:[一二两三四五六七八]?[个项])?"
     r"(?:的?(?:说法|描述|选项))?(?:[都均皆全也]?[是为]?|才是?|就是)\s*"
     r"[最更较]?(?:就是答案|答案|正确|对的|对(?=[。,;\s]|\Z)|符合|合适|恰当|合理|成立|可取|吻合|相符|佳|可能性[最更较]?大"
-    r"|is (?:the )?(?:correct|right|best|most|answer))"
+    r"|(?:is|are) (?:both |all )?(?:the )?(?:correct|right|best|most|answer))"
 )
 _ALL_BUT = re.compile(
-    rf"除了?\s*(?:选?项)?{_SET}\s*(?:选?项)?(?:之外|以外|外|,)[^。;\n]{{0,8}}?[都均全皆]部?(?:是|为)?"
+    rf"(?:除了?\s*(?:选?项)?|(?=[A-J、,和选项]{{1,24}}[之以]外)){_SET}\s*(?:选?项)?"
+    r"(?:之外|以外|外|,)[^。;\n]{0,8}?[都均全皆]部?(?:是|为)?"
     r"(?:(?P<wrong>不对|不正确|不符合?|不是|错误?)|对|正确|符合|是)"
 )
 _ALL_OF_THEM = re.compile(
@@ -106,7 +107,8 @@ _REFUSES = re.compile(
 )
 _CUE = re.compile(r"答案|正确|应?首?选|考虑|诊断|最可能|因此|所以|综上|可见|应为|应该是|就是|而是|故|是")
 _TEXT_DENIED = re.compile(
-    r"(?:不是|并非|而非|排除|不考虑|不选|不支持|不符合|不像|不能|不宜|不应|不可|不必|无需|区别于|鉴别)[^,。;\n而]{0,8}$"
+    r"(?:不是|并非|而非|排除|不考虑|不选|不支持|不符合|不像|不能|不宜|不应|不可|不必|[不无]需要?|不用|无须"
+    r"|区别于|鉴别)[^,。;\n而]{0,8}$"
 )
 _TEXT_DENIED_BEHIND = re.compile(rf"{_RULED_OUT}|(?:是|均|都)?(?:不对|不正确|错误|错的|不成立|依据不足)")
 #: What may directly follow a letter that is an answer: anything else may make a word of it (A型, C反应蛋白).
@@ -252,6 +254,12 @@ def _judged(text: str, known: str, *, several: bool) -> frozenset[int]:
     return frozenset(map(known.index, right))
 
 
+def _one_of_a_list(text: str, start: int, end: int) -> bool:
+    """Say whether the text between `start` and `end` is an item of a list that nothing announces as the answer."""
+    listed = text[max(0, start - 1) : start] == "、" or text.startswith("、", end)
+    return listed and not _CUE.search(text[max(0, start - 6) : start])
+
+
 def _by_text(text: str, options: Sequence[str], *, several: bool) -> frozenset[int]:
     """Return the one option whose text is named, or the one behind the last word that announces an answer."""
     folded = folded_options(options)
@@ -271,6 +279,7 @@ def _by_text(text: str, options: Sequence[str], *, several: bool) -> frozenset[i
         if not any(low <= start and end <= high and high - low > end - start for low, high, _ in spans)
         and not _TEXT_DENIED.search(text[max(0, start - 12) : start])
         and not _TEXT_DENIED_BEHIND.match(text, end)
+        and (several or not _one_of_a_list(text, start, end))
     ]
     places = {place for _, place in named}
     if len(places) == 1 or (several and places and len(places) < len(options)):

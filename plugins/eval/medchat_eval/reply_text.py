@@ -51,6 +51,7 @@ _TICKS = str.maketrans("✅☑❌❎", "√√××")
 #: Letters with a tick or a cross each, on one line.
 _TICKED = re.compile(r"(?<=[\s,;、。√✓✔×✗✘])\s*(?=[A-J]\s*[:.、]?\s*[√✓✔×✗✘])")
 _SMALL_LETTERS = re.compile(r"[a-j](?:\s*[、,;\s]\s*[a-j])*\W*")
+_WORD_OF_LETTERS = re.compile(r"(?<![A-Za-z0-9])[A-J]{2,}(?![A-Za-z0-9])")
 _MARK = r"\s*[.。、:)\]】]?\s*"
 
 
@@ -66,7 +67,7 @@ def reply_text(reply: str, options: Sequence[str], *, several: bool = False) -> 
     text = _without_listed_options(text, options, several=several)
     text = _named_by_letter(text, options)
     text = _SPEAKER.sub("", _ASKED_AGAIN.sub("", text))
-    text = _TICKED.sub("\n", _RUN.sub(" ", text)).strip()
+    text = _words_made_small(_TICKED.sub("\n", _RUN.sub(" ", text)).strip(), options, several=several)
     return text.upper() if _SMALL_LETTERS.fullmatch(text) else _SMALL_LETTER.sub(_upper, text)
 
 
@@ -79,6 +80,15 @@ def _named_by_letter(text: str, options: Sequence[str]) -> str:
                 rf"{named}(?=[ \t]+(?!is\b)[a-z])", f"{letter}:", text
             )  # an English sentence about it
             text = re.sub(named, letter, text)
+    return text
+
+
+def _words_made_small(text: str, options: Sequence[str], *, several: bool) -> str:
+    """Write small the words of options that look like several letters but choose nothing (首选ACEI, DIC)."""
+    known = LETTERS[: len(options)]
+    for word in {word for option in folded_options(options) for word in _WORD_OF_LETTERS.findall(option)}:
+        if not several or not set(word) <= set(known) or list(word) != sorted(set(word)):
+            text = re.sub(rf"(?<![A-Za-z0-9]){word}(?![A-Za-z0-9])", word.lower(), text)
     return text
 
 
