@@ -75,6 +75,9 @@ def test_a_word_made_of_option_letters_is_the_text_of_its_option(
         ("常见的有AFP、利尿剂、PSA。", ""),
         ("首选利尿剂、限盐。", "B"),
         ("应为利尿剂。", "B"),
+        ("不能排除强心苷，也可能是利尿剂。", ""),
+        ("无法排除利尿剂，可能是硝酸酯类。", ""),
+        ("排除强心苷，考虑利尿剂。", "B"),
     ],
 )
 def test_one_item_of_a_list_is_no_choice_unless_it_is_announced(reply: str, answer: str) -> None:
@@ -91,6 +94,10 @@ def test_one_item_of_a_list_is_no_choice_unless_it_is_announced(reply: str, answ
         ("A、B之外都不对", "AB"),
         ("Both A and C are correct.", "AC"),
         ("B and C are right", "BC"),
+        ("- [x] A\n- [ ] B\n- [x] C", "AC"),
+        ("[ ] A. 吸氧\n[X] B. 补液\n[x] C. 手术", "BC"),
+        ("主要是B和C。", "BC"),
+        ("还不清楚，大概是A、C吧", "AC"),
     ],
 )
 def test_several_options_are_chosen_without_those_ruled_out(reply: str, answer: str) -> None:

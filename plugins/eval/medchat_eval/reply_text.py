@@ -50,6 +50,8 @@ _NEXT_QUESTION = re.compile(r"(?<=\S)\s*\n\s*(?:问|题目|问题|用户|Q|Quest
 _TICKS = str.maketrans("✅☑❌❎", "√√××")
 #: Letters with a tick or a cross each, on one line.
 _TICKED = re.compile(r"(?<=[\s,;、。√✓✔×✗✘])\s*(?=[A-J]\s*[:.、]?\s*[√✓✔×✗✘])")
+#: The boxes of a Markdown list, ticked or not.
+_BOX = re.compile(r"(?m)^[ \t]*(?:[-*][ \t]*)?\[([ xX√])\][ \t]*([A-J](?![A-Za-z]).*)$")
 _SMALL_LETTERS = re.compile(r"[a-j](?:\s*[、,;\s]\s*[a-j])*\W*")
 _WORD_OF_LETTERS = re.compile(r"(?<![A-Za-z0-9])[A-J]{2,}(?![A-Za-z0-9])")
 _MARK = r"\s*[.。、:)\]】]?\s*"
@@ -66,6 +68,7 @@ def reply_text(reply: str, options: Sequence[str], *, several: bool = False) -> 
     text = _NEXT_QUESTION.sub("", text, count=1)
     text = _without_listed_options(text, options, several=several)
     text = _named_by_letter(text, options)
+    text = _BOX.sub(lambda box: f"{box[2]} {'×' if box[1] == ' ' else '√'}", text)
     text = _SPEAKER.sub("", _ASKED_AGAIN.sub("", text))
     text = _words_made_small(_TICKED.sub("\n", _RUN.sub(" ", text)).strip(), options, several=several)
     return text.upper() if _SMALL_LETTERS.fullmatch(text) else _SMALL_LETTER.sub(_upper, text)
