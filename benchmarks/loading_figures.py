@@ -76,9 +76,12 @@ def run_child(script: str, arguments: list[str]) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a child that finds MedChat in this tree, installed or not."""
+    """Return the environment of a child: it finds MedChat in this tree, installed or not, and waits as MedChat does."""
+    # A name of the program's front, which imports nothing else: torch in a child is loaded without it.
+    from medchat.__main__ import PASSIVE_WAITING
+
     paths = [*map(str, source_folders()), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return PASSIVE_WAITING | os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def source_folders() -> list[Path]:
