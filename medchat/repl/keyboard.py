@@ -5,19 +5,22 @@ Also the keys that act on a complete character at a prompt, which may be several
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType, TracebackType
+from typing import TextIO
 
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.filters import is_searching
 from prompt_toolkit.input import Input
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
+from prompt_toolkit.input.vt100 import Vt100Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
@@ -29,6 +32,30 @@ _ESCAPE_SECONDS = 0.15
 #: The largest number of code points examined for one character.
 _LONGEST_CHARACTER = 64
 _PASTE_ON, _PASTE_OFF, _SHOW_CURSOR = "\x1b[?2004h", "\x1b[?2004l", "\x1b[?25h"
+
+
+class TerminalKeys(Vt100Input):
+    """The keys of a terminal, whose mode can stay as it is while lines are printed above the prompt.
+
+    prompt_toolkit prints in the kernel's cooked mode, where an Enter that is typed meanwhile becomes Ctrl-J: a new
+    line in the draft, and nothing is sent.
+    """
+
+    def __init__(self, stdin: TextIO) -> None:
+        super().__init__(stdin)
+        self._printing = 0
+
+    def keep_mode(self, printed: asyncio.Future[None]) -> None:
+        """Let `cooked_mode` change nothing until `printed` is done."""
+        self._printing += 1
+        printed.add_done_callback(self._leave)
+
+    def _leave(self, printed: asyncio.Future[None]) -> None:
+        self._printing -= 1
+
+    def cooked_mode(self) -> AbstractContextManager[None]:
+        """Enter cooked mode, which an editor needs, unless lines are printed."""
+        return self.raw_mode() if self._printing else super().cooked_mode()
 
 
 class Keyboard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from prompt_toolkit.styles import Style
 
 from medchat.language import say
 from medchat.repl.completion import complete_now
-from medchat.repl.keyboard import bind_keys
+from medchat.repl.keyboard import TerminalKeys, bind_keys
 from medchat.repl.screen import PROMPT
 from medchat.repl.slash import SLASHES
 
@@ -52,6 +53,7 @@ class LinePrompt:
         on_clear: Callable[[], None],
     ) -> None:
         """`on_clear` is called when the user empties the line with Ctrl-C."""
+        self._input = keys
         self._history = _PastInputs(past, remember)
         self._status = status
         self._on_clear = on_clear
@@ -115,7 +117,9 @@ class LinePrompt:
 
     def print_above(self, print_lines: Callable[[], None]) -> None:
         """Run `print_lines` with the input line hidden. Called through `post`."""
-        run_in_terminal(print_lines)
+        printed = asyncio.ensure_future(run_in_terminal(print_lines))
+        if isinstance(self._input, TerminalKeys):
+            self._input.keep_mode(printed)
 
     def redraw(self) -> None:
         """Redraw the status line. Called through `post`."""

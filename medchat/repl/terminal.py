@@ -21,7 +21,7 @@ from medchat.repl.chat import Chat
 from medchat.repl.commands import COMMANDS
 from medchat.repl.completion import SlashCompleter
 from medchat.repl.interrupts import Interrupted, Interrupts
-from medchat.repl.keyboard import Keyboard
+from medchat.repl.keyboard import Keyboard, TerminalKeys
 from medchat.repl.medical_commands import INSIST
 from medchat.repl.picker import Picker
 from medchat.repl.plain_screen import PlainScreen
@@ -92,7 +92,7 @@ class _Terminal:
     """A chat with an editing prompt. The model loads in the background during the first one."""
 
     def __init__(self, chat: Chat, terminal: TextIO, interrupts: Interrupts, stack: ExitStack) -> None:
-        keys, output = create_input(sys.stdin), create_output(terminal)
+        keys, output = TerminalKeys(sys.stdin), create_output(terminal)
         self._chat = chat
         if may_redraw(chat.startup.style):
             chat.pick = lambda title, lines: Picker(title, lines, keys, output).run()
